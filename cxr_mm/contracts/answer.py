@@ -1,0 +1,32 @@
+"""Answer: a prediction together with what the model saw, as explanation and log need it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.prediction import Prediction
+from cxr_mm.contracts.study import ClinicalValue, Study
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One study answered.
+
+    Args:
+        study: what came in.
+        prediction: what the model says.
+        clinical: checked values of every feature of the task, None where not known.
+        quality: image quality statistics, empty without an image.
+        image_embedding: (Di,) or None.
+        note_embedding: (Dn,) or None.
+        latency_ms: from study to prediction; per study where several were answered at once.
+    """
+
+    study: Study
+    prediction: Prediction
+    clinical: dict[str, ClinicalValue]
+    quality: dict[str, float] = field(default_factory=dict)
+    image_embedding: NDArray[np.float32] | None = None
+    note_embedding: NDArray[np.float32] | None = None
+    latency_ms: float | None = None

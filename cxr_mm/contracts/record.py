@@ -1,0 +1,56 @@
+"""PredictionRecord: what is kept of a prediction; no pixels, no note text, ids hashed."""
+
+from datetime import datetime
+
+from pydantic import AwareDatetime, Field
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.modality import Modality
+from cxr_mm.contracts.study import ClinicalValue
+
+
+class PredictionRecord(Frozen):
+    """One logged prediction.
+
+    Args:
+        record_id: random, unique.
+        created_at: UTC.
+        task, model, digest: which model answered.
+        study_hash, patient_hash: keyed hashes (HMAC-SHA256) of the ids.
+        modalities: which were used.
+        view: view position, if known.
+        clinical: checked feature values, None where not known.
+        quality: image quality statistics; empty without an image.
+        image_embedding, note_embedding: as the fusion saw them; None where absent.
+        probabilities: finding → calibrated probability.
+        positives: finding → at or above the operating point.
+        latency_ms: time from study to prediction.
+    """
+
+    record_id: str
+    created_at: AwareDatetime
+    task: str
+    model: str
+    digest: str
+    study_hash: str
+    patient_hash: str | None = None
+    modalities: tuple[Modality, ...]
+    view: str | None = None
+    clinical: dict[str, ClinicalValue] = Field(default_factory=dict)
+    quality: dict[str, float] = Field(default_factory=dict)
+    image_embedding: tuple[float, ...] | None = None
+    note_embedding: tuple[float, ...] | None = None
+    probabilities: dict[str, float]
+    positives: dict[str, bool]
+    latency_ms: float | None = None
+
+
+class Outcome(Frozen):
+    """A label that came later for a logged study: what concept drift is measured on."""
+
+    study_hash: str
+    finding: str
+    label: int = Field(ge=0, le=1)
+    recorded_at: datetime
+    source: str = "csv"
+    """`csv`, `feedback` or whatever brought it."""

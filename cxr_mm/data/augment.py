@@ -1,0 +1,121 @@
+"""Augmentation of training images, a whole batch at a time; validation and serving never see it.
+
+Horizontal flips are part of it, since no shipped finding depends on the side. A task about
+laterality or situs should use `none`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+Level = Literal["none", "light", "strong"]
+BLACK = -1.0
+BLUR_KERNEL = (1.0, 4.0, 6.0, 4.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Largest change of each kind; what is drawn is uniform between minus and plus."""
+
+    flip: float
+    """Chance of a horizontal flip."""
+    degrees: float
+    scale: float
+    """Natural logarithm of the zoom."""
+    shift: float
+    """Share of the side."""
+    brightness: float
+    """Share of the grey range."""
+    contrast: float
+    """Natural logarithm of the factor."""
+    gamma: float
+    """Natural logarithm of the exponent."""
+    noise: float = 0.0
+    """Standard deviation, share of the grey range."""
+    blur: float = 0.0
+    """Share of the blurred image that is mixed in."""
+    cutout: float = 0.0
+    """Side of the hidden rectangle, share of the image's side."""
+
+
+STRENGTHS = {
+    "light": Strength(0.5, 7, 0.08, 0.04, 0.08, 0.15, 0.15),
+    "strong": Strength(0.5, 15, 0.2, 0.1, 0.15, 0.3, 0.35, noise=0.05, blur=1.0, cutout=0.35),
+}
+
+
+def augment(images: Tensor, level: Level, generator: torch.Generator) -> Tensor:
+    """Change each image of a batch in its own way.
+
+    Args:
+        images: (B, 1, S, S) float32 in [-1, 1].
+        level: `none` returns the images as they are.
+        generator: where all chance comes from, on the images' device.
+
+    Returns:
+        Same shape and range.
+    """
+    if level == "none":
+        return images
+    strength = STRENGTHS[level]
+    draw = _Draw(images, generator)
+    # Black is 0 from here on, so that what moves in from outside the film is black.
+    grey = (_affine(images - BLACK, strength, draw) / 2).clamp_(1e-6, 1)
+    grey = _exposure(grey, strength, draw)
+    if level == "strong":
+        grey = _degrade(grey, strength, draw)
+    return grey.clamp_(0, 1).mul_(2).add_(BLACK)
+
+
+class _Draw:
+    """Uniform numbers, one per image, shaped to multiply (B, 1, S, S)."""
+
+    def __init__(self, images: Tensor, generator: torch.Generator) -> None:
+        self.count, self.device, self.generator = len(images), images.device, generator
+
+    def share(self) -> Tensor:
+        """In [0, 1)."""
+        return torch.rand(self.count, 1, 1, 1, device=self.device, generator=self.generator)
+
+    def within(self, bound: float) -> Tensor:
+        """In [-bound, bound)."""
+        return (self.share() * 2 - 1) * bound
+
+
+def _affine(images: Tensor, strength: Strength, draw: _Draw) -> Tensor:
+    angle = draw.within(math.radians(strength.degrees)).flatten()
+    zoom = draw.within(strength.scale).flatten().exp()
+    mirror = torch.where(draw.share().flatten() < strength.flip, -1.0, 1.0)
+    across, down = (draw.within(2 * strength.shift).flatten() for _ in range(2))
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    rows = (torch.stack((mirror * cos, -sin, across), 1), torch.stack((mirror * sin, cos, down), 1))
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _exposure(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
+    grey = grey ** draw.within(strength.gamma).exp()
+    mean = grey.mean((2, 3), keepdim=True)
+    contrast = draw.within(strength.contrast).exp()
+    return (grey - mean) * contrast + mean + draw.within(strength.brightness)
+
+
+def _degrade(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
+    """Noise, blur and one hidden rectangle, each on about half of the images."""
+    line = torch.tensor(BLUR_KERNEL, device=grey.device) / sum(BLUR_KERNEL)
+    blurred = F.conv2d(grey, line.view(1, 1, 1, -1), padding=(0, 2))
+    blurred = F.conv2d(blurred, line.view(1, 1, -1, 1), padding=(2, 0))
+    grey = grey + draw.within(strength.blur).clamp(min=0) * (blurred - grey)
+    noise = torch.randn(grey.shape, device=grey.device, generator=draw.generator)
+    grey = grey + draw.within(strength.noise).clamp(min=0) * noise
+    side = grey.shape[-1]
+    place = torch.arange(side, device=grey.device) / side
+    high, wide = (draw.within(strength.cutout).clamp(min=0) for _ in range(2))
+    hidden = ((place.view(1, 1, -1, 1) - draw.share()).abs() < high / 2) & (
+        (place.view(1, 1, 1, -1) - draw.share()).abs() < wide / 2
+    )
+    return torch.where(hidden, grey.mean((2, 3), keepdim=True), grey)

@@ -1,0 +1,155 @@
+"""The one clinical transform: values as entered → checked values → the vector the model reads.
+
+A number becomes its standard score and a flag "missing"; a category becomes one column per value
+and a flag "missing". What is missing is said by its flag, never by a number that could be real.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.study import ClinicalValue
+from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.errors import ClinicalError
+
+UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
+LONGEST_SCORE = 5.0  # standard scores beyond this say no more, and one slip of a unit says too much
+
+
+def check_clinical(
+    features: Sequence[ClinicalFeature], values: Mapping[str, Any]
+) -> dict[str, ClinicalValue]:
+    """Check values as a person or a file gives them.
+
+    Args:
+        features: the features of the task.
+        values: name → number, text or None; empty text and `unknown` mean not known.
+
+    Returns:
+        A value for every feature in the task's order; None where not known.
+
+    Raises:
+        ClinicalError: a name is unknown, a number is none or out of range, a category unknown.
+    """
+    known = {feature.name: feature for feature in features}
+    for name in values:
+        if name not in known:
+            raise ClinicalError(
+                "no such clinical feature",
+                field=str(name),
+                remedy=f"This task knows {', '.join(known) or 'none'}",
+            )
+    return {name: _check(feature, values.get(name)) for name, feature in known.items()}
+
+
+def _check(feature: ClinicalFeature, value: Any) -> ClinicalValue:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    text = str(value).strip()
+    if text.lower() in UNKNOWN:
+        return None
+    return _number(feature, text) if feature.type == "number" else _category(feature, text)
+
+
+def _number(feature: ClinicalFeature, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise ClinicalError(
+            f"{text!r} is no number", field=feature.name, remedy=_expected(feature)
+        ) from error
+    low, high = feature.minimum, feature.maximum
+    if low is None or high is None or not low <= number <= high:
+        raise ClinicalError(
+            f"{text} is out of range", field=feature.name, remedy=_expected(feature)
+        )
+    return number
+
+
+def _category(feature: ClinicalFeature, text: str) -> str:
+    spelt = {c.lower(): c for c in feature.categories}
+    spelt |= {alias.lower(): c for alias, c in feature.aliases.items()}
+    if text.lower() not in spelt:
+        raise ClinicalError(
+            f"{text!r} is none of its categories", field=feature.name, remedy=_expected(feature)
+        )
+    return spelt[text.lower()]
+
+
+def _expected(feature: ClinicalFeature) -> str:
+    if feature.type == "category":
+        return f"Give one of {', '.join(feature.categories)}, or leave it empty"
+    unit = f" {feature.unit}" if feature.unit else ""
+    return f"Give a number from {feature.minimum:g} to {feature.maximum:g}{unit}, or leave it empty"
+
+
+class ClinicalTransform:
+    """Checked values → vector; fitted on training studies only.
+
+    Args:
+        features: the features, in the task's order.
+        mean, scale: per number, the mean and standard deviation of the training studies.
+    """
+
+    def __init__(
+        self, features: Sequence[ClinicalFeature], mean: dict[str, float], scale: dict[str, float]
+    ) -> None:
+        self.features, self.mean, self.scale = tuple(features), mean, scale
+
+    @classmethod
+    def fit(cls, features: Sequence[ClinicalFeature], frame: pd.DataFrame) -> Self:
+        """Learn mean and standard deviation of each number from `frame` (plain feature names)."""
+        mean: dict[str, float] = {}
+        scale: dict[str, float] = {}
+        for feature in features:
+            if feature.type == "number":
+                known = frame[feature.name].dropna().to_numpy(dtype=float)
+                mean[feature.name] = float(known.mean()) if len(known) else 0.0
+                deviation = float(known.std()) if len(known) else 0.0
+                scale[feature.name] = deviation if deviation > 0 else 1.0
+        return cls(features, mean, scale)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the vector's columns."""
+        return tuple(name for feature in self.features for name in _columns(feature))
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """For each column, the clinical feature it belongs to."""
+        return tuple(feature.name for feature in self.features for _ in _columns(feature))
+
+    def apply(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        """Checked values, one row a study → float32 (N, T); never NaN."""
+        blocks = [self._block(feature, frame[feature.name]) for feature in self.features]
+        if not blocks:
+            return np.zeros((len(frame), 0), dtype=np.float32)
+        return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def _block(self, feature: ClinicalFeature, column: "pd.Series[Any]") -> NDArray[np.float64]:
+        missing = column.isna().to_numpy(bool)
+        if feature.type == "category":
+            hot = [column.eq(c).fillna(False).to_numpy(bool) for c in feature.categories]
+            return np.stack([*hot, missing], axis=1).astype(float)
+        score = (column.to_numpy(dtype=float) - self.mean[feature.name]) / self.scale[feature.name]
+        score = np.clip(np.where(missing, 0.0, score), -LONGEST_SCORE, LONGEST_SCORE)
+        return np.stack([score, missing.astype(float)], axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that was fitted."""
+        return {"mean": self.mean, "scale": self.scale}
+
+    @classmethod
+    def from_json(cls, features: Sequence[ClinicalFeature], fitted: dict[str, Any]) -> Self:
+        """The transform that `to_json` described, for the same features."""
+        return cls(features, dict(fitted["mean"]), dict(fitted["scale"]))
+
+
+def _columns(feature: ClinicalFeature) -> list[str]:
+    if feature.type == "number":
+        return [feature.name, f"{feature.name}?"]
+    return [*(f"{feature.name}={c}" for c in feature.categories), f"{feature.name}?"]

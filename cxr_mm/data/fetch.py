@@ -1,0 +1,133 @@
+"""Fetch: the public original of a task's data, downloaded into the layout its source reads."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources import EXPECTED, missing_in, source_folder
+from cxr_mm.errors import DataNotFoundError, TaskError
+from cxr_mm.files import folder_written_aside
+
+GIT_SECONDS = 6 * 3600
+
+
+def fetch(task: Task, root: Path) -> Path:
+    """Download the task's data below the data root, unless it is there already.
+
+    Returns:
+        The source's folder.
+
+    Raises:
+        TaskError: the task's data is made up, or it names no download.
+        DataNotFoundError: the download failed or lacks files, or part of the data is in the
+            way; the message has the steps to take by hand. Nothing half-written is left.
+    """
+    folder = source_folder(task, root)
+    if task.synthetic or not task.source.download:
+        why = "its data is made up" if task.synthetic else "the task names no download"
+        raise TaskError(f"there is nothing to fetch, {why}", field=f"task {task.name}")
+    if (missing := missing_in(task, folder)) is None:
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise DataNotFoundError(
+            f"the folder holds something else or only a part ({missing})",
+            field=str(folder),
+            remedy="Move it away and fetch again",
+        )
+    with folder_written_aside(folder) as aside:
+        _download(task, aside, folder)
+        if missing := missing_in(task, aside):
+            raise _failed(task, folder, f"the download is not as expected: {missing}")
+    return folder
+
+
+def _download(task: Task, aside: Path, folder: Path) -> None:
+    kind, _, address = task.source.download.partition(":")
+    if kind == "git":
+        _clone(task, address, aside, folder)
+    elif kind == "kaggle":
+        _copy_from_kaggle(task, address, aside, folder)
+    else:
+        raise TaskError(
+            f"{task.source.download!r} is neither kaggle:OWNER/NAME nor git:URL",
+            field=f"tasks/{task.name}: source.download",
+        )
+
+
+def _clone(task: Task, url: str, aside: Path, folder: Path) -> None:
+    command = ["git", "clone", "--depth", "1", "--progress", "--", url, str(aside)]
+    # On a terminal git draws its own progress; elsewhere its last line goes into the error.
+    stderr = None if sys.stderr.isatty() else subprocess.PIPE
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        subprocess.run(
+            command, check=True, stderr=stderr, text=True, timeout=GIT_SECONDS, env=environment
+        )
+    except FileNotFoundError as error:
+        raise _failed(task, folder, "git is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise _failed(task, folder, f"git took longer than {GIT_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or f"status {error.returncode}").strip().splitlines()[-1]
+        raise _failed(task, folder, f"git clone failed ({said})") from error
+
+
+def _copy_from_kaggle(task: Task, handle: str, aside: Path, folder: Path) -> None:
+    try:
+        kagglehub = importlib.import_module("kagglehub")
+    except ImportError as error:
+        why = "kagglehub is not installed (`pip install kagglehub`)"
+        raise _failed(task, folder, why) from error
+    faults = kagglehub.exceptions
+    try:
+        download = Path(kagglehub.dataset_download(handle))
+    except (
+        OSError,  # all of requests' errors among them
+        ValueError,
+        faults.BackendError,
+        faults.CredentialError,
+        faults.DataCorruptionError,
+        faults.NotFoundError,
+        faults.UnauthenticatedError,
+    ) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise _failed(task, folder, f"the download failed ({said})") from error
+    for candidate in _shallow(download):
+        if missing_in(task, candidate) is None:
+            shutil.copytree(candidate, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
+            return
+    raise _failed(task, folder, f"the download in {download} has not the layout expected")
+
+
+def _shallow(folder: Path) -> Iterator[Path]:
+    """The folder, its subfolders and theirs; archives often have a folder or two on top."""
+    return chain(
+        [folder],
+        sorted(p for p in folder.glob("*") if p.is_dir()),
+        sorted(p for p in folder.glob("*/*") if p.is_dir()),
+    )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Share the file with kagglehub's cache where the disk allows it: it may be 40 GB."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _failed(task: Task, folder: Path, why: str) -> DataNotFoundError:
+    kind, _, address = task.source.download.partition(":")
+    if kind == "git":
+        steps = f"By hand: git clone --depth 1 {address} {folder}"
+    else:
+        page = f"https://www.kaggle.com/datasets/{address}"
+        holds = ", ".join(EXPECTED.get(task.source.kind, ())) or "the files"
+        steps = f"By hand: download {page} and unpack it so that {folder} holds {holds}"
+    return DataNotFoundError(why, field=f"task {task.name}", remedy=steps)

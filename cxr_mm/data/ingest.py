@@ -1,0 +1,209 @@
+"""Stage `ingest`: source → manifest, pixel cache, image quality, and a report of what was left out.
+
+The folder appears whole or not at all, and is the same to the byte for the same input.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_mm.contracts.manifest import ABSENT, TEXT_COLUMNS, Manifest, clinical_column
+from cxr_mm.contracts.modality import MODALITIES
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.cache import CacheRow, build_cache
+from cxr_mm.data.labels import Labelled, to_manifest
+from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.data.sources import Dropped, read_source
+from cxr_mm.errors import StageError
+from cxr_mm.files import folder_written_aside, write_json, write_parquet
+from cxr_mm.params import Params
+from cxr_mm.paths import TaskPaths
+
+PIXELS, QUALITY, REPORT = "pixels.npy", "quality.parquet", "report.json"
+EXAMPLES = 20
+"""Study ids named per reason in the report."""
+
+
+@dataclass(frozen=True)
+class _Ingested:
+    """A manifest with its pixel rows, row by row beside what became of the films."""
+
+    manifest: Manifest
+    films: list[CacheRow]
+    dropped: list[Dropped]
+    kept_without_film: list[Dropped]
+    cleared: Counter[str]
+
+
+def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
+    """Read the task's source and decode its radiographs.
+
+    Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
+    `QUALITY_NAMES`, `file_sha256`, `phash`), report.json, and source/ where the source made up
+    its own files. A study whose radiograph cannot be read is dropped with the reason, or kept
+    without it where it has another modality of the task.
+
+    Args:
+        root: the data root.
+
+    Raises:
+        DataNotFoundError: the source's files are not there.
+        ManifestError: a table of the source lacks something, or no study is left.
+        StageError: a decoding process was killed.
+    """
+    _remove_leftovers(paths.ingest)
+    with folder_written_aside(paths.ingest) as folder:
+        work = folder.resolve()
+        labelled = to_manifest(task, read_source(task, root, work))
+        names = labelled.manifest.frame["image_path"]
+        films = [None if pd.isna(name) else Path(name) for name in names]
+        cached = build_cache(films, folder / PIXELS, params.ingest.size, params.ingest.workers)
+        done = _with_films(labelled, cached)
+        moved = done.manifest.frame["image_path"].map(
+            lambda path: _later(Path(path), work, paths), na_action="ignore"
+        )
+        write_json(folder / REPORT, _report(done))
+        write_parquet(folder / QUALITY, _quality(done))
+        write_parquet(folder / "manifest.parquet", done.manifest.frame.assign(image_path=moved))
+
+
+def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
+    """The manifest that `ingest` left, checked again; image paths as seen from here.
+
+    Raises:
+        StageError: `ingest` has not run for this task.
+        ManifestError: the manifest is another task's.
+    """
+    frame = _read(paths.manifest)
+    for column in TEXT_COLUMNS:
+        frame[column] = _none_where_missing(frame[column])
+    for feature in task.clinical:
+        column = clinical_column(feature.name)
+        if column in frame and feature.type == "category":
+            frame[column] = _none_where_missing(frame[column])
+        elif column in frame:
+            frame[column] = frame[column].astype("float64")
+    frame["image_path"] = frame["image_path"].map(
+        lambda path: str(paths.root / path), na_action="ignore"
+    )
+    return Manifest.checked(task, frame)
+
+
+def load_quality(paths: TaskPaths) -> pd.DataFrame:
+    """Rows as in the manifest: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`.
+
+    The last two are empty, the statistics NaN, where a study has no film.
+
+    Raises:
+        StageError: `ingest` has not run for this task.
+    """
+    return _read(paths.ingest / QUALITY)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise StageError(
+            "missing or not readable", field=str(path), remedy="Run the stage `ingest` first"
+        ) from error
+
+
+def _none_where_missing(column: "pd.Series[str]") -> "pd.Series[str]":
+    values = column.astype(object)
+    return values.where(values.notna(), None)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a run that was killed left beside its output."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(leftover)
+
+
+def _later(path: Path, work: Path, paths: TaskPaths) -> str:
+    """Where a file will be once the folder has its name, as seen from the project's folder."""
+    if path.is_relative_to(work):
+        path = paths.ingest.resolve() / path.relative_to(work)
+    root = paths.root.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _with_films(labelled: Labelled, films: list[CacheRow]) -> _Ingested:
+    """Pixel rows into the manifest; studies left with nothing taken out."""
+    frame = labelled.manifest.frame.assign(pixel_row=[film.pixel_row for film in films])
+    task = labelled.manifest.task
+    empty = ~Manifest(task, frame).mask().any(axis=1)
+    unreadable = np.asarray([film.reason is not None for film in films])
+    drop = empty & unreadable
+
+    def named(rows: np.ndarray) -> list[Dropped]:
+        at = np.flatnonzero(rows)
+        return [
+            Dropped(str(frame["study_id"].iloc[i]), f"radiograph: {films[i].reason}") for i in at
+        ]
+
+    return _Ingested(
+        manifest=Manifest.checked(task, frame[~drop]),
+        films=[films[i] for i in np.flatnonzero(~drop)],
+        dropped=[*labelled.dropped, *named(drop)],
+        kept_without_film=named(unreadable & ~drop),
+        cleared=labelled.cleared,
+    )
+
+
+def _quality(done: _Ingested) -> pd.DataFrame:
+    table = pd.DataFrame([film.quality for film in done.films], columns=list(QUALITY_NAMES))
+    table = table.astype("float64")
+    table.insert(0, "study_id", done.manifest.frame["study_id"])
+    return table.assign(
+        file_sha256=[film.file_sha256 for film in done.films],
+        phash=[film.phash for film in done.films],
+    )
+
+
+def _report(done: _Ingested) -> dict[str, Any]:
+    """Counts of what came in, what was kept, and what was left out and why."""
+    manifest, labels = done.manifest, done.manifest.labels()
+    rows = manifest.frame["pixel_row"]
+    mask = manifest.mask().sum(axis=0)
+    warned = Counter(text for film in done.films for text in film.warnings)
+    return {
+        "task": manifest.task.name,
+        "source": manifest.task.source.kind,
+        "synthetic": manifest.task.synthetic,
+        "studies_in_source": len(manifest) + len(done.dropped),
+        "studies": len(manifest),
+        "patients": int(manifest.frame["patient_id"].nunique()),
+        "groups": int(manifest.frame["group"].nunique()),
+        "films": int(rows[rows != ABSENT].nunique()),
+        "modalities": {m: int(n) for m, n in zip(MODALITIES, mask, strict=True)},
+        "findings": {
+            name: {
+                "positive": int((labels[:, i] == 1).sum()),
+                "negative": int((labels[:, i] == 0).sum()),
+                "missing": int(np.isnan(labels[:, i]).sum()),
+            }
+            for i, name in enumerate(manifest.task.finding_names)
+        },
+        "dropped": _by_reason(done.dropped),
+        "kept_without_film": _by_reason(done.kept_without_film),
+        "values_cleared": dict(sorted(done.cleared.items())),
+        "film_warnings": dict(sorted(warned.items())),
+    }
+
+
+def _by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:
+    studies: dict[str, list[str]] = {}
+    for one in dropped:
+        studies.setdefault(one.reason, []).append(one.study_id)
+    reasons = {
+        reason: {"count": len(ids), "examples": ids[:EXAMPLES]}
+        for reason, ids in sorted(studies.items())
+    }
+    return {"count": sum(map(len, studies.values())), "reasons": reasons}

@@ -1,0 +1,174 @@
+"""read_radiograph: a PNG, JPEG or DICOM file → one film as every later step takes it.
+
+What a file is, is told by its first bytes, never by its name.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cxr_mm.data.dicom import Header, is_dicom, read_dicom, too_large
+from cxr_mm.data.dimensions import JPEG_START, MAX_PIXELS, PNG_SIGNATURE, declared_size
+from cxr_mm.data.grey import COLOURED, full_scale, is_coloured, luminance
+from cxr_mm.data.quality import image_quality
+from cxr_mm.errors import RadiographError
+
+MAX_BYTES = 512 * 1024 * 1024
+"""Largest file that is read."""
+SMALLEST_SIDE = 16
+"""Pixels of the shorter side below which nothing can be seen."""
+SMALL_SIDE = 128
+"""Pixels of the shorter side below which a person is warned."""
+BLANK_CONTRAST = 0.05
+"""Spread between the 5th and 95th percentile below which a film is almost blank."""
+SWAPPED = 0.3
+"""Brightness of the upper corners above the middle from which black and white may be swapped;
+above it lie 0 of 2,190 films of three public sets, and most of them once inverted."""
+LATERAL = ("LL", "RL", "LAT", "LATERAL", "L", "LLD", "RLD")
+BROKEN = (
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises on a damaged PNG or JPEG (a damaged chunk is a SyntaxError to it)."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One film.
+
+    Args:
+        pixels: float32 (H, W) in [0, 1], MONOCHROME2 (air dark).
+        view: view position as DICOM has it (PA, AP, LL, …), or None.
+        header: other fields of a DICOM header that identify nobody: `age` (years), `sex`,
+            `dicom_modality`, `body_part`; empty for PNG and JPEG.
+        quality: see `image_quality`.
+        warnings: what a person should know before believing a prediction.
+    """
+
+    pixels: NDArray[np.float32]
+    view: str | None = None
+    header: Header = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
+    """Read and decode one film; safe to call from several threads.
+
+    Args:
+        source: a file, or its bytes.
+        name: how errors call it; the path where it is empty.
+
+    Raises:
+        RadiographError: no such file, neither PNG, JPEG nor DICOM, damaged, or too large.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(source, name)
+    name = name or ("image" if isinstance(source, bytes) else str(source))
+    header: Header = {}
+    if is_dicom(data):
+        pixels, header, warned = read_dicom(data, name)
+    elif data.startswith((PNG_SIGNATURE, JPEG_START)):
+        pixels, warned = _read_picture(data, name)
+    else:
+        raise _foreign(data, name)
+    if min(pixels.shape) < SMALLEST_SIDE:
+        raise RadiographError(
+            f"{pixels.shape[0]} × {pixels.shape[1]} pixels are too few to see anything",
+            field=name,
+            remedy="Give the film itself, not a thumbnail",
+        )
+    view = header.pop("view", None)
+    quality = image_quality(pixels)
+    warned = [*warned, *_unusual(pixels, quality, view)]
+    return Radiograph(pixels, None if view is None else str(view), header, quality, tuple(warned))
+
+
+def read_bytes(path: Path, name: str = "") -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        RadiographError: it is not there, not a file, not readable, or larger than any film.
+    """
+    name = name or str(path)
+    try:
+        if not path.is_file():
+            what = "a folder, not a file" if path.is_dir() else "no such file"
+            raise RadiographError(what, field=name, remedy="Check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise too_large(f"more than {MAX_BYTES // 1024**2} MiB", name)
+        return path.read_bytes()
+    except OSError as error:
+        raise RadiographError(
+            f"cannot be read ({error.strerror})", field=name, remedy="Check its permissions"
+        ) from error
+
+
+def _read_picture(data: bytes, name: str) -> tuple[NDArray[np.float32], list[str]]:
+    """PNG or JPEG → [0, 1] and warnings."""
+    size = declared_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise too_large(f"{size[0]} × {size[1]} pixels", name)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise too_large(f"{image.height} × {image.width} pixels", name)
+            image.load()
+            return _grey(ImageOps.exif_transpose(image))
+    except BROKEN as error:
+        raise RadiographError(
+            "the image is damaged or cut short",
+            field=name,
+            remedy="Copy or export the file again",
+        ) from error
+
+
+def _grey(image: Image.Image) -> tuple[NDArray[np.float32], list[str]]:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        white = full_scale(int(values.max(initial=0)))
+        return np.clip(values / np.float32(white), 0, 1), []
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"), np.float32) / np.float32(255), []
+    colour = np.asarray(image.convert("RGB"))
+    return luminance(colour), [COLOURED] if is_coloured(colour) else []
+
+
+def _foreign(data: bytes, name: str) -> RadiographError:
+    if not data:
+        return RadiographError("the file is empty", field=name, remedy="Copy it again")
+    return RadiographError(
+        "neither a PNG, a JPEG nor a DICOM file, whatever it is called",
+        field=name,
+        remedy="Export the film as one of these (DICOM with its 128-byte preamble)",
+    )
+
+
+def _unusual(
+    pixels: NDArray[np.float32], quality: dict[str, float], view: str | float | None
+) -> list[str]:
+    found = []
+    if view in LATERAL:
+        found.append(f"View is {view} (lateral); models here are for frontal films")
+    if min(pixels.shape) < SMALL_SIDE:
+        found.append(f"The film is small: {pixels.shape[0]} × {pixels.shape[1]} pixels")
+    if quality["contrast"] < BLANK_CONTRAST:
+        found.append("The film is almost blank")
+    if quality["inversion"] > SWAPPED:
+        found.append("Black and white may be swapped")
+    return found

@@ -1,0 +1,33 @@
+"""Stage `resolve`: what a task's stages depend on, one small JSON file per section.
+
+dvc.yaml cannot say "params.yaml with this task's overrides on top", nor watch a data root that a
+variable names. This stage does both, always and in a second, so that every other stage runs again
+when, and only when, its own section, the task or the data has changed.
+"""
+
+import shutil
+from pathlib import Path
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources import fingerprint
+from cxr_mm.files import to_json, write_json
+from cxr_mm.params import Params
+from cxr_mm.paths import TaskPaths
+
+
+def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
+    """Write the task, each section of its parameters and the fingerprint of its data.
+
+    Raises:
+        DataNotFoundError: the source's files are not there.
+    """
+    sections = params.model_dump(mode="json", exclude={"tasks"})
+    question = task.model_dump(mode="json", exclude={"params"})
+    files = {**sections, "task": question, "source": fingerprint(task, root)}
+    for name, content in files.items():
+        target = paths.resolved / f"{name}.json"
+        if not target.is_file() or target.read_text(encoding="utf-8") != to_json(content):
+            write_json(target, content)
+    for stale in paths.resolved.iterdir():
+        if stale.stem not in files:
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()

@@ -1,0 +1,125 @@
+"""Sources: one file per layout of files on disk, each turned into the same raw table."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from cxr_mm.contracts.task import SourceKind, Task
+from cxr_mm.data.sources import cohen, kermany, nih14
+from cxr_mm.data.sources.base import Dropped, RawStudies, Source, files_below
+from cxr_mm.data.sources.class_folders import read_class_folders
+from cxr_mm.data.sources.dicom_folder import read_dicom_folder
+from cxr_mm.data.sources.manifest_csv import manifest_file, read_manifest_source
+from cxr_mm.data.sources.synthetic import read_synthetic
+from cxr_mm.errors import DataNotFoundError
+from cxr_mm.paths import DATA_ROOT_VARIABLE
+
+__all__ = [
+    "EXPECTED",
+    "SOURCES",
+    "Dropped",
+    "RawStudies",
+    "Source",
+    "fingerprint",
+    "missing_in",
+    "read_source",
+    "source_folder",
+    "source_found",
+]
+
+
+SOURCES: dict[SourceKind, Source] = {
+    "synthetic": read_synthetic,
+    "kermany": kermany.read_kermany,
+    "nih14": nih14.read_nih14,
+    "cohen": cohen.read_cohen,
+    "class_folders": read_class_folders,
+    "manifest_csv": read_manifest_source,
+    "dicom_folder": read_dicom_folder,
+}
+EXPECTED: dict[SourceKind, tuple[str, ...]] = {
+    "kermany": kermany.EXPECTED,
+    "nih14": nih14.EXPECTED,
+    "cohen": cohen.EXPECTED,
+}
+"""Patterns below the source's folder that must each match something."""
+
+
+def source_folder(task: Task, root: Path) -> Path:
+    """Folder of the task's source below the data root, made absolute."""
+    return (root / Path(task.source.folder).expanduser()).resolve()
+
+
+def source_found(task: Task, root: Path) -> str | None:
+    """None where the source's files are there, else what is missing."""
+    if task.synthetic:
+        return None
+    return missing_in(task, source_folder(task, root))
+
+
+def missing_in(task: Task, folder: Path) -> str | None:
+    """What a folder lacks to be the task's source; None where it lacks nothing."""
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    if task.source.kind == "manifest_csv":
+        file = folder / manifest_file(task)
+        return None if file.is_file() else f"no file {file}"
+    expected = EXPECTED.get(task.source.kind, ())
+    missing = [pattern for pattern in expected if not any(folder.glob(pattern))]
+    return f"no {', '.join(missing)} in {folder}" if missing else None
+
+
+def read_source(task: Task, root: Path, work: Path) -> RawStudies:
+    """Read the task's source; image paths come out absolute.
+
+    Args:
+        task: says which source and where below the data root.
+        root: the data root.
+        work: folder that a source may write into (the synthetic one does).
+
+    Raises:
+        DataNotFoundError: the source's files are not there.
+        ManifestError: a table of the user's own lacks something.
+    """
+    _require(task, root)
+    folder = source_folder(task, root)
+    raw = SOURCES[task.source.kind](task, folder, work)
+    paths = raw.frame["image_path"].map(lambda path: str(folder / path), na_action="ignore")
+    return RawStudies(raw.frame.assign(image_path=paths), raw.dropped)
+
+
+def fingerprint(task: Task, root: Path) -> dict[str, Any]:
+    """Number, bytes and a digest over names, sizes and times of the source's files.
+
+    Fast, so that every run can see whether the data changed; files outside the source's folder
+    that a manifest may name are not looked at. A synthetic source has its options for digest.
+
+    Raises:
+        DataNotFoundError: the source's files are not there.
+    """
+    _require(task, root)
+    if task.synthetic:
+        return {"kind": "synthetic", "options": task.source.options}
+    folder = source_folder(task, root)
+    digest, count, size = hashlib.sha256(), 0, 0
+    for file in files_below(folder):
+        stat = file.stat()
+        name = file.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        count, size = count + 1, size + stat.st_size
+    return {
+        "kind": task.source.kind,
+        "files": count,
+        "bytes": size,
+        "digest": digest.hexdigest(),
+    }
+
+
+def _require(task: Task, root: Path) -> None:
+    if missing := source_found(task, root):
+        raise DataNotFoundError(
+            missing,
+            field=f"task {task.name}",
+            remedy=f"Set {DATA_ROOT_VARIABLE} to the folder that holds it"
+            + (f", or run `cxr-mm fetch {task.name}`" if task.source.download else ""),
+        )

@@ -1,0 +1,102 @@
+"""Base of the sources: the raw table that each turns its files into, and what they share."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from pydantic import ValidationError
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.task import Task
+from cxr_mm.errors import TaskError
+
+RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+AGE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([YMWD]?)\s*$", re.IGNORECASE)
+UNITS_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A study that was left out, and why."""
+
+    study_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RawStudies:
+    """What a source read, before views, labels and clinical values are looked at.
+
+    `frame` has the columns `RAW_COLUMNS` (text, missing where not known; `image_path` relative
+    to the source's folder or absolute; `part` is `train`, `test` or missing; a missing `group`
+    means the task's group key), the source's raw label columns, and its clinical columns under
+    the names that tasks use for features.
+    """
+
+    frame: pd.DataFrame
+    dropped: list[Dropped]
+
+
+Source = Callable[[Task, Path, Path], RawStudies]
+"""(task, folder of the source, folder it may write into) → raw studies."""
+
+
+class NoOptions(Frozen):
+    """A source that takes no options."""
+
+
+Options = TypeVar("Options", bound=Frozen)
+
+
+def checked_options(model: type[Options], task: Task) -> Options:
+    """The task's `source.options` as the source's own type.
+
+    Raises:
+        TaskError: an option is unknown or has a wrong value.
+    """
+    try:
+        return model.model_validate(task.source.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(model.model_fields) or "none"
+        raise TaskError(
+            first["msg"],
+            field=".".join(map(str, (f"tasks/{task.name}: source.options", *first["loc"]))),
+            remedy=f"Options of {task.source.kind}: {known}",
+        ) from error
+
+
+def raw_studies(frame: pd.DataFrame, dropped: list[Dropped]) -> RawStudies:
+    """Complete a table with those of `RAW_COLUMNS` that the source does not know."""
+    missing = [c for c in RAW_COLUMNS if c not in frame.columns]
+    empty = pd.DataFrame(None, index=frame.index, columns=missing, dtype=object)
+    return RawStudies(pd.concat([frame, empty], axis=1).reset_index(drop=True), dropped)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder in sorted order, hidden ones and `__MACOSX` left out.
+
+    Links to folders are followed, each folder once.
+    """
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def age_in_years(value: object) -> object:
+    """Years from `58`, `058Y`, `018M`, `006W` or `012D`; anything else as it came."""
+    if not isinstance(value, str) or not (match := AGE.match(value)):
+        return value
+    return float(match[1]) / UNITS_PER_YEAR[match[2].upper()]

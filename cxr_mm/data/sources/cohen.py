@@ -1,0 +1,93 @@
+"""COVID-19 image data collection of Cohen et al. 2020 (arXiv:2006.11988)."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources.base import (
+    Dropped,
+    NoOptions,
+    RawStudies,
+    checked_options,
+    raw_studies,
+)
+from cxr_mm.errors import DataNotFoundError
+
+EXPECTED = ("metadata.csv", "images")
+RENAMED = {
+    "patientid": "patient_id",
+    "location": "site",
+    "clinical_notes": "note",
+    "pO2_saturation": "po2_saturation",
+    "leukocyte_count": "leukocytes",
+    "neutrophil_count": "neutrophils",
+    "lymphocyte_count": "lymphocytes",
+}
+NEEDED = ("patientid", "finding", "view", "modality", "folder", "filename", "clinical_notes")
+
+
+def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
+    """Read the radiographs of `metadata.csv`; one study per image.
+
+    Raw label columns: those of the original (`finding`, `went_icu`, `intubated`, `survival` …);
+    several findings are separated by `|`, and of a path such as `Pneumonia/Viral/COVID-19` (later
+    releases) the last part is kept. Clinical columns: `age` (years), `sex`, `offset` (days since
+    onset), `temperature` (Cel), `po2_saturation` (%), `leukocytes`, `neutrophils` and
+    `lymphocytes` (10*9/L). CT and rows whose image is not there are dropped. Patients who share
+    an image file, as 285 and 339 do, form one group.
+
+    Raises:
+        DataNotFoundError: the table has not the columns of the original.
+    """
+    checked_options(NoOptions, task)
+    frame = _read_table(folder / EXPECTED[0])
+    frame["study_id"] = frame["patient_id"] + "/" + frame["filename"]
+    frame["finding"] = frame["finding"].map(_findings, na_action="ignore")
+    frame["image_path"] = frame["folder"] + "/" + frame["filename"]
+    reasons = _reasons(frame, folder)
+    kept = frame[reasons.isna()].copy()
+    kept["group"] = _groups(kept)
+    dropped = [
+        Dropped(str(study), str(reason))
+        for study, reason in zip(frame["study_id"], reasons, strict=True)
+        if not pd.isna(reason)
+    ]
+    return raw_studies(kept, dropped)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path, dtype=str, encoding="utf-8")
+    if missing := [c for c in NEEDED if c not in frame.columns]:
+        raise DataNotFoundError(
+            f"not the table of the original: no column {', '.join(missing)}",
+            field=str(path),
+            remedy="Use the file as it was downloaded",
+        )
+    return frame.rename(columns=RENAMED)
+
+
+def _findings(cell: str) -> str:
+    return "|".join(part.strip().rsplit("/", 1)[-1] for part in cell.split(", "))
+
+
+def _reasons(frame: pd.DataFrame, folder: Path) -> pd.Series:
+    """Why each row is left out; missing where it is kept. The first reason counts."""
+    reasons = pd.Series(None, index=frame.index, dtype=object)
+    there = frame["image_path"].map(lambda path: (folder / path).is_file(), na_action="ignore")
+    reasons[frame["study_id"].duplicated()] = "the same patient and file occur twice"
+    reasons[~there.eq(True)] = "the image file is not there"
+    other = frame["modality"].ne("X-ray")
+    reasons[other] = "dicom_modality " + frame.loc[other, "modality"].fillna("") + ", not X-ray"
+    return reasons
+
+
+def _groups(frame: pd.DataFrame) -> pd.Series:
+    """Patients linked, directly or through others, by an image file; named by one of them."""
+    groups = frame["patient_id"]
+    while True:
+        shared = groups.groupby(frame["image_path"]).transform("min")
+        merged = shared.groupby(groups).transform("min")
+        if merged.equals(groups):
+            return groups
+        groups = merged

@@ -1,0 +1,149 @@
+"""A folder of DICOM files (PS3.10), with an optional CSV of notes, features and findings."""
+
+import struct
+import warnings
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydicom import dcmread
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources.base import (
+    DICOM_SUFFIXES,
+    Dropped,
+    RawStudies,
+    age_in_years,
+    checked_options,
+    files_below,
+    raw_studies,
+)
+from cxr_mm.data.sources.manifest_csv import read_table
+from cxr_mm.errors import DataNotFoundError
+
+TAGS = {
+    "study_id": "SOPInstanceUID",
+    "dicom_study": "StudyInstanceUID",
+    "accession": "AccessionNumber",
+    "dicom_modality": "Modality",
+    "patient_id": "PatientID",
+    "view": "ViewPosition",
+    "site": "InstitutionName",
+    "age": "PatientAge",
+    "sex": "PatientSex",
+}
+FROM_HEADER = ("age", "sex", "view")
+RADIOGRAPHS = ("CR", "DX", "RG", "OT", "SC", "")
+MALFORMED = (
+    InvalidDicomError,
+    BytesLengthException,
+    OSError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises on a damaged header."""
+
+
+class DicomFolderOptions(Frozen):
+    """Options of a folder of DICOM files."""
+
+    csv: str = ""
+    """CSV with `study_id` and further columns, below the source's folder or absolute."""
+
+
+def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
+    """Read the headers, not the pixels, of every DICOM file below `folder`; one study per file.
+
+    Header columns: `study_id` (SOPInstanceUID), `patient_id`, `view`, `site`, `age` (years),
+    `sex`. A row of the CSV joins every file whose SOPInstanceUID, path, name, StudyInstanceUID
+    or accession number is its `study_id`; where both say something the CSV holds, since a
+    de-identified header may not. Files that are unreadable or no radiographs, and CSV rows
+    without a file, are dropped.
+
+    Raises:
+        DataNotFoundError: no DICOM file is there.
+        ManifestError: the CSV is unreadable, or lacks a clinical column that no header has.
+    """
+    options = checked_options(DicomFolderOptions, task)
+    frame, dropped = _headers(folder)
+    if frame.empty:
+        raise DataNotFoundError(
+            f"no readable DICOM radiograph ({len(dropped)} other files)",
+            field=str(folder),
+            remedy="Put files with the suffix .dcm, or none, into it",
+        )
+    if options.csv:
+        needed = [name for name in task.clinical_names if name not in FROM_HEADER]
+        table = read_table(folder / options.csv, ["study_id", *needed])
+        frame, unmatched = _joined(frame, table)
+        dropped += [Dropped(study, "no DICOM file has this id") for study in unmatched]
+    return raw_studies(frame, dropped)
+
+
+def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped]]:
+    rows: dict[str, dict[str, Any]] = {}
+    dropped = []
+    for file in _candidates(folder):
+        path = file.relative_to(folder).as_posix()
+        try:
+            row = _header(file) | {"image_path": path}
+        except MALFORMED:
+            dropped.append(Dropped(path, "not a readable DICOM file"))
+            continue
+        study = row["study_id"]
+        if not study:
+            dropped.append(Dropped(path, "no SOPInstanceUID, perhaps cut short"))
+        elif row["dicom_modality"] not in RADIOGRAPHS:
+            reason = f"dicom_modality {row['dicom_modality']}, no radiograph"
+            dropped.append(Dropped(study, reason))
+        elif study in rows:
+            dropped.append(Dropped(path, "the same SOPInstanceUID occurs twice"))
+        else:
+            rows[study] = row
+    frame = pd.DataFrame(rows.values(), columns=[*TAGS, "image_path"], dtype=object)
+    return frame.replace("", None), dropped
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    for file in files_below(folder):
+        named = file.suffix.lower() in DICOM_SUFFIXES
+        # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
+        bare = not file.suffix or file.suffix[1:].isdigit()
+        if named or (bare and file.name != "DICOMDIR"):
+            yield file
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # pydicom warns of unusual values by quoting them: names and ids would reach a log.
+        warnings.simplefilter("ignore", UserWarning)
+        header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS.values()))
+        row: dict[str, Any] = {
+            name: str(header.get(tag) or "").strip() for name, tag in TAGS.items()
+        }
+    row["age"] = age_in_years(row["age"])
+    return row
+
+
+def _joined(frame: pd.DataFrame, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Headers with the matching CSV row on top, and the ids of CSV rows that match none."""
+    known = set(table["study_id"])
+    matches = [_match(row, known) for row in frame.to_dict("records")]
+    rows = table.set_index("study_id").reindex(matches).set_index(frame.index)
+    rows = rows.drop(columns=["image_path"], errors="ignore")
+    return rows.combine_first(frame), sorted(known - set(matches))
+
+
+def _match(row: dict[Hashable, Any], known: set[str]) -> str:
+    """The CSV's id of a file; empty where it has none."""
+    path = Path(row["image_path"])
+    keys = (row["study_id"], str(path), path.name, path.stem, row["dicom_study"], row["accession"])
+    return next((key for key in keys if key and key in known), "")

@@ -1,0 +1,150 @@
+"""A manifest CSV: one row per study, the layout in which users bring their own data."""
+
+import warnings
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources.base import Dropped, RawStudies, checked_options, raw_studies
+from cxr_mm.errors import ManifestError
+
+DEFAULT_FILE = "manifest.csv"
+
+
+class ManifestOptions(Frozen):
+    """Options of a manifest CSV."""
+
+    file: str = DEFAULT_FILE
+    """The CSV, below the source's folder or absolute."""
+
+
+def manifest_file(task: Task) -> str:
+    """The CSV that the task names."""
+    return checked_options(ManifestOptions, task).file
+
+
+def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
+    """Read the task's CSV; rows that name an image that is not there are dropped.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`.
+    """
+    frame = read_manifest_csv(folder / manifest_file(task), task, labels_required=True)
+    return without_missing_images(frame)
+
+
+def without_missing_images(frame: pd.DataFrame) -> RawStudies:
+    """Set aside rows that name an image that is not there."""
+    gone = frame["image_path"].map(lambda p: not Path(p).is_file(), na_action="ignore").eq(True)
+    reason = "the image file is not there"
+    return raw_studies(frame[~gone], [Dropped(s, reason) for s in frame.loc[gone, "study_id"]])
+
+
+def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.DataFrame:
+    """Read a manifest CSV as text, columns checked, image paths made absolute.
+
+    Columns: `study_id`, `patient_id`, `image_path` (relative to the CSV's folder, or absolute),
+    the task's note column, one column per clinical feature, and per finding either the source's
+    raw label column or one called like the finding with 1, 0 or nothing. `group, view, site,
+    part` are optional; so are `image_path` and the note column (no study then has one), and,
+    where labels are not required, `patient_id` and the labels. Whether images exist is not
+    looked at here.
+
+    Raises:
+        ManifestError: the file is missing, is no CSV, has no row, lacks a column, or a study id
+            is missing or occurs twice.
+    """
+    required = ["study_id", *task.clinical_names]
+    if labels_required:
+        required.append("patient_id")
+    frame = read_table(path, required)
+    if labels_required:
+        require_labels(task, frame.columns, path)
+    optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
+    frame[sorted(optional - set(frame.columns))] = None
+    frame["image_path"] = frame["image_path"].map(
+        lambda cell: str(path.parent.absolute() / cell), na_action="ignore"
+    )
+    return frame
+
+
+def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV with a column `study_id` as text, empty cells as missing.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`.
+    """
+    frame = _read_text(path)
+    cells = {str(name).strip(): _stripped(column) for name, column in frame.items()}
+    frame = pd.DataFrame(cells, index=frame.index, dtype=object)
+    if missing := [name for name in required if name not in frame.columns]:
+        raise _missing(path, missing, frame.columns)
+    if frame.empty:
+        raise ManifestError("there is no row below the header", field=str(path))
+    ids = frame["study_id"]
+    if ids.isna().any():
+        raise ManifestError(
+            f"row {int(ids.isna().to_numpy().argmax()) + 1} has none",
+            field=f"{path}: study_id",
+            remedy="Give every study an id",
+        )
+    if ids.duplicated().any():
+        raise ManifestError(
+            f"{ids[ids.duplicated()].iloc[0]!r} occurs twice",
+            field=f"{path}: study_id",
+            remedy="Make each id unique",
+        )
+    return frame
+
+
+def _stripped(column: "pd.Series[str]") -> list[str | None]:
+    return [text.strip() or None for text in column]
+
+
+def require_labels(task: Task, columns: Collection[str], path: Path) -> None:
+    """Every finding needs its raw label column or one called like the finding.
+
+    Raises:
+        ManifestError: a finding has neither.
+    """
+    missing = [f for f in task.findings if not {f.raw_column, f.name} & set(columns)]
+    if missing:
+        raise _missing(path, [finding.name for finding in missing], columns)
+
+
+def _missing(path: Path, names: Iterable[str], columns: Iterable[str]) -> ManifestError:
+    return ManifestError(
+        f"the column is missing (there are {', '.join(columns)})",
+        field=f"{path}: {', '.join(names)}",
+        remedy="Add the column; leave its cells empty where nothing is known",
+    )
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    try:
+        with warnings.catch_warnings():
+            # A row longer than the header would otherwise shift or lose cells in silence.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame: pd.DataFrame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+            )
+            return frame
+    except OSError as error:
+        raise ManifestError(
+            f"cannot be read ({error.strerror})",
+            field=str(path),
+            remedy="Give the path of a CSV file",
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise ManifestError(
+            "the file is empty", field=str(path), remedy="Write a header and one row per study"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"not a CSV in UTF-8: {error}",
+            field=str(path),
+            remedy="Separate cells by commas and quote those that hold commas",
+        ) from error

@@ -1,0 +1,242 @@
+"""Stage `split`: studies → train, validation and test, or folds; always by group.
+
+Greedy stratification of groups, rarest label first (Sechidis et al., On the stratification of
+multi-label data, ECML PKDD 2011).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.manifest import Manifest
+from cxr_mm.contracts.task import SplitSpec, Task
+from cxr_mm.data.cache import open_pixels
+from cxr_mm.data.ingest import load_manifest, load_quality
+from cxr_mm.data.leakage import audit, merged_groups, near_pairs
+from cxr_mm.errors import StageError
+from cxr_mm.files import folder_written_aside, write_json, write_parquet
+from cxr_mm.params import Params
+from cxr_mm.paths import TaskPaths
+
+TABLE, AUDIT = "split.parquet", "audit.json"
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Row positions in the manifest of one training, its validation and its test."""
+
+    fold: int
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split(task: Task, params: Params, paths: TaskPaths) -> None:
+    """Divide the studies and audit the division; leaves split.parquet and audit.json.
+
+    Raises:
+        StageError: `ingest` has not run, or there are too few groups or labels to divide.
+    """
+    manifest, quality = load_manifest(paths, task), load_quality(paths)
+    bits = params.split.near_duplicate_bits
+    near = near_pairs(manifest, quality, open_pixels(paths.pixels), bits)
+    same, files = near.rows[near.same_film], quality["file_sha256"]
+    table = divide(manifest, files, same, task.split, params.split.seed)
+    report = audit(manifest, table, files, near)
+    with folder_written_aside(paths.split) as folder:
+        write_json(folder / AUDIT, {"protocol": task.split.protocol, **report})
+        write_parquet(folder / TABLE, table)
+
+
+def load_split(paths: TaskPaths) -> pd.DataFrame:
+    """The table that `split` left, rows as in the manifest.
+
+    Raises:
+        StageError: `split` has not run for this task.
+    """
+    try:
+        return pd.read_parquet(paths.split / TABLE)
+    except (OSError, ValueError) as error:
+        raise StageError(
+            "missing or not readable",
+            field=str(paths.split / TABLE),
+            remedy="Run the stage `split` first",
+        ) from error
+
+
+def resamples(table: pd.DataFrame) -> list[Resample]:
+    """The trainings that a split asks for: one, or as many as there are folds.
+
+    With folds, fold k is test, the next one validation and the rest train.
+    """
+    part, fold = table["part"].to_numpy(), table["fold"].to_numpy()
+    if (part != "").all():
+        train, val, test = (np.flatnonzero(part == name) for name in ("train", "val", "test"))
+        return [Resample(0, train, val, test)]
+    count = int(fold.max()) + 1
+    found = []
+    for k in range(count):
+        test, val = fold == k, fold == (k + 1) % count
+        rows = [np.flatnonzero(chosen) for chosen in (~(test | val), val, test)]
+        found.append(Resample(k, *rows))
+    return found
+
+
+def divide(
+    manifest: Manifest,
+    file_sha256: "pd.Series[str]",
+    same: NDArray[np.int64],
+    spec: SplitSpec,
+    seed: int,
+) -> pd.DataFrame:
+    """Divide the studies by the task's protocol.
+
+    Groups that share a film are first merged, so that no film is in two parts; the official
+    test part stays as it is, and what it shares with the rest is for the audit to say.
+
+    Args:
+        manifest: the studies.
+        file_sha256: digest of each study's film, empty without one.
+        same: (P, 2) pairs of rows with the same film in different files.
+        spec: the protocol and its fractions.
+        seed: settles ties.
+
+    Returns:
+        `study_id`, `group` (as merged), `part` (train, val, test; empty with folds), `fold`
+        (0; with folds the one in which the study is tested), rows as in the manifest.
+
+    Raises:
+        StageError: too few groups, a part without a positive or negative study of a finding, or
+            an official split that the source does not have or that parts a group.
+    """
+    frame, rng = manifest.frame, np.random.default_rng(seed)
+    group = frame["group"].astype(object)
+    free = np.ones(len(frame), np.bool_)
+    part = np.full(len(frame), "", dtype=object)
+    if spec.protocol == "official":
+        free = _official_train(frame)
+        part[~free] = "test"
+        names, fractions = ["train", "val"], [1 - spec.val_fraction, spec.val_fraction]
+    elif spec.protocol == "patient":
+        names = ["train", "val", "test"]
+        fractions = [1 - spec.val_fraction - spec.test_fraction]
+        fractions += [spec.val_fraction, spec.test_fraction]
+    else:
+        names, fractions = [""] * spec.folds, [1 / spec.folds] * spec.folds
+    place = np.cumsum(free) - 1
+    inside = place[same[free[same].all(axis=1)]]
+    group[free] = merged_groups(group[free], file_sha256[free], inside)
+    codes = assign(group[free], _strata(manifest)[free], np.asarray(fractions), rng)
+    part[free] = np.asarray(names, dtype=object)[codes]
+    fold = np.zeros(len(frame), np.int64)
+    fold[free] = codes if spec.protocol == "folds" else 0
+    table = pd.DataFrame(
+        {"study_id": frame["study_id"], "group": group, "part": part, "fold": fold}
+    )
+    _check(manifest, table)
+    return table
+
+
+def assign(
+    group: "pd.Series[str]",
+    strata: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Give each group to the part that lacks most of what it holds.
+
+    Args:
+        group: (N,).
+        strata: (N, C) what is to be spread evenly, counted per study.
+        fractions: (K,) share of the studies that each part should get.
+        rng: settles the order of groups that are equally rare.
+
+    Returns:
+        (N,) part of each study, 0 to K - 1, equal within a group.
+
+    Raises:
+        StageError: fewer groups than parts.
+    """
+    codes, names = pd.factorize(group, sort=True)
+    if len(names) < len(fractions):
+        raise StageError(
+            f"{len(names)} groups cannot be divided into {len(fractions)} parts",
+            field="split",
+            remedy="Collect more patients, or set fewer split.folds in the task",
+        )
+    counts = np.zeros((len(names), strata.shape[1]))
+    np.add.at(counts, codes, strata)
+    share = counts / np.maximum(counts.sum(axis=0), 1)
+    waiting = (share > 0).sum(axis=0)
+    order = rng.permutation(len(names))
+    order = order[np.argsort(-share[order].max(axis=1), kind="stable")]
+    given = np.zeros((len(fractions), strata.shape[1]))
+    chosen = np.zeros(len(names), np.int64)
+    for g in order:
+        chosen[g] = _neediest(share[g], given, fractions, waiting)
+        given[chosen[g]] += share[g]
+        waiting -= share[g] > 0
+    return chosen[codes]
+
+
+def _neediest(
+    share: NDArray[np.float64],
+    given: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+    waiting: NDArray[np.int64],
+) -> int:
+    """Part that stays nearest to its fraction of all that is given so far by taking a group.
+
+    Measured as chi-square is: squared distance over fraction, summed over strata. Where only as
+    many groups with a stratum are left as parts without it, one of those goes first.
+    """
+    due = fractions[:, None] * (given.sum(axis=0) + share)
+    cost = (share * (2 * (given - due) + share)).sum(axis=1) / fractions
+    empty = given == 0
+    urgent = (share > 0) & (waiting <= empty.sum(axis=0))
+    need = (empty & urgent).sum(axis=1)
+    return int(np.lexsort((cost, -need))[0])
+
+
+def _strata(manifest: Manifest) -> NDArray[np.float64]:
+    """Studies, positives and negatives of each finding, and modalities: (N, C) of 0 and 1."""
+    labels = manifest.labels()
+    one = np.ones((len(manifest), 1))
+    return np.hstack((one, labels == 1, labels == 0, manifest.mask())).astype(np.float64)
+
+
+def _official_train(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows outside the official test part."""
+    part = frame["part"]
+    if not part.isin(["train", "val", "test"]).all():
+        raise StageError(
+            "some studies have no official part",
+            field="part",
+            remedy="Give each study train or test, or set split.protocol to patient in the task",
+        )
+    test = part.eq("test").to_numpy()
+    if both := set(frame["group"][test]) & set(frame["group"][~test]):
+        raise StageError(
+            f"{len(both)} groups are in the official train and test parts, as {min(both)!r}",
+            field="group",
+            remedy="Set split.protocol to patient in the task, or another group_key",
+        )
+    return ~test
+
+
+def _check(manifest: Manifest, table: pd.DataFrame) -> None:
+    """Every part must be able to show both answers of every finding."""
+    labels = manifest.labels()
+    for resample in resamples(table):
+        for part in ("train", "val", "test"):
+            rows = labels[getattr(resample, part)]
+            for i, name in enumerate(manifest.task.finding_names):
+                for value, word in ((1, "positive"), (0, "negative")):
+                    if not (rows[:, i] == value).any():
+                        raise StageError(
+                            f"no {word} study of {name} in {part} (fold {resample.fold})",
+                            field="split",
+                            remedy="Collect more studies, or change the task's split",
+                        )

@@ -1,0 +1,1 @@
+"""Evaluation: metrics with intervals over patients, plots, outside validation."""

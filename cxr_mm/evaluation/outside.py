@@ -1,0 +1,184 @@
+"""Evaluation at another centre: a bundle's predictions for a manifest CSV, with the same figures.
+
+Calibration in the large, intercept and slope are what to look at first there (Van Calster et al.,
+BMC Medicine 2019; 17:230).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.manifest import finding_column
+from cxr_mm.contracts.modality import Modality, subset_name, subsets
+from cxr_mm.contracts.study import Study
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.sources.base import raw_studies
+from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
+from cxr_mm.errors import InputError, ManifestError
+from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
+from cxr_mm.evaluation.plots import write_plots
+from cxr_mm.evaluation.subsets import AVAILABLE, measure_table
+from cxr_mm.files import folder_written_aside, write_json, write_parquet
+from cxr_mm.inference import Predictor
+from cxr_mm.params import EvaluateParams
+from cxr_mm.scoring import iter_studies
+
+PREDICTIONS_FILE, BAD_ROWS_FILE = "predictions.parquet", "bad_rows.json"
+WRITTEN = {METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, BAD_ROWS_FILE}
+BATCH = 32
+Row = dict[str, Any]
+
+
+def evaluate_on(
+    predictor: Predictor, manifest_csv: Path, out: Path, params: EvaluateParams
+) -> Path:
+    """Predict every labelled study of a manifest CSV and say how well that went.
+
+    Each study is shown with what it has (`available`), and with every subset of that alone.
+
+    Args:
+        predictor: the model.
+        manifest_csv: studies with the task's finding columns (1, 0 or empty).
+        out: folder for metrics.json, plots/, predictions.parquet and bad_rows.json.
+        params: resamples, bins and seed.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ManifestError: the CSV is empty, lacks a column or has no label, or no row can be used.
+        InputError: `out` holds something that is no earlier evaluation.
+    """
+    _check_out(out)
+    task = predictor.bundle.task
+    labels, bad = read_labels(task, manifest_csv)
+    usable = _usable(task, manifest_csv, set(labels.index), bad)
+    rows: list[Row] = []
+    while studies := list(islice(usable, BATCH)):
+        rows += _predict(predictor, studies)
+    if not rows:
+        raise ManifestError(
+            f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
+            field=str(manifest_csv),
+            remedy="Mend the rows, or look at them with cxr-mm score",
+        )
+    table = pd.DataFrame(rows).join(labels, on="study_id")
+    metrics = {
+        **described(task, table),
+        "protocol": "outside",
+        "manifest": manifest_csv.name,
+        "model": predictor.bundle.name,
+        "digest": predictor.bundle.digest,
+        "bad_rows": len(bad),
+        **measure_table(task, table, params),
+    }
+    shown_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
+    with folder_written_aside(out) as aside:
+        write_plots(shown_task, table, metrics, params, aside / PLOTS_FOLDER)
+        write_parquet(aside / PREDICTIONS_FILE, table)
+        write_json(aside / BAD_ROWS_FILE, bad)
+        write_json(aside / METRICS_FILE, metrics)
+    return out
+
+
+def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]]:
+    """Labels of a manifest CSV by study, and the rows that cannot be evaluated.
+
+    Returns:
+        A table by `study_id` with `patient_id` (the study's own where not given), `group` and
+        `label.NAME`; and `study_id` and `reason` of each row left out.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`; or no row has a label.
+    """
+    frame = read_manifest_csv(manifest_csv, task, labels_required=False)
+    require_labels(task, frame.columns, manifest_csv)
+    columns = {c for f in task.findings for c in (f.raw_column, f.name)} & set(frame.columns)
+    if frame[sorted(columns)].isna().all(axis=None):
+        raise ManifestError(
+            "no row has a label",
+            field=f"{manifest_csv}: {', '.join(sorted(columns))}",
+            remedy="Give labels as 1, 0 or nothing; cxr-mm score needs none",
+        )
+    frame["patient_id"] = frame["patient_id"].where(frame["patient_id"].notna(), frame["study_id"])
+    # Another centre's table need not know views or the group key of the training source.
+    plain = task.model_copy(update={"views": (), "group_key": "patient_id"})
+    labelled = to_manifest(plain, raw_studies(frame, []))
+    bad: list[Row] = [{"study_id": d.study_id, "reason": d.reason} for d in labelled.dropped]
+    kept = labelled.manifest.frame.set_index("study_id")
+    other = kept["view"].notna() & ~kept["view"].isin(task.views) if task.views else None
+    if other is not None:
+        views = kept.loc[other, "view"]
+        bad += [{"study_id": s, "reason": f"view {v}"} for s, v in views.items()]
+        kept = kept[~other]
+    names = {finding_column(name): f"label.{name}" for name in task.finding_names}
+    return kept[["patient_id", "group", *names]].rename(columns=names), bad
+
+
+def _usable(task: Task, manifest_csv: Path, labelled: set[str], bad: list[Row]) -> Iterator[Study]:
+    """Labelled studies that can be read; the others are added to `bad`."""
+    for found in iter_studies(task, manifest_csv):
+        if not isinstance(found, Study):
+            if found.study_id in labelled:
+                bad.append({"study_id": found.study_id, "reason": found.reason})
+        elif found.study_id in labelled:
+            if _used(task, found):
+                yield found
+            else:
+                bad.append({"study_id": found.study_id, "reason": "nothing to predict from"})
+
+
+def _predict(predictor: Predictor, studies: Sequence[Study]) -> list[Row]:
+    """One row per study and subset of what it has, and one for all of it as `available`."""
+    task = predictor.bundle.task
+    rows: list[Row] = []
+    for subset in subsets(task.modalities):
+        having = [s for s in studies if set(subset) <= set(_used(task, s))]
+        if not having:
+            continue
+        answers = predictor.answer([shown(study, subset) for study in having])
+        for study, answer in zip(having, answers, strict=True):
+            rows.append(_row(answer, subset_name(subset)))
+            if subset == _used(task, study):
+                rows.append(_row(answer, AVAILABLE))
+    return rows
+
+
+def shown(study: Study, modalities: Sequence[Modality]) -> Study:
+    """The study with nothing but these modalities."""
+    return replace(
+        study,
+        image=study.image if "image" in modalities else None,
+        clinical=study.clinical if "tabular" in modalities else {},
+        note=study.note if "note" in modalities else None,
+    )
+
+
+def _used(task: Task, study: Study) -> tuple[Modality, ...]:
+    return tuple(m for m in study.modalities if m in task.modalities)
+
+
+def _row(answer: Answer, subset: str) -> Row:
+    row: Row = {"study_id": answer.study.study_id, "subset": subset, "fold": 0}
+    for finding in answer.prediction.findings:
+        row[f"probability.{finding.finding}"] = finding.probability
+        threshold = finding.threshold
+        row[f"threshold.{finding.finding}"] = np.nan if threshold is None else threshold
+        row[f"positive.{finding.finding}"] = finding.positive
+    return row
+
+
+def _check_out(out: Path) -> None:
+    """The folder is replaced as a whole, so it must not hold anything else."""
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_file() or there - WRITTEN:
+        raise InputError(
+            "exists and is no earlier evaluation", field=str(out), remedy="Choose another folder"
+        )

@@ -1,0 +1,240 @@
+"""Figures of every subset of modalities: what metrics.json says of a table of predictions.
+
+The table has a row per study and subset: `study_id, patient_id, group, fold, subset`, and for each
+finding `label.NAME` (1, 0, missing), `probability.NAME` and `positive.NAME`.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.modality import subset_name, subsets
+from cxr_mm.contracts.task import Task
+from cxr_mm.evaluation.intervals import Estimate, mean_of, multiplicities
+from cxr_mm.evaluation.metrics import Scored, auc, counted, measure
+from cxr_mm.params import EvaluateParams
+
+AVAILABLE = "available"
+"""The subset in which every study is shown with whatever it has: the main one of every report."""
+SMALLEST = 20
+"""Positives or negatives below which a finding's figures carry a caution."""
+Weights = NDArray[np.uint16]
+
+
+def subset_order(task: Task) -> list[str]:
+    """`available`, then every strict subset, singles first."""
+    return [AVAILABLE, *(subset_name(s) for s in subsets(task.modalities))]
+
+
+def subset_rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
+    """Rows of one subset, in order of study, so that two subsets can be set side by side."""
+    return table[table["subset"] == subset].sort_values("study_id", ignore_index=True)
+
+
+def scored_of(rows: pd.DataFrame, finding: str) -> tuple[Scored, NDArray[np.bool_]]:
+    """Labelled studies of one finding; also says which rows were kept."""
+    return Scored.known(
+        *(rows[f"{part}.{finding}"] for part in ("label", "probability", "positive"))
+    )
+
+
+def measure_table(task: Task, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """Everything that metrics.json holds besides the name and origin of the task."""
+    result: dict[str, Any] = {
+        "n_studies": int(table["study_id"].nunique()),
+        "n_patients": int(table["patient_id"].nunique()),
+        "bootstrap": params.bootstrap,
+        "subsets": {
+            subset: measure_subset(task, rows, params)
+            for subset in subset_order(task)
+            if len(rows := subset_rows(table, subset))
+        },
+    }
+    if len(task.modalities) > 1:
+        result["fusion_gain"] = fusion_gain(task, table, params)
+    return result
+
+
+def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """Figures of each finding, and over them where there are several."""
+    weights = multiplicities(rows["group"], params.bootstrap, params.seed)
+    findings = {
+        name: finding_estimates(rows, name, weights, params.ece_bins) for name in task.finding_names
+    }
+    result: dict[str, Any] = {
+        "n": len(rows),
+        "patients": int(rows["patient_id"].nunique()),
+        "findings": {
+            name: {**_counts(rows, name), **_to_json(estimates)}
+            for name, estimates in findings.items()
+        },
+    }
+    if len(findings) > 1:
+        metrics = list(dict.fromkeys(m for e in findings.values() for m in e))
+        macro = {m: mean_of([e[m] for e in findings.values() if m in e]) for m in metrics}
+        if task.problem == "multiclass":
+            macro["accuracy"] = _class_accuracy(task, rows, weights)
+            result["confusion"] = class_confusion(task, rows)
+        over = [name for name, e in findings.items() if np.isfinite(e["auc"].value)]
+        result["macro"] = {"over": over, **_to_json(macro)}
+    return result
+
+
+def finding_estimates(
+    rows: pd.DataFrame, finding: str, weights: Weights, bins: int
+) -> dict[str, Estimate]:
+    """Every metric of one finding, from all rows pooled; and the mean of the folds' AUCs."""
+    scored, kept = scored_of(rows, finding)
+    weights = weights[:, kept]
+    values, draws = measure(scored, bins=bins), measure(scored, weights, bins)
+    trials = _trials(scored, rows.loc[kept, "group"])
+    result = {
+        name: Estimate(
+            float(values[name][0]),
+            draws[name],
+            reason=_reason(scored, name),
+            trials=trials.get(name, 0),
+            centred=name == "ece",
+        )
+        for name in values
+    }
+    if rows["fold"].nunique() > 1:
+        folds = rows.loc[kept, "fold"].to_numpy()
+        result["auc_mean_of_folds"] = _mean_of_folds(scored, folds, weights)
+    return result
+
+
+def _mean_of_folds(scored: Scored, folds: NDArray[np.int64], weights: Weights) -> Estimate:
+    parts = []
+    for fold in np.unique(folds):
+        here = folds == fold
+        part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
+        value = float(auc(part)[0])
+        parts.append(Estimate(value, auc(part, weights[:, here]), _reason(part, "auc")))
+    return mean_of(parts)
+
+
+def fusion_gain(task: Task, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """AUC of all modalities together against each alone, on the same studies.
+
+    Studies are those that have every modality. The best single is the one of highest AUC on these
+    very studies, which flatters it, so the gain errs on the small side.
+    """
+    names = [subset_name(s) for s in subsets(task.modalities)]
+    full, singles = names[-1], names[: len(task.modalities)]
+    rows = {name: subset_rows(table, name).set_index("study_id") for name in (full, *singles)}
+    shared = sorted(set.intersection(*(set(r.index) for r in rows.values())))
+    if not shared:
+        return {"studies": 0, "reason": "no study has every modality"}
+    same = {name: r.loc[shared] for name, r in rows.items()}
+    weights = multiplicities(same[full]["group"], params.bootstrap, params.seed)
+    aucs = {
+        finding: {name: _auc(r, finding, weights) for name, r in same.items()}
+        for finding in task.finding_names
+    }
+    result: dict[str, Any] = {
+        "studies": len(shared),
+        "fused": full,
+        "findings": {finding: _gain(full, singles, found) for finding, found in aucs.items()},
+    }
+    if len(aucs) > 1:
+        macro = {name: mean_of([a[name] for a in aucs.values()]) for name in (full, *singles)}
+        result["macro"] = _gain(full, singles, macro)
+    return result
+
+
+def _auc(rows: pd.DataFrame, finding: str, weights: Weights) -> Estimate:
+    scored, kept = scored_of(rows, finding)
+    draws = auc(scored, weights[:, kept])
+    return Estimate(float(auc(scored)[0]), draws, _reason(scored, "auc"))
+
+
+def _gain(full: str, singles: list[str], aucs: dict[str, Estimate]) -> dict[str, Any]:
+    best = max(singles, key=lambda name: np.nan_to_num(aucs[name].value, nan=-1.0))
+    return {
+        "best_single": best,
+        "fused_auc": aucs[full].to_json(),
+        "single_auc": aucs[best].to_json(),
+        "difference": (aucs[full] - aucs[best]).to_json(),
+        "differences": {name: (aucs[full] - aucs[name]).to_json() for name in singles},
+    }
+
+
+def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """True class → likeliest class → number of studies."""
+    truth, said, _ = _classes(task, rows)
+    names = task.finding_names
+    table = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(table, (truth, said), 1)
+    return {a: {b: int(table[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)}
+
+
+def _class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
+    """Share of studies whose likeliest class is the true one."""
+    truth, said, kept = _classes(task, rows)
+    right = (truth == said).astype(np.float64)
+    scored = Scored(np.ones_like(right), right, right > 0)
+    value = float(counted(scored)["accuracy"][0])
+    draws = counted(scored, weights[:, kept])["accuracy"]
+    return Estimate(value, draws, "no label", trials=rows.loc[kept, "group"].nunique())
+
+
+def _classes(
+    task: Task, rows: pd.DataFrame
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """Position of the true and of the likeliest class of each labelled row; which were kept."""
+    labels = rows[[f"label.{name}" for name in task.finding_names]].to_numpy(np.float64)
+    chances = rows[[f"probability.{name}" for name in task.finding_names]].to_numpy(np.float64)
+    kept = np.nansum(labels, axis=1) == 1
+    return np.nanargmax(labels[kept], axis=1), chances[kept].argmax(axis=1), kept
+
+
+def _counts(rows: pd.DataFrame, finding: str) -> dict[str, Any]:
+    scored, _ = scored_of(rows, finding)
+    yes, called = scored.labels > 0, scored.positives
+    result: dict[str, Any] = {
+        "n": len(scored),
+        "positives": scored.n_positive,
+        "confusion": {
+            "tp": int((yes & called).sum()),
+            "fp": int((~yes & called).sum()),
+            "fn": int((yes & ~called).sum()),
+            "tn": int((~yes & ~called).sum()),
+        },
+    }
+    fewer = min(scored.n_positive, len(scored) - scored.n_positive)
+    if fewer < SMALLEST:
+        result["caution"] = f"only {fewer} studies in the smaller class"
+    return result
+
+
+def _trials(scored: Scored, groups: "pd.Series[Any]") -> dict[str, int]:
+    """How many patients each proportion counts."""
+    names = groups.to_numpy()
+    yes, called = scored.labels > 0, scored.positives
+    counts = {"sensitivity": yes, "specificity": ~yes, "ppv": called, "npv": ~called}
+    counts["accuracy"] = np.ones_like(yes)
+    return {name: len(np.unique(names[rows])) for name, rows in counts.items()}
+
+
+def _reason(scored: Scored, metric: str) -> str:
+    """Why a metric of these studies is not defined, should it not be."""
+    if not len(scored):
+        return "no study has a label"
+    if scored.n_positive == 0:
+        return "no study has the finding"
+    if scored.n_positive == len(scored):
+        return "every study has the finding"
+    reasons = {
+        "ppv": "no study is called positive",
+        "npv": "no study is called negative",
+        "calibration_slope": "the two classes are separated",
+        "calibration_intercept": "the two classes are separated",
+    }
+    return reasons.get(metric, "")
+
+
+def _to_json(estimates: dict[str, Estimate]) -> dict[str, Any]:
+    return {name: estimate.to_json() for name, estimate in estimates.items()}

@@ -1,0 +1,148 @@
+"""Cases: which held-out studies the gallery shows, and studies as the bundle takes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.manifest import ABSENT, Manifest
+from cxr_mm.contracts.study import ClinicalValue, Study
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.cache import open_pixels
+from cxr_mm.data.radiograph import read_radiograph
+from cxr_mm.errors import RadiographError
+
+Kind = Literal["true positive", "false positive", "false negative", "true negative"]
+KINDS: tuple[Kind, ...] = ("true positive", "false positive", "false negative", "true negative")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out study and one finding of it, and how the prediction turned out."""
+
+    study_id: str
+    finding: str
+    kind: Kind
+    probability: float
+    """Calibrated, on this study when it was held out."""
+    threshold: float | None
+
+
+def choose(task: Task, heldout: pd.DataFrame, count: int, seed: int) -> list[Case]:
+    """Up to `count` cases: the four kinds in turn, findings in turn within each, seeded.
+
+    Args:
+        task: for the order of its findings.
+        heldout: rows of heldout.parquet of one subset, one a study.
+        count: how many; fewer where there are not as many.
+        seed: same seed, same cases.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = heldout.iloc[rng.permutation(len(heldout))]
+    queues = {kind: [_cases(shuffled, name, kind) for name in task.finding_names] for kind in KINDS}
+    chosen: list[Case] = []
+    seen: set[str] = set()
+    while len(chosen) < count and any(map(any, queues.values())):
+        for kind in KINDS:
+            case = _next(queues[kind], seen)
+            if case is not None and len(chosen) < count:
+                chosen.append(case)
+                seen.add(case.study_id)
+    return chosen
+
+
+def _cases(rows: pd.DataFrame, finding: str, kind: Kind) -> list[Case]:
+    label = rows[f"label.{finding}"]
+    said = rows[f"positive.{finding}"].astype(bool)
+    right, positive = kind.startswith("true"), kind.endswith("positive")
+    picked = rows[(said == positive) & (label == float(positive == right))]
+    thresholds = picked[f"threshold.{finding}"]
+    return [
+        Case(str(study), finding, kind, float(p), None if pd.isna(t) else float(t))
+        for study, p, t in zip(
+            picked["study_id"], picked[f"probability.{finding}"], thresholds, strict=True
+        )
+    ]
+
+
+def _next(queues: list[list[Case]], seen: set[str]) -> Case | None:
+    """First case not seen yet; its finding then goes to the end of the line."""
+    for position, queue in enumerate(queues):
+        while queue:
+            case = queue.pop(0)
+            if case.study_id not in seen:
+                queues.append(queues.pop(position))
+                return case
+    return None
+
+
+class Studies:
+    """Studies of a manifest by id.
+
+    Args:
+        manifest: the table.
+        pixels: the cache that its `pixel_row` points into; None where the task has no image.
+    """
+
+    def __init__(self, manifest: Manifest, pixels: Path | None) -> None:
+        self.frame = manifest.frame
+        self.clinical = manifest.clinical()
+        self.rows = {str(s): i for i, s in enumerate(self.frame["study_id"])}
+        self.pixels = open_pixels(pixels) if pixels is not None else None
+
+    def study(self, study_id: str, *, film: bool = False) -> Study:
+        """A study with its image as the cached square, or as the film itself.
+
+        The film falls back to the square where its file is gone or can no longer be read.
+        """
+        row = self.rows[study_id]
+        text = self.frame.iloc[row]
+        image = self._image(row)
+        warnings: tuple[str, ...] = ()
+        if film and image is not None:
+            try:
+                read = read_radiograph(Path(str(text["image_path"])))
+                image, warnings = read.pixels, read.warnings
+            except RadiographError:
+                pass
+        return Study(
+            study_id=study_id,
+            patient_id=str(text["patient_id"]),
+            image=image,
+            clinical={str(k): _value(v) for k, v in self.clinical.iloc[row].items()},
+            note=None if pd.isna(text["note"]) else str(text["note"]),
+            view=None if pd.isna(text["view"]) else str(text["view"]),
+            warnings=warnings,
+        )
+
+    def patient(self, study_id: str) -> str:
+        """Whose study it is."""
+        return str(self.frame["patient_id"].iloc[self.rows[study_id]])
+
+    def mask_file(self, study_id: str) -> Path | None:
+        """Where the synthetic source keeps the true areas of this film; None where it has none."""
+        path = self.frame["image_path"].iloc[self.rows[study_id]]
+        if pd.isna(path):
+            return None
+        mask = Path(str(path)).parent.parent / "masks" / f"{study_id}.png"
+        return mask if mask.is_file() else None
+
+    def has_image(self, study_id: str) -> bool:
+        """Whether the study has a film in the cache."""
+        row = self.rows[study_id]
+        return self.pixels is not None and int(self.frame["pixel_row"].iloc[row]) != ABSENT
+
+    def _image(self, row: int) -> NDArray[np.float32] | None:
+        position = int(self.frame["pixel_row"].iloc[row])
+        if position == ABSENT or self.pixels is None:
+            return None
+        return np.asarray(self.pixels[position], dtype=np.float32) / np.float32(255)
+
+
+def _value(value: Any) -> ClinicalValue:
+    if pd.isna(value):
+        return None
+    return value if isinstance(value, str) else float(value)

@@ -1,0 +1,277 @@
+"""Bundle: everything a prediction needs in one folder of safetensors and JSON, under one digest.
+
+bundle.json                 task, parameters, operating points, digests of all other files
+fusion.json, .safetensors   shape and weights of the fusion, calibration included
+clinical.json               the fitted clinical transform
+image_encoder/              weights and shape (where the task has an image)
+note_encoder/               weights, configuration, tokenizer (where it has a note)
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name
+from cxr_mm.contracts.prediction import OperatingPoint, Reason
+from cxr_mm.contracts.study import ClinicalValue, Study
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.clinical import ClinicalTransform, check_clinical
+from cxr_mm.data.note import mask_note
+from cxr_mm.data.transform import fit_square, normalise
+from cxr_mm.errors import BundleError, WeightsError
+from cxr_mm.files import folder_written_aside, read_json, sha256_file, to_json, write_json
+from cxr_mm.models.calibration import link
+from cxr_mm.models.classifier import Batch, Classifier
+from cxr_mm.models.fusion import Fusion, FusionSpec
+from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.models.operating_point import OperatingPoints
+
+FORMAT = 1
+INDEX = "bundle.json"
+
+
+class BundleIndex(Frozen):
+    """What bundle.json says."""
+
+    format: int
+    name: str
+    task: Task
+    size: int
+    """Side of the square image in pixels."""
+    note_tokens: int
+    decision: Reason
+    """The operating point that predictions use."""
+    operating_points: OperatingPoints
+    trained_on: dict[str, Any]
+    """Digest of the manifest, numbers of studies and patients, parameters."""
+    parts: dict[str, str]
+    """File → sha256."""
+    digest: str = ""
+    """sha256 over all of the above."""
+
+    def computed_digest(self) -> str:
+        """Digest of everything but the digest."""
+        text = to_json(self.model_dump(mode="json", exclude={"digest"}))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle, or one about to be saved. All parts are in evaluation mode."""
+
+    task: Task
+    size: int
+    note_tokens: int
+    fusion: Fusion
+    clinical: ClinicalTransform
+    image_encoder: ImageEncoder | None
+    note_encoder: NoteEncoder | None
+    decision: Reason
+    operating_points: OperatingPoints
+    trained_on: dict[str, Any]
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """As predictions cite it."""
+        backbone = self.image_encoder.spec.backbone if self.image_encoder else "no image"
+        return f"{self.task.name} ({self.fusion.spec.kind} fusion, {backbone})"
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Inputs → calibrated logits, differentiable."""
+        return Classifier(self.image_encoder, self.fusion).eval()
+
+    def check(self, study: Study) -> dict[str, ClinicalValue]:
+        """Checked clinical values of a study, every feature of the task in order.
+
+        Raises:
+            ClinicalError: see `check_clinical`.
+        """
+        return check_clinical(self.task.clinical, study.clinical)
+
+    def prepare(self, studies: Sequence[Study]) -> Batch:
+        """Studies → batch, by the very transforms of training.
+
+        Raises:
+            ClinicalError, NoteError: a value or note is refused.
+        """
+        used = self.task.modalities
+        mask = torch.tensor(
+            [[m in s.modalities and m in used for m in MODALITIES] for s in studies]
+        )
+        return Batch(
+            mask=mask,
+            image=self._images(studies) if "image" in used else None,
+            tabular=self._tabular(studies) if "tabular" in used else None,
+            note=self._notes(studies) if "note" in used else None,
+        )
+
+    def _images(self, studies: Sequence[Study]) -> Tensor:
+        blank = np.zeros((self.size, self.size), dtype=np.uint8)
+        squares = [blank if s.image is None else fit_square(s.image, self.size) for s in studies]
+        return normalise(np.stack(squares))
+
+    def _tabular(self, studies: Sequence[Study]) -> Tensor:
+        rows = [self.check(study) for study in studies]
+        frame = pd.DataFrame(rows, columns=list(self.task.clinical_names))
+        return torch.from_numpy(self.clinical.apply(frame))
+
+    def _notes(self, studies: Sequence[Study]) -> Tensor:
+        assert self.note_encoder is not None
+        assert self.task.note is not None
+        spec = self.task.note
+        return torch.from_numpy(
+            self.note_encoder.embed([mask_note(s.note or "", spec) for s in studies])
+        )
+
+    @torch.inference_mode()
+    def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
+        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
+        return self.classifier.embeddings(batch)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Images (B, 1, S, S) → embeddings (B, Di)."""
+        assert self.image_encoder is not None
+        with torch.inference_mode():
+            embedded: Tensor = self.image_encoder(images)
+        return embedded
+
+    def logits(self, embeddings: dict[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Embeddings and mask (B, 3) → calibrated logits (B, F)."""
+        return self.classifier.logits(embeddings, mask)
+
+    def probabilities(self, logits: Tensor) -> NDArray[np.float64]:
+        """Calibrated logits (B, F) → probabilities (B, F)."""
+        return link(logits.detach(), self.task.problem).double().numpy()
+
+    def operating_point(
+        self, finding: str, modalities: Sequence[Modality]
+    ) -> OperatingPoint | None:
+        """The operating point in use for a subset; None for multiclass."""
+        points = self.operating_points.get(subset_name(modalities), {}).get(finding)
+        return None if points is None else points[self.decision]
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> str:
+    """Write a bundle whole or not at all; the digest is returned."""
+    with folder_written_aside(folder) as aside:
+        _save_parts(bundle, aside)
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        index = BundleIndex(
+            format=FORMAT,
+            name=bundle.name,
+            task=bundle.task,
+            size=bundle.size,
+            note_tokens=bundle.note_tokens,
+            decision=bundle.decision,
+            operating_points=bundle.operating_points,
+            trained_on=bundle.trained_on,
+            parts={p.relative_to(aside).as_posix(): sha256_file(p) for p in files},
+        )
+        digest = index.computed_digest()
+        sealed = index.model_copy(update={"digest": digest})
+        write_json(aside / INDEX, sealed.model_dump(mode="json"))
+    return digest
+
+
+def _save_parts(bundle: Bundle, folder: Path) -> None:
+    state = {n: t.detach().contiguous() for n, t in bundle.fusion.state_dict().items()}
+    save_file(state, folder / "fusion.safetensors")
+    write_json(folder / "fusion.json", bundle.fusion.spec.model_dump(mode="json"))
+    write_json(folder / "clinical.json", bundle.clinical.to_json())
+    if bundle.image_encoder is not None:
+        save_image_encoder(bundle.image_encoder, folder / "image_encoder")
+    if bundle.note_encoder is not None:
+        bundle.note_encoder.save(folder / "note_encoder")
+
+
+def read_index(folder: Path) -> BundleIndex:
+    """Read bundle.json and check every part against its digest.
+
+    Raises:
+        BundleError: the folder is no bundle, or a part is missing, added or changed.
+    """
+    try:
+        raw = read_json(folder / INDEX)
+        index = BundleIndex.model_validate(raw)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"there is no {INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
+        ) from error
+    except (ValueError, ValidationError) as error:
+        raise BundleError(
+            f"{INDEX} is damaged or of another version", field=str(folder), remedy=_MEND
+        ) from error
+    _check_parts(folder, index)
+    return index
+
+
+_MEND = "Copy the bundle again, or run the stage fuse again"
+
+
+def _check_parts(folder: Path, index: BundleIndex) -> None:
+    if index.format != FORMAT:
+        raise BundleError(
+            f"its format is {index.format}, this version reads {FORMAT}", field=str(folder)
+        )
+    if index.computed_digest() != index.digest:
+        raise BundleError(f"{INDEX} was changed", field=str(folder), remedy=_MEND)
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
+    for part in sorted(there ^ set(index.parts)):
+        what = "is missing" if part in index.parts else "does not belong to it"
+        raise BundleError(f"{part} {what}", field=str(folder), remedy=_MEND)
+    for part, digest in index.parts.items():
+        if sha256_file(folder / part) != digest:
+            raise BundleError(
+                f"{part} was changed: its digest differs", field=str(folder), remedy=_MEND
+            )
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Load a bundle.
+
+    Raises:
+        BundleError: the folder is no bundle, or a part is missing, damaged or foreign.
+    """
+    index = read_index(folder)
+    task = index.task
+    try:
+        fusion = Fusion(FusionSpec.model_validate(read_json(folder / "fusion.json")))
+        fusion.load_state_dict(load_file(folder / "fusion.safetensors"))
+        clinical = ClinicalTransform.from_json(task.clinical, read_json(folder / "clinical.json"))
+        image = load_image_encoder(folder / "image_encoder") if task.has_image else None
+        note = (
+            NoteEncoder.open(str(folder / "note_encoder"), index.note_tokens) if task.note else None
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, WeightsError) as error:
+        raise BundleError(
+            f"a part does not fit this version ({error})", field=str(folder), remedy=_MEND
+        ) from error
+    return Bundle(
+        task=task,
+        size=index.size,
+        note_tokens=index.note_tokens,
+        fusion=fusion.eval(),
+        clinical=clinical,
+        image_encoder=image.eval() if image else None,
+        note_encoder=note,
+        decision=index.decision,
+        operating_points=index.operating_points,
+        trained_on=index.trained_on,
+        digest=index.digest,
+    )

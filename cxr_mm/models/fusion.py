@@ -1,0 +1,240 @@
+"""Fusion: embeddings of the modalities that are there → logits, for any subset of them.
+
+Every kind has one interface and honours the modality mask: what stands behind an absent modality
+(NaN included) cannot reach the output, and absence is a state of its own, never zeros taken for
+data. A kind turns a batch into columns of evidence, and its Calibration, fitted for each subset on
+studies the networks have not seen, turns columns into logits:
+
+- `late`: one column per modality, so that calibration is stacking (Wolpert 1992);
+- `concat`: one column, from hidden vectors side by side;
+- `gated`: one column, from a gated sum of hidden vectors (Arevalo et al. 2017).
+
+Members are trained side by side and averaged (Lakshminarayanan et al. 2017, deep ensembles).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.modality import MODALITIES, Modality
+from cxr_mm.models.calibration import Calibration
+
+FusionKind = Literal["late", "concat", "gated"]
+Shown = tuple[Tensor, Tensor]
+"""Logits (B, F) in training, and which studies (B,) were shown anything."""
+
+
+class FusionSpec(Frozen):
+    """Shape of a fusion.
+
+    `dims`: width of each modality's input; a modality the task does not have is not in it.
+    `scales`: prior standard deviation of each modality's logit (`late`).
+    `outputs`: number of findings F.
+    """
+
+    kind: FusionKind
+    dims: dict[Modality, int]
+    scales: dict[Modality, float]
+    outputs: int
+    hidden: int
+    tabular_hidden: int
+    dropout: float
+    members: int
+
+
+class Standardise(nn.Module):
+    """Standard scores of an embedding's dimensions, at unit expected length."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.full((dim,), dim**0.5))
+
+    def fit(self, rows: Tensor) -> None:
+        """Learn from the rows (N, D) of studies that have the modality."""
+        if len(rows) > 1:
+            deviation = rows.std(0)
+            # A floor, so that a dimension that hardly varies does not become noise at full volume.
+            floor = 0.1 * float(deviation.mean()) + 1e-6
+            self.mean.copy_(rows.mean(0))
+            self.scale.copy_(deviation.clamp(min=floor) * rows.shape[1] ** 0.5)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) → (B, D)."""
+        return (rows - self.mean) / self.scale
+
+
+class Late(nn.Module):
+    """A linear head per modality, each trained as if it were alone; (B, 3, F) columns."""
+
+    columns = len(MODALITIES)
+
+    def __init__(self, spec: FusionSpec) -> None:
+        super().__init__()
+        self.scales, self.outputs = spec.scales, spec.outputs
+        self.heads = nn.ModuleDict({m: nn.Linear(d, spec.outputs) for m, d in spec.dims.items()})
+        for weights in self.heads.parameters():
+            nn.init.zeros_(weights)
+
+    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Inputs (B, D) with zeros where absent, mask (B, 3) → columns, zero where absent."""
+        empty = torch.zeros(len(mask), self.outputs, device=mask.device)
+        columns = [self.heads[m](inputs[m]) if m in inputs else empty for m in MODALITIES]
+        return torch.stack(columns, dim=1) * mask.unsqueeze(-1)
+
+    def penalty(self) -> Tensor:
+        """Negative log density of the heads' weights under their Gaussian priors."""
+        energies = {m: self.heads[m].weight.square().sum() for m in self.scales}  # type: ignore[operator]
+        return torch.stack([e / (2 * self.scales[m] ** 2) for m, e in energies.items()]).sum()
+
+    def rehearse(self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float) -> list[Shown]:
+        """Each modality shown alone, so that no head leans on another."""
+        del hide
+        columns = self(inputs, mask)
+        return [(columns[:, i], mask[:, i]) for i, m in enumerate(MODALITIES) if m in self.heads]
+
+
+class Joint(nn.Module):
+    """What `concat` and `gated` share: a projection per modality and one column, (B, 1, F)."""
+
+    columns = 1
+
+    def __init__(self, spec: FusionSpec, joined: int) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({m: _encoder(m, spec) for m in spec.dims})
+        self.absent = nn.ParameterDict(
+            {m: nn.Parameter(torch.zeros(spec.hidden)) for m in spec.dims}
+        )
+        self.head = nn.Sequential(
+            nn.Linear(joined, spec.hidden),
+            nn.GELU(),
+            nn.Dropout(spec.dropout),
+            nn.Linear(spec.hidden, spec.outputs),
+        )
+
+    def hidden(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> list[Tensor]:
+        """Hidden vectors (B, H) of the task's modalities, a learnt one where absent."""
+        return [
+            torch.where(mask[:, MODALITIES.index(m), None], self.encoders[m](rows), self.absent[m])
+            for m, rows in inputs.items()
+        ]
+
+    def penalty(self) -> Tensor:
+        """None: these are held by weight decay and dropout."""
+        return torch.zeros(())
+
+    def rehearse(self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float) -> list[Shown]:
+        """Modality dropout: each hidden with chance `hide`, at least one left."""
+        left = mask & (torch.rand(mask.shape, device=mask.device) >= hide)
+        seen = torch.where(left.any(1, keepdim=True), left, mask)
+        return [(self(inputs, seen)[:, 0], mask.any(1))]
+
+
+class Concat(Joint):
+    """Hidden vectors side by side, with the mask, then a perceptron."""
+
+    def __init__(self, spec: FusionSpec) -> None:
+        super().__init__(spec, spec.hidden * len(spec.dims) + len(MODALITIES))
+
+    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Inputs (B, D) with zeros where absent, mask (B, 3) → column (B, 1, F)."""
+        parts = [*self.hidden(inputs, mask), mask.to(torch.float32)]
+        column: Tensor = self.head(torch.cat(parts, dim=1))
+        return column.unsqueeze(1)
+
+
+class Gated(Joint):
+    """A sum of hidden vectors, each through a gate that reads it; absent ones are a constant."""
+
+    def __init__(self, spec: FusionSpec) -> None:
+        super().__init__(spec, spec.hidden)
+        self.gates = nn.ModuleDict({m: nn.Linear(spec.hidden, spec.hidden) for m in spec.dims})
+
+    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Inputs (B, D) with zeros where absent, mask (B, 3) → column (B, 1, F)."""
+        hidden = dict(zip(inputs, self.hidden(inputs, mask), strict=True))
+        gated = [torch.sigmoid(self.gates[m](h)) * torch.tanh(h) for m, h in hidden.items()]
+        column: Tensor = self.head(torch.stack(gated).sum(0))
+        return column.unsqueeze(1)
+
+
+KINDS: dict[FusionKind, type[Late] | type[Concat] | type[Gated]] = {
+    "late": Late,
+    "concat": Concat,
+    "gated": Gated,
+}
+
+
+class Fusion(nn.Module):
+    """The whole fusion: standard scores, the members averaged, calibration for the subset."""
+
+    def __init__(self, spec: FusionSpec) -> None:
+        super().__init__()
+        kind = KINDS[spec.kind]
+        self.spec = spec
+        self.standardise = nn.ModuleDict({m: Standardise(d) for m, d in spec.dims.items()})
+        self.members = nn.ModuleList(kind(spec) for _ in range(spec.members))
+        self.calibration = Calibration(kind.columns, spec.outputs)
+
+    def fit_standardise(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> None:
+        """Learn the standard scores from training studies.
+
+        Clinical features come scaled by their own transform and are only brought to unit length.
+        """
+        for modality in self.spec.dims:
+            if modality != "tabular":
+                rows = inputs[modality][mask[:, MODALITIES.index(modality)]]
+                self.standardise[modality].fit(rows)  # type: ignore[operator]
+
+    def clean(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> dict[Modality, Tensor]:
+        """Standard scores, exact zeros wherever a modality is absent."""
+        rows: dict[Modality, Tensor] = {}
+        for modality in self.spec.dims:
+            there = mask[:, MODALITIES.index(modality), None]
+            scores = self.standardise[modality](inputs[modality].to(torch.float32))
+            rows[modality] = torch.where(there, scores, torch.zeros_like(scores))
+        return rows
+
+    def columns(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Columns of evidence (B, J, F) before calibration."""
+        rows = self.clean(inputs, mask)
+        return torch.stack([member(rows, mask) for member in self.members]).mean(0)
+
+    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Embeddings of a batch → calibrated logits.
+
+        Args:
+            inputs: image (B, Di), tabular (B, T), note (B, Dn), those the spec names; rows of
+                absent modalities may hold anything.
+            mask: bool (B, 3) in canonical order, True where present.
+
+        Returns:
+            Logits (B, F), whose sigmoid (or softmax) is the calibrated probability.
+        """
+        logits: Tensor = self.calibration(self.columns(inputs, mask), mask)
+        return logits
+
+
+def _encoder(modality: Modality, spec: FusionSpec) -> nn.Sequential:
+    width = spec.dims[modality]
+    layers: list[nn.Module] = [nn.Dropout(spec.dropout)]
+    if modality == "tabular" and spec.tabular_hidden:
+        layers = [nn.Linear(width, spec.tabular_hidden), nn.GELU()]
+        width = spec.tabular_hidden
+    # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
+    return nn.Sequential(_Gain(spec.dims[modality] ** 0.5), *layers, nn.Linear(width, spec.hidden))
+
+
+class _Gain(nn.Module):
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows * self.gain

@@ -1,0 +1,154 @@
+"""Image encoder: radiograph → embedding → logits.
+
+The classification head is one linear layer: it trains the encoder, and says what the image alone
+knows.
+"""
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.data.transform import MEAN, STD
+from cxr_mm.errors import WeightsError
+from cxr_mm.files import read_json, write_json
+from cxr_mm.models.backbone import (
+    bare_backbone,
+    embedding_length,
+    find_feature_layer,
+    grey_statistics,
+    pretrained_backbone,
+)
+
+WEIGHTS_FILE = "encoder.safetensors"
+SPEC_FILE = "encoder.json"
+
+
+class ImageEncoderSpec(Frozen):
+    """What an image encoder is built from."""
+
+    backbone: str
+    """A timm name, or `small_cnn`."""
+    size: int = Field(ge=16, le=2048)
+    """Side of the square image in pixels."""
+    dim: int = Field(ge=1)
+    """Length of the embedding."""
+    outputs: int = Field(ge=1)
+    """Number of findings."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Between embedding and head, in training only."""
+
+
+class ImageEncoder(nn.Module):
+    """Backbone with global pooling, and a linear head.
+
+    Images are those of `data.transform.normalise`: float32 (B, 1, S, S) in [-1, 1]. They are
+    brought to the mean and standard deviation that the backbone's pretrained weights expect.
+    """
+
+    input_scale: Tensor
+    input_shift: Tensor
+
+    def __init__(self, spec: ImageEncoderSpec, backbone: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = nn.Linear(spec.dim, spec.outputs)
+        mean, std = grey_statistics(backbone)
+        self.register_buffer("input_scale", torch.tensor(STD / std))
+        self.register_buffer("input_shift", torch.tensor((MEAN - mean) / std))
+        self._feature_layer = ""
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding."""
+        return self.spec.dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1, S, S) → embedding (B, dim)."""
+        embedding: Tensor = self.backbone(images * self.input_scale + self.input_shift)
+        return embedding
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Embedding (B, dim) → logits (B, outputs)."""
+        logits: Tensor = self.head(self.dropout(embedding))
+        return logits
+
+    def feature_layer(self) -> nn.Module:
+        """Module whose output is the last spatial feature map, where Grad-CAM looks.
+
+        For a convolutional backbone it is what global pooling pools. For a transformer it is the
+        first norm of the last block: behind that block only the class token may carry gradient.
+        `feature_map` turns either's output into (B, C, h, w).
+        """
+        if not self._feature_layer:
+            self._feature_layer = find_feature_layer(self.backbone, self.spec.size)
+        return self.backbone.get_submodule(self._feature_layer)
+
+    def feature_map(self, features: Tensor) -> Tensor:
+        """Output, or its gradient, of `feature_layer` → (B, C, h, w).
+
+        Takes (B, C, h, w), tokens (B, prefix + h * w, C) and channels-last (B, h, w, C).
+        """
+        if features.ndim == 3:
+            tokens = features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
+            side = round(tokens.shape[1] ** 0.5)
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+        width = getattr(self.feature_layer(), "normalized_shape", (None,))[0]
+        if features.shape[-1] == width and features.shape[1] != width:
+            features = features.movedim(-1, 1)
+        return features
+
+
+def build_image_encoder(
+    backbone: str, size: int, outputs: int, dropout: float, weights: str
+) -> ImageEncoder:
+    """Make an image encoder for training.
+
+    Args:
+        backbone: a timm name, or `small_cnn`.
+        size: side of the square image in pixels.
+        outputs: number of findings.
+        dropout: between embedding and head.
+        weights: `packaged`, `hub`, `none`, or the path of a safetensors file.
+
+    Raises:
+        WeightsError: the backbone is unknown, or its weights cannot be had or do not fit.
+        ParamsError: the backbone cannot take images of this size.
+    """
+    network = pretrained_backbone(backbone, size, weights)
+    dim = embedding_length(network, backbone, size)
+    spec = ImageEncoderSpec(backbone=backbone, size=size, dim=dim, outputs=outputs, dropout=dropout)
+    return ImageEncoder(spec, network)
+
+
+def save_image_encoder(encoder: ImageEncoder, folder: Path) -> None:
+    """Write weights (safetensors) and specification (JSON) into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {n: t.detach().cpu().contiguous() for n, t in encoder.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE)
+    write_json(folder / SPEC_FILE, encoder.spec.model_dump())
+
+
+def load_image_encoder(folder: Path) -> ImageEncoder:
+    """Read an image encoder back, equal to the bit, in evaluation mode; never uses the network.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or weights and specification do not agree.
+    """
+    try:
+        spec = ImageEncoderSpec.model_validate(read_json(folder / SPEC_FILE))
+        encoder = ImageEncoder(spec, bare_backbone(spec.backbone, spec.size))
+        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"no image encoder can be read from it ({next(iter(str(error).splitlines()), '')})",
+            field=str(folder),
+            remedy="Run train_image again",
+        ) from error
+    return encoder.eval()

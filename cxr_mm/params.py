@@ -1,0 +1,209 @@
+"""Params: the frozen, typed mirror of params.yaml; one section per stage."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.task import Task
+from cxr_mm.errors import ParamsError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class IngestParams(Frozen):
+    """Source → manifest and pixel cache."""
+
+    size: int = Field(224, ge=32, le=1024)
+    """Side in pixels of the square that every radiograph is fitted into, the model's input."""
+    workers: int = Field(2, ge=1, le=64)
+    """Processes that decode radiographs."""
+
+
+class SplitParams(Frozen):
+    """Division by patient and the leakage audit."""
+
+    seed: int = 0
+    near_duplicate_bits: int = Field(4, ge=0, le=32)
+    """Two films whose 64-bit perceptual hashes differ in at most this many bits are listed."""
+
+
+class TrainImageParams(Frozen):
+    """The image encoder and how it is trained."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm name, or `small_cnn`."""
+    weights: str = "packaged"
+    """`packaged` (from a Python package), `hub` (the model hub), `none`, or a safetensors file."""
+    trainable: Literal["frozen", "last_stage", "all"] = "frozen"
+    """What learns besides the classification head."""
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(32, ge=2)
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate of the encoder (one cycle: warm-up, cosine)."""
+    head_lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    class_weights: bool = True
+    """Weight each class by the inverse of its share among the training rows."""
+    augment: Literal["none", "light", "strong"] = "light"
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights; 0 keeps none."""
+    cross_fit: int = Field(0, ge=0, le=10)
+    """Folds of the training rows for out-of-fold image embeddings; 0 takes them in-fold.
+    Only of use where the encoder learns and a fusion trusts its embeddings."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` measures both at start and takes the faster."""
+    workers: int = Field(0, ge=0)
+    accelerator: str = "auto"
+    devices: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    seed: int = 0
+
+
+class EmbedParams(Frozen):
+    """Image and note embeddings."""
+
+    batch_size: int = Field(64, ge=1)
+    note_encoder: str = "packaged"
+    """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
+    note_tokens: int = Field(256, ge=8, le=512)
+    """Longest note in tokens; the rest is cut."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """fp32 is what a single prediction uses, so that both give the same embedding."""
+
+
+class FuseParams(Frozen):
+    """Fusion, calibration and operating points."""
+
+    fusion: Literal["late", "concat", "gated"] = "late"
+    calibrate_on: Literal["cross_fit", "validation"] = "cross_fit"
+    """`cross_fit`: out-of-fold logits of train and validation together, then a final fit on both;
+    `validation`: fit on train, calibrate on validation (for an encoder fine-tuned on train)."""
+    inner_folds: int = Field(5, ge=2, le=20)
+    """Folds behind the out-of-fold logits of `cross_fit`."""
+    image_scale: float = Field(1.0, gt=0)
+    """`late`: standard deviation, before any data is seen, of the logit the image may give."""
+    tabular_scale: float = Field(4.0, gt=0)
+    note_scale: float = Field(4.0, gt=0)
+    hidden: int = Field(64, ge=4)
+    """`concat`, `gated`: width each modality is projected to."""
+    tabular_hidden: int = Field(16, ge=0)
+    """`concat`, `gated`: width of the layer before it for clinical features; 0 for none."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    modality_dropout: float = Field(0.3, ge=0, lt=1)
+    """Chance that a modality that is there is hidden in a training step; one always stays.
+    `late` shows each modality alone instead."""
+    members: int = Field(1, ge=1, le=64)
+    """Networks trained side by side whose logits are averaged."""
+    epochs: int = Field(200, ge=1)
+    """`late`: iterations of L-BFGS over all rows at most."""
+    batch_size: int = Field(256, ge=2)
+    """`concat`, `gated`."""
+    lr: float = Field(2e-3, gt=0)
+    """`concat`, `gated`: peak learning rate (cosine to zero)."""
+    weight_decay: float = Field(5e-2, ge=0)
+    """`concat`, `gated`; `late` has the scales above instead."""
+    class_weights: bool = False
+    calibration_spread: float = Field(0.5, gt=0)
+    """Standard deviation of a calibration's log weight around none, before any data is seen."""
+    operating_point: Literal["youden", "high_sensitivity", "high_specificity"] = "youden"
+    """The one that predictions use; all are kept in the bundle."""
+    target_sensitivity: float = Field(0.95, gt=0, lt=1)
+    target_specificity: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+
+
+class EvaluateParams(Frozen):
+    """Metrics and intervals."""
+
+    bootstrap: int = Field(1000, ge=100)
+    """Resamples of patients behind each 95 % interval."""
+    ece_bins: int = Field(10, ge=2)
+    seed: int = 0
+
+
+class ExplainParams(Frozen):
+    """The gallery and what is measured on it."""
+
+    gallery: int = Field(8, ge=0)
+    """Studies shown: true and false positives and negatives in turn."""
+    localisation: int = Field(60, ge=0)
+    """Studies with ground-truth masks on which Grad-CAM is measured."""
+    seed: int = 0
+
+
+class ReferenceParams(Frozen):
+    """What monitoring compares against."""
+
+    components: int = Field(16, ge=1, le=256)
+    """Principal components kept of each embedding."""
+    resamples: int = Field(200, ge=20)
+    """Windows drawn from the reference to learn the thresholds."""
+    false_alarm_rate: float = Field(0.05, gt=0, lt=0.5)
+    """Share of undrifted windows that may alarm, over all columns together."""
+    window_sizes: tuple[int, ...] = (20, 50, 100, 200, 500)
+    """Window sizes for which thresholds are learnt."""
+    seed: int = 0
+
+
+class Params(Frozen):
+    """Everything that params.yaml may say."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Shipped tasks, or `tasks/NAME.yaml` beside params.yaml."""
+    ingest: IngestParams = Field(default_factory=IngestParams)
+    split: SplitParams = Field(default_factory=SplitParams)
+    train_image: TrainImageParams = Field(default_factory=TrainImageParams)
+    embed: EmbedParams = Field(default_factory=EmbedParams)
+    fuse: FuseParams = Field(default_factory=FuseParams)
+    evaluate: EvaluateParams = Field(default_factory=EvaluateParams)
+    explain: ExplainParams = Field(default_factory=ExplainParams)
+    reference: ReferenceParams = Field(default_factory=ReferenceParams)
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or a parameter is unknown or out of range.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ParamsError(
+            "no such file", field=str(path), remedy="Run this from the project's folder"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"not YAML: {error}", field=str(path)) from error
+    return _checked(raw, str(path))
+
+
+def for_task(params: Params, task: Task) -> Params:
+    """The parameters with the task's own overrides on top.
+
+    Raises:
+        ParamsError: an override names an unknown section or parameter, or is out of range.
+    """
+    raw = params.model_dump()
+    for section, values in task.params.items():
+        if section not in raw or section == "tasks":
+            raise ParamsError(
+                "no such section",
+                field=f"tasks/{task.name}: params.{section}",
+                remedy=f"Sections are {', '.join(s for s in raw if s != 'tasks')}",
+            )
+        raw[section] = {**raw[section], **values}
+    return _checked(raw, f"tasks/{task.name}: params")
+
+
+def _checked(raw: Any, where: str) -> Params:
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "top level"
+        raise ParamsError(first["msg"], field=f"{where}: {field}") from error

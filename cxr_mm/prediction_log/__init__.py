@@ -1,0 +1,6 @@
+"""Prediction log: the one place where app and monitoring meet, in any database SQLAlchemy knows."""
+
+from cxr_mm.prediction_log.log import PredictionLog, open_log
+from cxr_mm.prediction_log.secret import SECRET_VARIABLE, find_secret
+
+__all__ = ["SECRET_VARIABLE", "PredictionLog", "find_secret", "open_log"]

@@ -1,0 +1,120 @@
+"""Stage `embed`: radiographs and notes → embeddings, one row a study, rows as in the manifest.
+
+Where the image encoder was trained on the very rows, their embeddings are over-confident, and a
+fusion learns to trust the image too much. With `train_image.cross_fit` each training row is
+therefore embedded by an encoder that has not seen it, and brought into the final encoder's space by
+ridge regression fitted on the rows that both have seen.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from cxr_mm.contracts.manifest import ABSENT, Manifest
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.ingest import load_manifest
+from cxr_mm.data.note import mask_note
+from cxr_mm.errors import StageError
+from cxr_mm.files import folder_written_aside
+from cxr_mm.models.image_encoder import load_image_encoder
+from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.params import EmbedParams, Params
+from cxr_mm.paths import TaskPaths
+from cxr_mm.training.film_embeddings import content_key, film_embeddings, is_kept, keep, kept
+
+FILE = "embeddings.safetensors"
+RIDGE = 1e-2
+
+
+def embed(task: Task, params: Params, paths: TaskPaths) -> None:
+    """Embed every study of the manifest; leaves embeddings.safetensors (image, note; float32).
+
+    Raises:
+        StageError: an earlier stage has not run.
+        WeightsError: the note encoder cannot be had.
+    """
+    manifest = load_manifest(paths, task)
+    found: dict[str, NDArray[np.float32]] = {}
+    if task.has_image:
+        found["image"] = _images(manifest, params.embed, paths)
+    if task.note is not None:
+        found["note"] = _notes(manifest, params.embed, paths)
+    with folder_written_aside(paths.embeddings) as aside:
+        save_file(found, aside / FILE)
+
+
+def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
+    """Embeddings by modality (`image`, `note`), (N, D), rows as in the manifest.
+
+    Raises:
+        StageError: `embed` has not run.
+    """
+    try:
+        return dict(load_file(paths.embeddings / FILE))
+    except FileNotFoundError as error:
+        raise StageError(
+            "there are no embeddings", field=paths.task, remedy=f"Run dvc repro embed@{paths.task}"
+        ) from error
+
+
+def _images(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArray[np.float32]:
+    rows = manifest.frame["pixel_row"].to_numpy(np.int64)
+    films = _films(paths.image_encoder, params, paths)
+    embedded = np.zeros((len(rows), films.shape[1]), dtype=np.float32)
+    embedded[rows != ABSENT] = films[rows[rows != ABSENT]]
+    table = paths.image_encoder / "folds.parquet"
+    if not table.exists():
+        return embedded
+    folds = pd.read_parquet(table).set_index("study_id")["fold"]
+    fold = manifest.frame["study_id"].map(folds).fillna(-1).to_numpy(np.int64)
+    for number in range(int(fold.max()) + 1):
+        own = _films(paths.image_encoder / f"fold_{number}", params, paths)
+        unseen = (fold == number) & (rows != ABSENT)
+        seen = (fold >= 0) & (fold != number) & (rows != ABSENT)
+        aligned = align(own[rows[seen]], embedded[seen], own[rows[unseen]])
+        embedded[unseen] = aligned
+    return embedded
+
+
+def align(
+    source: NDArray[np.float32], target: NDArray[np.float32], rows: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Bring `rows` from one encoder's space into another's.
+
+    Ridge regression, its penalty relative to the source's mean variance.
+
+    Args:
+        source, target: (N, D) the same studies in both spaces.
+        rows: (M, D) further studies in the source space.
+    """
+    centre, goal = source.mean(0), target.mean(0)
+    x = (source - centre).astype(np.float64)
+    y = (target - goal).astype(np.float64)
+    gram = x.T @ x
+    gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(gram) + 1e-9
+    weights = np.linalg.solve(gram, x.T @ y)
+    aligned: NDArray[np.float32] = ((rows - centre) @ weights + goal).astype(np.float32)
+    return aligned
+
+
+def _films(folder: Path, params: EmbedParams, paths: TaskPaths) -> NDArray[np.float32]:
+    encoder = load_image_encoder(folder)
+    return film_embeddings(encoder, paths, params.precision, params.batch_size)
+
+
+def _notes(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArray[np.float32]:
+    task = manifest.task
+    assert task.note is not None
+    spec = task.note
+    there = manifest.frame["note"].notna().to_numpy(bool)
+    notes = [mask_note(str(n), spec) for n in manifest.frame.loc[there, "note"]]
+    key = content_key("note", params.note_encoder, str(params.note_tokens), *notes)
+    if is_kept(paths, key):
+        return kept(paths, key)
+    encoder = NoteEncoder.open(params.note_encoder, params.note_tokens)
+    rows = np.zeros((len(there), encoder.dim), dtype=np.float32)
+    rows[there] = encoder.embed(notes, params.batch_size)
+    return keep(paths, key, rows)

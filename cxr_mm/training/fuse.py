@@ -1,0 +1,310 @@
+"""Stage `fuse`: embeddings → calibrated fusion with operating points → bundle and held-out figures.
+
+Calibration (for `late`, stacking) uses logits of studies the networks have not seen: by default
+out-of-fold ones of train and validation together (van der Laan et al. 2007, super learner), after
+which the networks are fitted once more on both.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import lightning as pl
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from cxr_mm.contracts.manifest import Manifest
+from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name, subsets
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.clinical import ClinicalTransform
+from cxr_mm.data.ingest import load_manifest
+from cxr_mm.data.split import Resample, load_split, resamples
+from cxr_mm.errors import StageError
+from cxr_mm.files import sha256_file, write_parquet
+from cxr_mm.models.bundle import Bundle, save_bundle
+from cxr_mm.models.calibration import link, subset_mask
+from cxr_mm.models.fusion import Fusion, FusionSpec
+from cxr_mm.models.image_encoder import load_image_encoder
+from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.models.operating_point import OperatingPoints, choose_operating_points
+from cxr_mm.params import FuseParams, Params
+from cxr_mm.paths import TaskPaths
+from cxr_mm.training.cross_fit import group_folds
+from cxr_mm.training.embed import load_embeddings
+from cxr_mm.training.fusion_module import FusionModule, ShuffledRows, train_fusion
+from cxr_mm.training.loss import class_weights
+
+Index = NDArray[np.int64]
+AVAILABLE = "available"
+
+
+@dataclass(frozen=True)
+class Studies:
+    """All studies of a task as the fusion reads them, clinical features not yet transformed."""
+
+    task: Task
+    embeddings: dict[Modality, Tensor]
+    clinical: pd.DataFrame
+    mask: Tensor
+    labels: Tensor
+    groups: NDArray[np.object_]
+    ids: pd.DataFrame
+
+    def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
+        """Inputs of every study, clinical features by a transform fitted elsewhere."""
+        found = dict(self.embeddings)
+        if "tabular" in self.task.modalities:
+            found["tabular"] = torch.from_numpy(transform.apply(self.clinical))
+        return {m: found[m] for m in MODALITIES if m in found}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fusion with the clinical transform it was trained behind."""
+
+    fusion: Fusion
+    transform: ClinicalTransform
+    points: OperatingPoints
+
+
+def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
+    """Train, calibrate and save; leaves the bundle and heldout.parquet.
+
+    Raises:
+        StageError: an earlier stage has not run, or a subset has too few studies to calibrate.
+    """
+    manifest = load_manifest(paths, task)
+    table = load_split(paths)
+    studies = _studies(manifest, table, paths)
+    rounds = resamples(table)
+    heldout = []
+    for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
+        fitted = _fit(studies, part.train, part.val, params.fuse, number)
+        heldout.append(_heldout(studies, fitted, part, params.fuse))
+    if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
+        everyone = np.arange(len(manifest))
+        fitted = _fit(studies, everyone, everyone[:0], params.fuse, len(rounds))
+    bundle = _bundle(task, params, paths, fitted)
+    bundle.trained_on.update(_trained_on(studies, rounds, paths))
+    save_bundle(bundle, paths.bundle)
+    write_parquet(paths.heldout, pd.concat(heldout, ignore_index=True))
+
+
+def _studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> Studies:
+    embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
+    ids = manifest.frame[["study_id", "patient_id"]].assign(group=table["group"].to_numpy())
+    return Studies(
+        task=manifest.task,
+        embeddings={m: embeddings[m] for m in MODALITIES if m in embeddings},
+        clinical=manifest.clinical(),
+        mask=torch.from_numpy(manifest.mask()),
+        labels=torch.from_numpy(manifest.labels()),
+        groups=table["group"].to_numpy(object),
+        ids=ids,
+    )
+
+
+def _fit(studies: Studies, train: Index, val: Index, params: FuseParams, number: int) -> Fitted:
+    """Fit networks, calibration and operating points; `val` may be empty with `cross_fit`."""
+    seed = params.seed + 1000 * number
+    if params.calibrate_on == "validation":
+        if not len(val):
+            raise StageError(
+                "there is no validation part to calibrate on",
+                field="fuse.calibrate_on",
+                remedy="Use cross_fit with folds",
+            )
+        fitted = _networks(studies, train, params, seed)
+        unseen = [(fitted, val)]
+    else:
+        rows = np.sort(np.concatenate([train, val]))
+        fitted = _networks(studies, rows, params, seed)
+        unseen = list(_cross_fit(studies, rows, params, seed))
+    points = _calibrate(studies.task, fitted.fusion, _evidence(studies, unseen), params)
+    return replace(fitted, points=points)
+
+
+def _cross_fit(
+    studies: Studies, rows: Index, params: FuseParams, seed: int
+) -> Iterator[tuple[Fitted, Index]]:
+    """Networks fitted without each fold, and the rows of that fold."""
+    labels = studies.labels[rows].numpy()
+    fold = group_folds(labels, studies.groups[rows], params.inner_folds, seed)
+    for number in range(params.inner_folds):
+        inner = _networks(studies, rows[fold != number], params, seed + number + 1)
+        yield inner, rows[fold == number]
+
+
+def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> Fitted:
+    """Fit clinical transform and networks on `rows`; calibration is still the identity."""
+    pl.seed_everything(seed, verbose=False)
+    task = studies.task
+    transform = ClinicalTransform.fit(task.clinical, studies.clinical.iloc[rows])
+    inputs = {m: values[rows] for m, values in studies.inputs(transform).items()}
+    mask, labels = studies.mask[rows], studies.labels[rows]
+    fusion = Fusion(fusion_spec(task, inputs, params))
+    fusion.fit_standardise(inputs, mask)
+    size = len(rows) if params.fusion == "late" else params.batch_size
+    batches = ShuffledRows(fusion.clean(inputs, mask), mask, labels, size)
+    steps = params.epochs * len(batches)
+    weight = torch.ones(2, labels.shape[1])
+    if params.class_weights:
+        weight = class_weights(labels, task.problem)
+    module = FusionModule(fusion, task.problem, params, len(rows), steps, weight)
+    train_fusion(module, batches)
+    fusion.calibration.fit_prevalence(labels, task.problem)
+    return Fitted(fusion, transform, {})
+
+
+def fusion_spec(task: Task, inputs: dict[Modality, Tensor], params: FuseParams) -> FusionSpec:
+    """Shape of the fusion for a task's inputs."""
+    scales = {
+        "image": params.image_scale,
+        "tabular": params.tabular_scale,
+        "note": params.note_scale,
+    }
+    return FusionSpec(
+        kind=params.fusion,
+        dims={m: int(values.shape[1]) for m, values in inputs.items()},
+        scales={m: scales[m] for m in inputs},
+        outputs=len(task.findings),
+        hidden=params.hidden,
+        tabular_hidden=params.tabular_hidden,
+        dropout=params.dropout,
+        members=params.members,
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What networks say of studies they were not trained on, shown one subset of modalities."""
+
+    subset: tuple[Modality, ...]
+    columns: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def _evidence(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evidence]:
+    """For every subset of the task's modalities, of the studies that have all of it."""
+    found = []
+    inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
+    for subset in subsets(studies.task.modalities):
+        shown = subset_mask(subset)
+        columns, labels = [], []
+        for (inner, rows), values in zip(unseen, inputs, strict=True):
+            having = _having(studies, rows, shown)
+            mask = shown.expand(len(having), -1)
+            columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
+            labels.append(studies.labels[having])
+        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels)))
+    return found
+
+
+def _having(studies: Studies, rows: Index, shown: Tensor) -> Index:
+    """Those rows whose studies have every modality of a subset."""
+    there = studies.mask[torch.from_numpy(rows)][:, shown].all(1)
+    having: Index = rows[there.numpy()]
+    return having
+
+
+def _calibrate(
+    task: Task, fusion: Fusion, evidence: list[Evidence], params: FuseParams
+) -> OperatingPoints:
+    """Fit the calibration of each subset in place, and choose its operating points."""
+    points: OperatingPoints = {}
+    for seen in evidence:
+        shown = subset_mask(seen.subset)
+        # Copies, because what inference mode made cannot take part in a fit.
+        columns, labels = seen.columns.clone(), seen.labels.clone()
+        fusion.calibration.fit_subset(
+            shown, columns, labels, task.problem, params.calibration_spread
+        )
+        if task.problem != "multiclass":
+            logits = fusion.calibration(columns, shown.expand(len(columns), -1))
+            probabilities = link(logits, task.problem).double().numpy()
+            points[subset_name(seen.subset)] = {
+                finding: choose_operating_points(
+                    labels[:, f].numpy(),
+                    probabilities[:, f],
+                    params.target_sensitivity,
+                    params.target_specificity,
+                )
+                for f, finding in enumerate(task.finding_names)
+            }
+    return points
+
+
+def _heldout(studies: Studies, fitted: Fitted, part: Resample, params: FuseParams) -> pd.DataFrame:
+    """Predictions on the test rows, for each subset and for whatever each study has."""
+    frames = []
+    inputs = studies.inputs(fitted.transform)
+    choices = {subset_name(s): subset_mask(s) for s in subsets(studies.task.modalities)}
+    everything = {AVAILABLE: subset_mask(studies.task.modalities)}
+    for name, shown in {**choices, **everything}.items():
+        rows = part.test if name == AVAILABLE else _having(studies, part.test, shown)
+        rows = rows[studies.mask[rows].any(1).numpy()]
+        mask = studies.mask[rows] & shown
+        with torch.inference_mode():
+            logits = fitted.fusion({m: v[rows] for m, v in inputs.items()}, mask)
+        frames.append(
+            _table(studies, fitted, rows, mask, logits, params).assign(fold=part.fold, subset=name)
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _table(
+    studies: Studies, fitted: Fitted, rows: Index, mask: Tensor, logits: Tensor, params: FuseParams
+) -> pd.DataFrame:
+    task = studies.task
+    probabilities = link(logits, task.problem).double().numpy()
+    table = studies.ids.iloc[rows].reset_index(drop=True)
+    names = [
+        subset_name(m for m, there in zip(MODALITIES, row, strict=True) if there)
+        for row in mask.tolist()
+    ]
+    likeliest = probabilities.argmax(1) if len(rows) else np.zeros(0, dtype=np.int64)
+    for f, finding in enumerate(task.finding_names):
+        table[f"label.{finding}"] = studies.labels[rows, f].numpy()
+        table[f"logit.{finding}"] = logits[:, f].numpy()
+        table[f"probability.{finding}"] = probabilities[:, f]
+        if task.problem == "multiclass":
+            table[f"threshold.{finding}"] = np.nan
+            table[f"positive.{finding}"] = likeliest == f
+        else:
+            cuts = [fitted.points[n][finding][params.operating_point].threshold for n in names]
+            table[f"threshold.{finding}"] = np.array(cuts, dtype=np.float64)
+            table[f"positive.{finding}"] = probabilities[:, f] >= np.array(cuts)
+    return table
+
+
+def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bundle:
+    encoder = load_image_encoder(paths.image_encoder) if task.has_image else None
+    embed = params.embed
+    return Bundle(
+        task=task,
+        size=params.ingest.size,
+        note_tokens=embed.note_tokens,
+        fusion=fitted.fusion,
+        clinical=fitted.transform,
+        image_encoder=encoder,
+        note_encoder=NoteEncoder.open(embed.note_encoder, embed.note_tokens) if task.note else None,
+        decision=params.fuse.operating_point,
+        operating_points=fitted.points,
+        trained_on={"params": params.model_dump(mode="json", exclude={"tasks"})},
+    )
+
+
+def _trained_on(studies: Studies, rounds: list[Resample], paths: TaskPaths) -> dict[str, object]:
+    rows = np.arange(len(studies.ids))
+    if len(rounds) == 1:
+        rows = np.concatenate([rounds[0].train, rounds[0].val])
+    return {
+        "manifest_sha256": sha256_file(paths.manifest),
+        "pixels_sha256": sha256_file(paths.pixels) if paths.pixels.exists() else None,
+        "studies": len(rows),
+        "groups": len(set(studies.groups[rows])),
+    }

@@ -1,0 +1,1 @@
+"""Monitoring: data drift and concept drift of logged predictions against the reference."""

@@ -1,0 +1,190 @@
+"""Concept drift: do the same predictions still mean the same labels, where labels have come?
+
+Per finding AUC, sensitivity, specificity, Brier score and calibration in the large (mean
+probability minus share of positives) of the labelled window are held against those of the
+labelled reference. As in `drift`, scores are standardised by windows drawn from the reference by
+patient, and one threshold over all metrics and findings keeps the false-alarm rate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from monitoring.statistics import by_value
+from monitoring.windows import as_codes, draw_windows, learnt_limit
+
+Metric = Literal["auc", "sensitivity", "specificity", "brier", "calibration"]
+METRICS: tuple[Metric, ...] = ("auc", "sensitivity", "specificity", "brier", "calibration")
+BETTER: Mapping[Metric, float] = {"auc": 1.0, "sensitivity": 1.0, "specificity": 1.0, "brier": -1.0}
+"""Sign of better; only a change for the worse counts. Calibration counts both ways."""
+FEWEST_OF_CLASS = 5
+DRAWS = 500
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One metric of one finding, window against reference.
+
+    Args:
+        finding: name of the finding.
+        metric: which figure.
+        reference, current: its values.
+        low, high: between which 95 % of undrifted windows of this size lie.
+        score: standard deviations by which the change for the worse exceeds the usual one.
+        n: labelled studies of the window.
+    """
+
+    finding: str
+    metric: Metric
+    reference: float
+    current: float
+    low: float
+    high: float
+    score: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ConceptResult:
+    """All metrics, highest score first; the largest scores of windows of so many patients."""
+
+    metrics: tuple[MetricResult, ...]
+    largest: Floats
+    patients: int
+
+    def limit(self, rate: float) -> float:
+        """Score that an undrifted window exceeds with a chance of `rate`."""
+        return learnt_limit(self.largest, rate, self.patients)
+
+
+def score_concept(
+    current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
+) -> ConceptResult | None:
+    """Score the labelled rows of a window; None where no metric can be judged.
+
+    A metric that needs a class is judged where the window has at least 5 of it.
+    """
+    current, reference = labelled(current, findings), labelled(reference, findings)
+    if current.empty or reference.empty:
+        return None
+    here, there = performance(current, findings), performance(reference, findings)
+    keys = [k for k in _judged(current, findings) if np.isfinite(there[k][0])]
+    if not keys:
+        return None
+    patients = as_codes(reference["patient"].to_numpy(object))
+    drawn = draw_windows(patients, len(current), DRAWS, np.random.default_rng(seed))
+    inside, outside = (performance(reference, findings, c) for c in (drawn, 1.0 - drawn))
+    shrink = _shrink(len(current), len(reference), float(drawn[0].sum()))
+    results, scores = [], []
+    for key in keys:
+        finding, metric = key
+        null = shrink * _worse(metric, inside[key], outside[key])
+        mean, spread = np.nanmean(null), max(np.nanstd(null), _least(current, finding))
+        worse = _worse(metric, here[key], there[key])[0]
+        scores.append((null - mean) / spread)
+        low, high = np.nanquantile(inside[key], (0.025, 0.975))
+        results.append(
+            MetricResult(
+                finding=finding,
+                metric=metric,
+                reference=float(there[key][0]),
+                current=float(here[key][0]),
+                low=float(low),
+                high=float(high),
+                score=float((worse - mean) / spread),
+                n=int(current[f"label.{finding}"].notna().sum()),
+            )
+        )
+    largest = np.nanmax(np.stack(scores), axis=0)
+    ranked = tuple(sorted(results, key=lambda r: -r.score))
+    return ConceptResult(ranked, np.sort(largest), len(np.unique(patients)))
+
+
+def labelled(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
+    """Rows with a label of any finding."""
+    columns = [f"label.{name}" for name in findings]
+    return table[table[columns].notna().any(axis=1)].reset_index(drop=True)
+
+
+def performance(
+    table: pd.DataFrame, findings: Sequence[str], counts: Floats | None = None
+) -> dict[tuple[str, Metric], Floats]:
+    """Every metric (R,), NaN where it is not defined.
+
+    Args:
+        table: rows (n) with `label.*`, `probability.*`, `positive.*`.
+        findings: names.
+        counts: how often each row is in each of R samples, (R, n); None is the table itself.
+    """
+    counts = np.ones((1, len(table))) if counts is None else counts
+    found: dict[tuple[str, Metric], Floats] = {}
+    for name in findings:
+        rows = (table[f"label.{name}"].notna() & table[f"probability.{name}"].notna()).to_numpy()
+        label = table[f"label.{name}"].to_numpy(np.float64)[rows]
+        probability = table[f"probability.{name}"].to_numpy(np.float64)[rows]
+        positive = np.asarray(table[f"positive.{name}"] == "yes", np.float64)[rows]
+        c = counts[:, rows]
+        found[name, "auc"] = _auc(label, probability, c)
+        found[name, "sensitivity"] = _mean(positive, c * label)
+        found[name, "specificity"] = _mean(1 - positive, c * (1 - label))
+        found[name, "brier"] = _mean((probability - label) ** 2, c)
+        found[name, "calibration"] = _mean(probability - label, c)
+    return found
+
+
+def _auc(label: Floats, probability: Floats, counts: Floats) -> Floats:
+    """Chance that a positive scores above a negative, ties one half (Mann-Whitney)."""
+    if not len(label):
+        return np.full(len(counts), np.nan)
+    yes = by_value(probability, counts * label)
+    no = by_value(probability, counts * (1 - label))
+    wins = (yes * (np.cumsum(no, axis=1) - no / 2)).sum(axis=1)
+    return _ratio(wins, yes.sum(axis=1) * no.sum(axis=1))
+
+
+def _mean(values: Floats, weights: Floats) -> Floats:
+    return _ratio(weights @ values, weights.sum(axis=1))
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)
+
+
+def _worse(metric: Metric, current: Floats, reference: Floats) -> Floats:
+    """Change for the worse; for calibration any change."""
+    change = current - reference
+    return -BETTER[metric] * change if metric in BETTER else np.abs(change)
+
+
+def _judged(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, Metric]]:
+    keys: list[tuple[str, Metric]] = []
+    for name in findings:
+        label = current[f"label.{name}"]
+        yes, no = int((label == 1).sum()), int((label == 0).sum())
+        enough: dict[Metric, bool] = {
+            "auc": min(yes, no) >= FEWEST_OF_CLASS,
+            "sensitivity": yes >= FEWEST_OF_CLASS,
+            "specificity": no >= FEWEST_OF_CLASS,
+            "brier": yes + no >= FEWEST_OF_CLASS,
+            "calibration": yes + no >= FEWEST_OF_CLASS,
+        }
+        keys += [(name, metric) for metric in METRICS if enough[metric]]
+    return keys
+
+
+def _least(current: pd.DataFrame, finding: str) -> float:
+    """Least spread of a metric: one study more or less, where the reference never errs."""
+    label = current[f"label.{finding}"]
+    return 1.0 / max(min((label == 1).sum(), (label == 0).sum()), FEWEST_OF_CLASS)
+
+
+def _shrink(current: int, reference: int, drawn: float) -> float:
+    """Spread of window minus reference over that of drawn window minus the rest."""
+    return float(
+        np.sqrt((1 / current + 1 / reference) / (1 / drawn + 1 / max(reference - drawn, 1.0)))
+    )

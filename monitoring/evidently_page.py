@@ -1,0 +1,199 @@
+"""Evidently's own report of a window, made to say what our verdict says.
+
+Evidently 0.7: `Report([...]).run(current, reference)`. Its default tests are one p-value per
+column with no correction; here each column is tested by our statistic at our threshold,
+registered with Evidently as drift methods of its own, and each embedding by EmbeddingsDrift over
+the studies that have one. Importing this module is slow, and switches Evidently's telemetry off.
+"""
+
+import os
+import warnings
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+    from evidently.legacy.metrics.data_drift.embedding_drift_methods import DriftMethod
+    from evidently.metrics import EmbeddingsDrift
+    from evidently.metrics.embeddings import EmbeddingsDriftCalculation
+    from evidently.presets import DataDriftPreset
+
+from monitoring.judge import Judgement
+from monitoring.reference import Reference
+from monitoring.statistics import anderson_darling, hellinger
+from monitoring.table import EMBEDDINGS
+from monitoring.windows import as_codes
+
+MOST_ROWS = 2000
+"""Rows of a window that the page shows; of more, as many drawn at random."""
+MOST_POINTS = 250
+"""Embeddings of each side that the page's map (t-SNE) shows."""
+FEWEST_POINTS = 20
+Floats = NDArray[np.float64]
+TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
+METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
+
+
+class LearntScore(DriftMethod):  # type: ignore[misc]
+    """Drift of an embedding by the score and limit that the verdict has."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:drift_method:LearntScore"
+
+    score: float
+    limit: float
+
+    def __call__(
+        self,
+        current_emb: pd.DataFrame,  # noqa: ARG002
+        reference_emb: pd.DataFrame,  # noqa: ARG002
+    ) -> tuple[float, bool, str]:
+        return self.score, self.score > self.limit, "energy distance, learnt threshold"
+
+
+class PresentEmbeddingsDrift(EmbeddingsDrift):  # type: ignore[misc]
+    """EmbeddingsDrift over the studies that have the embedding."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:metric:PresentEmbeddingsDrift"
+
+
+class PresentEmbeddingsDriftCalculation(EmbeddingsDriftCalculation, ABC):  # type: ignore[misc]
+    """Drops the rows that Evidently's own leaves in: those without the embedding."""
+
+    def _gen_input_data(self, context: Any, task_name: str | None) -> Any:
+        data = super()._gen_input_data(context, task_name)
+        names = context.data_definition.embeddings[self.metric.embeddings_name]
+        data.current_data = _thinned(data.current_data.dropna(subset=names), MOST_POINTS)
+        data.reference_data = _thinned(data.reference_data.dropna(subset=names), MOST_POINTS)
+        return data
+
+
+# Evidently finds a metric's calculation by the first generic base, which a subclass of a
+# calculation has not; ABC keeps it from looking.
+PresentEmbeddingsDrift.__calculation_type__ = PresentEmbeddingsDriftCalculation
+
+
+def write_page(
+    current: pd.DataFrame, reference: Reference, judgement: Judgement, folder: Path
+) -> None:
+    """Write report.html and report.json into a folder.
+
+    Args:
+        current: the window that was judged.
+        reference: what it was judged against.
+        judgement: the outcome; its scores and limits are the ones shown.
+        folder: must exist.
+    """
+    register_methods()
+    limit = reference.thresholds.limit(len(current), judgement.rate)
+    shown = {
+        r.check.columns[0].name: r.check
+        for r in judgement.checks
+        if r.check.method in METHODS
+        and current[r.check.name].notna().any()
+        and reference.table[r.check.name].notna().any()
+    }
+    thresholds = {}
+    for name in shown:
+        mean, spread = reference.thresholds.null(len(current), name)
+        thresholds[name] = mean + limit * spread
+    names = [c.name for c in reference.columns if c.name in shown]
+    embeddings = _embeddings(current, reference)
+    drawn: list[Any] = []
+    if names:
+        drawn.append(
+            DataDriftPreset(
+                columns=names,
+                per_column_method={n: METHODS[shown[n].method] for n in names},
+                per_column_threshold=thresholds,
+                drift_share=1e-9,
+            )
+        )
+    scores = {r.check.name: r.score for r in judgement.checks}
+    drawn += [
+        PresentEmbeddingsDrift(
+            embeddings_name=name, drift_method=LearntScore(score=scores[name], limit=limit)
+        )
+        for name in embeddings
+    ]
+    definition = DataDefinition(
+        numerical_columns=[n for n in names if shown[n].method == "number"],
+        categorical_columns=[n for n in names if shown[n].method == "category"],
+        embeddings=embeddings,
+    )
+    columns = [*names, *(c for group in embeddings.values() for c in group)]
+    window, frozen = (
+        Dataset.from_pandas(_thinned(table, MOST_ROWS)[columns], data_definition=definition)
+        for table in (current, reference.table)
+    )
+    # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot = Report(drawn, metadata={"verdict": judgement.verdict.line}).run(window, frozen)
+        snapshot.save_html(str(folder / "report.html"))
+        snapshot.save_json(str(folder / "report.json"))
+
+
+def register_methods() -> None:
+    """Make our statistics known to Evidently by name; twice does no harm."""
+    for kind, test in (("number", _number_test), ("category", _category_test)):
+        register_stattest(
+            StatTest(
+                name=METHODS[kind],
+                display_name=f"{METHODS[kind].removeprefix('cxr_mm_')}, learnt threshold",
+                allowed_feature_types=[TYPES[kind]],
+                default_threshold=np.inf,
+            ),
+            test,
+        )
+
+
+def _number_test(
+    reference: pd.Series, current: pd.Series, _: object, threshold: float
+) -> tuple[float, bool]:
+    values = np.concatenate([reference.to_numpy(float), current.to_numpy(float)])
+    score = float(anderson_darling(values, *_sides(reference, current))[0])
+    return score, score > threshold
+
+
+def _category_test(
+    reference: pd.Series, current: pd.Series, _: object, threshold: float
+) -> tuple[float, bool]:
+    codes = as_codes(np.concatenate([reference.to_numpy(object), current.to_numpy(object)]))
+    score = float(hellinger(codes, *_sides(reference, current))[0])
+    return score, score > threshold
+
+
+def _sides(reference: pd.Series, current: pd.Series) -> tuple[Floats, Floats]:
+    there = np.arange(len(reference) + len(current)) >= len(reference)
+    return there[None].astype(float), (~there)[None].astype(float)
+
+
+def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[str]]:
+    """Components of each embedding that enough studies have for a map."""
+    found: dict[str, list[str]] = {}
+    for modality, projection in reference.projections.items():
+        group = EMBEDDINGS[modality]
+        names = [f"{group}.{i}" for i in range(len(projection))]
+        tables = (current, reference.table)
+        if min(len(t[names].dropna()) for t in tables) >= FEWEST_POINTS:
+            found[group] = names
+    return found
+
+
+def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    if len(table) > most:
+        table = table.sample(most, random_state=0)
+    return table.reset_index(drop=True)

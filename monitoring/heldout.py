@@ -1,0 +1,139 @@
+"""Held-out studies as records: what the prediction log would hold of them, and their labels.
+
+No id is kept: studies and patients are numbered.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from cxr_mm.contracts.manifest import Manifest, clinical_column
+from cxr_mm.contracts.modality import MODALITIES, Modality
+from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.task import Task
+from cxr_mm.errors import StageError
+from cxr_mm.paths import TaskPaths
+from monitoring.windows import as_codes
+
+MOST_STUDIES = 2000
+"""Studies kept; of more, as many drawn by patient. Windows gain nothing from a larger one."""
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Held-out studies have no time of prediction; the same one keeps the stage's output the same."""
+
+
+def heldout_records(
+    task: Task, paths: TaskPaths, digest: str, seed: int
+) -> tuple[list[PredictionRecord], list[Outcome]]:
+    """Held-out studies with whatever they have; of many, a part drawn by patient.
+
+    Raises:
+        StageError: an earlier stage is missing or belongs to another run.
+    """
+    held = _read(paths.heldout, "fuse")
+    held = _at_most(held[held["subset"] == "available"].reset_index(drop=True), MOST_STUDIES, seed)
+    manifest = Manifest.checked(task, _read(paths.manifest, "ingest"))
+    positions = _positions(manifest, held, paths)
+    quality = _read(paths.ingest / "quality.parquet", "ingest").set_index("study_id")
+    quality = quality.reindex(held["study_id"])
+    embeddings = _tensors(paths.embeddings / "embeddings.safetensors", "embed")
+    mask, frame = manifest.mask()[positions], manifest.frame.iloc[positions]
+    patients = as_codes(held["group"].to_numpy(object))
+    records = []
+    for i in range(len(held)):
+        given = tuple(m for m, there in zip(MODALITIES, mask[i], strict=True) if there)
+        row, study = held.iloc[i], frame.iloc[i]
+        records.append(
+            PredictionRecord(
+                record_id=str(i),
+                created_at=EPOCH,
+                task=task.name,
+                model=task.name,
+                digest=digest,
+                study_hash=_study(i),
+                patient_hash=f"patient {patients[i]}",
+                modalities=given,
+                view=_known(study["view"]),
+                clinical={n: _known(study[clinical_column(n)]) for n in task.clinical_names},
+                quality={str(k): float(v) for k, v in quality.iloc[i].items() if np.isfinite(v)},
+                image_embedding=_row(embeddings, "image", given, positions[i]),
+                note_embedding=_row(embeddings, "note", given, positions[i]),
+                probabilities={n: float(row[f"probability.{n}"]) for n in task.finding_names},
+                positives={n: bool(row[f"positive.{n}"]) for n in task.finding_names},
+            )
+        )
+    return records, _outcomes(held, task)
+
+
+def _outcomes(held: pd.DataFrame, task: Task) -> list[Outcome]:
+    return [
+        Outcome(
+            study_hash=_study(i),
+            finding=name,
+            label=int(label),
+            recorded_at=EPOCH,
+            source="heldout",
+        )
+        for name in task.finding_names
+        for i, label in enumerate(held[f"label.{name}"])
+        if pd.notna(label)
+    ]
+
+
+def _study(i: int) -> str:
+    return f"study {i}"
+
+
+def _positions(manifest: Manifest, held: pd.DataFrame, paths: TaskPaths) -> NDArray[np.int64]:
+    """Row in the manifest of each held-out study."""
+    rows = pd.Series(range(len(manifest)), index=manifest.frame["study_id"])
+    rows = rows.reindex(held["study_id"])
+    if rows.isna().any():
+        raise StageError(
+            f"study {rows.index[rows.isna()][0]!r} is not in the manifest",
+            field=str(paths.heldout),
+            remedy="Run the stages ingest to fuse again",
+        )
+    return np.asarray(rows, np.int64)
+
+
+def _at_most(held: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Whole patients at random until `most` rows are reached."""
+    if len(held) <= most:
+        return held
+    patients = as_codes(held["group"].to_numpy(object))
+    place = np.random.default_rng(seed).permutation(patients.max() + 1)[patients]
+    chosen = np.sort(np.argsort(place, kind="stable")[:most])
+    return held.iloc[chosen].reset_index(drop=True)
+
+
+def _row(
+    embeddings: dict[str, NDArray[np.float32]],
+    modality: Modality,
+    given: tuple[Modality, ...],
+    position: int,
+) -> tuple[float, ...] | None:
+    if modality not in given or modality not in embeddings:
+        return None
+    return tuple(embeddings[modality][position].tolist())
+
+
+def _known(value: Any) -> Any:
+    """A cell's value, None where it is missing."""
+    return None if pd.isna(value) else value
+
+
+def _read(path: Path, stage: str) -> pd.DataFrame:
+    if not path.exists():
+        raise StageError("no such file", field=str(path), remedy=f"Run the stage {stage} first")
+    return pd.read_parquet(path)
+
+
+def _tensors(path: Path, stage: str) -> dict[str, NDArray[np.float32]]:
+    if not path.exists():
+        raise StageError("no such file", field=str(path), remedy=f"Run the stage {stage} first")
+    return dict(load_file(path))

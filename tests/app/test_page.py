@@ -1,0 +1,153 @@
+"""Page: what its events answer, with a real bundle and no browser."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import page
+from app.reading import ReadingRoom
+from cxr_mm.errors import LogError
+from cxr_mm.inference import load_predictor
+from cxr_mm.prediction_log import open_log
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle_folder):
+    return load_predictor(bundle_folder)
+
+
+@pytest.fixture
+def room(predictor):
+    return ReadingRoom(predictor, None)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    path = tmp_path_factory.mktemp("films") / "film.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 100), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def blank(room):
+    return [""] * len(room.task.clinical)
+
+
+def predict(room, path=None, note="", clinical=None):
+    answer = page.on_predict(room, path, note, "", "", *(clinical or blank(room)))
+    names = ("shown", "text", "why", "film", "clinical", "note", "general")
+    return dict(zip(names, answer, strict=True))
+
+
+def faults(answer):
+    found = {n for n in ("film", "clinical", "general") if answer[n]["visible"]}
+    return found | ({"note"} if "fault" in answer["note"]["value"] else set())
+
+
+def test_a_film_alone_is_answered_shared_out_and_explained(room, film):
+    answer = predict(room, str(film))
+    assert not faults(answer)
+    assert answer["why"]["visible"]
+    said = answer["shown"].answer.prediction
+    assert said.modalities == ("image",)
+    for finding in said.findings:
+        assert finding.title in answer["text"]
+        shares, pixels, caption = page.on_explain(room, answer["shown"], finding.finding)
+        assert "Film" in shares
+        assert "Note" not in shares
+        assert pixels.dtype == np.uint8
+        assert "region" in caption
+
+
+def test_a_note_alone_has_no_overlay(room):
+    answer = predict(room, note="Fever and cough, short of breath.")
+    assert answer["shown"].answer.prediction.modalities == ("note",)
+    _, pixels, caption = page.on_explain(room, answer["shown"], room.task.finding_names[0])
+    assert pixels is None
+    assert "No film" in caption
+
+
+def test_what_the_page_keeps_gives_the_same_answer_as_the_film(room, predictor, film):
+    shown = predict(room, str(film))["shown"]
+    again = predictor.predict(shown.study)
+    for kept, first in zip(again.findings, shown.answer.prediction.findings, strict=True):
+        assert kept.probability == first.probability
+    assert shown.study.image.shape == (room.bundle.size, room.bundle.size)
+    assert shown.answer.study.image is None
+
+
+def test_nothing_entered_is_said_and_nothing_is_shown(room):
+    answer = predict(room)
+    assert faults(answer) == {"general"}
+    assert answer["shown"] is None
+    assert not answer["why"]["visible"]
+
+
+def test_a_text_file_as_film_is_refused_beside_the_film(room, tmp_path):
+    path = tmp_path / "note<b>.png"
+    path.write_text("this is no film")
+    answer = predict(room, str(path), note="Fever.")
+    assert faults(answer) == {"film"}
+    assert "<b>" not in answer["film"]["value"]
+    assert answer["shown"] is None
+    pixels, fault = page.on_film(room, str(path))
+    assert pixels is None
+    assert fault["visible"]
+
+
+def test_a_value_out_of_range_is_refused_by_its_label(room):
+    position, feature = next((i, f) for i, f in enumerate(room.task.clinical) if f.type == "number")
+    entered = blank(room)
+    entered[position] = str(feature.maximum + 1)
+    answer = predict(room, clinical=entered)
+    assert faults(answer) == {"clinical"}
+    assert feature.title in answer["clinical"]["value"]
+
+
+def test_a_note_too_long_is_refused_beside_the_note(room):
+    answer = predict(room, note="word " * 10_000)
+    assert faults(answer) == {"note"}
+
+
+def test_the_film_is_previewed_and_taken_away(room, film):
+    pixels, fault = page.on_film(room, str(film))
+    assert pixels.shape == (120, 100, 3)
+    assert not fault["visible"]
+    assert page.on_film(room, None)[0] is None
+
+
+def test_predictions_are_logged_without_the_note(predictor, tmp_path):
+    url = f"sqlite:///{tmp_path}/log.db"
+    with open_log(url) as log:
+        room = ReadingRoom(predictor, log)
+        note = "Fever and a very particular cough."
+        answer = page.on_predict(room, None, note, "", "study-7", *blank(room))
+        assert answer[0].log_trouble == ""
+    with sqlite3.connect(tmp_path / "log.db") as database:
+        rows = database.execute("select * from predictions").fetchall()
+    assert len(rows) == 1
+    assert "particular" not in str(rows)
+    assert "study-7" not in str(rows)
+
+
+class BrokenLog:
+    def append(self, answer):
+        raise LogError("the disk is full", field="log")
+
+
+def test_a_log_that_fails_is_said_above_the_numbers_and_the_answer_stays(predictor):
+    answer = predict(ReadingRoom(predictor, BrokenLog()), note="Fever.")
+    assert answer["shown"] is not None
+    assert answer["text"].index("the disk is full") < answer["text"].index("cxr-bar")
+
+
+def test_the_page_shows_its_notices_and_keeps_explaining_out_of_the_way(room):
+    blocks = page.build(room)
+    text = str(blocks.get_config_file()["components"])
+    assert "Decision support for research only" in text
+    assert ("SYNTHETIC" in text) == room.task.synthetic
+    assert blocks.analytics_enabled is False
+    lanes = {fn.concurrency_id for fn in blocks.fns.values() if fn.fn is not None}
+    assert {"prediction", "explanation"} <= lanes

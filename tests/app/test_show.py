@@ -1,0 +1,43 @@
+"""Show: warnings come first and nothing from outside becomes markup."""
+
+from app import show
+from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.data.tasks import load_task
+
+
+def prediction(**changes):
+    finding = FindingPrediction(
+        finding="icu", title="ICU", probability=0.5, threshold=0.4, positive=True
+    )
+    values = {
+        "study_id": "s",
+        "task": "icu",
+        "model": "m",
+        "digest": "d",
+        "modalities": ("image",),
+        "findings": (finding,),
+        "warnings": ("view: <i>odd</i>",),
+    }
+    return Prediction(**(values | changes))
+
+
+def test_warnings_are_escaped_and_absent_where_there_are_none():
+    assert "&lt;i&gt;odd" in show.warnings(prediction(), "")
+    assert show.warnings(prediction(warnings=()), "") == ""
+
+
+def test_inputs_used_and_not_given_are_both_said():
+    text = show.used(load_task("icu"), prediction())
+    assert "Film: used" in text
+    assert "Note: not given" in text
+
+
+def test_notices_mark_made_up_data():
+    assert "SYNTHETIC" in show.notices(load_task("synthetic"))
+    assert "SYNTHETIC" not in show.notices(load_task("icu"))
+
+
+def test_a_masked_note_shows_what_is_hidden_and_escapes_the_rest():
+    text = show.masked_note("<script> [MASK] fever")
+    assert "<mark>[MASK]</mark>" in text
+    assert "<script>" not in text

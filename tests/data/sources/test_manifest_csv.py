@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.sources import read_source
+from cxr_mm.data.sources.manifest_csv import read_manifest_csv
+from cxr_mm.errors import DataNotFoundError, ManifestError
+
+TASK = Task.model_validate(
+    {
+        "name": "own",
+        "title": "Own",
+        "problem": "multilabel",
+        "findings": [{"name": "edema", "title": "Edema"}, {"name": "mass", "title": "Mass"}],
+        "clinical": [
+            {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum": 120}
+        ],
+        "note": {"column": "note"},
+        "source": {"kind": "manifest_csv", "folder": "own"},
+        "split": {"protocol": "patient"},
+        "licence": "none",
+        "citation": "none",
+    }
+)
+HEADER = "study_id,patient_id,image_path,note,age,edema,mass"
+ROWS = (
+    '007,p1,images/a.png,"fever, cough",63,1,0',
+    "008,p1,,dyspnoea,,0,",
+    "009,p2,images/gone.png,none,50,1,1",
+)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    (tmp_path / "own/images").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "own/images/a.png")
+    path = tmp_path / "own/manifest.csv"
+    path.write_text("\n".join([HEADER, *ROWS]) + "\n")
+    return path
+
+
+def test_reads_text_as_it_stands(csv, tmp_path):
+    raw = read_source(TASK, tmp_path, tmp_path / "w")
+    assert raw.frame["study_id"].tolist() == ["007", "008"]
+    assert raw.frame["note"].tolist() == ["fever, cough", "dyspnoea"]
+    assert Path(raw.frame["image_path"][0]) == csv.parent / "images/a.png"
+    assert raw.frame["image_path"].isna().tolist() == [False, True]
+    assert [(d.study_id, d.reason) for d in raw.dropped] == [("009", "the image file is not there")]
+
+
+def test_becomes_a_manifest(csv, tmp_path):
+    manifest = to_manifest(TASK, read_source(TASK, tmp_path, tmp_path / "w")).manifest
+    assert manifest.labels()[0].tolist() == [1.0, 0.0]
+    assert manifest.frame["finding.mass"].isna().tolist() == [False, True]
+    assert manifest.frame["clinical.age"].tolist()[0] == 63
+    assert manifest.frame["group"].tolist() == ["p1", "p1"]
+
+
+def test_absolute_image_path(csv, tmp_path):
+    elsewhere = tmp_path / "b.png"
+    Image.new("L", (8, 8)).save(elsewhere)
+    csv.write_text(f"{HEADER}\n1,p,{elsewhere},,1,1,1\n")
+    assert read_source(TASK, tmp_path, tmp_path).frame["image_path"].tolist() == [str(elsewhere)]
+
+
+@pytest.mark.parametrize("column", ["study_id", "patient_id", "age", "mass"])
+def test_missing_column_is_named(csv, column):
+    header = HEADER.replace(column, "other")
+    csv.write_text(f"{header}\n{ROWS[0]}\n")
+    with pytest.raises(ManifestError, match=rf"manifest\.csv: {column}: the column is missing"):
+        read_manifest_csv(csv, TASK, labels_required=True)
+
+
+def test_scoring_needs_neither_labels_nor_patient_nor_image_nor_note(csv):
+    csv.write_text("study_id,age\n1,63\n")
+    frame = read_manifest_csv(csv, TASK, labels_required=False)
+    assert frame.loc[0, ["patient_id", "image_path", "note"]].isna().all()
+
+
+def test_labels_may_be_called_like_the_finding_or_like_the_source_has_them(csv):
+    finding = TASK.findings[0].model_copy(update={"column": "raw", "positive": ("Y",)})
+    task = TASK.model_copy(update={"findings": (finding,)})
+    for column, cell in (("raw", "Y"), ("edema", "1.0")):
+        csv.write_text(f"study_id,patient_id,age,{column}\n1,p,63,{cell}\n")
+        raw = read_source(task, csv.parents[1], csv.parent)
+        assert to_manifest(task, raw).manifest.labels().tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        (HEADER, "no row below the header"),
+        (f"{HEADER}\n1,p,,,,1,1\n1,p,,,,0,0\n", "'1' occurs twice"),
+        (f"{HEADER}\n1,p,,,,1,1\n,p,,,,0,0\n", "row 2 has none"),
+        (f"{HEADER}\n1,p,,fever, cough,,1,1\n", "not a CSV"),
+        (f'{HEADER}\n1,p,,"open,,1,1\n', "not a CSV"),
+        ("\x89PNG\r\n\x1a\n", "not a CSV"),
+    ],
+)
+def test_bad_file_is_one_clear_line(csv, content, message):
+    csv.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ManifestError, match=message) as error:
+        read_manifest_csv(csv, TASK, labels_required=True)
+    assert "\n" not in str(error.value)
+    assert str(csv) in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest_csv(tmp_path / "none.csv", TASK, labels_required=True)
+    (tmp_path / "own").mkdir()
+    with pytest.raises(DataNotFoundError, match=r"no file .*manifest\.csv"):
+        read_source(TASK, tmp_path, tmp_path / "w")
+
+
+def test_byte_order_mark_and_spaces_are_forgiven(csv):
+    csv.write_text("\ufeffstudy_id , patient_id,age,edema,mass\n 1 ,p, 63,1,0\n", "utf-8")
+    frame = read_manifest_csv(csv, TASK, labels_required=True)
+    assert frame.loc[0, ["study_id", "age"]].tolist() == ["1", "63"]

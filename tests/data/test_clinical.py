@@ -1,0 +1,70 @@
+"""Clinical features: checked at the door, and missing said by a flag."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.data.clinical import ClinicalTransform, check_clinical
+from cxr_mm.errors import ClinicalError
+
+AGE = ClinicalFeature(name="age", title="Age", type="number", unit="a", minimum=0, maximum=120)
+SEX = ClinicalFeature(
+    name="sex", title="Sex", type="category", categories=("F", "M"), aliases={"female": "F"}
+)
+FEATURES = (AGE, SEX)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "unknown", "NA", float("nan"), pd.NA])
+def test_every_way_to_say_nothing_is_none(nothing):
+    assert check_clinical(FEATURES, {"age": nothing, "sex": nothing}) == {"age": None, "sex": None}
+
+
+def test_numbers_and_categories_are_read_as_written():
+    assert check_clinical(FEATURES, {"age": " 63 ", "sex": "FEMALE"}) == {"age": 63.0, "sex": "F"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"age": "130"}, "age: 130 is out of range. Give a number from 0 to 120 a"),
+        ({"age": "inf"}, "age: inf is out of range"),
+        ({"age": "old"}, "'old' is no number"),
+        ({"sex": "x"}, "Give one of F, M"),
+        ({"height": 1}, "height: no such clinical feature. This task knows age, sex"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_remedy(values, said):
+    with pytest.raises(ClinicalError) as caught:
+        check_clinical(FEATURES, values)
+    assert said in str(caught.value)
+
+
+def frame(ages, sexes):
+    return pd.DataFrame(
+        {"age": pd.Series(ages, dtype=float), "sex": pd.Series(sexes, dtype=object)}
+    )
+
+
+def test_fitted_on_training_rows_it_gives_scores_flags_and_categories():
+    transform = ClinicalTransform.fit(FEATURES, frame([40, 60, None], ["F", None, "M"]))
+    rows = transform.apply(frame([50, None], ["M", None]))
+    assert transform.columns == ("age", "age?", "sex=F", "sex=M", "sex?")
+    np.testing.assert_allclose(rows, [[0, 0, 0, 1, 0], [0, 1, 0, 0, 1]])
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 120)), min_size=1, max_size=20))
+def test_the_vector_is_always_finite(ages):
+    rows = frame(ages, [None] * len(ages))
+    transform = ClinicalTransform.fit(FEATURES, rows)
+    assert np.isfinite(transform.apply(rows)).all()
+
+
+def test_what_was_fitted_survives_json():
+    transform = ClinicalTransform.fit(FEATURES, frame([40, 60, 70], ["F", "M", "M"]))
+    again = ClinicalTransform.from_json(FEATURES, transform.to_json())
+    rows = frame([33, None], ["F", None])
+    assert np.array_equal(again.apply(rows), transform.apply(rows))
+    assert transform.owners == ("age", "age", "sex", "sex", "sex")

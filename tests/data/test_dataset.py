@@ -1,0 +1,58 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cxr_mm.data.dataset import PixelDataset, as_it_is, image_batches
+from cxr_mm.errors import StageError
+
+
+@pytest.fixture
+def pixels(tmp_path):
+    squares = np.random.default_rng(0).integers(0, 256, (10, 16, 16)).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", squares)
+    return tmp_path / "pixels.npy", squares
+
+
+def test_batches_hold_the_rows_asked_for_with_their_labels(pixels):
+    path, squares = pixels
+    rows = np.array([7, 2, 5])
+    labels = np.array([[1.0], [np.nan], [0.0]], dtype=np.float32)
+    loader = DataLoader(PixelDataset(path, rows, labels), batch_size=2, collate_fn=as_it_is)
+    batches = list(loader)
+    assert [len(images) for images, _ in batches] == [2, 1]
+    assert torch.equal(torch.cat([b[0] for b in batches]), torch.from_numpy(squares[rows]))
+    assert torch.cat([b[1] for b in batches]).isnan().flatten().tolist() == [False, True, False]
+
+
+def test_one_study(pixels):
+    path, squares = pixels
+    square, label = PixelDataset(path, np.array([3]), np.ones((1, 2), np.float32))[0]
+    assert torch.equal(square, torch.from_numpy(squares[3]))
+    assert label.tolist() == [1.0, 1.0]
+
+
+def test_what_goes_to_a_worker_holds_no_pixels(pixels):
+    path, squares = pixels
+    dataset = PixelDataset(path, np.arange(10), np.ones((10, 1), np.float32))
+    dataset.__getitems__([0])
+    sent = pickle.dumps(dataset)
+    assert len(sent) < squares.nbytes
+    assert torch.equal(pickle.loads(sent)[4][0], torch.from_numpy(squares[4]))  # noqa: S301
+
+
+def test_image_batches_are_normalised_and_in_order(pixels):
+    _, squares = pixels
+    batches = list(image_batches(squares, np.array([1, 1, 9]), 2))
+    images = torch.cat(batches)
+    assert images.shape == (3, 1, 16, 16)
+    expected = torch.from_numpy(squares[[1, 1, 9]]).float() / 127.5 - 1
+    assert torch.allclose(images[:, 0], expected, atol=1e-6)
+
+
+def test_a_cache_that_is_not_there(tmp_path):
+    dataset = PixelDataset(tmp_path / "no.npy", np.arange(1), np.ones((1, 1), np.float32))
+    with pytest.raises(StageError, match="ingest"):
+        dataset[0]

@@ -1,0 +1,194 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_mm.contracts.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
+from cxr_mm.data import ingest as module
+from cxr_mm.data.cache import open_pixels
+from cxr_mm.data.ingest import ingest, load_manifest, load_quality
+from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.data.sources import Dropped, RawStudies
+from cxr_mm.errors import DataNotFoundError, ManifestError, StageError
+from cxr_mm.params import Params
+from cxr_mm.paths import TaskPaths
+
+SECTIONS = ("split", "train_image", "embed", "fuse", "evaluate", "explain", "reference")
+PARAMS = Params.model_validate(
+    {"tasks": ["toy"], "ingest": {"size": 32, "workers": 1}, **{name: {} for name in SECTIONS}}
+)
+
+
+def task(**changes):
+    fields = {
+        "name": "toy",
+        "title": "Toy",
+        "problem": "binary",
+        "findings": (Finding(name="effusion", title="Effusion"),),
+        "source": SourceSpec(kind="manifest_csv", folder="toy"),
+        "split": SplitSpec(protocol="patient"),
+        "clinical": (
+            ClinicalFeature(name="age", title="Age", type="number", minimum=0, maximum=120),
+        ),
+        "note": NoteSpec(),
+        "licence": "none",
+        "citation": "none",
+    }
+    return Task(**{**fields, **changes})
+
+
+IMAGE_ONLY = {"clinical": (), "note": None}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root with six studies: one film is text, one row has none, one age is impossible."""
+    folder = tmp_path / "data_root" / "toy"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        film = rng.integers(0, 255, (150, 140), dtype=np.uint8)
+        Image.fromarray(film).save(folder / f"{name}.png")
+    (folder / "text.png").write_text("no film")
+    pd.DataFrame(
+        {
+            "study_id": list("uvwxyz"),
+            "patient_id": ["p1", "p1", "p2", "p3", "p4", "p5"],
+            "image_path": ["a.png", "b.png", "text.png", None, "c.png", "a.png"],
+            "note": ["cough", None, "fever", "well", None, None],
+            "age": ["60", "300", "50", None, "", "40"],
+            "effusion": ["1", "0", "1", "0", "", "0"],
+        }
+    ).to_csv(folder / "manifest.csv", index=False)
+    return tmp_path / "data_root"
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return TaskPaths("toy", tmp_path / "project")
+
+
+def report_of(paths):
+    return json.loads((paths.ingest / "report.json").read_text())
+
+
+def test_manifest_pixels_quality_and_report_agree(root, paths):
+    ingest(task(), PARAMS, paths, root)
+    manifest, quality = load_manifest(paths, task()), load_quality(paths)
+    frame, pixels = manifest.frame, open_pixels(paths.pixels)
+    assert frame["study_id"].tolist() == ["u", "v", "w", "x", "z"]
+    assert frame["pixel_row"].tolist() == [0, 1, -1, -1, 0]
+    assert pixels.shape == (2, 32, 32)
+    assert frame["note"].tolist() == ["cough", None, "fever", "well", None]
+    assert frame["image_path"][0] == str(root / "toy" / "a.png")
+    assert list(quality) == ["study_id", *QUALITY_NAMES, "file_sha256", "phash"]
+    assert quality["study_id"].tolist() == frame["study_id"].tolist()
+    assert quality["exposure"].notna().tolist() == [True, True, False, False, True]
+    assert quality["file_sha256"][0] == quality["file_sha256"][4] != ""
+    report = report_of(paths)
+    assert (report["studies_in_source"], report["studies"], report["patients"]) == (6, 5, 4)
+    assert report["films"] == 2
+    assert report["modalities"] == {"image": 3, "tabular": 3, "note": 3}
+    assert report["findings"]["effusion"] == {"positive": 2, "negative": 3, "missing": 0}
+    assert report["dropped"]["reasons"] == {"no label": {"count": 1, "examples": ["y"]}}
+    assert report["kept_without_film"]["count"] == 1
+    assert report["values_cleared"] == {"clinical.age: out of range": 1}
+
+
+def test_study_with_nothing_left_is_dropped_with_the_reason(root, paths):
+    ingest(task(**IMAGE_ONLY), PARAMS, paths, root)
+    report = report_of(paths)
+    assert load_manifest(paths, task(**IMAGE_ONLY)).frame["study_id"].tolist() == ["u", "v", "z"]
+    (reason,) = (r for r in report["dropped"]["reasons"] if r.startswith("radiograph: "))
+    assert report["dropped"]["reasons"][reason] == {"count": 1, "examples": ["w"]}
+    assert report["studies_in_source"] == report["studies"] + report["dropped"]["count"]
+
+
+def test_same_input_gives_the_same_bytes(root, paths):
+    ingest(task(), PARAMS, paths, root)
+    first = {path.name: path.read_bytes() for path in paths.ingest.iterdir()}
+    ingest(task(), PARAMS, paths, root)
+    assert {path.name: path.read_bytes() for path in paths.ingest.iterdir()} == first
+    assert set(first) == {"manifest.parquet", "pixels.npy", "quality.parquet", "report.json"}
+    assert [path.name for path in paths.data.iterdir()] == ["ingest"]
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_parquet", "build_cache", "to_manifest"])
+def test_interrupted_ingest_leaves_the_old_one_whole(root, paths, monkeypatch, step):
+    ingest(task(), PARAMS, paths, root)
+    first = {path.name: path.read_bytes() for path in paths.ingest.iterdir()}
+    monkeypatch.setattr(module, step, _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(task(), PARAMS, paths, root)
+    assert {path.name: path.read_bytes() for path in paths.ingest.iterdir()} == first
+    assert [path.name for path in paths.data.iterdir()] == ["ingest"]
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_a_killed_run_left_is_removed(root, paths):
+    leftover = paths.data / ".ingest.abc"
+    (leftover / "source").mkdir(parents=True)
+    ingest(task(), PARAMS, paths, root)
+    assert not leftover.exists()
+
+
+def test_files_that_a_source_makes_survive_the_rename(paths, monkeypatch, tmp_path):
+    def source(_task, _root, work):
+        (work / "source").mkdir()
+        path = work / "source" / "a.png"
+        Image.fromarray(np.arange(40_000, dtype=np.uint32).reshape(200, 200) >> 8).convert(
+            "L"
+        ).save(path)
+        blank = dict.fromkeys(("group", "view", "site", "part", "note"))
+        row = {"study_id": "s", "patient_id": "p", "image_path": str(path), "effusion": "1"}
+        return RawStudies(pd.DataFrame([{**blank, **row}]), [Dropped("t", "made up")])
+
+    monkeypatch.setattr(module, "read_source", source)
+    ingest(task(**IMAGE_ONLY), PARAMS, paths, tmp_path)
+    stored = pd.read_parquet(paths.manifest)["image_path"][0]
+    assert stored == "data/toy/ingest/source/a.png"
+    found = load_manifest(paths, task(**IMAGE_ONLY)).frame["image_path"][0]
+    assert found == str(paths.ingest / "source/a.png")
+    with Image.open(found) as film:
+        assert film.size == (200, 200)
+    assert report_of(paths)["dropped"]["reasons"]["made up"]["examples"] == ["t"]
+
+
+def test_task_without_images_has_an_empty_cache(root, paths):
+    t = task(has_image=False)
+    ingest(t, PARAMS, paths, root)
+    assert load_manifest(paths, t).frame["pixel_row"].eq(-1).all()
+    assert open_pixels(paths.pixels).shape == (0, 32, 32)
+
+
+def test_nothing_readable_is_one_clear_error_and_leaves_nothing(root, paths):
+    for film in (root / "toy").glob("*.png"):
+        film.write_text("no film")
+    with pytest.raises(ManifestError, match="no study is left"):
+        ingest(task(**IMAGE_ONLY), PARAMS, paths, root)
+    assert list(paths.data.iterdir()) == []
+
+
+def test_missing_source_leaves_nothing(tmp_path, paths):
+    with pytest.raises(DataNotFoundError):
+        ingest(task(), PARAMS, paths, tmp_path / "nowhere")
+    assert list(paths.data.iterdir()) == []
+
+
+def test_loading_asks_for_the_stage(paths):
+    with pytest.raises(StageError, match="ingest"):
+        load_manifest(paths, task())
+    with pytest.raises(StageError, match="ingest"):
+        load_quality(paths)
+
+
+def test_manifest_of_another_task_is_refused(root, paths):
+    ingest(task(), PARAMS, paths, root)
+    other = task(findings=(Finding(name="mass", title="Mass"),))
+    with pytest.raises(ManifestError, match=r"finding\.mass"):
+        load_manifest(paths, other)

@@ -1,0 +1,203 @@
+import pandas as pd
+import pytest
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.sources import read_source
+from cxr_mm.data.sources.base import Dropped, raw_studies
+from cxr_mm.data.tasks import load_task
+from cxr_mm.errors import ManifestError, TaskError
+
+FINDINGS = {
+    "binary": [
+        {
+            "name": "flu",
+            "title": "Flu",
+            "column": "finding",
+            "positive": ["flu"],
+            "negative": ["*"],
+            "unlabelled": ["todo"],
+        }
+    ],
+    "multiclass": [
+        {"name": n, "title": n, "column": "finding", "positive": [n], "negative": ["*"]}
+        for n in ("well", "sick")
+    ],
+    "multilabel": [{"name": n, "title": n} for n in ("edema", "mass")],
+}
+
+
+def task(problem="binary", **fields):
+    return Task.model_validate(
+        {
+            "name": "own",
+            "title": "Own",
+            "problem": problem,
+            "findings": FINDINGS[problem],
+            "clinical": [
+                {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum": 120},
+                {
+                    "name": "sex",
+                    "title": "Sex",
+                    "type": "category",
+                    "categories": ["F", "M"],
+                    "aliases": {"female": "F"},
+                },
+            ],
+            "note": {},
+            "source": {"kind": "manifest_csv"},
+            "split": {"protocol": "patient"},
+            "licence": "none",
+            "citation": "none",
+        }
+        | fields
+    )
+
+
+def raw(*rows, dropped=()):
+    default = {
+        "patient_id": "p",
+        "image_path": "/a.png",
+        "view": "PA",
+        "age": "50",
+        "sex": "F",
+        "note": "cough",
+        "finding": "flu",
+    }
+    table = [default | {"study_id": str(i)} | row for i, row in enumerate(rows)]
+    return raw_studies(pd.DataFrame(table), list(dropped))
+
+
+def labels_of(found, **fields):
+    rows = raw(*({"finding": f} for f in found))
+    return to_manifest(task(**fields), rows)
+
+
+def test_one_of_several_labels_is_enough_and_star_is_any_other():
+    labelled = labels_of(["flu|ards", "mumps", "todo", None, "mumps|todo"])
+    frame = labelled.manifest.frame.set_index("study_id")
+    assert frame["finding.flu"].to_dict() == {"0": 1.0, "1": 0.0, "4": 0.0}
+    assert labelled.dropped == [Dropped("2", "no label"), Dropped("3", "no label")]
+
+
+def test_label_that_is_neither_is_said_to_be():
+    findings = [FINDINGS["binary"][0] | {"negative": ["none"]}]
+    labelled = labels_of(["flu", "none", "mumps"], findings=findings)
+    assert labelled.manifest.labels().ravel().tolist() == [1, 0]
+    assert labelled.dropped == [Dropped("2", "label neither yes nor no")]
+
+
+def test_numbers_that_a_spreadsheet_made_floats():
+    rows = raw(*({"edema": e, "mass": m} for e, m in [(1.0, "0.0"), (0, None), ("1", "maybe")]))
+    labelled = to_manifest(task("multilabel"), rows)
+    frame = labelled.manifest.frame
+    assert frame["finding.edema"].tolist() == [1.0, 0.0, 1.0]
+    assert frame["finding.mass"].isna().tolist() == [False, True, True]
+    assert labelled.cleared == {"finding.mass: neither yes nor no": 1}
+
+
+def test_multiclass_keeps_rows_with_exactly_one_class():
+    labelled = labels_of(["well", "sick", "well|sick", "odd", None], problem="multiclass")
+    assert labelled.manifest.labels().tolist() == [[1, 0], [0, 1]]
+    reasons = [d.reason for d in labelled.dropped]
+    assert reasons == ["not exactly one finding", "not exactly one finding", "no label"]
+
+
+def test_multiclass_yes_to_one_is_no_to_the_others():
+    findings = [{"name": n, "title": n} for n in ("well", "sick")]
+    rows = raw({"well": "1", "sick": None}, {"well": "0", "sick": "1"})
+    labelled = to_manifest(task("multiclass", findings=findings), rows)
+    assert labelled.manifest.labels().tolist() == [[1, 0], [0, 1]]
+
+
+def test_impossible_values_become_missing_and_are_counted():
+    rows = [
+        {"age": "414", "sex": "female"},
+        {"age": "old", "sex": "x"},
+        {"age": float("nan"), "sex": ""},
+        {"age": "414", "finding": "todo"},
+    ]
+    labelled = to_manifest(task(), raw(*rows))
+    frame = labelled.manifest.frame
+    assert frame["clinical.age"].isna().all()
+    assert frame["clinical.sex"].fillna("?").tolist() == ["F", "?", "?"]
+    assert labelled.cleared == {
+        "clinical.age: out of range": 1,
+        "clinical.age: no number": 1,
+        "clinical.sex: none of its categories": 1,
+    }
+
+
+def test_view_filter_names_the_view():
+    labelled = to_manifest(task(views=["PA"]), raw({}, {"view": "L"}, {"view": None}))
+    assert len(labelled.manifest) == 1
+    assert [d.reason for d in labelled.dropped] == ["view L", "view not known"]
+
+
+def test_study_without_anything_to_read_is_dropped():
+    nothing = {"image_path": None, "age": None, "sex": "unknown", "note": " "}
+    labelled = to_manifest(task(), raw(nothing, nothing | {"note": "cough"}))
+    assert labelled.manifest.frame["study_id"].tolist() == ["1"]
+    assert labelled.manifest.mask().tolist() == [[False, False, True]]
+    assert labelled.dropped == [Dropped("0", "no image, clinical value or note")]
+
+
+def test_unreadable_note_becomes_missing_and_is_counted():
+    labelled = to_manifest(task(), raw({"note": "x" * 30_000}, {}))
+    assert labelled.manifest.frame["note"].tolist() == [None, "cough"]
+    assert labelled.cleared == {"note: not readable": 1}
+
+
+def test_modalities_the_task_lacks_are_left_out():
+    labelled = to_manifest(task(has_image=False, note=None), raw({}))
+    assert labelled.manifest.frame.loc[0, ["image_path", "note"]].tolist() == [None, None]
+
+
+def test_group_is_the_sources_then_the_patient():
+    rows = raw({"group": "g"}, {"group": None}, {"patient_id": None})
+    labelled = to_manifest(task(), rows)
+    assert labelled.manifest.frame["group"].tolist() == ["g", "p"]
+    assert labelled.dropped == [Dropped("2", "no patient_id")]
+
+
+def test_group_key_of_the_task():
+    rows = raw({"group": "g", "ward": "w1"}, {"ward": "w2"})
+    grouped = to_manifest(task(group_key="ward"), rows).manifest.frame["group"]
+    assert grouped.tolist() == ["w1", "w2"]
+    with pytest.raises(TaskError, match="group_key: 'bed' is no column"):
+        to_manifest(task(group_key="bed"), rows)
+
+
+@pytest.mark.parametrize("column", ["age", "note", "finding"])
+def test_missing_column_is_named(column):
+    rows = raw({})
+    rows.frame.drop(columns=column, inplace=True)
+    with pytest.raises(ManifestError, match=rf"^{column}: the column is missing"):
+        to_manifest(task(), rows)
+
+
+def test_nothing_left_is_an_error_and_earlier_drops_are_kept():
+    with pytest.raises(ManifestError, match="no study is left"):
+        labels_of(["todo"])
+    labelled = to_manifest(task(), raw({}, dropped=[Dropped("x", "gone")]))
+    assert labelled.dropped == [Dropped("x", "gone")]
+
+
+@pytest.mark.parametrize(
+    ("name", "studies", "positives"),
+    [
+        ("pneumonia", 5216 + 624, [3875 + 390]),
+        ("pneumonia3", 5216 + 624, [1341 + 234, 2530 + 242, 1345 + 148]),
+        ("effusion", 636, [98]),
+        ("covid", 447, [348]),
+        ("icu", 184, [138]),
+    ],
+)
+def test_real_counts(data_root, tmp_path, name, studies, positives):
+    shipped = load_task(name)
+    labelled = to_manifest(shipped, read_source(shipped, data_root, tmp_path))
+    assert len(labelled.manifest) == studies
+    assert labelled.manifest.labels().sum(axis=0).tolist() == positives
+    assert labelled.manifest.frame["image_path"].notna().all()
+    if name == "covid":
+        assert labelled.cleared == {"clinical.temperature: out of range": 1}

@@ -1,0 +1,202 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.contracts.study import Study
+from cxr_mm.errors import InputError, ManifestError
+from cxr_mm.evaluation.outside import WRITTEN, evaluate_on, read_labels, shown
+from cxr_mm.files import read_json
+from cxr_mm.params import EvaluateParams
+
+QUICK = EvaluateParams(bootstrap=100)
+
+
+class OldAndCoughing:
+    """Answers as a Predictor does: from the age and from whether the note tells of a cough."""
+
+    def __init__(self, task):
+        self.bundle = SimpleNamespace(task=task, name="old-and-coughing", digest="0" * 64)
+        self.seen = []
+
+    def answer(self, studies):
+        return [self._answer(study) for study in studies]
+
+    def _answer(self, study):
+        self.seen.append((study.study_id, study.modalities))
+        age = study.clinical.get("age")
+        logit = ((float(age) - 50) / 15 if age is not None else 0.0) + 1.2 * (
+            ("cough" in study.note) - 0.5 if study.note else 0.0
+        )
+        chance = float(1 / (1 + np.exp(-logit)))
+        findings = tuple(
+            FindingPrediction(
+                finding=f.name,
+                title=f.title,
+                probability=chance,
+                threshold=0.5,
+                positive=chance >= 0.5,
+            )
+            for f in self.bundle.task.findings
+        )
+        prediction = Prediction(
+            study_id=study.study_id,
+            task=self.bundle.task.name,
+            model=self.bundle.name,
+            digest=self.bundle.digest,
+            modalities=study.modalities,
+            findings=findings,
+        )
+        return Answer(study, prediction, dict(study.clinical))
+
+
+def centre(path, n=120, **columns):
+    """A manifest CSV of another centre: every third study without a note, every fifth no age."""
+    rng = np.random.default_rng(0)
+    age = rng.integers(20, 80, size=n)
+    cough = rng.random(n) < 0.5
+    logit = (age - 50) / 15 + 1.2 * (cough - 0.5)
+    frame = pd.DataFrame(
+        {
+            "study_id": [f"x{i:03d}" for i in range(n)],
+            "patient_id": [f"p{i // 2}" for i in range(n)],
+            "age": np.where(np.arange(n) % 5 == 0, "", age.astype(str)),
+            "note": np.where(np.arange(n) % 3 == 0, "", np.where(cough, "has a cough", "well")),
+            "effusion": (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(int).astype(str),
+        }
+    ).assign(**columns)
+    frame.to_csv(path, index=False)
+    return frame
+
+
+@pytest.fixture
+def task(task_of):
+    return task_of()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the plots, the slow part, where they are not looked at."""
+    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
+
+
+def test_every_subset_is_shown_exactly_its_modalities(task, undrawn, tmp_path):
+    frame = centre(tmp_path / "centre.csv")
+    predictor = OldAndCoughing(task)
+    out = evaluate_on(predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    table = pd.read_parquet(out / "predictions.parquet")
+    noted, aged = frame["note"] != "", frame["age"] != ""
+    expected = {
+        "available": (noted | aged).sum(),
+        "tabular": aged.sum(),
+        "note": noted.sum(),
+        "tabular+note": (noted & aged).sum(),
+    }
+    assert table["subset"].value_counts().to_dict() == expected
+    assert ("x001", ("tabular",)) in predictor.seen
+    assert ("x001", ("note",)) in predictor.seen
+    assert ("x001", ("tabular", "note")) in predictor.seen
+    both = table[table["study_id"] == "x001"].set_index("subset")["probability.effusion"]
+    assert both["available"] == both["tabular+note"]
+    assert both["tabular"] != both["note"]
+
+
+def test_report_replaces_an_earlier_one_and_has_calibration_and_bad_rows(task, tmp_path):
+    centre(tmp_path / "centre.csv")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    metrics = read_json(out / "metrics.json")
+    assert (metrics["model"], metrics["protocol"]) == ("old-and-coughing", "outside")
+    # x000, x015, … have neither age nor note.
+    assert metrics["bad_rows"] == 8
+    bad = read_json(out / "bad_rows.json")
+    assert {row["study_id"] for row in bad} == {f"x{i:03d}" for i in range(0, 120, 15)}
+    assert all(row["reason"] for row in bad)
+    figures = metrics["subsets"]["available"]["findings"]["effusion"]
+    assert metrics["subsets"]["available"]["patients"] == 60
+    assert figures["auc"]["ci95"][0] > 0.6
+    low, high = figures["calibration_slope"]["ci95"]
+    assert low < 1 < high
+    low, high = figures["calibration_in_the_large"]["ci95"]
+    assert low < 0 < high
+    assert (out / "plots" / "roc_subsets.png").stat().st_size > 1000
+    assert {p.name for p in out.iterdir()} == WRITTEN
+
+
+def test_a_model_too_high_everywhere_shows_in_the_large(task, undrawn, tmp_path):
+    centre(tmp_path / "centre.csv", effusion=(["1"] + ["0"] * 3) * 30)
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    figures = read_json(out / "metrics.json")["subsets"]["available"]["findings"]["effusion"]
+    assert figures["calibration_in_the_large"]["ci95"][0] > 0
+    assert figures["calibration_intercept"]["ci95"][1] < 0
+
+
+def test_a_finding_without_any_label_is_null_with_a_reason(task_of, undrawn, tmp_path):
+    task = task_of("multilabel")
+    centre(tmp_path / "centre.csv", consolidation="")
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    told = read_json(out / "metrics.json")["subsets"]["available"]
+    assert told["findings"]["consolidation"]["auc"]["value"] is None
+    assert told["findings"]["consolidation"]["auc"]["reason"] == "no study has a label"
+    assert told["findings"]["effusion"]["auc"]["value"] > 0.6
+    assert told["macro"]["over"] == ["effusion"]
+
+
+def test_studies_of_other_views_and_without_label_are_set_aside(task, tmp_path):
+    labels = ["", *["1", "0"] * 59, "1"]
+    views = ["PA"] * 60 + ["LATERAL"] * 30 + [""] * 30
+    centre(tmp_path / "centre.csv", effusion=labels, view=views)
+    frontal = task.model_copy(update={"views": ("PA", "AP")})
+    table, bad = read_labels(frontal, tmp_path / "centre.csv")
+    # Neither age nor note: x015, x030, x045, x105 (x000 has no label; x060 to x089 are lateral).
+    reasons = pd.Series([row["reason"] for row in bad]).value_counts()
+    assert reasons["no label"] == 1
+    assert reasons["view LATERAL"] == 28
+    assert len(table) == 120 - len(bad)
+
+
+def test_studies_without_patient_count_as_patients_of_their_own(task, tmp_path):
+    centre(tmp_path / "centre.csv", patient_id="")
+    table, _ = read_labels(task, tmp_path / "centre.csv")
+    assert table["group"].tolist() == table.index.tolist()
+
+
+def test_group_key_of_the_training_source_is_not_asked_for(task, tmp_path):
+    centre(tmp_path / "centre.csv")
+    table, _ = read_labels(
+        task.model_copy(update={"group_key": "offset_group"}), tmp_path / "centre.csv"
+    )
+    assert table["group"].nunique() == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study_id,age,note,effusion\n", "no row below the header"),
+        ("study_id,age,note\nx1,50,well\n", "effusion: the column is missing"),
+        ("study_id,age,note,effusion\nx1,50,well,\n", "no row has a label"),
+    ],
+)
+def test_a_manifest_that_cannot_be_evaluated_is_refused(task, tmp_path, text, words):
+    (tmp_path / "centre.csv").write_text(text)
+    with pytest.raises(ManifestError, match=words):
+        evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_is_not_replaced(task, tmp_path):
+    centre(tmp_path / "centre.csv")
+    with pytest.raises(InputError, match="no earlier evaluation"):
+        evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path, QUICK)
+    assert (tmp_path / "centre.csv").exists()
+
+
+def test_shown_hides_everything_else(tmp_path):
+    study = Study("s", image=np.zeros((4, 4), np.float32), clinical={"age": 3.0}, note="well")
+    assert shown(study, ("note",)).modalities == ("note",)
+    assert shown(study, ("image", "tabular")).modalities == ("image", "tabular")
+    assert shown(study, ("tabular",)).study_id == "s"

@@ -1,0 +1,56 @@
+"""Gallery page: one file that loads nothing, says what it is, and escapes what it shows."""
+
+import re
+
+import pytest
+
+from cxr_mm.contracts.explanation import Explanation, Target
+from cxr_mm.data.tasks import load_task
+from cxr_mm.explain.cases import Case
+from cxr_mm.explain.gallery_page import card, page
+
+FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
+FAITHFULNESS = {
+    "localisation": {
+        "effusion": {
+            "n": 60,
+            **dict.fromkeys(("energy", "pointing", "iou", "chance_energy", "chance_iou"), FIGURE),
+        }
+    },
+    "deletion": {"n": 8, **FIGURE},
+}
+
+
+@pytest.fixture
+def text():
+    task = load_task("synthetic")
+    case = Case("<i>s1</i>", "effusion", "false positive", 0.7, 0.4)
+    said = Explanation("s1", Target("effusion"), 0.1, {"image": 0.5}, 0.6)
+    cards = [card(task, case, said, "data:image/png;base64,AAAA"), card(task, case, said, None)]
+    return page(task, "abcdef0123456789", cards, FAITHFULNESS)
+
+
+def test_it_loads_nothing_from_anywhere(text):
+    assert "<script" not in text
+    assert "<link" not in text
+    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', text))
+    assert not re.findall(r"https?://|url\(|@import", text)
+
+
+def test_it_says_what_it_is(text):
+    assert "Decision support for research only" in text
+    assert "SYNTHETIC" in text
+    assert "abcdef012345" in text
+    assert "0.31 (0.20 to 0.40)" in text
+
+
+def test_ids_are_escaped_and_wrong_ones_stand_out(text):
+    assert "<i>s1" not in text
+    assert 'class="wrong"' in text
+
+
+def test_without_films_it_says_that_nothing_was_measured():
+    bare = page(load_task("icu"), "d", [], {"localisation": None, "deletion": None})
+    assert "Nothing could be measured" in bare
+    assert "SYNTHETIC" not in bare
+    assert "cross-validated" in bare

@@ -1,0 +1,114 @@
+"""The bundle: what is saved is what is loaded, to the bit; what was tampered with is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from cxr_mm.contracts.study import Study
+from cxr_mm.errors import BundleError, ClinicalError, NoteError
+from cxr_mm.models.bundle import INDEX, load_bundle, save_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder):
+    return load_bundle(bundle_folder)
+
+
+@pytest.fixture
+def copied(bundle_folder, tmp_path):
+    return shutil.copytree(bundle_folder, tmp_path / "bundle")
+
+
+def study(**changes):
+    film = torch.rand(90, 70, generator=torch.Generator().manual_seed(0)).numpy()
+    given = {"image": film, "clinical": {"age": 61.0, "crp": 80.0}, "note": "fever and rigors"}
+    return Study("s", **{**given, **changes})
+
+
+def logits(bundle, *studies):
+    batch = bundle.prepare(studies)
+    with torch.inference_mode():
+        return bundle.classifier(batch.image, batch.tabular, batch.note, batch.mask)
+
+
+def test_saved_again_it_is_equal_to_the_bit(bundle, bundle_folder, tmp_path):
+    digest = save_bundle(bundle, tmp_path / "again")
+    again = load_bundle(tmp_path / "again")
+    assert digest == bundle.digest == again.digest
+    assert torch.equal(logits(again, study()), logits(bundle, study()))
+    for part in bundle_folder.rglob("*"):
+        if part.is_file():
+            twin = tmp_path / "again" / part.relative_to(bundle_folder)
+            assert twin.read_bytes() == part.read_bytes(), part
+
+
+def test_there_is_no_pickle_in_it(bundle_folder):
+    suffixes = {p.suffix for p in bundle_folder.rglob("*") if p.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".txt"}
+
+
+def test_one_changed_byte_in_any_part_is_refused(copied):
+    for part in sorted(p for p in copied.rglob("*") if p.is_file()):
+        whole = part.read_bytes()
+        middle = len(whole) // 2
+        part.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        with pytest.raises(BundleError, match=part.name):
+            load_bundle(copied)
+        part.write_bytes(whole)
+    load_bundle(copied)
+
+
+def test_a_missing_part_is_named(copied):
+    (copied / "clinical.json").unlink()
+    with pytest.raises(BundleError, match=r"clinical\.json is missing"):
+        load_bundle(copied)
+
+
+def test_a_foreign_part_is_named(copied):
+    (copied / "extra.pkl").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"extra\.pkl does not belong"):
+        load_bundle(copied)
+
+
+def test_another_format_is_refused_by_its_number(copied):
+    index = json.loads((copied / INDEX).read_text())
+    (copied / INDEX).write_text(json.dumps({**index, "format": 99}))
+    with pytest.raises(BundleError, match="format is 99"):
+        load_bundle(copied)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="no bundle"):
+        load_bundle(tmp_path)
+
+
+def test_prepare_masks_what_a_study_lacks(bundle):
+    batch = bundle.prepare([study(), study(image=None), study(clinical={}), study(note="  ")])
+    expected = [[True, True, True], [False, True, True], [True, False, True], [True, True, False]]
+    assert batch.mask.tolist() == expected
+    assert batch.image.shape == (4, 1, bundle.size, bundle.size)
+    assert batch.tabular.shape == (4, len(bundle.clinical.columns))
+
+
+def test_a_study_answers_the_same_alone_and_among_others(bundle):
+    others = [study(image=None), study(note=None), study(clinical={})]
+    alone = logits(bundle, study())
+    torch.testing.assert_close(logits(bundle, study(), *others)[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_image_gradient_reaches_the_pixels(bundle):
+    batch = bundle.prepare([study()])
+    image = batch.image.clone().requires_grad_()
+    bundle.classifier(image, batch.tabular, batch.note, batch.mask).sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_bad_values_are_refused_by_name(bundle):
+    with pytest.raises(ClinicalError, match="age: 999 is out of range"):
+        bundle.prepare([study(clinical={"age": "999"})])
+    with pytest.raises(ClinicalError, match="no such clinical feature"):
+        bundle.prepare([study(clinical={"shoe_size": 44})])
+    with pytest.raises(NoteError, match="too many"):
+        bundle.prepare([study(note="x" * 30_000)])

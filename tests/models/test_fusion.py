@@ -1,0 +1,197 @@
+"""The fusion model: shapes, masks, gradients, invariances, and what a save gives back."""
+
+from itertools import product
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cxr_mm.contracts.modality import MODALITIES, subsets
+from cxr_mm.models.calibration import subset_mask
+from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec
+
+DIMS = {"image": 12, "tabular": 5, "note": 8}
+ROWS, FINDINGS = 16, 3
+
+
+def build(kind, dims=None, members=2):
+    dims = dims or DIMS
+    spec = FusionSpec(
+        kind=kind,
+        dims=dims,
+        scales=dict.fromkeys(dims, 1.0),
+        outputs=FINDINGS,
+        hidden=6,
+        tabular_hidden=4,
+        dropout=0.2,
+        members=members,
+    )
+    torch.manual_seed(0)
+    fusion = Fusion(spec)
+    for weights in fusion.parameters():  # `late` starts at zero, where nothing could be seen
+        torch.nn.init.normal_(weights, std=0.3)
+    fusion.calibration.weight.uniform_(0.5, 1.5)
+    fusion.calibration.bias.normal_()
+    return fusion.eval()
+
+
+def batch(dims=None, seed=1):
+    torch.manual_seed(seed)
+    inputs = {m: torch.randn(ROWS, d) for m, d in (dims or DIMS).items()}
+    patterns = torch.tensor(list(product([False, True], repeat=3)))
+    return inputs, patterns.repeat(ROWS // 8, 1)
+
+
+kinds = pytest.mark.parametrize("kind", sorted(KINDS))
+
+
+@kinds
+def test_one_logit_per_study_and_finding_for_every_subset(kind):
+    inputs, mask = batch()
+    logits = build(kind)(inputs, mask)
+    assert logits.shape == (ROWS, FINDINGS)
+    assert logits.isfinite().all()
+
+
+@kinds
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_nothing_behind_an_absent_modality_reaches_the_output(kind, poison):
+    inputs, mask = batch()
+    fusion = build(kind)
+    expected = fusion(inputs, mask)
+    poisoned = {
+        m: torch.where(mask[:, MODALITIES.index(m), None], rows, torch.full_like(rows, poison))
+        for m, rows in inputs.items()
+    }
+    assert torch.equal(fusion(poisoned, mask), expected)
+
+
+@kinds
+def test_a_modality_that_is_there_does_reach_the_output(kind):
+    inputs, _ = batch()
+    mask = torch.ones(ROWS, 3, dtype=torch.bool)
+    fusion = build(kind)
+    before = fusion(inputs, mask)
+    for modality in DIMS:
+        changed = {**inputs, modality: inputs[modality] + 1}
+        assert (fusion(changed, mask) != before).any(1).all()
+
+
+@kinds
+def test_absence_is_a_state_of_its_own_and_not_an_input_of_zeros(kind):
+    inputs, _ = batch()
+    fusion = build(kind)
+    there = torch.ones(ROWS, 3, dtype=torch.bool)
+    zeroed = {**inputs, "note": torch.zeros_like(inputs["note"])}
+    absent = there & torch.tensor([True, True, False])
+    assert not torch.allclose(fusion(zeroed, there), fusion(inputs, absent))
+
+
+@kinds
+def test_gradient_flows_to_what_is_present_and_to_nothing_else(kind):
+    fusion = build(kind)
+    for subset in subsets(MODALITIES):
+        inputs, _ = batch()
+        inputs = {m: rows.requires_grad_() for m, rows in inputs.items()}
+        mask = subset_mask(subset).expand(ROWS, -1)
+        fusion(inputs, mask).sum().backward()
+        for modality, rows in inputs.items():
+            reached = rows.grad is not None and bool(rows.grad.any())
+            assert reached == (modality in subset)
+
+
+@kinds
+def test_gradient_reaches_every_weight_in_training(kind):
+    fusion = build(kind)
+    inputs, _ = batch()
+    mask = torch.ones(ROWS, 3, dtype=torch.bool)
+    fusion.columns(inputs, mask).sum().backward()
+    absent = {n for n, w in fusion.named_parameters() if w.grad is None or not w.grad.any()}
+    assert all("absent" in name for name in absent), absent
+
+
+@kinds
+def test_a_permuted_batch_gives_permuted_logits(kind):
+    inputs, mask = batch()
+    order = torch.randperm(ROWS)
+    fusion = build(kind)
+    permuted = fusion({m: rows[order] for m, rows in inputs.items()}, mask[order])
+    torch.testing.assert_close(permuted, fusion(inputs, mask)[order])
+
+
+@kinds
+def test_one_study_alone_gives_what_it_gives_in_a_batch(kind):
+    inputs, mask = batch()
+    fusion = build(kind)
+    alone = torch.cat(
+        [fusion({m: r[i : i + 1] for m, r in inputs.items()}, mask[i : i + 1]) for i in range(ROWS)]
+    )
+    torch.testing.assert_close(alone, fusion(inputs, mask))
+
+
+@kinds
+def test_saved_and_loaded_it_is_equal_to_the_bit(kind, tmp_path):
+    fusion = build(kind)
+    inputs, mask = batch()
+    save_file(
+        {n: t.contiguous() for n, t in fusion.state_dict().items()}, tmp_path / "f.safetensors"
+    )
+    spec = FusionSpec.model_validate_json(fusion.spec.model_dump_json())
+    again = Fusion(spec)
+    again.load_state_dict(load_file(tmp_path / "f.safetensors"))
+    assert torch.equal(again.eval()(inputs, mask), fusion(inputs, mask))
+
+
+@kinds
+@pytest.mark.parametrize("dims", [{"image": 12}, {"tabular": 5, "note": 8}])
+def test_a_task_may_lack_modalities(kind, dims):
+    inputs, mask = batch(dims)
+    used = torch.tensor([m in dims for m in MODALITIES])
+    logits = build(kind, dims)(inputs, mask & used)
+    assert logits.shape == (ROWS, FINDINGS)
+    assert logits.isfinite().all()
+
+
+def test_members_are_averaged():
+    inputs, mask = batch()
+    fusion = build("gated", members=3)
+    rows = fusion.clean(inputs, mask)
+    mean = torch.stack([member(rows, mask) for member in fusion.members]).mean(0)
+    torch.testing.assert_close(fusion.columns(inputs, mask), mean)
+
+
+@kinds
+def test_rehearsal_never_shows_what_is_absent_nor_hides_all(kind):
+    inputs, mask = batch()
+    fusion = build(kind, members=1).train()
+    member = fusion.members[0]
+    rows = fusion.clean(inputs, mask)
+    for _, seen in member.rehearse(rows, mask, 0.9):
+        assert not (seen & ~mask.any(1)).any()
+    shown = torch.stack([seen for _, seen in member.rehearse(rows, mask, 0.9)]).any(0)
+    assert torch.equal(shown, mask.any(1))
+
+
+def test_late_trains_each_head_on_its_own_modality_alone():
+    inputs, _ = batch()
+    mask = torch.ones(ROWS, 3, dtype=torch.bool)
+    fusion = build("late", members=1)
+    member = fusion.members[0]
+    logits, _ = member.rehearse(fusion.clean(inputs, mask), mask, 0.0)[0]
+    logits.sum().backward()
+    assert member.heads["image"].weight.grad.any()
+    assert member.heads["note"].weight.grad is None or not member.heads["note"].weight.grad.any()
+
+
+def test_standard_scores_are_learnt_from_those_who_have_the_modality():
+    inputs, _ = batch()
+    mask = torch.ones(ROWS, 3, dtype=torch.bool)
+    mask[8:, 0] = False
+    inputs["image"][8:] = 1e6
+    fusion = build("late")
+    fusion.fit_standardise(inputs, mask)
+    torch.testing.assert_close(fusion.standardise["image"].mean, inputs["image"][:8].mean(0))
+    scores = fusion.clean(inputs, mask)["image"][:8]
+    torch.testing.assert_close(
+        scores.square().sum(1).mean(), torch.tensor(7 / 8), rtol=0.05, atol=0
+    )

@@ -1,0 +1,87 @@
+import functools
+import json
+
+import pytest
+import torch
+
+from cxr_mm.errors import WeightsError
+from cxr_mm.models.image_encoder import (
+    build_image_encoder,
+    load_image_encoder,
+    save_image_encoder,
+)
+
+BACKBONES = ["small_cnn", "resnet10t", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
+
+
+@functools.cache
+def encoder_of(backbone):
+    torch.manual_seed(0)
+    return build_image_encoder(backbone, 64, 3, 0.2, "none").eval()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_save_and_load_are_equal_to_the_bit(backbone, tmp_path):
+    encoder, images = encoder_of(backbone), torch.randn(2, 1, 64, 64)
+    save_image_encoder(encoder, tmp_path)
+    again = load_image_encoder(tmp_path)
+    embedding = encoder(images)
+    assert embedding.shape == (2, encoder.dim)
+    assert torch.equal(again(images), embedding)
+    assert torch.equal(again.logits(embedding), encoder.logits(embedding))
+    assert again.logits(embedding).shape == (2, 3)
+    assert again.spec == encoder.spec
+    assert not again.training
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_reaches_the_feature_map(backbone):
+    encoder, seen = encoder_of(backbone), {}
+    layer = encoder.feature_layer()
+    hook = layer.register_forward_hook(lambda _m, _i, output: seen.update(output=output))
+    embedding = encoder(torch.randn(2, 1, 64, 64))
+    hook.remove()
+    (gradient,) = torch.autograd.grad(encoder.logits(embedding)[:, 1].sum(), seen["output"])
+    spatial = encoder.feature_map(gradient)
+    assert spatial.ndim == 4
+    assert spatial.shape[2] == spatial.shape[3] > 1
+    assert spatial.abs().sum((1, 2, 3)).min() > 0
+
+
+def test_feature_layer_leaves_mode_and_statistics_alone():
+    encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none").train()
+    before = {n: t.clone() for n, t in encoder.state_dict().items()}
+    encoder.feature_layer()
+    assert encoder.backbone.training
+    assert all(torch.equal(before[n], t) for n, t in encoder.state_dict().items())
+
+
+def test_images_are_brought_to_what_the_backbone_expects():
+    encoder = encoder_of("resnet10t")
+    mean, std = 0.449, 0.226
+    grey = torch.rand(1, 1, 64, 64)
+    scaled = encoder.backbone((grey - mean) / std)
+    assert torch.allclose(encoder(grey * 2 - 1), scaled, atol=1e-2)
+
+
+def test_no_activation_works_in_place():
+    for backbone in BACKBONES:
+        encoder = encoder_of(backbone)
+        assert not any(getattr(m, "inplace", False) for m in encoder.modules())
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other backbone", "extra field"])
+def test_a_damaged_folder_is_refused(damage, tmp_path):
+    save_image_encoder(encoder_of("small_cnn"), tmp_path)
+    spec, weights = tmp_path / "encoder.json", tmp_path / "encoder.safetensors"
+    said = json.loads(spec.read_text())
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "other backbone":
+        spec.write_text(json.dumps({**said, "backbone": "resnet10t"}))
+    else:
+        spec.write_text(json.dumps({**said, "surprise": 1}))
+    with pytest.raises(WeightsError, match="no image encoder"):
+        load_image_encoder(tmp_path)

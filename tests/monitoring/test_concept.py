@@ -1,0 +1,60 @@
+"""Performance figures against scikit-learn's, and concept drift's own rules."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import brier_score_loss, recall_score, roc_auc_score
+
+from monitoring.concept import performance, score_concept
+
+RNG = np.random.default_rng(9)
+
+
+def labelled_table(n, rng=RNG):
+    probability = np.round(rng.random(n), 2)
+    return pd.DataFrame(
+        {
+            "patient": [f"p{i // 2}" for i in range(n)],
+            "label.x": (rng.random(n) < probability).astype(float),
+            "probability.x": probability,
+            "positive.x": np.where(probability > 0.5, "yes", "no"),
+        }
+    )
+
+
+def test_figures_are_the_usual_ones_also_over_counts():
+    table = labelled_table(60)
+    counts = RNG.integers(0, 3, size=(2, 60)).astype(float)
+    found = performance(table, ["x"], counts)
+    for row in range(2):
+        drawn = table.loc[np.repeat(np.arange(60), counts[row].astype(int))]
+        y, p = drawn["label.x"], drawn["probability.x"]
+        positive = drawn["positive.x"] == "yes"
+        assert found["x", "auc"][row] == pytest.approx(roc_auc_score(y, p))
+        assert found["x", "brier"][row] == pytest.approx(brier_score_loss(y, p))
+        assert found["x", "sensitivity"][row] == pytest.approx(recall_score(y, positive))
+        assert found["x", "specificity"][row] == pytest.approx(recall_score(1 - y, ~positive))
+        assert found["x", "calibration"][row] == pytest.approx((p - y).mean())
+
+
+def test_a_class_that_is_all_but_absent_is_not_judged():
+    current = labelled_table(40)
+    current["label.x"] = 0.0
+    result = score_concept(current, labelled_table(300), ["x"])
+    assert {m.metric for m in result.metrics} == {"specificity", "brier", "calibration"}
+
+
+def test_without_labels_nothing_is_judged():
+    current = labelled_table(40)
+    current["label.x"] = np.nan
+    assert score_concept(current, labelled_table(300), ["x"]) is None
+
+
+def test_better_than_the_reference_is_no_drift_but_miscalibrated_is():
+    current = labelled_table(200, np.random.default_rng(1))
+    good = score_concept(current.assign(**{"label.x": current["probability.x"].gt(0.5) * 1.0}),
+                         labelled_table(300), ["x"])  # fmt: skip
+    assert good.metrics[0].score < good.limit(0.05)
+    shifted = current.assign(**{"probability.x": current["probability.x"] * 0.5})
+    bad = score_concept(shifted, labelled_table(300), ["x"])
+    assert (bad.metrics[0].metric, bad.metrics[0].score > bad.limit(0.05)) == ("calibration", True)

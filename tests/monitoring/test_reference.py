@@ -1,0 +1,137 @@
+"""The stage reference, from the files that earlier stages leave."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from cxr_mm.errors import BundleError, StageError
+from cxr_mm.files import write_json, write_parquet
+from cxr_mm.params import load_params
+from cxr_mm.paths import TaskPaths
+from monitoring.reference import load_reference, reference
+
+
+@pytest.fixture
+def paths(tmp_path, frozen):
+    """What ingest, embed and fuse leave of 120 studies, of which 100 are held out."""
+    rng = np.random.default_rng(0)
+    paths, n = TaskPaths("made_up", tmp_path), 120
+    ids = [f"secret {i}" for i in range(n)]
+    has_image, has_note = rng.random(n) < 0.9, rng.random(n) < 0.8
+    manifest = pd.DataFrame(
+        {
+            "study_id": ids,
+            "patient_id": [f"patient {i // 2}" for i in range(n)],
+            "group": [f"patient {i // 2}" for i in range(n)],
+            "image_path": None,
+            "view": ["PA", None] * (n // 2),
+            "site": None,
+            "part": None,
+            "note": [f"note {i}" if there else None for i, there in enumerate(has_note)],
+            "pixel_row": np.where(has_image, np.arange(n), -1),
+            "clinical.age": rng.uniform(20, 80, n),
+            "clinical.crp": np.where(rng.random(n) < 0.5, np.nan, 5.0),
+            "clinical.sex": ["F", "M"] * (n // 2),
+            "finding.pneumonia": rng.integers(0, 2, n).astype(float),
+        }
+    )
+    write_parquet(paths.manifest, manifest)
+    quality = pd.DataFrame({"study_id": ids, "exposure": np.where(has_image, 0.5, np.nan)})
+    write_parquet(paths.ingest / "quality.parquet", quality)
+    paths.embeddings.mkdir(parents=True)
+    image, note = (rng.normal(size=(n, d)).astype(np.float32) for d in (12, 8))
+    tensors = {"image": image * has_image[:, None], "note": note * has_note[:, None]}
+    save_file(tensors, paths.embeddings / "embeddings.safetensors")
+    held = manifest.loc[20:, ["study_id", "patient_id", "group"]].sample(frac=1, random_state=0)
+    held = held.assign(
+        fold=0,
+        subset="available",
+        **{
+            "label.pneumonia": manifest["finding.pneumonia"],
+            "logit.pneumonia": 0.0,
+            "probability.pneumonia": rng.random(100),
+            "threshold.pneumonia": 0.5,
+            "positive.pneumonia": rng.random(100) < 0.5,
+        },
+    )
+    write_parquet(paths.heldout, pd.concat([held, held.assign(subset="image")]))
+    write_json(paths.bundle / "bundle.json", {"digest": "d" * 64})
+    return paths
+
+
+def run(paths, frozen, **changed):
+    params = load_params(paths.root / "params.yaml")
+    changed = {"components": 3, "resamples": 20, "window_sizes": (20, 50), **changed}
+    params = params.model_copy(update={"reference": params.reference.model_copy(update=changed)})
+    reference(frozen.task, params, paths)
+    return load_reference(paths.reference)
+
+
+@pytest.fixture(autouse=True)
+def params_file(tmp_path, request):
+    project = request.config.rootpath / "params.yaml"
+    (tmp_path / "params.yaml").write_text(project.read_text())
+
+
+def test_stage_freezes_every_held_out_study_without_its_ids(paths, frozen):
+    made = run(paths, frozen)
+    manifest = pd.read_parquet(paths.manifest)
+    assert len(made.table) == 100
+    assert made.digest == "d" * 64
+    ages = sorted(made.table["clinical.age"])
+    assert ages == sorted(manifest["clinical.age"][20:])
+    held = pd.read_parquet(paths.heldout)
+    row = held[held["subset"] == "available"].iloc[7]
+    study = manifest[manifest["study_id"] == row["study_id"]].iloc[0]
+    kept = made.table.iloc[7]
+    assert kept["clinical.age"] == study["clinical.age"]
+    assert kept["has.image"] == ("yes" if study["pixel_row"] >= 0 else "no")
+    assert kept["probability.pneumonia"] == row["probability.pneumonia"]
+    assert kept["label.pneumonia"] == row["label.pneumonia"]
+    assert (made.table["has.tabular"] == "yes").all()
+    assert made.table["patient"].nunique() == 50
+    assert set(made.projections) == {"image", "note"}
+    assert made.table.loc[made.table["has.image"] == "no", "image_pc.0"].isna().all()
+    written = b"".join(p.read_bytes() for p in paths.reference.iterdir())
+    assert b"secret" not in written
+    assert b"note 3" not in written
+    assert 0 <= made.performance["pneumonia"]["auc"] <= 1
+    assert set(made.thresholds.windows[0].mean) == {c.name for c in made.checks}
+
+
+def test_stage_gives_the_same_bytes_twice(paths, frozen):
+    run(paths, frozen)
+    first = {p.name: p.read_bytes() for p in paths.reference.iterdir()}
+    run(paths, frozen)
+    assert {p.name: p.read_bytes() for p in paths.reference.iterdir()} == first
+
+
+def test_limits_grow_with_strictness_and_mix_between_sizes(paths, frozen):
+    learnt = run(paths, frozen, resamples=200).thresholds
+    assert learnt.limit(20, 0.01) >= learnt.limit(20, 0.05) >= learnt.limit(20, 0.2)
+    low, high = sorted([learnt.limit(20, 0.05), learnt.limit(50, 0.05)])
+    assert low <= learnt.limit(32, 0.05) <= high
+    assert learnt.limit(5000, 0.05) == learnt.limit(50, 0.05)
+
+
+def test_missing_stage_or_too_few_studies_are_one_line(paths, frozen):
+    with pytest.raises(StageError, match="at least 200"):
+        run(paths, frozen, window_sizes=(100,))
+    assert not paths.reference.exists()
+    paths.heldout.unlink()
+    with pytest.raises(StageError, match="Run the stage fuse first"):
+        run(paths, frozen)
+    (paths.bundle / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="not a bundle's description"):
+        run(paths, frozen)
+
+
+def test_damaged_reference_is_refused(paths, frozen):
+    run(paths, frozen)
+    about = json.loads((paths.reference / "reference.json").read_text())
+    (paths.reference / "reference.json").write_text(json.dumps({**about, "task": {}}))
+    with pytest.raises(StageError, match="damaged"):
+        load_reference(paths.reference)

@@ -1,0 +1,230 @@
+"""The prediction log: what it keeps, what it must not keep, and who may write at once."""
+
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, text
+
+from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.contracts.record import Outcome
+from cxr_mm.contracts.study import Study
+from cxr_mm.errors import LogError
+from cxr_mm.prediction_log import SECRET_VARIABLE, PredictionLog, find_secret, open_log
+
+SECRET = "a secret that is long enough"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def answer(study_id="study-0815", task="icu", probability=0.7):
+    finding = FindingPrediction(
+        finding="icu", title="ICU", probability=probability, threshold=0.5, positive=True
+    )
+    return Answer(
+        study=Study(
+            study_id=study_id,
+            patient_id="patient-4711",
+            image=np.full((8, 8), 0.123456, np.float32),
+            note="Dyspnoea since yesterday",
+            view="AP",
+        ),
+        prediction=Prediction(
+            study_id=study_id,
+            task=task,
+            model=task,
+            digest="d" * 64,
+            modalities=("image", "tabular", "note"),
+            findings=(finding,),
+        ),
+        clinical={"age": 61.0, "sex": "F", "crp": None},
+        quality={"exposure": 0.4, "contrast": float("nan")},
+        image_embedding=np.arange(5, dtype=np.float32) / 3,
+        latency_ms=12.5,
+    )
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'log' / 'predictions.db'}"
+
+
+@pytest.fixture
+def log(url):
+    with PredictionLog(url, SECRET) as opened:
+        yield opened
+
+
+def test_record_comes_back_as_it_was_returned(log):
+    kept = log.append(answer())
+    assert log.read_window("icu") == [kept]
+    assert kept.clinical == {"age": 61.0, "sex": "F", "crp": None}
+    assert kept.quality == {"exposure": 0.4}
+    assert np.array_equal(np.float32(kept.image_embedding), answer().image_embedding)
+    assert kept.note_embedding is None
+    assert kept.created_at.utcoffset() == timedelta(0)
+
+
+def test_nothing_that_names_or_shows_the_patient_reaches_the_disk(log, tmp_path):
+    log.append(answer())
+    log.close()
+    held = b"".join(p.read_bytes() for p in (tmp_path / "log").rglob("*") if p.is_file())
+    assert b"d" * 64 in held
+    pixels = answer().study.image.tobytes()
+    for secret in (b"study-0815", b"patient-4711", b"Dyspnoea", pixels[:16], SECRET.encode()):
+        assert secret not in held
+
+
+def test_hash_depends_on_id_kind_and_secret(log, tmp_path):
+    assert log.hash_id("1") == log.hash_id("1")
+    other = PredictionLog(f"sqlite:///{tmp_path / 'other.db'}", SECRET + "!")
+    different = {log.hash_id("1"), log.hash_id("2"), log.hash_id("1", "patient")}
+    assert len(different | {other.hash_id("1")}) == 4
+    other.close()
+
+
+def test_window_takes_its_start_and_leaves_its_end(log):
+    base = log.record(answer())
+    records = [
+        base.model_copy(update={"record_id": str(i), "created_at": NOON + timedelta(hours=i)})
+        for i in (3, 1, 2, 0)
+    ]
+    log.add_records(records)
+    found = log.read_window("icu", NOON + timedelta(hours=1), NOON + timedelta(hours=3))
+    assert [r.record_id for r in found] == ["1", "2"]
+    east = timezone(timedelta(hours=5))
+    assert log.read_window("icu", since=(NOON + timedelta(hours=3)).astimezone(east)) == [
+        records[0]
+    ]
+    assert log.read_window("covid") == []
+    assert log.read_window("icu", digest="another") == []
+
+
+def test_time_without_offset_is_refused(log):
+    with pytest.raises(LogError, match="no UTC offset"):
+        log.read_window("icu", since=datetime(2026, 3, 1))
+
+
+def test_newest_outcome_counts(log):
+    def outcome(label, hours):
+        return Outcome(
+            study_hash=log.hash_id("s"),
+            finding="icu",
+            label=label,
+            recorded_at=NOON + timedelta(hours=hours),
+        )
+
+    log.add_outcomes([outcome(1, 2), outcome(0, 1)])
+    assert log.read_outcomes() == [outcome(1, 2)]
+    log.add_outcomes([outcome(0, 3)])
+    assert log.read_outcomes() == [outcome(0, 3)]
+
+
+def test_several_records_are_kept_all_or_none(log):
+    record = log.append(answer())
+    fresh = record.model_copy(update={"record_id": "fresh"})
+    with pytest.raises(LogError):
+        log.add_records([fresh, record])
+    assert log.read_window("icu") == [record]
+
+
+def test_threads_lose_no_record(log):
+    def write():
+        for _ in range(10):
+            log.append(answer())
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log.read_window("icu")) == 40
+
+
+def test_processes_that_start_at_once_share_the_log_and_its_secret(url, tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_prediction_log import answer
+from cxr_mm.prediction_log import open_log
+with open_log({url!r}) as log:
+    for _ in range(20):
+        log.append(answer())
+"""
+    environment = {k: v for k, v in os.environ.items() if k != SECRET_VARIABLE}
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    with PredictionLog(url, None, create=False) as log:
+        records = log.read_window("icu")
+    assert len(records) == 40
+    assert len({r.study_hash for r in records}) == 1
+
+
+def test_secret_file_is_made_once_for_its_owner_alone(url, tmp_path, monkeypatch):
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    first = find_secret(url)
+    path = tmp_path / "log" / "predictions.db.secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(first) >= 32
+    assert find_secret(url) == first
+    path.chmod(0o644)
+    with pytest.raises(LogError, match="others can read it"):
+        find_secret(url)
+    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
+    assert find_secret(url) == SECRET.encode()
+
+
+def test_another_secret_is_noticed(log, url):
+    with pytest.raises(LogError, match="another secret"):
+        PredictionLog(url, SECRET + "!")
+    with PredictionLog(url, None) as reader, pytest.raises(LogError, match="without its secret"):
+        reader.append(answer())
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("predictions.db", "not a database URL"),
+        ("sqlite://", "in memory keeps nothing"),
+        ("nosuch://host/db", "driver"),
+        ("sqlite:////proc/none/predictions.db", "/proc/none"),
+    ],
+)
+def test_bad_url_is_one_clear_line(bad, said):
+    with pytest.raises(LogError, match=said) as caught:
+        PredictionLog(bad, SECRET)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+    file = tmp_path / "notes.db"
+    file.write_text("these are my notes, not a database " * 50)
+    before = file.read_bytes()
+    with pytest.raises(LogError, match="not a database"):
+        PredictionLog(f"sqlite:///{file}", SECRET)
+    assert file.read_bytes() == before
+
+
+def test_reading_makes_no_log(url, tmp_path):
+    with pytest.raises(LogError, match="no such file"):
+        open_log(url, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_log_of_another_version_is_refused(log, url):
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE log_about SET value = '0' WHERE name = 'version'"))
+    engine.dispose()
+    with pytest.raises(LogError, match="version 0"):
+        PredictionLog(url, SECRET)
