@@ -38,7 +38,8 @@ class TrainImageParams(Frozen):
     weights: str = "packaged"
     """`packaged` (from a Python package), `hub` (the model hub), `none`, or a safetensors file."""
     trainable: Literal["frozen", "last_stage", "all"] = "frozen"
-    """What learns besides the classification head."""
+    """What learns besides the classification head. Where it is frozen, the head is fitted to its
+    optimum, and epochs, learning rates and augmentation play no part."""
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=2)
     lr: float = Field(3e-4, gt=0)
@@ -67,7 +68,7 @@ class TrainImageParams(Frozen):
 class EmbedParams(Frozen):
     """Image and note embeddings."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(16, ge=1)
     note_encoder: str = "packaged"
     """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
     note_tokens: int = Field(256, ge=8, le=512)

@@ -16,6 +16,7 @@ from cxr_mm.contracts.manifest import Manifest, clinical_column
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.errors import StageError
 from cxr_mm.paths import TaskPaths
 from monitoring.windows import as_codes
@@ -39,7 +40,7 @@ def heldout_records(
     manifest = Manifest.checked(task, _read(paths.manifest, "ingest"))
     positions = _positions(manifest, held, paths)
     quality = _read(paths.ingest / "quality.parquet", "ingest").set_index("study_id")
-    quality = quality.reindex(held["study_id"])
+    quality = quality.reindex(held["study_id"])[list(QUALITY_NAMES)]
     embeddings = _tensors(paths.embeddings / "embeddings.safetensors", "embed")
     mask, frame = manifest.mask()[positions], manifest.frame.iloc[positions]
     patients = as_codes(held["group"].to_numpy(object))

@@ -19,10 +19,11 @@ from cxr_mm.models.precision import MEASURED_ON, WantedPrecision, choose_precisi
 from cxr_mm.paths import TaskPaths
 
 KEPT = 12  # newest arrays
+BATCH = 16  # larger ones leave the processor's cache and take longer a film
 
 
 def film_embeddings(
-    encoder: ImageEncoder, paths: TaskPaths, wanted: WantedPrecision, batch_size: int
+    encoder: ImageEncoder, paths: TaskPaths, wanted: WantedPrecision, batch_size: int = BATCH
 ) -> NDArray[np.float32]:
     """Embeddings (films, dim) of the task's pixel cache, in its order."""
     key = content_key("image", _digest(encoder), sha256_file(paths.pixels), wanted)

@@ -85,7 +85,7 @@ def _encoder(data: ImageData, params: TrainImageParams) -> ImageEncoder:
 def _train_head(data: ImageData, params: TrainImageParams, paths: TaskPaths) -> None:
     """Fit the head alone, on embeddings of a backbone that stays exactly as it came."""
     encoder = _encoder(data, params).eval()
-    films = film_embeddings(encoder, paths, PRECISION, params.batch_size)
+    films = film_embeddings(encoder, paths, PRECISION)
     train, val = (
         (torch.from_numpy(films[data.pixel_rows[rows]]), data.targets(rows))
         for rows in (data.train, data.val)
