@@ -282,7 +282,8 @@ def version() -> None:
 def main() -> None:
     """Entry point; a CxrError is one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "timm"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app()
     except CxrError as error:

@@ -14,6 +14,9 @@ from cxr_mm.files import to_json, write_json
 from cxr_mm.params import Params
 from cxr_mm.paths import TaskPaths
 
+PROSE = {"title", "licence", "citation", "caveats"}
+"""Parts of a task that a training does not depend on; `question` is the rest."""
+
 
 def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     """Write the task, each section of its parameters and the fingerprint of its data.
@@ -22,8 +25,13 @@ def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
         DataNotFoundError: the source's files are not there.
     """
     sections = params.model_dump(mode="json", exclude={"tasks"})
-    question = task.model_dump(mode="json", exclude={"params"})
-    files = {**sections, "task": question, "source": fingerprint(task, root)}
+    whole = task.model_dump(mode="json", exclude={"params"})
+    files = {
+        **sections,
+        "task": whole,
+        "question": {name: value for name, value in whole.items() if name not in PROSE},
+        "source": fingerprint(task, root),
+    }
     for name, content in files.items():
         target = paths.resolved / f"{name}.json"
         if not target.is_file() or target.read_text(encoding="utf-8") != to_json(content):

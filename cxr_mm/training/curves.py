@@ -4,9 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
 from dvclive import Live
 
+from cxr_mm.files import write_json
+from cxr_mm.params import TrainImageParams
+
+HISTORY = "history.json"
 CHOSEN_BY = "val_calibrated_loss"
 CURVES = {
     "train_loss": "train/loss",
@@ -28,50 +31,31 @@ class _FilesOnly(Live):  # type: ignore[misc]
         self._dvc_repo = None
 
 
-class Curves(L.Callback):  # type: ignore[misc]
-    """Keeps the figures of each epoch, in the checkpoint too, and writes them as DVCLive curves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.history = folder, list[Epoch]()
-        self._live: Live | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        if trainer.is_global_zero:
-            self._live = _opened(self.folder)
-            for epoch in self.history:
-                _add(self._live, epoch)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        figures = {name: float(trainer.callback_metrics[name]) for name in CURVES}
-        self.history.append({"epoch": float(trainer.current_epoch), **figures})
-        if self._live is not None:
-            _add(self._live, self.history[-1])
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        if self._live is not None:
-            self._live.end()
-
-
 def write_curves(folder: Path, history: list[Epoch]) -> None:
     """Write the curves of a training that is over."""
-    live = _opened(folder)
+    live = open_curves(folder)
     for epoch in history:
-        _add(live, epoch)
+        add_epoch(live, epoch)
     live.end()
 
 
-def _opened(folder: Path) -> Live:
+def open_curves(folder: Path) -> Live:
+    """Begin curves anew."""
     return _FilesOnly(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
 
 
-def _add(live: Live, epoch: Epoch) -> None:
+def add_epoch(live: Live, epoch: Epoch) -> None:
+    """Add one epoch; what is not finite is left out."""
     for name, curve in CURVES.items():
         if math.isfinite(epoch[name]):
             live.log_metric(curve, epoch[name])
     live.next_step()
+
+
+def write_history(
+    path: Path, params: TrainImageParams, history: list[Epoch], precision: str
+) -> None:
+    """Write the epochs of a training, its parameters and which epoch was kept."""
+    best = min(history, key=lambda epoch: epoch[CHOSEN_BY])
+    said: dict[str, Any] = {"params": params.model_dump(), "precision": precision}
+    write_json(path, {**said, "best_epoch": int(best["epoch"]), "epochs": history})

@@ -12,12 +12,10 @@ import lightning as pl
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name, subsets
+from cxr_mm.contracts.modality import Modality, subset_name, subsets
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.ingest import load_manifest
@@ -33,41 +31,11 @@ from cxr_mm.models.operating_point import OperatingPoints, choose_operating_poin
 from cxr_mm.params import FuseParams, Params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.training.cross_fit import group_folds
-from cxr_mm.training.embed import load_embeddings
+from cxr_mm.training.fitted import Fitted
 from cxr_mm.training.fusion_module import FusionModule, ShuffledRows, train_fusion
+from cxr_mm.training.heldout import heldout
 from cxr_mm.training.loss import class_weights
-
-Index = NDArray[np.int64]
-AVAILABLE = "available"
-
-
-@dataclass(frozen=True)
-class Studies:
-    """All studies of a task as the fusion reads them, clinical features not yet transformed."""
-
-    task: Task
-    embeddings: dict[Modality, Tensor]
-    clinical: pd.DataFrame
-    mask: Tensor
-    labels: Tensor
-    groups: NDArray[np.object_]
-    ids: pd.DataFrame
-
-    def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
-        """Inputs of every study, clinical features by a transform fitted elsewhere."""
-        found = dict(self.embeddings)
-        if "tabular" in self.task.modalities:
-            found["tabular"] = torch.from_numpy(transform.apply(self.clinical))
-        return {m: found[m] for m in MODALITIES if m in found}
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fusion with the clinical transform it was trained behind."""
-
-    fusion: Fusion
-    transform: ClinicalTransform
-    points: OperatingPoints
+from cxr_mm.training.studies import Index, Studies, load_studies
 
 
 def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
@@ -78,33 +46,21 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     """
     manifest = load_manifest(paths, task)
     table = load_split(paths)
-    studies = _studies(manifest, table, paths)
+    studies = load_studies(manifest, table, paths)
     rounds = resamples(table)
-    heldout = []
+    tables = []
     for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
         fitted = _fit(studies, part.train, part.val, params.fuse, number)
-        heldout.append(_heldout(studies, fitted, part, params.fuse))
+        tables.append(
+            heldout(studies, fitted, part.test, params.fuse.operating_point).assign(fold=part.fold)
+        )
     if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
         everyone = np.arange(len(manifest))
         fitted = _fit(studies, everyone, everyone[:0], params.fuse, len(rounds))
     bundle = _bundle(task, params, paths, fitted)
     bundle.trained_on.update(_trained_on(studies, rounds, paths))
     save_bundle(bundle, paths.bundle)
-    write_parquet(paths.heldout, pd.concat(heldout, ignore_index=True))
-
-
-def _studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> Studies:
-    embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
-    ids = manifest.frame[["study_id", "patient_id"]].assign(group=table["group"].to_numpy())
-    return Studies(
-        task=manifest.task,
-        embeddings={m: embeddings[m] for m in MODALITIES if m in embeddings},
-        clinical=manifest.clinical(),
-        mask=torch.from_numpy(manifest.mask()),
-        labels=torch.from_numpy(manifest.labels()),
-        groups=table["group"].to_numpy(object),
-        ids=ids,
-    )
+    write_parquet(paths.heldout, pd.concat(tables, ignore_index=True))
 
 
 def _fit(studies: Studies, train: Index, val: Index, params: FuseParams, number: int) -> Fitted:
@@ -196,19 +152,12 @@ def _evidence(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evid
         shown = subset_mask(subset)
         columns, labels = [], []
         for (inner, rows), values in zip(unseen, inputs, strict=True):
-            having = _having(studies, rows, shown)
+            having = studies.having(rows, shown)
             mask = shown.expand(len(having), -1)
             columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
             labels.append(studies.labels[having])
         found.append(Evidence(subset, torch.cat(columns), torch.cat(labels)))
     return found
-
-
-def _having(studies: Studies, rows: Index, shown: Tensor) -> Index:
-    """Those rows whose studies have every modality of a subset."""
-    there = studies.mask[torch.from_numpy(rows)][:, shown].all(1)
-    having: Index = rows[there.numpy()]
-    return having
 
 
 def _calibrate(
@@ -236,49 +185,6 @@ def _calibrate(
                 for f, finding in enumerate(task.finding_names)
             }
     return points
-
-
-def _heldout(studies: Studies, fitted: Fitted, part: Resample, params: FuseParams) -> pd.DataFrame:
-    """Predictions on the test rows, for each subset and for whatever each study has."""
-    frames = []
-    inputs = studies.inputs(fitted.transform)
-    choices = {subset_name(s): subset_mask(s) for s in subsets(studies.task.modalities)}
-    everything = {AVAILABLE: subset_mask(studies.task.modalities)}
-    for name, shown in {**choices, **everything}.items():
-        rows = part.test if name == AVAILABLE else _having(studies, part.test, shown)
-        rows = rows[studies.mask[rows].any(1).numpy()]
-        mask = studies.mask[rows] & shown
-        with torch.inference_mode():
-            logits = fitted.fusion({m: v[rows] for m, v in inputs.items()}, mask)
-        frames.append(
-            _table(studies, fitted, rows, mask, logits, params).assign(fold=part.fold, subset=name)
-        )
-    return pd.concat(frames, ignore_index=True)
-
-
-def _table(
-    studies: Studies, fitted: Fitted, rows: Index, mask: Tensor, logits: Tensor, params: FuseParams
-) -> pd.DataFrame:
-    task = studies.task
-    probabilities = link(logits, task.problem).double().numpy()
-    table = studies.ids.iloc[rows].reset_index(drop=True)
-    names = [
-        subset_name(m for m, there in zip(MODALITIES, row, strict=True) if there)
-        for row in mask.tolist()
-    ]
-    likeliest = probabilities.argmax(1) if len(rows) else np.zeros(0, dtype=np.int64)
-    for f, finding in enumerate(task.finding_names):
-        table[f"label.{finding}"] = studies.labels[rows, f].numpy()
-        table[f"logit.{finding}"] = logits[:, f].numpy()
-        table[f"probability.{finding}"] = probabilities[:, f]
-        if task.problem == "multiclass":
-            table[f"threshold.{finding}"] = np.nan
-            table[f"positive.{finding}"] = likeliest == f
-        else:
-            cuts = [fitted.points[n][finding][params.operating_point].threshold for n in names]
-            table[f"threshold.{finding}"] = np.array(cuts, dtype=np.float64)
-            table[f"positive.{finding}"] = probabilities[:, f] >= np.array(cuts)
-    return table
 
 
 def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bundle:

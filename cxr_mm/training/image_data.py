@@ -15,6 +15,8 @@ from cxr_mm.data.dataset import PixelDataset
 from cxr_mm.data.ingest import load_manifest
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.errors import StageError
+from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
+from cxr_mm.params import TrainImageParams
 from cxr_mm.paths import TaskPaths
 
 Rows = NDArray[np.int64]
@@ -87,3 +89,15 @@ def _usable(manifest: Manifest, rows: Rows, part: str) -> Rows:
             remedy="Look at the ingest report and the split",
         )
     return usable
+
+
+def new_encoder(data: ImageData, params: TrainImageParams) -> ImageEncoder:
+    """A new encoder; the same one whenever it is asked for."""
+    torch.manual_seed(params.seed)
+    return build_image_encoder(
+        params.backbone,
+        data.pixels.shape[1],
+        data.labels.shape[1],
+        params.dropout,
+        params.weights,
+    )

@@ -20,7 +20,8 @@ from cxr_mm.files import folder_written_aside, read_json, write_json
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
 from cxr_mm.params import TrainImageParams
-from cxr_mm.training.curves import CHOSEN_BY, Curves, Epoch, write_curves
+from cxr_mm.training.curve_callback import CurveCallback
+from cxr_mm.training.curves import CHOSEN_BY, Epoch, write_curves
 from cxr_mm.training.image_module import ImageModule, choose_trainable
 from cxr_mm.training.loss import class_weights
 from cxr_mm.training.quiet import quiet
@@ -82,7 +83,7 @@ def _train(
     if params.class_weights:
         weights = class_weights(torch.from_numpy(train.labels), problem)
     module = ImageModule(encoder, problem, weights, params, precision)
-    history = Curves(curves)
+    history = CurveCallback(curves)
     trainer, best = _trainer(params, precision, folder, history)
     last = folder / "last.ckpt"
     if last.is_file():
@@ -105,7 +106,7 @@ def _train(
 
 
 def _trainer(
-    params: TrainImageParams, precision: Precision, folder: Path, history: Curves
+    params: TrainImageParams, precision: Precision, folder: Path, history: CurveCallback
 ) -> tuple[L.Trainer, ModelCheckpoint]:
     best = ModelCheckpoint(folder, "best", monitor=CHOSEN_BY, enable_version_counter=False)
     last = ModelCheckpoint(

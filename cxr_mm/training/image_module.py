@@ -5,7 +5,6 @@ from typing import Any
 import lightning as L  # noqa: N812
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from cxr_mm.data.transform import normalise
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import Precision
 from cxr_mm.params import TrainImageParams
-from cxr_mm.training.loss import calibrated_loss, masked_loss
+from cxr_mm.training.loss import calibrated_loss, masked_loss, mean_auc
 
 LAST_STAGE_SHARE = 0.2
 WARM_UP = 0.2
@@ -133,18 +132,6 @@ def choose_trainable(encoder: ImageEncoder, trainable: str) -> None:
             wanted -= backbone.get_parameter(name).numel()
         if wanted <= 0:
             return
-
-
-def mean_auc(logits: Tensor, labels: Tensor, problem: Problem) -> float:
-    """Mean over findings of the area under the ROC curve; NaN where none has both classes."""
-    scores = (logits.softmax(1) if problem == "multiclass" else logits).cpu().numpy()
-    known = labels.cpu().numpy()
-    found = []
-    for score, label in zip(scores.T, known.T, strict=True):
-        there = ~np.isnan(label)
-        if len(np.unique(label[there])) == 2:
-            found.append(float(roc_auc_score(label[there], score[there])))
-    return float(np.mean(found)) if found else float("nan")
 
 
 def _learns(module: nn.Module) -> bool:

@@ -1,7 +1,9 @@
-"""Loss over labels that may be missing: cross-entropy, binary per finding or over classes."""
+"""Loss and AUC over labels that may be missing; cross-entropy per finding or over classes."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from cxr_mm.contracts.task import Problem
@@ -81,3 +83,15 @@ def calibrated_loss(logits: Tensor, labels: Tensor, problem: Problem, weights: T
     with torch.enable_grad():
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         return float(closure().detach())
+
+
+def mean_auc(logits: Tensor, labels: Tensor, problem: Problem) -> float:
+    """Mean over findings of the area under the ROC curve; NaN where none has both classes."""
+    scores = (logits.softmax(1) if problem == "multiclass" else logits).cpu().numpy()
+    known = labels.cpu().numpy()
+    found = []
+    for score, label in zip(scores.T, known.T, strict=True):
+        there = ~np.isnan(label)
+        if len(np.unique(label[there])) == 2:
+            found.append(float(roc_auc_score(label[there], score[there])))
+    return float(np.mean(found)) if found else float("nan")

@@ -1,36 +1,23 @@
 """Stage train_image: the image encoder of a task, frozen, fine-tuned or from scratch."""
 
 import shutil
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import lightning as L  # noqa: N812
-import numpy as np
-import pandas as pd
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from cxr_mm.contracts.task import Task
 from cxr_mm.errors import ParamsError
-from cxr_mm.files import folder_written_aside, write_json, write_parquet
-from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder, save_image_encoder
+from cxr_mm.files import folder_written_aside, write_json
+from cxr_mm.models.image_encoder import save_image_encoder
 from cxr_mm.models.precision import WantedPrecision
 from cxr_mm.params import Params, TrainImageParams
 from cxr_mm.paths import TaskPaths
-from cxr_mm.training.cross_fit import group_folds
-from cxr_mm.training.curves import CHOSEN_BY, Epoch, write_curves
+from cxr_mm.training.curves import CHOSEN_BY, HISTORY, Epoch, write_curves, write_history
 from cxr_mm.training.film_embeddings import film_embeddings
-from cxr_mm.training.image_data import ImageData, load_image_data
-from cxr_mm.training.image_fit import ImageFit, fit_image_encoder
-from cxr_mm.training.image_module import mean_auc
+from cxr_mm.training.image_data import ImageData, load_image_data, new_encoder
 from cxr_mm.training.linear_head import FittedHead, fit_heads
-from cxr_mm.training.loss import class_weights
-from cxr_mm.training.resume import open_checkpoints, training_key
+from cxr_mm.training.loss import class_weights, mean_auc
 
-CHECKPOINTS = CURVES = "train_image"
-HISTORY = "history.json"
-FOLDS = "folds.parquet"
+CURVES = "train_image"
 PRECISION: WantedPrecision = "fp32"
 """Of a frozen encoder: that of `embed` and of serving."""
 
@@ -53,11 +40,13 @@ def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
     _check(task, params.train_image)
     data = load_image_data(task, paths)
     shutil.rmtree(paths.reports / CURVES, ignore_errors=True)
-    L.seed_everything(params.train_image.seed, verbose=False)
     if params.train_image.trainable == "frozen":
         _train_head(data, params.train_image, paths)
-    else:
-        _train_encoder(data, params.train_image, paths)
+        return
+    # Lightning takes seconds to import, and a frozen encoder has no use for it.
+    from cxr_mm.training.learning_encoder import train_encoder
+
+    train_encoder(data, params.train_image, paths, paths.reports / CURVES)
 
 
 def _check(task: Task, params: TrainImageParams) -> None:
@@ -70,21 +59,9 @@ def _check(task: Task, params: TrainImageParams) -> None:
         )
 
 
-def _encoder(data: ImageData, params: TrainImageParams) -> ImageEncoder:
-    """A new encoder; the same one whenever it is asked for."""
-    torch.manual_seed(params.seed)
-    return build_image_encoder(
-        params.backbone,
-        data.pixels.shape[1],
-        data.labels.shape[1],
-        params.dropout,
-        params.weights,
-    )
-
-
 def _train_head(data: ImageData, params: TrainImageParams, paths: TaskPaths) -> None:
     """Fit the head alone, on embeddings of a backbone that stays exactly as it came."""
-    encoder = _encoder(data, params).eval()
+    encoder = new_encoder(data, params).eval()
     films = film_embeddings(encoder, paths, PRECISION)
     train, val = (
         (torch.from_numpy(films[data.pixel_rows[rows]]), data.targets(rows))
@@ -105,7 +82,7 @@ def _train_head(data: ImageData, params: TrainImageParams, paths: TaskPaths) -> 
     write_curves(paths.reports / CURVES, history)
     with folder_written_aside(paths.image_encoder) as folder:
         save_image_encoder(encoder, folder)
-        _write_history(folder / HISTORY, params, history, PRECISION)
+        write_history(folder / HISTORY, params, history, PRECISION)
 
 
 def _as_epoch(number: int, head: FittedHead, auc: float) -> Epoch:
@@ -118,66 +95,6 @@ def _as_epoch(number: int, head: FittedHead, auc: float) -> Epoch:
         CHOSEN_BY: head.val_loss,
         "val_auc": auc,
     }
-
-
-def _train_encoder(data: ImageData, params: TrainImageParams, paths: TaskPaths) -> None:
-    """Train one encoder on all training rows and, for cross-fitting, one without each fold."""
-    folds = np.full(len(data.train), -1)
-    if params.cross_fit:
-        labels, groups = data.labels[data.train], data.groups[data.train]
-        folds = group_folds(labels, groups, params.cross_fit, params.seed)
-    described = {
-        "params": params.model_dump(),
-        "train": data.study_ids[data.train].tolist(),
-        "val": data.study_ids[data.val].tolist(),
-        "folds": folds.tolist(),
-    }
-    key = training_key(described, data.labels, data.pixels)
-    checkpoints = paths.checkpoints / CHECKPOINTS
-    folder, curves = open_checkpoints(checkpoints, key), paths.reports / CURVES
-    fit = _fit(data, params, folder / "encoder", curves)
-    out_of_fold = [
-        _fit(
-            replace(data, train=data.train[folds != k]),
-            params,
-            folder / f"fold_{k}",
-            curves / f"fold_{k}",
-        )
-        for k in range(params.cross_fit)
-    ]
-    if rank_zero_only.rank:
-        return
-    with folder_written_aside(paths.image_encoder) as out:
-        save_image_encoder(fit.encoder, out)
-        _write_history(out / HISTORY, params, fit.history, fit.precision)
-        for k, without in enumerate(out_of_fold):
-            save_image_encoder(without.encoder, out / f"fold_{k}")
-            _write_history(out / f"fold_{k}" / HISTORY, params, without.history, without.precision)
-        if out_of_fold:
-            table = pd.DataFrame({"study_id": data.study_ids[data.train], "fold": folds})
-            write_parquet(out / FOLDS, table)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-def _fit(data: ImageData, params: TrainImageParams, folder: Path, curves: Path) -> ImageFit:
-    folder.mkdir(exist_ok=True)
-    return fit_image_encoder(
-        _encoder(data, params),
-        data.dataset(data.train),
-        data.dataset(data.val),
-        data.problem,
-        params,
-        folder,
-        curves,
-    )
-
-
-def _write_history(
-    path: Path, params: TrainImageParams, history: list[Epoch], precision: str
-) -> None:
-    best = min(history, key=lambda epoch: epoch[CHOSEN_BY])
-    said: dict[str, Any] = {"params": params.model_dump(), "precision": precision}
-    write_json(path, {**said, "best_epoch": int(best["epoch"]), "epochs": history})
 
 
 def _write_skipped(paths: TaskPaths) -> None:

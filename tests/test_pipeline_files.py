@@ -1,0 +1,205 @@
+"""The files that drive the project agree with its code: dvc.yaml, Makefile, README, locks."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import app.__main__ as serving
+from cxr_mm import cli
+from cxr_mm.data.tasks import shipped_tasks
+from cxr_mm.params import PARAMS_FILE, Params
+from cxr_mm.paths import TaskPaths
+from monitoring import cli as monitoring_cli
+
+PROJECT = Path(__file__).parent.parent
+STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+TASKS = yaml.safe_load((PROJECT / PARAMS_FILE).read_text())["tasks"]
+MAKEFILE = (PROJECT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+MAKE_VARIABLES = set(re.findall(r"^(?:export )?([A-Z_]+) \??:?=", MAKEFILE, re.MULTILINE))
+ITEM = "${item}"
+
+
+def served():
+    program = typer.Typer()
+    program.command()(serving.serve)
+    return typer.main.get_command(program)
+
+
+PROGRAMS = {
+    "cxr-mm": typer.main.get_command(cli.app),
+    "python -m monitoring": typer.main.get_command(monitoring_cli.app),
+    "python -m app": served(),
+}
+
+
+def paths_in(entries):
+    """Paths of deps, outs, plots or metrics, with or without options."""
+    return [next(iter(e)) if isinstance(e, dict) else e for e in entries]
+
+
+def outputs(stage):
+    do = STAGES[stage]["do"]
+    return [p for key in ("outs", "metrics", "plots") for p in paths_in(do.get(key, []))]
+
+
+def command_of(words):
+    """What a line runs, and what is left of it: a click command and its arguments."""
+    for program, command in PROGRAMS.items():
+        name = program.split()
+        if words[: len(name)] == name:
+            rest = words[len(name) :]
+            if rest and rest[0] in getattr(command, "commands", {}):
+                return command.commands[rest[0]], rest[1:]
+            assert not hasattr(command, "commands") or (rest and rest[0].startswith("-")), words
+            return command, rest
+    raise AssertionError(f"no program for {words}")
+
+
+def check_options(words):
+    command, rest = command_of(words)
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    known |= {"--help", "-h"}
+    for word in rest:
+        if word.startswith("--") and word != "--":
+            assert word.split("=")[0] in known, f"{shlex.join(words)}: no option {word}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_runs_a_real_verb_for_every_task(stage):
+    assert STAGES[stage]["foreach"] == "${tasks}"
+    words = STAGES[stage]["do"]["cmd"].split()
+    command, rest = command_of(words)
+    assert command.name == stage.replace("_", "-")
+    assert rest == [ITEM]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_what_is_there_or_is_made_before_it(stage):
+    made = [p for earlier in list(STAGES)[: list(STAGES).index(stage)] for p in outputs(earlier)]
+    for dep in paths_in(STAGES[stage]["do"].get("deps", [])):
+        if ITEM not in dep:
+            assert (PROJECT / dep).exists(), dep
+        else:
+            assert any(dep == out or dep.startswith(f"{out}/") for out in made), dep
+
+
+def test_resolved_sections_are_those_that_resolve_writes():
+    known = (set(Params.model_fields) - {"tasks"}) | {"task", "question", "source"}
+    for stage, said in STAGES.items():
+        deps = paths_in(said["do"].get("deps", []))
+        named = {Path(d).stem for d in deps if "/resolved/" in d}
+        assert named <= known
+        if stage != "resolve":
+            assert stage in named, f"{stage} does not watch its own parameters"
+
+
+@pytest.mark.parametrize(
+    ("stage", "properties"),
+    [
+        ("resolve", ["resolved"]),
+        ("ingest", ["ingest"]),
+        ("split", ["split"]),
+        ("train_image", ["image_encoder"]),
+        ("embed", ["embeddings"]),
+        ("fuse", ["bundle", "heldout"]),
+        ("explain", ["explanations"]),
+        ("reference", ["reference"]),
+    ],
+)
+def test_outputs_are_where_the_code_writes_them(stage, properties):
+    paths = TaskPaths(ITEM)
+    assert {str(getattr(paths, name)) for name in properties} <= set(outputs(stage))
+
+
+def test_every_output_is_in_the_tasks_own_folders():
+    paths = TaskPaths(ITEM)
+    roots = (paths.data, paths.models, paths.reports)
+    every = [Path(p) for stage in STAGES for p in outputs(stage)]
+    assert len(set(every)) == len(every)
+    assert all(any(p.is_relative_to(root) for root in roots) for p in every)
+
+
+def test_the_tasks_that_are_run_are_shipped():
+    assert set(TASKS) <= set(shipped_tasks())
+
+
+def test_ci_runs_the_projects_own_checks():
+    lines = (PROJECT / ".ci/run").read_text().splitlines()
+    assert lines[-1] == "exec make test"
+    assert "set -euo pipefail" in lines
+    assert (PROJECT / ".ci/run").stat().st_mode & 0o111
+
+
+def test_make_test_runs_every_check():
+    (prerequisites,) = re.findall(r"^test: ([a-z ]+?) *##", MAKEFILE, re.MULTILINE)
+    assert prerequisites.split() == ["lint", "types", "imports", "pytest"]
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert set(phony.split()) == TARGETS
+
+
+def test_make_calls_verbs_that_there_are():
+    lines = re.findall(r"^\t@?((?:cxr-mm|python -m (?:app|monitoring)) .*)$", MAKEFILE, re.M)
+    assert lines
+    for line in lines:
+        check_options(line.split())
+
+
+def readme_lines():
+    """Lines of the README's sh blocks; where one ends in a backslash, it goes on."""
+    text = (PROJECT / "README.md").read_text()
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+def test_readme_names_only_what_there_is():
+    checked = set()
+    for line in readme_lines():
+        words = shlex.split(line, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words[:1] == ["make"]:
+            given = [w for w in words[1:] if "=" not in w and not w.startswith("-")]
+            assert set(given) <= TARGETS, line
+            assert {w.split("=")[0] for w in words if "=" in w} <= MAKE_VARIABLES, line
+        elif words[:2] == ["dvc", "repro"]:
+            for target in (w for w in words[2:] if not w.startswith("-")):
+                stage, _, task = target.partition("@")
+                assert stage in STAGES, line
+                assert not task or task in shipped_tasks(), line
+        elif any(words[: len(p.split())] == p.split() for p in PROGRAMS):
+            check_options(words)
+        else:
+            continue
+        checked.add(words[0])
+    assert checked >= {"make", "cxr-mm"}
+
+
+def locked():
+    """What is installed, by name; weights come from a second lock, with their digests."""
+    files = [PROJECT / name for name in ("requirements.lock", "requirements-weights.lock")]
+    lines = [line.split(" --hash=")[0] for f in files for line in f.read_text().splitlines()]
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pins = {}
+    for requirement in found:
+        (pin,) = requirement.specifier
+        assert pin.operator == "==", requirement
+        assert requirement.name.lower() not in pins, requirement
+        pins[requirement.name.lower()] = Version(pin.version)
+    return pins
+
+
+def test_the_lock_pins_every_dependency_within_its_bounds():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    pins = locked()
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        wanted = Requirement(text)
+        assert wanted.name.lower() in pins, text
+        assert wanted.specifier.contains(pins[wanted.name.lower()]), text

@@ -1,0 +1,242 @@
+"""Held-out predictions: of studies nobody learnt from, and the same that the bundle gives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
+from cxr_mm.contracts.study import Study
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.ingest import load_manifest
+from cxr_mm.data.radiograph import read_radiograph
+from cxr_mm.data.split import load_split, resamples
+from cxr_mm.errors import StageError
+from cxr_mm.files import read_json
+from cxr_mm.inference import load_predictor
+from cxr_mm.models.bundle import INDEX
+from cxr_mm.params import FuseParams
+from cxr_mm.paths import TaskPaths
+from cxr_mm.training.fuse import _fit, fuse
+from cxr_mm.training.heldout import AVAILABLE, heldout
+from cxr_mm.training.studies import Studies
+
+COLUMNS = ("label", "logit", "probability", "threshold", "positive")
+PATIENTS, FOLDS = 90, 3
+QUICK = FuseParams(inner_folds=2, epochs=60)
+
+
+@pytest.fixture(scope="module")
+def kept(pipeline):
+    return pd.read_parquet(pipeline.paths.heldout)
+
+
+@pytest.fixture(scope="module")
+def manifest(pipeline):
+    return load_manifest(pipeline.paths, pipeline.task)
+
+
+def test_heldout_has_the_columns_that_others_read(kept, pipeline):
+    findings = pipeline.task.finding_names
+    wanted = {f"{column}.{finding}" for column in COLUMNS for finding in findings}
+    assert set(kept) == wanted | {"study_id", "patient_id", "group", "fold", "subset"}
+    assert set(kept["subset"]) == {AVAILABLE, *map(subset_name, subsets(MODALITIES))}
+    assert not kept.duplicated(["study_id", "subset"]).any()
+    for finding in findings:
+        above = kept[f"probability.{finding}"] >= kept[f"threshold.{finding}"]
+        assert (above == kept[f"positive.{finding}"]).all()
+        odds = 1 / (1 + np.exp(-kept[f"logit.{finding}"]))
+        np.testing.assert_allclose(odds, kept[f"probability.{finding}"], atol=1e-5)
+
+
+def test_strict_subsets_hold_only_studies_that_have_all_of_it(kept, manifest, pipeline):
+    test = set(resamples(load_split(pipeline.paths))[0].test)
+    mask = manifest.mask()
+    for subset in subsets(MODALITIES):
+        used = [m in subset for m in MODALITIES]
+        rows = [r for r in np.flatnonzero(mask[:, used].all(1)) if r in test]
+        wanted = manifest.frame["study_id"].iloc[rows]
+        found = kept.loc[kept["subset"] == subset_name(subset), "study_id"]
+        assert list(found) == list(wanted)
+    assert not mask.all()
+
+
+def test_no_group_is_on_both_sides(kept, pipeline):
+    table = load_split(pipeline.paths)
+    learnt_from = set(table.loc[table["part"] != "test", "group"])
+    assert learnt_from
+    assert not learnt_from & set(kept["group"])
+
+
+def test_labels_are_those_of_the_manifest(kept, manifest):
+    truth = manifest.frame.set_index("study_id")
+    for finding in manifest.task.finding_names:
+        wanted = truth.loc[kept["study_id"], f"finding.{finding}"].to_numpy(np.float32)
+        np.testing.assert_array_equal(kept[f"label.{finding}"], wanted)
+
+
+def test_the_bundle_answers_raw_studies_as_the_stage_did(kept, manifest, pipeline):
+    rows = heldout[kept["subset"] == AVAILABLE].set_index("study_id").iloc[::3]
+    frame = manifest.frame.set_index("study_id").loc[rows.index]
+    clinical = manifest.clinical().set_index(manifest.frame["study_id"]).loc[rows.index]
+    studies = [
+        Study(
+            study_id,
+            image=read_radiograph(Path(row["image_path"])).pixels if row["image_path"] else None,
+            clinical={k: None if pd.isna(v) else v for k, v in clinical.loc[study_id].items()},
+            note=row["note"],
+        )
+        for study_id, row in frame.iterrows()
+    ]
+    predictor = load_predictor(pipeline.paths.bundle)
+    for answer in predictor.answer(studies):
+        said = rows.loc[answer.prediction.study_id]
+        for found in answer.prediction.findings:
+            wanted = said[f"probability.{found.finding}"]
+            assert found.probability == pytest.approx(wanted, abs=1e-3)
+            assert found.threshold == pytest.approx(said[f"threshold.{found.finding}"])
+
+
+def test_run_again_it_makes_the_same_bundle(kept, pipeline, tmp_path):
+    here = pipeline.paths
+    paths = TaskPaths(here.task, tmp_path)
+    for made in (here.ingest, here.split, here.embeddings, here.image_encoder):
+        there = tmp_path / made.relative_to(here.root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(made)
+    fuse(pipeline.task, pipeline.params, paths)
+    first, again = (read_json(p.bundle / INDEX)["digest"] for p in (here, paths))
+    assert first == again
+    pd.testing.assert_frame_equal(pd.read_parquet(paths.heldout), kept)
+
+
+def made_up(problem="binary", names=("flu",), seed=0):
+    """Two studies a patient; the note carries the signal, the clinical feature some, the rest none.
+
+    Every fourth study has no note.
+    """
+    rng = np.random.default_rng(seed)
+    count = 2 * PATIENTS
+    drawn = rng.integers(0, max(len(names), 2), count)
+    labels = (drawn[:, None] == np.arange(len(names))).astype(np.float32)
+    note = rng.normal(size=(count, 8)).astype(np.float32)
+    note[:, : len(names)] += 2.5 * labels
+    mask = np.ones((count, 3), bool)
+    mask[::4, MODALITIES.index("note")] = False
+    note[::4] = 0
+    task = Task.model_validate(
+        {
+            "name": "demo",
+            "title": "Demonstration",
+            "problem": problem,
+            "findings": [{"name": n, "title": n} for n in names],
+            "source": {"kind": "synthetic"},
+            "split": {"protocol": "folds", "folds": FOLDS},
+            "clinical": [
+                {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum": 120}
+            ],
+            "note": {},
+            "licence": "CC0",
+            "citation": "none",
+        }
+    )
+    groups = np.array([f"p{n // 2}" for n in range(count)], dtype=object)
+    ids = pd.DataFrame({"study_id": [f"s{n}" for n in range(count)], "patient_id": groups})
+    return Studies(
+        task=task,
+        embeddings={
+            "image": torch.from_numpy(rng.normal(size=(count, 12)).astype(np.float32)),
+            "note": torch.from_numpy(note),
+        },
+        clinical=pd.DataFrame({"age": 50 + 4 * labels[:, 0] + rng.normal(0, 8, count)}),
+        mask=torch.from_numpy(mask),
+        labels=torch.from_numpy(labels),
+        groups=groups,
+        ids=ids.assign(group=groups),
+    )
+
+
+def folds(studies):
+    number = np.array([int(group[1:]) % FOLDS for group in studies.groups])
+    return resamples(pd.DataFrame({"part": "", "fold": number}))
+
+
+def cross_validated(studies, params=QUICK):
+    frames = [
+        heldout(
+            studies,
+            _fit(studies, part.train, part.val, params, part.fold),
+            part.test,
+            params.operating_point,
+        ).assign(fold=part.fold)
+        for part in folds(studies)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def auc(table, subset, finding):
+    rows = table[table["subset"] == subset]
+    return roc_auc_score(rows[f"label.{finding}"], rows[f"probability.{finding}"])
+
+
+@pytest.mark.parametrize("kind", ["late", "gated"])
+def test_folds_predict_every_study_once_and_find_the_signal(kind):
+    studies = made_up()
+    table = cross_validated(studies, QUICK.model_copy(update={"fusion": kind}))
+    every = table[table["subset"] == AVAILABLE]
+    assert sorted(every["study_id"]) == sorted(studies.ids["study_id"])
+    assert set(every["fold"]) == set(range(FOLDS))
+    singles = {m: auc(table, m, "flu") for m in MODALITIES}
+    assert singles["note"] > 0.7
+    assert auc(table, "image+tabular+note", "flu") >= max(singles.values()) - 0.05
+    assert abs(singles["image"] - 0.5) < 0.2
+    unnoted = table[table["subset"] == "note"]["study_id"]
+    assert len(unnoted) == len(studies.ids) * 3 // 4
+
+
+def test_multiclass_probabilities_share_one_and_the_likeliest_is_positive():
+    names = ("none", "flu", "cold")
+    table = cross_validated(made_up("multiclass", names))
+    probabilities = table[[f"probability.{n}" for n in names]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    positives = table[[f"positive.{n}" for n in names]].to_numpy()
+    assert (positives.sum(1) == 1).all()
+    assert (positives.argmax(1) == probabilities.argmax(1)).all()
+    assert table[[f"threshold.{n}" for n in names]].isna().all(axis=None)
+    assert min(auc(table, "note", n) for n in names) > 0.7
+
+
+def test_missing_labels_of_one_finding_do_not_stop_the_other():
+    studies = made_up("multilabel", ("flu", "cold"))
+    labels = studies.labels.clone()
+    labels[::3, 1] = torch.nan
+    table = cross_validated(replace(studies, labels=labels))
+    assert auc(table, "note", "flu") > 0.7
+    probabilities = table[["probability.flu", "probability.cold"]].to_numpy()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def test_validation_cannot_calibrate_where_there_is_none():
+    studies = made_up()
+    everyone = np.arange(len(studies.ids))
+    params = QUICK.model_copy(update={"calibrate_on": "validation"})
+    with pytest.raises(StageError, match=r"no validation part.*Use cross_fit with folds"):
+        _fit(studies, everyone, everyone[:0], params, 0)
+
+
+def test_what_is_learnt_does_not_depend_on_the_test_rows():
+    studies = made_up()
+    part = folds(studies)[0]
+    other = studies.labels.clone()
+    other[part.test] = 1 - other[part.test]
+    features = studies.clinical.copy()
+    features.iloc[part.test] = 119.0
+    changed = replace(studies, labels=other, clinical=features)
+    first, again = (_fit(s, part.train, part.val, QUICK, 0) for s in (studies, changed))
+    states = first.fusion.state_dict(), again.fusion.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert first.points == again.points
