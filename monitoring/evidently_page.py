@@ -42,6 +42,8 @@ MOST_POINTS = 250
 FEWEST_POINTS = 20
 Floats = NDArray[np.float64]
 TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
+KINDS = {"number": "number", "category": "category", "missing": "category"}
+MISSING = ".missing"
 METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
 
 
@@ -98,25 +100,25 @@ def write_page(
     """
     register_methods()
     limit = reference.thresholds.limit(len(current), judgement.rate)
+    tables = current, reference.table
     shown = {
-        r.check.columns[0].name: r.check
+        r.check.name: METHODS[KINDS[r.check.method]]
         for r in judgement.checks
-        if r.check.method in METHODS
-        and current[r.check.name].notna().any()
-        and reference.table[r.check.name].notna().any()
+        if r.check.method in KINDS
+        and (r.check.method == "missing" or all(t[r.check.name].notna().any() for t in tables))
     }
+    names = sorted(shown)
     thresholds = {}
-    for name in shown:
+    for name in names:
         mean, spread = reference.thresholds.null(len(current), name)
         thresholds[name] = mean + limit * spread
-    names = [c.name for c in reference.columns if c.name in shown]
     embeddings = _embeddings(current, reference)
     drawn: list[Any] = []
     if names:
         drawn.append(
             DataDriftPreset(
                 columns=names,
-                per_column_method={n: METHODS[shown[n].method] for n in names},
+                per_column_method=shown,
                 per_column_threshold=thresholds,
                 drift_share=1e-9,
             )
@@ -129,14 +131,16 @@ def write_page(
         for name in embeddings
     ]
     definition = DataDefinition(
-        numerical_columns=[n for n in names if shown[n].method == "number"],
-        categorical_columns=[n for n in names if shown[n].method == "category"],
+        numerical_columns=[n for n in names if shown[n] == METHODS["number"]],
+        categorical_columns=[n for n in names if shown[n] == METHODS["category"]],
         embeddings=embeddings,
     )
     columns = [*names, *(c for group in embeddings.values() for c in group)]
     window, frozen = (
-        Dataset.from_pandas(_thinned(table, MOST_ROWS)[columns], data_definition=definition)
-        for table in (current, reference.table)
+        Dataset.from_pandas(
+            _with_missing(_thinned(table, MOST_ROWS), names)[columns], data_definition=definition
+        )
+        for table in tables
     )
     # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -191,6 +195,16 @@ def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[s
         if min(len(t[names].dropna()) for t in tables) >= FEWEST_POINTS:
             found[group] = names
     return found
+
+
+def _with_missing(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The table with a column for each missing share that is watched."""
+    flags = {
+        name: np.where(table[name.removesuffix(MISSING)].isna(), "missing", "given")
+        for name in names
+        if name.endswith(MISSING)
+    }
+    return table.assign(**flags)
 
 
 def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -1,0 +1,168 @@
+"""Command line: an answer, or one line that says what is wrong; never a traceback."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cxr_mm import __version__, cli
+from cxr_mm.data.tasks import shipped_tasks
+from cxr_mm.inference import load_predictor
+from cxr_mm.paths import DATA_ROOT_VARIABLE
+
+NOTE = ["--note", "fever, productive cough"]
+
+
+def answered(*args):
+    result = CliRunner().invoke(cli.app, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def refused(monkeypatch, capfd):
+    """Runs the program; gives the one line it leaves on stderr."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["cxr-mm", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert caught.value.code == 2
+        assert out == ""
+        (line,) = err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle_folder):
+    return load_predictor(bundle_folder)
+
+
+@pytest.fixture
+def bundle(bundle_folder, predictor, monkeypatch):
+    """Folder of the bundle, which is read only once for this file."""
+    known = {bundle_folder: predictor}
+    monkeypatch.setattr(
+        "cxr_mm.inference.load_predictor", lambda path: known.get(path) or load_predictor(path)
+    )
+    return bundle_folder
+
+
+@pytest.fixture
+def film(tmp_path):
+    path = tmp_path / "film.png"
+    grey = np.random.default_rng(0).integers(0, 255, (120, 100)).astype(np.uint8)
+    Image.fromarray(grey).save(path)
+    return path
+
+
+def test_json_of_all_three_inputs(bundle, predictor, film):
+    text = answered(
+        *("predict", "--bundle", bundle, "--image", film, "--clinical", "age=63"),
+        *("--clinical", "spo2=88", *NOTE, "--json"),
+    )
+    said = json.loads(text)
+    assert said["study_id"] == "film.png"
+    assert said["task"] == "synthetic"
+    assert said["model"] == predictor.bundle.name
+    assert said["digest"] == predictor.bundle.digest
+    assert said["modalities"] == ["image", "tabular", "note"]
+    assert isinstance(said["warnings"], list)
+    assert [f["finding"] for f in said["findings"]] == ["consolidation", "effusion"]
+    for found in said["findings"]:
+        assert 0 < found["probability"] < 1
+        assert found["positive"] == (found["probability"] >= found["threshold"])
+
+
+@pytest.mark.parametrize("given", ["image", "note", "tabular"])
+def test_one_input_is_enough(bundle, film, given):
+    options = {"image": ["--image", film], "note": NOTE, "tabular": ["--clinical", "crp=140"]}
+    said = json.loads(answered("predict", "--bundle", bundle, *options[given], "--json"))
+    assert said["modalities"] == [given]
+
+
+def test_without_json_it_is_told_in_lines(bundle):
+    lines = answered("predict", "--bundle", bundle, *NOTE, "--view", "LL").splitlines()
+    assert lines[0] == "warning: view: LL was not among those trained on"
+    assert lines[1].endswith("from note")
+    assert any(line.startswith("  Consolidation: ") and "threshold" in line for line in lines)
+    assert lines[-1].startswith("SYNTHETIC DATA. Decision support for research only.")
+
+
+def test_a_bundle_is_read_from_its_folder(bundle_folder):
+    said = json.loads(answered("predict", "--bundle", bundle_folder, *NOTE, "--json"))
+    assert said["modalities"] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--clinical", "shoe_size=44"], "shoe_size: no such clinical feature"),
+        (["--clinical", "age=999"], "age: 999 is out of range"),
+        (["--clinical", "age=old"], "age"),
+        (["--clinical", "sex=x"], "sex"),
+        (["--clinical", "age"], "--clinical: 'age' is not NAME=VALUE. Write it as age=63"),
+        (["--clinical", "age=1", "--clinical", "age=2"], "--clinical: age is given twice"),
+        (["--image", "nowhere.png"], "nowhere.png"),
+        (["--clinical", "age=", "--note", " "], "nothing in it that this model can use"),
+        (["--note", "x" * 30_000], "note"),
+        ([], "Give at least one of image, tabular, note"),
+    ],
+)
+def test_bad_input_is_one_line(refused, bundle, options, said):
+    assert said in refused("predict", "--bundle", bundle, *options)
+
+
+def test_text_that_is_called_a_picture(refused, bundle, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("patient is well\n" * 50)
+    assert "notes.png" in refused("predict", "--bundle", bundle, "--image", path)
+
+
+def test_half_a_picture(refused, bundle, film):
+    path = film.with_suffix(".jpg")
+    Image.open(film).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "film.jpg" in refused("predict", "--bundle", bundle, "--image", path)
+
+
+def test_no_bundle(refused, tmp_path):
+    assert "there is no bundle.json" in refused("predict", "--bundle", tmp_path / "none", *NOTE)
+
+
+def test_no_project_and_no_task(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Run this from the project's folder" in refused("resolve", "synthetic")
+    assert "nosuch: no such task" in refused("resolve", "nosuch")
+    assert "Run dvc repro" in refused("summary", "synthetic")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_synthesise_then_score(bundle, refused, tmp_path):
+    made = tmp_path / "made"
+    answered("synthesise", "--out", made, "--studies", 3, "--seed", 5)
+    out = tmp_path / "scored.parquet"
+    manifest = ("--manifest", made / "manifest.csv")
+    said = answered("score", "--bundle", bundle, *manifest, "--out", out)
+    assert said == f"3 studies predicted: {out}\n"
+    assert out.is_file()
+    assert "--dial colour" in refused("synthesise", "--out", made, "--dial", "colour=1")
+
+
+def test_tasks_says_which_find_their_data(tmp_path, monkeypatch):
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    lines = answered("tasks").splitlines()
+    assert len(lines) == 6
+    assert [line.split()[0] for line in lines] == shipped_tasks()
+    assert [line.split()[0] for line in lines if " ready " in line] == ["synthetic"]
+
+
+def test_version():
+    assert answered("version") == f"{__version__}\n"
