@@ -74,7 +74,7 @@ class Predictor:
 
     def _check_usable(self, study: Study, show: Sequence[Modality]) -> None:
         used = [m for m in self.bundle.task.modalities if m in show]
-        if not set(used) & set(study.modalities):
+        if not set(used) & set(self.bundle.present(study)):
             raise InputError(
                 "there is nothing in it that this model can use",
                 field=f"study {study.study_id}",

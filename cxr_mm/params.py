@@ -178,7 +178,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise ParamsError(
             "no such file", field=str(path), remedy="Run this from the project's folder"
         ) from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ParamsError(f"cannot be read ({error.strerror})", field=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"not YAML: {error}", field=str(path)) from error
     return _checked(raw, str(path))
 

@@ -14,9 +14,10 @@ from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.study import Study
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.note import mask_note
 from cxr_mm.data.radiograph import read_radiograph
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv
-from cxr_mm.errors import InputError
+from cxr_mm.errors import InputError, ManifestError
 from cxr_mm.files import write_json, written_aside
 from cxr_mm.inference import Predictor
 
@@ -55,6 +56,8 @@ def _study(task: Task, row: dict[str, Any]) -> Study | BadRow:
     note = _text(row.get(task.note.column)) if task.note else None
     image = _text(row.get("image_path")) if task.has_image else None
     try:
+        if note and task.note:
+            mask_note(note, task.note)  # refused here, so that one note costs one row
         film = read_radiograph(Path(image)) if image else None
         study = Study(
             study_id=study_id,
@@ -97,7 +100,7 @@ def score(predictor: Predictor, manifest_csv: Path, out: Path) -> Scored:
             if writer is not None:
                 writer.close()
         if not predicted:
-            raise InputError(
+            raise ManifestError(
                 f"no row can be predicted ({len(bad)} bad, the first: {bad[0].reason})",
                 field=str(manifest_csv),
                 remedy="Mend the rows",

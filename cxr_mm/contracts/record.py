@@ -1,7 +1,5 @@
 """PredictionRecord: what is kept of a prediction; no pixels, no note text, ids hashed."""
 
-from datetime import datetime
-
 from pydantic import AwareDatetime, Field
 
 from cxr_mm.contracts.frozen import Frozen
@@ -51,6 +49,6 @@ class Outcome(Frozen):
     study_hash: str
     finding: str
     label: int = Field(ge=0, le=1)
-    recorded_at: datetime
+    recorded_at: AwareDatetime
     source: str = "csv"
     """`csv`, `feedback` or whatever brought it."""

@@ -104,6 +104,16 @@ class Bundle:
         """
         return check_clinical(self.task.clinical, study.clinical)
 
+    def present(self, study: Study) -> tuple[Modality, ...]:
+        """Modalities of a study that carry anything; `age=unknown` alone is no clinical feature.
+
+        Raises:
+            ClinicalError: see `check_clinical`.
+        """
+        known = any(value is not None for value in self.check(study).values())
+        ignored = not self.task.clinical
+        return tuple(m for m in study.modalities if m != "tabular" or known or ignored)
+
     def prepare(self, studies: Sequence[Study]) -> Batch:
         """Studies → batch, by the very transforms of training.
 
@@ -112,7 +122,7 @@ class Bundle:
         """
         used = self.task.modalities
         mask = torch.tensor(
-            [[m in s.modalities and m in used for m in MODALITIES] for s in studies]
+            [[m in self.present(s) and m in used for m in MODALITIES] for s in studies]
         )
         return Batch(
             mask=mask,
@@ -157,7 +167,7 @@ class Bundle:
 
     def probabilities(self, logits: Tensor) -> NDArray[np.float64]:
         """Calibrated logits (B, F) → probabilities (B, F)."""
-        return link(logits.detach(), self.task.problem).double().numpy()
+        return link(logits.detach(), self.task.problem).numpy()
 
     def operating_point(
         self, finding: str, modalities: Sequence[Modality]

@@ -45,7 +45,8 @@ def log_likelihood(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
 
 def link(logits: Tensor, problem: Problem) -> Tensor:
     """Calibrated logits (B, F) → probabilities: softmax over a multiclass row, else sigmoid."""
-    return logits.softmax(1) if problem == "multiclass" else logits.sigmoid()
+    precise = logits.double()  # in float32 a sigmoid is exactly 1 from 17 on
+    return precise.softmax(1) if problem == "multiclass" else precise.sigmoid()
 
 
 class Calibration(nn.Module):

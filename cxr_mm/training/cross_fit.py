@@ -8,7 +8,7 @@ from cxr_mm.errors import StageError
 
 
 def group_folds(
-    labels: NDArray[np.float32], groups: NDArray[np.object_], count: int, seed: int
+    labels: NDArray[np.float32], groups: NDArray[np.object_], count: int, seed: int, field: str
 ) -> NDArray[np.int64]:
     """Fold (N,) of each row, groups kept whole and label patterns spread evenly.
 
@@ -17,6 +17,7 @@ def group_folds(
         groups: (N,) what must stay together.
         count: number of folds.
         seed: for the shuffle.
+        field: the parameter that asked for so many, for the error.
 
     Raises:
         StageError: there are fewer groups than folds.
@@ -24,8 +25,8 @@ def group_folds(
     if len(set(groups)) < count:
         raise StageError(
             f"{len(set(groups))} groups among the training rows cannot fill {count} folds",
-            field="train_image.cross_fit",
-            remedy="Take fewer folds, or 0",
+            field=field,
+            remedy="Take fewer folds",
         )
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)

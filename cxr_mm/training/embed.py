@@ -70,13 +70,13 @@ def _images(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArra
         return embedded
     folds = pd.read_parquet(table).set_index("study_id")["fold"]
     fold = manifest.frame["study_id"].map(folds).fillna(-1).to_numpy(np.int64)
+    out_of_fold = embedded.copy()
     for number in range(int(fold.max()) + 1):
         own = _films(paths.image_encoder / f"fold_{number}", params, paths)
         unseen = (fold == number) & (rows != ABSENT)
         seen = (fold >= 0) & (fold != number) & (rows != ABSENT)
-        aligned = align(own[rows[seen]], embedded[seen], own[rows[unseen]])
-        embedded[unseen] = aligned
-    return embedded
+        out_of_fold[unseen] = align(own[rows[seen]], embedded[seen], own[rows[unseen]])
+    return out_of_fold
 
 
 def align(
@@ -111,7 +111,8 @@ def _notes(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArray
     spec = task.note
     there = manifest.frame["note"].notna().to_numpy(bool)
     notes = [mask_note(str(n), spec) for n in manifest.frame.loc[there, "note"]]
-    key = content_key("note", params.note_encoder, str(params.note_tokens), *notes)
+    whose = there.tobytes().hex()
+    key = content_key("note", params.note_encoder, str(params.note_tokens), whose, *notes)
     if is_kept(paths, key):
         return kept(paths, key)
     encoder = NoteEncoder.open(params.note_encoder, params.note_tokens)

@@ -48,6 +48,8 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     table = load_split(paths)
     studies = load_studies(manifest, table, paths)
     rounds = resamples(table)
+    if len(rounds) > 1:
+        _check_calibration(params.fuse)
     tables = []
     for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
         fitted = _fit(studies, part.train, part.val, params.fuse, number)
@@ -63,16 +65,21 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     write_parquet(paths.heldout, pd.concat(tables, ignore_index=True))
 
 
+def _check_calibration(params: FuseParams) -> None:
+    if params.calibrate_on == "validation":
+        raise StageError(
+            "with folds the bundle is fitted on all studies, and no validation part is left",
+            field="fuse.calibrate_on",
+            remedy="Use cross_fit",
+        )
+
+
 def _fit(studies: Studies, train: Index, val: Index, params: FuseParams, number: int) -> Fitted:
     """Fit networks, calibration and operating points; `val` may be empty with `cross_fit`."""
     seed = params.seed + 1000 * number
     if params.calibrate_on == "validation":
         if not len(val):
-            raise StageError(
-                "there is no validation part to calibrate on",
-                field="fuse.calibrate_on",
-                remedy="Use cross_fit with folds",
-            )
+            _check_calibration(params)
         fitted = _networks(studies, train, params, seed)
         unseen = [(fitted, val)]
     else:
@@ -88,7 +95,7 @@ def _cross_fit(
 ) -> Iterator[tuple[Fitted, Index]]:
     """Networks fitted without each fold, and the rows of that fold."""
     labels = studies.labels[rows].numpy()
-    fold = group_folds(labels, studies.groups[rows], params.inner_folds, seed)
+    fold = group_folds(labels, studies.groups[rows], params.inner_folds, seed, "fuse.inner_folds")
     for number in range(params.inner_folds):
         inner = _networks(studies, rows[fold != number], params, seed + number + 1)
         yield inner, rows[fold == number]
@@ -174,7 +181,7 @@ def _calibrate(
         )
         if task.problem != "multiclass":
             logits = fusion.calibration(columns, shown.expand(len(columns), -1))
-            probabilities = link(logits, task.problem).double().numpy()
+            probabilities = link(logits, task.problem).numpy()
             points[subset_name(seen.subset)] = {
                 finding: choose_operating_points(
                     labels[:, f].numpy(),

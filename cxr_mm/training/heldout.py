@@ -34,7 +34,7 @@ def _table(
     studies: Studies, fitted: Fitted, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
 ) -> pd.DataFrame:
     task = studies.task
-    probabilities = link(logits, task.problem).double().numpy()
+    probabilities = link(logits, task.problem).numpy()
     table = studies.ids.iloc[rows].reset_index(drop=True)
     names = [
         subset_name(m for m, there in zip(MODALITIES, row, strict=True) if there)

@@ -31,7 +31,7 @@ def train_encoder(
     folds = np.full(len(data.train), -1)
     if params.cross_fit:
         labels, groups = data.labels[data.train], data.groups[data.train]
-        folds = group_folds(labels, groups, params.cross_fit, params.seed)
+        folds = group_folds(labels, groups, params.cross_fit, params.seed, "train_image.cross_fit")
     described = {
         "params": params.model_dump(),
         "train": data.study_ids[data.train].tolist(),

@@ -78,7 +78,7 @@ def test_with_nothing_to_go_by_it_answers_the_prevalence():
     calibration = Calibration(columns=3, outputs=2)
     calibration.fit_prevalence(labels, "multilabel")
     nothing = torch.zeros(1, 3, dtype=torch.bool)
-    answer = link(calibration(torch.zeros(1, 3, 2), nothing), "multilabel")
+    answer = link(calibration(torch.zeros(1, 3, 2), nothing), "multilabel").float()
     torch.testing.assert_close(answer, torch.tensor([[1 / 3, 1 / 4]]))
 
 
@@ -90,7 +90,7 @@ def test_multiclass_probabilities_sum_to_one_and_biases_follow_the_classes():
     calibration = Calibration(columns=1, outputs=3)
     mask = subset_mask(["image"])
     calibration.fit_subset(mask, columns, labels, "multiclass", spread=0.5)
-    answer = link(calibration(columns[:1], mask.unsqueeze(0)), "multiclass")
+    answer = link(calibration(columns[:1], mask.unsqueeze(0)), "multiclass").float()
     torch.testing.assert_close(answer.sum(), torch.tensor(1.0))
     torch.testing.assert_close(answer[0], labels.mean(0), atol=0.02, rtol=0)
 

@@ -224,7 +224,7 @@ def test_validation_cannot_calibrate_where_there_is_none():
     studies = made_up()
     everyone = np.arange(len(studies.ids))
     params = QUICK.model_copy(update={"calibrate_on": "validation"})
-    with pytest.raises(StageError, match=r"no validation part.*Use cross_fit with folds"):
+    with pytest.raises(StageError, match=r"no validation part.*Use cross_fit"):
         _fit(studies, everyone, everyone[:0], params, 0)
 
 
