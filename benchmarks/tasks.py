@@ -69,4 +69,28 @@ def _task(task: str, metrics: dict[str, Any]) -> list[Row]:
                         command=COMMAND,
                     )
                 )
-    return rows
+    return [*rows, *_gain(task, metrics)]
+
+
+def _gain(task: str, metrics: dict[str, Any]) -> list[Row]:
+    """Fused against the best single modality, on the studies that have all modalities."""
+    gain = metrics.get("fusion_gain")
+    if gain is None:
+        return []
+    figures = gain.get("macro") or next(iter(gain["findings"].values()))
+    found = figures["difference"]
+    if found.get("value") is None:
+        return []
+    row = Row(
+        table="tasks",
+        task=task,
+        row=f"{gain['fused']} minus {figures['best_single']}",
+        metric="auc difference",
+        value=found["value"],
+        ci95=found.get("ci95"),
+        reference=0.0,
+        n=gain["studies"],
+        seed=0,
+        command=COMMAND,
+    )
+    return [row]
