@@ -121,9 +121,8 @@ class Bundle:
             ClinicalError, NoteError: a value or note is refused.
         """
         used = self.task.modalities
-        mask = torch.tensor(
-            [[m in self.present(s) and m in used for m in MODALITIES] for s in studies]
-        )
+        present = [set(self.present(study)) & set(used) for study in studies]
+        mask = torch.tensor([[m in there for m in MODALITIES] for there in present])
         return Batch(
             mask=mask,
             image=self._images(studies) if "image" in used else None,
@@ -153,13 +152,6 @@ class Bundle:
     def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
         """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
         return self.classifier.embeddings(batch)
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Images (B, 1, S, S) → embeddings (B, Di)."""
-        assert self.image_encoder is not None
-        with torch.inference_mode():
-            embedded: Tensor = self.image_encoder(images)
-        return embedded
 
     def logits(self, embeddings: dict[Modality, Tensor], mask: Tensor) -> Tensor:
         """Embeddings and mask (B, 3) → calibrated logits (B, F)."""

@@ -1,7 +1,7 @@
 """Classifier: image, clinical vector and note embedding → calibrated logits, end to end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -27,10 +27,6 @@ class Batch:
     image: Tensor | None = None
     tabular: Tensor | None = None
     note: Tensor | None = None
-
-    def shown(self, mask: Tensor) -> "Batch":
-        """The same batch with fewer modalities to see."""
-        return replace(self, mask=self.mask & mask)
 
 
 class Classifier(nn.Module):
