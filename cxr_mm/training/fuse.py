@@ -52,13 +52,13 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
         _check_calibration(params.fuse)
     tables = []
     for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
-        fitted = _fit(studies, part.train, part.val, params.fuse, number)
+        fitted = fit_fusion(studies, part.train, part.val, params.fuse, number)
         tables.append(
             heldout(studies, fitted, part.test, params.fuse.operating_point).assign(fold=part.fold)
         )
     if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
         everyone = np.arange(len(manifest))
-        fitted = _fit(studies, everyone, everyone[:0], params.fuse, len(rounds))
+        fitted = fit_fusion(studies, everyone, everyone[:0], params.fuse, len(rounds))
     bundle = _bundle(task, params, paths, fitted)
     bundle.trained_on.update(_trained_on(studies, rounds, paths))
     save_bundle(bundle, paths.bundle)
@@ -74,7 +74,9 @@ def _check_calibration(params: FuseParams) -> None:
         )
 
 
-def _fit(studies: Studies, train: Index, val: Index, params: FuseParams, number: int) -> Fitted:
+def fit_fusion(
+    studies: Studies, train: Index, val: Index, params: FuseParams, number: int
+) -> Fitted:
     """Fit networks, calibration and operating points; `val` may be empty with `cross_fit`."""
     seed = params.seed + 1000 * number
     if params.calibrate_on == "validation":

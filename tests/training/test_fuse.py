@@ -21,7 +21,7 @@ from cxr_mm.inference import load_predictor
 from cxr_mm.models.bundle import INDEX
 from cxr_mm.params import FuseParams
 from cxr_mm.paths import TaskPaths
-from cxr_mm.training.fuse import _fit, fuse
+from cxr_mm.training.fuse import fit_fusion, fuse
 from cxr_mm.training.heldout import AVAILABLE, heldout
 from cxr_mm.training.studies import Studies
 
@@ -169,7 +169,7 @@ def cross_validated(studies, params=QUICK):
     frames = [
         heldout(
             studies,
-            _fit(studies, part.train, part.val, params, part.fold),
+            fit_fusion(studies, part.train, part.val, params, part.fold),
             part.test,
             params.operating_point,
         ).assign(fold=part.fold)
@@ -225,7 +225,7 @@ def test_validation_cannot_calibrate_where_there_is_none():
     everyone = np.arange(len(studies.ids))
     params = QUICK.model_copy(update={"calibrate_on": "validation"})
     with pytest.raises(StageError, match=r"no validation part.*Use cross_fit"):
-        _fit(studies, everyone, everyone[:0], params, 0)
+        fit_fusion(studies, everyone, everyone[:0], params, 0)
 
 
 def test_what_is_learnt_does_not_depend_on_the_test_rows():
@@ -236,7 +236,7 @@ def test_what_is_learnt_does_not_depend_on_the_test_rows():
     features = studies.clinical.copy()
     features.iloc[part.test] = 119.0
     changed = replace(studies, labels=other, clinical=features)
-    first, again = (_fit(s, part.train, part.val, QUICK, 0) for s in (studies, changed))
+    first, again = (fit_fusion(s, part.train, part.val, QUICK, 0) for s in (studies, changed))
     states = first.fusion.state_dict(), again.fusion.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert first.points == again.points
