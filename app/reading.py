@@ -89,6 +89,7 @@ class ReadingRoom:
             note=text or None,
             view=view,
             warnings=film.warnings if film else (),
+            quality=film.quality if film else {},
         )
         if not study.modalities:
             raise InputError(

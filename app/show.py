@@ -40,7 +40,7 @@ def answer(bundle: Bundle, shown: Shown) -> str:
         probability_bar(f, bundle.operating_point(f.finding, said.modalities))
         for f in said.findings
     )
-    return warnings(said, shown.log_trouble) + findings + used(bundle.task, said)
+    return warnings(said, shown.log_trouble) + findings + doubt(said) + used(bundle.task, said)
 
 
 def warnings(said: Prediction, log_trouble: str) -> str:
@@ -53,6 +53,19 @@ def warnings(said: Prediction, log_trouble: str) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return (
         f'<div class="warn" role="alert"><strong>Before you read on</strong><ul>{items}</ul></div>'
+    )
+
+
+def doubt(said: Prediction) -> str:
+    """What "uncertain" means, where it is said."""
+    uncertain = [f.title for f in said.findings if f.certainty == "uncertain"]
+    if not uncertain or said.coverage is None:
+        return ""
+    left = f"{', '.join(uncertain)}: " if said.classes else ""
+    return (
+        f'<p class="quiet">{escape(left)}Uncertain means that more than one answer is possible: '
+        f"answers are ruled out only so far that the true one stays in "
+        f"{100 * said.coverage:.0f} of 100 such studies.</p>"
     )
 
 

@@ -1,25 +1,55 @@
-"""`python -m benchmarks [PART …]`: measure and write RESULTS.md and results.json."""
+"""`python -m benchmarks [PART …]`: measure and write RESULTS.md and results.json.
 
+A part is stored as it finishes, in place of its own earlier rows; add one in `parts.py`.
+"""
+
+import argparse
 import sys
-from collections.abc import Callable
+import time
 
-from benchmarks import precision, tasks
-from benchmarks.rows import PAGE, Row, store
-
-PARTS: dict[str, Callable[[], list[Row]]] = {
-    "precision": precision.measure,
-    "tasks": tasks.measure,
-}
+from benchmarks.parts import PARTS
+from benchmarks.results import PAGE, store
+from cxr_mm.errors import CxrError
 
 
-def main(names: list[str]) -> None:
-    """Measure the named parts, or all."""
-    if unknown := set(names) - set(PARTS):
+def main(arguments: list[str]) -> None:
+    """Measure the named parts, or all that need nothing special."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all but those marked *")
+    parser.add_argument("--list", action="store_true", help="say what there is to measure")
+    asked = parser.parse_args(arguments)
+    if asked.list:
+        print("\n".join(_listed()))
+        return
+    if unknown := set(asked.parts) - set(PARTS):
         print(f"error: {', '.join(sorted(unknown))}: no such part. There are {', '.join(PARTS)}.")
         raise SystemExit(2)
-    for name in names or PARTS:
-        store(name, PARTS[name]())
-        print(f"{name}: {PAGE}")
+    wanted = asked.parts or [name for name, part in PARTS.items() if part.unasked]
+    failed = [name for name in wanted if not _measured(name)]
+    if failed:
+        print(f"error: not measured: {', '.join(failed)}.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _measured(name: str) -> bool:
+    """Measure and store one part; an error a user can mend is told, and the others go on."""
+    started = time.perf_counter()
+    try:
+        rows = PARTS[name].load()()
+    except CxrError as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        return False
+    store(name, rows)
+    print(f"{name}: {len(rows)} rows in {time.perf_counter() - started:.0f} s: {PAGE}")
+    return True
+
+
+def _listed() -> list[str]:
+    lines = []
+    for name, part in PARTS.items():
+        mark = "" if part.unasked else " *"
+        lines += [f"{name}{mark} ({part.takes})", f"    {part.about}"]
+    return [*lines, "", "* only where it is named"]
 
 
 if __name__ == "__main__":

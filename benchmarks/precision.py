@@ -1,59 +1,55 @@
-"""Part `precision`: images per second of the default backbone, each as a ratio in one run.
+"""Part `precision`: the automatic choice of precision and memory order against plain fp32.
 
-Against fp32 in the order channels first, which is what a network does when nobody chooses.
+Plain is fp32 with channels first, which is what a network does when nobody chooses.
 """
 
-import statistics
-import time
+import copy
 from collections.abc import Callable
 
-import torch
-
+from benchmarks.bare import bare_forward, bare_training, random_batches
+from benchmarks.rounds import device, in_turn, ratio
 from benchmarks.rows import Row
-from cxr_mm.models.image_encoder import build_image_encoder
+from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
+from cxr_mm.models.precision import CANDIDATES, MEASURED_ON, PLAIN, Precision, choose_precision
 
 COMMAND = "make benchmark PART=precision"
-BACKBONE, SIZE, BATCH, REPEATS = "tf_efficientnet_lite0", 224, 16, 7
-CHOICES = {
-    "fp32, channels first": (torch.contiguous_format, False),
-    "fp32, channels last": (torch.channels_last, False),
-    "bf16, channels last": (torch.channels_last, True),
-}
+BACKBONES = {"tf_efficientnet_lite0": "packaged", "small_cnn": "none", "resnet18": "none"}
+SIZE, BATCH, ROUNDS = 224, 16, 7
+NEVER_SLOWER = 0.95
 
 
 def measure() -> list[Row]:
-    """Inference speed of each choice, rounds interleaved so that noise meets all alike."""
-    steps = {name: _step(*choice) for name, choice in CHOICES.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(REPEATS):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["fp32, channels first"])
-    return [
-        Row(
-            table="precision",
-            task=BACKBONE,
-            row=name,
-            metric="speed against fp32, channels first",
-            value=base / statistics.median(taken),
-            n=REPEATS,
-            seconds=statistics.median(taken),
-            command=COMMAND,
-        )
-        for name, taken in seconds.items()
-    ]
+    """Speed of what is chosen for each backbone, in inference and in training."""
+    rows = []
+    for backbone, weights in BACKBONES.items():
+        encoder = build_image_encoder(backbone, SIZE, 1, weights=weights)
+        rows += [_row(encoder, training) for training in (False, True)]
+    return rows
 
 
-def _step(order: torch.memory_format, bf16: bool) -> Callable[[], None]:
-    encoder = build_image_encoder(BACKBONE, SIZE, 1, 0.0, "packaged").eval()
-    encoder.to(memory_format=order)  # type: ignore[call-overload]
-    images = torch.zeros(BATCH, 1, SIZE, SIZE).contiguous(memory_format=order)
+def _row(encoder: ImageEncoder, training: bool) -> Row:
+    (sample,) = random_batches(1, MEASURED_ON, SIZE)
+    chosen = choose_precision(encoder, sample, training=training)
+    ways = {
+        "plain": _way(encoder, CANDIDATES[PLAIN], training),
+        "auto": _way(encoder, chosen, training),
+    }
+    taken = in_turn(ways, ROUNDS)
+    order = "last" if chosen.channels_last else "first"
+    return Row(
+        table="precision",
+        task=encoder.spec.backbone,
+        row=f"{'training' if training else 'inference'}: {chosen.name}, channels {order}",
+        metric="speed against plain fp32",
+        value=ratio(taken["plain"], taken["auto"]),
+        must=NEVER_SLOWER,
+        n=ROUNDS * BATCH,
+        seconds=sum(map(sum, taken.values())),
+        device=device(),
+        command=COMMAND,
+    )
 
-    def step() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            encoder(images)
 
-    step()
-    return step
+def _way(encoder: ImageEncoder, precision: Precision, training: bool) -> Callable[[], None]:
+    own, batches = copy.deepcopy(encoder), random_batches(1, BATCH, SIZE)
+    return (bare_training if training else bare_forward)(own, batches, precision)

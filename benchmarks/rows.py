@@ -1,58 +1,46 @@
-"""Rows: one figure each, with what it takes to measure it again; kept in results.json."""
-
-from pathlib import Path
-from typing import Any
+"""Row: one measured figure, with what it takes to measure it again."""
 
 from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.files import read_json, write_json, write_text
-
-FOLDER = Path(__file__).parent
-RESULTS, PAGE = FOLDER / "results.json", FOLDER / "RESULTS.md"
 
 
 class Row(Frozen):
     """One measured figure.
 
-    `value` is in the metric's own unit; `ci95` over patients where it is a metric of studies;
-    `reference` is what it is to be compared with, where there is something.
+    `value` is in the metric's own unit; `ci95` over patients where it is a metric of studies.
     """
 
     table: str
+    """The part's name, or a name of its own for one of several tables of a part."""
     task: str
     row: str
     metric: str
     value: float
     ci95: tuple[float, float] | None = None
     reference: float | None = None
+    """What it is to be compared with, which the part's `compare` names; 0 for a difference."""
+    claimed: float | None = None
+    """What others reported."""
+    must: float | None = None
+    aim: float | None = None
+    ceiling: bool = False
+    """`must` and `aim` are the most, not the least, that the value may be."""
     n: int
     seed: int | None = None
     seconds: float | None = None
     device: str = "cpu"
     command: str
+    """`make benchmark PART=NAME`, which also says to which part the row belongs."""
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the value is what it must be; None where nothing is asked of it."""
+        if self.must is None:
+            return None
+        return self.value <= self.must if self.ceiling else self.value >= self.must
 
-def store(table: str, rows: list[Row]) -> None:
-    """Put the rows of one table in place of its earlier ones, and write the page anew."""
-    before: list[dict[str, Any]] = read_json(RESULTS) if RESULTS.exists() else []
-    kept = [Row.model_validate(row) for row in before if row["table"] != table]
-    every = sorted([*kept, *rows], key=lambda row: row.table)
-    write_json(RESULTS, [row.model_dump(mode="json") for row in every])
-    write_text(PAGE, _page(every))
-
-
-def _page(rows: list[Row]) -> str:
-    lines = ["# Results", "", "Written by the commands named; intervals are over patients.", ""]
-    for table in dict.fromkeys(row.table for row in rows):
-        own = [row for row in rows if row.table == table]
-        lines += [f"## {table}", "", f"`{own[0].command}`", ""]
-        lines += ["| task | row | metric | value | 95 % | compare with | n |", "|---" * 7 + "|"]
-        lines += [_line(row) for row in own]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _line(row: Row) -> str:
-    interval = "" if row.ci95 is None else f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
-    reference = "" if row.reference is None else f"{row.reference:.3f}"
-    cells = (row.task, row.row, row.metric, f"{row.value:.3f}", interval, reference, str(row.n))
-    return f"| {' | '.join(cells)} |"
+    @property
+    def telling(self) -> bool:
+        """Whether it is a difference (`reference` 0) whose interval excludes zero."""
+        return (
+            self.reference == 0 and self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
+        )

@@ -14,7 +14,7 @@ from cxr_mm import __version__
 from cxr_mm.contracts.prediction import Prediction
 from cxr_mm.contracts.task import Task
 from cxr_mm.errors import CxrError, InputError
-from cxr_mm.params import Params, for_task, load_params
+from cxr_mm.params import Params, for_task, load_params, with_split
 from cxr_mm.paths import TaskPaths, data_root
 
 app = typer.Typer(
@@ -28,6 +28,10 @@ app = typer.Typer(
 TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="CSV, one row per study.")]
+AnyFilm = Annotated[
+    bool,
+    typer.Option("--accept-any-film", help="Warn of a picture that is no such film; refuse none."),
+]
 Stage = Callable[[Task, Params, TaskPaths], None]
 
 
@@ -36,7 +40,8 @@ def _stage(name: str, run: Callable[[Task, Params, TaskPaths], None]) -> None:
     from cxr_mm.data.tasks import load_task
 
     task = load_task(name)
-    run(task, for_task(load_params(), task), TaskPaths(task.name))
+    params = for_task(load_params(), task)
+    run(with_split(task, params.split), params, TaskPaths(task.name))
 
 
 @app.command(rich_help_panel="Stages (dvc repro runs them)")
@@ -113,6 +118,7 @@ def predict(
     note: Annotated[str | None, typer.Option(help="Clinical note.")] = None,
     view: Annotated[str | None, typer.Option(help="View position, as PA or AP.")] = None,
     study_id: Annotated[str | None, typer.Option(help="Id to answer with.")] = None,
+    accept_any_film: AnyFilm = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Predict one study from any subset of image, clinical features and note."""
@@ -128,8 +134,9 @@ def predict(
         note=note,
         view=view or (film.view if film else None),
         warnings=film.warnings if film else (),
+        quality=film.quality if film else {},
     )
-    prediction = load_predictor(bundle).predict(study)
+    prediction = load_predictor(bundle, accept_any_film).predict(study)
     print(prediction.model_dump_json(indent=2) if as_json else _told(prediction))
 
 
@@ -155,7 +162,11 @@ def _told(prediction: Prediction) -> str:
     for found in prediction.findings:
         cut = "" if found.threshold is None else f" (threshold {found.threshold:.1%})"
         answer = "positive" if found.positive else "negative"
+        if found.certainty == "uncertain":
+            answer = f"uncertain, {answer}"
         lines.append(f"  {found.title}: {found.probability:.1%} {answer}{cut}")
+    if any(f.certainty == "uncertain" for f in prediction.findings):
+        lines.append(f"uncertain: at {prediction.coverage:.0%} coverage no answer is ruled out")
     return "\n".join([*lines, mark + prediction.notice])
 
 
@@ -164,12 +175,13 @@ def score(
     bundle: BundleFolder,
     manifest: ManifestFile,
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    accept_any_film: AnyFilm = False,
 ) -> None:
     """Predict many studies; bad rows are listed beside the output, the rest done."""
     from cxr_mm.inference import load_predictor
     from cxr_mm.scoring import score as run
 
-    done = run(load_predictor(bundle), manifest, out)
+    done = run(load_predictor(bundle, accept_any_film), manifest, out)
     print(f"{done.predicted} studies predicted: {out}")
     if done.bad:
         print(f"{len(done.bad)} bad rows: {out.with_suffix('.bad.json')}")
@@ -180,16 +192,20 @@ def evaluate_on(
     bundle: BundleFolder,
     manifest: ManifestFile,
     out: Annotated[Path, typer.Option(help="Folder for metrics, plots and predictions.")],
+    recalibrate: Annotated[
+        Path | None, typer.Option(help="Folder for a new bundle, recalibrated on these studies.")
+    ] = None,
+    accept_any_film: AnyFilm = False,
 ) -> None:
     """Evaluate a bundle at another centre, on a manifest CSV with finding columns."""
+    from cxr_mm.evaluation.outside import SUMMARY_FILE
     from cxr_mm.evaluation.outside import evaluate_on as run
-    from cxr_mm.evaluation.summary import summary
-    from cxr_mm.files import read_json
     from cxr_mm.inference import load_predictor
     from cxr_mm.params import EvaluateParams
 
-    folder = run(load_predictor(bundle), manifest, out, EvaluateParams())
-    print(summary(read_json(folder / "metrics.json")))
+    predictor = load_predictor(bundle, accept_any_film)
+    folder = run(predictor, manifest, out, EvaluateParams(), recalibrate)
+    print((folder / SUMMARY_FILE).read_text(encoding="utf-8"), end="")
 
 
 @app.command(rich_help_panel="Data")
@@ -269,7 +285,8 @@ def summary(task: TaskName) -> None:
     metrics = paths.reports / "metrics.json"
     if not metrics.is_file():
         raise StageError("no such file", field=str(metrics), remedy="Run dvc repro")
-    print(run(read_json(metrics)))
+    flags = paths.reports / "flags.json"
+    print(run(read_json(metrics), read_json(flags) if flags.is_file() else ()))
     print(f"\nOpen the app: make app, or python -m app --bundle {paths.bundle}")
 
 

@@ -13,8 +13,10 @@ from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.prediction import FindingPrediction, Prediction
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.quality import image_quality
-from cxr_mm.errors import InputError
+from cxr_mm.errors import InputError, RadiographError
 from cxr_mm.models.bundle import Bundle, load_bundle
+from cxr_mm.models.conformal import certainties
+from cxr_mm.models.film_gate import Doubt
 
 
 class Predictor:
@@ -22,20 +24,20 @@ class Predictor:
 
     Args:
         bundle: a loaded bundle; shared by threads, never changed.
+        accept_any_film: warn of a picture that the bundle's film gate would refuse.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, accept_any_film: bool = False) -> None:
+        self.bundle, self.accept_any_film = bundle, accept_any_film
 
     def predict(self, study: Study) -> Prediction:
         """Predict one study.
 
         Raises:
-            InputError: nothing the task can use was given, or a value is refused.
+            InputError: nothing the task can use was given, or a value or the film is refused.
         """
         return self.answer([study])[0].prediction
 
-    @torch.inference_mode()
     def answer(
         self, studies: Sequence[Study], show: Sequence[Modality] = MODALITIES
     ) -> list[Answer]:
@@ -44,6 +46,22 @@ class Predictor:
         Args:
             studies: any number; each may have any subset of the modalities.
             show: modalities the model is allowed to see.
+
+        Raises:
+            InputError: a study has nothing the task can use, or a value or film is refused.
+        """
+        answers = []
+        for answer in self.attempt(studies, show):
+            if isinstance(answer, InputError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    @torch.inference_mode()
+    def attempt(
+        self, studies: Sequence[Study], show: Sequence[Modality] = MODALITIES
+    ) -> list[Answer | InputError]:
+        """As `answer`, but where the film gate refuses a film, the error stands for the answer.
 
         Raises:
             InputError: a study has nothing the task can use, or a value is refused.
@@ -58,19 +76,39 @@ class Predictor:
         embeddings = self.bundle.embeddings(batch)
         logits = self.bundle.logits(embeddings, mask)
         probabilities = self.bundle.probabilities(logits)
+        images = [_row(embeddings, "image", mask, row) for row in range(len(studies))]
+        doubts = [self._doubt(image) for image in images]
         elapsed = (time.perf_counter() - started) * 1000 / len(studies)
         return [
-            Answer(
+            self._refusal(doubt)
+            if doubt and doubt.refused and not self.accept_any_film
+            else Answer(
                 study=study,
-                prediction=self._prediction(study, _present(mask[row]), probabilities[row]),
+                prediction=self._prediction(study, _present(mask[row]), probabilities[row], doubt),
                 clinical=self.bundle.check(study),
-                quality={} if study.image is None else image_quality(study.image),
-                image_embedding=_row(embeddings, "image", mask, row),
-                note_embedding=_row(embeddings, "note", mask, row),
+                quality=_quality(study),
+                image_embedding=images[row],
+                note_embedding=self._meaning(_row(embeddings, "note", mask, row)),
                 latency_ms=elapsed,
             )
-            for row, study in enumerate(studies)
+            for row, (study, doubt) in enumerate(zip(studies, doubts, strict=True))
         ]
+
+    def _doubt(self, image: NDArray[np.float32] | None) -> Doubt | None:
+        gate = self.bundle.gate
+        return None if gate is None or image is None else gate.doubts(image[None])[0]
+
+    def _refusal(self, doubt: Doubt) -> RadiographError:
+        others = [m for m in self.bundle.task.modalities if m != "image"]
+        without = f"predict from {' and '.join(others)} alone, " if others else ""
+        return RadiographError(
+            f"this does not look like an upright frontal chest radiograph: {doubt.reason}",
+            field="image",
+            remedy=f"Give such a film, {without}or accept any film (--accept-any-film of cxr-mm)",
+        )
+
+    def _meaning(self, note: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        return None if note is None else note[: self.bundle.loggable("note")]
 
     def _check_usable(self, study: Study, show: Sequence[Modality]) -> None:
         used = [m for m in self.bundle.task.modalities if m in show]
@@ -82,36 +120,54 @@ class Predictor:
             )
 
     def _prediction(
-        self, study: Study, modalities: tuple[Modality, ...], probabilities: NDArray[np.float64]
+        self,
+        study: Study,
+        modalities: tuple[Modality, ...],
+        probabilities: NDArray[np.float64],
+        doubt: Doubt | None,
     ) -> Prediction:
         task = self.bundle.task
-        likeliest = int(probabilities.argmax())
-        findings = []
-        for number, finding in enumerate(task.findings):
-            point = self.bundle.operating_point(finding.name, modalities)
-            probability = float(probabilities[number])
-            positive = number == likeliest if point is None else probability >= point.threshold
-            findings.append(
-                FindingPrediction(
-                    finding=finding.name,
-                    title=finding.title,
-                    probability=probability,
-                    threshold=None if point is None else point.threshold,
-                    positive=positive,
-                )
-            )
+        findings = self._findings(modalities, probabilities)
+        possible = tuple(f.finding for f in findings if f.certainty != "absent")
         return Prediction(
             study_id=study.study_id,
             task=task.name,
             model=self.bundle.name,
             digest=self.bundle.digest,
             modalities=modalities,
-            findings=tuple(findings),
-            warnings=(*study.warnings, *self._warnings(study)),
+            findings=findings,
+            coverage=self.bundle.bounds(modalities)[0].coverage,
+            classes=possible if task.problem == "multiclass" else (),
+            warnings=(*study.warnings, *self._warnings(study, doubt)),
             synthetic=task.synthetic,
         )
 
-    def _warnings(self, study: Study) -> list[str]:
+    def _findings(
+        self, modalities: tuple[Modality, ...], probabilities: NDArray[np.float64]
+    ) -> tuple[FindingPrediction, ...]:
+        task, bounds = self.bundle.task, self.bundle.bounds(modalities)
+        points = [self.bundle.operating_point(f.name, modalities) for f in task.findings]
+        likeliest = int(probabilities.argmax())
+        positives = np.array(
+            [
+                number == likeliest if point is None else probabilities[number] >= point.threshold
+                for number, point in enumerate(points)
+            ]
+        )
+        said = certainties(task.problem, probabilities[None], positives[None], [bounds])[0]
+        return tuple(
+            FindingPrediction(
+                finding=finding.name,
+                title=finding.title,
+                probability=float(probabilities[number]),
+                threshold=None if point is None else point.threshold,
+                positive=bool(positives[number]),
+                certainty=said[number],
+            )
+            for number, (finding, point) in enumerate(zip(task.findings, points, strict=True))
+        )
+
+    def _warnings(self, study: Study, doubt: Doubt | None) -> list[str]:
         task = self.bundle.task
         found = [
             f"{modality}: given, but this model does not use it"
@@ -120,11 +176,20 @@ class Predictor:
         ]
         if study.view and task.views and study.view not in task.views:
             found.append(f"view: {study.view} was not among those trained on")
+        if doubt:
+            found.append(f"image: it may be no upright frontal chest radiograph: {doubt.reason}")
         return found
 
 
 def _present(mask: torch.Tensor) -> tuple[Modality, ...]:
     return tuple(m for m, there in zip(MODALITIES, mask.tolist(), strict=True) if there)
+
+
+def _quality(study: Study) -> dict[str, float]:
+    """As the reader of the film has measured it; a pixel array that no file was read for is new."""
+    if study.image is None:
+        return {}
+    return dict(study.quality) or image_quality(study.image)
 
 
 def _row(
@@ -136,10 +201,10 @@ def _row(
     return vector
 
 
-def load_predictor(folder: Path) -> Predictor:
+def load_predictor(folder: Path, accept_any_film: bool = False) -> Predictor:
     """Load a bundle and make its predictor.
 
     Raises:
         BundleError: see `load_bundle`.
     """
-    return Predictor(load_bundle(folder))
+    return Predictor(load_bundle(folder), accept_any_film)

@@ -1,13 +1,14 @@
 """Params: the frozen, typed mirror of params.yaml; one section per stage."""
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.task import Task
+from cxr_mm.contracts.task import Protocol, Task
 from cxr_mm.errors import ParamsError
 
 PARAMS_FILE = Path("params.yaml")
@@ -25,6 +26,10 @@ class IngestParams(Frozen):
 class SplitParams(Frozen):
     """Division by patient and the leakage audit."""
 
+    protocol: Protocol | None = None
+    """In place of the task's own: `patient`, `official` or `folds`; empty keeps the task's."""
+    folds: int | None = Field(None, ge=3, le=20)
+    """In place of the task's own number of folds; empty keeps it."""
     seed: int = 0
     near_duplicate_bits: int = Field(4, ge=0, le=32)
     """Two films whose 64-bit perceptual hashes differ in at most this many bits are listed."""
@@ -37,9 +42,16 @@ class TrainImageParams(Frozen):
     """Any timm name, or `small_cnn`."""
     weights: str = "packaged"
     """`packaged` (from a Python package), `hub` (the model hub), `none`, or a safetensors file."""
-    trainable: Literal["frozen", "last_stage", "all"] = "frozen"
-    """What learns besides the classification head. Where it is frozen, the head is fitted to its
-    optimum, and epochs, learning rates and augmentation play no part."""
+    pool: Literal["last", "stages"] = "stages"
+    """The embedding: what the backbone pools `last`, or that and the means of the two `stages`
+    before, where texture and place of a finding still are."""
+    mirror: bool = True
+    """Embed the film and its mirror image and take the mean: a little better for twice the time.
+    A task about laterality or situs should not."""
+    trainable: Literal["frozen", "last_stage", "upper", "all"] = "frozen"
+    """What learns besides the classification head; `upper` is all behind the first of the last
+    three stages, so that edges and textures stay as pretraining found them. Where it is frozen,
+    the head is fitted to its optimum, and epochs, learning rates and augmentation play no part."""
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=2)
     lr: float = Field(3e-4, gt=0)
@@ -73,6 +85,8 @@ class EmbedParams(Frozen):
     """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
     note_tokens: int = Field(256, ge=8, le=512)
     """Longest note in tokens; the rest is cut."""
+    note_words: int = Field(2048, ge=0, le=65536)
+    """Cells that the words of a note are hashed into, beside its embedding; 0 leaves them out."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """fp32 is what a single prediction uses, so that both give the same embedding."""
 
@@ -86,8 +100,9 @@ class FuseParams(Frozen):
     `validation`: fit on train, calibrate on validation (for an encoder fine-tuned on train)."""
     inner_folds: int = Field(5, ge=2, le=20)
     """Folds behind the out-of-fold logits of `cross_fit`."""
-    image_scale: float = Field(1.0, gt=0)
-    """`late`: standard deviation, before any data is seen, of the logit the image may give."""
+    image_scale: float = Field(2.0, gt=0)
+    """`late`: standard deviation, before any data is seen, of the logit that each part of the
+    image's embedding may give."""
     tabular_scale: float = Field(4.0, gt=0)
     note_scale: float = Field(4.0, gt=0)
     hidden: int = Field(64, ge=4)
@@ -111,10 +126,24 @@ class FuseParams(Frozen):
     class_weights: bool = False
     calibration_spread: float = Field(0.5, gt=0)
     """Standard deviation of a calibration's log weight around none, before any data is seen."""
+    calibration: Literal["auto", "parametric", "isotonic"] = "auto"
+    """`parametric`: Platt, temperature or stacking; `isotonic`: a monotone step after it, for each
+    subset and finding; `auto`: that where there are studies enough. Multiclass is parametric."""
+    isotonic_from: int = Field(1000, ge=100)
+    """`auto`: held-out labelled studies from which isotonic is taken, 100 of the rarer class."""
+    coverage: float = Field(0.9, ge=0.5, lt=1)
+    """Share of studies, of each class, whose true answer may not be ruled out; where both
+    answers are left the finding is uncertain."""
     operating_point: Literal["youden", "high_sensitivity", "high_specificity"] = "youden"
     """The one that predictions use; all are kept in the bundle."""
     target_sensitivity: float = Field(0.95, gt=0, lt=1)
     target_specificity: float = Field(0.95, gt=0, lt=1)
+    gate_films: int = Field(200, ge=0)
+    """Training films whose altered copies teach the film gate; 0 for no gate."""
+    gate_refuse: float = Field(0.005, gt=0, lt=0.5)
+    """Share of true films that the gate may refuse."""
+    gate_warn: float = Field(0.02, gt=0, lt=0.5)
+    """Share of true films that it may at least warn of."""
     seed: int = 0
 
 
@@ -124,7 +153,27 @@ class EvaluateParams(Frozen):
     bootstrap: int = Field(1000, ge=100)
     """Resamples of patients behind each 95 % interval."""
     ece_bins: int = Field(10, ge=2)
+    characteristics: tuple[str, ...] = ("age", "sex", "view", "site")
+    """By what patients are told apart in subgroups and the shortcut audit: `view`, `site`, or a
+    clinical feature of the task (of the numbers only age, which has bands). What the data does
+    not know is left out and said."""
+    age_bands: tuple[int, ...] = (18, 40, 60, 80)
+    """Ages in years at which a band begins; the first band is all below the first of them."""
+    smallest_group: int = Field(20, ge=2)
+    """Studies below which a subgroup is listed without figures."""
+    smallest_class: int = Field(5, ge=2)
+    """Patients with a finding below which it has no FNR, without below which it has no FPR; AUC
+    needs both."""
+    probe_folds: int = Field(5, ge=2, le=20)
+    """Folds by group in which the shortcut audit reads traits off the image embedding."""
     seed: int = 0
+
+    @field_validator("age_bands")
+    @classmethod
+    def _rising(cls, bands: tuple[int, ...]) -> tuple[int, ...]:
+        if not bands or bands[0] <= 0 or any(b <= a for a, b in pairwise(bands)):
+            raise ValueError("age_bands must be above 0 and rise")
+        return bands
 
 
 class ExplainParams(Frozen):
@@ -156,6 +205,8 @@ class Params(Frozen):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     """Shipped tasks, or `tasks/NAME.yaml` beside params.yaml."""
+    per_task: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict, exclude=True)
+    """Task → section → parameters, on top of the sections below and of the task's own."""
     ingest: IngestParams = Field(default_factory=IngestParams)
     split: SplitParams = Field(default_factory=SplitParams)
     train_image: TrainImageParams = Field(default_factory=TrainImageParams)
@@ -164,6 +215,12 @@ class Params(Frozen):
     evaluate: EvaluateParams = Field(default_factory=EvaluateParams)
     explain: ExplainParams = Field(default_factory=ExplainParams)
     reference: ReferenceParams = Field(default_factory=ReferenceParams)
+
+    @model_validator(mode="after")
+    def _of_these_tasks(self) -> Self:
+        if unknown := sorted(set(self.per_task) - set(self.tasks)):
+            raise ValueError(f"per_task: {', '.join(unknown)} is not among tasks")
+        return self
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -186,21 +243,33 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def for_task(params: Params, task: Task) -> Params:
-    """The parameters with the task's own overrides on top.
+    """The parameters of one task: its own overrides on top, and `per_task` on top of these.
 
     Raises:
         ParamsError: an override names an unknown section or parameter, or is out of range.
     """
+    own = _overridden(params, task.params, f"tasks/{task.name}: params")
+    return _overridden(own, params.per_task.get(task.name, {}), f"per_task.{task.name}")
+
+
+def _overridden(params: Params, overrides: dict[str, dict[str, Any]], where: str) -> Params:
     raw = params.model_dump()
-    for section, values in task.params.items():
+    for section, values in overrides.items():
         if section not in raw or section == "tasks":
             raise ParamsError(
                 "no such section",
-                field=f"tasks/{task.name}: params.{section}",
+                field=f"{where}.{section}",
                 remedy=f"Sections are {', '.join(s for s in raw if s != 'tasks')}",
             )
         raw[section] = {**raw[section], **values}
-    return _checked(raw, f"tasks/{task.name}: params")
+    return _checked(raw, where)
+
+
+def with_split(task: Task, params: SplitParams) -> Task:
+    """The task, divided as the parameters say where they say anything of it."""
+    said = {"protocol": params.protocol, "folds": params.folds}
+    changes = {name: value for name, value in said.items() if value is not None}
+    return task.model_copy(update={"split": task.split.model_copy(update=changes)})
 
 
 def _checked(raw: Any, where: str) -> Params:

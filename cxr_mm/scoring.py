@@ -2,26 +2,44 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.study import Study
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.ahead import made_ahead
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.note import mask_note
 from cxr_mm.data.radiograph import read_radiograph
-from cxr_mm.data.sources.manifest_csv import read_manifest_csv
+from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
 from cxr_mm.errors import InputError, ManifestError
 from cxr_mm.files import write_json, written_aside
 from cxr_mm.inference import Predictor
 
-BATCH = 32
+BATCH = 16
+"""Studies answered at once; larger batches leave the processor's cache and take longer a film."""
+ROW_GROUP = 1024
+THREADS = 4
+STUDY = {
+    **dict.fromkeys(
+        ("study_id", "patient_id", "modalities", "classes", "warnings", "model", "digest"),
+        pa.string(),
+    ),
+    "coverage": pa.float64(),
+}
+VALUES = {
+    "probability": pa.float64(),
+    "threshold": pa.float64(),
+    "positive": pa.bool_(),
+    "certainty": pa.string(),
+}
+"""What is written of each finding; names as in `FindingPrediction`."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +58,27 @@ class Scored:
     bad: tuple[BadRow, ...]
 
 
-def iter_studies(task: Task, csv_path: Path) -> Iterator[Study | BadRow]:
-    """Studies of a manifest CSV, one at a time; films are read only when it is their turn.
+def iter_studies(task: Task, csv_path: Path, ahead: int = 0) -> Iterator[Study | BadRow]:
+    """Studies of a manifest CSV, one at a time, in its order.
+
+    Args:
+        task: whose columns the table has.
+        csv_path: the table; films lie where it says.
+        ahead: studies whose films are read, by threads, before it is their turn.
 
     Raises:
         ManifestError: the file is missing, empty, no CSV or lacks a column.
     """
-    frame = read_manifest_csv(csv_path, task, labels_required=False)
-    for row in frame.to_dict("records"):
-        yield _study(task, {str(key): value for key, value in row.items()})
+    yield from made_ahead(
+        partial(_study, task), _table_rows(task, csv_path), ahead=ahead, threads=THREADS
+    )
+
+
+def _table_rows(task: Task, csv_path: Path) -> Iterator[dict[str, Any]]:
+    for frame in iter_manifest_csv(csv_path, task):
+        names = [str(name) for name in frame.columns]
+        for row in frame.itertuples(index=False, name=None):
+            yield dict(zip(names, row, strict=True))
 
 
 def _study(task: Task, row: dict[str, Any]) -> Study | BadRow:
@@ -67,6 +97,7 @@ def _study(task: Task, row: dict[str, Any]) -> Study | BadRow:
             note=note,
             view=_text(row.get("view")) or (film.view if film else None),
             warnings=film.warnings if film else (),
+            quality=film.quality if film else {},
         )
     except InputError as error:
         return BadRow(study_id, str(error))
@@ -78,27 +109,16 @@ def _study(task: Task, row: dict[str, Any]) -> Study | BadRow:
 def score(predictor: Predictor, manifest_csv: Path, out: Path) -> Scored:
     """Predict every row; good ones go to `out`, bad ones to `out` with the suffix .bad.json.
 
-    Memory does not grow with the number of rows beyond the table itself.
+    Films are read while the model works on those before. Memory hardly grows with the number of
+    rows: their ids are kept, to find one that occurs twice, and the bad rows.
 
     Raises:
         ManifestError: the manifest cannot be read, or no row of it can be predicted.
     """
-    bad: list[BadRow] = []
-    studies = _good(iter_studies(predictor.bundle.task, manifest_csv), bad)
-    predicted = 0
+    task, bad = predictor.bundle.task, list[BadRow]()
+    studies = _good(iter_studies(task, manifest_csv, ahead=BATCH), bad)
     with written_aside(out) as aside:
-        writer: pq.ParquetWriter | None = None
-        try:
-            while batch := list(islice(studies, BATCH)):
-                rows = pa.Table.from_pandas(
-                    pd.DataFrame([_row(answer) for answer in predictor.answer(batch)])
-                )
-                writer = writer or pq.ParquetWriter(aside, rows.schema)
-                writer.write_table(rows)
-                predicted += len(batch)
-        finally:
-            if writer is not None:
-                writer.close()
+        predicted = _write(_rows(predictor, studies, bad), _schema(task), aside)
         if not predicted:
             raise ManifestError(
                 f"no row can be predicted ({len(bad)} bad, the first: {bad[0].reason})",
@@ -109,6 +129,27 @@ def score(predictor: Predictor, manifest_csv: Path, out: Path) -> Scored:
     return Scored(predicted, tuple(bad))
 
 
+def _rows(
+    predictor: Predictor, studies: Iterator[Study], bad: list[BadRow]
+) -> Iterator[dict[str, Any]]:
+    while batch := list(islice(studies, BATCH)):
+        for study, answer in zip(batch, predictor.attempt(batch), strict=True):
+            if isinstance(answer, InputError):
+                bad.append(BadRow(study.study_id, str(answer)))
+            else:
+                yield _row(answer)
+
+
+def _write(rows: Iterator[dict[str, Any]], schema: pa.Schema, path: Path) -> int:
+    """Write rows as they come, in groups that a reader takes whole; how many there were."""
+    written = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            written += len(group)
+    return written
+
+
 def _good(found: Iterator[Study | BadRow], bad: list[BadRow]) -> Iterator[Study]:
     for item in found:
         if isinstance(item, BadRow):
@@ -117,22 +158,29 @@ def _good(found: Iterator[Study | BadRow], bad: list[BadRow]) -> Iterator[Study]
             yield item
 
 
+def _schema(task: Task) -> pa.Schema:
+    """Columns of the output; said beforehand, since a first group may lack some values."""
+    columns = dict(STUDY)
+    for name in task.finding_names:
+        for value, kind in VALUES.items():
+            columns[f"{value}.{name}"] = kind
+    return pa.schema(columns)
+
+
 def _row(answer: Answer) -> dict[str, Any]:
     prediction = answer.prediction
     row: dict[str, Any] = {
         "study_id": prediction.study_id,
         "patient_id": answer.study.patient_id or "",
         "modalities": "+".join(prediction.modalities),
+        "classes": "+".join(prediction.classes),
+        "coverage": prediction.coverage,
         "warnings": "; ".join(prediction.warnings),
         "model": prediction.model,
         "digest": prediction.digest,
     }
     for found in prediction.findings:
-        row[f"probability.{found.finding}"] = found.probability
-        row[f"threshold.{found.finding}"] = (
-            float("nan") if found.threshold is None else found.threshold
-        )
-        row[f"positive.{found.finding}"] = found.positive
+        row |= {f"{value}.{found.finding}": getattr(found, value) for value in VALUES}
     return row
 
 

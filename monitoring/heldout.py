@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from cxr_mm.contracts.manifest import Manifest, clinical_column
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.embeddings import load_embeddings, load_parts
 from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.errors import StageError
 from cxr_mm.paths import TaskPaths
@@ -41,7 +41,10 @@ def heldout_records(
     positions = _positions(manifest, held, paths)
     quality = _read(paths.ingest / "quality.parquet", "ingest").set_index("study_id")
     quality = quality.reindex(held["study_id"])[list(QUALITY_NAMES)]
-    embeddings = _tensors(paths.embeddings / "embeddings.safetensors", "embed")
+    # The first part of a note's embedding, which is all that the log keeps of it.
+    embeddings = load_embeddings(paths)
+    if "note" in embeddings:
+        embeddings["note"] = embeddings["note"][:, : load_parts(paths)["note"][0]["length"]]
     mask, frame = manifest.mask()[positions], manifest.frame.iloc[positions]
     patients = as_codes(held["group"].to_numpy(object))
     records = []
@@ -132,9 +135,3 @@ def _read(path: Path, stage: str) -> pd.DataFrame:
     if not path.exists():
         raise StageError("no such file", field=str(path), remedy=f"Run the stage {stage} first")
     return pd.read_parquet(path)
-
-
-def _tensors(path: Path, stage: str) -> dict[str, NDArray[np.float32]]:
-    if not path.exists():
-        raise StageError("no such file", field=str(path), remedy=f"Run the stage {stage} first")
-    return dict(load_file(path))

@@ -9,7 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cxr_mm import __version__, cli
+from cxr_mm.contracts.study import Study
 from cxr_mm.data.tasks import shipped_tasks
+from cxr_mm.errors import RadiographError
 from cxr_mm.inference import load_predictor
 from cxr_mm.paths import DATA_ROOT_VARIABLE
 
@@ -42,16 +44,19 @@ def refused(monkeypatch, capfd):
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    return load_predictor(bundle_folder)
+    """Takes noise for a film."""
+    return load_predictor(bundle_folder, accept_any_film=True)
 
 
 @pytest.fixture
 def bundle(bundle_folder, predictor, monkeypatch):
     """Folder of the bundle, which is read only once for this file."""
     known = {bundle_folder: predictor}
-    monkeypatch.setattr(
-        "cxr_mm.inference.load_predictor", lambda path: known.get(path) or load_predictor(path)
-    )
+
+    def load(path, accept_any_film=False):
+        return known.get(path) or load_predictor(path, accept_any_film)
+
+    monkeypatch.setattr("cxr_mm.inference.load_predictor", load)
     return bundle_folder
 
 
@@ -94,6 +99,34 @@ def test_without_json_it_is_told_in_lines(bundle):
     assert lines[1].endswith("from note")
     assert any(line.startswith("  Consolidation: ") and "threshold" in line for line in lines)
     assert lines[-1].startswith("SYNTHETIC DATA. Decision support for research only.")
+
+
+def test_what_cannot_be_ruled_out_is_told(predictor):
+    said = predictor.predict(Study("s", note="fever"))
+    sure, doubted = (
+        cli._told(
+            said.model_copy(
+                update={
+                    "findings": tuple(
+                        f.model_copy(update={"certainty": word}) for f in said.findings
+                    )
+                }
+            )
+        )
+        for word in ("present", "uncertain")
+    )
+    assert "uncertain" not in sure
+    assert "% uncertain, " in doubted
+    assert "uncertain: at 90% coverage no answer is ruled out" in doubted
+
+
+def test_a_picture_that_is_no_film_is_refused_unless_any_is_accepted(bundle_folder, film):
+    words = ("predict", "--bundle", bundle_folder, "--image", film)
+    with pytest.raises(RadiographError, match="does not look like") as refusal:
+        CliRunner().invoke(cli.app, [*map(str, words)], catch_exceptions=False)
+    assert "--accept-any-film" in str(refusal.value)
+    told = answered(*words, "--accept-any-film")
+    assert "warning: image: it may be no upright frontal chest radiograph" in told
 
 
 def test_a_bundle_is_read_from_its_folder(bundle_folder):
@@ -159,10 +192,23 @@ def test_synthesise_then_score(bundle, refused, tmp_path):
 def test_tasks_says_which_find_their_data(tmp_path, monkeypatch):
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
     lines = answered("tasks").splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert [line.split()[0] for line in lines] == shipped_tasks()
     assert [line.split()[0] for line in lines if " ready " in line] == ["synthetic"]
 
 
 def test_version():
     assert answered("version") == f"{__version__}\n"
+
+
+def test_a_stage_gets_the_task_divided_as_params_yaml_says(tmp_path, monkeypatch):
+    """So that any task can be cross-validated without a change to its file."""
+    monkeypatch.chdir(tmp_path)
+    said = "tasks: [pneumonia]\nper_task:\n  pneumonia:\n    split: {protocol: folds, folds: 4}\n"
+    (tmp_path / "params.yaml").write_text(said)
+    seen = []
+    monkeypatch.setattr("cxr_mm.data.split.split", lambda *given: seen.append(given))
+    answered("split", "pneumonia")
+    ((task, params, paths),) = seen
+    assert (task.split.protocol, task.split.folds) == ("folds", 4)
+    assert (params.split.protocol, paths.task) == ("folds", "pneumonia")

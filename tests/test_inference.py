@@ -1,12 +1,16 @@
 """Inference: any subset of the modalities is answered, and the answer says what it used."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
+from cxr_mm.contracts.prediction import ConformalBounds
 from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError
-from cxr_mm.inference import load_predictor
+from cxr_mm.data.quality import image_quality
+from cxr_mm.errors import InputError, RadiographError
+from cxr_mm.inference import Predictor, load_predictor
 
 FILM = np.random.default_rng(0).random((80, 64), dtype=np.float32)
 GIVEN = {"image": FILM, "clinical": {"age": 70.0, "spo2": 88.0}, "note": "c/o SOB, orthopnoea"}
@@ -14,7 +18,13 @@ GIVEN = {"image": FILM, "clinical": {"age": 70.0, "spo2": 88.0}, "note": "c/o SO
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    return load_predictor(bundle_folder)
+    """Takes noise for a film."""
+    return load_predictor(bundle_folder, accept_any_film=True)
+
+
+@pytest.fixture
+def strict(predictor):
+    return Predictor(predictor.bundle)
 
 
 @pytest.mark.parametrize("subset", subsets(MODALITIES), ids=subset_name)
@@ -29,6 +39,9 @@ def test_every_subset_is_answered_at_its_own_operating_point(predictor, subset):
         point = predictor.bundle.operating_points[subset_name(subset)][found.finding]["youden"]
         assert found.threshold == point.threshold
         assert found.positive == (found.probability >= point.threshold)
+        assert found.certainty in ("present" if found.positive else "absent", "uncertain")
+    assert prediction.coverage == predictor.bundle.bounds(subset)[0].coverage == 0.9
+    assert prediction.classes == ()
 
 
 def test_show_hides_what_a_study_has(predictor):
@@ -44,12 +57,15 @@ def test_an_answer_carries_what_log_and_explanation_need(predictor):
     assert answer.clinical["age"] == 70.0
     assert answer.clinical["crp"] is None
     assert answer.image_embedding.shape == (predictor.bundle.image_encoder.dim,)
-    assert answer.note_embedding.shape == (predictor.bundle.note_encoder.dim,)
-    assert answer.quality
+    meaning = predictor.bundle.note_encoder.parts[0].length  # words could be looked up
+    assert answer.note_embedding.shape == (meaning,)
+    assert answer.quality == image_quality(FILM)
     assert answer.latency_ms > 0
     bare = predictor.answer([Study("s", note="fever")])[0]
     assert bare.image_embedding is None
     assert bare.quality == {}
+    read = predictor.answer([Study("s", image=FILM, quality={"noise": 0.5})])[0]
+    assert read.quality == {"noise": 0.5}
 
 
 def test_synthetic_and_research_use_are_said(predictor):
@@ -65,7 +81,54 @@ def test_a_view_not_trained_on_is_warned_of(predictor):
     assert any("LL" in text for text in warnings)
 
 
+def test_a_picture_that_is_no_film_is_refused_with_a_way_to_go_on(strict):
+    with pytest.raises(RadiographError, match=r"^image: this does not look like") as refusal:
+        strict.predict(Study("s", **GIVEN))
+    assert "predict from tabular and note alone" in refusal.value.remedy
+    assert strict.answer([Study("s", **GIVEN)], show=("tabular", "note"))
+    assert strict.predict(Study("s", note=GIVEN["note"])).modalities == ("note",)
+
+
+def test_a_refused_film_costs_no_other_study_its_answer(strict):
+    good, bad = Study("good", note="fever"), Study("bad", **GIVEN)
+    first, refusal, last = strict.attempt([good, bad, good])
+    assert isinstance(refusal, RadiographError)
+    assert first.prediction.study_id == last.prediction.study_id == "good"
+
+
+def test_any_film_is_accepted_where_that_is_asked_for_with_a_warning(predictor):
+    warnings = predictor.predict(Study("s", **GIVEN)).warnings
+    assert any("may be no upright frontal chest radiograph" in text for text in warnings)
+
+
+def test_a_bundle_without_a_gate_refuses_nothing(predictor):
+    said = Predictor(replace(predictor.bundle, gate=None)).predict(Study("s", **GIVEN))
+    assert said.modalities == MODALITIES
+    assert said.warnings == ()
+
+
 def test_nothing_to_go_by_is_an_error_that_says_what_is_wanted(predictor):
     with pytest.raises(InputError, match="image, tabular, note"):
         predictor.predict(Study("s", note=" ", clinical={"age": None}))
     assert predictor.answer([]) == []
+
+
+def test_between_its_bounds_a_finding_is_uncertain_and_of_classes_all_that_are_possible(predictor):
+    study, bundle = Study("s", note="fever"), predictor.bundle
+
+    def bounded(present_from, absent_to):
+        bounds = ConformalBounds(coverage=0.8, present_from=present_from, absent_to=absent_to)
+        return {"note": dict.fromkeys(bundle.task.finding_names, bounds)}
+
+    for bounds, word in ((bounded(0.0, 1.0), "uncertain"), (bounded(1.0, 0.0), None)):
+        said = Predictor(replace(bundle, conformal=bounds)).predict(study)
+        assert said.coverage == 0.8
+        for found in said.findings:
+            assert found.certainty == (word or ("present" if found.positive else "absent"))
+    classes = bundle.task.model_copy(update={"problem": "multiclass"})
+    either = replace(bundle, task=classes, operating_points={}, conformal=bounded(0.0, None))
+    said = Predictor(either).predict(study)
+    assert said.classes == bundle.task.finding_names
+    one = Predictor(replace(either, conformal=bounded(1.0, None))).predict(study)
+    assert one.classes == tuple(f.finding for f in one.findings if f.positive)
+    assert sorted(f.certainty for f in one.findings) == ["absent", "present"]

@@ -7,11 +7,11 @@ import yaml
 
 from cxr_mm.data.tasks import load_task, shipped_tasks
 from cxr_mm.errors import ParamsError
-from cxr_mm.params import PARAMS_FILE, Params, for_task, load_params
+from cxr_mm.params import PARAMS_FILE, Params, SplitParams, for_task, load_params, with_split
 
 PROJECT = Path(__file__).parent.parent
 SHIPPED = PROJECT / PARAMS_FILE
-SECTIONS = set(Params.model_fields) - {"tasks"}
+SECTIONS = set(Params.model_fields) - {"tasks", "per_task"}
 
 
 def written(folder, **said):
@@ -99,3 +99,43 @@ def test_every_shipped_task_gets_what_it_asks_for(name):
     found = for_task(load_params(SHIPPED), task)
     for section, values in task.params.items():
         assert getattr(found, section).model_dump() | values == getattr(found, section).model_dump()
+
+
+def test_per_task_is_on_top_of_the_tasks_own(tmp_path):
+    said = {"per_task": {"pneumonia": {"train_image": {"trainable": "frozen"}}}}
+    plain = load_params(written(tmp_path, tasks=["pneumonia", "icu"], **said))
+    task = load_task("pneumonia").model_copy(
+        update={"params": {"train_image": {"trainable": "all", "epochs": 3}}}
+    )
+    found = for_task(plain, task)
+    assert (found.train_image.trainable, found.train_image.epochs) == ("frozen", 3)
+    assert for_task(plain, load_task("icu")).train_image == plain.train_image
+    assert "per_task" not in found.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"synthetic": {"fuze": {}}}, r"per_task\.synthetic\.fuze: no such section"),
+        ({"synthetic": {"fuse": {"sede": 1}}}, r"per_task\.synthetic: fuse\.sede"),
+        ({"icu": {"fuse": {"seed": 1}}}, "icu is not among tasks"),
+    ],
+)
+def test_per_task_is_checked_like_the_rest(tmp_path, said, field):
+    with pytest.raises(ParamsError, match=field):
+        for_task(load_params(written(tmp_path, per_task=said)), load_task("synthetic"))
+
+
+@pytest.mark.parametrize("name", shipped_tasks())
+def test_any_task_is_cross_validated_by_configuration_alone(name, tmp_path):
+    task = load_task(name)
+    folded = with_split(task, SplitParams(protocol="folds", folds=3))
+    assert (folded.split.protocol, folded.split.folds) == ("folds", 3)
+    assert folded.model_copy(update={"split": task.split}) == task
+    assert with_split(task, SplitParams()) == task
+
+
+@pytest.mark.parametrize("bands", [[], [40, 18], [0, 40], [40, 40]])
+def test_age_bands_rise(tmp_path, bands):
+    with pytest.raises(ParamsError, match=r"evaluate\.age_bands"):
+        load_params(written(tmp_path, evaluate={"age_bands": bands}))

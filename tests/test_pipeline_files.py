@@ -92,7 +92,7 @@ def test_stage_depends_on_what_is_there_or_is_made_before_it(stage):
 
 
 def test_resolved_sections_are_those_that_resolve_writes():
-    known = (set(Params.model_fields) - {"tasks"}) | {"task", "question", "source"}
+    known = (set(Params.model_fields) - {"tasks", "per_task"}) | {"task", "question", "source"}
     for stage, said in STAGES.items():
         deps = paths_in(said["do"].get("deps", []))
         named = {Path(d).stem for d in deps if "/resolved/" in d}

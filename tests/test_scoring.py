@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr_mm import scoring
 from cxr_mm.data.ingest import load_manifest
@@ -47,6 +48,7 @@ def test_every_good_row_is_predicted_as_it_would_be_alone(
     predictor, csv, rows, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(scoring, "BATCH", 2)
+    monkeypatch.setattr(scoring, "ROW_GROUP", 3)
     out = tmp_path / "scored.parquet"
     done = score(predictor, csv(), out)
     assert done.predicted == 5
@@ -57,6 +59,7 @@ def test_every_good_row_is_predicted_as_it_would_be_alone(
     assert list(table["patient_id"]) == list(rows["patient_id"])
     assert list(table["modalities"]) == ["image+tabular+note"] * 4 + ["note"]
     assert set(table["digest"]) == {predictor.bundle.digest}
+    assert set(table["coverage"]) == {0.9}
     for study in iter_studies(predictor.bundle.task, csv()):
         alone = predictor.predict(study)
         for found in alone.findings:
@@ -65,6 +68,26 @@ def test_every_good_row_is_predicted_as_it_would_be_alone(
             assert row[f"probability.{found.finding}"] == wanted
             assert row[f"threshold.{found.finding}"] == found.threshold
             assert row[f"positive.{found.finding}"] == found.positive
+            assert row[f"certainty.{found.finding}"] == found.certainty
+
+
+def test_a_value_that_a_whole_group_lacks_has_its_column_all_the_same(
+    predictor, csv, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scoring, "ROW_GROUP", 1)
+    real, seen = scoring._row, []
+
+    def without_some(answer):
+        seen.append(answer)
+        row = real(answer)
+        return row if len(seen) > 1 else row | {"coverage": None, "certainty.effusion": None}
+
+    monkeypatch.setattr(scoring, "_row", without_some)
+    out = tmp_path / "scored.parquet"
+    assert score(predictor, csv(), out).predicted == 5
+    table = pd.read_parquet(out)
+    assert table["coverage"].isna().tolist() == [True] + [False] * 4
+    assert table["certainty.effusion"].isna().tolist() == [True] + [False] * 4
 
 
 def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, rows, tmp_path):
@@ -87,6 +110,17 @@ def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, r
         listed, ("nowhere.png", "age: 999", "broken.png", "neither"), strict=True
     ):
         assert reason in row["reason"]
+
+
+def test_a_picture_that_is_no_film_is_a_bad_row(predictor, csv, rows, tmp_path):
+    picture = tmp_path / "noise.png"
+    grey = np.random.default_rng(0).integers(0, 255, (90, 80)).astype(np.uint8)
+    Image.fromarray(grey).save(picture)
+    done = score(predictor, csv({(1, "image_path"): str(picture)}), tmp_path / "scored.parquet")
+    assert done.predicted == 4
+    ((bad),) = done.bad
+    assert bad.study_id == rows.loc[1, "study_id"]
+    assert "does not look like an upright frontal chest radiograph" in bad.reason
 
 
 def test_a_note_that_is_too_long_is_a_bad_row_like_any_other(predictor, csv, rows, tmp_path):

@@ -19,7 +19,7 @@ class Answer:
         clinical: checked values of every feature of the task, None where not known.
         quality: image quality statistics, empty without an image.
         image_embedding: (Di,) or None.
-        note_embedding: (Dn,) or None.
+        note_embedding: (Dn,) or None; what may be written down of it, so without hashed words.
         latency_ms: from study to prediction; per study where several were answered at once.
     """
 

@@ -7,6 +7,8 @@ from cxr_mm.contracts.modality import Modality
 
 NOTICE = "Decision support for research only. Not a medical device; not for diagnosis or treatment."
 Reason = Literal["youden", "high_sensitivity", "high_specificity"]
+Certainty = Literal["present", "absent", "uncertain"]
+"""What is left of a finding once answers that can be ruled out are: both is `uncertain`."""
 
 
 class OperatingPoint(Frozen):
@@ -21,6 +23,17 @@ class OperatingPoint(Frozen):
     specificity: float
 
 
+class ConformalBounds(Frozen):
+    """The probabilities between which an answer of a finding cannot be ruled out."""
+
+    coverage: float
+    """Share of studies, of each class, whose true answer these bounds are to leave in."""
+    present_from: float
+    """The finding is possible from this calibrated probability on; 0 where it always is."""
+    absent_to: float | None
+    """Its absence is possible up to this one; 1 where it always is, None for multiclass."""
+
+
 class FindingPrediction(Frozen):
     """One finding of one study."""
 
@@ -31,6 +44,9 @@ class FindingPrediction(Frozen):
     threshold: float | None
     """Operating point; None for multiclass, where the likeliest class is the positive one."""
     positive: bool
+    certainty: Certainty | None = None
+    """`present` or `absent` only as `positive` has it, and where the other can be ruled out; a
+    class is `uncertain` where others are possible too. None where no bounds were learnt."""
 
 
 class Prediction(Frozen):
@@ -45,6 +61,10 @@ class Prediction(Frozen):
     modalities: tuple[Modality, ...]
     """Modalities that were used."""
     findings: tuple[FindingPrediction, ...]
+    coverage: float | None = None
+    """Level at which answers were ruled out."""
+    classes: tuple[str, ...] = ()
+    """Multiclass: those that cannot be ruled out, in the task's order; never none."""
     warnings: tuple[str, ...] = ()
     synthetic: bool = False
     notice: str = NOTICE

@@ -23,6 +23,7 @@ class Study:
         note: clinical note, or None.
         view: view position as DICOM has it (PA, AP, …), or None.
         warnings: what the reader of the film noticed and a person should know.
+        quality: image quality statistics, where the reader of the film has taken them.
     """
 
     study_id: str
@@ -32,6 +33,7 @@ class Study:
     note: str | None = None
     view: str | None = None
     warnings: tuple[str, ...] = ()
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

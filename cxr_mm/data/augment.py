@@ -14,7 +14,6 @@ from torch import Tensor
 
 Level = Literal["none", "light", "strong"]
 BLACK = -1.0
-BLUR_KERNEL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class Strength:
     degrees: float
     scale: float
     """Natural logarithm of the zoom."""
+    aspect: float
+    """Natural logarithm of the stretch across against down: some sets come squashed."""
     shift: float
     """Share of the side."""
     brightness: float
@@ -36,15 +37,18 @@ class Strength:
     """Natural logarithm of the exponent."""
     noise: float = 0.0
     """Standard deviation, share of the grey range."""
-    blur: float = 0.0
-    """Share of the blurred image that is mixed in."""
+    coarse: float = 0.0
+    """Natural logarithm of the loss of resolution. Sites and scanners differ in sharpness, and a
+    network that reads it has found a shortcut."""
     cutout: float = 0.0
     """Side of the hidden rectangle, share of the image's side."""
 
 
 STRENGTHS = {
-    "light": Strength(0.5, 7, 0.08, 0.04, 0.08, 0.15, 0.15),
-    "strong": Strength(0.5, 15, 0.2, 0.1, 0.15, 0.3, 0.35, noise=0.05, blur=1.0, cutout=0.35),
+    "light": Strength(0.5, 7, 0.08, 0.0, 0.04, 0.08, 0.15, 0.15),
+    "strong": Strength(
+        0.5, 15, 0.2, 0.4, 0.1, 0.15, 0.3, 0.35, noise=0.05, coarse=0.9, cutout=0.35
+    ),
 }
 
 
@@ -89,10 +93,14 @@ class _Draw:
 def _affine(images: Tensor, strength: Strength, draw: _Draw) -> Tensor:
     angle = draw.within(math.radians(strength.degrees)).flatten()
     zoom = draw.within(strength.scale).flatten().exp()
+    stretch = draw.within(strength.aspect / 2).flatten().exp()
     mirror = torch.where(draw.share().flatten() < strength.flip, -1.0, 1.0)
     across, down = (draw.within(2 * strength.shift).flatten() for _ in range(2))
-    cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    rows = (torch.stack((mirror * cos, -sin, across), 1), torch.stack((mirror * sin, cos, down), 1))
+    wide, high = zoom * stretch, zoom / stretch
+    rows = (
+        torch.stack((mirror * wide * angle.cos(), -wide * angle.sin(), across), 1),
+        torch.stack((mirror * high * angle.sin(), high * angle.cos(), down), 1),
+    )
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -105,11 +113,8 @@ def _exposure(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
 
 
 def _degrade(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
-    """Noise, blur and one hidden rectangle, each on about half of the images."""
-    line = torch.tensor(BLUR_KERNEL, device=grey.device) / sum(BLUR_KERNEL)
-    blurred = F.conv2d(grey, line.view(1, 1, 1, -1), padding=(0, 2))
-    blurred = F.conv2d(blurred, line.view(1, 1, -1, 1), padding=(2, 0))
-    grey = grey + draw.within(strength.blur).clamp(min=0) * (blurred - grey)
+    """Loss of resolution, noise and one hidden rectangle, each on about half of the images."""
+    grey = _coarse(grey, strength, draw)
     noise = torch.randn(grey.shape, device=grey.device, generator=draw.generator)
     grey = grey + draw.within(strength.noise).clamp(min=0) * noise
     side = grey.shape[-1]
@@ -119,3 +124,12 @@ def _degrade(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
         (place.view(1, 1, 1, -1) - draw.share()).abs() < wide / 2
     )
     return torch.where(hidden, grey.mean((2, 3), keepdim=True), grey)
+
+
+def _coarse(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
+    """Half of the images, all by the same loss, since images of one size go through together."""
+    side = grey.shape[-1]
+    loss = math.exp(-strength.coarse * float(draw.share().flatten()[0]))
+    small = F.interpolate(grey, scale_factor=loss, mode="bilinear", antialias=True)
+    lost = F.interpolate(small, size=(side, side), mode="bilinear")
+    return torch.where(draw.share() < 0.5, lost, grey)

@@ -15,7 +15,7 @@ from cxr_mm.params import Params
 from cxr_mm.paths import TaskPaths
 
 PROSE = {"title", "licence", "citation", "caveats"}
-"""Parts of a task that a training does not depend on; `question` is the rest."""
+"""Parts of a task that a training does not depend on; `question` is the rest without the split."""
 
 
 def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
@@ -29,7 +29,9 @@ def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     files = {
         **sections,
         "task": whole,
-        "question": {name: value for name, value in whole.items() if name not in PROSE},
+        # Another division asks for no other manifest, so it stands with the parameters of `split`.
+        "split": {**sections["split"], "spec": whole["split"]},
+        "question": {n: value for n, value in whole.items() if n not in PROSE | {"split"}},
         "source": fingerprint(task, root),
     }
     for name, content in files.items():

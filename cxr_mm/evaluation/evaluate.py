@@ -1,32 +1,104 @@
-"""Stage evaluate: predictions on held-out studies → metrics with intervals, curves and plots."""
+"""Stage evaluate: predictions on held-out studies → metrics, subgroups, shortcuts, model card."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_mm.contracts.manifest import Manifest
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
+from cxr_mm.data.ingest import REPORT, load_manifest, load_quality
+from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.errors import StageError
+from cxr_mm.evaluation.compare import compare_subsets
+from cxr_mm.evaluation.evidence import Evidence
+from cxr_mm.evaluation.flags import find_flags
+from cxr_mm.evaluation.model_card import model_card
 from cxr_mm.evaluation.plots import write_plots
+from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, quality_columns
+from cxr_mm.evaluation.subgroup_plot import draw_subgroups
+from cxr_mm.evaluation.subgroups import measure_subgroups
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_table
-from cxr_mm.files import write_json
-from cxr_mm.params import Params
+from cxr_mm.evaluation.traits import read_traits
+from cxr_mm.files import read_json, sha256_file, write_json, write_text
+from cxr_mm.models.bundle import read_index
+from cxr_mm.params import EvaluateParams, Params
 from cxr_mm.paths import TaskPaths
 
-METRICS_FILE, PLOTS_FOLDER = "metrics.json", "plots"
+METRICS_FILE, PLOTS_FOLDER, CARD_FILE = "metrics.json", "plots", "model_card.md"
+SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
+COMPARISONS_FILE, FLAGS_FILE = "comparisons.json", "flags.json"
 COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")
 
 
 def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Write `reports/TASK/metrics.json` and `reports/TASK/plots/`.
+    """Write metrics, plots, subgroups, shortcuts, comparisons, flags and the model card.
+
+    All are measured before the first is written, below `reports/TASK`.
 
     Raises:
-        StageError: there are no held-out predictions, or a column of theirs is missing.
+        StageError: an earlier stage has not run, or its held-out predictions lack something.
+        BundleError: the bundle is damaged.
     """
     table = read_heldout(task, paths)
-    metrics = {**described(task, table), **measure_table(task, table, params.evaluate)}
-    write_plots(task, table, metrics, params.evaluate, paths.reports / PLOTS_FOLDER)
-    write_json(paths.reports / METRICS_FILE, metrics)
+    evidence = gather(task, table, params.evaluate, paths)
+    flags = find_flags(evidence)
+    files = {
+        METRICS_FILE: evidence.metrics,
+        SUBGROUPS_FILE: evidence.subgroups,
+        SHORTCUTS_FILE: evidence.shortcuts,
+        COMPARISONS_FILE: evidence.comparisons,
+        FLAGS_FILE: [flag.to_json() for flag in flags],
+    }
+    drawn = {"subgroups": draw_subgroups(task, evidence.subgroups)}
+    card, folder = model_card(evidence, flags), paths.reports
+    write_plots(task, table, evidence.metrics, params.evaluate, folder / PLOTS_FOLDER, drawn)
+    for name, content in files.items():
+        write_json(folder / name, content)
+    write_text(folder / CARD_FILE, card)
+
+
+def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths) -> Evidence:
+    """Measure everything that the reports hold.
+
+    Raises:
+        StageError: an earlier stage has not run.
+        BundleError: the bundle is damaged.
+    """
+    index = read_index(paths.bundle)
+    manifest = load_manifest(paths, task)
+    traits = read_traits(manifest, params, sorted(set(table["study_id"])))
+    return Evidence(
+        task=task,
+        index=index,
+        metrics={**described(task, table), **measure_table(task, table, params)},
+        subgroups=measure_subgroups(task, table, traits, params),
+        shortcuts=audit_shortcuts(task, table, _audited(manifest, params, paths), params),
+        comparisons=compare_subsets(task, table, params),
+        ingest=read_json(paths.ingest / REPORT),
+        audit=read_json(paths.split / AUDIT),
+        params=params,
+        digests=_digests(task, paths),
+    )
+
+
+def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:
+    filmed = manifest.task.has_image
+    return Audited(
+        manifest=manifest,
+        groups=load_split(paths)["group"].to_numpy(object),
+        embedding=load_embeddings(paths)["image"] if filmed else None,
+        quality=quality_columns(load_quality(paths)) if filmed else None,
+        traits=read_traits(manifest, params, manifest.frame["study_id"]),
+    )
+
+
+def _digests(task: Task, paths: TaskPaths) -> dict[str, str]:
+    files = {paths.heldout.name: paths.heldout}
+    if task.has_image or task.note:
+        files[EMBEDDINGS_FILE] = paths.embeddings / EMBEDDINGS_FILE
+    return {name: sha256_file(file) for name, file in files.items()}
 
 
 def read_heldout(task: Task, paths: TaskPaths) -> pd.DataFrame:

@@ -113,6 +113,16 @@ def exact_interval(value: float, trials: int) -> tuple[float, float]:
     return (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for being several (Holm, Scand J Stat 1979; 6:65), in the order given."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = p[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return [float(value) for value in corrected]
+
+
 def rounded(value: float) -> float:
     """A figure as reports give it; no minus zero."""
     return round(float(value), DIGITS) + 0.0

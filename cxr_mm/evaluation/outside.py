@@ -1,7 +1,7 @@
-"""Evaluation at another centre: a bundle's predictions for a manifest CSV, with the same figures.
+"""Evaluation at another centre: a bundle's predictions for a manifest CSV, and recalibration to it.
 
-Calibration in the large, intercept and slope are what to look at first there (Van Calster et al.,
-BMC Medicine 2019; 17:230).
+metrics.json holds what the stage `evaluate` gives, before it what to look at first (`first_look`),
+after it what recalibration would bring. The recalibrated bundle is a new one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,21 +23,38 @@ from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
 from cxr_mm.errors import InputError, ManifestError
 from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
+from cxr_mm.evaluation.first_look import first_look
+from cxr_mm.evaluation.new_bundle import (
+    check_enough,
+    check_found,
+    check_no_bundle,
+    check_place,
+    offer,
+    save_recalibrated,
+)
+from cxr_mm.evaluation.outside_summary import outside_summary
 from cxr_mm.evaluation.plots import write_plots
+from cxr_mm.evaluation.recalibration import Aims, Recalibration, fit_recalibration
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_table
-from cxr_mm.files import folder_written_aside, write_json, write_parquet
+from cxr_mm.files import folder_written_aside, write_json, write_parquet, write_text
 from cxr_mm.inference import Predictor
+from cxr_mm.models.bundle import Bundle
 from cxr_mm.params import EvaluateParams
 from cxr_mm.scoring import iter_studies
 
 PREDICTIONS_FILE, BAD_ROWS_FILE = "predictions.parquet", "bad_rows.json"
-WRITTEN = {METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, BAD_ROWS_FILE}
+SUMMARY_FILE = "summary.txt"
+WRITTEN = {SUMMARY_FILE, METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, BAD_ROWS_FILE}
 BATCH = 32
 Row = dict[str, Any]
 
 
 def evaluate_on(
-    predictor: Predictor, manifest_csv: Path, out: Path, params: EvaluateParams
+    predictor: Predictor,
+    manifest_csv: Path,
+    out: Path,
+    params: EvaluateParams,
+    new_bundle: Path | None = None,
 ) -> Path:
     """Predict every labelled study of a manifest CSV and say how well that went.
 
@@ -46,23 +63,31 @@ def evaluate_on(
     Args:
         predictor: the model.
         manifest_csv: studies with the task's finding columns (1, 0 or empty).
-        out: folder for metrics.json, plots/, predictions.parquet and bad_rows.json.
+        out: folder for summary.txt, metrics.json, plots/, predictions.parquet and bad_rows.json.
         params: resamples, bins and seed.
+        new_bundle: folder for the bundle recalibrated on these studies; it must not exist.
 
     Returns:
         `out`.
 
     Raises:
-        ManifestError: the CSV is empty, lacks a column or has no label, or no row can be used.
-        InputError: `out` holds something that is no earlier evaluation.
+        ManifestError: the CSV is empty, lacks a column or has no label, no row can be used, or
+            there are too few patients to recalibrate on.
+        InputError: `out` holds something that is no earlier evaluation, or the new bundle cannot
+            go where it is wanted.
     """
     _check_out(out)
+    check_no_bundle(out)
+    if new_bundle is not None:
+        check_place(new_bundle, out)
     task = predictor.bundle.task
     labels, bad = read_labels(task, manifest_csv)
+    if new_bundle is not None:
+        check_enough(task, labels, manifest_csv)
     usable = _usable(task, manifest_csv, set(labels.index), bad)
     rows: list[Row] = []
     while studies := list(islice(usable, BATCH)):
-        rows += _predict(predictor, studies)
+        rows += _predict(predictor, studies, bad)
     if not rows:
         raise ManifestError(
             f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
@@ -70,22 +95,45 @@ def evaluate_on(
             remedy="Mend the rows, or look at them with cxr-mm score",
         )
     table = pd.DataFrame(rows).join(labels, on="study_id")
-    metrics = {
-        **described(task, table),
-        "protocol": "outside",
-        "manifest": manifest_csv.name,
-        "model": predictor.bundle.name,
-        "digest": predictor.bundle.digest,
-        "bad_rows": len(bad),
-        **measure_table(task, table, params),
-    }
+    found = fit_recalibration(task, table, Aims.of(predictor.bundle))
+    if new_bundle is not None:
+        check_found(found, manifest_csv)
+    metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
     shown_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
     with folder_written_aside(out) as aside:
         write_plots(shown_task, table, metrics, params, aside / PLOTS_FOLDER)
         write_parquet(aside / PREDICTIONS_FILE, table)
         write_json(aside / BAD_ROWS_FILE, bad)
+        if new_bundle is not None:
+            digest = save_recalibrated(
+                predictor.bundle, table, found, metrics, manifest_csv, new_bundle
+            )
+            metrics["recalibration"] |= {"bundle": str(new_bundle), "digest": digest}
+        write_text(aside / SUMMARY_FILE, outside_summary(metrics) + "\n")
         write_json(aside / METRICS_FILE, metrics)
     return out
+
+
+def _metrics(
+    bundle: Bundle,
+    table: pd.DataFrame,
+    found: Recalibration,
+    manifest_csv: Path,
+    params: EvaluateParams,
+    bad: int,
+) -> dict[str, Any]:
+    measured = measure_table(bundle.task, table, params)
+    return {
+        "first_look": first_look(bundle, table, measured, manifest_csv, params),
+        **described(bundle.task, table),
+        "protocol": "outside",
+        "manifest": manifest_csv.name,
+        "model": bundle.name,
+        "digest": bundle.digest,
+        "bad_rows": bad,
+        **measured,
+        "recalibration": offer(bundle, table, found, params),
+    }
 
 
 def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]]:
@@ -135,19 +183,23 @@ def _usable(task: Task, manifest_csv: Path, labelled: set[str], bad: list[Row]) 
                 bad.append({"study_id": found.study_id, "reason": "nothing to predict from"})
 
 
-def _predict(predictor: Predictor, studies: Sequence[Study]) -> list[Row]:
-    """One row per study and subset of what it has, and one for all of it as `available`."""
+def _predict(predictor: Predictor, studies: Sequence[Study], bad: list[Row]) -> list[Row]:
+    """One row per study and subset of what it has, and one for all of it as `available`.
+
+    Studies whose film is refused are added to `bad`.
+    """
     task = predictor.bundle.task
     rows: list[Row] = []
-    for subset in subsets(task.modalities):
-        having = [s for s in studies if set(subset) <= set(_used(task, s))]
-        if not having:
+    accepted: list[Study] = []
+    for study, answer in zip(studies, predictor.attempt(studies), strict=True):
+        if isinstance(answer, InputError):
+            bad.append({"study_id": study.study_id, "reason": str(answer)})
             continue
-        answers = predictor.answer([shown(study, subset) for study in having])
-        for study, answer in zip(having, answers, strict=True):
-            rows.append(_row(answer, subset_name(subset)))
-            if subset == _used(task, study):
-                rows.append(_row(answer, AVAILABLE))
+        accepted.append(study)
+        rows += [_row(answer, name) for name in (subset_name(_used(task, study)), AVAILABLE)]
+    for subset in subsets(task.modalities):
+        having = [shown(s, subset) for s in accepted if set(subset) < set(_used(task, s))]
+        rows += [_row(answer, subset_name(subset)) for answer in predictor.answer(having)]
     return rows
 
 
@@ -166,12 +218,20 @@ def _used(task: Task, study: Study) -> tuple[Modality, ...]:
 
 
 def _row(answer: Answer, subset: str) -> Row:
-    row: Row = {"study_id": answer.study.study_id, "subset": subset, "fold": 0}
+    row: Row = {
+        "study_id": answer.study.study_id,
+        "subset": subset,
+        "modalities": subset_name(answer.prediction.modalities),
+        "fold": 0,
+    }
+    if answer.prediction.coverage is not None:
+        row["coverage"] = answer.prediction.coverage
     for finding in answer.prediction.findings:
         row[f"probability.{finding.finding}"] = finding.probability
         threshold = finding.threshold
         row[f"threshold.{finding.finding}"] = np.nan if threshold is None else threshold
         row[f"positive.{finding.finding}"] = finding.positive
+        row[f"certainty.{finding.finding}"] = finding.certainty
     return row
 
 

@@ -5,7 +5,9 @@ what colours say.
 """
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,9 +42,23 @@ RATE = (-0.02, 1.02)
 
 
 def write_plots(
-    task: Task, table: pd.DataFrame, metrics: dict[str, Any], params: EvaluateParams, folder: Path
+    task: Task,
+    table: pd.DataFrame,
+    metrics: dict[str, Any],
+    params: EvaluateParams,
+    folder: Path,
+    besides: Mapping[str, Figure] = MappingProxyType({}),
 ) -> None:
-    """Write every curve as CSV, for DVC's plots, and as PNG; the folder is whole or as it was."""
+    """Write every curve as CSV, for DVC's plots, and as PNG; the folder is whole or as it was.
+
+    Args:
+        task: the question.
+        table: predictions.
+        metrics: what `measure_table` says of them.
+        params: bins.
+        folder: to write.
+        besides: further drawings by name.
+    """
     tables = curve_tables(task, table, params.ece_bins)
     drawings = {
         "roc": draw_roc(task, metrics, tables, [AVAILABLE]),
@@ -50,6 +66,7 @@ def write_plots(
         "precision_recall": draw_precision_recall(task, metrics, tables),
         "reliability": draw_reliability(task, metrics, tables),
         "confusion": draw_confusion(task, metrics),
+        **besides,
     }
     with folder_written_aside(folder) as aside:
         for name, curve in tables.items():
@@ -182,9 +199,18 @@ def _figure(task: Task, kind: str, panels: int) -> tuple[Figure, list[Any]]:
     columns = min(panels, MOST_COLUMNS)
     rows = -(-panels // columns)
     width = PANEL * columns + 0.6
+    figure = blank_figure(task, kind, width, (PANEL + LABELS) * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[panels:]:
+        spare.set_axis_off()
+    return figure, axes[:panels]
+
+
+def blank_figure(task: Task, kind: str, width: float, content: float) -> Figure:
+    """A canvas `width` by `content` inches, and above and below the title, mark and notice."""
     title = textwrap.wrap(f"{task.title}: {kind}", int(width * TITLE_LETTERS))
     above = LINE * (len(title) + task.synthetic) + 0.1
-    height = (PANEL + LABELS) * rows + above + FOOT
+    height = content + above + FOOT
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     # Constrained layout lets square panels run into a title of two lines; keep room by hand.
@@ -192,10 +218,7 @@ def _figure(task: Task, kind: str, panels: int) -> tuple[Figure, list[Any]]:
         "constrained", rect=(0, FOOT / height, 1, (height - above - FOOT) / height)
     )
     _head_and_foot(figure, title, task.synthetic)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[panels:]:
-        spare.set_axis_off()
-    return figure, axes[:panels]
+    return figure
 
 
 def _head_and_foot(figure: Figure, title: list[str], synthetic: bool) -> None:

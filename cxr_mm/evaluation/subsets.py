@@ -1,7 +1,8 @@
 """Figures of every subset of modalities: what metrics.json says of a table of predictions.
 
 The table has a row per study and subset: `study_id, patient_id, group, fold, subset`, and for each
-finding `label.NAME` (1, 0, missing), `probability.NAME` and `positive.NAME`.
+finding `label.NAME` (1, 0, missing), `probability.NAME` and `positive.NAME`; where the predictions
+also say what they cannot rule out, `certainty.NAME` and `coverage`.
 """
 
 from typing import Any
@@ -14,6 +15,11 @@ from cxr_mm.contracts.modality import subset_name, subsets
 from cxr_mm.contracts.task import Task
 from cxr_mm.evaluation.intervals import Estimate, mean_of, multiplicities
 from cxr_mm.evaluation.metrics import Scored, auc, counted, measure
+from cxr_mm.evaluation.uncertainty import (
+    brier_decomposition,
+    class_uncertainty,
+    finding_uncertainty,
+)
 from cxr_mm.params import EvaluateParams
 
 AVAILABLE = "available"
@@ -67,10 +73,18 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
         "n": len(rows),
         "patients": int(rows["patient_id"].nunique()),
         "findings": {
-            name: {**_counts(rows, name), **_to_json(estimates)}
+            name: {
+                **_counts(rows, name),
+                **_to_json(estimates),
+                "brier_decomposition": brier_decomposition(
+                    scored_of(rows, name)[0], params.ece_bins
+                ),
+            }
             for name, estimates in findings.items()
         },
     }
+    if "coverage" in rows:
+        _add_uncertainty(task, rows, weights, result)
     if len(findings) > 1:
         metrics = list(dict.fromkeys(m for e in findings.values() for m in e))
         macro = {m: mean_of([e[m] for e in findings.values() if m in e]) for m in metrics}
@@ -80,6 +94,17 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
         over = [name for name, e in findings.items() if np.isfinite(e["auc"].value)]
         result["macro"] = {"over": over, **_to_json(macro)}
     return result
+
+
+def _add_uncertainty(
+    task: Task, rows: pd.DataFrame, weights: Weights, result: dict[str, Any]
+) -> None:
+    """Put `uncertainty` beside the figures of each finding; of multiclass, of all classes."""
+    if task.problem == "multiclass":
+        result["uncertainty"] = class_uncertainty(task, rows, weights)
+        return
+    for name, figures in result["findings"].items():
+        figures["uncertainty"] = finding_uncertainty(rows, name, weights)
 
 
 def finding_estimates(

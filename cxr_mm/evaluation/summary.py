@@ -1,5 +1,7 @@
 """Summary: metrics.json as a short table that fits a terminal."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from cxr_mm.evaluation.subsets import AVAILABLE
@@ -12,9 +14,16 @@ COLUMNS = {
     "ece": "ECE",
 }
 
+MOST_FLAGS, WIDTH = 5, 100
 
-def summary(metrics: dict[str, Any]) -> str:
-    """One line per subset of modalities, then per finding where there are several; fusion gain."""
+
+def summary(metrics: dict[str, Any], flags: Sequence[dict[str, str]] = ()) -> str:
+    """One line per subset of modalities, then per finding where there are several; fusion gain.
+
+    Args:
+        metrics: what metrics.json holds.
+        flags: what flags.json holds; the first few are told, the rest counted.
+    """
     lines = [_headline(metrics), _row("shown", "n", "AUC [95 % CI]", *COLUMNS.values())]
     for name, subset in metrics["subsets"].items():
         lines.append(_line(name, subset["n"], headline(subset)))
@@ -24,7 +33,19 @@ def summary(metrics: dict[str, Any]) -> str:
         lines += [_line(f"  {name}", f["n"], f) for name, f in findings.items()]
     if gain := metrics.get("fusion_gain"):
         lines.append(_gain(gain))
+    lines += _flags(flags)
     return "\n".join(lines)
+
+
+def _flags(flags: Sequence[dict[str, str]]) -> list[str]:
+    lines = []
+    for flag in flags[:MOST_FLAGS]:
+        text = f"flag ({flag['kind']}): {flag['text']}"
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+    more = len(flags) - MOST_FLAGS
+    if more > 0:
+        lines.append(f"{more} more flags in model_card.md")
+    return lines
 
 
 def headline(subset: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ CSS = """
   background:var(--border-color-primary,#d9dde3)}
 .cxr-fill{position:absolute;top:0;bottom:0;left:0;border-radius:3px;background:#3b6fb6}
 .cxr-fill.yes{background:#c65d00}
+.cxr-fill.unsure{background:#6b7280}
 .cxr-tick{position:absolute;top:-4px;bottom:-4px;width:2px;background:var(--body-text-color,#1b1f24)}
 .cxr-head{display:flex;justify-content:space-between;gap:12px;flex-wrap:wrap;font-weight:600}
 .cxr-small{font-size:.85em;opacity:.85;font-variant-numeric:tabular-nums}
@@ -63,6 +64,8 @@ def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None
         )
     label = f"{said.title}: {percent(share)}, {word}"
     fill = "cxr-fill yes" if said.positive else "cxr-fill"
+    if said.certainty == "uncertain":
+        fill = "cxr-fill unsure"
     return (
         f'<div class="cxr-finding"><div class="cxr-head"><span>{escape(said.title)}</span>'
         f"<span>{percent(share)} · {word}</span></div>"
@@ -73,10 +76,11 @@ def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None
 
 
 def _reading(said: FindingPrediction) -> tuple[str, str, str]:
+    doubt = "uncertain, " if said.certainty == "uncertain" else ""
     if said.threshold is None:
-        return ("likeliest" if said.positive else "less likely"), "", ""
+        return doubt + ("likeliest" if said.positive else "less likely"), "", ""
     tick = f'<div class="cxr-tick" style="left:calc({100 * said.threshold:.2f}% - 1px)"></div>'
-    word = "positive" if said.positive else "negative"
+    word = doubt + ("positive" if said.positive else "negative")
     return word, tick, f"Operating point {percent(said.threshold)}"
 
 

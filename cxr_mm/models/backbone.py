@@ -6,13 +6,15 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cxr_mm.data.transform import MEAN, STD
 from cxr_mm.errors import ParamsError, WeightsError
 from cxr_mm.models.small_cnn import SmallCnn
 from cxr_mm.models.weights import SMALL_CNN, check_backbone, file_state, packaged_state
 
+STAGES = 3
+"""Last stages that are looked at; timm's maps of stride 8, 16 and 32 in most networks."""
 SIZE_REMEDY = "Choose another ingest.size (a multiple of 32) or another backbone"
 
 
@@ -63,16 +65,42 @@ def pretrained_backbone(name: str, size: int, weights: str) -> nn.Module:
         ) from error
 
 
-def embedding_length(backbone: nn.Module, name: str, size: int) -> int:
-    """Length of the embedding, found by running one empty image through.
+def pooled_stages(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """Means of the two feature maps before the last stage, and what the backbone pools itself.
+
+    Args:
+        backbone: a timm model (or the small CNN) without head.
+        images: (B, 1, S, S) as the backbone expects them.
+
+    Returns:
+        Three tensors (B, C), finest map first.
+    """
+    model: Any = backbone
+    last, maps = model.forward_intermediates(images, indices=STAGES)
+    return [*(fine.mean((2, 3)) for fine in maps[:-1]), model.forward_head(last)]
+
+
+def embedding_lengths(
+    backbone: nn.Module, name: str, size: int, *, stages: bool
+) -> tuple[int, ...]:
+    """Lengths of the embedding's parts, found by running one empty image through.
 
     Raises:
-        ParamsError: the network does not take images of this size, or does not pool.
+        ParamsError: the network does not take images of this size, does not pool, or has no
+            stages to show.
     """
     was_training = backbone.training
+    images = torch.zeros(1, 1, size, size)
     try:
         with torch.inference_mode():
-            embedding = backbone.eval()(torch.zeros(1, 1, size, size))
+            backbone.eval()
+            parts = pooled_stages(backbone, images) if stages else [backbone(images)]
+    except AttributeError as error:
+        raise ParamsError(
+            f"{name} does not show its stages",
+            field="train_image.pool",
+            remedy="Use last, or another backbone",
+        ) from error
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ParamsError(
             f"{name} cannot take {size} x {size} images ({_first_line(error)})",
@@ -80,9 +108,9 @@ def embedding_length(backbone: nn.Module, name: str, size: int) -> int:
             remedy=SIZE_REMEDY,
         ) from error
     backbone.train(was_training)
-    if embedding.ndim != 2:
+    if any(part.ndim != 2 for part in parts):
         raise ParamsError(f"{name} does not pool its features", field="train_image.backbone")
-    return int(embedding.shape[1])
+    return tuple(int(part.shape[1]) for part in parts)
 
 
 def grey_statistics(backbone: nn.Module) -> tuple[float, float]:
@@ -111,7 +139,7 @@ def find_feature_layer(backbone: nn.Module, size: int) -> str:
     try:
         with torch.no_grad():
             images = torch.zeros(1, 1, size, size, device=first.device, dtype=first.dtype)
-            features = backbone.eval().forward_features(images)  # type: ignore[operator]
+            features = _last_map(backbone.eval(), images)
     finally:
         backbone.train(was_training)
         for hook in hooks:
@@ -121,6 +149,16 @@ def find_feature_layer(backbone: nn.Module, size: int) -> str:
         return norms[-1]
     found: list[str] = [name for name, output in outputs if output is features]
     return min(found or [outputs[-1][0]], key=lambda name: name.count("."))
+
+
+def _last_map(backbone: Any, images: Tensor) -> Tensor:
+    """The last feature map, by the modules that run whether stages are pooled or not."""
+    features: Tensor
+    if hasattr(backbone, "forward_intermediates"):
+        features, _ = backbone.forward_intermediates(images, indices=STAGES)
+    else:
+        features = backbone.forward_features(images)
+    return features
 
 
 def without_inplace(module: nn.Module) -> nn.Module:

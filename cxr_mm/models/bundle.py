@@ -1,9 +1,10 @@
 """Bundle: everything a prediction needs in one folder of safetensors and JSON, under one digest.
 
-bundle.json                 task, parameters, operating points, digests of all other files
+bundle.json                 task, parameters, operating points, bounds, digests of all other files
 fusion.json, .safetensors   shape and weights of the fusion, calibration included
 clinical.json               the fitted clinical transform
 image_encoder/              weights and shape (where the task has an image)
+gate.json, .safetensors     what tells foreign pictures from films (where one was learnt)
 note_encoder/               weights, configuration, tokenizer (where it has a note)
 """
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name
-from cxr_mm.contracts.prediction import OperatingPoint, Reason
+from cxr_mm.contracts.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.contracts.study import ClinicalValue, Study
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import ClinicalTransform, check_clinical
@@ -35,13 +36,17 @@ from cxr_mm.errors import BundleError, WeightsError
 from cxr_mm.files import folder_written_aside, read_json, sha256_file, to_json, write_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.classifier import Batch, Classifier
+from cxr_mm.models.conformal import Conformal
+from cxr_mm.models.film_gate import FilmGate, load_film_gate, save_film_gate
 from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.operating_point import OperatingPoints
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "bundle.json"
+RECALIBRATED = "recalibrated"
+"""Key of `trained_on` under which recalibrations are listed, oldest first."""
 
 
 class BundleIndex(Frozen):
@@ -53,9 +58,12 @@ class BundleIndex(Frozen):
     size: int
     """Side of the square image in pixels."""
     note_tokens: int
+    note_words: int
     decision: Reason
     """The operating point that predictions use."""
     operating_points: OperatingPoints
+    conformal: Conformal
+    """Bounds between which an answer cannot be ruled out."""
     trained_on: dict[str, Any]
     """Digest of the manifest, numbers of studies and patients, parameters."""
     parts: dict[str, str]
@@ -76,20 +84,24 @@ class Bundle:
     task: Task
     size: int
     note_tokens: int
+    note_words: int
     fusion: Fusion
     clinical: ClinicalTransform
     image_encoder: ImageEncoder | None
     note_encoder: NoteEncoder | None
     decision: Reason
     operating_points: OperatingPoints
+    conformal: Conformal
     trained_on: dict[str, Any]
+    gate: FilmGate | None = None
     digest: str = ""
 
     @property
     def name(self) -> str:
         """As predictions cite it."""
         backbone = self.image_encoder.spec.backbone if self.image_encoder else "no image"
-        return f"{self.task.name} ({self.fusion.spec.kind} fusion, {backbone})"
+        again = ", recalibrated" if self.trained_on.get(RECALIBRATED) else ""
+        return f"{self.task.name} ({self.fusion.spec.kind} fusion, {backbone}{again})"
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -153,6 +165,14 @@ class Bundle:
         """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
         return self.classifier.embeddings(batch)
 
+    def loggable(self, modality: Modality) -> int:
+        """How much of an embedding, from its start, may be written down.
+
+        Hashed words could be looked up in a dictionary, so of a note it is the meaning alone.
+        """
+        spec = self.fusion.spec
+        return spec.parts["note"][0].length if modality == "note" else spec.dims[modality]
+
     def logits(self, embeddings: dict[Modality, Tensor], mask: Tensor) -> Tensor:
         """Embeddings and mask (B, 3) → calibrated logits (B, F)."""
         return self.classifier.logits(embeddings, mask)
@@ -168,6 +188,11 @@ class Bundle:
         points = self.operating_points.get(subset_name(modalities), {}).get(finding)
         return None if points is None else points[self.decision]
 
+    def bounds(self, modalities: Sequence[Modality]) -> list[ConformalBounds]:
+        """Conformal bounds of each finding for a subset."""
+        found = self.conformal[subset_name(modalities)]
+        return [found[name] for name in self.task.finding_names]
+
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:
     """Write a bundle whole or not at all; the digest is returned."""
@@ -180,8 +205,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             task=bundle.task,
             size=bundle.size,
             note_tokens=bundle.note_tokens,
+            note_words=bundle.note_words,
             decision=bundle.decision,
             operating_points=bundle.operating_points,
+            conformal=bundle.conformal,
             trained_on=bundle.trained_on,
             parts={p.relative_to(aside).as_posix(): sha256_file(p) for p in files},
         )
@@ -198,6 +225,8 @@ def _save_parts(bundle: Bundle, folder: Path) -> None:
     write_json(folder / "clinical.json", bundle.clinical.to_json())
     if bundle.image_encoder is not None:
         save_image_encoder(bundle.image_encoder, folder / "image_encoder")
+    if bundle.gate is not None:
+        save_film_gate(bundle.gate, folder)
     if bundle.note_encoder is not None:
         bundle.note_encoder.save(folder / "note_encoder")
 
@@ -257,8 +286,11 @@ def load_bundle(folder: Path) -> Bundle:
         fusion.load_state_dict(load_file(folder / "fusion.safetensors"))
         clinical = ClinicalTransform.from_json(task.clinical, read_json(folder / "clinical.json"))
         image = load_image_encoder(folder / "image_encoder") if task.has_image else None
+        gate = load_film_gate(folder)
         note = (
-            NoteEncoder.open(str(folder / "note_encoder"), index.note_tokens) if task.note else None
+            NoteEncoder.open(str(folder / "note_encoder"), index.note_tokens, index.note_words)
+            if task.note
+            else None
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, WeightsError) as error:
         raise BundleError(
@@ -268,12 +300,15 @@ def load_bundle(folder: Path) -> Bundle:
         task=task,
         size=index.size,
         note_tokens=index.note_tokens,
+        note_words=index.note_words,
         fusion=fusion.eval(),
         clinical=clinical,
         image_encoder=image.eval() if image else None,
         note_encoder=note,
         decision=index.decision,
         operating_points=index.operating_points,
+        conformal=index.conformal,
         trained_on=index.trained_on,
+        gate=gate,
         digest=index.digest,
     )

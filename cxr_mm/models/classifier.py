@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from cxr_mm.contracts.modality import Modality
 from cxr_mm.models.fusion import Fusion
 from cxr_mm.models.image_encoder import ImageEncoder
+from cxr_mm.models.precision import Precision
+
+SERVED = Precision("fp32")
+"""How a bundle is run: not measured, so that starting costs nothing and answers do not vary."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,21 @@ class Batch:
 
 
 class Classifier(nn.Module):
-    """Image encoder and fusion as one differentiable function."""
+    """Image encoder and fusion as one differentiable function, run as `SERVED` says."""
 
     def __init__(self, image_encoder: ImageEncoder | None, fusion: Fusion) -> None:
         super().__init__()
         self.image_encoder, self.fusion = image_encoder, fusion
+        if image_encoder is not None:
+            # Weights laid out anew within inference mode could take no part in a gradient.
+            with torch.inference_mode(mode=False):
+                image_encoder.to(memory_format=SERVED.memory_format)  # type: ignore[call-overload]
 
     def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
         """What the fusion reads of each modality of the task."""
         found: dict[Modality, Tensor] = {}
         if batch.image is not None and self.image_encoder is not None:
-            found["image"] = self.image_encoder(batch.image)
+            found["image"] = self.image_encoder(SERVED.arrange(batch.image))
         if batch.tabular is not None:
             found["tabular"] = batch.tabular
         if batch.note is not None:

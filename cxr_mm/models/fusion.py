@@ -5,14 +5,14 @@ Every kind has one interface and honours the modality mask: what stands behind a
 data. A kind turns a batch into columns of evidence, and its Calibration, fitted for each subset on
 studies the networks have not seen, turns columns into logits:
 
-- `late`: one column per modality, so that calibration is stacking (Wolpert 1992);
+- `late`: one column per part of a modality, so that calibration is stacking (Wolpert 1992);
 - `concat`: one column, from hidden vectors side by side;
 - `gated`: one column, from a gated sum of hidden vectors (Arevalo et al. 2017).
 
 Members are trained side by side and averaged (Lakshminarayanan et al. 2017, deep ensembles).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -27,16 +27,27 @@ Shown = tuple[Tensor, Tensor]
 """Logits (B, F) in training, and which studies (B,) were shown anything."""
 
 
+class Part(Frozen):
+    """One stretch of an embedding.
+
+    `together`: brought to scale as one, and not dimension by dimension, which would make the
+        rarest word of all notes the loudest.
+    """
+
+    length: int
+    together: bool = False
+
+
 class FusionSpec(Frozen):
     """Shape of a fusion.
 
-    `dims`: width of each modality's input; a modality the task does not have is not in it.
+    `parts`: what each modality's input is made of; a modality the task does not have is not in it.
     `scales`: prior standard deviation of each modality's logit (`late`).
     `outputs`: number of findings F.
     """
 
     kind: FusionKind
-    dims: dict[Modality, int]
+    parts: dict[Modality, tuple[Part, ...]]
     scales: dict[Modality, float]
     outputs: int
     hidden: int
@@ -44,26 +55,50 @@ class FusionSpec(Frozen):
     dropout: float
     members: int
 
+    @property
+    def dims(self) -> dict[Modality, int]:
+        """Width of each modality's input."""
+        return {m: sum(part.length for part in parts) for m, parts in self.parts.items()}
+
+
+def owners(spec: FusionSpec) -> tuple[Modality, ...]:
+    """The modality of each part, in order."""
+    return tuple(modality for modality, parts in spec.parts.items() for _ in parts)
+
 
 class Standardise(nn.Module):
-    """Standard scores of an embedding's dimensions, at unit expected length."""
+    """Standard scores of an embedding's dimensions, at unit expected length.
+
+    Parts share that length evenly, so that a long part does not drown a short one.
+    """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.full((dim,), dim**0.5))
+        self.parts = tuple(parts)
+        length = sum(part.length for part in parts)
+        self.register_buffer("mean", torch.zeros(length))
+        self.register_buffer("scale", self._lengthened(torch.ones(length)))
 
     def fit(self, rows: Tensor) -> None:
         """Learn from the rows (N, D) of studies that have the modality."""
         if len(rows) > 1:
-            deviation = rows.std(0)
-            # A floor, so that a dimension that hardly varies does not become noise at full volume.
-            floor = 0.1 * float(deviation.mean()) + 1e-6
             self.mean.copy_(rows.mean(0))
-            self.scale.copy_(deviation.clamp(min=floor) * rows.shape[1] ** 0.5)
+            self.scale.copy_(self._lengthened(rows.std(0)))
+
+    def _lengthened(self, deviation: Tensor) -> Tensor:
+        """Scale (D,) that brings each part to its share of the unit length."""
+        scales = []
+        lengths = [part.length for part in self.parts]
+        for part, own in zip(self.parts, torch.split(deviation, lengths), strict=True):
+            if part.together:
+                own = own.square().mean().sqrt().expand_as(own)
+            # A floor, so that a dimension that hardly varies does not become noise at full volume.
+            floor = 0.1 * float(own.mean()) + 1e-6
+            scales.append(own.clamp(min=floor) * (part.length * len(lengths)) ** 0.5)
+        return torch.cat(scales)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, D) → (B, D)."""
@@ -71,39 +106,54 @@ class Standardise(nn.Module):
 
 
 class Late(nn.Module):
-    """A linear head per modality, each trained as if it were alone; (B, 3, F) columns."""
-
-    columns = len(MODALITIES)
+    """A linear head per part of a modality, each trained as if it were alone; (B, J, F) columns."""
 
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__()
-        self.scales, self.outputs = spec.scales, spec.outputs
-        self.heads = nn.ModuleDict({m: nn.Linear(d, spec.outputs) for m, d in spec.dims.items()})
+        self.spec, self.owners = spec, owners(spec)
+        lengths = [part.length for parts in spec.parts.values() for part in parts]
+        self.heads = nn.ModuleList(nn.Linear(length, spec.outputs) for length in lengths)
         for weights in self.heads.parameters():
             nn.init.zeros_(weights)
 
+    @torch.no_grad()
+    def adopt(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
+        """Take over the head (F, D), (F,) of a modality of one part; it learns no more."""
+        head = self.heads[self.owners.index(modality)]
+        head.requires_grad_(False)
+        head.weight.copy_(weight)  # type: ignore[operator]
+        head.bias.copy_(bias)  # type: ignore[operator]
+
     def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Inputs (B, D) with zeros where absent, mask (B, 3) → columns, zero where absent."""
-        empty = torch.zeros(len(mask), self.outputs, device=mask.device)
-        columns = [self.heads[m](inputs[m]) if m in inputs else empty for m in MODALITIES]
-        return torch.stack(columns, dim=1) * mask.unsqueeze(-1)
+        heads, columns = iter(self.heads), []
+        for modality, parts in self.spec.parts.items():
+            there = mask[:, MODALITIES.index(modality), None]
+            for rows in torch.split(inputs[modality], [p.length for p in parts], dim=1):
+                # Parts share one unit length; a head is to see its own at unit length.
+                columns.append(next(heads)(rows * len(parts) ** 0.5) * there)
+        return torch.stack(columns, dim=1)
 
     def penalty(self) -> Tensor:
         """Negative log density of the heads' weights under their Gaussian priors."""
-        energies = {m: self.heads[m].weight.square().sum() for m in self.scales}  # type: ignore[operator]
-        return torch.stack([e / (2 * self.scales[m] ** 2) for m, e in energies.items()]).sum()
+        scales = self.spec.scales
+        energies = [
+            head.weight.square().sum() / (2 * scales[owner] ** 2)  # type: ignore[operator]
+            for head, owner in zip(self.heads, self.owners, strict=True)
+        ]
+        return torch.stack(energies).sum()
 
     def rehearse(self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float) -> list[Shown]:
-        """Each modality shown alone, so that no head leans on another."""
+        """Each part shown alone, so that no head leans on another."""
         del hide
         columns = self(inputs, mask)
-        return [(columns[:, i], mask[:, i]) for i, m in enumerate(MODALITIES) if m in self.heads]
+        return [
+            (columns[:, j], mask[:, MODALITIES.index(owner)]) for j, owner in enumerate(self.owners)
+        ]
 
 
 class Joint(nn.Module):
     """What `concat` and `gated` share: a projection per modality and one column, (B, 1, F)."""
-
-    columns = 1
 
     def __init__(self, spec: FusionSpec, joined: int) -> None:
         super().__init__()
@@ -178,9 +228,10 @@ class Fusion(nn.Module):
         super().__init__()
         kind = KINDS[spec.kind]
         self.spec = spec
-        self.standardise = nn.ModuleDict({m: Standardise(d) for m, d in spec.dims.items()})
+        self.standardise = nn.ModuleDict({m: Standardise(parts) for m, parts in spec.parts.items()})
         self.members = nn.ModuleList(kind(spec) for _ in range(spec.members))
-        self.calibration = Calibration(kind.columns, spec.outputs)
+        columns = owners(spec) if spec.kind == "late" else (None,)
+        self.calibration = Calibration(columns, spec.outputs)
 
     def fit_standardise(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> None:
         """Learn the standard scores from training studies.
@@ -191,6 +242,14 @@ class Fusion(nn.Module):
             if modality != "tabular":
                 rows = inputs[modality][mask[:, MODALITIES.index(modality)]]
                 self.standardise[modality].fit(rows)  # type: ignore[operator]
+
+    def adopt_head(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
+        """Use a head fitted elsewhere, (F, D) and (F,) for embeddings as they come (`late`)."""
+        scores = self.standardise[modality]
+        assert isinstance(scores, Standardise)
+        for member in self.members:
+            assert isinstance(member, Late)
+            member.adopt(modality, weight * scores.scale, bias + weight @ scores.mean)
 
     def clean(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> dict[Modality, Tensor]:
         """Standard scores, exact zeros wherever a modality is absent."""

@@ -1,10 +1,13 @@
 """Image encoder: radiograph → embedding → logits.
 
-The classification head is one linear layer: it trains the encoder, and says what the image alone
-knows.
+An embedding is what the backbone pools last (`last`), or that behind the means of its two stages
+before (`stages`): texture and place of a finding are still in the finer maps, which pretraining on
+photographs has specialised less (hypercolumns: Hariharan et al. 2015). The classification head is
+one linear layer: it trains the encoder, and says what the image alone knows.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -18,14 +21,16 @@ from cxr_mm.errors import WeightsError
 from cxr_mm.files import read_json, write_json
 from cxr_mm.models.backbone import (
     bare_backbone,
-    embedding_length,
+    embedding_lengths,
     find_feature_layer,
     grey_statistics,
+    pooled_stages,
     pretrained_backbone,
 )
 
 WEIGHTS_FILE = "encoder.safetensors"
 SPEC_FILE = "encoder.json"
+Pool = Literal["last", "stages"]
 
 
 class ImageEncoderSpec(Frozen):
@@ -35,12 +40,21 @@ class ImageEncoderSpec(Frozen):
     """A timm name, or `small_cnn`."""
     size: int = Field(ge=16, le=2048)
     """Side of the square image in pixels."""
-    dim: int = Field(ge=1)
-    """Length of the embedding."""
+    pool: Pool
+    """Where the embedding is taken from."""
+    parts: tuple[int, ...] = Field(min_length=1)
+    """Lengths of the embedding's parts, one for each place it is taken from."""
+    mirror: bool
+    """Whether the embedding is the mean of those of the film and its mirror image."""
     outputs: int = Field(ge=1)
     """Number of findings."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Between embedding and head, in training only."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding."""
+        return sum(self.parts)
 
 
 class ImageEncoder(nn.Module):
@@ -57,6 +71,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
+        # Parts come at their own scales; without it the head would learn the loudest first.
+        self.norm = nn.BatchNorm1d(spec.dim, affine=False)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.dim, spec.outputs)
         mean, std = grey_statistics(backbone)
@@ -71,13 +87,34 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 1, S, S) → embedding (B, dim)."""
-        embedding: Tensor = self.backbone(images * self.input_scale + self.input_shift)
+        if not self._mirrors:
+            return self._embed(images)
+        plain, mirrored = self._embed(torch.cat([images, images.flip(-1)])).chunk(2)
+        return (plain + mirrored) / 2
+
+    @property
+    def _mirrors(self) -> bool:
+        return self.spec.mirror and not self.training
+
+    def _embed(self, images: Tensor) -> Tensor:
+        given = images * self.input_scale + self.input_shift
+        if self.spec.pool == "stages":
+            return torch.cat(pooled_stages(self.backbone, given), dim=1)
+        embedding: Tensor = self.backbone(given)
         return embedding
 
     def logits(self, embedding: Tensor) -> Tensor:
         """Embedding (B, dim) → logits (B, outputs)."""
-        logits: Tensor = self.head(self.dropout(embedding))
+        logits: Tensor = self.head(self.dropout(self.norm(embedding)))
         return logits
+
+    @torch.no_grad()
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """Weights (outputs, dim) and bias (outputs,) from embedding to logits, as in use."""
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        weight = self.head.weight / (self.norm.running_var + self.norm.eps).sqrt()
+        return weight, self.head.bias - weight @ self.norm.running_mean
 
     def feature_layer(self) -> nn.Module:
         """Module whose output is the last spatial feature map, where Grad-CAM looks.
@@ -91,10 +128,18 @@ class ImageEncoder(nn.Module):
         return self.backbone.get_submodule(self._feature_layer)
 
     def feature_map(self, features: Tensor) -> Tensor:
-        """Output, or its gradient, of `feature_layer` → (B, C, h, w).
+        """Output, or its gradient, of `feature_layer` → (B, C, h, w), mirrored films turned back.
 
-        Takes (B, C, h, w), tokens (B, prefix + h * w, C) and channels-last (B, h, w, C).
+        Takes (B, C, h, w), tokens (B, prefix + h * w, C) and channels-last (B, h, w, C), of twice
+        as many films where the encoder mirrors.
         """
+        features = self._as_map(features)
+        if not self._mirrors:
+            return features
+        plain, mirrored = features.chunk(2)
+        return (plain + mirrored.flip(-1)) / 2
+
+    def _as_map(self, features: Tensor) -> Tensor:
         if features.ndim == 3:
             tokens = features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
             side = round(tokens.shape[1] ** 0.5)
@@ -106,7 +151,14 @@ class ImageEncoder(nn.Module):
 
 
 def build_image_encoder(
-    backbone: str, size: int, outputs: int, dropout: float, weights: str
+    backbone: str,
+    size: int,
+    outputs: int,
+    dropout: float = 0.0,
+    weights: str = "packaged",
+    pool: Pool = "last",
+    *,
+    mirror: bool = False,
 ) -> ImageEncoder:
     """Make an image encoder for training.
 
@@ -116,15 +168,40 @@ def build_image_encoder(
         outputs: number of findings.
         dropout: between embedding and head.
         weights: `packaged`, `hub`, `none`, or the path of a safetensors file.
+        pool: where the embedding is taken from.
+        mirror: whether it is the mean over the film and its mirror image.
 
     Raises:
         WeightsError: the backbone is unknown, or its weights cannot be had or do not fit.
-        ParamsError: the backbone cannot take images of this size.
+        ParamsError: the backbone cannot take images of this size, or shows no stages.
     """
     network = pretrained_backbone(backbone, size, weights)
-    dim = embedding_length(network, backbone, size)
-    spec = ImageEncoderSpec(backbone=backbone, size=size, dim=dim, outputs=outputs, dropout=dropout)
+    spec = ImageEncoderSpec(
+        backbone=backbone,
+        size=size,
+        pool=pool,
+        parts=embedding_lengths(network, backbone, size, stages=pool == "stages"),
+        mirror=mirror,
+        outputs=outputs,
+        dropout=dropout,
+    )
     return ImageEncoder(spec, network)
+
+
+def read_spec(folder: Path) -> ImageEncoderSpec:
+    """What a saved image encoder is built from.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        return ImageEncoderSpec.model_validate(read_json(folder / SPEC_FILE))
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"no image encoder can be read from it ({next(iter(str(error).splitlines()), '')})",
+            field=str(folder),
+            remedy="Run train_image again",
+        ) from error
 
 
 def save_image_encoder(encoder: ImageEncoder, folder: Path) -> None:
@@ -142,7 +219,7 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
         WeightsError: a file is missing or damaged, or weights and specification do not agree.
     """
     try:
-        spec = ImageEncoderSpec.model_validate(read_json(folder / SPEC_FILE))
+        spec = read_spec(folder)
         encoder = ImageEncoder(spec, bare_backbone(spec.backbone, spec.size))
         encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

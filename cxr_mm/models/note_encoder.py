@@ -1,7 +1,12 @@
-"""Note encoder: masked note → one embedding, the mean over tokens at unit length.
+"""Note encoder: masked note → what it means and which words it has.
 
-Default all-MiniLM-L6-v2 (Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM), as a
-Python package carries it; any transformers encoder by name where a hub can be reached.
+What it means: the mean over a transformer's tokens at unit length, by default all-MiniLM-L6-v2
+(Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM), as a Python package carries
+it; any transformers encoder by name where a hub can be reached. Which words: log counts hashed into
+a fixed number of cells, at unit length (Weinberger et al., Feature hashing, ICML 2009), since a
+sentence encoder made for everyday text blurs the terms of radiologists.
+
+The mask is not embedded: that something was hidden would tell nearly as much as the word.
 """
 
 import importlib.util
@@ -12,11 +17,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import HashingVectorizer
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from cxr_mm.data.note import MASK
 from cxr_mm.errors import WeightsError
+from cxr_mm.models.fusion import Part
 
 transformers_logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
 
@@ -38,16 +46,18 @@ class NoteEncoder(nn.Module):
     Args:
         model: a transformers encoder.
         tokenizer: its tokenizer.
-        tokens: longest note in tokens; the rest is cut.
+        tokens: longest note in tokens; the rest is cut for the transformer.
+        words: cells that words are hashed into; 0 leaves them out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, tokens: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, tokens: int, words: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.tokens = model.eval(), tokenizer, tokens
+        self.words = words
         self.requires_grad_(False)
 
     @classmethod
-    def open(cls, name: str, tokens: int) -> Self:
+    def open(cls, name: str, tokens: int, words: int) -> Self:
         """Open `packaged`, a folder, or a transformers name.
 
         Raises:
@@ -72,12 +82,18 @@ class NoteEncoder(nn.Module):
                 field="embed.note_encoder",
                 remedy="Use `packaged`, a folder, or a transformers name and a reachable hub",
             ) from error
-        return cls(model, tokenizer, tokens)
+        return cls(model, tokenizer, tokens, words)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the embedding is made of: the meaning, and the words where they are counted."""
+        meaning = Part(length=int(self.model.config.hidden_size))
+        return (meaning, Part(length=self.words, together=True)) if self.words else (meaning,)
 
     @property
     def dim(self) -> int:
         """Width of the embedding."""
-        return int(self.model.config.hidden_size)
+        return sum(part.length for part in self.parts)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Tokens (B, L) → embeddings (B, E) of unit length."""
@@ -88,7 +104,8 @@ class NoteEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, notes: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-        """Masked notes → float32 (N, E); each distinct note is read once, short ones together."""
+        """Masked notes → float32 (N, dim); each distinct note is read once, short ones together."""
+        notes = [" ".join(note.replace(MASK, " ").split()) for note in notes]
         distinct = sorted(set(notes), key=lambda note: (len(note), note))
         rows: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(distinct), batch_size):
@@ -96,9 +113,20 @@ class NoteEncoder(nn.Module):
             tokens = self.tokenizer(
                 batch, padding=True, truncation=True, max_length=self.tokens, return_tensors="pt"
             )
-            vectors = self(tokens["input_ids"], tokens["attention_mask"]).float().numpy()
+            meaning = self(tokens["input_ids"], tokens["attention_mask"]).float().numpy()
+            vectors = np.concatenate([meaning, self._counted(batch)], axis=1)
             rows.update(zip(batch, vectors, strict=True))
         return np.stack([rows[note] for note in notes]) if notes else self._none()
+
+    def _counted(self, notes: Sequence[str]) -> NDArray[np.float32]:
+        """Log counts of hashed words (N, words) at unit length."""
+        if not self.words:
+            return np.zeros((len(notes), 0), dtype=np.float32)
+        hashed = HashingVectorizer(n_features=self.words, alternate_sign=False, norm=None)
+        counts: NDArray[np.float32] = np.log1p(hashed.transform(notes).toarray())
+        length = np.linalg.norm(counts, axis=1, keepdims=True)
+        words: NDArray[np.float32] = (counts / np.maximum(length, 1e-6)).astype(np.float32)
+        return words
 
     def _none(self) -> NDArray[np.float32]:
         return np.zeros((0, self.dim), dtype=np.float32)

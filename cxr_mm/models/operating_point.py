@@ -1,7 +1,11 @@
 """Operating points: thresholds on the calibrated probability, each with the reason for it.
 
 Youden's J (Youden 1950) and the usual clinical two: the largest threshold that still reaches a
-wanted sensitivity, the smallest that still reaches a wanted specificity.
+wanted sensitivity, the smallest that still reaches a wanted specificity. Where probabilities are
+calibrated, the expected J is largest at their prevalence: above it a study is likelier among those
+with the finding than among those without. That is the threshold taken; the one that happens to be
+best on the studies at hand varies far more from sample to sample (Leeflang et al., Clinical
+Chemistry 2008; 54:729).
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,7 @@ def choose_operating_points(
 
     Args:
         labels: (N,) 1, 0 or NaN.
-        probabilities: (N,) of studies the model was not trained on.
+        probabilities: (N,) calibrated, of studies the model was not trained on.
 
     Raises:
         StageError: there is no positive or no negative study.
@@ -40,34 +44,35 @@ def choose_operating_points(
             field="fuse",
             remedy="Give validation more studies, or leave out a modality that few studies have",
         )
-    cuts, sensitivity, specificity = _curve(probabilities[known], positive)
-
-    def point(reason: Reason, candidates: NDArray[np.float64]) -> OperatingPoint:
-        best = int(np.argmax(candidates))
-        return OperatingPoint(
-            threshold=float(cuts[best]),
-            reason=reason,
-            sensitivity=float(sensitivity[best]),
-            specificity=float(specificity[best]),
-        )
-
+    scores = probabilities[known]
+    cuts = _cuts(scores)
+    sensitivity, specificity = _rates(scores, positive, cuts)
     enough_sensitive = np.where(sensitivity >= target_sensitivity, specificity, -1.0)
     enough_specific = np.where(specificity >= target_specificity, sensitivity, -1.0)
+    thresholds: dict[Reason, float] = {
+        "youden": float(positive.mean()),
+        "high_sensitivity": float(cuts[np.argmax(enough_sensitive)]),
+        "high_specificity": float(cuts[np.argmax(enough_specific)]),
+    }
+    reached = _rates(scores, positive, np.array(list(thresholds.values())))
     return {
-        "youden": point("youden", sensitivity + specificity),
-        "high_sensitivity": point("high_sensitivity", enough_sensitive),
-        "high_specificity": point("high_specificity", enough_specific),
+        reason: OperatingPoint(
+            threshold=threshold, reason=reason, sensitivity=float(yes), specificity=float(no)
+        )
+        for (reason, threshold), yes, no in zip(thresholds.items(), *reached, strict=True)
     }
 
 
-def _curve(
-    probabilities: NDArray[np.float64], positive: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _cuts(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cuts halfway between neighbouring values, so that none sits on a study's own probability."""
     values: Sequence[float] = np.unique(np.concatenate([[0.0], probabilities, [1.0]])).tolist()
-    cuts = np.array([(low + high) / 2 for low, high in pairwise(values)])
+    return np.array([(low + high) / 2 for low, high in pairwise(values)])
+
+
+def _rates(
+    probabilities: NDArray[np.float64], positive: NDArray[np.bool_], cuts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sensitivity and specificity of each cut."""
     yes = np.sort(probabilities[positive])
     no = np.sort(probabilities[~positive])
-    sensitivity = 1 - np.searchsorted(yes, cuts) / len(yes)
-    specificity = np.searchsorted(no, cuts) / len(no)
-    return cuts, sensitivity, specificity
+    return 1 - np.searchsorted(yes, cuts) / len(yes), np.searchsorted(no, cuts) / len(no)

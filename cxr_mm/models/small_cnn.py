@@ -41,6 +41,7 @@ class SmallCnn(nn.Module):
     """Images (B, 1, S, S) → embedding (B, 192); the interface of a headless timm model."""
 
     num_features = WIDTHS[-1]
+    feature_info = tuple({"module": f"stages.{i}"} for i in range(len(WIDTHS)))
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,8 +61,20 @@ class SmallCnn(nn.Module):
         features: Tensor = self.stages(self.stem(images))
         return features
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Feature map → embedding (B, 192)."""
+        return features.mean((2, 3))
+
+    def forward_intermediates(self, images: Tensor, indices: int) -> tuple[Tensor, list[Tensor]]:
+        """The last feature map, and those of the last `indices` stages, finest first."""
+        features, maps = self.stem(images), []
+        for stage in self.stages:
+            features = stage(features)
+            maps.append(features)
+        return features, maps[-indices:]
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.forward_features(images).mean((2, 3))
+        return self.forward_head(self.forward_features(images))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Layers from first to last, as timm's models describe theirs."""

@@ -11,26 +11,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from cxr_mm.contracts.manifest import ABSENT, Manifest
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.embeddings import EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.ingest import load_manifest
 from cxr_mm.data.note import mask_note
-from cxr_mm.errors import StageError
-from cxr_mm.files import folder_written_aside
-from cxr_mm.models.image_encoder import load_image_encoder
+from cxr_mm.files import folder_written_aside, write_json
+from cxr_mm.models.fusion import Part
+from cxr_mm.models.image_encoder import load_image_encoder, read_spec
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.params import EmbedParams, Params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.training.film_embeddings import content_key, film_embeddings, is_kept, keep, kept
 
-FILE = "embeddings.safetensors"
 RIDGE = 1e-2
 
 
 def embed(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Embed every study of the manifest; leaves embeddings.safetensors (image, note; float32).
+    """Embed every study of the manifest; leaves embeddings.safetensors (image, note; float32)
+    and parts.json.
 
     Raises:
         StageError: an earlier stage has not run.
@@ -38,26 +39,19 @@ def embed(task: Task, params: Params, paths: TaskPaths) -> None:
     """
     manifest = load_manifest(paths, task)
     found: dict[str, NDArray[np.float32]] = {}
+    parts: dict[str, tuple[Part, ...]] = {}
     if task.has_image:
         found["image"] = _images(manifest, params.embed, paths)
+        lengths = read_spec(paths.image_encoder).parts
+        parts["image"] = tuple(Part(length=length) for length in lengths)
     if task.note is not None:
-        found["note"] = _notes(manifest, params.embed, paths)
+        found["note"], parts["note"] = _notes(manifest, params.embed, paths)
     with folder_written_aside(paths.embeddings) as aside:
-        save_file(found, aside / FILE)
-
-
-def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
-    """Embeddings by modality (`image`, `note`), (N, D), rows as in the manifest.
-
-    Raises:
-        StageError: `embed` has not run.
-    """
-    try:
-        return dict(load_file(paths.embeddings / FILE))
-    except FileNotFoundError as error:
-        raise StageError(
-            "there are no embeddings", field=paths.task, remedy=f"Run dvc repro embed@{paths.task}"
-        ) from error
+        save_file(found, aside / EMBEDDINGS_FILE)
+        write_json(
+            aside / PARTS_FILE,
+            {modality: [part.model_dump() for part in own] for modality, own in parts.items()},
+        )
 
 
 def _images(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArray[np.float32]:
@@ -105,17 +99,19 @@ def _films(folder: Path, params: EmbedParams, paths: TaskPaths) -> NDArray[np.fl
     return film_embeddings(encoder, paths, params.precision, params.batch_size)
 
 
-def _notes(manifest: Manifest, params: EmbedParams, paths: TaskPaths) -> NDArray[np.float32]:
+def _notes(
+    manifest: Manifest, params: EmbedParams, paths: TaskPaths
+) -> tuple[NDArray[np.float32], tuple[Part, ...]]:
     task = manifest.task
     assert task.note is not None
     spec = task.note
     there = manifest.frame["note"].notna().to_numpy(bool)
     notes = [mask_note(str(n), spec) for n in manifest.frame.loc[there, "note"]]
-    whose = there.tobytes().hex()
-    key = content_key("note", params.note_encoder, str(params.note_tokens), whose, *notes)
+    encoder = NoteEncoder.open(params.note_encoder, params.note_tokens, params.note_words)
+    said = (params.note_encoder, str(params.note_tokens), str(params.note_words))
+    key = content_key("note", *said, there.tobytes().hex(), *notes)
     if is_kept(paths, key):
-        return kept(paths, key)
-    encoder = NoteEncoder.open(params.note_encoder, params.note_tokens)
+        return kept(paths, key), encoder.parts
     rows = np.zeros((len(there), encoder.dim), dtype=np.float32)
     rows[there] = encoder.embed(notes, params.batch_size)
-    return keep(paths, key, rows)
+    return keep(paths, key, rows), encoder.parts

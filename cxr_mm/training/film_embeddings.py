@@ -65,9 +65,10 @@ def _file(paths: TaskPaths, key: str) -> Path:
 
 def _digest(encoder: ImageEncoder) -> str:
     """Digest of what makes an embedding: the backbone, not the head."""
-    digest = hashlib.sha256(encoder.spec.backbone.encode())
+    spec = encoder.spec
+    digest = hashlib.sha256(f"{spec.backbone} {spec.pool} {spec.mirror}".encode())
     for name, tensor in encoder.state_dict().items():
-        if not name.startswith("head."):
+        if not name.startswith(("head.", "norm.")):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from cxr_mm.models.fusion import Fusion, Joint, Late
 from cxr_mm.params import FuseParams
 from cxr_mm.training.loss import masked_loss
 from cxr_mm.training.quiet import quiet
+from cxr_mm.training.threads import one_thread
 
 Rows = tuple[dict[Modality, Tensor], Tensor, Tensor]
 """Inputs, mask (B, 3), labels (B, F)."""
@@ -85,7 +86,7 @@ class FusionModule(pl.LightningModule):  # type: ignore[misc]
     def configure_optimizers(self) -> object:
         """`late` goes to the optimum of its posterior by L-BFGS, within the one step that it has;
         the others take AdamW with a cosine to zero."""
-        weights = self.fusion.members.parameters()
+        weights = [w for w in self.fusion.members.parameters() if w.requires_grad]
         if self.fusion.spec.kind == "late":
             return torch.optim.LBFGS(
                 weights, max_iter=self.params.epochs, line_search_fn="strong_wolfe"
@@ -108,17 +109,12 @@ def train_fusion(module: FusionModule, rows: ShuffledRows) -> None:
         rows: inputs as `Fusion.clean` leaves them.
     """
     late = module.fusion.spec.kind == "late"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a few small products a step: sharing them costs more than they do
-    try:
-        with quiet():
-            trainer = pl.Trainer(
-                max_epochs=1 if late else module.params.epochs,
-                accelerator="cpu",
-                devices=1,
-                barebones=True,
-            )
-            trainer.fit(module, rows)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), quiet():
+        trainer = pl.Trainer(
+            max_epochs=1 if late else module.params.epochs,
+            accelerator="cpu",
+            devices=1,
+            barebones=True,
+        )
+        trainer.fit(module, rows)
     module.fusion.eval().requires_grad_(False)

@@ -1,13 +1,17 @@
 """Held-out predictions: what `evaluate` and `reference` know of studies the model was not shown."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
-from cxr_mm.contracts.prediction import Reason
+from cxr_mm.contracts.prediction import ConformalBounds, Reason
+from cxr_mm.contracts.task import Task
 from cxr_mm.models.calibration import link, subset_mask
+from cxr_mm.models.conformal import certainties
 from cxr_mm.training.fitted import Fitted
 from cxr_mm.training.studies import Index, Studies
 
@@ -52,4 +56,19 @@ def _table(
             cuts = [fitted.points[n][finding][decision].threshold for n in names]
             table[f"threshold.{finding}"] = np.array(cuts, dtype=np.float64)
             table[f"positive.{finding}"] = probabilities[:, f] >= np.array(cuts)
+    return _with_certainty(task, table, [fitted.conformal[name] for name in names])
+
+
+def _with_certainty(
+    task: Task, table: pd.DataFrame, learnt: Sequence[Mapping[str, ConformalBounds]]
+) -> pd.DataFrame:
+    """Add `certainty.NAME`, and the `coverage` that was asked for."""
+    findings = task.finding_names
+    bounds = [[row[finding] for finding in findings] for row in learnt]
+    probabilities = table[[f"probability.{finding}" for finding in findings]].to_numpy()
+    positives = table[[f"positive.{finding}" for finding in findings]].to_numpy()
+    said = certainties(task.problem, probabilities, positives, bounds)
+    for f, finding in enumerate(findings):
+        table[f"certainty.{finding}"] = pd.Series([row[f] for row in said], dtype=str)
+    table["coverage"] = [row[0].coverage for row in bounds]
     return table

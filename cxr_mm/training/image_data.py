@@ -100,4 +100,6 @@ def new_encoder(data: ImageData, params: TrainImageParams) -> ImageEncoder:
         data.labels.shape[1],
         params.dropout,
         params.weights,
+        params.pool,
+        mirror=params.mirror,
     )

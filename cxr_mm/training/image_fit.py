@@ -1,7 +1,7 @@
 """One image training, from a built encoder to the best epoch's weights, by Lightning's Trainer."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning as L  # noqa: N812
@@ -27,7 +27,7 @@ from cxr_mm.training.loss import class_weights
 from cxr_mm.training.quiet import quiet
 
 _log = logging.getLogger(__name__)
-DONE, FIT = "done", "fit.json"
+DONE, FIT, PRECISION = "done", "fit.json", "precision.json"
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,14 @@ def _precision(
     encoder: ImageEncoder, train: PixelDataset, params: TrainImageParams, folder: Path
 ) -> Precision:
     """Measured once per training and kept, so that a resumed one goes on in the same."""
-    kept = folder / "precision.json"
+    kept = folder / PRECISION
     if kept.is_file():
-        return Precision(read_json(kept)["name"])
+        return Precision(**read_json(kept))
     cuda = params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     squares, _ = train.__getitems__(range(min(MEASURED_ON, len(train))))
     sample = normalise(squares).to(device)
     chosen = choose_precision(encoder.to(device), sample, wanted=params.precision, training=True)
     encoder.cpu()
-    write_json(kept, {"name": chosen.name, "images_per_second": chosen.images_per_second})
+    write_json(kept, asdict(chosen))
     return chosen

@@ -12,6 +12,8 @@ from cxr_mm.contracts.task import Problem
 from cxr_mm.data.augment import augment
 from cxr_mm.data.dataset import LabelledSquares
 from cxr_mm.data.transform import normalise
+from cxr_mm.errors import ParamsError
+from cxr_mm.models.backbone import STAGES
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import Precision
 from cxr_mm.params import TrainImageParams
@@ -50,7 +52,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
     def train(self, mode: bool = True) -> "ImageModule":
         """Training mode, except that what does not learn keeps its running statistics."""
         super().train(mode)
-        for module in self.encoder.modules():
+        for module in self.encoder.backbone.modules():
             if isinstance(module, BATCH_NORMS) and not _learns(module):
                 module.eval()
         return self
@@ -114,15 +116,23 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
 
 
 def choose_trainable(encoder: ImageEncoder, trainable: str) -> None:
-    """Let the head learn and, of the backbone, nothing, its last stage, or all of it.
+    """Let the head learn and, of the backbone, nothing, its last stage, its upper part, or all.
 
     The last stage is the last layers, by timm's coarse grouping, that together hold at least a
-    fifth of the backbone's parameters.
+    fifth of the backbone's parameters; the upper part is what comes behind the first of the last
+    three stages.
+
+    Raises:
+        ParamsError: the backbone does not say where its stages are.
     """
-    encoder.backbone.requires_grad_(trainable == "all")
-    if trainable != "last_stage":
-        return
-    backbone: Any = encoder.backbone
+    encoder.backbone.requires_grad_(trainable in ("all", "upper"))
+    if trainable == "last_stage":
+        _free_last_stage(encoder.backbone)
+    elif trainable == "upper":
+        _freeze_lower(encoder)
+
+
+def _free_last_stage(backbone: Any) -> None:
     matcher = backbone.group_matcher(coarse=True)
     layers: dict[int, list[str]] = group_parameters(backbone, matcher)
     wanted = LAST_STAGE_SHARE * sum(p.numel() for p in backbone.parameters())
@@ -132,6 +142,26 @@ def choose_trainable(encoder: ImageEncoder, trainable: str) -> None:
             wanted -= backbone.get_parameter(name).numel()
         if wanted <= 0:
             return
+
+
+def _freeze_lower(encoder: ImageEncoder) -> None:
+    """Modules are registered in the order they run in: freeze up to the end of the stage."""
+    stages: Any = getattr(encoder.backbone, "feature_info", ())
+    if len(stages) < STAGES:
+        raise ParamsError(
+            f"{encoder.spec.backbone} does not say where its stages are",
+            field="train_image.trainable",
+            remedy="Use frozen, last_stage or all",
+        )
+    last = stages[-STAGES]["module"]
+    reached = False
+    for name, module in encoder.backbone.named_modules():
+        inside = name == last or name.startswith(f"{last}.")
+        if reached and not inside:
+            return
+        reached |= inside
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
 
 
 def _learns(module: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """Studies: all studies of a task as the fusion reads them, rows as in the manifest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,20 @@ from cxr_mm.contracts.manifest import Manifest
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import ClinicalTransform
+from cxr_mm.data.embeddings import load_embeddings, load_parts
+from cxr_mm.models.fusion import Part
 from cxr_mm.paths import TaskPaths
-from cxr_mm.training.embed import load_embeddings
 
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Studies:
-    """Embeddings, clinical features (not yet transformed), labels and groups."""
+    """Embeddings, clinical features (not yet transformed), labels and groups.
+
+    `parts`: what an embedding is made of, where it is not of one piece.
+    `image_head`: weights (F, D) and bias (F,) of the head that an image encoder learnt with.
+    """
 
     task: Task
     embeddings: dict[Modality, Tensor]
@@ -29,6 +34,8 @@ class Studies:
     labels: Tensor
     groups: NDArray[np.object_]
     ids: pd.DataFrame
+    parts: dict[Modality, tuple[Part, ...]] = field(default_factory=dict)
+    image_head: tuple[Tensor, Tensor] | None = None
 
     def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
         """Inputs of every study, clinical features by a transform fitted elsewhere."""
@@ -51,6 +58,8 @@ def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> S
         StageError: `embed` has not run.
     """
     embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
+    said = load_parts(paths)
+    parts = {m: tuple(Part(**part) for part in said[m]) for m in MODALITIES if m in said}
     ids = manifest.frame[["study_id", "patient_id"]].assign(group=table["group"].to_numpy())
     return Studies(
         task=manifest.task,
@@ -60,4 +69,5 @@ def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> S
         labels=torch.from_numpy(manifest.labels()),
         groups=table["group"].to_numpy(object),
         ids=ids,
+        parts=parts,
     )

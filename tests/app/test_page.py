@@ -9,13 +9,14 @@ from PIL import Image
 from app import page
 from app.reading import ReadingRoom
 from cxr_mm.errors import LogError
-from cxr_mm.inference import load_predictor
+from cxr_mm.inference import Predictor, load_predictor
 from cxr_mm.prediction_log import open_log
 
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    return load_predictor(bundle_folder)
+    """Takes noise for a film."""
+    return load_predictor(bundle_folder, accept_any_film=True)
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_a_film_alone_is_answered_shared_out_and_explained(room, film):
         assert "Note" not in shares
         assert pixels.dtype == np.uint8
         assert "region" in caption
+
+
+def test_a_picture_that_is_no_film_is_refused_beside_the_film(predictor, film):
+    answer = predict(ReadingRoom(Predictor(predictor.bundle), None), str(film), note="Fever")
+    assert faults(answer) == {"film"}
+    assert "does not look like an upright frontal chest radiograph" in answer["film"]["value"]
+    assert answer["shown"] is None
+
+
+def test_a_film_that_is_doubted_is_answered_with_a_warning(room, film):
+    assert "may be no upright frontal chest radiograph" in predict(room, str(film))["text"]
 
 
 def test_a_note_alone_has_no_overlay(room):

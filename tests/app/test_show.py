@@ -26,6 +26,17 @@ def test_warnings_are_escaped_and_absent_where_there_are_none():
     assert show.warnings(prediction(warnings=()), "") == ""
 
 
+def test_uncertain_is_explained_where_it_is_said_and_nowhere_else():
+    (finding,) = prediction().findings
+    assert show.doubt(prediction(coverage=0.9)) == ""
+    doubted = finding.model_copy(update={"certainty": "uncertain", "title": "<b>ICU"})
+    text = show.doubt(prediction(coverage=0.9, findings=(doubted,)))
+    assert "stays in 90 of 100" in text
+    assert "ICU" not in text
+    text = show.doubt(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
+    assert "&lt;b&gt;ICU: Uncertain" in text
+
+
 def test_inputs_used_and_not_given_are_both_said():
     text = show.used(load_task("icu"), prediction())
     assert "Film: used" in text

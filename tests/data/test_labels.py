@@ -191,6 +191,7 @@ def test_nothing_left_is_an_error_and_earlier_drops_are_kept():
         ("effusion", 636, [98]),
         ("covid", 447, [348]),
         ("icu", 184, [138]),
+        ("intubation", 190, [112]),
     ],
 )
 def test_real_counts(data_root, tmp_path, name, studies, positives):

@@ -9,7 +9,7 @@ import pytest
 from cxr_mm.data.resolve import resolve
 from cxr_mm.data.tasks import load_task
 from cxr_mm.errors import DataNotFoundError
-from cxr_mm.params import Params, for_task, load_params
+from cxr_mm.params import Params, SplitParams, for_task, load_params, with_split
 from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -34,7 +34,8 @@ def changed(**changes):
 
 
 def test_one_file_a_section_besides_task_question_and_source(paths):
-    sections = (set(Params.model_fields) - {"tasks"}) | {"task", "question", "source"}
+    sections = set(Params.model_fields) - {"tasks", "per_task"}
+    sections |= {"task", "question", "source"}
     assert resolved(paths, load_task("synthetic")) == sections
     said = json.loads((paths.resolved / "ingest.json").read_text())
     assert said == {**PARAMS.ingest.model_dump(), "size": 160}
@@ -56,6 +57,14 @@ def test_prose_changes_the_task_but_not_the_question(paths):
     resolved(paths, load_task("synthetic"))
     assert resolved(paths, changed(caveats=("Made up.",), title="Phantoms")) == {"task"}
     assert resolved(paths, changed(views=("PA",))) == {"task", "question"}
+
+
+def test_another_split_leaves_the_question_and_so_the_manifest_alone(paths):
+    resolved(paths, load_task("synthetic"))
+    task = load_task("synthetic")
+    folded = with_split(task, SplitParams(protocol="folds", folds=4))
+    assert resolved(paths, folded) == {"task", "split"}
+    assert json.loads((paths.resolved / "split.json").read_text())["spec"]["folds"] == 4
 
 
 def test_what_no_section_is_called_is_removed(paths):

@@ -9,7 +9,7 @@ from cxr_mm.data.tasks import load_task, shipped_tasks
 from cxr_mm.errors import TaskError
 from cxr_mm.params import for_task, load_params
 
-SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu"}
+SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"}
 
 
 def test_real_tasks_are_shipped():
@@ -106,6 +106,10 @@ def test_yaml_tags_run_nothing(tmp_path):
         ("icu", "Intubated, moved to ITU / intensive care unit.", "intub itu intensive unit"),
         ("icu", "ETT in place, on mechanical ventilation, then extubated.", "ett ventil extub"),
         ("icu", "Hospitalized in Resuscitation; tracheal cannula, ECMO.", "resus tracheal ecmo"),
+        ("intubation", "ETT and NG tube in situ, right jugular line.", "ett ng tube jugular line"),
+        ("intubation", "Never required intubation; nasal cannula 2 L.", "never intub cannula"),
+        ("intubation", "Weaned from sedation and PEEP, died in ICU.", "wean sedat peep died icu"),
+        ("intubation", "He was extubated after 9 days of ventilation.", "extub 9 days ventilat"),
     ],
 )
 def test_masks_hide_what_names_the_answer(name, note, hidden):
@@ -120,9 +124,10 @@ def test_masks_spare_ordinary_words():
     assert mask_note(note, spec) == note
     note = "Paratracheal nodes, dysventilation of the bases, metabolic syndrome, in situ."
     assert mask_note(note, load_task("icu").note) == note
+    assert mask_note(note, load_task("intubation").note) == note
 
 
-@pytest.mark.parametrize("name", ["covid", "icu"])
+@pytest.mark.parametrize("name", ["covid", "icu", "intubation"])
 def test_no_real_note_keeps_a_name(data_root, tmp_path, name):
     task = load_task(name)
     notes = read_source(task, data_root, tmp_path).frame["note"].dropna()
@@ -130,5 +135,9 @@ def test_no_real_note_keeps_a_name(data_root, tmp_path, name):
     names = {
         "covid": r"covid|sars\b|coronavirus|ncov\b|wuhan|pneumocyst|legionel|klebsi|pcr\b|swab",
         "icu": r"\bicu\b|\bitu\b|intensive care|tubat|ecmo|\bett\b|mechanical ventil",
+        "intubation": (
+            r"tubat|\btubes?\b|\bett\b|\bventilat|endotrach|tracheost|\bpeep\b|sedat|\bwean|\becmo"
+            r"|\bicu\b|\bitu\b|intensive (?:care|therapy)|jugular line|catheter|nasogastric|cannula"
+        ),
     }
     assert re.findall(names[name], masked) == []

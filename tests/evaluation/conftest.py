@@ -1,9 +1,21 @@
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
+from cxr_mm.contracts.manifest import TEXT_COLUMNS, Manifest
 from cxr_mm.contracts.modality import subset_name, subsets
+from cxr_mm.contracts.prediction import OperatingPoint
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.leakage import NearPairs, audit
+from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.evaluation.evaluate import gather
+from cxr_mm.files import write_json
+from cxr_mm.models.bundle import FORMAT, BundleIndex
+from cxr_mm.params import EvaluateParams
+from cxr_mm.paths import TaskPaths
 
 TITLES = {"binary": 1, "multilabel": 2, "multiclass": 3}
 
@@ -79,3 +91,119 @@ def task_of():
 @pytest.fixture
 def table_of():
     return make_table
+
+
+def make_manifest(task, table, seed=0):
+    """The studies of a table, with view, site and the clinical features of the task."""
+    rng = np.random.default_rng(seed)
+    rows = table[table["subset"] == "available"].sort_values("study_id")
+    n = len(rows)
+    frame = pd.DataFrame(dict.fromkeys(TEXT_COLUMNS), index=range(n), dtype=object)
+    for column in ("study_id", "patient_id", "group"):
+        frame[column] = rows[column].to_numpy()
+    frame["pixel_row"] = range(n)
+    frame["view"] = rng.choice(["PA", "AP"], n)
+    frame["site"] = rng.choice(["North", "South", "Mill | Lane"], n, p=[0.5, 0.45, 0.05])
+    if task.clinical:
+        frame["clinical.age"] = rng.integers(10, 95, n).astype(float)
+    for name in task.finding_names:
+        frame[f"finding.{name}"] = rows[f"label.{name}"].to_numpy()
+    return Manifest.checked(task, frame)
+
+
+def make_project(task, table, root, seed=0):
+    """What the stages before `evaluate` leave, made up."""
+    paths, rng = TaskPaths(task.name, root), np.random.default_rng(seed)
+    manifest = make_manifest(task, table, seed)
+    n = len(manifest)
+    for folder in (paths.ingest, paths.split, paths.embeddings, paths.bundle):
+        folder.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(paths.heldout)
+    manifest.frame.to_parquet(paths.manifest)
+    ids = manifest.frame["study_id"]
+    quality = pd.DataFrame({"study_id": ids, "file_sha256": "", "phash": ""})
+    quality[list(QUALITY_NAMES)] = rng.random((n, len(QUALITY_NAMES)))
+    quality.to_parquet(paths.ingest / "quality.parquet")
+    # The first number of an embedding is the view: a shortcut that the audit must see.
+    embedding = rng.normal(size=(n, 8)).astype(np.float32)
+    embedding[:, 0] += 4 * (manifest.frame["view"] == "PA").to_numpy()
+    save_file({"image": embedding}, paths.embeddings / "embeddings.safetensors")
+    split = pd.DataFrame({"study_id": ids, "group": manifest.frame["group"], "part": "test"})
+    split["fold"] = 0
+    split.to_parquet(paths.split / "split.parquet")
+    none = NearPairs(np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros(0))
+    write_json(paths.split / "audit.json", audit(manifest, split, quality["file_sha256"], none))
+    write_json(paths.ingest / "report.json", _ingest_report(task, manifest))
+    write_json(paths.bundle / "bundle.json", make_index(task).model_dump(mode="json"))
+    return paths
+
+
+def _ingest_report(task, manifest):
+    labels = manifest.labels()
+    return {
+        "studies_in_source": len(manifest) + 7,
+        "studies": len(manifest),
+        "patients": int(manifest.frame["patient_id"].nunique()),
+        "modalities": {m: len(manifest) for m in task.modalities},
+        "findings": {
+            name: {
+                "positive": int((labels[:, f] == 1).sum()),
+                "negative": int((labels[:, f] == 0).sum()),
+                "missing": int(np.isnan(labels[:, f]).sum()),
+            }
+            for f, name in enumerate(task.finding_names)
+        },
+        "dropped": {"count": 7, "reasons": {"view LL": {"count": 7, "examples": []}}},
+    }
+
+
+def make_index(task):
+    """A bundle's index without parts."""
+    point = {"threshold": 0.5, "sensitivity": 0.81, "specificity": 0.72}
+    reasons = ("youden", "high_sensitivity", "high_specificity")
+    points = {r: OperatingPoint(reason=r, **point) for r in reasons}
+    chosen = dict.fromkeys(task.finding_names, points)
+    several = task.problem == "multiclass"
+    index = BundleIndex(
+        format=FORMAT,
+        name="made_up (late fusion, small_cnn)",
+        task=task,
+        size=64,
+        note_tokens=64,
+        note_words=0,
+        decision="youden",
+        operating_points={}
+        if several
+        else {subset_name(s): chosen for s in subsets(task.modalities)},
+        conformal={},
+        trained_on={"manifest_sha256": "abc", "params": {"fuse": {"members": 3, "seed": 0}}},
+        parts={},
+    )
+    return index.model_copy(update={"digest": index.computed_digest()})
+
+
+PARAMS = EvaluateParams(bootstrap=100, probe_folds=2, smallest_group=15)
+
+
+@pytest.fixture
+def manifest_of():
+    return make_manifest
+
+
+@pytest.fixture
+def project_of():
+    return make_project
+
+
+@pytest.fixture(scope="session")
+def evidence_of(tmp_path_factory):
+    """Evidence of a made-up task, measured once a session; never to be changed in place."""
+
+    @cache
+    def of(n=150, folds=1, **asked):
+        task = make_task(**asked)
+        table = make_table(task, n=n, folds=folds)
+        paths = make_project(task, table, tmp_path_factory.mktemp("evidence"))
+        return gather(task, table, PARAMS, paths)
+
+    return of

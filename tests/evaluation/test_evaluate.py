@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,17 +13,22 @@ from cxr_mm.files import read_json
 from cxr_mm.params import EvaluateParams
 from cxr_mm.paths import TaskPaths
 
-PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100))
-PNGS = ("roc", "roc_subsets", "precision_recall", "reliability", "confusion")
+PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100, probe_folds=2))
+PNGS = ("roc", "roc_subsets", "precision_recall", "reliability", "confusion", "subgroups")
 CSVS = ("roc", "precision_recall", "reliability", "confusion")
 
 
-def run(task, table, root):
-    paths = TaskPaths(task.name, root)
-    paths.models.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(paths.heldout)
-    evaluate(task, PARAMS, paths)
-    return paths
+FILES = ("metrics", "subgroups", "shortcuts", "comparisons", "flags")
+
+
+@pytest.fixture
+def run(project_of):
+    def of(task, table, root):
+        paths = project_of(task, table, root)
+        evaluate(task, PARAMS, paths)
+        return paths
+
+    return of
 
 
 def vermilion(path):
@@ -41,7 +47,7 @@ def vermilion(path):
     ],
 )
 def test_stage_leaves_metrics_plots_and_a_summary(
-    problem, protocol, folds, kind, task_of, table_of, tmp_path
+    problem, protocol, folds, kind, task_of, table_of, run, tmp_path
 ):
     task = task_of(problem, kind, protocol)
     paths = run(task, table_of(task, folds=folds), tmp_path)
@@ -60,6 +66,9 @@ def test_stage_leaves_metrics_plots_and_a_summary(
             assert 400 < image.height < 2000
             assert np.asarray(image.convert("L")).std() > 5
         assert (vermilion(png) > 50) == (kind == "synthetic"), name
+    assert all((paths.reports / f"{name}.json").stat().st_size > 2 for name in FILES)
+    card = (paths.reports / "model_card.md").read_text()
+    assert ("SYNTHETIC DATA" in card) == (kind == "synthetic")
     _check_summary(metrics)
 
 
@@ -76,20 +85,32 @@ def _check_summary(metrics):
     assert f"fusion gain: AUC {figures['difference']['value']:+.3f}" in text
     assert ("SYNTHETIC DATA" in text) == metrics["synthetic"]
     assert max(map(len, text.splitlines())) <= 100
+    flags = [{"kind": "size", "text": f"flag {n} " + "long " * 30} for n in range(7)]
+    told = summary(metrics, flags)
+    assert told.startswith(text)
+    assert "flag (size): flag 4" in told
+    assert "flag 5" not in told
+    assert told.endswith("2 more flags in model_card.md")
+    assert max(map(len, told.splitlines())) <= 100
 
 
-def test_same_input_same_bytes_and_old_plots_go(task_of, table_of, tmp_path):
+def test_same_input_same_bytes_and_old_plots_go(task_of, table_of, run, tmp_path):
     task = task_of(modalities=1)
     reports = run(task, table_of(task), tmp_path).reports
     files = {p.relative_to(reports): p.read_bytes() for p in reports.rglob("*.*")}
     (reports / "plots" / "old.png").write_bytes(b"")
     run(task, table_of(task).sample(frac=1, random_state=0), tmp_path)
-    assert {p.relative_to(reports): p.read_bytes() for p in reports.rglob("*.*")} == files
+    again = {p.relative_to(reports): p.read_bytes() for p in reports.rglob("*.*")}
+    # The card cites the digest of the file of predictions, whose rows now stand otherwise.
+    cards = [found.pop(Path("model_card.md")).decode().splitlines() for found in (files, again)]
+    assert again == files
+    differing = [a for a, b in zip(*cards, strict=True) if a != b]
+    assert [line.split()[1] for line in differing] == ["heldout.parquet"]
     names = {f"{n}.png" for n in PNGS} | {f"{n}.csv" for n in CSVS}
     assert {p.name for p in (reports / "plots").iterdir()} == names
 
 
-def test_one_class_only_still_leaves_a_report(task_of, table_of, tmp_path):
+def test_one_class_only_still_leaves_a_report(task_of, table_of, run, tmp_path):
     task = task_of(modalities=1)
     table = table_of(task)
     table["label.effusion"] = 1.0
@@ -121,3 +142,16 @@ def test_bad_heldout_gives_one_line_and_leaves_nothing(spoil, words, task_of, ta
     assert words in str(caught.value)
     assert "fuse@made_up" in str(caught.value)
     assert not paths.reports.exists()
+
+
+def test_the_stages_before_leave_all_that_the_card_needs(pipeline):
+    evaluate(pipeline.task, PARAMS, pipeline.paths)
+    reports = pipeline.paths.reports
+    card = (reports / "model_card.md").read_text()
+    assert read_json(pipeline.paths.bundle / "bundle.json")["digest"] in card
+    assert "SYNTHETIC DATA" in card
+    subgroups = read_json(reports / "subgroups.json")
+    assert list(subgroups["findings"]["effusion"])[:3] == ["age", "sex", "view"]
+    assert subgroups["absent"] == {"site": "none of 3 sites has 20 studies"}
+    shortcuts = read_json(reports / "shortcuts.json")
+    assert set(shortcuts["embedding"]["traits"]) == {"age", "sex", "view", "site"}

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.contracts.modality import subset_name, subsets
+from cxr_mm.contracts.prediction import FindingPrediction, OperatingPoint, Prediction
 from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError, ManifestError
+from cxr_mm.data.clinical import ClinicalTransform
+from cxr_mm.errors import InputError, ManifestError, RadiographError
 from cxr_mm.evaluation.outside import WRITTEN, evaluate_on, read_labels, shown
 from cxr_mm.files import read_json
 from cxr_mm.params import EvaluateParams
@@ -19,11 +21,29 @@ class OldAndCoughing:
     """Answers as a Predictor does: from the age and from whether the note tells of a cough."""
 
     def __init__(self, task):
-        self.bundle = SimpleNamespace(task=task, name="old-and-coughing", digest="0" * 64)
+        cuts = {"youden": 0.5, "high_sensitivity": 0.2, "high_specificity": 0.8}
+        points = {
+            reason: OperatingPoint(threshold=cut, reason=reason, sensitivity=0.75, specificity=0.7)
+            for reason, cut in cuts.items()
+        }
+        self.bundle = SimpleNamespace(
+            task=task,
+            name="old-and-coughing",
+            digest="0" * 64,
+            decision="youden",
+            operating_points={
+                subset_name(s): dict.fromkeys(task.finding_names, points)
+                for s in subsets(task.modalities)
+            },
+            clinical=ClinicalTransform(task.clinical, {"age": 6.5}, {"age": 4.0}),
+            trained_on={"studies": 900, "groups": 800},
+        )
         self.seen = []
 
     def answer(self, studies):
         return [self._answer(study) for study in studies]
+
+    attempt = answer  # there is no film that it refuses
 
     def _answer(self, study):
         self.seen.append((study.study_id, study.modalities))
@@ -111,6 +131,7 @@ def test_report_replaces_an_earlier_one_and_has_calibration_and_bad_rows(task, t
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     metrics = read_json(out / "metrics.json")
     assert (metrics["model"], metrics["protocol"]) == ("old-and-coughing", "outside")
+    assert next(iter(metrics)) == "first_look"
     # x000, x015, … have neither age nor note.
     assert metrics["bad_rows"] == 8
     bad = read_json(out / "bad_rows.json")
@@ -139,7 +160,9 @@ def test_a_finding_without_any_label_is_null_with_a_reason(task_of, undrawn, tmp
     task = task_of("multilabel")
     centre(tmp_path / "centre.csv", consolidation="")
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
-    told = read_json(out / "metrics.json")["subsets"]["available"]
+    metrics = read_json(out / "metrics.json")
+    assert set(metrics["recalibration"]["left"]["note"]) == {"consolidation"}
+    told = metrics["subsets"]["available"]
     assert told["findings"]["consolidation"]["auc"]["value"] is None
     assert told["findings"]["consolidation"]["auc"]["reason"] == "no study has a label"
     assert told["findings"]["effusion"]["auc"]["value"] > 0.6
@@ -195,8 +218,76 @@ def test_a_folder_with_other_things_is_not_replaced(task, tmp_path):
     assert (tmp_path / "centre.csv").exists()
 
 
+class Wary(OldAndCoughing):
+    """Refuses the film of every tenth study."""
+
+    def attempt(self, studies):
+        refusal = RadiographError("no film", field="image")
+        return [refusal if s.study_id[-1] == "1" else self._answer(s) for s in studies]
+
+
+def test_studies_whose_film_is_refused_are_bad_rows(task, undrawn, tmp_path):
+    centre(tmp_path / "centre.csv")
+    out = evaluate_on(Wary(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    bad = pd.DataFrame(read_json(out / "bad_rows.json")).set_index("study_id")["reason"]
+    refused = {f"x{i:03d}" for i in range(1, 120, 10)}
+    assert set(bad.index[bad == "image: no film."]) == refused
+    assert not refused & set(pd.read_parquet(out / "predictions.parquet")["study_id"])
+
+
 def test_shown_hides_everything_else(tmp_path):
     study = Study("s", image=np.zeros((4, 4), np.float32), clinical={"age": 3.0}, note="well")
     assert shown(study, ("note",)).modalities == ("note",)
     assert shown(study, ("image", "tabular")).modalities == ("image", "tabular")
     assert shown(study, ("tabular",)).study_id == "s"
+
+
+def test_the_summary_begins_with_what_to_look_at_first(task, undrawn, tmp_path):
+    frame = centre(tmp_path / "centre.csv")
+    used = frame[(frame["note"] != "") | (frame["age"] != "")]
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    lines = (out / "summary.txt").read_text().splitlines()
+    assert lines[0].startswith("old-and-coughing, on centre.csv: 112 studies of 60 patients, 8 bad")
+    assert lines[2] == f"effusion: {used['effusion'].eq('1').sum()} of 112"
+    assert [line.split("  ")[1] for line in lines[3:7]] == [
+        "calibration in the large",
+        "calibration intercept",
+        "calibration slope",
+        "AUC",
+    ]
+    assert max(map(len, lines)) <= 110
+
+
+def test_recalibration_is_offered_and_measured(task, undrawn, tmp_path):
+    centre(tmp_path / "centre.csv", n=240, effusion=(["1"] + ["0"] * 3) * 60)
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    told = read_json(out / "metrics.json")["recalibration"]
+    assert told["updates"]["tabular"]["effusion"]["method"] != "none"
+    brought = told["brings"]["available"]["effusion"]["calibration_in_the_large"]
+    assert brought["before"]["ci95"][0] > 0
+    assert abs(brought["after"]["value"]) < 0.05
+    assert brought["difference"]["ci95"][1] < 0
+    assert "bundle" not in told
+    assert "write that bundle with --recalibrate FOLDER" in (out / "summary.txt").read_text()
+
+
+def test_too_few_patients_are_refused_before_any_film_is_read(task, undrawn, tmp_path):
+    centre(tmp_path / "centre.csv", effusion=["1"] * 14 + ["0"] * 106)
+    predictor = OldAndCoughing(task)
+    place = [predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK]
+    with pytest.raises(ManifestError, match=r"7 patients .* too few .*, 20 are needed.*Label 13"):
+        evaluate_on(*place, tmp_path / "new")
+    assert predictor.seen == []
+    assert {p.name for p in tmp_path.iterdir()} == {"centre.csv"}
+    out = evaluate_on(*place)
+    assert read_json(out / "metrics.json")["recalibration"]["brings"] is None
+    assert "too few patients" in (out / "summary.txt").read_text()
+
+
+def test_one_class_alone_is_measured_as_far_as_it_goes(task, undrawn, tmp_path):
+    centre(tmp_path / "centre.csv", effusion="0")
+    out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    look = read_json(out / "metrics.json")["first_look"]["findings"]["effusion"]
+    assert look["auc"]["reason"] == "no study has the finding"
+    assert look["operating_points"]["youden"]["sensitivity"]["value"] is None
+    assert look["operating_points"]["youden"]["specificity"]["value"] > 0

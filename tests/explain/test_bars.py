@@ -48,6 +48,15 @@ def test_a_class_without_threshold_has_no_tick():
     assert "less likely" in html
 
 
+def test_what_is_uncertain_says_so_in_word_and_colour_and_keeps_the_answer():
+    html = probability_bar(said(certainty="uncertain"))
+    assert "uncertain, positive" in html
+    assert "cxr-fill unsure" in html
+    assert "uncertain" not in probability_bar(said(certainty="present"))
+    html = probability_bar(said(certainty="uncertain", threshold=None, positive=False))
+    assert "uncertain, less likely" in html
+
+
 def test_shares_point_to_the_side_they_speak_for():
     shares = {"image": 1.0, "note": -0.5}
     html = share_bars(Explanation("s", Target("effusion"), -0.001, shares, 0.499))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from cxr_mm.contracts.modality import MODALITIES, subsets
 from cxr_mm.models.calibration import subset_mask
-from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec
+from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec, Part, Standardise
 
 DIMS = {"image": 12, "tabular": 5, "note": 8}
 ROWS, FINDINGS = 16, 3
@@ -18,7 +18,7 @@ def build(kind, dims=None, members=2):
     dims = dims or DIMS
     spec = FusionSpec(
         kind=kind,
-        dims=dims,
+        parts={m: (Part(length=dim),) for m, dim in dims.items()},
         scales=dict.fromkeys(dims, 1.0),
         outputs=FINDINGS,
         hidden=6,
@@ -179,8 +179,8 @@ def test_late_trains_each_head_on_its_own_modality_alone():
     member = fusion.members[0]
     logits, _ = member.rehearse(fusion.clean(inputs, mask), mask, 0.0)[0]
     logits.sum().backward()
-    assert member.heads["image"].weight.grad.any()
-    assert member.heads["note"].weight.grad is None or not member.heads["note"].weight.grad.any()
+    assert member.heads[0].weight.grad.any()
+    assert member.heads[2].weight.grad is None or not member.heads[2].weight.grad.any()
 
 
 def test_standard_scores_are_learnt_from_those_who_have_the_modality():
@@ -195,3 +195,25 @@ def test_standard_scores_are_learnt_from_those_who_have_the_modality():
     torch.testing.assert_close(
         scores.square().sum(1).mean(), torch.tensor(7 / 8), rtol=0.05, atol=0
     )
+
+
+def test_parts_of_an_embedding_count_alike_whatever_their_length_and_scale():
+    torch.manual_seed(0)
+    scores = Standardise((Part(length=4), Part(length=400)))
+    rows = torch.cat([100 * torch.randn(500, 4) + 7, 0.01 * torch.randn(500, 400)], dim=1)
+    scores.fit(rows)
+    short, long = scores(rows).split((4, 400), dim=1)
+    assert float(short.square().sum(1).mean()) == pytest.approx(0.5, rel=0.02)
+    assert float(long.square().sum(1).mean()) == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_part_scaled_together_keeps_the_rare_dimension_rare():
+    torch.manual_seed(0)
+    rows = torch.randn(500, 20) * torch.cat([torch.full((1,), 0.01), torch.ones(19)])
+    together = Standardise((Part(length=20, together=True),))
+    together.fit(rows)
+    each = Standardise((Part(length=20),))
+    each.fit(rows)
+    assert together(rows)[:, 0].std() < 0.02 * together(rows)[:, 1].std()
+    assert each(rows)[:, 0].std() > 0.05 * each(rows)[:, 1].std()
+    assert float(together(rows).square().sum(1).mean()) == pytest.approx(1, rel=0.02)

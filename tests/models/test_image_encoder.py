@@ -4,25 +4,27 @@ import json
 import pytest
 import torch
 
-from cxr_mm.errors import WeightsError
+from cxr_mm.errors import ParamsError, WeightsError
 from cxr_mm.models.image_encoder import (
     build_image_encoder,
     load_image_encoder,
     save_image_encoder,
 )
+from cxr_mm.models.small_cnn import SmallCnn
 
 BACKBONES = ["small_cnn", "resnet10t", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
 
 
 @functools.cache
-def encoder_of(backbone):
+def encoder_of(backbone, pool="stages"):
     torch.manual_seed(0)
-    return build_image_encoder(backbone, 64, 3, 0.2, "none").eval()
+    return build_image_encoder(backbone, 64, 3, 0.2, "none", pool).eval()
 
 
+@pytest.mark.parametrize("pool", ["last", "stages"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_save_and_load_are_equal_to_the_bit(backbone, tmp_path):
-    encoder, images = encoder_of(backbone), torch.randn(2, 1, 64, 64)
+def test_save_and_load_are_equal_to_the_bit(backbone, pool, tmp_path):
+    encoder, images = encoder_of(backbone, pool), torch.randn(2, 1, 64, 64)
     save_image_encoder(encoder, tmp_path)
     again = load_image_encoder(tmp_path)
     embedding = encoder(images)
@@ -48,6 +50,36 @@ def test_gradient_reaches_the_feature_map(backbone):
     assert spatial.abs().sum((1, 2, 3)).min() > 0
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stages_end_with_what_last_gives_and_begin_finer(backbone):
+    images = torch.randn(2, 1, 64, 64)
+    stages, last = encoder_of(backbone), encoder_of(backbone, "last")
+    assert len(stages.spec.parts) == 3
+    assert last.spec.parts == stages.spec.parts[-1:]
+    found = stages(images).split(stages.spec.parts, dim=1)
+    assert torch.allclose(found[-1], last(images), atol=1e-5)
+    assert found[0].std() > 0
+
+
+def test_a_backbone_that_shows_no_stages_is_refused(monkeypatch):
+    monkeypatch.delattr(SmallCnn, "forward_intermediates")
+    with pytest.raises(ParamsError, match=r"train_image\.pool: small_cnn does not show.*Use last"):
+        build_image_encoder("small_cnn", 64, 1, 0.0, "none", "stages")
+
+
+def test_a_film_and_its_mirror_image_embed_alike():
+    torch.manual_seed(0)
+    encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none", mirror=True).eval()
+    images, seen = torch.randn(2, 1, 64, 64), {}
+    encoder.feature_layer().register_forward_hook(lambda _m, _i, output: seen.update(o=output))
+    embedding = encoder(images)
+    features = encoder.feature_map(seen["o"])
+    assert torch.allclose(encoder(images.flip(-1)), embedding, atol=1e-6)
+    assert torch.allclose(encoder.feature_map(seen["o"]).flip(-1), features, atol=1e-6)
+    assert features.shape[0] == 2
+    assert encoder.train()(images).shape == embedding.shape
+
+
 def test_feature_layer_leaves_mode_and_statistics_alone():
     encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none").train()
     before = {n: t.clone() for n, t in encoder.state_dict().items()}
@@ -57,7 +89,7 @@ def test_feature_layer_leaves_mode_and_statistics_alone():
 
 
 def test_images_are_brought_to_what_the_backbone_expects():
-    encoder = encoder_of("resnet10t")
+    encoder = encoder_of("resnet10t", "last")
     mean, std = 0.449, 0.226
     grey = torch.rand(1, 1, 64, 64)
     scaled = encoder.backbone((grey - mean) / std)

@@ -29,9 +29,28 @@ def test_targets_are_reached_and_no_more_is_given_away_than_needed():
     assert rates(points["high_specificity"].threshold - 0.02)[1] < 0.95
 
 
-def test_youden_is_the_best_sum_of_both():
-    best = choose_operating_points(LABELS, PROBABILITIES, 0.9, 0.9)["youden"]
-    assert all(sum(rates(t)) <= sum(rates(best.threshold)) for t in np.linspace(0, 1, 200))
+def test_youden_is_the_best_sum_of_both_where_probabilities_are_calibrated():
+    chances = RNG.beta(0.8, 2.0, 200_000)
+    labels = (RNG.random(len(chances)) < chances).astype(np.float32)
+    best = choose_operating_points(labels, chances, 0.9, 0.9)["youden"]
+    for cut in np.linspace(0.02, 0.98, 49):
+        called = chances >= cut
+        other = called[labels == 1].mean() - called[labels == 0].mean()
+        assert other <= best.sensitivity + best.specificity - 1 + 0.002
+
+
+def test_youden_varies_less_than_the_best_cut_of_a_small_sample():
+    def thresholds(seed):
+        chances = np.random.default_rng(seed).beta(0.8, 2.0, 60)
+        labels = (np.random.default_rng(seed + 1000).random(60) < chances).astype(np.float32)
+        ours = choose_operating_points(labels, chances, 0.9, 0.9)["youden"].threshold
+        gains = [
+            np.mean(chances[labels == 1] >= c) - np.mean(chances[labels == 0] >= c) for c in chances
+        ]
+        return ours, chances[int(np.argmax(gains))]
+
+    ours, best = np.array([thresholds(seed) for seed in range(100)]).T
+    assert ours.std() < 0.7 * best.std()
 
 
 def test_missing_labels_count_for_nothing():

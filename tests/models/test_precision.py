@@ -2,36 +2,52 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_mm.models.precision import Precision, choose_precision
+from cxr_mm.models.precision import PLAIN, Precision, choose_precision
 
 
 class Timed(nn.Module):
-    """Moves the clock on, twice as far in one of the two precisions."""
+    """Moves the clock on by as much as a run in its precision and memory order takes."""
 
-    def __init__(self, clock, slow_in_bf16):
+    def __init__(self, clock, milliseconds):
         super().__init__()
-        self.layer, self.clock, self.slow_in_bf16 = nn.Conv2d(1, 2, 3), clock, slow_in_bf16
+        self.layer, self.clock, self.milliseconds = nn.Conv2d(2, 2, 3), clock, milliseconds
 
     def __deepcopy__(self, memo):
         return self
 
     def forward(self, images):
-        slow = torch.is_autocast_enabled("cpu") == self.slow_in_bf16
-        self.clock[0] += 0.02 if slow else 0.01
+        bf16 = torch.is_autocast_enabled("cpu")
+        name = "bf16" if bf16 else "fp32" if images.stride(1) == 1 else PLAIN
+        self.clock[0] += self.milliseconds[name] / 1000
         return self.layer(images)
 
 
-@pytest.mark.parametrize(("slow_in_bf16", "chosen"), [(True, "fp32"), (False, "bf16")])
-@pytest.mark.parametrize("training", [True, False])
-def test_the_faster_is_chosen_by_measuring(slow_in_bf16, chosen, training, monkeypatch):
+@pytest.fixture
+def timed(monkeypatch):
+    """Makes a model that takes so many milliseconds: fp32, fp32 with channels first, bf16."""
     clock = [0.0]
     monkeypatch.setattr("cxr_mm.models.precision.time.perf_counter", lambda: clock[0])
-    model, images = Timed(clock, slow_in_bf16), torch.randn(2, 1, 8, 8)
-    precision = choose_precision(model, images, training=training)
-    assert precision.name == chosen
-    other = {"fp32": "bf16", "bf16": "fp32"}[chosen]
-    assert precision.images_per_second[chosen] == pytest.approx(200)
-    assert precision.images_per_second[other] == pytest.approx(100)
+    return lambda *times: Timed(clock, dict(zip(("fp32", PLAIN, "bf16"), times, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "chosen"),
+    [
+        ((10, 20, 20), ("fp32", True)),
+        ((20, 20, 10), ("bf16", True)),
+        ((20, 10, 20), ("fp32", False)),
+        ((10, 20, 9), ("fp32", True)),
+        ((20, 10, 8), ("bf16", True)),
+        ((20, 10, 9), ("fp32", False)),
+        ((10.1, 10, 20), ("fp32", True)),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_fastest_is_chosen_by_measuring(timed, milliseconds, chosen, training):
+    precision = choose_precision(timed(*milliseconds), torch.randn(2, 2, 8, 8), training=training)
+    assert (precision.name, precision.channels_last) == chosen
+    for name, taken in zip(("fp32", PLAIN, "bf16"), milliseconds, strict=True):
+        assert precision.images_per_second[name] == pytest.approx(2000 / taken)
 
 
 def test_measuring_leaves_model_and_chance_alone():
@@ -55,4 +71,6 @@ def test_told_rather_than_measured():
         assert torch.is_autocast_enabled("cpu")
     with Precision("fp32").autocast():
         assert not torch.is_autocast_enabled("cpu")
-    assert precision.arrange(torch.zeros(1, 2, 3, 4)).stride()[1] == 1
+    assert precision.arrange(torch.zeros(1, 2, 3, 4)).stride(1) == 1
+    first = Precision("fp32", channels_last=False)
+    assert first.arrange(torch.zeros(1, 2, 3, 4)).stride(3) == 1

@@ -48,6 +48,8 @@ def paths(tmp_path, frozen):
     image, note = (rng.normal(size=(n, d)).astype(np.float32) for d in (12, 8))
     tensors = {"image": image * has_image[:, None], "note": note * has_note[:, None]}
     save_file(tensors, paths.embeddings / "embeddings.safetensors")
+    parts = {"image": [{"length": 12}], "note": [{"length": 5}, {"length": 3, "together": True}]}
+    write_json(paths.embeddings / "parts.json", parts)
     held = manifest.loc[20:, ["study_id", "patient_id", "group"]].sample(frac=1, random_state=0)
     held = held.assign(
         fold=0,

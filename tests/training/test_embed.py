@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from cxr_mm.contracts.task import NoteSpec
+from cxr_mm.data.embeddings import load_embeddings
 from cxr_mm.errors import StageError
+from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import build_image_encoder, save_image_encoder
 from cxr_mm.training import embed as stage
 from cxr_mm.training import film_embeddings
-from cxr_mm.training.embed import align, embed, load_embeddings
+from cxr_mm.training.embed import align, embed
 
 NOTES = {3: "fever and cough", 7: "no complaints", 8: "fever and cough"}
 
@@ -19,10 +21,11 @@ class LengthEncoder:
     """Stands for a note encoder: an embedding of the note's length and its first letter."""
 
     dim = 2
+    parts = (Part(length=2),)
     read = 0
 
     @classmethod
-    def open(cls, name, tokens):
+    def open(cls, name, tokens, words):
         return cls()
 
     def embed(self, notes, batch_size):

@@ -19,13 +19,14 @@ from cxr_mm.errors import StageError
 from cxr_mm.files import read_json
 from cxr_mm.inference import load_predictor
 from cxr_mm.models.bundle import INDEX
+from cxr_mm.models.calibration import subset_mask
 from cxr_mm.params import FuseParams
 from cxr_mm.paths import TaskPaths
 from cxr_mm.training.fuse import fit_fusion, fuse
 from cxr_mm.training.heldout import AVAILABLE, heldout
 from cxr_mm.training.studies import Studies
 
-COLUMNS = ("label", "logit", "probability", "threshold", "positive")
+COLUMNS = ("label", "logit", "probability", "threshold", "positive", "certainty")
 PATIENTS, FOLDS = 90, 3
 QUICK = FuseParams(inner_folds=2, epochs=60)
 
@@ -43,7 +44,7 @@ def manifest(pipeline):
 def test_heldout_has_the_columns_that_others_read(kept, pipeline):
     findings = pipeline.task.finding_names
     wanted = {f"{column}.{finding}" for column in COLUMNS for finding in findings}
-    assert set(kept) == wanted | {"study_id", "patient_id", "group", "fold", "subset"}
+    assert set(kept) == wanted | {"study_id", "patient_id", "group", "fold", "subset", "coverage"}
     assert set(kept["subset"]) == {AVAILABLE, *map(subset_name, subsets(MODALITIES))}
     assert not kept.duplicated(["study_id", "subset"]).any()
     for finding in findings:
@@ -51,6 +52,11 @@ def test_heldout_has_the_columns_that_others_read(kept, pipeline):
         assert (above == kept[f"positive.{finding}"]).all()
         odds = 1 / (1 + np.exp(-kept[f"logit.{finding}"]))
         np.testing.assert_allclose(odds, kept[f"probability.{finding}"], atol=1e-5)
+        said = kept[f"certainty.{finding}"]
+        certain = kept[said != "uncertain"]
+        assert set(said) <= {"present", "absent", "uncertain"}
+        assert ((said[certain.index] == "present") == certain[f"positive.{finding}"]).all()
+    assert set(kept["coverage"]) == {pipeline.params.fuse.coverage}
 
 
 def test_strict_subsets_hold_only_studies_that_have_all_of_it(kept, manifest, pipeline):
@@ -92,13 +98,14 @@ def test_the_bundle_answers_raw_studies_as_the_stage_did(kept, manifest, pipelin
         )
         for study_id, row in frame.iterrows()
     ]
-    predictor = load_predictor(pipeline.paths.bundle)
+    predictor = load_predictor(pipeline.paths.bundle, accept_any_film=True)
     for answer in predictor.answer(studies):
         said = rows.loc[answer.prediction.study_id]
         for found in answer.prediction.findings:
             wanted = said[f"probability.{found.finding}"]
             assert found.probability == pytest.approx(wanted, abs=1e-3)
             assert found.threshold == pytest.approx(said[f"threshold.{found.finding}"])
+            assert found.certainty == said[f"certainty.{found.finding}"]
 
 
 def test_run_again_it_makes_the_same_bundle(kept, pipeline, tmp_path):
@@ -240,3 +247,56 @@ def test_what_is_learnt_does_not_depend_on_the_test_rows():
     states = first.fusion.state_dict(), again.fusion.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert first.points == again.points
+
+
+def fitted(studies, **changes):
+    part = folds(studies)[0]
+    return fit_fusion(studies, part.train, part.val, QUICK.model_copy(update=changes), 0)
+
+
+def test_isotonic_is_fitted_where_asked_for_and_by_auto_only_with_studies_enough():
+    studies = made_up()
+    assert not fitted(studies).fusion.calibration.shift.any()
+    assert fitted(studies, calibration="isotonic").fusion.calibration.shift.any()
+    classes = made_up("multiclass", ("none", "flu", "cold"))
+    assert not fitted(classes, calibration="isotonic").fusion.calibration.shift.any()
+
+
+def test_every_subset_and_finding_has_bounds_that_rule_out_less_the_higher_the_coverage():
+    studies = made_up()
+    narrow, wide = (fitted(studies, coverage=c).conformal for c in (0.6, 0.95))
+    assert list(narrow) == [subset_name(s) for s in subsets(MODALITIES)]
+    for subset, bounds in narrow.items():
+        assert bounds["flu"].coverage == 0.6
+        assert wide[subset]["flu"].present_from < bounds["flu"].present_from
+        assert wide[subset]["flu"].absent_to > bounds["flu"].absent_to
+
+
+def test_unseen_studies_keep_their_true_answer_about_as_often_as_asked():
+    table = pd.concat(cross_validated(made_up(seed=s)) for s in range(3))
+    rows = table[table["subset"] == "note"]
+    wrong = np.where(rows["label.flu"] == 1, "absent", "present")
+    for label in (0, 1):
+        covered = (rows["certainty.flu"] != wrong)[rows["label.flu"] == label]
+        assert covered.mean() > 0.84
+
+
+def test_a_class_in_the_set_beside_others_is_uncertain():
+    names = ("none", "flu", "cold")
+    table = cross_validated(made_up("multiclass", names))
+    said = table[[f"certainty.{n}" for n in names]].to_numpy(str)
+    size = (said != "absent").sum(1)
+    assert size.min() == 1
+    assert size.max() > 1
+    assert ((said == "present").sum(1) == (size == 1)).all()
+
+
+def test_a_head_that_was_adopted_answers_as_it_did_and_is_not_fitted_again():
+    made, torch_seed = made_up(), torch.manual_seed(0)
+    weight, bias = torch.randn(1, 12, generator=torch_seed), torch.tensor([0.3])
+    part = folds(made)[0]
+    fitted = fit_fusion(replace(made, image_head=(weight, bias)), part.train, part.val, QUICK, 0)
+    mask = subset_mask(["image"]).expand(len(made.mask), -1)
+    columns = fitted.fusion.columns(made.inputs(fitted.transform), mask)[:, 0]
+    expected = made.embeddings["image"] @ weight.T + bias
+    torch.testing.assert_close(columns, expected, rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from cxr_mm.data.dataset import image_batches
 from cxr_mm.errors import ParamsError, StageError, WeightsError
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.precision import Precision
-from cxr_mm.training.image_module import ImageModule
+from cxr_mm.training.image_module import ImageModule, choose_trainable
 from cxr_mm.training.train_image import train_image
 
 
@@ -118,6 +118,24 @@ def test_last_stage_moves_that_stage_alone(spots, spot_task, spot_params):
         name.rsplit(".", 2)[0][:8] for name in fresh if not torch.equal(fresh[name], after[name])
     }
     assert moved == {"stages.3"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "frozen"),
+    [
+        ("small_cnn", {"stem", "stages.0", "stages.1"}),
+        ("tf_efficientnet_lite0", {"conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"}),
+        ("resnet10t", {"conv1", "bn1", "layer1", "layer2"}),
+    ],
+)
+def test_upper_leaves_the_layers_that_see_edges(backbone, frozen):
+    encoder = build_image_encoder(backbone, 32, 1, 0.0, "none")
+    choose_trainable(encoder, "upper")
+    still = {n for n, p in encoder.backbone.named_parameters() if not p.requires_grad}
+    assert still
+    assert all(any(n.startswith(f"{part}.") for part in frozen) for n in still)
+    for part in frozen:
+        assert any(n.startswith(f"{part}.") for n in still)
 
 
 def test_cross_fit_keeps_groups_whole_and_trains_one_encoder_per_fold(

@@ -1,7 +1,8 @@
 """A manifest CSV: one row per study, the layout in which users bring their own data."""
 
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -63,6 +64,29 @@ def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.Da
     frame = read_table(path, required)
     if labels_required:
         require_labels(task, frame.columns, path)
+    return _completed(frame, task, path)
+
+
+def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.DataFrame]:
+    """What `read_manifest_csv` gives where labels are not required, so many rows at a time.
+
+    The whole file is checked before the first rows are given out, so that a fault of the table is
+    told at once and not after an hour of scoring; memory holds only its study ids.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`.
+    """
+    required = ["study_id", *task.clinical_names]
+    ids: set[str] = set()
+    for piece in _text_pieces(path, rows):
+        _check_ids(_table(piece, required, path), path, ids)
+    _check_any(ids, path)
+    for piece in _text_pieces(path, rows):
+        yield _completed(_table(piece, required, path), task, path)
+
+
+def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
+    """Optional columns added where they are not there; image paths made absolute."""
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
@@ -77,27 +101,42 @@ def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    frame = _read_text(path)
-    cells = {str(name).strip(): _stripped(column) for name, column in frame.items()}
-    frame = pd.DataFrame(cells, index=frame.index, dtype=object)
+    frame, ids = _table(pd.concat(_text_pieces(path)), required, path), set[str]()
+    _check_ids(frame, path, ids)
+    _check_any(ids, path)
+    return frame
+
+
+def _table(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.DataFrame:
+    """Names and cells stripped, empty cells missing."""
+    cells = {str(name).strip(): _stripped(column) for name, column in text.items()}
+    frame = pd.DataFrame(cells, index=text.index, dtype=object)
     if missing := [name for name in required if name not in frame.columns]:
         raise _missing(path, missing, frame.columns)
-    if frame.empty:
-        raise ManifestError("there is no row below the header", field=str(path))
-    ids = frame["study_id"]
-    if ids.isna().any():
-        raise ManifestError(
-            f"row {int(ids.isna().to_numpy().argmax()) + 1} has none",
-            field=f"{path}: study_id",
-            remedy="Give every study an id",
-        )
-    if ids.duplicated().any():
-        raise ManifestError(
-            f"{ids[ids.duplicated()].iloc[0]!r} occurs twice",
-            field=f"{path}: study_id",
-            remedy="Make each id unique",
-        )
     return frame
+
+
+def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
+    """Each study has an id that neither these rows nor those `before` hold; they join those."""
+    for study_id in frame["study_id"]:
+        if study_id is None:
+            raise ManifestError(
+                f"row {len(before) + 1} has none",
+                field=f"{path}: study_id",
+                remedy="Give every study an id",
+            )
+        if study_id in before:
+            raise ManifestError(
+                f"{study_id!r} occurs twice",
+                field=f"{path}: study_id",
+                remedy="Make each id unique",
+            )
+        before.add(study_id)
+
+
+def _check_any(ids: Collection[str], path: Path) -> None:
+    if not ids:
+        raise ManifestError("there is no row below the header", field=str(path))
 
 
 def _stripped(column: "pd.Series[str]") -> list[str | None]:
@@ -123,15 +162,34 @@ def _missing(path: Path, names: Iterable[str], columns: Iterable[str]) -> Manife
     )
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def _text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
+    """The cells of a CSV as text, so many rows at a time; at least one piece, if without a row."""
+    with _faults_told(path):
+        pieces = pd.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            encoding="utf-8-sig",
+            chunksize=rows,
+        )
+    with pieces:
+        while True:
+            with _faults_told(path):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+
+@contextmanager
+def _faults_told(path: Path) -> Iterator[None]:
+    """What pandas finds wrong with a CSV, as a ManifestError."""
     try:
         with warnings.catch_warnings():
             # A row longer than the header would otherwise shift or lose cells in silence.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame: pd.DataFrame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
-            return frame
+            yield
     except OSError as error:
         raise ManifestError(
             f"cannot be read ({error.strerror})",

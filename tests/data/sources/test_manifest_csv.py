@@ -1,12 +1,13 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.sources.manifest_csv import read_manifest_csv
+from cxr_mm.data.sources.manifest_csv import iter_manifest_csv, read_manifest_csv
 from cxr_mm.errors import DataNotFoundError, ManifestError
 
 TASK = Task.model_validate(
@@ -103,10 +104,14 @@ def test_labels_may_be_called_like_the_finding_or_like_the_source_has_them(csv):
 )
 def test_bad_file_is_one_clear_line(csv, content, message):
     csv.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ManifestError, match=message) as error:
-        read_manifest_csv(csv, TASK, labels_required=True)
-    assert "\n" not in str(error.value)
-    assert str(csv) in str(error.value)
+    for read in (
+        lambda: read_manifest_csv(csv, TASK, labels_required=True),
+        lambda: next(iter_manifest_csv(csv, TASK, rows=1)),
+    ):
+        with pytest.raises(ManifestError, match=message) as error:
+            read()
+        assert "\n" not in str(error.value)
+        assert str(csv) in str(error.value)
 
 
 def test_missing_file(tmp_path):
@@ -121,3 +126,18 @@ def test_byte_order_mark_and_spaces_are_forgiven(csv):
     csv.write_text("\ufeffstudy_id , patient_id,age,edema,mass\n 1 ,p, 63,1,0\n", "utf-8")
     frame = read_manifest_csv(csv, TASK, labels_required=True)
     assert frame.loc[0, ["study_id", "age"]].tolist() == ["1", "63"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_in_pieces_it_is_the_same_table(csv, rows):
+    pieces = list(iter_manifest_csv(csv, TASK, rows))
+    assert [len(piece) for piece in pieces] == [rows] * (3 // rows) + [3 % rows] * (3 % rows > 0)
+    whole = read_manifest_csv(csv, TASK, labels_required=False)
+    joined = pd.concat(pieces)
+    pd.testing.assert_frame_equal(joined.fillna(""), whole.fillna(""), check_dtype=False)
+
+
+def test_in_pieces_a_fault_far_down_is_told_before_the_first_row(csv):
+    csv.write_text("\n".join([HEADER, *ROWS, ROWS[0]]) + "\n")
+    with pytest.raises(ManifestError, match="'007' occurs twice"):
+        next(iter_manifest_csv(csv, TASK, rows=1))

@@ -1,0 +1,67 @@
+"""Paired differences between predictions of the same studies: the bootstrap over patients."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.figures import AVAILABLE, FUSED
+from cxr_mm.contracts.task import Task
+from cxr_mm.evaluation.intervals import Estimate, mean_of, multiplicities
+from cxr_mm.evaluation.metrics import Scored, auc, average_precision, counted
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
+from cxr_mm.params import EvaluateParams
+
+Weights = NDArray[np.uint16]
+
+
+def difference(
+    task: Task,
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    inputs: str,
+    metric: str,
+    params: EvaluateParams,
+) -> Estimate | None:
+    """A metric of `ours` minus that of `theirs`; None where they are not of the same studies.
+
+    Args:
+        task: whose findings are averaged over.
+        ours, theirs: held-out predictions as `fuse` leaves them.
+        inputs: a subset of modalities, or `fused`.
+        metric: `auc`, `average_precision` or one that counts, as `accuracy`.
+        params: resamples and seed.
+    """
+    subset = AVAILABLE if inputs == FUSED else inputs
+    first, second = subset_rows(ours, subset), subset_rows(theirs, subset)
+    keys = ["study_id", "group"]
+    if first.empty or not first[keys].equals(second[keys]):
+        return None
+    weights = multiplicities(first["group"], params.bootstrap, params.seed)
+    return _estimate(task, first, metric, weights) - _estimate(task, second, metric, weights)
+
+
+def _estimate(task: Task, rows: pd.DataFrame, metric: str, weights: Weights) -> Estimate:
+    if task.problem == "multiclass" and metric == "accuracy":
+        return _of(_right_class(task, rows), metric, weights)
+    found = []
+    for finding in task.finding_names:
+        scored, kept = scored_of(rows, finding)
+        found.append(_of(scored, metric, weights[:, kept]))
+    return mean_of(found)
+
+
+def _of(scored: Scored, metric: str, weights: Weights) -> Estimate:
+    if metric in ("auc", "average_precision"):
+        measure = auc if metric == "auc" else average_precision
+        return Estimate(float(measure(scored)[0]), measure(scored, weights))
+    return Estimate(float(counted(scored)[metric][0]), counted(scored, weights)[metric])
+
+
+def _right_class(task: Task, rows: pd.DataFrame) -> Scored:
+    """Whether the likeliest class is the true one, as if it were a finding."""
+    labels, said = (
+        rows[[f"{part}.{name}" for name in task.finding_names]].to_numpy(np.float64)
+        for part in ("label", "positive")
+    )
+    right = (labels * said).sum(axis=1) > 0
+    return Scored(np.ones(len(rows)), right.astype(np.float64), right)

@@ -1,0 +1,141 @@
+"""Parts: what can be measured and by what, in the page's order; imported only when asked for."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.rows import Row
+
+COMMAND = re.compile(r"\bPART=([\w-]+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is measured by one command.
+
+    Args:
+        measure: `module:function` below `benchmarks`; the function takes nothing and returns rows.
+        about: what is measured and against what, a sentence or two; stands on the page.
+        takes: about how long, on two processor cores.
+        compare: heading of the column of `Row.reference`.
+        unasked: whether it is measured where no part is named.
+    """
+
+    measure: str
+    about: str
+    takes: str
+    compare: str = "compare with"
+    unasked: bool = True
+
+    def load(self) -> Callable[[], list[Row]]:
+        """The function, its module imported now."""
+        module, _, function = self.measure.partition(":")
+        found: Callable[[], list[Row]] = getattr(import_module(f"benchmarks.{module}"), function)
+        return found
+
+
+PARTS = {
+    "tasks": Part(
+        "tasks:measure",
+        "What `dvc repro` reached on held-out studies with the shipped defaults. The floor is a "
+        "frozen ImageNet `tf_efficientnet_lite0` (for the note, MiniLM) with logistic regression "
+        "under the same protocol, one run each. `fused` is the prediction from whatever a study "
+        "has; `best single` the modality of highest AUC on these very studies.",
+        "seconds, from reports/ (run `dvc repro` first)",
+        compare="floor",
+    ),
+    "earlier": Part(
+        "earlier:measure",
+        "Four earlier single-notebook systems, each by configuration alone on the nearest data "
+        "there is: what it claimed, what its recipe gives here, and what the shipped defaults give "
+        "(`ours`). Pretrained weights are those that come as Python packages; an architecture that "
+        "has none is trained from scratch, small and short enough for two cores, as its row says.",
+        "25 minutes",
+        compare="ours",
+    ),
+    "earlier-hub": Part(
+        "earlier:measure_hub",
+        "The same systems at full size with the pretrained weights of their own architectures.",
+        "hours, or minutes on a GPU; needs a model hub",
+        compare="ours",
+        unasked=False,
+    ),
+    "ablation": Part(
+        "ablation:measure",
+        "One change at a time from the shipped default of a task. Gains are paired with the "
+        "default on the same studies; one whose interval excludes zero is in bold.",
+        "1 minute a row, 45 rows",
+    ),
+    "ablation-training": Part(
+        "ablation:measure_training",
+        "The same for the tasks whose encoder learns. Another seed shows how much of a gain is "
+        "chance.",
+        "25 minutes a row, 27 rows; much less on a GPU",
+        unasked=False,
+    ),
+    "fusion": Part(
+        "fusion:measure",
+        "One fused model for every subset of modalities, by cross-validation over patients. The "
+        "specialist is the better of two (`late`, `concat`) trained for one subset alone on the "
+        "same folds; gains and differences are paired on the same studies, and one whose interval "
+        "excludes zero is in bold. The second table has every kind of fusion and every rival: "
+        "logistic regression on zero-filled and on mean-filled vectors, calibrated single "
+        "modalities averaged, gradient-boosted trees. Calibration errors are biased upward where "
+        "studies are few.",
+        "10 minutes for a thousand studies, from data/ (run `dvc repro` first)",
+        compare="of zero",
+    ),
+    "outside": Part(
+        "outside:measure",
+        "The `pneumonia` bundle, trained on children of one to five at one hospital, on the NIH "
+        "films of adults: pneumonia against no finding, both as a program read them off reports. "
+        "Recalibration is cross-validated by patient. What it cannot mend is an AUC at or below "
+        "0.5: there a calibrated answer is the prevalence and nothing more.",
+        "4 minutes, with models/pneumonia/bundle (run `dvc repro fuse@pneumonia` first)",
+        compare="own test",
+    ),
+    "film_gate": Part(
+        "film_gate:measure",
+        "How often the film gate refuses, or at least warns: of films of patients that it has not "
+        "seen, and of pictures that are no upright frontal chest radiograph. Another task's films "
+        "are films too, of other patients and hospitals. Laterals, hands and other radiographs are "
+        "not measured: none comes with an installed package.",
+        "2 minutes a task, from data/ and models/ (run `dvc repro` first)",
+    ),
+    "speed": Part(
+        "speed:measure",
+        "The whole path as a ratio to the bare network in the same precision and memory order on "
+        "tensors that lie in memory, in turn in one run. Training: pixel cache, augmentation, "
+        "Lightning and optimiser against forward and backward, augmentation as named. Scoring: "
+        "probabilities of a pixel cache, and `cxr-mm score` on PNG files, against the forward of "
+        "the image encoder. One prediction: study to prediction against the forward of every "
+        "network it needs; from a file, reading and checking the film too.",
+        "8 minutes",
+    ),
+    "precision": Part(
+        "precision:measure",
+        "What the automatic choice of precision and memory order brings, as a ratio to plain "
+        "fp32: channels first, which is what a network does when nobody chooses.",
+        "3 minutes",
+    ),
+    "memory": Part(
+        "memory:measure",
+        "Peak resident memory of `cxr-mm score` in a process of its own, on a long manifest as a "
+        "multiple of that on a short one. The network is tiny and the films are few and small, "
+        "named again and again: what is kept of rows and answers does not depend on either.",
+        "2 minutes",
+    ),
+    "repro": Part(
+        "repro:measure",
+        "`dvc repro` in a clone of the last commit, on a small synthetic task with the shipped "
+        "parameters, as a share of the first run of all stages.",
+        "3 minutes; needs a git checkout",
+    ),
+}
+
+
+def part_of(command: str) -> str:
+    """The part that a row's command names; empty where it names none."""
+    found = COMMAND.search(command)
+    return found.group(1) if found else ""

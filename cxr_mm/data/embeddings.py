@@ -1,0 +1,44 @@
+"""Embeddings on disk: what the stage `embed` left of each study, read without any network."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from cxr_mm.errors import StageError
+from cxr_mm.files import read_json
+from cxr_mm.paths import TaskPaths
+
+EMBEDDINGS_FILE, PARTS_FILE = "embeddings.safetensors", "parts.json"
+
+
+def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
+    """Embeddings by modality (`image`, `note`), (N, D), rows as in the manifest.
+
+    Raises:
+        StageError: `embed` has not run.
+    """
+    try:
+        return dict(load_file(paths.embeddings / EMBEDDINGS_FILE))
+    except FileNotFoundError as error:
+        raise _none(paths) from error
+
+
+def load_parts(paths: TaskPaths) -> dict[str, list[dict[str, Any]]]:
+    """What each modality's embedding is made of, in order: `length` and what else a part says.
+
+    Raises:
+        StageError: `embed` has not run.
+    """
+    try:
+        parts: dict[str, list[dict[str, Any]]] = read_json(paths.embeddings / PARTS_FILE)
+    except FileNotFoundError as error:
+        raise _none(paths) from error
+    return parts
+
+
+def _none(paths: TaskPaths) -> StageError:
+    return StageError(
+        "there are no embeddings", field=paths.task, remedy=f"Run dvc repro embed@{paths.task}"
+    )

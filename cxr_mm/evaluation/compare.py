@@ -1,0 +1,153 @@
+"""Comparisons: the AUCs of two models on the very same studies.
+
+The interval is of a paired bootstrap over patients, the p value DeLong's with patients as clusters.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_mm.contracts.modality import Modality, subset_name, subsets
+from cxr_mm.contracts.task import Task
+from cxr_mm.errors import InputError
+from cxr_mm.evaluation.delong import AucTest, auc_test
+from cxr_mm.evaluation.intervals import Estimate, holm, multiplicities, rounded
+from cxr_mm.evaluation.metrics import auc
+from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
+from cxr_mm.params import EvaluateParams
+
+METHOD = "bootstrap over patients for intervals; DeLong with patients as clusters for p"
+NEEDED = ("study_id", "group")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two AUCs of one finding on the studies that both tables have."""
+
+    n: int
+    patients: int
+    positives: int
+    first: Estimate
+    second: Estimate
+    test: AucTest | None
+
+    @property
+    def difference(self) -> Estimate:
+        """First minus second, resample by resample."""
+        return self.first - self.second
+
+    def to_json(self) -> dict[str, Any]:
+        p = self.test.p if self.test else np.nan
+        told: dict[str, Any] = {
+            "n": self.n,
+            "patients": self.patients,
+            "positives": self.positives,
+            "auc": self.first.to_json(),
+            "other_auc": self.second.to_json(),
+            "difference": self.difference.to_json(),
+            "p": rounded(p) if np.isfinite(p) else None,
+        }
+        if self.test and self.test.error == 0:
+            told["note"] = "both order the studies alike"
+        return told
+
+
+def compare(
+    first: pd.DataFrame, second: pd.DataFrame, finding: str, params: EvaluateParams
+) -> Comparison:
+    """Compare two models' predictions of one finding on the studies that both have.
+
+    Args:
+        first, second: a row per study: `study_id`, `group` and `label`, `probability`, `positive`
+            of the finding.
+        finding: its name.
+        params: resamples and seed.
+
+    Raises:
+        InputError: a column is missing, a study occurs twice, or the tables' labels differ.
+    """
+    one, other = (_by_study(table, finding) for table in (first, second))
+    shared = sorted(set(one.index) & set(other.index))
+    one, other = one.loc[shared], other.loc[shared]
+    labels, others = (t[f"label.{finding}"].to_numpy(np.float64) for t in (one, other))
+    if not np.array_equal(labels, others, equal_nan=True):
+        raise InputError(
+            "the two tables give some study different labels",
+            field=f"label.{finding}",
+            remedy="Compare predictions of the same studies and the same task",
+        )
+    (a, kept), (b, _) = scored_of(one, finding), scored_of(other, finding)
+    groups = one.loc[kept, "group"]
+    weights = multiplicities(groups, params.bootstrap, params.seed)
+    test = None
+    if 0 < a.n_positive < len(a):
+        test = auc_test(a.labels, [a.probabilities, b.probabilities], groups)
+    return Comparison(
+        n=len(a),
+        patients=groups.nunique(),
+        positives=a.n_positive,
+        first=Estimate(float(auc(a)[0]), auc(a, weights), "one class only"),
+        second=Estimate(float(auc(b)[0]), auc(b, weights), "one class only"),
+        test=test,
+    )
+
+
+def _by_study(table: pd.DataFrame, finding: str) -> pd.DataFrame:
+    needed = [*NEEDED, *(f"{part}.{finding}" for part in ("label", "probability", "positive"))]
+    if missing := [c for c in needed if c not in table.columns]:
+        raise InputError(
+            f"no column {', '.join(missing)}", field=finding, remedy="Give held-out predictions"
+        )
+    if table["study_id"].duplicated().any():
+        raise InputError(
+            "a study occurs twice", field="study_id", remedy="Take the rows of one subset"
+        )
+    return table.set_index("study_id")
+
+
+def compare_subsets(task: Task, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+    """Everything that comparisons.json holds: each subset against its best single and `available`.
+
+    Of the singles, the one of highest AUC on the very studies compared counts as best, which
+    flatters it. P values are corrected over all comparisons of the table (Holm).
+    """
+    made = []
+    for finding in task.finding_names:
+        for subset in subsets(task.modalities):
+            if len(subset) > 1:
+                made += _against_best_single(table, subset, finding, params)
+            # With every modality, what is shown is all there is: the same predictions.
+            if subset != task.modalities:
+                made += _against(table, subset_name(subset), AVAILABLE, finding, params)
+    told = [row for row in made if row["p"] is not None]
+    for row, p in zip(told, holm([row["p"] for row in told]), strict=True):
+        row["p_holm"] = rounded(p)
+    return {"task": task.name, "synthetic": task.synthetic, "method": METHOD, "comparisons": made}
+
+
+def _against_best_single(
+    table: pd.DataFrame, subset: tuple[Modality, ...], finding: str, params: EvaluateParams
+) -> list[dict[str, Any]]:
+    """The subset minus its best single; on studies that have the subset, which has all singles."""
+    ids = set(subset_rows(table, subset_name(subset))["study_id"])
+    best, highest = "", -1.0
+    for modality in subset:
+        rows = subset_rows(table, modality)
+        scored, _ = scored_of(rows[rows["study_id"].isin(ids)], finding)
+        value = float(np.nan_to_num(auc(scored)[0], nan=-1.0))
+        if value > highest:
+            best, highest = modality, value
+    return _against(table, subset_name(subset), best, finding, params) if best else []
+
+
+def _against(
+    table: pd.DataFrame, subset: str, other: str, finding: str, params: EvaluateParams
+) -> list[dict[str, Any]]:
+    """One comparison, or none where the subset has no study."""
+    first, second = subset_rows(table, subset), subset_rows(table, other)
+    if not len(first):
+        return []
+    found = compare(first, second, finding, params).to_json()
+    return [{"finding": finding, "subset": subset, "against": other, **found}]

@@ -1,0 +1,158 @@
+"""Flags: the figures that a reader must not miss, each by a rule on its interval or count.
+
+A rule says what its interval excludes, or fails to exclude; no threshold is chosen by hand.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cxr_mm.evaluation.evidence import Evidence, Figures
+from cxr_mm.evaluation.markdown import p_value, with_interval
+from cxr_mm.evaluation.subsets import AVAILABLE
+
+METRIC_NAMES = {"fnr": "false negative rate", "fpr": "false positive rate", "auc": "AUC"}
+IDEALS = {
+    "calibration_intercept": ("calibration intercept", 0.0, "too high", "too low"),
+    "calibration_slope": ("calibration slope", 1.0, "too extreme", "too timid"),
+}
+"""Name, ideal, and what the probabilities are where all of the interval is below, or above it."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One of them.
+
+    Args:
+        kind: subgroup, shortcut, calibration, coverage, fusion, leakage or size.
+        text: one sentence without a full stop, with the figures it rests on.
+    """
+
+    kind: str
+    text: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def find_flags(evidence: Evidence) -> list[Flag]:
+    """All flags, those of subgroups and shortcuts first."""
+    return [
+        *_subgroups(evidence),
+        *_shortcuts(evidence),
+        *_within_view(evidence),
+        *_calibration(evidence),
+        *_coverage(evidence),
+        *_fusion(evidence),
+        *_leakage(evidence.audit),
+        *_sizes(evidence),
+    ]
+
+
+def _subgroups(evidence: Evidence) -> Iterator[Flag]:
+    for flag in evidence.subgroups["flags"]:
+        tests = evidence.subgroups["tests"][
+            "intersections" if flag["crossed"] else "characteristics"
+        ]
+        held = "also" if flag["survives_correction"] else "no longer"
+        yield Flag(
+            "subgroup",
+            f"{evidence.title(flag['finding'])}, by {flag['by']}: {METRIC_NAMES[flag['metric']]}"
+            f" higher for {flag['higher']} than for {flag['lower']} by {with_interval(flag)},"
+            f" p {p_value(flag['p'])}; {held} after correction for {tests} tests,"
+            f" p {p_value(flag['p_holm'])}",
+        )
+
+
+def _shortcuts(evidence: Evidence) -> Iterator[Flag]:
+    for finding, found in evidence.shortcuts["alone"].items():
+        raised: set[str] = set()
+        for name, told in found.items():
+            more = told.get("model_minus_this", {})
+            # Together is no news where one alone is enough.
+            if more.get("ci95") and more["ci95"][0] <= 0 and not raised & set(name.split(" + ")):
+                raised.add(name)
+                yield Flag(
+                    "shortcut",
+                    f"{evidence.title(finding)}: {name} alone reaches AUC"
+                    f" {with_interval(told['auc'])}, and the model is not shown to tell more"
+                    f" (difference {with_interval(more, '+.3f')})",
+                )
+
+
+def _within_view(evidence: Evidence) -> Iterator[Flag]:
+    for finding, told in evidence.shortcuts["within_view"].items():
+        lost = told.get("pooled_minus_adjusted", {})
+        if lost.get("ci95") and lost["ci95"][0] > 0:
+            yield Flag(
+                "shortcut",
+                f"{evidence.title(finding)}: part of the AUC comes from comparing films of"
+                f" different views; within a view it is {with_interval(told['adjusted'])}"
+                f" instead of {with_interval(told['pooled'])}",
+            )
+
+
+def _calibration(evidence: Evidence) -> Iterator[Flag]:
+    for finding, figures in evidence.figures(AVAILABLE).items():
+        for metric, (name, ideal, below, above) in IDEALS.items():
+            limits = figures[metric]["ci95"]
+            if limits and not limits[0] <= ideal <= limits[1]:
+                wrong = below if limits[1] < ideal else above
+                yield Flag(
+                    "calibration",
+                    f"{evidence.title(finding)}: {name} {with_interval(figures[metric], '.2f')}"
+                    f" excludes {ideal:.0f}: probabilities are {wrong}",
+                )
+
+
+def _coverage(evidence: Evidence) -> Iterator[Flag]:
+    for title, told in uncertainties(evidence, AVAILABLE):
+        limits = told["coverage"]["ci95"]
+        if limits and limits[1] < told["target"]:
+            yield Flag(
+                "coverage",
+                f"{title}: the true answer was left open in {with_interval(told['coverage'])} of"
+                f" studies, below the {told['target']:.0%} asked for",
+            )
+
+
+def uncertainties(evidence: Evidence, subset: str) -> Iterator[tuple[str, Figures]]:
+    """Figures of prediction sets by title: of each finding, or of all classes together."""
+    whole = evidence.metrics["subsets"].get(subset, {}).get("uncertainty")
+    if whole:
+        yield evidence.task.title, whole
+    for finding, figures in evidence.figures(subset).items():
+        if "uncertainty" in figures:
+            yield evidence.title(finding), figures["uncertainty"]
+
+
+def _fusion(evidence: Evidence) -> Iterator[Flag]:
+    gain = evidence.metrics.get("fusion_gain", {})
+    for finding, told in gain.get("findings", {}).items():
+        limits = told["difference"]["ci95"]
+        if limits and limits[0] <= 0:
+            yield Flag(
+                "fusion",
+                f"{evidence.title(finding)}: {gain['fused']} is not shown to be better than"
+                f" {told['best_single']} alone (AUC {with_interval(told['difference'], '+.3f')},"
+                f" {gain['studies']} studies)",
+            )
+
+
+def _leakage(audit: dict[str, Any]) -> Iterator[Flag]:
+    near, exact = audit["near_duplicates"], audit["exact_duplicates"]
+    shared = {
+        "patient groups": audit["shared_groups"],
+        "patients": audit["shared_patients"],
+        "identical film files": exact["files_across_parts"],
+        "pairs of the same film": near["same_film_across_parts"],
+    }
+    for what, count in shared.items():
+        if count:
+            yield Flag("leakage", f"{count} {what} are in more than one part of the split")
+
+
+def _sizes(evidence: Evidence) -> Iterator[Flag]:
+    for finding, figures in evidence.figures(AVAILABLE).items():
+        if "caution" in figures:
+            yield Flag("size", f"{evidence.title(finding)}: {figures['caution']}")

@@ -1,0 +1,260 @@
+"""Shortcut audit: what the image embedding tells besides the findings, and what tells the findings.
+
+A trait that can be read off the embedding may be used in place of disease (Gichoya et al., Lancet
+Digital Health 2022; 4:e406); a finding that view or site alone predicts is confounded with them
+(Zech et al., PLoS Med 2018; 15:e1002683). The AUC within strata compares studies of one stratum
+only (Janes and Pepe, Biometrika 2009; 96:371).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.manifest import ABSENT, Manifest, finding_column
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.evaluation.intervals import Estimate, multiplicities, rounded
+from cxr_mm.evaluation.metrics import Floats, Scored, auc
+from cxr_mm.evaluation.probe import out_of_fold
+from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
+from cxr_mm.evaluation.traits import SITE, VIEW, Traits
+from cxr_mm.params import EvaluateParams
+
+QUALITY = "image quality"
+METHOD = "logistic regression across folds of patients; intervals by bootstrap over patients"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """All studies of a task, rows as in the manifest.
+
+    Args:
+        manifest: the studies.
+        groups: (N,) what `split` kept together.
+        embedding: (N, D) of the film; None where the task has none.
+        quality: (N, Q) statistics of the film, NaN without one; None where the task has none.
+        traits: of these studies.
+    """
+
+    manifest: Manifest
+    groups: NDArray[np.object_]
+    embedding: NDArray[np.float32] | None
+    quality: Floats | None
+    traits: Traits
+
+    @property
+    def ids(self) -> list[str]:
+        return self.manifest.frame["study_id"].tolist()
+
+    @property
+    def filmed(self) -> NDArray[np.bool_]:
+        """(N,) whether the study has a film."""
+        return (self.manifest.frame["pixel_row"] != ABSENT).to_numpy()
+
+
+def audit_shortcuts(
+    task: Task, table: pd.DataFrame, studies: Audited, params: EvaluateParams
+) -> dict[str, Any]:
+    """Everything that shortcuts.json holds."""
+    rows = subset_rows(table, AVAILABLE)
+    return {
+        "task": task.name,
+        "synthetic": task.synthetic,
+        "method": METHOD,
+        "folds": params.probe_folds,
+        "absent": studies.traits.absent,
+        "embedding": read_off_embedding(studies, params),
+        "alone": {
+            name: predicted_alone(name, rows, studies, params) for name in task.finding_names
+        },
+        "within_view": {
+            name: within_strata(name, rows, studies.traits, params) for name in task.finding_names
+        },
+    }
+
+
+def read_off_embedding(studies: Audited, params: EvaluateParams) -> dict[str, Any]:
+    """How well each level of each trait is told from the others by the film's embedding."""
+    if studies.embedding is None:
+        return {"reason": "the task has no images", "traits": {}}
+    traits: dict[str, Any] = {}
+    for name in studies.traits.titles:
+        if name in studies.traits.frame:
+            levels = _levels_told_apart(studies.embedding, name, studies, params)
+            traits[name] = {"title": studies.traits.titles[name], "levels": levels}
+    return {
+        "dim": int(studies.embedding.shape[1]),
+        "studies": int(studies.filmed.sum()),
+        "traits": traits,
+    }
+
+
+def _levels_told_apart(
+    embedding: NDArray[np.float32], name: str, studies: Audited, params: EvaluateParams
+) -> dict[str, Any]:
+    """AUC of each level against the rest; of two levels that of the first, since both are equal."""
+    column = studies.traits.frame[name]
+    known = column.notna().to_numpy() & studies.filmed
+    values = column.astype(object).to_numpy(object)[known]
+    levels = studies.traits.levels(name)
+    return {
+        level: _told_apart(embedding[known], values == level, studies.groups[known], params)
+        for level in (levels[:1] if len(levels) == 2 else levels)
+    }
+
+
+def _told_apart(
+    features: NDArray[np.float32],
+    answers: NDArray[np.bool_],
+    groups: NDArray[np.object_],
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    sizes = {"n": int(answers.sum()), "of": len(answers), "patients": len(set(groups[answers]))}
+    if min(answers.sum(), (~answers).sum()) < params.smallest_group:
+        return {**sizes, **_none(f"too few: {min(answers.sum(), (~answers).sum())} studies")}
+    scores = out_of_fold(features, answers, groups, params.probe_folds, params.seed)
+    if scores is None:
+        return {**sizes, **_none("too few patients for the folds")}
+    weights = multiplicities(groups, params.bootstrap, params.seed)
+    return {**sizes, "auc": _auc(answers, scores, weights).to_json()}
+
+
+def predicted_alone(
+    finding: str, rows: pd.DataFrame, studies: Audited, params: EvaluateParams
+) -> dict[str, Any]:
+    """AUC of view, site and image quality alone, beside the model's on the very same studies.
+
+    The regression is fitted across folds of all labelled studies; its AUC, like the model's, is
+    that of the held-out ones.
+    """
+    labels = studies.manifest.frame[finding_column(finding)].to_numpy(np.float64)
+    inputs = _inputs(studies)
+    if len(inputs) > 1:
+        inputs[" + ".join(inputs)] = np.concatenate(list(inputs.values()), axis=1)
+    result = {}
+    for name, features in inputs.items():
+        kept = np.isfinite(labels) & np.isfinite(features).all(axis=1)
+        answers = labels[kept] > 0
+        scores = out_of_fold(
+            features[kept], answers, studies.groups[kept], params.probe_folds, params.seed
+        )
+        if scores is None:
+            result[name] = _none("too few patients for the folds")
+        else:
+            ids = np.asarray(studies.ids, dtype=object)[kept]
+            result[name] = _beside_model(finding, rows, pd.Series(scores, index=ids), params)
+        if name == QUALITY:
+            seen = kept & np.isin(studies.ids, rows["study_id"])
+            result[name]["strongest"] = _strongest(features[seen], labels[seen] > 0)
+    return result
+
+
+def _strongest(features: Floats, answers: NDArray[np.bool_]) -> dict[str, Any]:
+    """The single statistic that tells most, without any fit, in whichever direction."""
+    sides = []
+    for column in features.T:
+        value = float(auc(Scored(answers.astype(np.float64), column, column > 0))[0])
+        sides.append(max(value, 1 - value))
+    at = int(np.argmax(sides))
+    return {"name": QUALITY_NAMES[at], "auc": rounded(sides[at])}
+
+
+def _inputs(studies: Audited) -> dict[str, Floats]:
+    """Features (N, K) by name; a row that lacks one is NaN."""
+    found: dict[str, Floats] = {}
+    for name in (VIEW, SITE):
+        column = studies.manifest.frame[name]
+        if column.nunique() > 1:
+            dummies = pd.get_dummies(column, dtype=np.float64)
+            found[name] = dummies.where(column.notna(), np.nan).to_numpy()
+    if studies.quality is not None:
+        found[QUALITY] = studies.quality
+    return found
+
+
+def _beside_model(
+    finding: str, rows: pd.DataFrame, scores: "pd.Series[float]", params: EvaluateParams
+) -> dict[str, Any]:
+    same = rows[rows["study_id"].isin(scores.index)].reset_index(drop=True)
+    model, kept = scored_of(same, finding)
+    same = same[kept]
+    weights = multiplicities(same["group"], params.bootstrap, params.seed)
+    by_scores = np.asarray(scores.loc[same["study_id"]], dtype=np.float64)
+    alone = _auc(model.labels > 0, by_scores, weights)
+    by_model = _auc(model.labels > 0, model.probabilities, weights)
+    return {
+        "n": len(same),
+        "patients": int(same["patient_id"].nunique()),
+        "auc": alone.to_json(),
+        "model_auc": by_model.to_json(),
+        "model_minus_this": (by_model - alone).to_json(),
+    }
+
+
+def within_strata(
+    finding: str, rows: pd.DataFrame, traits: Traits, params: EvaluateParams, by: str = VIEW
+) -> dict[str, Any]:
+    """The model's AUC in each stratum, and over pairs of studies of one stratum.
+
+    `adjusted` is the chance that a positive scores above a negative of the same stratum; `pooled`
+    that of any positive and negative of these studies.
+    """
+    if by not in traits.frame:
+        return {"reason": traits.absent.get(by, "not asked for")}
+    column = traits.of(rows["study_id"].tolist())[by]
+    known = rows[column.notna().to_numpy()].reset_index(drop=True)
+    scored, kept = scored_of(known, finding)
+    strata = column.dropna().astype(object).to_numpy(object)[kept]
+    weights = multiplicities(known["group"], params.bootstrap, params.seed)[:, kept]
+    parts, strata_told = [], {}
+    for level in traits.levels(by):
+        here = strata == level
+        part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
+        strata_told[level] = {"n": len(part), "positives": part.n_positive}
+        parts.append((part, weights[:, here]))
+    adjusted = _over_pairs(parts)
+    pooled = _auc(scored.labels > 0, scored.probabilities, weights)
+    return {
+        "n": len(scored),
+        "strata": strata_told,
+        "pooled": pooled.to_json(),
+        "adjusted": adjusted.to_json(),
+        "pooled_minus_adjusted": (pooled - adjusted).to_json(),
+    }
+
+
+def _over_pairs(parts: list[tuple[Scored, Weights]]) -> Estimate:
+    """Mean AUC of strata, each counted by its pairs of a positive and a negative."""
+    once = [np.ones((1, len(part)), dtype=np.uint16) for part, _ in parts]
+    values = [_pairs_won(part, one) for (part, _), one in zip(parts, once, strict=True)]
+    draws = [_pairs_won(part, weights) for part, weights in parts]
+    with np.errstate(invalid="ignore"):
+        value, drawn = (
+            np.sum([won for won, _ in found], axis=0) / np.sum([n for _, n in found], axis=0)
+            for found in (values, draws)
+        )
+    return Estimate(float(value[0]), drawn, "no stratum has both answers")
+
+
+def _pairs_won(scored: Scored, weights: Weights) -> tuple[Floats, Floats]:
+    """Pairs in which the positive scores above the negative, and all pairs, (B,) each."""
+    counts = weights.astype(np.float64)
+    pairs = (counts @ scored.labels) * (counts @ (1 - scored.labels))
+    return np.where(pairs > 0, np.nan_to_num(auc(scored, weights)) * pairs, 0.0), pairs
+
+
+def _auc(answers: NDArray[np.bool_], scores: Floats, weights: Weights) -> Estimate:
+    scored = Scored(answers.astype(np.float64), scores, scores > 0)
+    return Estimate(float(auc(scored)[0]), auc(scored, weights), "one answer only")
+
+
+def _none(reason: str) -> dict[str, Any]:
+    return {"auc": {"value": None, "ci95": None, "reason": reason}}
+
+
+def quality_columns(quality: pd.DataFrame) -> Floats:
+    """Statistics of each film as numbers (N, Q), NaN without one."""
+    return quality[list(QUALITY_NAMES)].to_numpy(np.float64)

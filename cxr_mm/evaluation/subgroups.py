@@ -1,0 +1,264 @@
+"""Subgroups: error rates and AUC by age band, sex, view, site and every two of them together.
+
+Rates are counted by fairlearn's MetricFrame (Weerts et al., JMLR 2023; 24:257); intervals are over
+patients. Gaps between groups are tested, and corrected for being several.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from fairlearn.metrics import MetricFrame, count, false_negative_rate, false_positive_rate
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.evaluation.gaps import Gap, Measured, gap_between
+from cxr_mm.evaluation.intervals import LEVEL, Estimate, holm, multiplicities, rounded
+from cxr_mm.evaluation.metrics import Scored, auc, counted
+from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
+from cxr_mm.evaluation.traits import Traits
+from cxr_mm.params import EvaluateParams
+
+METRICS = ("fnr", "fpr", "auc")
+CLASSES = {"fnr": "patients with it", "fpr": "patients without it"}
+"""Of whom there must not be too few for a rate; AUC needs both."""
+RATES = {
+    "fnr": partial(false_negative_rate, pos_label=1),
+    "fpr": partial(false_positive_rate, pos_label=1),
+    "n": count,
+}
+CROSSED = " × "
+Names = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Division:
+    """One way of dividing the studies: by a characteristic, or by two at once.
+
+    Args:
+        by: name, as `age` or `age × sex`.
+        groups: names of the groups, in the order of reports.
+        names: (N,) group of each study, None where not known.
+        crossed: whether it is by two.
+    """
+
+    by: str
+    groups: Sequence[str]
+    names: Names
+    crossed: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sizes and figures of one group, for one finding."""
+
+    name: str
+    sizes: dict[str, int]
+    measured: dict[str, Measured]
+    few: dict[str, str]
+    """Figure that is not given → why."""
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = dict(self.sizes)
+        if self.few:
+            told["few"] = self.few["auc"]
+        for metric in METRICS:
+            given = self.measured.get(metric)
+            none = {"value": None, "ci95": None, "reason": self.few.get(metric, "not defined")}
+            told[metric] = given.estimate.to_json() if given else none
+        return told
+
+
+def measure_subgroups(
+    task: Task, table: pd.DataFrame, traits: Traits, params: EvaluateParams
+) -> dict[str, Any]:
+    """Everything that subgroups.json holds.
+
+    Args:
+        task: the question.
+        table: held-out predictions; each study is taken with all it has (`available`).
+        traits: of these studies.
+        params: smallest sizes, resamples and seed.
+    """
+    rows = subset_rows(table, AVAILABLE)
+    weights = multiplicities(rows["group"], params.bootstrap, params.seed)
+    divisions = list(divide(traits, rows))
+    findings: dict[str, Any] = {}
+    gaps: list[tuple[dict[str, Any], Gap]] = []
+    for finding in task.finding_names:
+        findings[finding] = {}
+        for division in divisions:
+            groups = measure_groups(rows, finding, division, weights, params)
+            told, found = _compared(groups, params.seed)
+            findings[finding][division.by] = told
+            where = {"finding": finding, "by": division.by, "crossed": division.crossed}
+            gaps += [({**where, "metric": metric}, gap) for metric, gap in found.items()]
+    tests = _corrected(findings, gaps)
+    return {
+        "task": task.name,
+        "title": task.title,
+        "synthetic": task.synthetic,
+        "subset": AVAILABLE,
+        "n": len(rows),
+        "patients": int(rows["patient_id"].nunique()),
+        "smallest": {"studies": params.smallest_group, "class": params.smallest_class},
+        "characteristics": _described(traits, rows),
+        "absent": traits.absent,
+        "findings": findings,
+        "tests": tests,
+        "flags": _flags(gaps, findings),
+    }
+
+
+def divide(traits: Traits, rows: pd.DataFrame) -> Iterator[Division]:
+    """By each characteristic, then by each two of them."""
+    here = traits.of(rows["study_id"].tolist())
+    for name in traits.frame.columns:
+        yield Division(name, traits.levels(name), _names(here[name]), crossed=False)
+    for first, second in combinations(traits.frame.columns, 2):
+        groups = [f"{a}, {b}" for a in traits.levels(first) for b in traits.levels(second)]
+        both = here[first].notna() & here[second].notna()
+        names = here[first].astype(str) + ", " + here[second].astype(str)
+        yield Division(first + CROSSED + second, groups, _names(names.where(both)), crossed=True)
+
+
+def _names(column: "pd.Series[Any]") -> Names:
+    values = column.astype(object)
+    return values.where(values.notna(), None).to_numpy(object)
+
+
+def measure_groups(
+    rows: pd.DataFrame, finding: str, division: Division, weights: Weights, params: EvaluateParams
+) -> list[Group]:
+    """Figures of every group that has a labelled study, on the very resamples of `weights`."""
+    scored, kept = scored_of(rows, finding)
+    names, weights = division.names[kept], weights[:, kept]
+    patients = rows.loc[kept, "group"].to_numpy(object)
+    known = np.array([name is not None for name in names], dtype=bool)
+    if not known.any():
+        return []
+    rates = MetricFrame(
+        metrics=RATES,
+        y_true=scored.labels[known].astype(int),
+        y_pred=scored.positives[known].astype(int),
+        sensitive_features=pd.Series(names[known], name=division.by),
+    ).by_group
+    groups = []
+    for name in division.groups:
+        here = names == name
+        if here.any():
+            part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
+            groups.append(
+                _group(name, part, rates.loc[name], weights[:, here], patients[here], params)
+            )
+    return groups
+
+
+def _group(
+    name: str,
+    scored: Scored,
+    rates: "pd.Series[Any]",
+    weights: Weights,
+    patients: Names,
+    params: EvaluateParams,
+) -> Group:
+    yes = scored.labels > 0
+    sizes = {
+        "n": int(rates["n"]),
+        "patients": len(set(patients)),
+        "positives": int(yes.sum()),
+        "negatives": int((~yes).sum()),
+    }
+    trials = {"fnr": len(set(patients[yes])), "fpr": len(set(patients[~yes]))}
+    few = _too_few(sizes["n"], trials, params)
+    wanted = [metric for metric in METRICS if metric not in few]
+    draws = counted(scored, weights) if {"fnr", "fpr"} & set(wanted) else {}
+    measured = {}
+    for metric, opposite in (("fnr", "sensitivity"), ("fpr", "specificity")):
+        if metric in wanted:
+            drawn = Estimate(float(rates[metric]), 1 - draws[opposite], trials=trials[metric])
+            measured[metric] = Measured.rate(name, drawn, trials[metric])
+    if "auc" in wanted:
+        drawn = Estimate(float(auc(scored)[0]), auc(scored, weights))
+        measured["auc"] = Measured.auc(name, drawn, trials["fnr"], trials["fpr"])
+    return Group(name, sizes, measured, few)
+
+
+def _too_few(studies: int, patients: dict[str, int], params: EvaluateParams) -> dict[str, str]:
+    """Figure → why it is not given, for those that are not.
+
+    Args:
+        studies: in the group.
+        patients: with the finding (`fnr`) and without it (`fpr`).
+    """
+    if studies < params.smallest_group:
+        return dict.fromkeys(METRICS, f"too few: {studies} studies")
+    few = {
+        metric: f"too few: {patients[metric]} {CLASSES[metric]}"
+        for metric in CLASSES
+        if patients[metric] < params.smallest_class
+    }
+    return {**few, "auc": "; ".join(few.values())} if few else {}
+
+
+def _compared(groups: list[Group], seed: int) -> tuple[dict[str, Any], dict[str, Gap]]:
+    """What the report says of a division, and the gaps that could be tested."""
+    told: dict[str, Any] = {"groups": {g.name: g.to_json() for g in groups}, "gaps": {}}
+    found = {}
+    for metric in METRICS:
+        gap = gap_between([g.measured[metric] for g in groups if metric in g.measured], seed)
+        if gap is None:
+            reason = "fewer than two groups are large enough"
+            told["gaps"][metric] = {"value": None, "reason": reason}
+        else:
+            found[metric] = gap
+            told["gaps"][metric] = gap.to_json()
+    return told, found
+
+
+def _corrected(findings: dict[str, Any], gaps: list[tuple[dict[str, Any], Gap]]) -> dict[str, int]:
+    """Add to each gap its p value corrected within its family; how many tests each family has."""
+    sizes = {}
+    for family, crossed in (("characteristics", False), ("intersections", True)):
+        tested = [(where, gap) for where, gap in gaps if where["crossed"] == crossed]
+        for (where, _), p in zip(tested, holm([gap.p for _, gap in tested]), strict=True):
+            told = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
+            told["p_holm"] = rounded(p)
+        sizes[family] = len(tested)
+    return sizes
+
+
+def _flags(
+    gaps: list[tuple[dict[str, Any], Gap]], findings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Gaps whose interval excludes equality, surest first."""
+    flags = []
+    for where, gap in gaps:
+        if gap.excludes_equality:
+            told = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
+            flags.append(
+                {
+                    **where,
+                    **told["clearest"],
+                    "p": told["p"],
+                    "p_holm": told["p_holm"],
+                    "survives_correction": told["p_holm"] < 1 - LEVEL,
+                }
+            )
+    return sorted(flags, key=lambda flag: (flag["crossed"], flag["p_holm"], flag["p"]))
+
+
+def _described(traits: Traits, rows: pd.DataFrame) -> dict[str, Any]:
+    here = traits.of(rows["study_id"].tolist())
+    return {
+        name: {
+            "title": traits.titles[name],
+            "levels": traits.levels(name),
+            "unknown": int(here[name].isna().sum()),
+        }
+        for name in here.columns
+    }

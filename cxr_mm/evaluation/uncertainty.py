@@ -1,0 +1,151 @@
+"""Uncertainty: whether the answers that were ruled out deserved it, and what the Brier score is of.
+
+Coverage is the share of studies whose true answer was left in the conformal prediction set
+(Angelopoulos and Bates 2021), to be set beside the level that was asked for. The Brier score is
+decomposed as by Murphy (J Appl Meteorol 1973; 12:595), with the two terms within bins that make the
+sum exact (Stephenson, Coelho and Jolliffe, Weather Forecast 2008; 23:752).
+
+The table has, beside what `subsets` reads, `certainty.NAME` (present, absent, uncertain) and
+`coverage`, the level asked for.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.evaluation.intervals import Estimate, rounded
+from cxr_mm.evaluation.metrics import Floats, Scored, equal_mass_bins
+
+Weights = NDArray[np.uint16]
+Flags = NDArray[np.bool_]
+
+
+def brier_decomposition(scored: Scored, bins: int) -> dict[str, float | None]:
+    """Brier score = reliability - resolution + uncertainty + within_bin.
+
+    `reliability`: mean squared distance of a bin's mean probability from its share of positives,
+    0 at best. `resolution`: that of the shares from the share of all, the more the better.
+    `uncertainty`: the Brier score of always answering the share of all. `within_bin`: what bins
+    hide, variance less twice the covariance with the label; small where bins are narrow.
+
+    Args:
+        scored: N studies.
+        bins: of equal mass, those of the calibration error.
+
+    Returns:
+        The four terms, None where there is no study.
+    """
+    names = ("reliability", "resolution", "uncertainty", "within_bin")
+    if not len(scored):
+        return dict.fromkeys(names)
+    p, y = scored.probabilities, scored.labels
+    which = np.unique(equal_mass_bins(p, bins), return_inverse=True)[1]
+    size = np.bincount(which)
+    said = (np.bincount(which, weights=p) / size)[which]
+    seen = (np.bincount(which, weights=y) / size)[which]
+    base = y.mean()
+    terms = (
+        np.mean((said - seen) ** 2),
+        np.mean((seen - base) ** 2),
+        base * (1 - base),
+        np.mean((p - said) ** 2) - 2 * np.mean((p - said) * (y - seen)),
+    )
+    return {name: rounded(term) for name, term in zip(names, terms, strict=True)}
+
+
+def finding_uncertainty(rows: pd.DataFrame, finding: str, weights: Weights) -> dict[str, Any]:
+    """Figures of one yes-or-no finding on its labelled studies.
+
+    Args:
+        rows: N studies of one subset.
+        finding: of a binary or multilabel task.
+        weights: (B, N) how often each study counts in each resample.
+
+    Returns:
+        `coverage`, also of the studies with (`coverage_present`) and without the finding
+        (`coverage_absent`); `uncertain`, share of studies; `accuracy_when_certain`,
+        `sensitivity_when_certain`, `specificity_when_certain`; `target`.
+    """
+    kept = rows[f"label.{finding}"].notna().to_numpy()
+    part, weights = rows[kept], weights[:, kept]
+    yes = part[f"label.{finding}"].to_numpy() > 0
+    said = part[f"certainty.{finding}"].to_numpy(str)
+    covered = np.where(yes, said != "absent", said != "present")
+    certain = said != "uncertain"
+    everyone = np.ones_like(yes)
+    among = {
+        "coverage": (covered, everyone, "no study has a label"),
+        "coverage_present": (covered, yes, "no study has the finding"),
+        "coverage_absent": (covered, ~yes, "every study has the finding"),
+        "uncertain": (~certain, everyone, "no study has a label"),
+        "accuracy_when_certain": (covered, certain, "no study is certain"),
+        "sensitivity_when_certain": (covered, certain & yes, "none with the finding is certain"),
+        "specificity_when_certain": (covered, certain & ~yes, "none without it is certain"),
+    }
+    groups = part["group"].to_numpy(str)
+    figures = {name: _share(*what, weights, groups).to_json() for name, what in among.items()}
+    return {**figures, "target": _target(rows)}
+
+
+def class_uncertainty(task: Task, rows: pd.DataFrame, weights: Weights) -> dict[str, Any]:
+    """Figures of the sets of classes on the labelled studies of a multiclass task.
+
+    Args:
+        task: for its classes.
+        rows: N studies of one subset.
+        weights: (B, N) how often each study counts in each resample.
+
+    Returns:
+        `coverage`; `coverage_by_class`, class → coverage; `uncertain`, share of studies with more
+        than one class left; `mean_set_size`; `accuracy_when_certain`; `target`.
+    """
+    names = task.finding_names
+    labels = rows[[f"label.{name}" for name in names]].to_numpy(np.float64)
+    kept = np.nansum(labels, axis=1) == 1
+    truth, weights = np.nanargmax(labels[kept], axis=1), weights[:, kept]
+    said = rows.loc[kept, [f"certainty.{name}" for name in names]].to_numpy(str)
+    possible = said != "absent"
+    covered = possible[np.arange(len(truth)), truth]
+    size = possible.sum(axis=1)
+    everyone = np.ones_like(covered)
+    groups = rows.loc[kept, "group"].to_numpy(str)
+
+    def share(counted: Flags, among: Flags, reason: str) -> dict[str, Any]:
+        return _share(counted, among, reason, weights, groups).to_json()
+
+    return {
+        "coverage": share(covered, everyone, "no study has a label"),
+        "coverage_by_class": {
+            name: share(covered, truth == c, "no study is of this class")
+            for c, name in enumerate(names)
+        },
+        "uncertain": share(size > 1, everyone, "no study has a label"),
+        "mean_set_size": _mean(size.astype(np.float64), weights).to_json(),
+        "accuracy_when_certain": share(covered, size == 1, "no study is certain"),
+        "target": _target(rows),
+    }
+
+
+def _share(
+    counted: Flags, among: Flags, reason: str, weights: Weights, groups: NDArray[np.str_]
+) -> Estimate:
+    """Share of the studies `among` that are counted."""
+    trials = len(np.unique(groups[among]))
+    part = _mean(counted[among].astype(np.float64), weights[:, among])
+    return Estimate(part.value, part.draws, reason, trials)
+
+
+def _mean(values: Floats, weights: Weights) -> Estimate:
+    weight = weights.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        draws = weight @ values / weight.sum(axis=1)
+    value = float(values.mean()) if len(values) else np.nan
+    return Estimate(value, np.asarray(draws), "no study has a label")
+
+
+def _target(rows: pd.DataFrame) -> float | None:
+    """The level asked for, the same for all studies."""
+    return rounded(rows["coverage"].iloc[0]) if len(rows) else None

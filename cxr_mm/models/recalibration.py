@@ -1,0 +1,191 @@
+"""Recalibration: a bundle's logits brought into line with another centre, by no more than it asks.
+
+Between keeping the model, a new intercept, and a new intercept and slope, the closed testing
+procedure decides (Vergouwe et al., Stat Med 2017; 36:4529, without its last step, the revision of
+all coefficients): the fewer studies there are, the more has to be wrong before more is changed.
+Steyerberg, Clinical Prediction Models, 2nd ed. 2019, chapter 20.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.contracts.modality import Modality
+from cxr_mm.contracts.task import Problem
+from cxr_mm.models.bundle import RECALIBRATED, Bundle
+from cxr_mm.models.calibration import Calibration, log_likelihood, subset_index, subset_mask
+from cxr_mm.models.conformal import Conformal
+from cxr_mm.models.operating_point import OperatingPoints
+
+Method = Literal["none", "intercept", "intercept_and_slope"]
+SIGNIFICANCE = 0.05
+SLOPE_SPREAD = 1.0
+"""Prior standard deviation of the log slope. It keeps a slope above 0: where a model ranks studies
+the wrong way round, recalibration may return it to the prevalence but never turn it over."""
+INTERCEPT_SPREAD = 10.0
+"""As good as no prior; classes of a multiclass task need one, for only their differences count."""
+
+
+class Update(Frozen):
+    """New logit = intercept + slope × old logit, of one finding shown one subset."""
+
+    method: Method
+    slope: float
+    intercept: float
+    p_any: float
+    """Chance of so much misfit in as many studies were the old logits right."""
+    p_slope: float
+    """Chance of so much misfit were only the intercept wrong."""
+
+
+Updates = Mapping[tuple[Modality, ...], Mapping[str, Update]]
+"""Subset → finding → update; what is not in it stays as it is."""
+
+
+def choose_updates(
+    logits: Tensor,
+    labels: Tensor,
+    problem: Problem,
+    independent: float,
+    shifted: Sequence[bool] | None = None,
+) -> list[Update]:
+    """Choose and fit an update for each finding; the classes of a multiclass task share a slope.
+
+    Args:
+        logits: (N, F) calibrated logits of studies of the other centre; for multiclass log
+            probabilities do as well.
+        labels: (N, F) 1, 0 or NaN, each class among them.
+        problem: of the task.
+        independent: patients per study, by which the tests are weakened, since studies of one
+            patient say less than as many patients.
+        shifted: (F,) where more than these studies says that the model does not fit here; then the
+            intercept is new at least.
+    """
+    logits, labels = logits.double(), labels.double()
+    known = shifted or [False] * logits.shape[1]
+    if problem == "multiclass":
+        return _closed_test(logits, labels, problem, independent, any(known))
+    columns = zip(logits.T[..., None], labels.T[..., None], known, strict=True)
+    return [_closed_test(z, y, problem, independent, off)[0] for z, y, off in columns]
+
+
+def _closed_test(
+    logits: Tensor, labels: Tensor, problem: Problem, independent: float, off: bool
+) -> list[Update]:
+    """From the largest update down: the smallest that the largest does not significantly beat."""
+    outputs = logits.shape[1]
+    kept = float(log_likelihood(logits, labels, problem))
+    _, shift, moved = _fit(logits, labels, problem, sloped=False)
+    slope, lift, lifted = _fit(logits, labels, problem, sloped=True)
+    free = outputs if problem == "multiclass" else outputs + 1
+    p_any = float(chi2.sf(2 * independent * (lifted - kept), free))
+    p_slope = float(chi2.sf(2 * independent * (lifted - moved), 1))
+    method: Method = "intercept_and_slope"
+    if p_any >= SIGNIFICANCE and not off:
+        method, slope, lift = "none", 1.0, torch.zeros(outputs)
+    elif p_slope >= SIGNIFICANCE:
+        method, slope, lift = "intercept", 1.0, shift
+    return [
+        Update(method=method, slope=slope, intercept=value, p_any=p_any, p_slope=p_slope)
+        for value in lift.tolist()
+    ]
+
+
+def _fit(
+    logits: Tensor, labels: Tensor, problem: Problem, *, sloped: bool
+) -> tuple[float, Tensor, float]:
+    """Slope, intercepts (F,) and their log likelihood, by penalised maximum likelihood."""
+    log_slope = torch.zeros(1, dtype=torch.float64, requires_grad=sloped)
+    intercept = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [log_slope, intercept] if sloped else [intercept],
+        max_iter=200,
+        line_search_fn="strong_wolfe",
+    )
+
+    def likelihood() -> Tensor:
+        return log_likelihood(log_slope.exp() * logits + intercept, labels, problem)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        prior = log_slope.square().sum() / (2 * SLOPE_SPREAD**2)
+        prior = prior + intercept.square().sum() / (2 * INTERCEPT_SPREAD**2)
+        loss = prior - likelihood()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return float(log_slope.exp()), intercept.detach(), float(likelihood())
+
+
+def recalibrate(
+    bundle: Bundle,
+    updates: Updates,
+    points: OperatingPoints,
+    bounds: Conformal,
+    labels: Tensor,
+    record: Mapping[str, Any],
+) -> Bundle:
+    """A new bundle, not yet saved, whose probabilities, thresholds and bounds are the centre's.
+
+    Args:
+        bundle: stays as it is.
+        updates: of the subsets and findings that could be fitted.
+        points: operating points chosen anew; others are kept.
+        bounds: conformal bounds learnt anew; others are kept.
+        labels: (N, F) 1, 0 or NaN of the centre's studies, for the answer to an empty study.
+        record: where the studies came from and what was done; kept under `trained_on`, together
+            with the digest of `bundle`.
+    """
+    names = bundle.task.finding_names
+    fusion = deepcopy(bundle.fusion)
+    for subset, found in updates.items():
+        for name, update in found.items():
+            _follow(fusion.calibration, subset, names.index(name), update)
+    changed = [f for f, name in enumerate(names) if any(name in u for u in updates.values())]
+    empty = Calibration((None,), len(names))
+    empty.fit_prevalence(labels, bundle.task.problem)
+    fusion.calibration.bias[0, changed] = empty.bias[0, changed].to(fusion.calibration.bias)
+    before = bundle.trained_on.get(RECALIBRATED, [])
+    return replace(
+        bundle,
+        fusion=fusion,
+        operating_points=_over(bundle.operating_points, points),
+        conformal=_over(bundle.conformal, bounds),
+        trained_on={
+            **bundle.trained_on,
+            RECALIBRATED: [*before, {"parent": bundle.digest, **record}],
+        },
+        digest="",
+    )
+
+
+def _follow(
+    calibration: Calibration, subset: tuple[Modality, ...], finding: int, update: Update
+) -> None:
+    """Let an update follow what the calibration does already.
+
+    Logits and the knots they meet are moved alike, so the isotonic step stays where it was.
+    """
+    index = int(subset_index(subset_mask(subset)))
+    for part in (calibration.weight[index, :], calibration.shift[index].T):
+        part[:, finding] *= update.slope
+    for part in (calibration.bias[index], calibration.knots[index]):
+        part[finding] = part[finding] * update.slope + update.intercept
+
+
+Values = TypeVar("Values")
+
+
+def _over(
+    old: Mapping[str, dict[str, Values]], new: Mapping[str, dict[str, Values]]
+) -> dict[str, dict[str, Values]]:
+    """By subset and finding, the new where there is one."""
+    return {subset: {**found, **new.get(subset, {})} for subset, found in old.items()}

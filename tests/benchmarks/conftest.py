@@ -1,0 +1,90 @@
+"""Results kept in a folder of the test, and a small task of the test's own."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from benchmarks import results
+from benchmarks.rows import Row
+from cxr_mm.contracts.modality import MODALITIES
+from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.data.tasks import SHIPPED, load_task
+from cxr_mm.training.studies import Studies
+
+REPOSITORY = Path(__file__).parent.parent.parent
+SMALL: dict[str, dict[str, object]] = {
+    "ingest": {"size": 32, "workers": 1},
+    "train_image": {"backbone": "small_cnn", "weights": "none", "trainable": "frozen"},
+    "fuse": {"inner_folds": 2, "gate_films": 0},
+    "evaluate": {"bootstrap": 100},
+}
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder of results.json and RESULTS.md."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(results, "PAGE", tmp_path / "RESULTS.md")
+    return tmp_path
+
+
+@pytest.fixture
+def make_row():
+    """Makes a row, with changes."""
+
+    def make(table="one", value=0.5, **changes):
+        said = {"task": "t", "row": "r", "metric": "auc", "n": 5, "command": "make x"}
+        return Row(table=table, value=value, **{**said, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project's folder, entered, with the task `tiny`: 60 phantoms, image and features."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(REPOSITORY / "params.yaml", folder)
+    task = yaml.safe_load((SHIPPED / "synthetic.yaml").read_text())
+    task |= {"name": "tiny", "note": None, "params": SMALL}
+    task["source"]["options"] = {"studies": 60, "seed": 2}
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "tiny.yaml").write_text(yaml.safe_dump(task))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def studies():
+    """120 made-up studies, two a patient; the note tells most, every fourth study has none."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (120, 1)).astype(np.float32)
+    mask = np.ones((120, 3), bool)
+    mask[::4, MODALITIES.index("note")] = False
+    embeddings = {
+        m: torch.from_numpy((rng.normal(size=(120, 40)) + gap * labels).astype(np.float32))
+        for m, gap in (("image", 0.2), ("note", 0.5))
+    }
+    embeddings["note"][::4] = 0
+    feature = {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum": 120}
+    task = load_task("icu").model_copy(
+        update={"clinical": (ClinicalFeature.model_validate(feature),)}
+    )
+    groups = np.array([f"p{n // 2}" for n in range(120)], dtype=object)
+    ids = pd.DataFrame({"study_id": [f"s{n}" for n in range(120)], "patient_id": groups})
+    return Studies(
+        task=task,
+        embeddings=embeddings,
+        clinical=pd.DataFrame({"age": 50 + 5 * labels[:, 0] + rng.normal(0, 8, 120)}),
+        mask=torch.from_numpy(mask),
+        labels=torch.from_numpy(labels),
+        groups=groups,
+        ids=ids.assign(group=groups),
+        parts={},
+    )

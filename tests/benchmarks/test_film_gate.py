@@ -1,0 +1,93 @@
+"""Film gate measured: every kind has its rows, and what is held out is what no gate has seen."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import film_gate, foreign
+from benchmarks.film_gate import KINDS_TABLE, LEARNT, MUST, TABLE, Run, measure
+from benchmarks.foreign import foreign_pictures
+from cxr_mm.data.split import load_split, resamples
+from cxr_mm.models.film_gate import Doubt, load_film_gate
+
+FEW = {"photographs": [np.eye(40, 30, dtype=np.float32)], "blank": [np.ones((20, 20), np.float32)]}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(film_gate, "foreign_pictures", lambda: FEW)
+    monkeypatch.setattr(film_gate, "SAMPLE", 12)
+
+
+@pytest.fixture
+def run(pipeline, few, monkeypatch):
+    """The small pipeline, as if it were the shipped task's."""
+    found = Run(pipeline.paths)
+    monkeypatch.setattr(film_gate, "load_task", lambda name: pipeline.task)
+    monkeypatch.setattr(film_gate, "load_params", lambda: pipeline.params)
+    return found
+
+
+def test_a_run_has_rows_of_held_out_films_and_of_every_kind(run, pipeline, monkeypatch):
+    monkeypatch.setenv(film_gate.RUNS_VARIABLE, str(pipeline.paths.root))
+    rows = measure()
+    held_out = {row.metric: row for row in rows if row.table == TABLE}
+    assert set(held_out) == {"refused", "refused or warned of"}
+    assert (held_out["refused"].must, held_out["refused"].ceiling) == (MUST, True)
+    assert held_out["refused"].value <= held_out["refused or warned of"].value
+    assert held_out["refused"].n == sum(len(rows) for _, rows in run.gates)
+    kinds = {row.row: row for row in rows if row.table == KINDS_TABLE and row.metric == "refused"}
+    assert {"photographs", f"blank{LEARNT}", f"upside down{LEARNT}"} <= set(kinds)
+    assert kinds[f"upside down{LEARNT}"].value > 0.8
+    assert all(0 <= row.value <= 1 for row in rows)
+
+
+def test_the_gate_of_one_split_is_that_of_the_bundle(run, pipeline):
+    ((gate, unseen),) = run.gates
+    kept = load_film_gate(pipeline.paths.bundle)
+    assert gate.spec.films == kept.spec.films
+    np.testing.assert_allclose(gate.weight, kept.weight, rtol=1e-3, atol=1e-4)
+    test = resamples(load_split(pipeline.paths))[0].test
+    assert set(unseen) == set(run._films_of(test))
+
+
+def test_with_folds_each_gate_learns_from_all_others(run, monkeypatch):
+    rows = np.arange(len(run.manifest))
+    parts = [SimpleNamespace(fold=k, test=rows[rows % 2 == k]) for k in (0, 1)]
+    monkeypatch.setattr(film_gate, "resamples", lambda table: parts)
+    films = run._films_of(rows)
+    learnt = []
+
+    def fit(embeddings, some, copies, params):
+        learnt.append(set(some.pixel_rows))
+        return SimpleNamespace(doubts=lambda e: [Doubt(True, "unlike")] * len(e)), ()
+
+    monkeypatch.setattr(film_gate, "fit_film_gate", fit)
+    for (_, unseen), used in zip(run.gates, learnt, strict=True):
+        assert set(unseen) | used == set(films)
+        assert not set(unseen) & used
+
+
+def test_foreign_pictures_come_from_what_is_installed_or_drawn():
+    pictures = foreign_pictures()
+    assert {"photographs", "drawings", "charts", "pages of text", "CT slices"} <= set(pictures)
+    for kind, some in pictures.items():
+        for picture in some:
+            assert picture.ndim == 2, kind
+            assert picture.dtype == np.float32, kind
+            assert picture.min() >= 0, kind
+            assert picture.max() <= 1, kind
+
+
+def test_without_a_package_its_pictures_are_left_out(monkeypatch):
+    monkeypatch.setattr(foreign, "_folder", lambda package: None)
+    pictures = foreign_pictures()
+    assert "photographs" not in pictures
+    assert "CT slices" not in pictures
+    assert pictures["drawings"]
+
+
+def test_tasks_without_an_encoder_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv(film_gate.RUNS_VARIABLE, str(tmp_path))
+    assert measure() == []

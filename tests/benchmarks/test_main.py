@@ -1,0 +1,72 @@
+"""The command: parts by name, each stored as it finishes, the rest going on after an error."""
+
+import sys
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.parts import PARTS, Part, part_of
+from benchmarks.results import read
+from cxr_mm.errors import StageError
+
+
+@pytest.fixture
+def two_parts(monkeypatch, make_row):
+    """`good` gives a row; `bad` fails."""
+
+    def fail():
+        raise StageError("nothing there", field="bad", remedy="Make it")
+
+    found = {"good": lambda: [make_row("good")], "bad": fail}
+    monkeypatch.setattr(Part, "load", lambda part: found[part.measure])
+    for name in list(PARTS):
+        monkeypatch.delitem(PARTS, name)
+    for name in ("bad", "good"):
+        monkeypatch.setitem(PARTS, name, Part(name, "what", "1 minute"))
+
+
+def test_an_unknown_part_is_refused_with_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["no-such-part"])
+    assert ", ".join(PARTS) in capsys.readouterr().out
+
+
+def test_a_part_that_fails_does_not_keep_the_others_from_being_stored(kept, two_parts, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
+    assert [row.table for row in read()] == ["good"]
+    assert "error: bad: bad: nothing there. Make it." in capsys.readouterr().err
+
+
+def test_what_has_to_be_asked_for_is_not_measured_unasked(kept, two_parts, monkeypatch):
+    monkeypatch.setitem(PARTS, "bad", Part("bad", "what", "1 minute", unasked=False))
+    main([])
+    assert [row.table for row in read()] == ["good"]
+
+
+def test_the_list_says_what_each_measures_and_how_long_it_takes(capsys):
+    main(["--list"])
+    said = capsys.readouterr().out
+    for name, part in PARTS.items():
+        assert name in said
+        assert part.about in said
+        assert part.takes in said
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_leads_to_a_function(name):
+    assert callable(PARTS[name].load())
+
+
+def test_a_part_is_imported_when_it_is_asked_for(monkeypatch):
+    monkeypatch.delitem(sys.modules, "benchmarks.tasks", raising=False)
+    part = Part("tasks:measure", "what", "1 minute")
+    assert "benchmarks.tasks" not in sys.modules
+    part.load()
+    assert "benchmarks.tasks" in sys.modules
+
+
+def test_a_command_names_its_part():
+    assert part_of("make benchmark PART=earlier-hub") == "earlier-hub"
+    assert part_of("make repro") == ""

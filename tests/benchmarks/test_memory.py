@@ -1,0 +1,28 @@
+"""Memory: the long manifest, and what a child process that scores it reports."""
+
+import pandas as pd
+import pytest
+
+from benchmarks.memory import long_manifest, peak_memory
+from benchmarks.small_task import make_small_task
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    return make_small_task(
+        folder, size=32, backbone="small_cnn", studies=60, film=96, without=("tabular", "note")
+    )
+
+
+def test_a_long_manifest_names_few_films_under_many_ids(small):
+    table = long_manifest(small.source / "manifest.csv", 500)
+    assert len(table) == table["study_id"].nunique() == 500
+    assert 0 < table["image_path"].nunique() <= 60
+    assert all((small.source / path).is_file() for path in set(table["image_path"]))
+
+
+def test_peak_memory_is_that_of_a_process_that_scores_them(small):
+    peak = peak_memory(small, 70)
+    assert len(pd.read_parquet(small.paths.root / "70.parquet")) == 70
+    assert 100 * 2**10 < peak < 16 * 2**20  # KiB on Linux

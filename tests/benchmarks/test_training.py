@@ -1,0 +1,44 @@
+"""Training speed: every epoch but the first is timed, beside as many bare steps."""
+
+import torch
+
+from benchmarks import training
+from benchmarks.training import Stopwatch, training_speed
+from cxr_mm.models.image_encoder import build_image_encoder
+from cxr_mm.params import TrainImageParams
+
+
+def test_every_epoch_but_the_first_is_timed_beside_bare_steps(monkeypatch):
+    monkeypatch.setattr(training, "EPOCHS", 3)
+    monkeypatch.setattr(training, "STEPS", 2)
+    params = TrainImageParams(
+        backbone="small_cnn", weights="none", trainable="all", batch_size=4, precision="fp32"
+    )
+    encoder = build_image_encoder("small_cnn", 32, 1, weights="none")
+    before = encoder.head.weight.clone()
+    taken = training_speed(encoder, params)
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"path": 2, "bare": 2}
+    assert min(taken["path"] + taken["bare"]) > 0
+    assert not torch.equal(encoder.head.weight, before)
+
+
+def test_an_epoch_lasts_from_its_first_batch_to_validation(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.training.time.perf_counter", lambda: clock[0])
+
+    def bare():
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        clock[0] += 2
+
+    watch = Stopwatch(lambda: bare)
+    with torch.inference_mode():
+        watch.validation()  # before any training: nothing to time
+        for seconds in (50, 3, 4):
+            watch.training()
+            clock[0] += seconds
+            watch.training()
+            watch.validation()
+            watch.validation()
+            clock[0] += 1000
+    assert watch.taken == {"path": [3, 4], "bare": [2, 2]}

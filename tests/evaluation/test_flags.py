@@ -1,0 +1,152 @@
+"""Flags: each is raised by its own figure, and by nothing else."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from cxr_mm.evaluation.flags import find_flags
+
+F = "effusion"
+
+
+@pytest.fixture
+def evidence(evidence_of):
+    return evidence_of()
+
+
+def changed(evidence, part, *path, to):
+    """The evidence with one value of one file changed."""
+    content = deepcopy(getattr(evidence, part))
+    at = content
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = to
+    return replace(evidence, **{part: content})
+
+
+def quiet(evidence):
+    """The evidence without what the made-up data happens to raise."""
+    found = changed(evidence, "subgroups", "flags", to=[])
+    found = changed(found, "metrics", "fusion_gain", to={})
+    for metric, ideal in (("calibration_intercept", 0.0), ("calibration_slope", 1.0)):
+        figure = {"value": ideal, "ci95": [ideal - 0.1, ideal + 0.1]}
+        path = ("subsets", "available", "findings", F, metric)
+        found = changed(found, "metrics", *path, to=figure)
+    found = changed(found, "shortcuts", "alone", to={})
+    return changed(found, "shortcuts", "within_view", to={})
+
+
+def kinds(evidence):
+    return [flag.kind for flag in find_flags(evidence)]
+
+
+def figure(value, low, high):
+    return {"value": value, "ci95": [low, high]}
+
+
+ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "value", "kind", "words"),
+    [
+        (
+            "shortcuts",
+            ("alone",),
+            {F: {"view": {**ALONE, "model_minus_this": figure(0.1, -0.01, 0.2)}}},
+            "shortcut",
+            "view alone reaches AUC 0.800 [0.700, 0.900]",
+        ),
+        (
+            "shortcuts",
+            ("within_view",),
+            {
+                F: {
+                    "pooled": figure(0.9, 0.8, 1.0),
+                    "adjusted": figure(0.6, 0.5, 0.7),
+                    "pooled_minus_adjusted": figure(0.3, 0.2, 0.4),
+                }
+            },
+            "shortcut",
+            "within a view it is 0.600",
+        ),
+        (
+            "metrics",
+            ("subsets", "available", "findings", F, "calibration_slope"),
+            figure(0.6, 0.4, 0.8),
+            "calibration",
+            "slope 0.60 [0.40, 0.80] excludes 1: probabilities are too extreme",
+        ),
+        (
+            "metrics",
+            ("subsets", "available", "findings", F, "calibration_intercept"),
+            figure(-0.6, -0.8, -0.4),
+            "calibration",
+            "probabilities are too high",
+        ),
+        (
+            "metrics",
+            ("subsets", "available", "findings", F, "uncertainty"),
+            {"coverage": figure(0.8, 0.75, 0.85), "target": 0.9},
+            "coverage",
+            "below the 90% asked for",
+        ),
+        (
+            "metrics",
+            ("fusion_gain",),
+            {
+                "fused": "image+note",
+                "studies": 9,
+                "findings": {F: {"best_single": "note", "difference": figure(0.0, -0.1, 0.1)}},
+            },
+            "fusion",
+            "image+note is not shown to be better than note alone",
+        ),
+        ("audit", ("shared_patients",), 3, "leakage", "3 patients are in more than one part"),
+        (
+            "metrics",
+            ("subsets", "available", "findings", F, "caution"),
+            "only 7 studies in the smaller class",
+            "size",
+            "only 7 studies",
+        ),
+    ],
+)
+def test_one_figure_raises_one_flag(part, path, value, kind, words, evidence):
+    calm = quiet(evidence)
+    assert kinds(calm) == []
+    (flag,) = find_flags(changed(calm, part, *path, to=value))
+    assert flag.kind == kind
+    assert words in flag.text
+
+
+def test_figures_that_show_what_they_should_raise_nothing(evidence):
+    calm = quiet(evidence)
+    better = {F: {"view": {**ALONE, "model_minus_this": figure(0.1, 0.01, 0.2)}}}
+    covered = {"coverage": figure(0.88, 0.85, 0.91), "target": 0.9}
+    path = ("subsets", "available", "findings", F, "uncertainty")
+    assert kinds(changed(calm, "shortcuts", "alone", to=better)) == []
+    assert kinds(changed(calm, "metrics", *path, to=covered)) == []
+    assert kinds(changed(calm, "audit", "exact_duplicates", "files", to=4)) == []
+
+
+def test_a_gap_says_whether_it_survives_correction(evidence):
+    gap = {
+        "finding": F,
+        "by": "view",
+        "crossed": False,
+        "metric": "fnr",
+        "higher": "AP",
+        "lower": "PA",
+        **figure(0.2, 0.1, 0.3),
+        "p": 0.0002,
+        "p_holm": 0.0018,
+        "survives_correction": True,
+    }
+    (flag,) = find_flags(changed(quiet(evidence), "subgroups", "flags", to=[gap]))
+    assert flag.kind == "subgroup"
+    assert flag.text.startswith(
+        "Effusion, by view: false negative rate higher for AP than for PA by 0.200 [0.100, 0.300]"
+    )
+    assert "also after correction" in flag.text

@@ -1,0 +1,35 @@
+import pytest
+
+from cxr_mm.evaluation.markdown import bullets, number, p_value, plain, table, with_interval
+
+
+def test_table_keeps_its_columns_whatever_a_cell_holds():
+    text = table(["a", "b"], [("x | y", 1), ("two\nlines", 2.5)])
+    assert text.splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        r"| x \| y | 1 |",
+        "| two lines | 2.5 |",
+    ]
+
+
+def test_text_from_outside_is_no_markup():
+    assert plain("10*9/L <b>`x`\n  y") == r"10\*9/L \<b>\`x\` y"
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        ({"value": None, "ci95": None}, "–"),
+        ({"value": 0.5, "ci95": None}, "0.500"),
+        ({"value": 0.5, "ci95": [0.25, 0.75]}, "0.500 [0.250, 0.750]"),
+    ],
+)
+def test_figures(figure, text):
+    assert with_interval(figure) == text
+
+
+def test_numbers_and_lists():
+    assert (number(None), number(0.12345)) == ("–", "0.123")
+    assert (p_value(None), p_value(0.0004), p_value(0.0316)) == ("–", "< 0.001", "= 0.032")
+    assert bullets(["a", "b"]) == "- a\n- b"

@@ -1,0 +1,141 @@
+"""The card says what the files say, to the digit, and leaves out what they do not have."""
+
+import re
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from cxr_mm.contracts.prediction import NOTICE
+from cxr_mm.evaluation.flags import Flag, find_flags
+from cxr_mm.evaluation.model_card import model_card
+
+SECTIONS = [
+    "Flags",
+    "Intended use",
+    "Not for",
+    "Data",
+    "Performance",
+    "Operating point",
+    "Calibration",
+    "Subgroups",
+    "Shortcuts",
+    "Limits",
+    "How to reproduce",
+]
+
+
+def card_of(evidence):
+    return model_card(evidence, find_flags(evidence))
+
+
+def changed(evidence, part, *path, to):
+    """The evidence with one value of one file changed."""
+    content = deepcopy(getattr(evidence, part))
+    at = content
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = to
+    return replace(evidence, **{part: content})
+
+
+def rows_of(card):
+    """First cell of each table row → the others."""
+    found = {}
+    for line in card.splitlines():
+        if line.startswith("| "):
+            first, *rest = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+            found.setdefault(first, rest)
+    return found
+
+
+@pytest.fixture
+def evidence(evidence_of):
+    return evidence_of(problem="multilabel", kind="synthetic")
+
+
+def test_every_section_in_order_and_the_notice(evidence):
+    card = card_of(evidence)
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == SECTIONS
+    assert NOTICE in card
+    assert evidence.index.digest in card
+
+
+def test_synthetic_is_said_before_any_figure_and_only_where_it_is_so(evidence, evidence_of):
+    card = card_of(evidence)
+    assert card.index("SYNTHETIC DATA") < card.index("| Model |")
+    assert "SYNTHETIC" not in card_of(evidence_of())
+
+
+def test_figures_are_those_of_the_files(evidence):
+    rows = rows_of(card_of(evidence))
+    subset = evidence.metrics["subsets"]["image+note"]
+    auc = subset["macro"]["auc"]
+    low, high = auc["ci95"]
+    assert rows["`image+note`"][1] == f"{auc['value']:.3f} [{low:.3f}, {high:.3f}]"
+    group = evidence.subgroups["findings"]["effusion"]["view"]["groups"]["PA"]
+    assert rows["View position: PA"][0] == str(group["n"])
+    assert rows["View position: PA"][4].startswith(f"{group['fnr']['value']:.3f} [")
+    assert rows["view LL"] == ["7"]
+    alone = evidence.shortcuts["alone"]["effusion"]["view"]
+    assert rows["Effusion from view alone"][1].startswith(f"{alone['auc']['value']:.3f} [")
+    ece = evidence.figures("note")["consolidation"]["ece"]
+    assert f"| Consolidation: `note` | {ece['value']:.3f} [" in card_of(evidence)
+
+
+def test_small_groups_are_named_where_the_model_is_not_for_them(evidence):
+    card = card_of(evidence)
+    few = [
+        f"{evidence.subgroups['characteristics'][by]['title']} {name}"
+        for by, told in evidence.subgroups["findings"]["effusion"].items()
+        if " × " not in by
+        for name, group in told["groups"].items()
+        if "few" in group
+    ]
+    assert few
+    (line,) = [x for x in card.splitlines() if x.startswith("- Groups too small")]
+    assert all(name in line for name in few)
+
+
+def test_names_from_the_data_do_not_break_a_table(evidence):
+    shown = evidence.shortcuts["embedding"]["traits"]["site"]["levels"]
+    levels = {"Mill | Lane": next(iter(shown.values()))}
+    told = changed(evidence, "shortcuts", "embedding", "traits", "site", "levels", to=levels)
+    (line,) = [x for x in card_of(told).splitlines() if "Mill" in x]
+    assert line.startswith(r"| Site: Mill \| Lane against the rest | ")
+
+
+def test_what_was_not_measured_is_left_out(evidence):
+    assert "uncertain”" not in card_of(evidence)
+    interval = {"value": 0.91, "ci95": [0.88, 0.94]}
+    keys = ("coverage", "uncertain", "accuracy_when_certain")
+    told = {**dict.fromkeys(keys, interval), "target": 0.9}
+    path = ("subsets", "available", "findings", "effusion", "uncertainty")
+    card = card_of(changed(evidence, "metrics", *path, to=told))
+    assert "true answer in 90% of studies" in card
+    assert "| Effusion, `available` | 0.910 [0.880, 0.940] |" in card
+
+
+def test_parameters_that_differ_are_listed(evidence):
+    card = card_of(evidence)
+    assert "fuse:\n  members: 3\n" in card
+    assert "bootstrap: 100" in card
+    plain = replace(
+        evidence,
+        index=evidence.index.model_copy(update={"trained_on": {}}),
+        params=type(evidence.params)(),
+    )
+    assert "All parameters are the defaults" in card_of(plain)
+
+
+def test_flags_are_sentences_of_their_own(evidence):
+    card = model_card(evidence, [Flag("size", "Effusion: only 3 <b>")])
+    assert "- **size**: Effusion: only 3 \\<b>." in card
+    assert "No rule of the evaluation raised one." in model_card(evidence, [])
+
+
+def test_multiclass_has_no_threshold_and_folds_say_what_the_bundle_is(evidence_of):
+    card = card_of(evidence_of(problem="multiclass", protocol="folds", modalities=1, folds=3))
+    assert "there is no threshold to set" in card
+    assert "the bundle is the same recipe fitted on all studies" in " ".join(card.split())
+    assert "### Is one better than another?" not in card

@@ -1,0 +1,116 @@
+"""Shortcuts: what is put in is found, and what is not is not."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_strata
+from cxr_mm.evaluation.subsets import subset_rows
+from cxr_mm.evaluation.traits import read_traits
+from cxr_mm.params import EvaluateParams
+
+PARAMS = EvaluateParams(bootstrap=100, probe_folds=3)
+F = "effusion"
+
+
+def audited(manifest, embedding=None, quality=None):
+    groups = manifest.frame["group"].to_numpy(object)
+    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
+    return Audited(manifest, groups, embedding, quality, traits)
+
+
+@pytest.fixture
+def case(task_of, table_of, manifest_of):
+    task = task_of()
+    table = table_of(task, n=300)
+    return task, table, manifest_of(task, table)
+
+
+def test_the_trait_in_the_embedding_is_read_and_no_other(case):
+    task, table, manifest = case
+    embedding = np.random.default_rng(0).normal(size=(300, 20))
+    embedding[:, 3] += 3 * (manifest.frame["view"] == "PA")
+    found = audit_shortcuts(task, table, audited(manifest, embedding), PARAMS)["embedding"]
+    (view,) = found["traits"]["view"]["levels"].values()
+    assert view["auc"]["ci95"][0] > 0.9
+    assert set(found["traits"]["age"]["levels"]) == {"0-17", "18-39", "40-59", "60-79", "80+"}
+    for told in found["traits"]["age"]["levels"].values():
+        assert told["auc"]["value"] is None or 0.3 < told["auc"]["value"] < 0.7
+
+
+def test_studies_without_a_film_are_not_read(case):
+    task, table, manifest = case
+    manifest.frame.loc[:99, "pixel_row"] = -1
+    embedding = np.random.default_rng(0).normal(size=(300, 4))
+    found = audit_shortcuts(task, table, audited(manifest, embedding), PARAMS)["embedding"]
+    assert found["studies"] == 200
+    (view,) = found["traits"]["view"]["levels"].values()
+    assert view["of"] == 200
+
+
+def test_a_view_that_tells_the_finding_is_shown_beside_the_model(case):
+    task, table, manifest = case
+    label = manifest.frame[f"finding.{F}"]
+    rng = np.random.default_rng(1)
+    manifest.frame["view"] = np.where((label == 1) ^ (rng.random(300) < 0.02), "AP", "PA")
+    quality = rng.random((300, 8))
+    found = audit_shortcuts(task, table, audited(manifest, None, quality), PARAMS)
+    assert found["embedding"]["reason"] == "the task has no images"
+    told = found["alone"][F]
+    assert list(told) == ["view", "site", "image quality", "view + site + image quality"]
+    rows = subset_rows(table, "available")
+    rows = rows[rows[f"label.{F}"].notna()]
+    model = roc_auc_score(rows[f"label.{F}"], rows[f"probability.{F}"])
+    assert told["view"]["model_auc"]["value"] == pytest.approx(model, abs=1e-6)
+    assert told["view"]["auc"]["value"] > 0.9
+    assert told["view"]["model_minus_this"]["ci95"][1] < 0
+    assert 0.35 < told["image quality"]["auc"]["value"] < 0.65
+    assert told["image quality"]["model_minus_this"]["ci95"][0] > 0
+    assert told["view + site + image quality"]["auc"]["value"] > 0.85
+
+
+def test_the_strongest_statistic_is_named(case):
+    task, table, manifest = case
+    quality = np.random.default_rng(2).random((300, 8))
+    quality[:, 3] -= np.nan_to_num(manifest.frame[f"finding.{F}"])
+    found = audit_shortcuts(task, table, audited(manifest, None, quality), PARAMS)
+    strongest = found["alone"][F]["image quality"]["strongest"]
+    assert strongest["name"] == "noise"
+    assert strongest["auc"] > 0.95
+
+
+def test_auc_within_strata_compares_only_pairs_of_one_stratum(case):
+    _, table, manifest = case
+    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
+    rows = subset_rows(table, "available")
+    told = within_strata(F, rows, traits, PARAMS)
+    label, p = rows[f"label.{F}"].to_numpy(), rows[f"probability.{F}"].to_numpy()
+    view = traits.of(rows["study_id"])["view"].astype(str).to_numpy()
+    yes, no = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    pairs = [(i, j) for i in yes for j in no if view[i] == view[j]]
+    won = [float(p[i] > p[j]) + 0.5 * float(p[i] == p[j]) for i, j in pairs]
+    assert told["adjusted"]["value"] == pytest.approx(np.mean(won), abs=1e-6)
+    known = np.isfinite(label)
+    pooled = roc_auc_score(label[known], p[known])
+    assert told["pooled"]["value"] == pytest.approx(pooled, abs=1e-6)
+
+
+def test_a_model_that_only_knows_the_view_has_no_auc_within_it(case):
+    _, table, manifest = case
+    label = manifest.frame[f"finding.{F}"]
+    rng = np.random.default_rng(3)
+    manifest.frame["view"] = np.where((label == 1) ^ (rng.random(300) < 0.2), "AP", "PA")
+    view = manifest.frame.set_index("study_id")["view"]
+    table[f"probability.{F}"] = np.where(table["study_id"].map(view) == "AP", 0.8, 0.2)
+    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
+    told = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    assert told["adjusted"]["value"] == 0.5
+    assert told["pooled_minus_adjusted"]["ci95"][0] > 0.2
+
+
+def test_one_view_has_no_strata(case):
+    _, table, manifest = case
+    manifest.frame["view"] = "AP"
+    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
+    told = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    assert told == {"reason": "AP in all that are known"}
