@@ -71,7 +71,15 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
         for part in ("probability", "threshold"):
             column = f"{part}.{name}"
             np.testing.assert_allclose(after[column], expected[column], rtol=1e-4, atol=1e-6)
-        assert (after[f"certainty.{name}"] == expected[f"certainty.{name}"]).mean() > 0.98
+        # A bound is the probability of a study, which rounding may put on either side of it.
+        bounds = new.conformal["tabular"][name]
+        apart = [
+            (after[f"probability.{name}"] - b).abs() > 1e-5
+            for b in (bounds.present_from, bounds.absent_to)
+        ]
+        sure = apart[0] & apart[1]
+        assert sure.mean() > 0.8
+        assert (after[f"certainty.{name}"] == expected[f"certainty.{name}"])[sure].all()
     lines = (again / "summary.txt").read_text().splitlines()
     assert "recalibrated" in lines[0]
 
