@@ -7,6 +7,7 @@ without finding are AP, so figures are given by view too.
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxr_mm.contracts.study import Study
 from cxr_mm.contracts.task import Finding, Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources.nih14 import read_nih14
+from cxr_mm.data.sources.synthetic import SynthesisSpec, synthesise
 from cxr_mm.data.tasks import load_task
 from cxr_mm.errors import DataNotFoundError, InputError
 from cxr_mm.evaluation.outside import evaluate_on
@@ -33,32 +35,59 @@ from cxr_mm.params import EvaluateParams
 from cxr_mm.paths import TaskPaths, data_root
 from cxr_mm.scoring import iter_studies
 
-TASK, FINDING = "pneumonia", "pneumonia"
+TASK, FINDING, SYNTHETIC = "pneumonia", "pneumonia", "synthetic"
 COMMAND = "make benchmark PART=outside"
 ADULT = 18
 PARAMS = EvaluateParams()
 GROUP_METRICS = ("auc", "calibration_in_the_large", "sensitivity", "specificity")
+SYNTHETIC_METRICS = ("calibration_in_the_large", "calibration_slope", "ece", "brier", "auc")
+RARER = SynthesisSpec(studies=400, seed=11, prevalence_consolidation=0.15, prevalence_effusion=0.15)
 BATCH = 32
 
 
 def measure() -> list[Row]:
     """Rows of adults, before and after recalibration and by view, and of those under 18.
 
+    Rows of made-up studies whose findings are rarer than in training follow where there is a bundle
+    of the task `synthetic`: there recalibration has something to mend.
+
     Raises:
         BundleError: there is no `pneumonia` bundle below CXR_MM_RUNS.
         DataNotFoundError: the NIH films are not below the data root.
     """
-    root = Path(os.environ.get(RUNS_VARIABLE) or ".")
-    predictor = Predictor(load_bundle(TaskPaths(TASK, root).bundle), accept_any_film=True)
+    predictor = Predictor(load_bundle(_bundle(TASK)), accept_any_film=True)
     films = nih_films(data_root())
     adult = films["age"] >= ADULT
     with tempfile.TemporaryDirectory() as folder:
-        adults = _evaluated(predictor, films[adult], Path(folder, "adults"))
-        minors = _evaluated(predictor, films[films["age"] < ADULT], Path(folder, "minors"))
+        adults = _on_films(predictor, films[adult], Path(folder, "adults"))
+        refused = _refused(predictor, Path(folder, "adults", "nih.csv"))
+        minors = _on_films(predictor, films[~adult & films["age"].notna()], Path(folder, "minors"))
+    own = shipped_metrics(TASK) or {"subsets": {}}
     return [
-        *_before_and_after(adults),
-        *_groups(predictor.bundle.task, adults, films, "adults"),
-        *_group(predictor.bundle.task, minors, minors.rows, "under 18"),
+        *_before_and_after(adults, FINDING, METRICS, own),
+        *_groups(predictor.bundle.task, adults, films, refused),
+        *_group(predictor.bundle.task, minors, minors.rows, "NIH, under 18"),
+        *_made_up(),
+    ]
+
+
+def _bundle(task: str) -> Path:
+    return TaskPaths(task, Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
+
+
+def _made_up() -> list[Row]:
+    """Synthetic studies whose findings are half as common as those trained on."""
+    if not _bundle(SYNTHETIC).is_dir():
+        print(f"outside: {SYNTHETIC} is left out: run dvc repro fuse@{SYNTHETIC}")
+        return []
+    predictor = Predictor(load_bundle(_bundle(SYNTHETIC)), accept_any_film=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = synthesise(Path(folder, "made"), RARER)
+        seen = _evaluated(predictor, made / "manifest.csv", "findings half as common")
+    return [
+        row
+        for finding in predictor.bundle.task.finding_names
+        for row in _before_and_after(seen, finding, SYNTHETIC_METRICS, {"subsets": {}})
     ]
 
 
@@ -93,23 +122,26 @@ def nih_films(root: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What `evaluate-on` left, and which films the gate would have refused."""
+    """What `evaluate-on` left."""
 
+    name: str
     metrics: Metrics
     rows: pd.DataFrame
-    refused: set[str]
     seconds: float
 
 
-def _evaluated(predictor: Predictor, films: pd.DataFrame, folder: Path) -> Evaluated:
+def _on_films(predictor: Predictor, films: pd.DataFrame, folder: Path) -> Evaluated:
     folder.mkdir()
-    manifest = folder / "nih.csv"
-    films.to_csv(manifest, index=False)
+    films.to_csv(folder / "nih.csv", index=False)
+    return _evaluated(predictor, folder / "nih.csv", f"NIH, {folder.name}")
+
+
+def _evaluated(predictor: Predictor, manifest: Path, name: str) -> Evaluated:
     started = time.perf_counter()
-    out = evaluate_on(predictor, manifest, folder / "report", PARAMS)
+    out = evaluate_on(predictor, manifest, manifest.with_name("report"), PARAMS)
     seconds = time.perf_counter() - started
     rows = subset_rows(pd.read_parquet(out / "predictions.parquet"), AVAILABLE)
-    return Evaluated(read_json(out / "metrics.json"), rows, _refused(predictor, manifest), seconds)
+    return Evaluated(name, read_json(out / "metrics.json"), rows, seconds)
 
 
 def _refused(predictor: Predictor, manifest: Path) -> set[str]:
@@ -126,36 +158,37 @@ def _refused(predictor: Predictor, manifest: Path) -> set[str]:
     return found
 
 
-def _before_and_after(adults: Evaluated) -> list[Row]:
-    """Every figure as it is, recalibrated, and the change of those that are scores."""
-    brings = adults.metrics["recalibration"]["brings"]
-    own = shipped_metrics(TASK) or {"subsets": {}}
+def _before_and_after(
+    seen: Evaluated, finding: str, metrics: Sequence[str], own: Metrics
+) -> list[Row]:
+    """Figures as they are, recalibrated, and the change of those that are scores."""
+    brought = seen.metrics["recalibration"]["brings"][AVAILABLE][finding]
+    name = seen.name if finding == seen.metrics["task"] else f"{seen.name}: {finding}"
     rows = []
-    for name, part in (("adults", "before"), ("adults, recalibrated in 5 folds", "after")):
-        for metric in METRICS:
+    for what, part in (("", "before"), (", recalibrated in 5 folds", "after")):
+        for metric in metrics:
             same = figure(own, FUSED, metric)
-            found = brings[AVAILABLE][FINDING][metric][part]
             reference = None if same is None else same.value
-            rows += _row(adults, name, metric, found, len(adults.rows), reference)
+            found = brought[metric][part]
+            rows += _row(seen, f"{name}{what}", metric, found, len(seen.rows), reference)
     for metric in ("ece", "brier"):
-        found = brings[AVAILABLE][FINDING][metric]["difference"]
-        rows += _row(
-            adults, "adults, recalibrated minus as it is", metric, found, len(adults.rows), 0
-        )
+        found = brought[metric]["difference"]
+        title = f"{name}, recalibrated minus as it is"
+        rows += _row(seen, title, metric, found, len(seen.rows), 0.0)
     return rows
 
 
-def _groups(task: Task, seen: Evaluated, films: pd.DataFrame, name: str) -> list[Row]:
-    """By view, and of the films that the gate accepts, with their share."""
+def _groups(task: Task, seen: Evaluated, films: pd.DataFrame, refused: set[str]) -> list[Row]:
+    """By view, and of the films that the gate accepts, with the share of the others."""
     views = seen.rows.merge(films[["study_id", "view"]], on="study_id")
     rows = []
     for view, part in views.groupby("view"):
-        rows += _group(task, seen, part, f"{name}, {view}")
-    refused = seen.rows["study_id"].isin(seen.refused)
-    if seen.refused:
-        share = {"value": float(refused.mean()), "ci95": None}
-        rows += _row(seen, name, "share of films that the gate refuses", share, len(refused))
-        rows += _group(task, seen, seen.rows[~refused], f"{name}, films that the gate accepts")
+        rows += _group(task, seen, part, f"{seen.name}, {view}")
+    if refused:
+        out = seen.rows["study_id"].isin(refused)
+        share = {"value": float(out.mean()), "ci95": None}
+        rows += _row(seen, seen.name, "share of films the gate refuses", share, len(out))
+        rows += _group(task, seen, seen.rows[~out], f"{seen.name}, films the gate accepts")
     return rows
 
 
@@ -183,8 +216,8 @@ def _row(
     return [
         Row(
             table="outside",
-            task=TASK,
-            row=f"NIH, {name}",
+            task=seen.metrics["task"],
+            row=name,
             metric=metric,
             value=found["value"],
             ci95=found["ci95"],

@@ -95,6 +95,7 @@ def test_without_films_or_bundle_it_says_so(tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured(nih, monkeypatch):
+    monkeypatch.setenv("CXR_MM_RUNS", str(nih))
     task = load_task("pneumonia")
     bundle = SimpleNamespace(
         task=task,
@@ -126,7 +127,7 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
         "NIH, adults, recalibrated minus as it is",
         "NIH, adults, AP",
         "NIH, adults, PA",
-        "NIH, adults, films that the gate accepts",
+        "NIH, adults, films the gate accepts",
         "NIH, under 18",
     }
     values = rows.set_index(["row", "metric"])
@@ -142,10 +143,29 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
     parts = values.xs("auc", level="metric")["n"]
     assert parts["NIH, adults, PA"] + parts["NIH, adults, AP"] == 105
     assert parts["NIH, under 18"] == 28
-    refused = values.loc["NIH, adults", "share of films that the gate refuses"]["value"]
+    refused = values.loc["NIH, adults", "share of films the gate refuses"]["value"]
     assert 0 < refused < 0.5
-    accepted = parts["NIH, adults, films that the gate accepts"]
+    accepted = parts["NIH, adults, films the gate accepts"]
     assert accepted == round((1 - refused) * 105)
+
+
+def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(pipeline, monkeypatch):
+    monkeypatch.setenv("CXR_MM_RUNS", str(pipeline.paths.root))
+    monkeypatch.setattr(outside, "PARAMS", EvaluateParams(bootstrap=100))
+    monkeypatch.setattr(
+        outside, "RARER", outside.RARER.model_copy(update={"studies": 160, "size": 96})
+    )
+    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
+    rows = outside._made_up()
+    assert {row.task for row in rows} == {"synthetic"}
+    assert {row.row for row in rows} == {
+        f"findings half as common: {finding}{what}"
+        for finding in ("consolidation", "effusion")
+        for what in ("", ", recalibrated in 5 folds", ", recalibrated minus as it is")
+    }
+    large = {r.row: r.value for r in rows if r.metric == "calibration_in_the_large"}
+    before = large["findings half as common: effusion"]
+    assert abs(large["findings half as common: effusion, recalibrated in 5 folds"]) < before
 
 
 def test_films_of_the_real_set(data_root):
