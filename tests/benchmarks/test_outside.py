@@ -149,23 +149,36 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
     assert accepted == round((1 - refused) * 105)
 
 
-def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(pipeline, monkeypatch):
-    monkeypatch.setenv("CXR_MM_RUNS", str(pipeline.paths.root))
-    monkeypatch.setattr(outside, "PARAMS", EvaluateParams(bootstrap=100))
+def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("CXR_MM_RUNS", str(tmp_path))
+    assert outside._made_up() == []
+    assert "run dvc repro fuse@synthetic" in capsys.readouterr().out
+    (tmp_path / "models" / "synthetic" / "bundle").mkdir(parents=True)
+    task = load_task("synthetic")
+    change = {
+        "before": {"value": 0.3, "ci95": [0.2, 0.4]},
+        "after": {"value": 0.1, "ci95": [0.0, 0.2]},
+        "difference": {"value": -0.2, "ci95": [-0.3, -0.1]},
+    }
+    figures = dict.fromkeys(outside.SYNTHETIC_METRICS, change)
+    brings = {"available": dict.fromkeys(task.finding_names, figures)}
+    metrics = {"task": "synthetic", "recalibration": {"brings": brings}}
+    monkeypatch.setattr(outside, "load_bundle", lambda folder: SimpleNamespace(task=task))
+    monkeypatch.setattr(outside, "synthesise", lambda folder, spec: folder)
     monkeypatch.setattr(
-        outside, "RARER", outside.RARER.model_copy(update={"studies": 160, "size": 96})
+        outside,
+        "_evaluated",
+        lambda predictor, manifest, name: outside.Evaluated(name, metrics, pd.DataFrame([1]), 9.0),
     )
-    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
     rows = outside._made_up()
     assert {row.task for row in rows} == {"synthetic"}
-    assert {row.row for row in rows} == {
-        f"findings half as common: {finding}{what}"
-        for finding in ("consolidation", "effusion")
-        for what in ("", ", recalibrated in 5 folds", ", recalibrated minus as it is")
-    }
-    large = {r.row: r.value for r in rows if r.metric == "calibration_in_the_large"}
-    before = large["findings half as common: effusion"]
-    assert abs(large["findings half as common: effusion, recalibrated in 5 folds"]) < before
+    values = {(row.row, row.metric): row.value for row in rows}
+    assert values["findings half as common: effusion", "ece"] == 0.3
+    assert values["findings half as common: effusion, recalibrated in 5 folds", "auc"] == 0.1
+    assert values["findings half as common: consolidation, recalibrated minus as it is", "ece"] < 0
+    assert sum(row.telling for row in rows) == 4
 
 
 def test_films_of_the_real_set(data_root):
