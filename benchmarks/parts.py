@@ -92,7 +92,7 @@ PARTS = {
         "films of adults: pneumonia against no finding, both as a program read them off reports. "
         "Recalibration is cross-validated by patient. What it cannot mend is an AUC at or below "
         "0.5: there a calibrated answer is the prevalence and nothing more. What it can mend show "
-        "the rows of `synthetic`: made-up studies whose findings are half as common as in training.",
+        "the rows of `synthetic`: made-up studies with findings half as common as in training.",
         "3 minutes, with the bundles of `pneumonia` and `synthetic` (run `dvc repro` first)",
         compare="own test",
     ),
