@@ -85,8 +85,9 @@ class EmbedParams(Frozen):
     """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
     note_tokens: int = Field(256, ge=8, le=512)
     """Longest note in tokens; the rest is cut."""
-    note_words: int = Field(2048, ge=0, le=65536)
-    """Cells that the words of a note are hashed into, beside its embedding; 0 leaves them out."""
+    note_words: int = Field(4096, ge=0, le=65536)
+    """Cells that the words of a note, pairs of them and pieces are each hashed into, beside its
+    embedding; 0 leaves them out."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """fp32 is what a single prediction uses, so that both give the same embedding."""
 
@@ -100,7 +101,7 @@ class FuseParams(Frozen):
     `validation`: fit on train, calibrate on validation (for an encoder fine-tuned on train)."""
     inner_folds: int = Field(5, ge=2, le=20)
     """Folds behind the out-of-fold logits of `cross_fit`."""
-    image_scale: float = Field(2.0, gt=0)
+    image_scale: float = Field(1.5, gt=0)
     """`late`: standard deviation, before any data is seen, of the logit that each part of the
     image's embedding may give."""
     tabular_scale: float = Field(4.0, gt=0)

@@ -1,10 +1,8 @@
 """Calibration: columns of evidence → logits whose probabilities mean what they say.
 
-One for each subset of modalities: a positive weight per column and a bias per finding, fitted by
-penalised maximum likelihood on studies the networks were not trained on. With one column this is
-Platt (1999) scaling, for multiclass temperature scaling (Guo et al. 2017), which has no biases, so
-that it leaves the likeliest class what it was; with a column per part of a modality it is stacked
-generalisation (Wolpert 1992) with positive weights.
+One for each subset of modalities: a positive weight per column and a bias per finding, by stacking
+(`cxr_mm.models.stacking`) on studies the networks were not trained on. Columns that are parts of
+one modality are first made one, in the same way whatever else is shown.
 
 Where there are enough studies an isotonic step may follow (binary and multilabel; multiclass stays
 with temperature alone). It is fitted on the very studies that the parametric step was fitted
@@ -23,9 +21,9 @@ from torch import Tensor, nn
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.task import Problem
 from cxr_mm.models.isotonic import KNOTS, isotonic_shift
+from cxr_mm.models.stacking import blend, stack
 
 SUBSETS = 2 ** len(MODALITIES)
-BIAS_SPREAD = 2.0
 
 
 def subset_index(mask: Tensor) -> Tensor:
@@ -38,18 +36,6 @@ def subset_mask(subset: Iterable[Modality]) -> Tensor:
     """Mask (3,) of a subset."""
     chosen = set(subset)
     return torch.tensor([m in chosen for m in MODALITIES])
-
-
-def log_likelihood(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
-    """Log likelihood of labels (N, F), 1, 0 or NaN, summed over studies and findings."""
-    known = ~labels.isnan()
-    if problem == "multiclass":
-        rows = known.all(1)
-        chosen = labels[rows].argmax(1)
-        return -nn.functional.cross_entropy(logits[rows], chosen, reduction="sum")
-    return -nn.functional.binary_cross_entropy_with_logits(
-        logits[known], labels[known], reduction="sum"
-    )
 
 
 def link(logits: Tensor, problem: Problem) -> Tensor:
@@ -83,6 +69,7 @@ class Calibration(nn.Module):
         self.register_buffer("bias", torch.zeros(SUBSETS, outputs))
         self.register_buffer("knots", torch.arange(KNOTS).float().repeat(SUBSETS, outputs, 1))
         self.register_buffer("shift", torch.zeros(SUBSETS, outputs, KNOTS))
+        self._blend = torch.ones(len(self.owners), outputs)
 
     def forward(self, columns: Tensor, mask: Tensor) -> Tensor:
         """Columns (B, J, F), mask (B, 3) → logits (B, F)."""
@@ -96,6 +83,26 @@ class Calibration(nn.Module):
         share = labels.nanmean(0).clamp(1e-3, 1 - 1e-3)
         self.bias[0] = share.log() if problem == "multiclass" else share.logit()
 
+    def fit_parts(
+        self,
+        modality: Modality,
+        columns: Tensor,
+        labels: Tensor,
+        problem: Problem,
+        spread: float,
+        fold: Tensor,
+    ) -> None:
+        """Learn how the parts of a modality make one column; goes before its subsets.
+
+        Args:
+            modality: one that columns are from.
+            columns: (N, J, F) evidence of held-out studies shown this modality alone.
+            labels, problem, spread, fold: as of `blend`.
+        """
+        own = torch.tensor([owner == modality for owner in self.owners])
+        self._blend[own] = blend(columns[:, own], labels, problem, spread, fold)
+
+    @torch.no_grad()
     def fit_subset(
         self, mask: Tensor, columns: Tensor, labels: Tensor, problem: Problem, spread: float
     ) -> None:
@@ -109,34 +116,15 @@ class Calibration(nn.Module):
             spread: prior standard deviation of a log weight.
         """
         shown = {m for m, there in zip(MODALITIES, mask.tolist(), strict=True) if there}
-        used = torch.tensor([owner is None or owner in shown for owner in self.owners])
-        findings = 1 if problem == "multiclass" else labels.shape[1]
-        # Columns overlap: before any data, each counts less beside others than alone.
-        start = float(used.sum()) ** -0.5
-        centre = torch.full((int(used.sum()), findings), start).log()
-        log_weight = centre.clone().requires_grad_()
-        bias = torch.zeros(labels.shape[1], requires_grad=True)
-        biased = float(problem != "multiclass")
-        optimiser = torch.optim.LBFGS(
-            [log_weight, bias], max_iter=100, line_search_fn="strong_wolfe"
-        )
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            logits = (log_weight.exp() * columns[:, used]).sum(1) + bias * biased
-            prior = (log_weight - centre).square().sum() / (2 * spread**2)
-            prior = prior + bias.square().sum() / (2 * BIAS_SPREAD**2)
-            loss = prior - log_likelihood(logits, labels, problem)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        used = [o for o in dict.fromkeys(self.owners) if o is None or o in shown]
+        belongs = torch.tensor([[float(owner == one) for owner in self.owners] for one in used])
+        joined = torch.einsum("mj,jf,njf->nmf", belongs, self._blend, columns)
+        with torch.enable_grad():
+            weight, bias = stack(joined, labels, problem, spread)
         index = int(subset_index(mask))
-        with torch.no_grad():
-            self.weight[index] = 0.0
-            self.weight[index][used] = log_weight.exp().expand(-1, labels.shape[1])
-            self.bias[index] = bias
-            self.shift[index] = 0.0
+        self.weight[index] = torch.einsum("mj,mf,jf->jf", belongs, weight, self._blend)
+        self.bias[index] = bias
+        self.shift[index] = 0.0
 
     @torch.no_grad()
     def fit_isotonic(

@@ -30,12 +30,11 @@ Shown = tuple[Tensor, Tensor]
 class Part(Frozen):
     """One stretch of an embedding.
 
-    `together`: brought to scale as one, and not dimension by dimension, which would make the
-        rarest word of all notes the loudest.
+    `counted`: it counts words, and is weighed by how rare each is among the training studies.
     """
 
     length: int
-    together: bool = False
+    counted: bool = False
 
 
 class FusionSpec(Frozen):
@@ -67,9 +66,11 @@ def owners(spec: FusionSpec) -> tuple[Modality, ...]:
 
 
 class Standardise(nn.Module):
-    """Standard scores of an embedding's dimensions, at unit expected length.
+    """An embedding at unit expected length, which its parts share evenly, so that a long part does
+    not drown a short one.
 
-    Parts share that length evenly, so that a long part does not drown a short one.
+    A part becomes standard scores; where it counts words, each word is weighed by its inverse
+    document frequency (Spärck Jones 1972) and every note is brought to the same length.
     """
 
     mean: Tensor
@@ -80,29 +81,48 @@ class Standardise(nn.Module):
         self.parts = tuple(parts)
         length = sum(part.length for part in parts)
         self.register_buffer("mean", torch.zeros(length))
-        self.register_buffer("scale", self._lengthened(torch.ones(length)))
+        self.register_buffer("scale", torch.ones(length))
+        self._learn(self.mean, [torch.ones(part.length) for part in self.parts])
 
     def fit(self, rows: Tensor) -> None:
         """Learn from the rows (N, D) of studies that have the modality."""
         if len(rows) > 1:
-            self.mean.copy_(rows.mean(0))
-            self.scale.copy_(self._lengthened(rows.std(0)))
+            spread = [_spread(own, part) for own, part in self._split(rows)]
+            self._learn(rows.mean(0), spread)
 
-    def _lengthened(self, deviation: Tensor) -> Tensor:
-        """Scale (D,) that brings each part to its share of the unit length."""
-        scales = []
+    def _learn(self, mean: Tensor, spread: Sequence[Tensor]) -> None:
+        share = [
+            1.0 if part.counted else (part.length * len(self.parts)) ** 0.5 for part in self.parts
+        ]
+        self.scale.copy_(torch.cat([own * s for own, s in zip(spread, share, strict=True)]))
+        means = [torch.zeros_like(m) if part.counted else m for m, part in self._split(mean)]
+        self.mean.copy_(torch.cat(means))
+
+    def _split(self, rows: Tensor) -> list[tuple[Tensor, Part]]:
         lengths = [part.length for part in self.parts]
-        for part, own in zip(self.parts, torch.split(deviation, lengths), strict=True):
-            if part.together:
-                own = own.square().mean().sqrt().expand_as(own)
-            # A floor, so that a dimension that hardly varies does not become noise at full volume.
-            floor = 0.1 * float(own.mean()) + 1e-6
-            scales.append(own.clamp(min=floor) * (part.length * len(lengths)) ** 0.5)
-        return torch.cat(scales)
+        return list(zip(torch.split(rows, lengths, dim=-1), self.parts, strict=True))
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, D) → (B, D)."""
-        return (rows - self.mean) / self.scale
+        scores = self._split((rows - self.mean) / self.scale)
+        length = len(self.parts) ** -0.5
+        return torch.cat(
+            [
+                nn.functional.normalize(own, dim=-1) * length if part.counted else own
+                for own, part in scores
+            ],
+            dim=-1,
+        )
+
+
+def _spread(rows: Tensor, part: Part) -> Tensor:
+    """What each dimension (N, D) of a part is divided by, before the part gets its length."""
+    if part.counted:
+        studies, with_word = len(rows), (rows > 0).sum(0)
+        return 1 / (((1 + studies) / (1 + with_word)).log() + 1)
+    deviation = rows.std(0)
+    # A floor, so that a dimension that hardly varies does not become noise at full volume.
+    return deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)
 
 
 class Late(nn.Module):

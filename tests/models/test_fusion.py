@@ -207,13 +207,24 @@ def test_parts_of_an_embedding_count_alike_whatever_their_length_and_scale():
     assert float(long.square().sum(1).mean()) == pytest.approx(0.5, rel=0.02)
 
 
-def test_a_part_scaled_together_keeps_the_rare_dimension_rare():
+def test_counts_weigh_by_rarity_and_a_long_note_is_no_louder_than_a_short_one():
     torch.manual_seed(0)
-    rows = torch.randn(500, 20) * torch.cat([torch.full((1,), 0.01), torch.ones(19)])
-    together = Standardise((Part(length=20, together=True),))
-    together.fit(rows)
-    each = Standardise((Part(length=20),))
-    each.fit(rows)
-    assert together(rows)[:, 0].std() < 0.02 * together(rows)[:, 1].std()
-    assert each(rows)[:, 0].std() > 0.05 * each(rows)[:, 1].std()
-    assert float(together(rows).square().sum(1).mean()) == pytest.approx(1, rel=0.02)
+    rows = (
+        torch.rand(500, 20) < torch.cat([torch.full((1,), 0.01), torch.full((19,), 0.6)])
+    ).float()
+    rows[0] = 1
+    scores = Standardise((Part(length=20, counted=True), Part(length=4)))
+    scores.fit(torch.cat([rows, torch.randn(500, 4)], dim=1))
+    long, short = torch.ones(1, 20), torch.eye(20)[1:2]
+    found = [scores(torch.cat([note, torch.zeros(1, 4)], dim=1))[0, :20] for note in (long, short)]
+    assert [float(note.square().sum()) for note in found] == pytest.approx([0.5, 0.5])
+    rare, common = found[0][0], found[0][1]
+    idf = [torch.tensor(501 / (1 + float((rows[:, j] > 0).sum()))).log() + 1 for j in (0, 1)]
+    assert float(rare / common) == pytest.approx(float(idf[0] / idf[1]), rel=1e-4)
+    assert rare > 2 * common
+
+
+def test_a_note_without_a_word_is_no_evidence_and_no_error():
+    scores = Standardise((Part(length=20, counted=True),))
+    scores.fit(torch.ones(5, 20))
+    assert not scores(torch.zeros(1, 20)).any()

@@ -17,12 +17,15 @@ def test_like_notes_lie_near_each_other_and_rows_follow_the_order_given(encoder)
     notes = ["fever and productive cough", "pyrexia, coughing up sputum", "fractured left ankle"]
     rows = encoder.embed([*notes, notes[0]], batch_size=2)
     assert rows.shape == (4, encoder.dim)
-    meaning, words = np.split(rows, [encoder.parts[0].length], axis=1)
-    assert words.shape[1] == 128
-    for part in (meaning, words):
-        np.testing.assert_allclose(np.linalg.norm(part, axis=1), 1, atol=1e-5)
+    ends = np.cumsum([part.length for part in encoder.parts])
+    meaning, words, pairs, pieces, none = np.split(rows, ends, axis=1)
+    assert none.shape[1] == 0
+    np.testing.assert_allclose(np.linalg.norm(meaning, axis=1), 1, atol=1e-5)
     assert meaning[0] @ meaning[1] > meaning[0] @ meaning[2] + 0.2
     assert words[0] @ words[1] == pytest.approx(0, abs=1e-6)  # not a word in common
+    np.testing.assert_allclose(np.expm1(words[0]).sum(), 4, rtol=1e-5)
+    np.testing.assert_allclose(np.expm1(pairs[0]).sum(), 3, rtol=1e-5)
+    assert pieces[0] @ pieces[1] > 0  # cough, and coughing
     assert np.array_equal(rows[0], rows[3])
     assert encoder.embed([]).shape == (0, encoder.dim)
 
