@@ -32,6 +32,8 @@ def shipped_metrics(task: str) -> Metrics | None:
 def figure(metrics: Metrics, inputs: str, metric: str) -> Figure | None:
     """A metric of one finding, or of the mean over several; None where it is not defined.
 
+    It is the mean over all divisions into folds where there are several.
+
     Args:
         metrics: content of metrics.json.
         inputs: a subset of modalities, `fused` (whatever a study has) or `best single` (the
@@ -41,7 +43,8 @@ def figure(metrics: Metrics, inputs: str, metric: str) -> Figure | None:
     if inputs == BEST_SINGLE:
         singles = [figure(metrics, modality, metric) for modality in MODALITIES]
         return max((f for f in singles if f), key=lambda f: f.value, default=None)
-    seen = metrics["subsets"].get(AVAILABLE if inputs == FUSED else inputs)
+    subsets = metrics.get("divisions", metrics)["subsets"]
+    seen = subsets.get(AVAILABLE if inputs == FUSED else inputs)
     return None if seen is None else _read(whole(seen), metric, seen["n"])
 
 

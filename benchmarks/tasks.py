@@ -78,13 +78,15 @@ def _targets(task: str, metrics: Metrics) -> list[Row]:
 def division(metrics: Metrics) -> str:
     """How the studies were divided, in words."""
     if metrics["protocol"] == "folds":
-        return f"{metrics['folds']} folds by patient"
+        times = metrics.get("divisions", {}).get("count", 1)
+        several = f", {times} times" if times > 1 else ""
+        return f"{metrics['folds']} folds by patient{several}"
     return "official test" if metrics["protocol"] == "official" else "test patients"
 
 
 def _gain(task: str, metrics: Metrics) -> list[Row]:
     """Fused against the best single modality, on the studies that have all modalities."""
-    gain = metrics.get("fusion_gain")
+    gain = metrics.get("divisions", metrics).get("fusion_gain")
     if not gain or not gain["studies"]:
         return []
     figures = gain.get("macro") or next(iter(gain["findings"].values()))
@@ -98,7 +100,7 @@ def _gain(task: str, metrics: Metrics) -> list[Row]:
 
 def _every(task: str, metrics: Metrics) -> list[Row]:
     rows = []
-    for subset, seen in metrics["subsets"].items():
+    for subset, seen in metrics.get("divisions", metrics)["subsets"].items():
         figures = dict(seen["findings"])
         if "macro" in seen:
             figures["macro"] = seen["macro"]

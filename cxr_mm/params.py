@@ -30,6 +30,8 @@ class SplitParams(Frozen):
     """In place of the task's own: `patient`, `official` or `folds`; empty keeps the task's."""
     folds: int | None = Field(None, ge=3, le=20)
     """In place of the task's own number of folds; empty keeps it."""
+    repeats: int | None = Field(None, ge=1, le=20)
+    """In place of the task's own number of divisions into folds; empty keeps it."""
     seed: int = 0
     near_duplicate_bits: int = Field(4, ge=0, le=32)
     """Two films whose 64-bit perceptual hashes differ in at most this many bits are listed."""
@@ -268,7 +270,7 @@ def _overridden(params: Params, overrides: dict[str, dict[str, Any]], where: str
 
 def with_split(task: Task, params: SplitParams) -> Task:
     """The task, divided as the parameters say where they say anything of it."""
-    said = {"protocol": params.protocol, "folds": params.folds}
+    said = {"protocol": params.protocol, "folds": params.folds, "repeats": params.repeats}
     changes = {name: value for name, value in said.items() if value is not None}
     return task.model_copy(update={"split": task.split.model_copy(update=changes)})
 

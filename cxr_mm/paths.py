@@ -81,6 +81,11 @@ class TaskPaths:
         return self.models / "heldout.parquet"
 
     @property
+    def divisions(self) -> Path:
+        """`fuse`: the same of further divisions into folds; no row where there is only one."""
+        return self.models / "divisions.parquet"
+
+    @property
     def reference(self) -> Path:
         """`reference`: what monitoring compares against."""
         return self.models / "reference"

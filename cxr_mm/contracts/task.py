@@ -121,6 +121,9 @@ class SplitSpec(Frozen):
     test_fraction: float = Field(0.2, gt=0, lt=0.5)
     folds: int = Field(5, ge=3, le=20)
     """Number of folds (`folds` only): each is test once, the next is its validation."""
+    repeats: int = Field(1, ge=1, le=20)
+    """Divisions into folds (`folds` only). All reports are of the first; of its figures also the
+    mean over all divisions is given, which depends less on one draw."""
 
 
 class Task(Frozen):

@@ -43,7 +43,7 @@ def split(task: Task, params: Params, paths: TaskPaths) -> None:
     bits = params.split.near_duplicate_bits
     near = near_pairs(manifest, quality, open_pixels(paths.pixels), bits)
     same, files = near.rows[near.same_film], quality["file_sha256"]
-    table = divide(manifest, files, same, task.split, params.split.seed)
+    table = divide_all(manifest, files, same, task.split, params.split.seed)
     report = audit(manifest, table, files, near)
     with folder_written_aside(paths.split) as folder:
         write_json(folder / AUDIT, {"protocol": task.split.protocol, **report})
@@ -66,12 +66,28 @@ def load_split(paths: TaskPaths) -> pd.DataFrame:
         ) from error
 
 
-def resamples(table: pd.DataFrame) -> list[Resample]:
+def divisions(table: pd.DataFrame) -> int:
+    """How often the studies of a table that `split` left are divided."""
+    number = 1
+    while _fold_column(number + 1) in table:
+        number += 1
+    return number
+
+
+def _fold_column(division: int) -> str:
+    return "fold" if division == 1 else f"fold.{division}"
+
+
+def resamples(table: pd.DataFrame, division: int = 1) -> list[Resample]:
     """The trainings that a split asks for: one, or as many as there are folds.
 
     With folds, fold k is test, the next one validation and the rest train.
+
+    Args:
+        table: what `split` left.
+        division: of its divisions into folds, from 1.
     """
-    part, fold = table["part"].to_numpy(), table["fold"].to_numpy()
+    part, fold = table["part"].to_numpy(), table[_fold_column(division)].to_numpy()
     if (part != "").all():
         train, val, test = (np.flatnonzero(part == name) for name in ("train", "val", "test"))
         return [Resample(0, train, val, test)]
@@ -82,6 +98,25 @@ def resamples(table: pd.DataFrame) -> list[Resample]:
         rows = [np.flatnonzero(chosen) for chosen in (~(test | val), val, test)]
         found.append(Resample(k, *rows))
     return found
+
+
+def divide_all(
+    manifest: Manifest,
+    file_sha256: "pd.Series[str]",
+    same: NDArray[np.int64],
+    spec: SplitSpec,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of `divide`, with a column `fold.2` and so on for each further division.
+
+    Only folds are divided more than once.
+    """
+    table = divide(manifest, file_sha256, same, spec, seed)
+    repeats = spec.repeats if spec.protocol == "folds" else 1
+    for number in range(2, repeats + 1):
+        again = divide(manifest, file_sha256, same, spec, seed + number - 1)
+        table[_fold_column(number)] = again["fold"]
+    return table
 
 
 def divide(

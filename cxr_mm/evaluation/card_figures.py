@@ -26,6 +26,7 @@ def performance_section(evidence: Evidence) -> str:
         f" ({metrics['bootstrap']} resamples). `available` shows each study with whatever it has;"
         " the other rows hide all but the modalities named, on the studies that have them.",
         _by_subset(evidence),
+        *_over_divisions(evidence),
     ]
     findings = evidence.figures(AVAILABLE)
     if len(findings) > 1:
@@ -43,6 +44,22 @@ def _by_subset(evidence: Evidence) -> str:
         rows.append((f"`{name}`", subset["n"], *_core(figures)))
     mean = ["Mean over findings."] if len(evidence.task.findings) > 1 else []
     return "\n\n".join([*mean, table(heads, rows)])
+
+
+def _over_divisions(evidence: Evidence) -> list[str]:
+    """What becomes of the AUC over several divisions into folds; nothing where there is one."""
+    further = evidence.metrics.get("divisions")
+    if not further:
+        return []
+    rows = []
+    for name, subset in further["subsets"].items():
+        figures = subset.get("macro") or next(iter(subset["findings"].values()))
+        rows.append((f"`{name}`", *_core(figures)))
+    said = (
+        f"The above is of one division into folds. Mean over {further['count']} divisions of the"
+        " same studies, which depends less on one draw:"
+    )
+    return [said, table(["shown", "AUC", "sensitivity", "specificity", "Brier"], rows)]
 
 
 def _by_finding(evidence: Evidence, findings: Figures) -> str:

@@ -12,6 +12,7 @@ from cxr_mm.data.ingest import REPORT, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.errors import StageError
 from cxr_mm.evaluation.compare import compare_subsets
+from cxr_mm.evaluation.divisions import measure_divisions
 from cxr_mm.evaluation.evidence import Evidence
 from cxr_mm.evaluation.flags import find_flags
 from cxr_mm.evaluation.model_card import model_card
@@ -72,7 +73,7 @@ def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskP
     return Evidence(
         task=task,
         index=index,
-        metrics={**described(task, table), **measure_table(task, table, params)},
+        metrics={**described(task, table), **_measured(task, table, params, paths)},
         subgroups=measure_subgroups(task, table, traits, params),
         shortcuts=audit_shortcuts(task, table, _audited(manifest, params, paths), params),
         comparisons=compare_subsets(task, table, params),
@@ -81,6 +82,14 @@ def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskP
         params=params,
         digests=_digests(task, paths),
     )
+
+
+def _measured(
+    task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths
+) -> dict[str, Any]:
+    figures = measure_table(task, table, params)
+    further = measure_divisions(task, table, pd.read_parquet(paths.divisions), params)
+    return {**figures, "divisions": further} if further else figures
 
 
 def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:

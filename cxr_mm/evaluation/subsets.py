@@ -59,7 +59,7 @@ def measure_table(task: Task, table: pd.DataFrame, params: EvaluateParams) -> di
         },
     }
     if len(task.modalities) > 1:
-        result["fusion_gain"] = fusion_gain(task, table, params)
+        result["fusion_gain"] = fusion_gain(task, [table], params)
     return result
 
 
@@ -75,7 +75,7 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
         "findings": {
             name: {
                 **_counts(rows, name),
-                **_to_json(estimates),
+                **to_json(estimates),
                 "brier_decomposition": brier_decomposition(
                     scored_of(rows, name)[0], params.ece_bins
                 ),
@@ -86,14 +86,19 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
     if "coverage" in rows:
         _add_uncertainty(task, rows, weights, result)
     if len(findings) > 1:
-        metrics = list(dict.fromkeys(m for e in findings.values() for m in e))
-        macro = {m: mean_of([e[m] for e in findings.values() if m in e]) for m in metrics}
+        macro = overall(list(findings.values()))
         if task.problem == "multiclass":
             macro["accuracy"] = _class_accuracy(task, rows, weights)
             result["confusion"] = class_confusion(task, rows)
         over = [name for name, e in findings.items() if np.isfinite(e["auc"].value)]
-        result["macro"] = {"over": over, **_to_json(macro)}
+        result["macro"] = {"over": over, **to_json(macro)}
     return result
+
+
+def overall(findings: list[dict[str, Estimate]]) -> dict[str, Estimate]:
+    """Mean over findings of every metric, of those that have it."""
+    metrics = list(dict.fromkeys(metric for estimates in findings for metric in estimates))
+    return {m: mean_of([e[m] for e in findings if m in e]) for m in metrics}
 
 
 def _add_uncertainty(
@@ -141,22 +146,29 @@ def _mean_of_folds(scored: Scored, folds: NDArray[np.int64], weights: Weights) -
     return mean_of(parts)
 
 
-def fusion_gain(task: Task, table: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
+def fusion_gain(task: Task, tables: list[pd.DataFrame], params: EvaluateParams) -> dict[str, Any]:
     """AUC of all modalities together against each alone, on the same studies.
 
     Studies are those that have every modality. The best single is the one of highest AUC on these
-    very studies, which flatters it, so the gain errs on the small side.
+    very studies, which flatters it, so the gain errs on the small side. With several tables, of as
+    many divisions into folds, every AUC is the mean over them.
     """
     names = [subset_name(s) for s in subsets(task.modalities)]
     full, singles = names[-1], names[: len(task.modalities)]
-    rows = {name: subset_rows(table, name).set_index("study_id") for name in (full, *singles)}
-    shared = sorted(set.intersection(*(set(r.index) for r in rows.values())))
+    rows = {
+        name: [subset_rows(table, name).set_index("study_id") for table in tables]
+        for name in (full, *singles)
+    }
+    shared = sorted(set.intersection(*(set(r[0].index) for r in rows.values())))
     if not shared:
         return {"studies": 0, "reason": "no study has every modality"}
-    same = {name: r.loc[shared] for name, r in rows.items()}
-    weights = multiplicities(same[full]["group"], params.bootstrap, params.seed)
+    same = {name: [r.loc[shared] for r in divided] for name, divided in rows.items()}
+    weights = multiplicities(same[full][0]["group"], params.bootstrap, params.seed)
     aucs = {
-        finding: {name: _auc(r, finding, weights) for name, r in same.items()}
+        finding: {
+            name: mean_of([_auc(r, finding, weights) for r in divided])
+            for name, divided in same.items()
+        }
         for finding in task.finding_names
     }
     result: dict[str, Any] = {
@@ -261,5 +273,6 @@ def _reason(scored: Scored, metric: str) -> str:
     return reasons.get(metric, "")
 
 
-def _to_json(estimates: dict[str, Estimate]) -> dict[str, Any]:
+def to_json(estimates: dict[str, Estimate]) -> dict[str, Any]:
+    """Estimates by name as reports give them."""
     return {name: estimate.to_json() for name, estimate in estimates.items()}

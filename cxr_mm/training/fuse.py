@@ -6,7 +6,7 @@ which the networks are fitted once more on both.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import lightning as pl
 import numpy as np
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cxr_mm.contracts.modality import Modality, subset_name, subsets
-from cxr_mm.contracts.task import Problem, Task
+from cxr_mm.contracts.manifest import Manifest
+from cxr_mm.contracts.modality import Modality
+from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.ingest import load_manifest
-from cxr_mm.data.split import Resample, load_split, resamples
+from cxr_mm.data.profile import manifest_profile
+from cxr_mm.data.split import Resample, divisions, load_split, resamples
 from cxr_mm.errors import StageError
 from cxr_mm.files import sha256_file, write_parquet
 from cxr_mm.models.bundle import Bundle, save_bundle
-from cxr_mm.models.calibration import Calibration, link, subset_mask
-from cxr_mm.models.conformal import Conformal, fit_bounds
 from cxr_mm.models.fusion import Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.models.operating_point import OperatingPoints, choose_operating_points
 from cxr_mm.params import FuseParams, Params
 from cxr_mm.paths import TaskPaths
+from cxr_mm.training.calibrate import calibrate, gather
 from cxr_mm.training.cross_fit import group_folds
 from cxr_mm.training.film_gate import film_gate
 from cxr_mm.training.fitted import Fitted
@@ -40,12 +40,9 @@ from cxr_mm.training.loss import class_weights
 from cxr_mm.training.studies import Index, Studies, load_studies
 from cxr_mm.training.threads import one_thread
 
-RARER = 100
-"""Studies of the rarer class from which `auto` takes isotonic calibration."""
-
 
 def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Train, calibrate and save; leaves the bundle and heldout.parquet.
+    """Train, calibrate and save; leaves the bundle, heldout.parquet and divisions.parquet.
 
     Raises:
         StageError: an earlier stage has not run, or a subset has too few studies to calibrate.
@@ -58,21 +55,33 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     rounds = resamples(table)
     if len(rounds) > 1:
         _check_calibration(params.fuse)
-    tables = []
-    for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
-        fitted = fit_fusion(studies, part.train, part.val, params.fuse, number)
-        tables.append(
-            heldout(studies, fitted, part.test, params.fuse.operating_point).assign(fold=part.fold)
-        )
+    tables, fitted = _predict_unseen(studies, rounds, params.fuse)
+    further = [tables.iloc[:0].assign(division=1)]
+    for number in range(2, divisions(table) + 1):
+        again, _ = _predict_unseen(studies, resamples(table, number), params.fuse)
+        further.append(again.assign(division=number))
     train, val = rounds[0].train, rounds[0].val
     if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
         train, val = np.arange(len(manifest)), np.arange(0)
         fitted = fit_fusion(studies, train, val, params.fuse, len(rounds))
     gate = film_gate(manifest, studies.groups, train, val, params, paths)
     bundle = replace(_bundle(task, params, paths, fitted), gate=gate)
-    bundle.trained_on.update(_trained_on(studies, rounds, paths))
+    bundle.trained_on.update(_trained_on(manifest, studies, rounds, paths))
     save_bundle(bundle, paths.bundle)
-    write_parquet(paths.heldout, pd.concat(tables, ignore_index=True))
+    write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
+    write_parquet(paths.heldout, tables)
+
+
+def _predict_unseen(
+    studies: Studies, rounds: list[Resample], params: FuseParams
+) -> tuple[pd.DataFrame, Fitted]:
+    """Predictions of every test part by what was fitted without it, and the last that was."""
+    tables = []
+    for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
+        fitted = fit_fusion(studies, part.train, part.val, params, number)
+        found = heldout(studies, fitted, part.test, params.operating_point)
+        tables.append(found.assign(fold=part.fold))
+    return pd.concat(tables, ignore_index=True), fitted
 
 
 def _learnt_head(task: Task, params: Params, paths: TaskPaths) -> tuple[Tensor, Tensor] | None:
@@ -111,7 +120,7 @@ def fit_fusion(
         rows = np.sort(np.concatenate([train, val]))
         fitted = _networks(studies, rows, params, seed)
         unseen = list(_cross_fit(studies, rows, params, seed))
-    points, conformal = _calibrate(studies.task, fitted.fusion, _evidence(studies, unseen), params)
+    points, conformal = calibrate(studies.task, fitted.fusion, gather(studies, unseen), params)
     return replace(fitted, points=points, conformal=conformal)
 
 
@@ -178,94 +187,6 @@ def fusion_spec(
     )
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What networks say of studies they were not trained on, shown one subset of modalities."""
-
-    subset: tuple[Modality, ...]
-    columns: Tensor
-    labels: Tensor
-    fold: Tensor
-
-
-@torch.inference_mode()
-def _evidence(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evidence]:
-    """For every subset of the task's modalities, of the studies that have all of it."""
-    found = []
-    inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
-    for subset in subsets(studies.task.modalities):
-        shown = subset_mask(subset)
-        columns, labels, folds = [], [], []
-        for number, ((inner, rows), values) in enumerate(zip(unseen, inputs, strict=True)):
-            having = studies.having(rows, shown)
-            mask = shown.expand(len(having), -1)
-            columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
-            labels.append(studies.labels[having])
-            folds.append(torch.full((len(having),), number))
-        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
-    return found
-
-
-def _calibrate(
-    task: Task, fusion: Fusion, evidence: list[Evidence], params: FuseParams
-) -> tuple[OperatingPoints, Conformal]:
-    """Fit the calibration of each subset in place, choose its operating points and bounds."""
-    points: OperatingPoints = {}
-    conformal: Conformal = {}
-    if fusion.spec.kind == "late":
-        _blend_parts(task, fusion.calibration, evidence, params)
-    for seen in evidence:
-        shown = subset_mask(seen.subset)
-        # Copies, because what inference mode made cannot take part in a fit.
-        columns, labels = seen.columns.clone(), seen.labels.clone()
-        _fit_calibration(fusion.calibration, shown, columns, labels, task.problem, params)
-        logits = fusion.calibration(columns, shown.expand(len(columns), -1))
-        probabilities = link(logits, task.problem).numpy()
-        conformal[subset_name(seen.subset)] = {
-            finding: fit_bounds(
-                labels[:, f].numpy(), probabilities[:, f], params.coverage, task.problem
-            )
-            for f, finding in enumerate(task.finding_names)
-        }
-        if task.problem != "multiclass":
-            points[subset_name(seen.subset)] = {
-                finding: choose_operating_points(
-                    labels[:, f].numpy(),
-                    probabilities[:, f],
-                    params.target_sensitivity,
-                    params.target_specificity,
-                )
-                for f, finding in enumerate(task.finding_names)
-            }
-    return points, conformal
-
-
-def _blend_parts(
-    task: Task, calibration: Calibration, evidence: list[Evidence], params: FuseParams
-) -> None:
-    spread = params.calibration_spread
-    for seen in evidence:
-        if len(seen.subset) == 1:
-            columns, labels = seen.columns.clone(), seen.labels.clone()
-            calibration.fit_parts(
-                seen.subset[0], columns, labels, task.problem, spread, seen.fold.clone()
-            )
-
-
-def _fit_calibration(
-    calibration: Calibration,
-    shown: Tensor,
-    columns: Tensor,
-    labels: Tensor,
-    problem: Problem,
-    params: FuseParams,
-) -> None:
-    calibration.fit_subset(shown, columns, labels, problem, params.calibration_spread)
-    if problem != "multiclass" and params.calibration != "parametric":
-        least = (params.isotonic_from, RARER) if params.calibration == "auto" else (0, 1)
-        calibration.fit_isotonic(shown, columns, labels, *least)
-
-
 def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bundle:
     encoder = load_image_encoder(paths.image_encoder) if task.has_image else None
     embed, note_encoder = params.embed, None
@@ -287,7 +208,9 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bun
     )
 
 
-def _trained_on(studies: Studies, rounds: list[Resample], paths: TaskPaths) -> dict[str, object]:
+def _trained_on(
+    manifest: Manifest, studies: Studies, rounds: list[Resample], paths: TaskPaths
+) -> dict[str, object]:
     rows = np.arange(len(studies.ids))
     if len(rounds) == 1:
         rows = np.concatenate([rounds[0].train, rounds[0].val])
@@ -296,4 +219,5 @@ def _trained_on(studies: Studies, rounds: list[Resample], paths: TaskPaths) -> d
         "pixels_sha256": sha256_file(paths.pixels) if paths.pixels.exists() else None,
         "studies": len(rows),
         "groups": len(set(studies.groups[rows])),
+        "profile": manifest_profile(manifest, rows),
     }

@@ -13,7 +13,15 @@ from cxr_mm.data.ingest import ingest
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.leakage import NearPairs, audit, part_names
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.split import assign, divide, load_split, resamples, split
+from cxr_mm.data.split import (
+    assign,
+    divide,
+    divide_all,
+    divisions,
+    load_split,
+    resamples,
+    split,
+)
 from cxr_mm.data.tasks import load_task
 from cxr_mm.errors import StageError
 from cxr_mm.files import sha256_file
@@ -146,6 +154,24 @@ def test_folds_rotate_and_cover():
     for one, following in zip(found, [*found[1:], found[0]], strict=True):
         np.testing.assert_array_equal(one.val, following.test)
     assert set(table["part"]) == {""}
+
+
+def test_further_divisions_are_others_of_the_same_groups():
+    t = task(protocol="folds", folds=4, repeats=3)
+    groups, labels = many(200, 0.3)
+    m = manifest(t, groups, labels)
+    table = divide_all(m, files(m), NO_PAIRS, t.split, 0)
+    pd.testing.assert_frame_equal(table[[*divided(t, m)]], divided(t, m))
+    assert divisions(table) == 3
+    tests = [[set(one.test) for one in resamples(table, number)] for number in (1, 2, 3)]
+    assert tests[0] != tests[1] != tests[2] != tests[0]
+    for found in tests:
+        assert sorted(row for part in found for row in part) == list(range(200))
+        for part in found:
+            here = table["group"].iloc[sorted(part)]
+            assert not set(here) & set(table["group"].drop(index=sorted(part)))
+    once = task(protocol="patient", repeats=3)
+    assert divisions(divide_all(m, files(m), NO_PAIRS, once.split, 0)) == 1
 
 
 def test_official_test_part_stays_and_validation_comes_from_train():

@@ -119,6 +119,7 @@ def make_project(task, table, root, seed=0):
     for folder in (paths.ingest, paths.split, paths.embeddings, paths.bundle):
         folder.mkdir(parents=True, exist_ok=True)
     table.to_parquet(paths.heldout)
+    table.iloc[:0].assign(division=1).to_parquet(paths.divisions)
     manifest.frame.to_parquet(paths.manifest)
     ids = manifest.frame["study_id"]
     quality = pd.DataFrame({"study_id": ids, "file_sha256": "", "phash": ""})

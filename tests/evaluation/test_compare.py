@@ -66,7 +66,7 @@ def test_each_subset_against_its_best_single_and_all_there_is(task_of, table_of)
     pairs = {(c["finding"], c["subset"], c["against"]) for c in found}
     assert len(pairs) == len(found) == 2 * (4 + 6)
     assert not any(c["subset"] == "image+tabular+note" and c["against"] == AVAILABLE for c in found)
-    gain = fusion_gain(task, table, PARAMS)["findings"]
+    gain = fusion_gain(task, [table], PARAMS)["findings"]
     for c in found:
         assert c["against"] == AVAILABLE or c["against"] in c["subset"].split("+")
         assert c["p_holm"] >= c["p"]

@@ -106,7 +106,7 @@ def test_fusion_gain_compares_the_same_studies(task_of, table_of):
     # Notes that only the studies without an image have must not count for the note.
     alone = table["study_id"].isin([f"s{i:04d}" for i in range(100)])
     table = table[~(alone & table["subset"].str.contains("image"))]
-    gain = fusion_gain(task, table, QUICK)
+    gain = fusion_gain(task, [table], QUICK)
     assert gain["studies"] == 200
     told = gain["findings"]["effusion"]
     rows = rows_of(table, told["best_single"])
@@ -124,7 +124,7 @@ def test_fusion_gain_of_a_copy_of_the_single_is_exactly_zero(task_of, table_of):
     image = rows_of(table, "image").set_index("study_id")["probability.effusion"]
     fused = table["subset"] == "image+tabular"
     table.loc[fused, "probability.effusion"] = table.loc[fused, "study_id"].map(image)
-    told = fusion_gain(task, table, QUICK)["findings"]["effusion"]
+    told = fusion_gain(task, [table], QUICK)["findings"]["effusion"]
     assert told["differences"]["image"] == {"value": 0.0, "ci95": [0.0, 0.0]}
 
 

@@ -1,0 +1,107 @@
+"""Calibrate: evidence of unseen studies → calibration, operating points, conformal bounds."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cxr_mm.contracts.modality import Modality, subset_name, subsets
+from cxr_mm.contracts.task import Problem, Task
+from cxr_mm.models.calibration import Calibration, link, subset_mask
+from cxr_mm.models.conformal import Conformal, fit_bounds
+from cxr_mm.models.fusion import Fusion
+from cxr_mm.models.operating_point import OperatingPoints, choose_operating_points
+from cxr_mm.params import FuseParams
+from cxr_mm.training.fitted import Fitted
+from cxr_mm.training.studies import Index, Studies
+
+RARER = 100
+"""Studies of the rarer class from which `auto` takes isotonic calibration."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What networks say of studies they were not trained on, shown one subset of modalities."""
+
+    subset: tuple[Modality, ...]
+    columns: Tensor
+    labels: Tensor
+    fold: Tensor
+
+
+@torch.inference_mode()
+def gather(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evidence]:
+    """For every subset of the task's modalities, of the studies that have all of it."""
+    found = []
+    inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
+    for subset in subsets(studies.task.modalities):
+        shown = subset_mask(subset)
+        columns, labels, folds = [], [], []
+        for number, ((inner, rows), values) in enumerate(zip(unseen, inputs, strict=True)):
+            having = studies.having(rows, shown)
+            mask = shown.expand(len(having), -1)
+            columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
+            labels.append(studies.labels[having])
+            folds.append(torch.full((len(having),), number))
+        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
+    return found
+
+
+def calibrate(
+    task: Task, fusion: Fusion, evidence: list[Evidence], params: FuseParams
+) -> tuple[OperatingPoints, Conformal]:
+    """Fit the calibration of each subset in place, choose its operating points and bounds."""
+    points: OperatingPoints = {}
+    conformal: Conformal = {}
+    if fusion.spec.kind == "late":
+        _blend_parts(task, fusion.calibration, evidence, params)
+    for seen in evidence:
+        shown = subset_mask(seen.subset)
+        # Copies, because what inference mode made cannot take part in a fit.
+        columns, labels = seen.columns.clone(), seen.labels.clone()
+        _fit_calibration(fusion.calibration, shown, columns, labels, task.problem, params)
+        logits = fusion.calibration(columns, shown.expand(len(columns), -1))
+        probabilities = link(logits, task.problem).numpy()
+        conformal[subset_name(seen.subset)] = {
+            finding: fit_bounds(
+                labels[:, f].numpy(), probabilities[:, f], params.coverage, task.problem
+            )
+            for f, finding in enumerate(task.finding_names)
+        }
+        if task.problem != "multiclass":
+            points[subset_name(seen.subset)] = {
+                finding: choose_operating_points(
+                    labels[:, f].numpy(),
+                    probabilities[:, f],
+                    params.target_sensitivity,
+                    params.target_specificity,
+                )
+                for f, finding in enumerate(task.finding_names)
+            }
+    return points, conformal
+
+
+def _blend_parts(
+    task: Task, calibration: Calibration, evidence: list[Evidence], params: FuseParams
+) -> None:
+    spread = params.calibration_spread
+    for seen in evidence:
+        if len(seen.subset) == 1:
+            columns, labels = seen.columns.clone(), seen.labels.clone()
+            calibration.fit_parts(
+                seen.subset[0], columns, labels, task.problem, spread, seen.fold.clone()
+            )
+
+
+def _fit_calibration(
+    calibration: Calibration,
+    shown: Tensor,
+    columns: Tensor,
+    labels: Tensor,
+    problem: Problem,
+    params: FuseParams,
+) -> None:
+    calibration.fit_subset(shown, columns, labels, problem, params.calibration_spread)
+    if problem != "multiclass" and params.calibration != "parametric":
+        least = (params.isotonic_from, RARER) if params.calibration == "auto" else (0, 1)
+        calibration.fit_isotonic(shown, columns, labels, *least)
