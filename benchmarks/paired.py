@@ -1,5 +1,7 @@
 """Paired differences between predictions of the same studies: the bootstrap over patients."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -16,8 +18,8 @@ Weights = NDArray[np.uint16]
 
 def difference(
     task: Task,
-    ours: pd.DataFrame,
-    theirs: pd.DataFrame,
+    ours: Sequence[pd.DataFrame],
+    theirs: Sequence[pd.DataFrame],
     inputs: str,
     metric: str,
     params: EvaluateParams,
@@ -26,18 +28,22 @@ def difference(
 
     Args:
         task: whose findings are averaged over.
-        ours, theirs: held-out predictions as `fuse` leaves them.
+        ours, theirs: held-out predictions as `fuse` leaves them, a table for each division.
         inputs: a subset of modalities, or `fused`.
         metric: `auc`, `average_precision` or one that counts, as `accuracy`.
         params: resamples and seed.
     """
     subset = AVAILABLE if inputs == FUSED else inputs
-    first, second = subset_rows(ours, subset), subset_rows(theirs, subset)
+    first, second = ([subset_rows(table, subset) for table in side] for side in (ours, theirs))
     keys = ["study_id", "group"]
-    if first.empty or not first[keys].equals(second[keys]):
+    if first[0].empty or not first[0][keys].equals(second[0][keys]):
         return None
-    weights = multiplicities(first["group"], params.bootstrap, params.seed)
-    return _estimate(task, first, metric, weights) - _estimate(task, second, metric, weights)
+    weights = multiplicities(first[0]["group"], params.bootstrap, params.seed)
+    means = [
+        mean_of([_estimate(task, rows, metric, weights) for rows in side])
+        for side in (first, second)
+    ]
+    return means[0] - means[1]
 
 
 def _estimate(task: Task, rows: pd.DataFrame, metric: str, weights: Weights) -> Estimate:

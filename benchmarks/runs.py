@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.setting import BASE, LAYERS, Overrides, Setting, code_digest, setting
 from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.task import Task
@@ -52,9 +54,11 @@ class Finished(Frozen):
         return sum(known) if len(known) == len(self.seconds) else None
 
     @property
-    def heldout(self) -> Path:
-        """Predictions on held-out studies, as `fuse` left them."""
-        return TaskPaths(str(self.metrics["task"]), self.folder).heldout
+    def heldout(self) -> list[pd.DataFrame]:
+        """Predictions on held-out studies, as `fuse` left them, one table for each division."""
+        paths = TaskPaths(str(self.metrics["task"]), self.folder)
+        further = pd.read_parquet(paths.divisions).groupby("division")
+        return [pd.read_parquet(paths.heldout), *(table for _, table in further)]
 
 
 def run(task: str, overrides: Overrides, name: str) -> Finished:

@@ -68,7 +68,7 @@ def augment(images: Tensor, level: Level, generator: torch.Generator) -> Tensor:
     strength = STRENGTHS[level]
     draw = _Draw(images, generator)
     # Black is 0 from here on, so that what moves in from outside the film is black.
-    grey = (_affine(images - BLACK, strength, draw) / 2).clamp_(1e-6, 1)
+    grey = _affine(images - BLACK, strength, draw).div_(2).clamp_(1e-6, 1)
     grey = _exposure(grey, strength, draw)
     if level == "strong":
         grey = _degrade(grey, strength, draw)
@@ -106,17 +106,18 @@ def _affine(images: Tensor, strength: Strength, draw: _Draw) -> Tensor:
 
 
 def _exposure(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
-    grey = grey ** draw.within(strength.gamma).exp()
+    """In place, as is all that follows: a batch is copied once only."""
+    grey = grey.pow_(draw.within(strength.gamma).exp())
     mean = grey.mean((2, 3), keepdim=True)
     contrast = draw.within(strength.contrast).exp()
-    return (grey - mean) * contrast + mean + draw.within(strength.brightness)
+    return grey.sub_(mean).mul_(contrast).add_(mean + draw.within(strength.brightness))
 
 
 def _degrade(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
     """Loss of resolution, noise and one hidden rectangle, each on about half of the images."""
     grey = _coarse(grey, strength, draw)
     noise = torch.randn(grey.shape, device=grey.device, generator=draw.generator)
-    grey = grey + draw.within(strength.noise).clamp(min=0) * noise
+    grey = grey.add_(noise.mul_(draw.within(strength.noise).clamp(min=0)))
     side = grey.shape[-1]
     place = torch.arange(side, device=grey.device) / side
     high, wide = (draw.within(strength.cutout).clamp(min=0) for _ in range(2))

@@ -100,7 +100,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
             {"params": [self.encoder.head.weight], "lr": params.head_lr},
             {"params": [self.encoder.head.bias], "lr": params.head_lr, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, weight_decay=decay)
+        optimiser = torch.optim.AdamW(groups, weight_decay=decay, fused=True)
         steps = max(int(self.trainer.estimated_stepping_batches), 2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, [g["lr"] for g in optimiser.param_groups], steps, pct_start=WARM_UP

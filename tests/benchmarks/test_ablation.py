@@ -7,6 +7,7 @@ from benchmarks import ablation
 from benchmarks.ablation import CHANGES, DEFAULT, Change, each, effective
 from benchmarks.runs import Finished
 from benchmarks.setting import setting
+from cxr_mm.paths import TaskPaths
 
 TINY = (
     Change("tiny", "wider", {"fuse": {"image_scale": 3.0}}),
@@ -76,6 +77,8 @@ def _finished(project, auc, name):
         table[f"label.{finding}"] = label
         table[f"probability.{finding}"] = right
         table[f"positive.{finding}"] = [value > 0.5 for value in right]
-    found.heldout.parent.mkdir(parents=True)
-    table.to_parquet(found.heldout)
+    paths = TaskPaths("tiny", found.folder)
+    paths.models.mkdir(parents=True)
+    table.to_parquet(paths.heldout)
+    table.iloc[:0].assign(division=1).to_parquet(paths.divisions)
     return found

@@ -31,7 +31,7 @@ def table(seed, good, names=("pneumonia",), n=80):
 
 def test_the_difference_is_that_of_the_two_figures():
     task, ours, theirs = load_task("pneumonia"), table(1, 2.0), table(2, 0.5)
-    found = difference(task, ours, theirs, "fused", "auc", PARAMS)
+    found = difference(task, [ours], [theirs], "fused", "auc", PARAMS)
     assert found is not None
     aucs = [roc_auc_score(t["label.pneumonia"], t["probability.pneumonia"]) for t in (ours, theirs)]
     assert found.value == pytest.approx(aucs[0] - aucs[1])
@@ -43,7 +43,7 @@ def test_a_model_does_not_differ_from_itself():
     ours = table(1, 2.0)
     shuffled = ours.sample(frac=1, random_state=1)
     for metric in ("auc", "average_precision", "accuracy", "specificity"):
-        found = difference(load_task("pneumonia"), ours, shuffled, "fused", metric, PARAMS)
+        found = difference(load_task("pneumonia"), [ours], [shuffled], "fused", metric, PARAMS)
         assert found is not None
         assert (found.value, found.interval) == (0.0, (0.0, 0.0))
 
@@ -51,7 +51,7 @@ def test_a_model_does_not_differ_from_itself():
 def test_of_classes_the_accuracy_is_that_of_the_likeliest():
     task = load_task("pneumonia3")
     ours, theirs = (table(s, g, task.finding_names) for s, g in ((1, 2.0), (2, 0.5)))
-    found = difference(task, ours, theirs, "fused", "accuracy", PARAMS)
+    found = difference(task, [ours], [theirs], "fused", "accuracy", PARAMS)
     assert found is not None
     right = []
     for rows in (ours, theirs):
@@ -65,5 +65,5 @@ def test_of_classes_the_accuracy_is_that_of_the_likeliest():
 
 def test_figures_of_other_studies_are_not_compared():
     task, ours = load_task("pneumonia"), table(1, 2.0)
-    assert difference(task, ours, ours.iloc[1:], "fused", "auc", PARAMS) is None
-    assert difference(task, ours, ours, "image", "auc", PARAMS) is None
+    assert difference(task, [ours], [ours.iloc[1:]], "fused", "auc", PARAMS) is None
+    assert difference(task, [ours], [ours], "image", "auc", PARAMS) is None

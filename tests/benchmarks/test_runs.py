@@ -31,7 +31,7 @@ def test_a_run_is_made_once_in_a_process_of_its_own(project, monkeypatch):
     assert list(first.seconds) == STAGES
     assert first.total_seconds == pytest.approx(sum(first.seconds.values()))
     assert first.device == "cpu, 1 threads"
-    assert first.heldout.is_file()
+    assert [len(table) > 0 for table in first.heldout] == [True]
     assert not setting("tiny", {}).paths.bundle.exists()
     monkeypatch.setattr(subprocess, "run", never)
     assert run("tiny", {"fuse": {"inner_folds": 2}}, "the same by another name") == first

@@ -131,7 +131,7 @@ def test_fusion_gain_of_a_copy_of_the_single_is_exactly_zero(task_of, table_of):
 def test_fusion_gain_says_why_there_is_none(task_of, table_of):
     task = task_of()
     table = table_of(task)
-    assert fusion_gain(task, table[table["subset"] != "image+tabular+note"], QUICK)["reason"]
+    assert fusion_gain(task, [table[table["subset"] != "image+tabular+note"]], QUICK)["reason"]
     image_only = task_of(modalities=1)
     assert "fusion_gain" not in measure_table(image_only, table_of(image_only), QUICK)
 
