@@ -65,7 +65,7 @@ PARTS = {
         "ablation:measure",
         "One change at a time from the shipped default of a task. Gains are paired with the "
         "default on the same studies; one whose interval excludes zero is in bold.",
-        "1 minute a row, 45 rows",
+        "half a minute a row, 45 rows",
     ),
     "ablation-training": Part(
         "ablation:measure_training",
@@ -131,7 +131,7 @@ PARTS = {
         "repro:measure",
         "`dvc repro` in a clone of the last commit, on a small synthetic task with the shipped "
         "parameters, as a share of the first run of all stages.",
-        "3 minutes; needs a git checkout",
+        "8 minutes; needs a git checkout",
     ),
 }
 
