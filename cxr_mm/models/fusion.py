@@ -301,13 +301,40 @@ class Fusion(nn.Module):
 
 
 def _encoder(modality: Modality, spec: FusionSpec) -> nn.Sequential:
-    width = spec.dims[modality]
+    fold = _Fold(spec.parts[modality])
+    width = fold.width
     layers: list[nn.Module] = [nn.Dropout(spec.dropout)]
     if modality == "tabular" and spec.tabular_hidden:
         layers = [nn.Linear(width, spec.tabular_hidden), nn.GELU()]
         width = spec.tabular_hidden
     # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
-    return nn.Sequential(_Gain(spec.dims[modality] ** 0.5), *layers, nn.Linear(width, spec.hidden))
+    gain = _Gain(fold.width**0.5)
+    return nn.Sequential(fold, gain, *layers, nn.Linear(width, spec.hidden))
+
+
+class _Fold(nn.Module):
+    """Words in fewer cells, as if hashed so: a perceptron with a weight for every pair of words
+    and hidden unit is slow and learns its studies by heart."""
+
+    CELLS = 256
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.width = sum(self.CELLS if self._folds(part) else part.length for part in parts)
+
+    def _folds(self, part: Part) -> bool:
+        return part.counted and part.length > self.CELLS and part.length % self.CELLS == 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        split = torch.split(rows, [part.length for part in self.parts], dim=1)
+        return torch.cat(
+            [
+                own.reshape(len(own), -1, self.CELLS).sum(1) if self._folds(part) else own
+                for own, part in zip(split, self.parts, strict=True)
+            ],
+            dim=1,
+        )
 
 
 class _Gain(nn.Module):

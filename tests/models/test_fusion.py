@@ -228,3 +228,30 @@ def test_a_note_without_a_word_is_no_evidence_and_no_error():
     scores = Standardise((Part(length=20, counted=True),))
     scores.fit(torch.ones(5, 20))
     assert not scores(torch.zeros(1, 20)).any()
+
+
+@pytest.mark.parametrize("kind", ["concat", "gated"])
+def test_joint_kinds_take_words_in_fewer_cells(kind):
+    parts = {
+        "note": (Part(length=8), Part(length=1024, counted=True), Part(length=100, counted=True))
+    }
+    spec = FusionSpec(
+        kind=kind,
+        parts=parts,
+        scales={"note": 1.0},
+        outputs=1,
+        hidden=4,
+        tabular_hidden=0,
+        dropout=0.0,
+        members=1,
+    )
+    fusion = Fusion(spec).eval()
+    widths = {w.shape[1] for w in fusion.members[0].encoders["note"].parameters() if w.ndim == 2}
+    assert widths == {8 + 256 + 100}
+    note = torch.zeros(1, 1132)
+    note[0, 8 + 300] = 1
+    moved = torch.zeros(1, 1132)
+    moved[0, 8 + 300 - 256] = 1
+    mask = torch.tensor([[False, False, True]])
+    torch.testing.assert_close(fusion({"note": note}, mask), fusion({"note": moved}, mask))
+    assert not torch.equal(fusion({"note": note}, mask), fusion({"note": 0 * note}, mask))
