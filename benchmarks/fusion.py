@@ -46,6 +46,7 @@ def measure() -> list[Row]:
             continue
         paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
         if paths.embeddings.is_dir():
+            print(f"fusion: {name}", flush=True)
             rows += measure_task(task, paths)
         else:
             print(f"fusion: {name} is left out: run dvc repro embed@{name}")
