@@ -21,20 +21,12 @@ from torch import Tensor, nn
 from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.models.calibration import Calibration
+from cxr_mm.models.projection import projection
+from cxr_mm.models.standardise import Part, Standardise
 
 FusionKind = Literal["late", "concat", "gated"]
 Shown = tuple[Tensor, Tensor]
 """Logits (B, F) in training, and which studies (B,) were shown anything."""
-
-
-class Part(Frozen):
-    """One stretch of an embedding.
-
-    `counted`: it counts words, and is weighed by how rare each is among the training studies.
-    """
-
-    length: int
-    counted: bool = False
 
 
 class FusionSpec(Frozen):
@@ -65,66 +57,6 @@ def owners(spec: FusionSpec) -> tuple[Modality, ...]:
     return tuple(modality for modality, parts in spec.parts.items() for _ in parts)
 
 
-class Standardise(nn.Module):
-    """An embedding at unit expected length, which its parts share evenly, so that a long part does
-    not drown a short one.
-
-    A part becomes standard scores; where it counts words, each word is weighed by its inverse
-    document frequency (Spärck Jones 1972) and every note is brought to the same length.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        super().__init__()
-        self.parts = tuple(parts)
-        length = sum(part.length for part in parts)
-        self.register_buffer("mean", torch.zeros(length))
-        self.register_buffer("scale", torch.ones(length))
-        self._learn(self.mean, [torch.ones(part.length) for part in self.parts])
-
-    def fit(self, rows: Tensor) -> None:
-        """Learn from the rows (N, D) of studies that have the modality."""
-        if len(rows) > 1:
-            spread = [_spread(own, part) for own, part in self._split(rows)]
-            self._learn(rows.mean(0), spread)
-
-    def _learn(self, mean: Tensor, spread: Sequence[Tensor]) -> None:
-        share = [
-            1.0 if part.counted else (part.length * len(self.parts)) ** 0.5 for part in self.parts
-        ]
-        self.scale.copy_(torch.cat([own * s for own, s in zip(spread, share, strict=True)]))
-        means = [torch.zeros_like(m) if part.counted else m for m, part in self._split(mean)]
-        self.mean.copy_(torch.cat(means))
-
-    def _split(self, rows: Tensor) -> list[tuple[Tensor, Part]]:
-        lengths = [part.length for part in self.parts]
-        return list(zip(torch.split(rows, lengths, dim=-1), self.parts, strict=True))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, D) → (B, D)."""
-        scores = self._split((rows - self.mean) / self.scale)
-        length = len(self.parts) ** -0.5
-        return torch.cat(
-            [
-                nn.functional.normalize(own, dim=-1) * length if part.counted else own
-                for own, part in scores
-            ],
-            dim=-1,
-        )
-
-
-def _spread(rows: Tensor, part: Part) -> Tensor:
-    """What each dimension (N, D) of a part is divided by, before the part gets its length."""
-    if part.counted:
-        studies, with_word = len(rows), (rows > 0).sum(0)
-        return 1 / (((1 + studies) / (1 + with_word)).log() + 1)
-    deviation = rows.std(0)
-    # A floor, so that a dimension that hardly varies does not become noise at full volume.
-    return deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)
-
-
 class Late(nn.Module):
     """A linear head per part of a modality, each trained as if it were alone; (B, J, F) columns."""
 
@@ -144,15 +76,27 @@ class Late(nn.Module):
         head.weight.copy_(weight)  # type: ignore[operator]
         head.bias.copy_(bias)  # type: ignore[operator]
 
+    def encode(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Standard scores (B, D) of one modality → its own columns (B, J, F)."""
+        parts = self.spec.parts[modality]
+        first = self.owners.index(modality)
+        heads = self.heads[first : first + len(parts)]
+        split = torch.split(rows, [part.length for part in parts], dim=1)
+        # Parts share one unit length; a head is to see its own at unit length.
+        seen = [head(own * len(parts) ** 0.5) for head, own in zip(heads, split, strict=True)]
+        return torch.stack(seen, dim=1)
+
+    def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Columns of every modality, mask (B, 3) → columns side by side, zero where absent."""
+        shown = [
+            torch.where(mask[:, MODALITIES.index(modality), None, None], columns, 0.0)
+            for modality, columns in encoded.items()
+        ]
+        return torch.cat(shown, dim=1)
+
     def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Inputs (B, D) with zeros where absent, mask (B, 3) → columns, zero where absent."""
-        heads, columns = iter(self.heads), []
-        for modality, parts in self.spec.parts.items():
-            there = mask[:, MODALITIES.index(modality), None]
-            for rows in torch.split(inputs[modality], [p.length for p in parts], dim=1):
-                # Parts share one unit length; a head is to see its own at unit length.
-                columns.append(next(heads)(rows * len(parts) ** 0.5) * there)
-        return torch.stack(columns, dim=1)
+        return self.join({m: self.encode(m, inputs[m]) for m in self.spec.parts}, mask)
 
     def penalty(self) -> Tensor:
         """Negative log density of the heads' weights under their Gaussian priors."""
@@ -177,7 +121,7 @@ class Joint(nn.Module):
 
     def __init__(self, spec: FusionSpec, joined: int) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({m: _encoder(m, spec) for m in spec.dims})
+        self.encoders = nn.ModuleDict({m: _projection(m, spec) for m in spec.dims})
         self.absent = nn.ParameterDict(
             {m: nn.Parameter(torch.zeros(spec.hidden)) for m in spec.dims}
         )
@@ -188,12 +132,25 @@ class Joint(nn.Module):
             nn.Linear(spec.hidden, spec.outputs),
         )
 
-    def hidden(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> list[Tensor]:
+    def encode(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Standard scores (B, D) of one modality → hidden vector (B, H)."""
+        hidden: Tensor = self.encoders[modality](rows)
+        return hidden
+
+    def hidden(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> list[Tensor]:
         """Hidden vectors (B, H) of the task's modalities, a learnt one where absent."""
         return [
-            torch.where(mask[:, MODALITIES.index(m), None], self.encoders[m](rows), self.absent[m])
-            for m, rows in inputs.items()
+            torch.where(mask[:, MODALITIES.index(m), None], rows, self.absent[m])
+            for m, rows in encoded.items()
         ]
+
+    def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Hidden vectors of every modality, mask (B, 3) → column (B, 1, F)."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Inputs (B, D) with zeros where absent, mask (B, 3) → column (B, 1, F)."""
+        return self.join({m: self.encode(m, rows) for m, rows in inputs.items()}, mask)
 
     def penalty(self) -> Tensor:
         """None: these are held by weight decay and dropout."""
@@ -212,9 +169,9 @@ class Concat(Joint):
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__(spec, spec.hidden * len(spec.dims) + len(MODALITIES))
 
-    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
-        """Inputs (B, D) with zeros where absent, mask (B, 3) → column (B, 1, F)."""
-        parts = [*self.hidden(inputs, mask), mask.to(torch.float32)]
+    def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """As of `Joint`."""
+        parts = [*self.hidden(encoded, mask), mask.to(torch.float32)]
         column: Tensor = self.head(torch.cat(parts, dim=1))
         return column.unsqueeze(1)
 
@@ -226,9 +183,9 @@ class Gated(Joint):
         super().__init__(spec, spec.hidden)
         self.gates = nn.ModuleDict({m: nn.Linear(spec.hidden, spec.hidden) for m in spec.dims})
 
-    def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
-        """Inputs (B, D) with zeros where absent, mask (B, 3) → column (B, 1, F)."""
-        hidden = dict(zip(inputs, self.hidden(inputs, mask), strict=True))
+    def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """As of `Joint`."""
+        hidden = dict(zip(encoded, self.hidden(encoded, mask), strict=True))
         gated = [torch.sigmoid(self.gates[m](h)) * torch.tanh(h) for m, h in hidden.items()]
         column: Tensor = self.head(torch.stack(gated).sum(0))
         return column.unsqueeze(1)
@@ -285,6 +242,29 @@ class Fusion(nn.Module):
         rows = self.clean(inputs, mask)
         return torch.stack([member(rows, mask) for member in self.members]).mean(0)
 
+    def encode(self, modality: Modality, rows: Tensor) -> tuple[Tensor, ...]:
+        """What each member makes of embeddings (B, D) of one modality that is there.
+
+        Whoever varies one modality and holds the others needs these of the others only once.
+        """
+        scores = self.standardise[modality](rows.to(torch.float32))
+        return tuple(member.encode(modality, scores) for member in self._kinds())
+
+    def join(self, encoded: Mapping[Modality, Sequence[Tensor]], mask: Tensor) -> Tensor:
+        """What `encode` gave of every modality, mask (B, 3) → logits (B, F), as `forward` has them.
+
+        Each tensor has B rows or one, which then stands for all.
+        """
+        columns = [
+            member.join({m: _rows(own[k], len(mask)) for m, own in encoded.items()}, mask)
+            for k, member in enumerate(self._kinds())
+        ]
+        logits: Tensor = self.calibration(torch.stack(columns).mean(0), mask)
+        return logits
+
+    def _kinds(self) -> list[Late | Joint]:
+        return [member for member in self.members if isinstance(member, (Late, Joint))]
+
     def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Embeddings of a batch → calibrated logits.
 
@@ -300,47 +280,10 @@ class Fusion(nn.Module):
         return logits
 
 
-def _encoder(modality: Modality, spec: FusionSpec) -> nn.Sequential:
-    fold = _Fold(spec.parts[modality])
-    width = fold.width
-    layers: list[nn.Module] = [nn.Dropout(spec.dropout)]
-    if modality == "tabular" and spec.tabular_hidden:
-        layers = [nn.Linear(width, spec.tabular_hidden), nn.GELU()]
-        width = spec.tabular_hidden
-    # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
-    gain = _Gain(fold.width**0.5)
-    return nn.Sequential(fold, gain, *layers, nn.Linear(width, spec.hidden))
+def _rows(encoded: Tensor, count: int) -> Tensor:
+    return encoded if len(encoded) == count else encoded.expand(count, *encoded.shape[1:])
 
 
-class _Fold(nn.Module):
-    """Words in fewer cells, as if hashed so: a perceptron with a weight for every pair of words
-    and hidden unit is slow and learns its studies by heart."""
-
-    CELLS = 256
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        super().__init__()
-        self.parts = tuple(parts)
-        self.width = sum(self.CELLS if self._folds(part) else part.length for part in parts)
-
-    def _folds(self, part: Part) -> bool:
-        return part.counted and part.length > self.CELLS and part.length % self.CELLS == 0
-
-    def forward(self, rows: Tensor) -> Tensor:
-        split = torch.split(rows, [part.length for part in self.parts], dim=1)
-        return torch.cat(
-            [
-                own.reshape(len(own), -1, self.CELLS).sum(1) if self._folds(part) else own
-                for own, part in zip(split, self.parts, strict=True)
-            ],
-            dim=1,
-        )
-
-
-class _Gain(nn.Module):
-    def __init__(self, gain: float) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return rows * self.gain
+def _projection(modality: Modality, spec: FusionSpec) -> nn.Sequential:
+    narrow = spec.tabular_hidden if modality == "tabular" else 0
+    return projection(spec.parts[modality], spec.hidden, spec.dropout, narrow)

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from cxr_mm.data.note import MASK
 from cxr_mm.errors import WeightsError
-from cxr_mm.models.fusion import Part
+from cxr_mm.models.standardise import Part
 
 transformers_logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
 

@@ -19,9 +19,9 @@ from cxr_mm.data.embeddings import EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.ingest import load_manifest
 from cxr_mm.data.note import mask_note
 from cxr_mm.files import folder_written_aside, write_json
-from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import load_image_encoder, read_spec
 from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.models.standardise import Part
 from cxr_mm.params import EmbedParams, Params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.training.film_embeddings import content_key, film_embeddings, is_kept, keep, kept

@@ -25,9 +25,10 @@ from cxr_mm.data.split import Resample, divisions, load_split, resamples
 from cxr_mm.errors import StageError
 from cxr_mm.files import sha256_file, write_parquet
 from cxr_mm.models.bundle import Bundle, save_bundle
-from cxr_mm.models.fusion import Fusion, FusionSpec, Part
+from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.models.standardise import Part
 from cxr_mm.params import FuseParams, Params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.training.calibrate import calibrate, gather

@@ -13,7 +13,7 @@ from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import load_embeddings, load_parts
-from cxr_mm.models.fusion import Part
+from cxr_mm.models.standardise import Part
 from cxr_mm.paths import TaskPaths
 
 Index = NDArray[np.int64]

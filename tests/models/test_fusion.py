@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from cxr_mm.contracts.modality import MODALITIES, subsets
 from cxr_mm.models.calibration import subset_mask
-from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec, Part, Standardise
+from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec
+from cxr_mm.models.standardise import Part, Standardise
 
 DIMS = {"image": 12, "tabular": 5, "note": 8}
 ROWS, FINDINGS = 16, 3
@@ -158,6 +159,15 @@ def test_members_are_averaged():
     rows = fusion.clean(inputs, mask)
     mean = torch.stack([member(rows, mask) for member in fusion.members]).mean(0)
     torch.testing.assert_close(fusion.columns(inputs, mask), mean)
+
+
+@kinds
+def test_one_modality_may_vary_while_what_was_made_of_the_others_is_kept(kind):
+    inputs, mask = batch()
+    fusion = build(kind)
+    held = {m: rows[:1].expand(ROWS, -1) if m != "note" else rows for m, rows in inputs.items()}
+    encoded = {m: fusion.encode(m, inputs[m] if m == "note" else inputs[m][:1]) for m in inputs}
+    torch.testing.assert_close(fusion.join(encoded, mask), fusion(held, mask))
 
 
 @kinds

@@ -8,8 +8,8 @@ import torch
 from cxr_mm.contracts.task import NoteSpec
 from cxr_mm.data.embeddings import load_embeddings
 from cxr_mm.errors import StageError
-from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import build_image_encoder, save_image_encoder
+from cxr_mm.models.standardise import Part
 from cxr_mm.training import embed as stage
 from cxr_mm.training import film_embeddings
 from cxr_mm.training.embed import align, embed
