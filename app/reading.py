@@ -21,9 +21,10 @@ from cxr_mm.data.radiograph import Radiograph, read_radiograph
 from cxr_mm.data.transform import fit_square
 from cxr_mm.errors import InputError, LogError
 from cxr_mm.explain import render
+from cxr_mm.explain.cam import cam
 from cxr_mm.explain.film import shrunk
-from cxr_mm.explain.grad_cam import grad_cam
 from cxr_mm.explain.shares import modality_shares
+from cxr_mm.explain.subject import Subject
 from cxr_mm.inference import Predictor
 from cxr_mm.prediction_log import PredictionLog
 
@@ -111,7 +112,8 @@ class ReadingRoom:
             square = fit_square(study.image, self.bundle.size).astype(np.float32) / np.float32(255)
             small = replace(study, image=square)
         kept = replace(answer, study=replace(study, image=None))
-        return Shown(small, film, kept, modality_shares(self.bundle, small), trouble)
+        explanations = modality_shares(Subject(self.bundle, small))
+        return Shown(small, film, kept, explanations, trouble)
 
     def overlay(self, shown: Shown, finding: str) -> tuple[NDArray[np.uint8] | None, str]:
         """Grad-CAM of one finding over the film, and a sentence about it.
@@ -121,7 +123,7 @@ class ReadingRoom:
         """
         if shown.film is None:
             return None, "No film was given, so there is nothing to show where."
-        attribution = grad_cam(self.bundle, shown.study, Target(finding))
+        attribution = cam(Subject(self.bundle, shown.study), Target(finding))
         if attribution.extra["empty"]:
             return render.grey(shown.film), "No region of the film speaks for this finding."
         return render.overlay(shown.film, attribution.values), (

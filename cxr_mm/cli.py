@@ -12,6 +12,7 @@ import typer
 
 from cxr_mm import __version__
 from cxr_mm.contracts.prediction import Prediction
+from cxr_mm.contracts.study import Study
 from cxr_mm.contracts.task import Task
 from cxr_mm.errors import CxrError, InputError
 from cxr_mm.params import Params, for_task, load_params, with_split
@@ -32,6 +33,13 @@ AnyFilm = Annotated[
     bool,
     typer.Option("--accept-any-film", help="Warn of a picture that is no such film; refuse none."),
 ]
+Image = Annotated[Path | None, typer.Option(help="PNG, JPEG or DICOM.")]
+Clinical = Annotated[
+    list[str] | None, typer.Option(help="Clinical features as NAME=VALUE; may be repeated.")
+]
+Note = Annotated[str | None, typer.Option(help="Clinical note.")]
+View = Annotated[str | None, typer.Option(help="View position, as PA or AP.")]
+StudyId = Annotated[str | None, typer.Option(help="Id to answer with.")]
 Stage = Callable[[Task, Params, TaskPaths], None]
 
 
@@ -101,33 +109,83 @@ def evaluate(task: TaskName) -> None:
 
 
 @app.command(rich_help_panel="Stages (dvc repro runs them)")
-def explain(task: TaskName) -> None:
-    """Gallery of right and wrong predictions, and faithfulness figures."""
-    from cxr_mm.explain.gallery import explain as run
+def explain(
+    task: Annotated[
+        str | None, typer.Argument(help="The stage: gallery and faithfulness of a task.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="One study: folder of the bundle.")] = None,
+    image: Image = None,
+    clinical: Clinical = None,
+    note: Note = None,
+    view: View = None,
+    study_id: StudyId = None,
+    finding: Annotated[
+        list[str] | None, typer.Option(help="Only this finding; may be repeated.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this method, or `all`; may be repeated. See docs/explain.md."),
+    ] = None,
+    faithfulness: Annotated[
+        Path | None, typer.Option(help="faithfulness.json of the bundle, if it lies elsewhere.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    accept_any_film: AnyFilm = False,
+    out: Annotated[Path, typer.Option(help="Folder for the page, JSON and PNGs.")] = Path(
+        "explanation"
+    ),
+) -> None:
+    """Explain one study (with --bundle), or run the stage of a task."""
+    if (task is None) == (bundle is None):
+        raise InputError(
+            "one of them is needed",
+            field="TASK or --bundle",
+            remedy="Name a task to run its stage, or a bundle to explain one study",
+        )
+    if bundle is None:
+        from cxr_mm.explain.stage import explain as run
 
-    _stage(task, run)
+        _stage(str(task), run)
+        return
+    from cxr_mm.explain.one import Question, explain_to
+    from cxr_mm.inference import load_predictor
+
+    question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
+    study = _study(image, clinical, note, view, study_id)
+    print(explain_to(load_predictor(bundle, accept_any_film), study, question, out))
 
 
 @app.command(rich_help_panel="Use a bundle")
 def predict(
     bundle: BundleFolder,
-    image: Annotated[Path | None, typer.Option(help="PNG, JPEG or DICOM.")] = None,
-    clinical: Annotated[
-        list[str] | None, typer.Option(help="Clinical features as NAME=VALUE; may be repeated.")
-    ] = None,
-    note: Annotated[str | None, typer.Option(help="Clinical note.")] = None,
-    view: Annotated[str | None, typer.Option(help="View position, as PA or AP.")] = None,
-    study_id: Annotated[str | None, typer.Option(help="Id to answer with.")] = None,
+    image: Image = None,
+    clinical: Clinical = None,
+    note: Note = None,
+    view: View = None,
+    study_id: StudyId = None,
     accept_any_film: AnyFilm = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Predict one study from any subset of image, clinical features and note."""
-    from cxr_mm.contracts.study import Study
-    from cxr_mm.data.radiograph import read_radiograph
     from cxr_mm.inference import load_predictor
 
+    study = _study(image, clinical, note, view, study_id)
+    prediction = load_predictor(bundle, accept_any_film).predict(study)
+    print(prediction.model_dump_json(indent=2) if as_json else _told(prediction))
+
+
+def _study(
+    image: Path | None,
+    clinical: list[str] | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+) -> Study:
+    """What was given, as a study."""
+    from cxr_mm.data.radiograph import read_radiograph
+
     film = read_radiograph(image) if image else None
-    study = Study(
+    return Study(
         study_id=study_id or (image.name if image else uuid.uuid4().hex),
         image=film.pixels if film else None,
         clinical=_pairs(clinical or [], "--clinical", "age=63"),
@@ -136,8 +194,6 @@ def predict(
         warnings=film.warnings if film else (),
         quality=film.quality if film else {},
     )
-    prediction = load_predictor(bundle, accept_any_film).predict(study)
-    print(prediction.model_dump_json(indent=2) if as_json else _told(prediction))
 
 
 def _pairs(texts: list[str], option: str, example: str) -> dict[str, str]:

@@ -12,7 +12,8 @@ CxrError
 ├── WeightsError         pretrained weights that cannot be had or do not fit
 ├── BundleError          a bundle that is damaged, foreign or incomplete
 ├── StageError           a stage run before the one it needs, or with too little data
-└── LogError             the prediction log
+├── LogError             the prediction log
+└── CancelledError       a long computation that whoever asked for it has stopped
 """
 
 
@@ -81,3 +82,7 @@ class StageError(CxrError):
 
 class LogError(CxrError):
     """A prediction log that cannot be opened, read or written."""
+
+
+class CancelledError(CxrError):
+    """A long computation that whoever asked for it has stopped."""

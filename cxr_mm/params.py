@@ -180,12 +180,20 @@ class EvaluateParams(Frozen):
 
 
 class ExplainParams(Frozen):
-    """The gallery and what is measured on it."""
+    """The gallery, and how far explanations can be believed."""
 
     gallery: int = Field(8, ge=0)
     """Studies shown: true and false positives and negatives in turn."""
+    studies: int = Field(16, ge=1)
+    """Held-out studies on which each quick method is measured."""
+    slow_studies: int = Field(4, ge=1)
+    """The same for methods that ask the model hundreds of times."""
     localisation: int = Field(60, ge=0)
-    """Studies with ground-truth masks on which Grad-CAM is measured."""
+    """Studies with ground-truth masks on which each quick image method is measured."""
+    importance: int = Field(200, ge=1)
+    """Studies over which the shares and SHAP values of inputs are averaged."""
+    lung_masks: str | None = None
+    """Folder with masks of the lungs, each a PNG named as its film; None where there are none."""
     seed: int = 0
 
 

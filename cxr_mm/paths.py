@@ -91,5 +91,10 @@ class TaskPaths:
         return self.models / "reference"
 
     @property
+    def faithfulness(self) -> Path:
+        """`explain`: how far each method of explanation can be believed."""
+        return self.reports / "faithfulness.json"
+
+    @property
     def explanations(self) -> Path:
         return self.reports / "explain"

@@ -87,8 +87,8 @@ def _reading(said: FindingPrediction) -> tuple[str, str, str]:
 def share_bars(explanation: Explanation) -> str:
     """Shares of the modalities in the logit of one finding; right speaks for it, left against."""
     longest = max([abs(explanation.base), *map(abs, explanation.shares.values()), 1e-9])
-    rows = [_share("With no input", explanation.base, longest)]
-    rows += [_share(NAMES[m], share, longest) for m, share in explanation.shares.items()]
+    rows = [share_row("With no input", explanation.base, longest)]
+    rows += [share_row(NAMES[m], share, longest) for m, share in explanation.shares.items()]
     return (
         '<table class="cxr-shares"><caption class="cxr-small">'
         "Right of the line speaks for the finding, left against it (in logits)</caption><tbody>"
@@ -98,7 +98,8 @@ def share_bars(explanation: Explanation) -> str:
     )
 
 
-def _share(name: str, value: float, longest: float) -> str:
+def share_row(name: str, value: float, longest: float) -> str:
+    """A row of a table of class `cxr-shares`: a name, a bar from the middle, the figure."""
     side = "cxr-for" if value >= 0 else "cxr-against"
     width = 50 * abs(value) / longest
     return (

@@ -122,13 +122,16 @@ class Studies:
         """Whose study it is."""
         return str(self.frame["patient_id"].iloc[self.rows[study_id]])
 
+    def film_file(self, study_id: str) -> Path | None:
+        """Where the film lies; None where the study has none."""
+        path = self.frame["image_path"].iloc[self.rows[study_id]]
+        return None if pd.isna(path) else Path(str(path))
+
     def mask_file(self, study_id: str) -> Path | None:
         """Where the synthetic source keeps the true areas of this film; None where it has none."""
-        path = self.frame["image_path"].iloc[self.rows[study_id]]
-        if pd.isna(path):
-            return None
-        mask = Path(str(path)).parent.parent / "masks" / f"{study_id}.png"
-        return mask if mask.is_file() else None
+        film = self.film_file(study_id)
+        mask = None if film is None else film.parent.parent / "masks" / f"{study_id}.png"
+        return mask if mask is not None and mask.is_file() else None
 
     def has_image(self, study_id: str) -> bool:
         """Whether the study has a film in the cache."""

@@ -9,26 +9,9 @@ from cxr_mm.contracts.prediction import NOTICE, FindingPrediction
 from cxr_mm.contracts.task import Task
 from cxr_mm.explain.bars import CSS, NAMES, probability_bar, share_bars
 from cxr_mm.explain.cases import Case
+from cxr_mm.explain.methods import METHODS, Method
+from cxr_mm.explain.web import STYLE, SYNTHETIC, whole_page
 
-SYNTHETIC = "SYNTHETIC: made-up data; nothing here is a real patient."
-STYLE = """
-:root{color-scheme:light}
-body{font:16px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:#1b1f24;
-  background:#fff;max-width:1180px;margin:0 auto;padding:16px}
-h1{font-size:1.5rem;margin:.2em 0}
-h2{font-size:1.15rem;margin:1.4em 0 .4em}
-.notice{border-left:4px solid #c65d00;background:#f4f5f7;padding:7px 12px;margin:0 0 6px;
-  font-weight:550}
-.synthetic{border-left-color:#7b3fa0}
-.cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:20px}
-article{border:1px solid #d9dde3;border-radius:8px;padding:12px}
-article h3{font-size:1rem;margin:0 0 8px;overflow-wrap:anywhere}
-article.wrong{border-color:#c65d00;border-width:2px}
-img{max-width:100%;height:auto;display:block;margin:0 auto 10px;border-radius:4px}
-table.figures{border-collapse:collapse;font-variant-numeric:tabular-nums}
-table.figures th,table.figures td{text-align:left;padding:3px 14px 3px 0}
-.quiet{color:#4a5260;font-size:.92em}
-"""
 HOW = (
     "Colour shows the regions that raise the logit of the finding (Grad-CAM), scaled to the "
     "highest value in each film (1). A bright region is where the model looked, not proof of "
@@ -39,30 +22,44 @@ FOLDED = (
     "learnt from studies shown here; the probability and the kind of each case are held out."
 )
 
-NAMED = {
-    "energy": "Energy inside the true area",
-    "pointing": "Highest point inside the true area",
-    "iou": "Overlap at the true area's own size",
-    "deletion": "Deletion: faster than random order by (logits)",
+FIGURES = {
+    "gain": "beats random order by (logits)",
+    "sparsity": "sparsity",
+    "noise": "rank correlation under noise",
+    "seeds": "between seeds",
 }
-CHANCE = {"energy": "chance_energy", "pointing": "chance_energy", "iou": "chance_iou"}
+AREAS = {"energy": "energy inside", "pointing": "highest point inside", "iou": "overlap"}
 
 
-def page(task: Task, digest: str, cards: Sequence[str], faithfulness: Mapping[str, Any]) -> str:
-    """The whole page."""
+def gallery_page(
+    task: Task,
+    digest: str,
+    cards: Sequence[str],
+    faithfulness: Mapping[str, Any],
+    moved: Mapping[str, Any],
+) -> str:
+    """The whole page.
+
+    Args:
+        task: for its title.
+        digest: of the bundle.
+        cards: HTML of each case.
+        faithfulness: what faithfulness.json says.
+        moved: as `importance` gives it.
+    """
     mark = f'<div class="notice synthetic">{SYNTHETIC}</div>' if task.synthetic else ""
     folded = f'<p class="quiet">{FOLDED}</p>' if task.split.protocol == "folds" else ""
-    title = f"Explanations: {escape(task.title)}"
     body = "".join(cards) or "<p>There is no held-out study to show.</p>"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{CSS}</style></head><body>"
-        f'<h1>{title}</h1><div class="notice">{escape(NOTICE)}</div>{mark}'
+    return whole_page(
+        f"Explanations: {task.title}",
+        STYLE + CSS,
+        f'<div class="notice">{escape(NOTICE)}</div>{mark}'
         f'<p class="quiet">Bundle digest {escape(digest[:12])}</p>'
-        f"<h2>Can it be believed</h2>{_figures(faithfulness)}"
+        f"<h2>Can it be believed</h2>{_methods(faithfulness['methods'])}"
+        f"{_areas(faithfulness['localisation'])}"
+        f"<h2>What moves it</h2>{_moved(task, moved)}"
         f'<h2>Right and wrong, in turn</h2><p class="quiet">{HOW}</p>{folded}'
-        f'<div class="cases">{body}</div></body></html>'
+        f'<div class="cases">{body}</div>',
     )
 
 
@@ -94,19 +91,56 @@ def card(task: Task, case: Case, explanation: Explanation, image: str | None) ->
     )
 
 
-def _figures(faithfulness: Mapping[str, Any]) -> str:
-    """Table of what was measured, each with its interval and with what chance gives."""
-    rows = []
-    for finding, figures in (faithfulness.get("localisation") or {}).items():
-        for name, chance in CHANCE.items():
-            expected = f"{figures[chance]['value']:.2f}"
-            what = f"{NAMED[name]}, {finding}"
-            rows.append(_row(what, _interval(figures[name]), expected, figures["n"]))
-    if deletion := faithfulness.get("deletion"):
-        rows.append(_row(NAMED["deletion"], _interval(deletion), "0.00", deletion["n"]))
+def _methods(measured: Mapping[str, Any]) -> str:
+    """A row for each method, with intervals, and whether it may be believed."""
+    if not measured:
+        return '<p class="quiet">Nothing could be measured: there is no held-out study.</p>'
+    rows = [_method(METHODS[name], figures) for name, figures in measured.items()]
+    columns = ["method", "studies", *FIGURES.values(), "weights shuffled", "may be believed"]
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    return f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _method(method: Method, figures: Mapping[str, Any]) -> str:
+    depths = figures["randomised"].values()
+    shuffled = f"{list(depths)[-1]['value']:.2f}" if depths else "flat"
+    believed = "yes"
+    if not figures["better_than_chance"]:
+        believed = "no: not better than chance"
+    if not figures["depends_on_weights"]:
+        believed = "no: hardly depends on the weights"
+    cells = [figures["n"], *(_interval(figures.get(name)) for name in FIGURES), shuffled, believed]
+    return _row(f"{NAMES[method.modality]}: {method.title}", *cells)
+
+
+def _areas(localisation: Mapping[str, Any] | None) -> str:
+    """How much of each image method falls on the true areas, with what chance gives."""
+    rows = [
+        _row(
+            f"{finding}: {METHODS[name].title}",
+            figures["n"],
+            *(_interval(figures[area]) for area in AREAS),
+            f"{figures['chance_energy']['value']:.2f}",
+        )
+        for finding, methods in (localisation or {}).items()
+        for name, figures in methods.items()
+    ]
     if not rows:
-        return '<p class="quiet">Nothing could be measured: there are no films.</p>'
-    head = "<tr><th>Grad-CAM</th><th>mean (95 % interval)</th><th>chance</th><th>studies</th></tr>"
+        return ""
+    head = "".join(f"<th>{c}</th>" for c in ("true area", "studies", *AREAS.values(), "by chance"))
+    return f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _moved(task: Task, moved: Mapping[str, Any]) -> str:
+    """Mean absolute share and SHAP value, largest first."""
+    titles = {feature.name: feature.title for feature in task.clinical} | dict(NAMES)
+    rows = [
+        _row(f"{finding}: {titles.get(name, name)}", figures["n"], _interval(figures))
+        for finding, kinds in moved.items()
+        for found in kinds.values()
+        for name, figures in sorted(found.items(), key=lambda item: -item[1]["value"])
+    ]
+    head = "<tr><th>input</th><th>studies</th><th>moves the logit by, on average</th></tr>"
     return f'<table class="figures">{head}{"".join(rows)}</table>'
 
 
@@ -114,5 +148,7 @@ def _row(what: str, *cells: object) -> str:
     return f"<tr><th>{escape(what)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
-def _interval(figure: Mapping[str, float]) -> str:
+def _interval(figure: Mapping[str, float] | None) -> str:
+    if not figure:
+        return ""
     return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"

@@ -1,8 +1,8 @@
 """Render: draws a film with an attribution over it, in the film's own aspect; computes nothing.
 
-The colours are matplotlib's plasma: lightness rises evenly, so that it reads the same with a
-colour vision deficiency, and no step of it is the grey of a film. The higher the value, the more
-of the film it covers.
+The colours are matplotlib's plasma, or where there is evidence against too, PuOr: orange for,
+purple against. Both read the same with a colour vision deficiency, and no step of either is the
+grey of a film. The stronger the value, the more of the film it covers.
 """
 
 import base64
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cxr_mm.explain.film import shrunk, to_film
 
-COLOURS = "plasma"
+COLOURS, TWO_SIDED = "plasma", "PuOr_r"
 OPACITY = 0.55
 BAR = 0.028  # of the longer side
 LONGEST = 640
@@ -31,6 +31,7 @@ def overlay(
     film: NDArray[np.float32],
     values: NDArray[np.float32],
     *,
+    signed: bool = False,
     opacity: float = OPACITY,
     longest: int = LONGEST,
 ) -> NDArray[np.uint8]:
@@ -38,7 +39,9 @@ def overlay(
 
     Args:
         film: float32 (H, W) in [0, 1].
-        values: float32 (S, S) in [0, 1] over the square that the model saw.
+        values: float32 (S, S) over the square that the model saw; in [0, 1] unless signed.
+        signed: whether values below 0 are evidence against, and drawn too, all in units of the
+            strongest.
         opacity: how much of the colour covers the film where the value is 1.
         longest: longer side of the drawn film in pixels.
 
@@ -46,26 +49,39 @@ def overlay(
         uint8 (h, w, 3).
     """
     under = grey(film, longest)
-    above = np.clip(to_film(values, under.shape[:2]), 0, 1)
-    colour = colormaps[COLOURS](above)[:, :, :3] * 255
-    alpha = (opacity * above)[:, :, None]
-    mixed = np.rint(under * (1 - alpha) + colour * alpha).astype(np.uint8)
-    return np.concatenate([mixed, _bar(mixed.shape[0], opacity)], axis=1)
+    lowest = -1 if signed else 0
+    highest = float(np.abs(values).max(initial=0))
+    scaled = values / highest if signed and highest > 0 else values
+    above = np.clip(to_film(scaled, under.shape[:2]), lowest, 1)
+    mixed = _over(under, above, opacity, signed=signed)
+    return np.concatenate([mixed, _bar(mixed.shape[0], opacity, signed=signed)], axis=1)
 
 
-def _bar(height: int, opacity: float) -> NDArray[np.uint8]:
-    """Colour bar (height, w, 3): what each value looks like over mid-grey, 1 above and 0 below."""
+def _over(
+    under: NDArray[np.uint8], values: NDArray[np.floating], opacity: float, *, signed: bool
+) -> NDArray[np.uint8]:
+    """Colours of values (h, w) over grey (h, w, 3)."""
+    place = (values + 1) / 2 if signed else values
+    colour = colormaps[TWO_SIDED if signed else COLOURS](place)[:, :, :3] * 255
+    alpha = (opacity * np.abs(values))[:, :, None]
+    mixed: NDArray[np.uint8] = np.rint(under * (1 - alpha) + colour * alpha).astype(np.uint8)
+    return mixed
+
+
+def _bar(height: int, opacity: float, *, signed: bool) -> NDArray[np.uint8]:
+    """Colour bar (height, w, 3): what each value looks like over mid-grey, 1 above."""
     width = max(6, round(height * BAR))
     canvas = np.full((height, width * 4, 3), 24, dtype=np.uint8)
-    values = np.linspace(1, 0, height - 2 * width)[:, None].repeat(width, axis=1)
-    alpha = (opacity * values)[:, :, None]
-    colour = colormaps[COLOURS](values)[:, :, :3] * 255
-    canvas[width:-width, width : 2 * width] = np.rint(110 * (1 - alpha) + colour * alpha)
+    low = -1 if signed else 0
+    values = np.linspace(1, low, height - 2 * width)[:, None].repeat(width, axis=1)
+    under = np.full((*values.shape, 3), 110, dtype=np.uint8)
+    canvas[width:-width, width : 2 * width] = _over(under, values, opacity, signed=signed)
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=max(9, round(width * 1.1)))
-    draw.text((2.4 * width, width), "1", fill=(230, 230, 230), font=font, anchor="lt")
-    draw.text((2.4 * width, height - width), "0", fill=(230, 230, 230), font=font, anchor="lb")
+    draw.text((2.2 * width, width), "1", fill=(230, 230, 230), font=font, anchor="lt")
+    lower = "\N{MINUS SIGN}1" if signed else "0"
+    draw.text((2.2 * width, height - width), lower, fill=(230, 230, 230), font=font, anchor="lb")
     return np.asarray(image)
 
 

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cxr_mm.contracts.explanation import Explanation, Target
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.study import Study
-from cxr_mm.models.bundle import Bundle
+from cxr_mm.contracts.modality import MODALITIES, Modality
+from cxr_mm.explain.subject import Subject
 
 
 def coalitions(players: int) -> NDArray[np.bool_]:
@@ -43,32 +42,34 @@ def shapley(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def modality_shares(bundle: Bundle, study: Study) -> dict[str, Explanation]:
-    """Share of each modality in the logit of every finding.
+def modality_shares(subject: Subject) -> dict[str, Explanation]:
+    """Share of each modality in the logit and in the probability of every finding.
 
     Returns:
-        Finding name → Explanation without attributions; `base + sum(shares) == logit` to 1e-5.
-
-    Raises:
-        InputError: the study cannot be read, or has nothing that the task uses.
+        Finding name → Explanation without attributions; `base + sum(shares) == logit` to 1e-5, and
+        the like in probability.
     """
-    batch = bundle.prepare([study])
-    present = [i for i in range(len(MODALITIES)) if bool(batch.mask[0, i])]
+    present = [MODALITIES.index(modality) for modality in subject.present]
     subsets = coalitions(len(present))
     mask = torch.zeros(len(subsets), len(MODALITIES), dtype=torch.bool)
     mask[:, present] = torch.from_numpy(subsets)
-    with torch.inference_mode():
-        embeddings = bundle.embeddings(batch)
-        rows = {m: e.expand(len(subsets), -1) for m, e in embeddings.items()}
-        logits = bundle.logits(rows, mask).to(torch.float64).numpy()
-    shares = shapley(logits)
+    logits = subject.shown(mask)
+    chances = subject.bundle.probabilities(torch.from_numpy(logits))
+    in_logits, in_chances = shapley(logits), shapley(chances)
     return {
         finding: Explanation(
-            study_id=study.study_id,
+            study_id=subject.study.study_id,
             target=Target(finding),
             base=float(logits[0, f]),
-            shares={MODALITIES[i]: float(shares[k, f]) for k, i in enumerate(present)},
+            shares=_named(subject, in_logits[:, f]),
             logit=float(logits[-1, f]),
+            base_probability=float(chances[0, f]),
+            probability_shares=_named(subject, in_chances[:, f]),
+            probability=float(chances[-1, f]),
         )
-        for f, finding in enumerate(bundle.task.finding_names)
+        for f, finding in enumerate(subject.bundle.task.finding_names)
     }
+
+
+def _named(subject: Subject, shares: NDArray[np.float64]) -> dict[Modality, float]:
+    return {m: float(share) for m, share in zip(subject.present, shares, strict=True)}

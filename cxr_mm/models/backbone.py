@@ -1,6 +1,6 @@
 """Backbones: any timm model (Wightman 2019) or the small CNN, headless and for grey images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,24 @@ def pretrained_backbone(name: str, size: int, weights: str) -> nn.Module:
         ) from error
 
 
-def pooled_stages(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+def pooled_stages(
+    backbone: nn.Module, images: Tensor, taps: Sequence[nn.Module] = ()
+) -> list[Tensor]:
     """Means of the two feature maps before the last stage, and what the backbone pools itself.
 
     Args:
         backbone: a timm model (or the small CNN) without head.
         images: (B, 1, S, S) as the backbone expects them.
+        taps: modules that the finer maps are sent through, one for each; or none.
 
     Returns:
         Three tensors (B, C), finest map first.
     """
     model: Any = backbone
     last, maps = model.forward_intermediates(images, indices=STAGES)
-    return [*(fine.mean((2, 3)) for fine in maps[:-1]), model.forward_head(last)]
+    coarse = model.forward_head(last)
+    fine = [tap(own) for tap, own in zip(taps, maps[:-1], strict=True)] if taps else maps[:-1]
+    return [*(own.mean((2, 3)) for own in fine), coarse]
 
 
 def embedding_lengths(

@@ -3,6 +3,7 @@
 bundle.json                 task, parameters, operating points, bounds, digests of all other files
 fusion.json, .safetensors   shape and weights of the fusion, calibration included
 clinical.json               the fitted clinical transform
+background.json, .png       what stands for a patient of whom nothing is known
 image_encoder/              weights and shape (where the task has an image)
 gate.json, .safetensors     what tells foreign pictures from films (where one was learnt)
 note_encoder/               weights, configuration, tokenizer (where it has a note)
@@ -10,7 +11,7 @@ note_encoder/               weights, configuration, tokenizer (where it has a no
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -34,6 +36,7 @@ from cxr_mm.data.note import mask_note
 from cxr_mm.data.transform import fit_square, normalise
 from cxr_mm.errors import BundleError, WeightsError
 from cxr_mm.files import folder_written_aside, read_json, sha256_file, to_json, write_json
+from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.classifier import Batch, Classifier
 from cxr_mm.models.conformal import Conformal
@@ -42,11 +45,16 @@ from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.operating_point import OperatingPoints
+from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
 
-FORMAT = 2
+FORMAT = 3
 INDEX = "bundle.json"
+BACKGROUND_FILM = "background.png"
 RECALIBRATED = "recalibrated"
 """Key of `trained_on` under which recalibrations are listed, oldest first."""
+
+_QUICK: dict[tuple[str, int], Precision] = {}
+"""Backbone and size → what this machine runs fastest; the same whatever the weights."""
 
 
 class BundleIndex(Frozen):
@@ -93,6 +101,10 @@ class Bundle:
     operating_points: OperatingPoints
     conformal: Conformal
     trained_on: dict[str, Any]
+    background: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """As of `draw_background`."""
+    background_film: NDArray[np.uint8] | None = None
+    """As of `mixtures`, (S, S)."""
     gate: FilmGate | None = None
     digest: str = ""
 
@@ -107,6 +119,19 @@ class Bundle:
     def classifier(self) -> Classifier:
         """Inputs → calibrated logits, differentiable."""
         return Classifier(self.image_encoder, self.fusion).eval()
+
+    @property
+    def quick(self) -> Precision:
+        """Precision in which this machine embeds many films fastest; measured when first asked.
+
+        For explanations, which ask hundreds of altered films and weigh their answers together.
+        """
+        assert self.image_encoder is not None
+        network = self.image_encoder.spec.backbone, self.size
+        if network not in _QUICK:
+            films = torch.zeros(MEASURED_ON, 1, self.size, self.size)
+            _QUICK[network] = choose_precision(self.image_encoder, films)
+        return _QUICK[network]
 
     def check(self, study: Study) -> dict[str, ClinicalValue]:
         """Checked clinical values of a study, every feature of the task in order.
@@ -223,6 +248,9 @@ def _save_parts(bundle: Bundle, folder: Path) -> None:
     save_file(state, folder / "fusion.safetensors")
     write_json(folder / "fusion.json", bundle.fusion.spec.model_dump(mode="json"))
     write_json(folder / "clinical.json", bundle.clinical.to_json())
+    write_json(folder / "background.json", background_to_json(bundle.background))
+    if bundle.background_film is not None:
+        Image.fromarray(bundle.background_film).save(folder / BACKGROUND_FILM)
     if bundle.image_encoder is not None:
         save_image_encoder(bundle.image_encoder, folder / "image_encoder")
     if bundle.gate is not None:
@@ -285,6 +313,7 @@ def load_bundle(folder: Path) -> Bundle:
         fusion = Fusion(FusionSpec.model_validate(read_json(folder / "fusion.json")))
         fusion.load_state_dict(load_file(folder / "fusion.safetensors"))
         clinical = ClinicalTransform.from_json(task.clinical, read_json(folder / "clinical.json"))
+        background = background_from_json(task.clinical, read_json(folder / "background.json"))
         image = load_image_encoder(folder / "image_encoder") if task.has_image else None
         gate = load_film_gate(folder)
         note = (
@@ -309,6 +338,20 @@ def load_bundle(folder: Path) -> Bundle:
         operating_points=index.operating_points,
         conformal=index.conformal,
         trained_on=index.trained_on,
+        background=background,
+        background_film=_read_film(folder / BACKGROUND_FILM, index.size),
         gate=gate,
         digest=index.digest,
     )
+
+
+def _read_film(path: Path, size: int) -> NDArray[np.uint8] | None:
+    if not path.is_file():
+        return None
+    with Image.open(path, formats=["PNG"]) as image:
+        film: NDArray[np.uint8] = np.asarray(image.convert("L"), dtype=np.uint8)
+    if film.shape != (size, size):
+        raise BundleError(
+            f"{path.name} is not {size} x {size} pixels", field=str(path.parent), remedy=_MEND
+        )
+    return film

@@ -78,6 +78,8 @@ class ImageEncoder(nn.Module):
         mean, std = grey_statistics(backbone)
         self.register_buffer("input_scale", torch.tensor(STD / std))
         self.register_buffer("input_shift", torch.tensor((MEAN - mean) / std))
+        # Where the finer maps pass by, for whoever wants to look.
+        self.taps = nn.ModuleList(nn.Identity() for _ in spec.parts[:-1])
         self._feature_layer = ""
 
     @property
@@ -99,7 +101,7 @@ class ImageEncoder(nn.Module):
     def _embed(self, images: Tensor) -> Tensor:
         given = images * self.input_scale + self.input_shift
         if self.spec.pool == "stages":
-            return torch.cat(pooled_stages(self.backbone, given), dim=1)
+            return torch.cat(pooled_stages(self.backbone, given, list(self.taps)), dim=1)
         embedding: Tensor = self.backbone(given)
         return embedding
 
@@ -127,8 +129,13 @@ class ImageEncoder(nn.Module):
             self._feature_layer = find_feature_layer(self.backbone, self.spec.size)
         return self.backbone.get_submodule(self._feature_layer)
 
+    def feature_layers(self) -> list[nn.Module]:
+        """Modules whose outputs are the maps that the embedding is made of: the last first, then
+        the finer ones, finest first. In this order they run."""
+        return [self.feature_layer(), *self.taps]
+
     def feature_map(self, features: Tensor) -> Tensor:
-        """Output, or its gradient, of `feature_layer` → (B, C, h, w), mirrored films turned back.
+        """Output, or its gradient, of a feature layer → (B, C, h, w), mirrored films turned back.
 
         Takes (B, C, h, w), tokens (B, prefix + h * w, C) and channels-last (B, h, w, C), of twice
         as many films where the encoder mirrors.

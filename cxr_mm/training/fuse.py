@@ -7,6 +7,7 @@ which the networks are fitted once more on both.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import lightning as pl
 import numpy as np
@@ -24,13 +25,16 @@ from cxr_mm.data.profile import manifest_profile
 from cxr_mm.data.split import Resample, divisions, load_split, resamples
 from cxr_mm.errors import StageError
 from cxr_mm.files import sha256_file, write_parquet
+from cxr_mm.models.background import draw_background
 from cxr_mm.models.bundle import Bundle, save_bundle
+from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.standardise import Part
 from cxr_mm.params import FuseParams, Params
 from cxr_mm.paths import TaskPaths
+from cxr_mm.training.background_film import background_film
 from cxr_mm.training.calibrate import calibrate, gather
 from cxr_mm.training.cross_fit import group_folds
 from cxr_mm.training.film_gate import film_gate
@@ -40,6 +44,9 @@ from cxr_mm.training.heldout import heldout
 from cxr_mm.training.loss import class_weights
 from cxr_mm.training.studies import Index, Studies, load_studies
 from cxr_mm.training.threads import one_thread
+
+BACKGROUND_SEED = 0
+"""Not the fit's own: explanations of two models are to be compared."""
 
 
 def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
@@ -65,12 +72,32 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
         train, val = np.arange(len(manifest)), np.arange(0)
         fitted = fit_fusion(studies, train, val, params.fuse, len(rounds))
-    gate = film_gate(manifest, studies.groups, train, val, params, paths)
-    bundle = replace(_bundle(task, params, paths, fitted), gate=gate)
+    bundle = _bundle(task, params, paths, fitted)
+    bundle = replace(
+        bundle,
+        gate=film_gate(manifest, studies.groups, train, val, params, paths),
+        **_background(bundle, manifest, studies, np.concatenate([train, val]), paths),
+    )
     bundle.trained_on.update(_trained_on(manifest, studies, rounds, paths))
     save_bundle(bundle, paths.bundle)
     write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
     write_parquet(paths.heldout, tables)
+
+
+def _background(
+    bundle: Bundle, manifest: Manifest, studies: Studies, rows: Index, paths: TaskPaths
+) -> dict[str, Any]:
+    """What stands for a patient of whom nothing is known."""
+    found: dict[str, Any] = {}
+    if "tabular" in bundle.task.modalities:
+        known = studies.having(rows, subset_mask(("tabular",)))
+        found["background"] = draw_background(studies.clinical.iloc[known], BACKGROUND_SEED)
+    if "image" in bundle.task.modalities:
+        films = studies.embeddings["image"]
+        found["background_film"] = background_film(
+            bundle, manifest, rows, films, paths, BACKGROUND_SEED
+        )
+    return found
 
 
 def _predict_unseen(

@@ -7,18 +7,23 @@ import pytest
 from cxr_mm.contracts.explanation import Explanation, Target
 from cxr_mm.data.tasks import load_task
 from cxr_mm.explain.cases import Case
-from cxr_mm.explain.gallery_page import card, page
+from cxr_mm.explain.gallery_page import card, gallery_page
 
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
-FAITHFULNESS = {
-    "localisation": {
-        "effusion": {
-            "n": 60,
-            **dict.fromkeys(("energy", "pointing", "iou", "chance_energy", "chance_iou"), FIGURE),
-        }
-    },
-    "deletion": {"n": 8, **FIGURE},
+AREAS = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
+METHOD = {
+    "modality": "image",
+    "n": 8,
+    **dict.fromkeys(("gain", "sparsity", "noise"), FIGURE),
+    "randomised": {"fusion": FIGURE, "all": FIGURE},
+    "better_than_chance": False,
+    "depends_on_weights": True,
 }
+FAITHFULNESS = {
+    "methods": {"grad_cam": METHOD, "eigen_cam": {**METHOD, "depends_on_weights": False}},
+    "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS}}},
+}
+MOVED = {"effusion": {"clinical": {"age": {"n": 9, **FIGURE}, "spo2": {"n": 9, **FIGURE}}}}
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def text():
     case = Case("<i>s1</i>", "effusion", "false positive", 0.7, 0.4)
     said = Explanation("s1", Target("effusion"), 0.1, {"image": 0.5}, 0.6)
     cards = [card(task, case, said, "data:image/png;base64,AAAA"), card(task, case, said, None)]
-    return page(task, "abcdef0123456789", cards, FAITHFULNESS)
+    return gallery_page(task, "abcdef0123456789", cards, FAITHFULNESS, MOVED)
 
 
 def test_it_loads_nothing_from_anywhere(text):
@@ -42,6 +47,9 @@ def test_it_says_what_it_is(text):
     assert "SYNTHETIC" in text
     assert "abcdef012345" in text
     assert "0.31 (0.20 to 0.40)" in text
+    assert "not better than chance" in text
+    assert "hardly depends on the weights" in text
+    assert "Oxygen saturation" in text
 
 
 def test_ids_are_escaped_and_wrong_ones_stand_out(text):
@@ -50,7 +58,7 @@ def test_ids_are_escaped_and_wrong_ones_stand_out(text):
 
 
 def test_without_films_it_says_that_nothing_was_measured():
-    bare = page(load_task("icu"), "d", [], {"localisation": None, "deletion": None})
+    bare = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
     assert "Nothing could be measured" in bare
     assert "SYNTHETIC" not in bare
     assert "cross-validated" in bare

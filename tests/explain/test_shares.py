@@ -6,8 +6,9 @@ import torch
 
 from cxr_mm.contracts.modality import MODALITIES
 from cxr_mm.contracts.study import Study
+from cxr_mm.errors import InputError
 from cxr_mm.explain.shares import coalitions, modality_shares, shapley
-from cxr_mm.models.bundle import load_bundle
+from cxr_mm.explain.subject import Subject
 
 
 @pytest.mark.parametrize("players", [0, 1, 2, 3])
@@ -39,11 +40,6 @@ def test_shares_are_symmetric_in_the_players():
     np.testing.assert_allclose(shapley(renamed)[:, 0], shapley(values)[order, 0])
 
 
-@pytest.fixture(scope="module")
-def bundle(bundle_folder):
-    return load_bundle(bundle_folder)
-
-
 def studies(bundle):
     film = np.random.default_rng(0).random((90, 70), dtype=np.float32)
     number = next(f for f in bundle.task.clinical if f.type == "number")
@@ -58,7 +54,7 @@ def studies(bundle):
 @pytest.mark.parametrize("present", [("image",), ("tabular", "note"), MODALITIES])
 def test_shares_add_up_to_the_logit_of_the_bundle(bundle, present):
     study = studies(bundle)[present]
-    said = modality_shares(bundle, study)
+    said = modality_shares(Subject(bundle, study))
     batch = bundle.prepare([study])
     with torch.inference_mode():
         logits = bundle.logits(bundle.embeddings(batch), batch.mask).numpy()[0]
@@ -68,3 +64,11 @@ def test_shares_add_up_to_the_logit_of_the_bundle(bundle, present):
         total = explanation.base + sum(explanation.shares.values())
         assert total == pytest.approx(explanation.logit, abs=1e-5)
         assert explanation.logit == pytest.approx(float(logit), abs=1e-4)
+        chances = explanation.base_probability + sum(explanation.probability_shares.values())
+        assert chances == pytest.approx(explanation.probability, abs=1e-5)
+        assert explanation.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+
+
+def test_a_study_with_nothing_to_go_by_says_what_there_could_be(bundle):
+    with pytest.raises(InputError, match="image, tabular, note"):
+        Subject(bundle, Study("s", clinical={"age": None}))

@@ -46,7 +46,7 @@ def test_saved_again_it_is_equal_to_the_bit(bundle, bundle_folder, tmp_path):
 
 def test_there_is_no_pickle_in_it(bundle_folder):
     suffixes = {p.suffix for p in bundle_folder.rglob("*") if p.is_file()}
-    assert suffixes <= {".json", ".safetensors", ".txt"}
+    assert suffixes <= {".json", ".safetensors", ".txt", ".png"}
 
 
 def test_one_changed_byte_in_any_part_is_refused(copied):

@@ -1,0 +1,141 @@
+"""Class activation maps through pytorch-grad-cam: Grad-CAM (Selvaraju et al. 2017), Grad-CAM++
+(Chattopadhay et al. 2018), Layer-CAM (Jiang et al. 2021), Eigen-CAM (Muhammad and Yeasin 2020).
+
+Where the embedding is taken from several stages, so is the map: each stage's own map in logits,
+one on top of the other. Under Grad-CAM and a linear head they add up to what the film gives the
+logit. The network is differentiated as a function of the image alone, the other modalities held at
+this study's values. Hooks go on a copy of the modules that shares the weights, so that predictions
+and explanations in other threads run through the bundle's own modules undisturbed.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from cxr_mm.contracts.explanation import Attribution, Target
+from cxr_mm.explain.subject import Subject
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.classifier import Batch
+
+CamName = Literal["grad_cam", "grad_cam_plus_plus", "layer_cam", "eigen_cam"]
+WEIGHED: dict[CamName, Any] = {
+    "grad_cam": GradCAM,
+    "grad_cam_plus_plus": GradCAMPlusPlus,
+    "layer_cam": LayerCAM,
+    "eigen_cam": EigenCAM,
+}
+
+
+class ImageOnly(nn.Module):
+    """A multimodal classifier as a function of the image (1, 1, S, S), the rest held fixed."""
+
+    def __init__(self, classifier: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.classifier, self.batch = classifier, batch
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image → logits (1, F)."""
+        batch = self.batch
+        logits: Tensor = self.classifier(image, batch.tabular, batch.note, batch.mask)
+        return logits
+
+
+def cam(subject: Subject, target: Target, method: CamName = "grad_cam") -> Attribution:
+    """Explain the logit of one finding by the regions of the film.
+
+    Returns:
+        Values float32 (S, S) in [0, 1] over the square that the model saw (`film.to_film` leads
+        back to the film). `extra["empty"]` is True where no region speaks for the finding: then
+        the values are all zero.
+
+    Raises:
+        InputError: the study has no image, or the task has no such finding.
+    """
+    subject.require("image")
+    raw = logit_map(subject, target, method)
+    values = np.clip(np.nan_to_num(raw), 0, None)
+    highest = float(values.max())
+    scaled = (values / highest if highest > 0 else values).astype(np.float32)
+    return Attribution("image", method, scaled, extra={"empty": not highest > 0})
+
+
+def logit_map(
+    subject: Subject, target: Target, method: CamName = "grad_cam"
+) -> NDArray[np.float64]:
+    """The map (S, S) before negative evidence is cut and the highest value made 1.
+
+    Of Grad-CAM under a linear head its sum is what the embedding adds to the logit.
+    """
+    output = subject.column(target)
+    bundle, image = subject.bundle, subject.batch.image
+    assert bundle.image_encoder is not None
+    assert image is not None
+    twin, layers = _hookable(bundle, stages=method != "eigen_cam")
+    model = ImageOnly(twin, subject.batch)
+    # Not as a context manager: that prints and swallows an IndexError.
+    explainer = WEIGHED[method](model, layers, reshape_transform=bundle.image_encoder.feature_map)
+    explainer.compute_cam_per_layer = lambda images, _targets, _smooth: _maps(explainer, images)
+    explainer.aggregate_multi_layers = sum
+    try:
+        with torch.enable_grad():
+            found: NDArray[np.float64] = explainer(image, [ClassifierOutputTarget(output)])
+    finally:
+        explainer.activations_and_grads.release()
+    # `feature_map` takes the mean over film and mirror image of gradients too, which add up.
+    return found * 2 if bundle.image_encoder.spec.mirror else found
+
+
+def _maps(explainer: Any, images: Tensor) -> list[NDArray[np.float64]]:
+    """Map (S, S) of each layer, brought to the size of the images with its sum kept."""
+    kept = explainer.activations_and_grads
+    found = []
+    pairs = zip(kept.activations, kept.gradients or kept.activations, strict=True)
+    for layer, (activations, gradients) in zip(explainer.target_layers, pairs, strict=True):
+        own = explainer.get_cam_image(
+            images, layer, [], activations.detach().numpy(), gradients.detach().numpy(), False
+        )
+        found.append(_spread(torch.from_numpy(own)[:, None].double(), images.shape[-1]))
+    return found
+
+
+def _spread(small: Tensor, size: int) -> NDArray[np.float64]:
+    """A map (1, 1, h, w) → (S, S) of the same sum."""
+    large = nn.functional.interpolate(
+        small, size=(size, size), mode="bilinear", align_corners=False
+    )
+    cells = small.shape[-2] * small.shape[-1]
+    values: NDArray[np.float64] = large[0, 0].numpy() * (cells / size**2)
+    return values
+
+
+def _hookable(bundle: Bundle, *, stages: bool) -> tuple[nn.Module, list[nn.Module]]:
+    """A copy of the classifier on the same weights, and its feature layers as places to start from.
+
+    The layers' outputs become leaves, so that the backward pass ends there, touches no weight, and
+    tells of each layer only what it gives the embedding itself.
+    """
+    original, encoder = bundle.classifier, bundle.image_encoder
+    assert encoder is not None
+    wanted = encoder.feature_layers() if stages else encoder.feature_layers()[:1]
+    names = {id(module): name for name, module in original.named_modules()}
+    shared: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in original.parameters()
+    }
+    shared |= {id(b): b for b in original.buffers()}
+    twin = copy.deepcopy(original, shared).eval()
+    return twin, _leaves([twin.get_submodule(names[id(module)]) for module in wanted])
+
+
+def _leaves(layers: Sequence[nn.Module]) -> list[nn.Module]:
+    for layer in layers:
+        layer.register_forward_hook(
+            lambda _module, _given, output: output.detach().requires_grad_()
+        )
+    return list(layers)

@@ -1,0 +1,144 @@
+"""Measure: every method on some held-out studies, and which methods may be believed."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_mm.contracts.explanation import Attribution, Target
+from cxr_mm.contracts.modality import Modality
+from cxr_mm.contracts.study import Study
+from cxr_mm.explain.faithfulness.disturbed import DEPTHS, randomised, with_noise
+from cxr_mm.explain.faithfulness.intervals import mean_with_interval
+from cxr_mm.explain.faithfulness.ranking import (
+    Scores,
+    agreement,
+    deletion_and_insertion,
+    gini,
+)
+from cxr_mm.explain.games import ClinicalGame, FilmGame, Game, NoteGame
+from cxr_mm.explain.games.film import grid
+from cxr_mm.explain.methods import Ask, Method
+from cxr_mm.explain.subject import Subject
+from cxr_mm.models.bundle import Bundle
+
+CELLS = 14
+SAME = 0.5
+"""Rank correlation with the trained model's explanation above which a shuffled model's is the
+same."""
+Row = dict[str, Any]
+
+
+def measure(
+    bundle: Bundle, cases: Iterable[tuple[Study, Target]], methods: Sequence[Method], seed: int
+) -> dict[str, Any]:
+    """Figures of every method.
+
+    Args:
+        bundle: the model.
+        cases: held-out studies, and what is explained of each.
+        methods: which; those whose modality a study lacks are left out for it.
+        seed: of all that is drawn.
+
+    Returns:
+        Method → `modality`, `n`, means with intervals over patients of `deletion`, `insertion` and
+        `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`, `randomised` (depth → rank
+        correlation), and the verdicts `better_than_chance` and `depends_on_weights`.
+    """
+    rows: list[Row] = []
+    for number, (study, target) in enumerate(cases):
+        rows += _of_study(bundle, study, target, methods, seed + number)
+    table = pd.DataFrame(rows)
+    return {
+        method.name: _summary(method, table[table["method"] == method.name], seed)
+        for method in methods
+        if len(table) and (table["method"] == method.name).any()
+    }
+
+
+def _of_study(
+    bundle: Bundle, study: Study, target: Target, methods: Sequence[Method], seed: int
+) -> list[Row]:
+    subject = Subject(bundle, study)
+    noisy = Subject(bundle, with_noise(bundle, study, seed))
+    shuffled = {depth: Subject(randomised(bundle, depth, seed), study) for depth in DEPTHS}
+    rows = []
+    games: dict[Modality, Game] = {}
+    for method in methods:
+        if method.modality not in subject.present:
+            continue
+        game = games.setdefault(method.modality, game_of(subject, target, method.modality))
+        ask = Ask(seed)
+        said = method.explain(subject, target, ask)
+        scores = part_scores(game, said)
+        row: Row = {"method": method.name, "patient_id": study.patient_id}
+        row |= deletion_and_insertion(game, scores, seed)
+        row["gain"] = (row["deletion"] + row["insertion"]) / 2
+        row["sparsity"] = gini(scores)
+        row["noise"] = _against(game, said, scores, method.explain(noisy, target, ask))
+        if method.drawn:
+            again = method.explain(subject, target, Ask(seed + 1))
+            row["seeds"] = _against(game, said, scores, again)
+        for depth in DEPTHS if method.modality == "image" else DEPTHS[:1]:
+            other = method.explain(shuffled[depth], target, ask)
+            row[f"randomised.{depth}"] = _against(game, said, scores, other)
+        if "r2" in said.extra:
+            row["r2"] = said.extra["r2"]
+        rows.append(row)
+    return rows
+
+
+def game_of(subject: Subject, target: Target, modality: Modality) -> Game:
+    """The game on which all methods of a modality are compared."""
+    if modality == "image":
+        return FilmGame(subject, target, grid(subject, CELLS))
+    return ClinicalGame(subject, target) if modality == "tabular" else NoteGame(subject, target)
+
+
+def part_scores(game: Game, said: Attribution) -> Scores:
+    """What an attribution gives each part of a game (n,)."""
+    if isinstance(game, FilmGame):
+        return game.scores(said.values)
+    return said.values.astype(np.float64)
+
+
+def _against(game: Game, said: Attribution, scores: Scores, other: Attribution) -> float | None:
+    """Agreement with another attribution of the same parts, or of all of them but one."""
+    if isinstance(game, FilmGame) or said.names == other.names:
+        return agreement(scores, part_scores(game, other))
+    left = next(
+        (k for k, (a, b) in enumerate(zip(said.names, other.names, strict=False)) if a != b),
+        len(other.names),
+    )
+    if said.names[:left] + said.names[left + 1 :] != other.names:
+        return None  # a word left out has made other units of its neighbours
+    return agreement(np.delete(scores, left), other.values.astype(np.float64))
+
+
+def _summary(method: Method, rows: pd.DataFrame, seed: int) -> dict[str, Any]:
+    figures = {
+        str(name): _mean(rows, str(name), seed)
+        for name in rows.columns.drop(["method", "patient_id"])
+    }
+    changed = figures["randomised.all" if method.modality == "image" else "randomised.fusion"]
+    return {
+        "modality": method.modality,
+        "n": len(rows),
+        **{name: figure for name, figure in figures.items() if figure and "." not in name},
+        "randomised": {
+            depth: figures[f"randomised.{depth}"]
+            for depth in DEPTHS
+            if figures.get(f"randomised.{depth}")
+        },
+        "better_than_chance": bool(figures["gain"] and figures["gain"]["low"] > 0),
+        "depends_on_weights": changed is None or changed["value"] < SAME,
+    }
+
+
+def _mean(rows: pd.DataFrame, name: str, seed: int) -> dict[str, float] | None:
+    known = rows[rows[name].notna()]
+    if not len(known):
+        return None
+    values = known[name].astype(float).tolist()
+    return {**mean_with_interval(values, known["patient_id"].tolist(), seed), "n": len(known)}

@@ -1,0 +1,102 @@
+"""Background: what stands for a patient of whom nothing is known; kept in the bundle.
+
+Clinical features: each is drawn on its own from the training studies (Janzing et al., AISTATS 2020:
+interventional expectations), so that no row is any patient's. Film: a mixture of training films
+that keeps their texture and is nobody's. A blurred or grey film would not do: a network has never
+seen one, and answers it with logits far beyond those of any real film.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr_mm.contracts.task import ClinicalFeature
+
+ROWS = 100
+MIXED = 4
+"""Films in a mixture."""
+Film = NDArray[np.uint8]
+
+
+def mixtures(films: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint8]:
+    """Films of nobody: the mean film and what four films have beyond it, at half its size.
+
+    The mean of films has no texture; this has that of one (variances add up).
+
+    Args:
+        films: uint8 (N, S, S), full of film to the edge; four or more.
+        count: how many to make.
+        seed: of the draw.
+
+    Returns:
+        uint8 (count, S, S).
+    """
+    rng = np.random.default_rng(seed)
+    mean = films.mean(axis=0, dtype=np.float32)
+    made = np.empty((count, *films.shape[1:]), dtype=np.uint8)
+    for k in range(count):
+        drawn = films[np.sort(rng.choice(len(films), MIXED, replace=False))].astype(np.float32)
+        beyond = (drawn - mean).sum(axis=0) / MIXED**0.5
+        made[k] = np.clip(np.rint(mean + beyond), 0, 255).astype(np.uint8)
+    return made
+
+
+def without_margin(square: Film) -> Film:
+    """The film (S, S) without what is black beside it, stretched to the square again."""
+    there = square > 0
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    if not len(rows):
+        return square
+    inside = square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return resized(inside, square.shape)
+
+
+def resized(film: Film, shape: tuple[int, ...]) -> Film:
+    """A film of another height and width."""
+    image = Image.fromarray(film).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def draw_background(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Up to 100 rows, each column shuffled apart from the others.
+
+    Args:
+        frame: checked clinical values of the training studies, one row a study.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    count = min(ROWS, len(frame))
+    drawn = {
+        name: column.iloc[rng.permutation(len(frame))[:count]].reset_index(drop=True)
+        for name, column in frame.items()
+    }
+    return pd.DataFrame(drawn, index=range(count))
+
+
+def background_to_json(background: pd.DataFrame) -> dict[str, list[Any]]:
+    """Feature → its values, None where not known."""
+    return {
+        str(name): [None if pd.isna(value) else value for value in column.tolist()]
+        for name, column in background.items()
+    }
+
+
+def background_from_json(
+    features: Sequence[ClinicalFeature], values: Mapping[str, list[Any]]
+) -> pd.DataFrame:
+    """What `background_to_json` wrote, in the task's order.
+
+    Raises:
+        KeyError: a feature of the task is not in it.
+    """
+    columns = {
+        feature.name: pd.Series(
+            values[feature.name], dtype="float64" if feature.type == "number" else "object"
+        )
+        for feature in features
+    }
+    return pd.DataFrame(columns)

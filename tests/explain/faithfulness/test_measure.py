@@ -1,0 +1,61 @@
+"""Measure: figures of the methods on the small pipeline, and their verdicts."""
+
+import pytest
+
+from cxr_mm.contracts.explanation import Target
+from cxr_mm.data.ingest import load_manifest
+from cxr_mm.explain.cases import Studies
+from cxr_mm.explain.faithfulness.measure import measure
+from cxr_mm.explain.faithfulness.words import believed, verdict
+from cxr_mm.explain.methods import METHODS
+
+MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
+
+
+@pytest.fixture(scope="module")
+def found(bundle, pipeline):
+    studies = Studies(load_manifest(pipeline.paths, pipeline.task), pipeline.paths.pixels)
+    rows = [s for s in studies.frame["study_id"] if studies.has_image(s)][:6]
+    cases = [(studies.study(s, film=True), Target("effusion")) for s in rows]
+    return measure(bundle, cases, [METHODS[name] for name in MEASURED], seed=0)
+
+
+def test_each_method_has_its_figures_with_intervals(found):
+    assert list(found) == MEASURED
+    for name, figures in found.items():
+        assert 0 < figures["n"] <= 6
+        for measured in ("deletion", "insertion", "gain", "sparsity", "noise"):
+            figure = figures[measured]
+            assert figure["low"] <= figure["value"] <= figure["high"]
+        assert ("seeds" in figures) == METHODS[name].drawn
+        assert ("r2" in figures) == name.startswith("lime")
+        depths = {"fusion", "upper", "all"} if figures["modality"] == "image" else {"fusion"}
+        assert set(figures["randomised"]) <= depths
+
+
+def test_shap_of_a_linear_head_is_better_than_chance_and_depends_on_weights(found):
+    for name in ("shap_tabular", "shap_note"):
+        assert found[name]["better_than_chance"]
+        assert found[name]["gain"]["low"] > 0
+    assert found["shap_tabular"]["depends_on_weights"]
+
+
+def test_a_map_without_a_question_does_not_change_with_the_head(found):
+    assert found["eigen_cam"]["randomised"]["fusion"]["value"] == pytest.approx(1)
+    assert found["grad_cam"]["randomised"]["fusion"]["value"] < 0.9
+
+
+def test_a_method_that_fails_is_said_to_and_another_shown():
+    gain = {"value": 0.1, "low": -0.1, "high": 0.3}
+    good = {"n": 9, "gain": gain, "better_than_chance": True, "depends_on_weights": True}
+    chance = {**good, "better_than_chance": False}
+    stubborn = {**good, "depends_on_weights": False}
+    assert "beats a random one by 0.10 logits (-0.10 to 0.30, 9 studies)" in verdict(good)
+    assert "No better than chance" in verdict(chance)
+    assert "not to be believed" in verdict(stubborn)
+    assert "not been measured" in verdict(None)
+    assert believed({}) == ["grad_cam", "shap_tabular", "shap_note"]
+    assert believed({"grad_cam": chance, "shap_note": stubborn, "lime_note": chance}) == [
+        "grad_cam_plus_plus",
+        "shap_tabular",
+    ]

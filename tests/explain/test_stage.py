@@ -1,0 +1,72 @@
+"""Stage explain: on the small pipeline, with true masks to be measured against."""
+
+import pytest
+
+from cxr_mm.errors import StageError
+from cxr_mm.explain.methods import METHODS
+from cxr_mm.explain.stage import explain
+from cxr_mm.files import read_json
+from cxr_mm.params import ExplainParams
+from cxr_mm.paths import TaskPaths
+
+SMALL = ExplainParams(gallery=4, studies=4, slow_studies=1, localisation=4, importance=10)
+
+
+@pytest.fixture(scope="module")
+def paths(pipeline):
+    explain(pipeline.task, pipeline.params.model_copy(update={"explain": SMALL}), pipeline.paths)
+    return pipeline.paths
+
+
+def test_each_case_has_its_shares_and_its_film(paths):
+    cases = read_json(paths.explanations / "gallery.json")["cases"]
+    assert 0 < len(cases) <= 4
+    for case in cases:
+        total = case["base"] + sum(case["shares"].values())
+        assert total == pytest.approx(case["logit"], abs=1e-5)
+        assert (case["film"] is not None) == ("image" in case["shares"])
+        assert case["film"] is None or (paths.explanations / case["film"]).is_file()
+        assert "patient_id" not in case
+
+
+def test_faithfulness_has_every_method_and_the_true_areas(paths):
+    figures = read_json(paths.faithfulness)
+    assert figures["synthetic"]
+    assert list(figures["methods"]) == list(METHODS)
+    assert set(figures["localisation"]) == {"consolidation", "effusion"}
+    for finding in figures["localisation"].values():
+        assert set(finding) == {m.name for m in METHODS.values() if m.modality == "image"}
+        assert 0 < finding["grad_cam"]["n"] <= 4
+        for name in ("energy", "pointing", "iou", "chance_energy", "gain"):
+            figure = finding["grad_cam"][name]
+            assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_what_moves_the_model_is_averaged_over_studies(paths):
+    moved = read_json(paths.explanations / "gallery.json")["importance"]["effusion"]
+    assert set(moved["modalities"]) == {"image", "tabular", "note"}
+    assert set(moved["clinical"]) >= {"age", "temperature"}
+    assert all(figure["value"] >= 0 for kind in moved.values() for figure in kind.values())
+
+
+def test_the_page_is_one_file_that_says_what_it_is(paths):
+    text = (paths.explanations / "index.html").read_text(encoding="utf-8")
+    assert "SYNTHETIC" in text
+    assert text.count("<article") == len(read_json(paths.explanations / "gallery.json")["cases"])
+
+
+def test_lung_masks_that_are_not_there_are_asked_for(pipeline, paths, tmp_path):
+    chosen = SMALL.model_copy(update={"lung_masks": str(tmp_path)})
+    before = paths.faithfulness.read_bytes()
+    with pytest.raises(StageError, match="lung_masks"):
+        explain(pipeline.task, pipeline.params.model_copy(update={"explain": chosen}), paths)
+    assert paths.faithfulness.read_bytes() == before
+
+
+def test_before_fuse_it_says_which_stage_is_missing(pipeline, tmp_path):
+    empty = TaskPaths(pipeline.task.name, tmp_path)
+    (tmp_path / "models" / empty.task).mkdir(parents=True)
+    (empty.bundle).symlink_to(pipeline.paths.bundle)
+    with pytest.raises(StageError, match="fuse"):
+        explain(pipeline.task, pipeline.params, empty)
+    assert not empty.explanations.exists()
