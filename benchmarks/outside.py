@@ -30,7 +30,7 @@ from cxr_mm.evaluation.recalibration import METRICS
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_subset, subset_rows
 from cxr_mm.files import read_json
 from cxr_mm.inference import Predictor
-from cxr_mm.models.bundle import load_bundle
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import EvaluateParams
 from cxr_mm.paths import TaskPaths, data_root
 from cxr_mm.scoring import iter_studies

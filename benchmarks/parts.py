@@ -114,6 +114,15 @@ PARTS = {
         "network it needs; from a file, reading and checking the film too.",
         "8 minutes",
     ),
+    "explain": Part(
+        "explanations:measure",
+        "How long one explanation takes, as a median over studies; where a library has a stock "
+        "call for it, how many times as fast it is, and whether it is as good: the linear model "
+        "of LIME on coalitions that it has not seen, the order of SHAP by insertion. Both are "
+        "given the same model, the stock call as it serves one prediction.",
+        "10 minutes, from data/ and models/ (run `dvc repro` first)",
+        compare="stock",
+    ),
     "precision": Part(
         "precision:measure",
         "What the automatic choice of precision and memory order brings, as a ratio to plain "

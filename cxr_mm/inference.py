@@ -14,7 +14,8 @@ from cxr_mm.contracts.prediction import FindingPrediction, Prediction
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.quality import image_quality
 from cxr_mm.errors import InputError, RadiographError
-from cxr_mm.models.bundle import Bundle, load_bundle
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.models.conformal import certainties
 from cxr_mm.models.film_gate import Doubt
 

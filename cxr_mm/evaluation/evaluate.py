@@ -23,7 +23,7 @@ from cxr_mm.evaluation.subgroups import measure_subgroups
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_table
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.files import read_json, sha256_file, write_json, write_text
-from cxr_mm.models.bundle import read_index
+from cxr_mm.models.bundle_files import read_index
 from cxr_mm.params import EvaluateParams, Params
 from cxr_mm.paths import TaskPaths
 
@@ -81,6 +81,7 @@ def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskP
         audit=read_json(paths.split / AUDIT),
         params=params,
         digests=_digests(task, paths),
+        faithfulness=_faithfulness(paths, index.digest),
     )
 
 
@@ -101,6 +102,14 @@ def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Au
         quality=quality_columns(load_quality(paths)) if filmed else None,
         traits=read_traits(manifest, params, manifest.frame["study_id"]),
     )
+
+
+def _faithfulness(paths: TaskPaths, digest: str) -> dict[str, Any]:
+    """What `explain` measured of this very bundle."""
+    if not paths.faithfulness.is_file():
+        return {}
+    found: dict[str, Any] = read_json(paths.faithfulness)
+    return found if found["digest"] == digest else {}
 
 
 def _digests(task: Task, paths: TaskPaths) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """Evidence: everything that a model card and its flags are written from, as the files hold it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cxr_mm.contracts.task import Task
-from cxr_mm.models.bundle import BundleIndex
+from cxr_mm.models.bundle_files import BundleIndex
 from cxr_mm.params import EvaluateParams
 
 Figures = dict[str, Any]
@@ -22,6 +22,7 @@ class Evidence:
         audit: what the parts of the split share.
         params: of the stage evaluate.
         digests: file → sha256, of what the figures were measured on.
+        faithfulness: what `explain` left of this bundle; empty where it has not run.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Evidence:
     audit: Figures
     params: EvaluateParams
     digests: dict[str, str]
+    faithfulness: Figures = field(default_factory=dict)
 
     def title(self, finding: str) -> str:
         """A finding as a clinician would write it."""

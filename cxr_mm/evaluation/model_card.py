@@ -12,6 +12,7 @@ from cxr_mm import __version__
 from cxr_mm.contracts.prediction import NOTICE
 from cxr_mm.contracts.task import ClinicalFeature
 from cxr_mm.evaluation.card_data import MODALITY_TITLES, data_section
+from cxr_mm.evaluation.card_explanations import explanation_section
 from cxr_mm.evaluation.card_figures import (
     calibration_section,
     operating_section,
@@ -49,6 +50,7 @@ def model_card(evidence: Evidence, flags: list[Flag]) -> str:
         calibration_section(evidence),
         subgroup_section(evidence),
         shortcut_section(evidence),
+        explanation_section(evidence),
         _limits(evidence),
         _reproduce(evidence),
     ]

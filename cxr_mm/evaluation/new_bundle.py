@@ -21,7 +21,8 @@ from cxr_mm.evaluation.recalibration import (
 )
 from cxr_mm.evaluation.subsets import AVAILABLE, SMALLEST, subset_rows
 from cxr_mm.files import sha256_file
-from cxr_mm.models.bundle import INDEX, Bundle, save_bundle
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.bundle_files import INDEX, save_bundle
 from cxr_mm.models.recalibration import recalibrate
 from cxr_mm.params import EvaluateParams
 

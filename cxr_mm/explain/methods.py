@@ -14,7 +14,7 @@ from cxr_mm.errors import InputError
 from cxr_mm.explain.cam import CamName, cam
 from cxr_mm.explain.games import ClinicalGame, FilmGame, Game, NoteGame
 from cxr_mm.explain.games.film import grid, superpixels
-from cxr_mm.explain.lime_fit import READABLE, lime_fit
+from cxr_mm.explain.lime_fit import READABLE, LimeFit, lime_fit
 from cxr_mm.explain.occlusion import occlusion
 from cxr_mm.explain.shapley_values import shapley_values
 from cxr_mm.explain.subject import Subject
@@ -88,7 +88,7 @@ def _lime_film(subject: Subject, target: Target, ask: Ask) -> Attribution:
     subject.require("image")
     game = FilmGame(subject, target, superpixels(subject, SUPERPIXELS), ask.watch)
     fit = lime_fit(game, LIME_FILM, ask.seed)
-    extra = _local(fit.r2)
+    extra = _local(fit)
     return Attribution("image", "lime_image", game.painted(fit.weights), signed=True, extra=extra)
 
 
@@ -119,7 +119,7 @@ def _lime(
 ) -> Attribution:
     game = make(subject, target, ask.watch)
     fit = lime_fit(game, samples, ask.seed)
-    return _listed(name, game, fit.weights, extra=_local(fit.r2))
+    return _listed(name, game, fit.weights, extra=_local(fit))
 
 
 def _listed(
@@ -142,8 +142,12 @@ def _listed(
     )
 
 
-def _local(r2: float) -> dict[str, Any]:
-    return {"r2": round(r2, 4), "readable": r2 >= READABLE}
+def _local(fit: LimeFit) -> dict[str, Any]:
+    return {
+        "intercept": round(fit.intercept, 6),
+        "r2": round(fit.r2, 4),
+        "readable": fit.r2 >= READABLE,
+    }
 
 
 CAM_READING = (

@@ -21,7 +21,8 @@ from cxr_mm.explain.gallery_page import gallery_page
 from cxr_mm.explain.importance import importance
 from cxr_mm.explain.methods import METHODS, Method, methods_of
 from cxr_mm.files import folder_written_aside, to_json, write_json
-from cxr_mm.models.bundle import Bundle, load_bundle
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import ExplainParams, Params
 from cxr_mm.paths import TaskPaths
 

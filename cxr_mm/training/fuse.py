@@ -26,7 +26,8 @@ from cxr_mm.data.split import Resample, divisions, load_split, resamples
 from cxr_mm.errors import StageError
 from cxr_mm.files import sha256_file, write_parquet
 from cxr_mm.models.background import draw_background
-from cxr_mm.models.bundle import Bundle, save_bundle
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.bundle_files import save_bundle
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import load_image_encoder

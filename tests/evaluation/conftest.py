@@ -13,7 +13,7 @@ from cxr_mm.data.leakage import NearPairs, audit
 from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.evaluation.evaluate import gather
 from cxr_mm.files import write_json
-from cxr_mm.models.bundle import FORMAT, BundleIndex
+from cxr_mm.models.bundle_files import FORMAT, BundleIndex
 from cxr_mm.params import EvaluateParams
 from cxr_mm.paths import TaskPaths
 

@@ -49,6 +49,18 @@ def rows_of(card):
     return found
 
 
+FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
+METHOD = {
+    "title": "Grad-CAM",
+    "modality": "image",
+    "n": 8,
+    **dict.fromkeys(("gain", "sparsity", "noise"), FIGURE),
+    "randomised": {"fusion": FIGURE, "all": FIGURE},
+    "better_than_chance": True,
+    "depends_on_weights": True,
+}
+
+
 @pytest.fixture
 def evidence(evidence_of):
     return evidence_of(problem="multilabel", kind="synthetic")
@@ -139,3 +151,29 @@ def test_multiclass_has_no_threshold_and_folds_say_what_the_bundle_is(evidence_o
     assert "there is no threshold to set" in card
     assert "the bundle is the same recipe fitted on all studies" in " ".join(card.split())
     assert "### Is one better than another?" not in card
+
+
+def test_explanations_stand_with_their_figures_where_they_were_measured(evidence):
+    assert "## Explanations" not in card_of(evidence)
+    areas = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
+    finding = evidence.task.finding_names[0]
+    measured = {
+        "methods": {
+            "grad_cam": METHOD,
+            "shap_note": {
+                **METHOD,
+                "title": "SHAP",
+                "modality": "note",
+                "randomised": {},
+                "better_than_chance": False,
+            },
+        },
+        "localisation": {finding: {"grad_cam": {"n": 60, **areas}}},
+    }
+    card = card_of(replace(evidence, faithfulness=measured))
+    rows = rows_of(card)
+    found = {first: rest for first, rest in rows.items() if first.startswith(("Grad", "SHAP"))}
+    grad, note = (next(v for k, v in found.items() if k.startswith(n)) for n in ("Grad", "SHAP"))
+    assert grad == ["8", *["0.31 [0.20, 0.40]"] * 3, "–", "0.31 [0.20, 0.40]", "yes"]
+    assert note[-2:] == ["–", "no: chance"]
+    assert any("60" in rest for first, rest in found.items() if "," in first)

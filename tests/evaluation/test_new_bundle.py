@@ -15,7 +15,8 @@ from cxr_mm.evaluation.outside import evaluate_on
 from cxr_mm.evaluation.recalibration import fit_recalibration, recalibrated
 from cxr_mm.files import read_json, sha256_file
 from cxr_mm.inference import load_predictor
-from cxr_mm.models.bundle import RECALIBRATED, load_bundle
+from cxr_mm.models.bundle import RECALIBRATED
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import EvaluateParams
 
 QUICK = EvaluateParams(bootstrap=100)
@@ -145,7 +146,7 @@ def test_interrupted_it_leaves_nothing_behind(predictor, centre, undrawn, tmp_pa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cxr_mm.models.bundle._save_parts", interrupted)
+    monkeypatch.setattr("cxr_mm.models.bundle_files._save_parts", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_on(predictor, centre, tmp_path / "out", QUICK, tmp_path / "new")
     assert {p.name for p in tmp_path.iterdir()} == {"centre.csv"}

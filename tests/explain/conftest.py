@@ -8,7 +8,8 @@ import pytest
 
 from cxr_mm.contracts.study import Study
 from cxr_mm.explain.subject import Subject
-from cxr_mm.models.bundle import Bundle, load_bundle
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.bundle_files import load_bundle
 
 NOTE = "Fever and cough for 3 days. No pleural effusion, dull to percussion at the left base."
 CLINICAL = {"age": 71.0, "temperature": 38.9, "sex": "female"}

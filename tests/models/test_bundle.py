@@ -8,7 +8,7 @@ import torch
 
 from cxr_mm.contracts.study import Study
 from cxr_mm.errors import BundleError, ClinicalError, NoteError
-from cxr_mm.models.bundle import INDEX, load_bundle, save_bundle
+from cxr_mm.models.bundle_files import INDEX, load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import torch
 
 from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
 from cxr_mm.contracts.prediction import ConformalBounds, OperatingPoint
-from cxr_mm.models.bundle import RECALIBRATED, load_bundle
+from cxr_mm.models.bundle import RECALIBRATED
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.models.recalibration import Update, choose_updates, recalibrate
 

@@ -6,7 +6,7 @@ import torch
 from cxr_mm.data.cache import open_pixels
 from cxr_mm.data.transform import normalise
 from cxr_mm.explain.games.film import blurred
-from cxr_mm.models.bundle import load_bundle
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.classifier import Batch
 

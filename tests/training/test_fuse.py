@@ -18,7 +18,7 @@ from cxr_mm.data.split import load_split, resamples
 from cxr_mm.errors import StageError
 from cxr_mm.files import read_json
 from cxr_mm.inference import load_predictor
-from cxr_mm.models.bundle import INDEX
+from cxr_mm.models.bundle_files import INDEX
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.params import FuseParams
 from cxr_mm.paths import TaskPaths

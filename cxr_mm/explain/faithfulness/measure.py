@@ -42,9 +42,9 @@ def measure(
         seed: of all that is drawn.
 
     Returns:
-        Method → `modality`, `n`, means with intervals over patients of `deletion`, `insertion` and
-        `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`, `randomised` (depth → rank
-        correlation), and the verdicts `better_than_chance` and `depends_on_weights`.
+        Method → `title`, `modality`, `n`, means with intervals over patients of `deletion`,
+        `insertion` and `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`, `randomised`
+        (depth → rank correlation), and the verdicts `better_than_chance`, `depends_on_weights`.
     """
     rows: list[Row] = []
     for number, (study, target) in enumerate(cases):
@@ -123,6 +123,7 @@ def _summary(method: Method, rows: pd.DataFrame, seed: int) -> dict[str, Any]:
     }
     changed = figures["randomised.all" if method.modality == "image" else "randomised.fusion"]
     return {
+        "title": method.title,
         "modality": method.modality,
         "n": len(rows),
         **{name: figure for name, figure in figures.items() if figure and "." not in name},
