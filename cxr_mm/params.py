@@ -184,13 +184,13 @@ class ExplainParams(Frozen):
 
     gallery: int = Field(8, ge=0)
     """Studies shown: true and false positives and negatives in turn."""
-    studies: int = Field(16, ge=1)
+    studies: int = Field(12, ge=1)
     """Held-out studies on which each quick method is measured."""
-    slow_studies: int = Field(4, ge=1)
-    """The same for methods that ask the model hundreds of times."""
-    localisation: int = Field(60, ge=0)
+    slow_studies: int = Field(6, ge=0)
+    """The same for methods that ask the model hundreds of times; 0 leaves them unmeasured."""
+    localisation: int = Field(30, ge=0)
     """Studies with ground-truth masks on which each quick image method is measured."""
-    importance: int = Field(200, ge=1)
+    importance: int = Field(100, ge=1)
     """Studies over which the shares and SHAP values of inputs are averaged."""
     lung_masks: str | None = None
     """Folder with masks of the lungs, each a PNG named as its film; None where there are none."""

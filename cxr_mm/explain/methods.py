@@ -20,8 +20,8 @@ from cxr_mm.explain.shapley_values import shapley_values
 from cxr_mm.explain.subject import Subject
 from cxr_mm.explain.watch import UNWATCHED, Watch
 
-SHAP_CELLS, OCCLUSION_CELLS, SUPERPIXELS = 14, 10, 48
-FILM_COALITIONS, LIME_FILM = 200, 250
+SHAP_CELLS, OCCLUSION_CELLS, SUPERPIXELS = 14, 8, 48
+FILM_COALITIONS, LIME_FILM = 160, 200
 NOTE_COALITIONS, LIME_NOTE = 128, 128
 LIME_CLINICAL = 1000
 
@@ -210,7 +210,6 @@ METHODS: dict[str, Method] = {
             "note",
             partial(_shap, "shap_note", NoteGame),
             SUM_READING,
-            slow=True,
         ),
         Method(
             "lime_note",

@@ -101,11 +101,9 @@ def _localised(
     """Only the synthetic source keeps masks; for others there is nothing to measure against."""
     if not bundle.task.synthetic or not bundle.task.has_image:
         return None
-    methods = [
-        (method, params.slow_studies if method.slow else params.localisation)
-        for method in methods_of("image")
-    ]
-    return localisation_figures(bundle, studies, heldout, methods, params.seed)
+    quick = [method for method in methods_of("image") if not method.slow]
+    count, seed = params.localisation, params.seed
+    return localisation_figures(bundle, studies, heldout, quick, count, seed)
 
 
 def _on_lungs(

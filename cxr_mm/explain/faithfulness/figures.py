@@ -29,7 +29,8 @@ def localisation_figures(
     bundle: Bundle,
     studies: Studies,
     heldout: pd.DataFrame,
-    methods: Sequence[tuple[Method, int]],
+    methods: Sequence[Method],
+    count: int,
     seed: int,
 ) -> dict[str, Any]:
     """Image methods against the true masks, on held-out studies that have the finding.
@@ -38,7 +39,8 @@ def localisation_figures(
         bundle: the model.
         studies: where the images are.
         heldout: rows of one subset, one a study.
-        methods: each with how many studies of a finding it is measured on at most.
+        methods: which.
+        count: studies of a finding at most.
         seed: of the choice, the methods and the bootstrap.
 
     Returns:
@@ -56,7 +58,7 @@ def localisation_figures(
 
         found = {
             method.name: _against(bundle, studies, shown[:count], method, finding, true_area, seed)
-            for method, count in methods
+            for method in methods
         }
         figures[finding] = {name: figure for name, figure in found.items() if figure}
     return figures

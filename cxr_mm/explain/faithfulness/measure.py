@@ -68,8 +68,9 @@ def _of_study(
     for method in methods:
         if method.modality not in subject.present:
             continue
-        game = games.setdefault(method.modality, game_of(subject, target, method.modality))
-        ask = Ask(seed)
+        if method.modality not in games:
+            games[method.modality] = game_of(subject, target, method.modality)
+        game, ask = games[method.modality], Ask(seed)
         said = method.explain(subject, target, ask)
         scores = part_scores(game, said)
         row: Row = {"method": method.name, "patient_id": study.patient_id}
