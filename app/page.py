@@ -1,6 +1,7 @@
 """Page: the reading room as a Gradio application; layout and events, no reading of its own."""
 
 from functools import partial
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,8 @@ from app.reading import ReadingRoom, Shown
 from cxr_mm.data.note import mask_note
 from cxr_mm.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.explain import render
+from cxr_mm.explain.methods import Method, methods_of
+from cxr_mm.explain.watch import Watch
 
 UPLOAD_LIMIT = "64mb"
 QUEUE = 64
@@ -118,8 +121,15 @@ def _outputs(room: ReadingRoom) -> dict[str, Any]:
             visible=len(titles) > 1,
         )
         outputs["shares"] = gr.HTML()
+        outputs["method"] = gr.Dropdown(
+            [(_titled(each), each.name) for each in methods_of("image")],
+            value=room.film_method(),
+            label="How the film is explained",
+            filterable=False,
+            visible=room.task.has_image,
+        )
         outputs["overlay"] = gr.Image(
-            label="Grad-CAM over the film",
+            label="The film explained",
             interactive=False,
             format="png",
             height=420,
@@ -129,7 +139,13 @@ def _outputs(room: ReadingRoom) -> dict[str, Any]:
             visible=room.task.has_image,
         )
         outputs["caption"] = gr.HTML()
+        outputs["features"] = gr.HTML()
+        outputs["words"] = gr.HTML()
     return outputs
+
+
+def _titled(method: Method) -> str:
+    return f"{method.title} (takes some seconds)" if method.slow else method.title
 
 
 def _events(
@@ -165,16 +181,27 @@ def _events(
         concurrency_limit=2,
         api_visibility="private",
     )
-    explained = {
-        "inputs": [state, outputs["finding"]],
-        "outputs": [outputs["shares"], outputs["overlay"], outputs["caption"]],
+    lane = {
         "concurrency_id": "explanation",
         "concurrency_limit": 1,
         "api_visibility": "private",
     }
+    explained = {
+        "inputs": [state, outputs["finding"], outputs["method"]],
+        "outputs": [outputs["shares"], outputs["overlay"], outputs["caption"]],
+        **lane,
+    }
+    detailed = {
+        "inputs": [state, outputs["finding"]],
+        "outputs": [outputs["features"], outputs["words"]],
+        **lane,
+    }
     answered.then(fn=None, js=style.LOOK, api_visibility="private")
-    answered.then(partial(on_explain, room), **explained)
-    outputs["finding"].input(partial(on_explain, room), **explained)
+    first = answered.then(partial(on_explain, room), **explained)
+    first.then(partial(on_details, room), **detailed)
+    again = outputs["finding"].input(partial(on_explain, room), **explained)
+    again.then(partial(on_details, room), **detailed)
+    outputs["method"].input(partial(on_explain, room), **explained)
 
 
 def on_film(room: ReadingRoom, path: str | None) -> tuple[Pixels | None, Any]:
@@ -230,13 +257,26 @@ def on_predict(
 
 
 def on_explain(
-    room: ReadingRoom, shown: Shown | None, finding: str
+    room: ReadingRoom,
+    shown: Shown | None,
+    finding: str,
+    method: str,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio is asked for one
 ) -> tuple[str, Pixels | None, str]:
     """Shares of the modalities and the map over the film for one finding."""
     if shown is None:
         return "", None, ""
-    pixels, caption = room.overlay(shown, finding)
-    return show.shares(shown, finding), pixels, f'<p class="quiet">{caption}</p>'
+    watch = Watch(told=lambda done, total: progress((done, total), desc="Asking the model"))
+    pixels, caption = room.overlay(shown, finding, method, watch)
+    return show.shares(shown, finding), pixels, f'<p class="quiet">{escape(caption)}</p>'
+
+
+def on_details(room: ReadingRoom, shown: Shown | None, finding: str) -> tuple[str, str]:
+    """Clinical features as bars and the note in colour, for one finding."""
+    if shown is None:
+        return "", ""
+    bars, words = room.details(shown, finding)
+    return show.part("Clinical features", bars), show.part("Note", words)
 
 
 def _fault(message: str) -> Any:

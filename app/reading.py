@@ -21,10 +21,15 @@ from cxr_mm.data.radiograph import Radiograph, read_radiograph
 from cxr_mm.data.transform import fit_square
 from cxr_mm.errors import InputError, LogError
 from cxr_mm.explain import render
-from cxr_mm.explain.cam import cam
+from cxr_mm.explain.faithfulness.words import believed, verdict
 from cxr_mm.explain.film import shrunk
+from cxr_mm.explain.fragments import coloured_note, feature_bars
+from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
+from cxr_mm.explain.note_units import sentences
+from cxr_mm.explain.one import measured
 from cxr_mm.explain.shares import modality_shares
 from cxr_mm.explain.subject import Subject
+from cxr_mm.explain.watch import UNWATCHED, Watch
 from cxr_mm.inference import Predictor
 from cxr_mm.prediction_log import PredictionLog
 
@@ -55,6 +60,8 @@ class ReadingRoom:
         self.predictor, self.log = predictor, log
         self.bundle = predictor.bundle
         self.task = predictor.bundle.task
+        self.figures = measured(self.task.name, self.bundle.digest, None)
+        """How far each method of explanation can be believed, where that was measured."""
 
     def film(self, path: str) -> Radiograph:
         """Read an uploaded file.
@@ -115,21 +122,46 @@ class ReadingRoom:
         explanations = modality_shares(Subject(self.bundle, small))
         return Shown(small, film, kept, explanations, trouble)
 
-    def overlay(self, shown: Shown, finding: str) -> tuple[NDArray[np.uint8] | None, str]:
-        """Grad-CAM of one finding over the film, and a sentence about it.
+    def film_method(self) -> str:
+        """The method that the film is explained by where none is asked for."""
+        usual = [name for name in believed(self.figures) if METHODS[name].modality == "image"]
+        return usual[0] if usual else methods_of("image")[0].name
+
+    def overlay(
+        self, shown: Shown, finding: str, name: str, watch: Watch = UNWATCHED
+    ) -> tuple[NDArray[np.uint8] | None, str]:
+        """What a method says of the film for one finding, drawn over it, and how to read it.
+
+        Raises:
+            InputError: the task has no such finding, or there is no such method.
+            CancelledError: the watch says so.
+        """
+        if shown.film is None:
+            return None, "No film was given, so there is nothing to show where."
+        chosen, subject = method(name), Subject(self.bundle, shown.study)
+        said = chosen.explain(subject, Target(finding), Ask(watch=watch))
+        if said.extra.get("empty"):
+            return render.grey(shown.film), "No region of the film speaks for this finding."
+        drawn = render.overlay(shown.film, said.values, signed=said.signed)
+        fit = f" Local fit R² {said.extra['r2']:.2f}." if "r2" in said.extra else ""
+        return drawn, f"{chosen.reading}{fit} {verdict(self.figures.get(name))}"
+
+    def details(self, shown: Shown, finding: str) -> tuple[str, str]:
+        """Bars of the clinical features, and the note with its words coloured, as HTML; empty where
+        the study has none.
 
         Raises:
             InputError: the task has no such finding.
         """
-        if shown.film is None:
-            return None, "No film was given, so there is nothing to show where."
-        attribution = cam(Subject(self.bundle, shown.study), Target(finding))
-        if attribution.extra["empty"]:
-            return render.grey(shown.film), "No region of the film speaks for this finding."
-        return render.overlay(shown.film, attribution.values), (
-            "Regions that raise the logit of this finding, scaled to their own highest value "
-            "(1). A bright region is where the model looked, not proof of disease."
-        )
+        subject, target = Subject(self.bundle, shown.study), Target(finding)
+        bars = words = ""
+        if "tabular" in subject.present:
+            said = METHODS["shap_tabular"].explain(subject, target, Ask())
+            values = self.bundle.check(shown.study)
+            bars = feature_bars(self.task, said, values, self.bundle.background)
+        if "note" in subject.present and sentences(subject.note):
+            words = coloured_note(METHODS["shap_note"].explain(subject, target, Ask()))
+        return bars, words
 
     def _logged(self, answer: Answer) -> str:
         if self.log is None:

@@ -84,6 +84,11 @@ def shares(shown: Shown, finding: str) -> str:
     return share_bars(shown.explanations[finding])
 
 
+def part(title: str, inside: str) -> str:
+    """A part of the explanation under its own heading; empty where there is none."""
+    return f'<h3 class="step">{escape(title)}</h3>{inside}' if inside else ""
+
+
 def fault(message: str) -> str:
     """A message beside the field it is about; empty takes it away."""
     return f'<div class="fault" role="alert">{escape(message)}</div>' if message else ""

@@ -4,12 +4,14 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 
 from cxr_mm.explain.bars import CSS as BARS
+from cxr_mm.explain.fragments import WORDS_CSS
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 
 CSS = (
     BARS
+    + WORDS_CSS
     + """
 .gradio-container{width:100% !important;max-width:1320px !important;margin:0 auto !important;
   padding:8px clamp(0px,2vw,16px) !important}

@@ -9,6 +9,7 @@ from PIL import Image
 from app import page
 from app.reading import ReadingRoom
 from cxr_mm.errors import LogError
+from cxr_mm.explain.watch import Watch
 from cxr_mm.inference import Predictor, load_predictor
 from cxr_mm.prediction_log import open_log
 
@@ -55,11 +56,13 @@ def test_a_film_alone_is_answered_shared_out_and_explained(room, film):
     assert said.modalities == ("image",)
     for finding in said.findings:
         assert finding.title in answer["text"]
-        shares, pixels, caption = page.on_explain(room, answer["shown"], finding.finding)
+        shares, pixels, caption = page.on_explain(
+            room, answer["shown"], finding.finding, "grad_cam"
+        )
         assert "Film" in shares
         assert "Note" not in shares
         assert pixels.dtype == np.uint8
-        assert "region" in caption
+        assert "region" in caption.lower()
 
 
 def test_a_picture_that_is_no_film_is_refused_beside_the_film(predictor, film):
@@ -76,9 +79,36 @@ def test_a_film_that_is_doubted_is_answered_with_a_warning(room, film):
 def test_a_note_alone_has_no_overlay(room):
     answer = predict(room, note="Fever and cough, short of breath.")
     assert answer["shown"].answer.prediction.modalities == ("note",)
-    _, pixels, caption = page.on_explain(room, answer["shown"], room.task.finding_names[0])
+    finding = room.task.finding_names[0]
+    _, pixels, caption = page.on_explain(room, answer["shown"], finding, "grad_cam")
     assert pixels is None
     assert "No film" in caption
+
+
+def test_features_and_words_are_explained_where_they_are_given(room, film):
+    finding = room.task.finding_names[0]
+    note = predict(room, note="Fever and <b>cough</b>.")
+    bars, words = page.on_details(room, note["shown"], finding)
+    assert bars == ""
+    assert "cxr-word" in words
+    assert "<b>" not in words
+    assert page.on_details(room, predict(room, str(film))["shown"], finding) == ("", "")
+    number = next(k for k, f in enumerate(room.task.clinical) if f.type == "number")
+    values = blank(room)
+    values[number] = (room.task.clinical[number].minimum + room.task.clinical[number].maximum) / 2
+    bars, words = page.on_details(room, predict(room, clinical=values)["shown"], finding)
+    assert room.task.clinical[number].title in bars
+    assert words == ""
+
+
+def test_a_slow_method_tells_how_far_it_is(room, film):
+    shown, told = predict(room, str(film))["shown"], []
+    watch = Watch(told=lambda done, total: told.append(done / total))
+    pixels, caption = room.overlay(shown, room.task.finding_names[0], "occlusion", watch)
+    assert pixels is not None
+    assert "has not been measured" in caption
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 def test_what_the_page_keeps_gives_the_same_answer_as_the_film(room, predictor, film):
