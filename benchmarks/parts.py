@@ -123,6 +123,15 @@ PARTS = {
         "10 minutes, from data/ and models/ (run `dvc repro` first)",
         compare="stock",
     ),
+    "faithfulness": Part(
+        "faithfulness:measure",
+        "How far each method of explanation can be believed, on held-out studies. `gain`, the mean "
+        "of `deletion` and `insertion`: logits by which its order beats a random one. `noise`, "
+        "`seeds`, `weights shuffled`: rank correlation with the explanation of a slightly "
+        "disturbed study, of another draw, and of a model whose weights have lost their places.",
+        "10 minutes a task, from data/ and models/ (run `dvc repro` first)",
+        compare="of zero",
+    ),
     "precision": Part(
         "precision:measure",
         "What the automatic choice of precision and memory order brings, as a ratio to plain "

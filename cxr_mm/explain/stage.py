@@ -27,6 +27,7 @@ from cxr_mm.params import ExplainParams, Params
 from cxr_mm.paths import TaskPaths
 
 SUBSET = "available"
+Measured = dict[str, Any]
 
 
 def explain(task: Task, params: Params, paths: TaskPaths) -> None:
@@ -36,22 +37,11 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
         StageError: `fuse` has left no held-out predictions.
         BundleError: the bundle cannot be read.
     """
-    bundle, heldout = load_bundle(paths.bundle), _heldout(paths)
-    studies = Studies(load_manifest(paths, task), paths.pixels if task.has_image else None)
     chosen = params.explain
-    about = {
-        "task": task.name,
-        "digest": bundle.digest,
-        "synthetic": task.synthetic,
-        "notice": NOTICE,
-    }
-    shown = heldout.sample(frac=1, random_state=chosen.seed)["study_id"].astype(str).tolist()
-    figures = {
-        **about,
-        "methods": _measured(bundle, studies, shown, chosen),
-        "localisation": _localised(bundle, studies, heldout, chosen),
-        "lungs": _on_lungs(bundle, studies, shown, chosen),
-    }
+    figures = measured_on(task, chosen, paths)
+    bundle, heldout, studies = _opened(task, paths)
+    about = {name: figures[name] for name in ("task", "digest", "synthetic", "notice")}
+    shown = _shuffled(heldout, chosen.seed)
     moved = importance(bundle, _read(studies, shown[: chosen.importance]), chosen.seed)
     cases = choose(task, heldout, chosen.gallery, chosen.seed)
     with folder_written_aside(paths.explanations) as folder:
@@ -61,6 +51,35 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
         text = gallery_page(task, bundle.digest, cards, figures, moved)
         (folder / "index.html").write_text(text, encoding="utf-8")
     write_json(paths.faithfulness, figures)
+
+
+def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured:
+    """What faithfulness.json says: which bundle, `methods`, `localisation` and `lungs`.
+
+    Raises:
+        StageError, BundleError: as of `explain`.
+    """
+    bundle, heldout, studies = _opened(task, paths)
+    shown = _shuffled(heldout, params.seed)
+    return {
+        "task": task.name,
+        "digest": bundle.digest,
+        "synthetic": task.synthetic,
+        "notice": NOTICE,
+        "methods": _measured(bundle, studies, shown, params),
+        "localisation": _localised(bundle, studies, heldout, params),
+        "lungs": _on_lungs(bundle, studies, shown, params),
+    }
+
+
+def _opened(task: Task, paths: TaskPaths) -> tuple[Bundle, pd.DataFrame, Studies]:
+    bundle, heldout = load_bundle(paths.bundle), _heldout(paths)
+    pixels = paths.pixels if task.has_image else None
+    return bundle, heldout, Studies(load_manifest(paths, task), pixels)
+
+
+def _shuffled(heldout: pd.DataFrame, seed: int) -> list[str]:
+    return [str(s) for s in heldout.sample(frac=1, random_state=seed)["study_id"]]
 
 
 def _heldout(paths: TaskPaths) -> pd.DataFrame:

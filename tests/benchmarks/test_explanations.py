@@ -1,0 +1,51 @@
+"""Explanations measured: the stock calls run on a real bundle, and rows hold what was found."""
+
+import numpy as np
+import pytest
+
+from benchmarks.explain_stock import Stock
+from benchmarks.explanations import r_squared
+from benchmarks.faithfulness import rows_of
+from cxr_mm.contracts.explanation import Target
+from cxr_mm.contracts.study import Study
+from cxr_mm.explain.subject import Subject
+from cxr_mm.models.bundle_files import load_bundle
+
+FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
+
+
+def test_r_squared():
+    true = np.array([1.0, 2.0, 4.0])
+    assert r_squared(true, true) == 1
+    assert r_squared(true, np.full(3, true.mean())) == pytest.approx(0)
+
+
+def test_the_stock_call_asks_the_very_model(bundle_folder):
+    bundle = load_bundle(bundle_folder)
+    film = np.random.default_rng(0).random((90, 90), dtype=np.float32)
+    subject = Subject(bundle, Study("s", image=film, note="Fever."))
+    stock = Stock(subject, Target("effusion"))
+    column = bundle.task.finding_names.index("effusion")
+    assert stock.film.shape == (bundle.size, bundle.size, 3)
+    logits = stock.logits(np.stack([stock.film, stock.film]))
+    np.testing.assert_allclose(logits, subject.logits[column], atol=1e-3)
+
+
+def test_each_figure_is_a_row_with_its_interval():
+    method = {
+        "modality": "image",
+        "n": 9,
+        **dict.fromkeys(("gain", "noise"), FIGURE),
+        "randomised": {"fusion": FIGURE, "all": {**FIGURE, "value": 0.25}},
+    }
+    areas = dict.fromkeys(("energy", "pointing", "iou", "gain"), FIGURE)
+    found = {
+        "methods": {"grad_cam": method},
+        "localisation": {"effusion": {"grad_cam": {"n": 30, **areas}}},
+    }
+    rows = {(row.table, row.metric): row for row in rows_of("synthetic", found)}
+    gain = rows["faithfulness", "gain"]
+    assert (gain.value, gain.ci95, gain.n, gain.telling) == (0.31, (0.2, 0.4), 9, True)
+    assert rows["faithfulness", "weights shuffled"].value == 0.25
+    assert rows["faithfulness: in the true area", "energy"].n == 30
+    assert ("faithfulness", "seeds") not in rows
