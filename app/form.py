@@ -6,32 +6,18 @@ from typing import Any
 import gradio as gr
 
 from cxr_mm.contracts.task import ClinicalFeature, Task
+from cxr_mm.contracts.units import spoken
 from cxr_mm.errors import InputError
 
 UNKNOWN = "unknown"
 VIEWS = ("PA", "AP", "AP Supine")
-# UCUM, as the task says it → as a person reads it.
-UNITS = {
-    "a": "years",
-    "d": "days",
-    "h": "hours",
-    "Cel": "°C",
-    "10*9/L": "×10⁹/L",
-    "10*12/L": "×10¹²/L",
-    "/min": "per minute",
-    "mm[Hg]": "mmHg",
-    "umol/L": "µmol/L",
-}
 
 
 def label_of(feature: ClinicalFeature) -> str:
     """Title, range and unit, as `Age (0 to 120 years)`."""
     if feature.type == "category":
         return feature.title
-    unit = UNITS.get(feature.unit, feature.unit)
-    return (
-        f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{f' {unit}' if unit else ''})"
-    )
+    return f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{spoken(feature.unit)})"
 
 
 def clinical_fields(task: Task) -> list[Any]:

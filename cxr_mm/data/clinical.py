@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.study import ClinicalValue
 from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.contracts.units import spoken
 from cxr_mm.errors import ClinicalError
 
 UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
@@ -83,8 +84,8 @@ def _category(feature: ClinicalFeature, text: str) -> str:
 def _expected(feature: ClinicalFeature) -> str:
     if feature.type == "category":
         return f"Give one of {', '.join(feature.categories)}, or leave it empty"
-    unit = f" {feature.unit}" if feature.unit else ""
-    return f"Give a number from {feature.minimum:g} to {feature.maximum:g}{unit}, or leave it empty"
+    limits = f"{feature.minimum:g} to {feature.maximum:g}{spoken(feature.unit)}"
+    return f"Give a number from {limits}, or leave it empty"
 
 
 class ClinicalTransform:

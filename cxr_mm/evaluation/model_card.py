@@ -11,6 +11,7 @@ import yaml
 from cxr_mm import __version__
 from cxr_mm.contracts.prediction import NOTICE
 from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.contracts.units import spoken
 from cxr_mm.evaluation.card_data import MODALITY_TITLES, data_section
 from cxr_mm.evaluation.card_explanations import explanation_section
 from cxr_mm.evaluation.card_figures import (
@@ -30,8 +31,6 @@ SYNTHETIC = (
     "> # SYNTHETIC DATA\n>\n> Films, clinical features and notes are made up by a program. **No"
     " figure on this page says anything about patients.**"
 )
-UNITS = {"a": "years", "d": "days", "Cel": "°C"}
-"""UCUM's codes that a reader may not know → as one says them."""
 SECTIONS_OF_MODEL = ("ingest", "split", "train_image", "embed", "fuse")
 
 
@@ -109,8 +108,8 @@ def _inputs(evidence: Evidence) -> str:
 def _feature(feature: ClinicalFeature) -> str:
     if feature.type == "category":
         return f"{plain(feature.title)} ({', '.join(plain(c) for c in feature.categories)})"
-    unit = f" {plain(UNITS.get(feature.unit, feature.unit))}" if feature.unit else ""
     limits = f"{feature.minimum:g} to {feature.maximum:g}"
+    unit = f" {plain(spoken(feature.unit))}" if feature.unit else ""
     return f"{plain(feature.title)} ({limits}{unit})"
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from cxr_mm.contracts.explanation import Attribution
 from cxr_mm.contracts.study import ClinicalValue
 from cxr_mm.contracts.task import ClinicalFeature, Task
+from cxr_mm.contracts.units import spoken
 from cxr_mm.explain.bars import share_row
 from cxr_mm.explain.what_if import typical_range
 
@@ -46,14 +47,13 @@ def feature_bars(
 
 def _what(feature: ClinicalFeature, value: ClinicalValue, background: pd.DataFrame) -> str:
     title = feature.title
-    unit = f" {feature.unit}" if feature.unit else ""
     if value is None:
         return f"{title}: not known"
     if not isinstance(value, float):
         return f"{title}: {value}"
     usual = typical_range(background, feature.name)
     typical = f" (usually {usual[0]:g} to {usual[1]:g})" if usual else ""
-    return f"{title}: {value:g}{unit}{typical}"
+    return f"{title}: {value:g}{spoken(feature.unit)}{typical}"
 
 
 def coloured_note(said: Attribution) -> str:

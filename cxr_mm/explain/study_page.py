@@ -7,6 +7,8 @@ from typing import Any
 from cxr_mm.contracts.explanation import Attribution, Explanation
 from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.prediction import NOTICE, Prediction
+from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.contracts.units import spoken
 from cxr_mm.explain import render
 from cxr_mm.explain.bars import CSS, NAMES, percent, probability_bar, share_bars
 from cxr_mm.explain.faithfulness.words import verdict
@@ -54,7 +56,7 @@ def study_page(
         body += [
             f"<section><h2>{escape(found.title)}</h2>{probability_bar(found, point)}",
             f"<h3>Which input</h3>{share_bars(explanation)}{_in_probability(explanation)}",
-            f"<h3>Where in it</h3><div class='cases'>{parts}</div>",
+            f"<h3>Where in it</h3><div class='parts'>{parts}</div>",
             _curves(subject, curves.get(found.finding, ())),
             "</section>",
         ]
@@ -120,23 +122,23 @@ def _curves(subject: Subject, curves: Sequence[WhatIf]) -> str:
     if not curves:
         return ""
     titles = {feature.name: feature for feature in subject.bundle.task.clinical}
-    rows = "".join(_curve(titles[each.feature].title, each) for each in curves)
+    rows = "".join(_curve(titles[each.feature], each) for each in curves)
     head = "<tr><th>If only</th><th>were</th><th>probability</th></tr>"
     return f'<h3>What if</h3><table class="figures">{head}{rows}</table>'
 
 
-def _curve(title: str, curve: WhatIf) -> str:
+def _curve(feature: ClinicalFeature, curve: WhatIf) -> str:
     """A row: what the feature runs through, and a line of what the probability then is."""
     low, high = min(curve.probabilities), max(curve.probabilities)
     first, last = curve.values[0], curve.values[-1]
     if isinstance(first, float) and isinstance(last, float):
-        through = f"{first:g} to {last:g}"
+        through = f"{first:g} to {last:g}{spoken(feature.unit)}"
         line = _line(curve.probabilities)
     else:
         pairs = zip(curve.values, curve.probabilities, strict=True)
         through, line = "; ".join(f"{value}: {percent(p)}" for value, p in pairs), ""
     return (
-        f"<tr><th>{escape(title)}</th><td>{escape(through)}</td>"
+        f"<tr><th>{escape(feature.title)}</th><td>{escape(through)}</td>"
         f"<td>{line} {percent(low)} to {percent(high)}</td></tr>"
     )
 

@@ -13,6 +13,9 @@ h2{font-size:1.15rem;margin:1.4em 0 .4em}
   font-weight:550}
 .synthetic{border-left-color:#7b3fa0}
 .cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:20px}
+.parts{display:flex;flex-wrap:wrap;gap:20px;align-items:flex-start}
+.parts>article{flex:1 1 340px;max-width:100%}
+.wide{overflow-x:auto}
 article{border:1px solid #d9dde3;border-radius:8px;padding:12px}
 article h3{font-size:1rem;margin:0 0 8px;overflow-wrap:anywhere}
 article.wrong{border-color:#c65d00;border-width:2px}
