@@ -9,6 +9,7 @@ and explanations in other threads run through the bundle's own modules undisturb
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -124,13 +125,29 @@ def _hookable(bundle: Bundle, *, stages: bool) -> tuple[nn.Module, list[nn.Modul
     original, encoder = bundle.classifier, bundle.image_encoder
     assert encoder is not None
     wanted = encoder.feature_layers() if stages else encoder.feature_layers()[:1]
-    names = {id(module): name for name, module in original.named_modules()}
-    shared: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in original.parameters()
-    }
-    shared |= {id(b): b for b in original.buffers()}
-    twin = copy.deepcopy(original, shared).eval()
-    return twin, _leaves([twin.get_submodule(names[id(module)]) for module in wanted])
+    twins: dict[int, nn.Module] = {}
+    twin = _twin(original, twins)
+    return twin, _leaves([twins[id(module)] for module in wanted])
+
+
+def _twin(module: nn.Module, twins: dict[int, nn.Module]) -> nn.Module:
+    """A module with the same weights, which need no gradient, and hooks of its own.
+
+    A deep copy that is told to share the weights takes longer than the forward pass.
+    """
+    if id(module) not in twins:
+        twin = twins[id(module)] = copy.copy(module)
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            twin.__dict__[hooks] = OrderedDict()
+        twin.__dict__["_parameters"] = {
+            name: None if own is None else nn.Parameter(own.detach(), requires_grad=False)
+            for name, own in module._parameters.items()
+        }
+        twin.__dict__["_modules"] = {
+            name: None if own is None else _twin(own, twins)
+            for name, own in module._modules.items()
+        }
+    return twins[id(module)]
 
 
 def _leaves(layers: Sequence[nn.Module]) -> list[nn.Module]:
