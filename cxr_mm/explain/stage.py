@@ -61,6 +61,7 @@ def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured
     """
     bundle, heldout, studies = _opened(task, paths)
     shown = _shuffled(heldout, params.seed)
+    lungs = _on_lungs(bundle, studies, shown, params)  # first: masks may be missing
     return {
         "task": task.name,
         "digest": bundle.digest,
@@ -68,7 +69,7 @@ def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured
         "notice": NOTICE,
         "methods": _measured(bundle, studies, shown, params),
         "localisation": _localised(bundle, studies, heldout, params),
-        "lungs": _on_lungs(bundle, studies, shown, params),
+        "lungs": lungs,
     }
 
 

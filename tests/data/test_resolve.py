@@ -49,7 +49,7 @@ def test_a_second_run_writes_nothing(paths):
 
 def test_an_override_changes_its_own_section_alone(paths):
     resolved(paths, load_task("synthetic"))
-    task = changed(params={"ingest": {"size": 160}, "fuse": {"seed": 7}})
+    task = changed(params={**load_task("synthetic").params, "fuse": {"seed": 7}})
     assert resolved(paths, task) == {"fuse"}
 
 
