@@ -1,6 +1,7 @@
 """Parts `ablation`, `ablation-training`: what one change from a task's shipped default brings.
 
-The defaults are params.yaml and the task's YAML; what a change leaves as it is, is no row.
+The defaults are params.yaml and the task's YAML; what a change leaves as it is, is no row. Kinds of
+fusion are compared by part `fusion`, on the same embeddings and folds.
 """
 
 from collections.abc import Iterator
@@ -67,7 +68,6 @@ def _of_frozen(task: str) -> tuple[Change, ...]:
         *each(task, "train_image.pool", "last", "stages"),
         *each(task, "train_image.mirror", True, False),
         *each(task, "ingest.size", 160, 224, 320),
-        *each(task, "fuse.fusion", "late", "concat", "gated"),
         *each(task, "fuse.image_scale", 0.5, 1.5, 4.0),
     )
 
