@@ -168,4 +168,4 @@ def _gain(
     )
     if found is None or (said := found.to_json())["value"] is None:
         return None
-    return {"value": said["value"], "ci95": tuple(said["ci95"]), "reference": 0.0}
+    return {"value": said["value"], "ci95": said["ci95"] and tuple(said["ci95"]), "reference": 0.0}
