@@ -1,6 +1,8 @@
 """Stock explanations of a film: what lime's and shap's own documentation tells a user to call, with
 their defaults, on the bundle as it serves one prediction."""
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,10 @@ class Stock:
     def lime(self) -> None:
         """lime_image with its defaults."""
         explainer = LimeImageExplainer(random_state=0)
-        self._said = explainer.explain_instance(
-            self.film, self.logits, labels=(0,), top_labels=None, progress_bar=False
-        )
+        with redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+            self._said = explainer.explain_instance(
+                self.film, self.logits, labels=(0,), top_labels=None
+            )
 
     def lime_fit(self, fresh: int) -> float:
         """R² of lime's linear model on coalitions that it was not fitted on."""

@@ -177,6 +177,7 @@ class Predictor:
         ]
         if study.view and task.views and study.view not in task.views:
             found.append(f"view: {study.view} was not among those trained on")
+        found += self.bundle.clinical.unseen(self.bundle.check(study))
         if doubt:
             found.append(f"image: it may be no upright frontal chest radiograph: {doubt.reason}")
         return found

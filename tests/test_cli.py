@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cxr_mm import __version__, cli
+from cxr_mm.cli import use
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.tasks import shipped_tasks
 from cxr_mm.errors import RadiographError
@@ -104,7 +105,7 @@ def test_without_json_it_is_told_in_lines(bundle):
 def test_what_cannot_be_ruled_out_is_told(predictor):
     said = predictor.predict(Study("s", note="fever"))
     sure, doubted = (
-        cli._told(
+        use.told(
             said.model_copy(
                 update={
                     "findings": tuple(

@@ -94,25 +94,47 @@ class ClinicalTransform:
     Args:
         features: the features, in the task's order.
         mean, scale: per number, the mean and standard deviation of the training studies.
+        seen: per number, their lowest and highest value; per category, those that occur.
     """
 
     def __init__(
-        self, features: Sequence[ClinicalFeature], mean: dict[str, float], scale: dict[str, float]
+        self,
+        features: Sequence[ClinicalFeature],
+        mean: Mapping[str, float],
+        scale: Mapping[str, float],
+        seen: Mapping[str, Sequence[float | str]],
     ) -> None:
-        self.features, self.mean, self.scale = tuple(features), mean, scale
+        self.features = tuple(features)
+        self.mean, self.scale, self.seen = dict(mean), dict(scale), dict(seen)
 
     @classmethod
     def fit(cls, features: Sequence[ClinicalFeature], frame: pd.DataFrame) -> Self:
-        """Learn mean and standard deviation of each number from `frame` (plain feature names)."""
+        """Learn from the checked values of `frame` (plain feature names)."""
         mean: dict[str, float] = {}
         scale: dict[str, float] = {}
+        seen: dict[str, list[float | str]] = {}
         for feature in features:
-            if feature.type == "number":
-                known = frame[feature.name].dropna().to_numpy(dtype=float)
-                mean[feature.name] = float(known.mean()) if len(known) else 0.0
-                deviation = float(known.std()) if len(known) else 0.0
-                scale[feature.name] = deviation if deviation > 0 else 1.0
-        return cls(features, mean, scale)
+            known = frame[feature.name].dropna()
+            if feature.type == "category":
+                seen[feature.name] = [c for c in feature.categories if known.eq(c).any()]
+                continue
+            numbers = known.to_numpy(dtype=float)
+            mean[feature.name] = float(numbers.mean()) if len(numbers) else 0.0
+            deviation = float(numbers.std()) if len(numbers) else 0.0
+            scale[feature.name] = deviation if deviation > 0 else 1.0
+            seen[feature.name] = (
+                [float(numbers.min()), float(numbers.max())] if len(numbers) else []
+            )
+        return cls(features, mean, scale, seen)
+
+    def unseen(self, values: Mapping[str, ClinicalValue]) -> list[str]:
+        """What of a study's checked values lies outside the training studies, in words."""
+        known = ((f, values.get(f.name), self.seen[f.name]) for f in self.features)
+        return [
+            f"{feature.name}: {_shown(value)}{spoken(feature.unit)} {_foreign(feature, seen)}"
+            for feature, value, seen in known
+            if value is not None and not _within(feature, value, seen)
+        ]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -142,15 +164,31 @@ class ClinicalTransform:
 
     def to_json(self) -> dict[str, Any]:
         """All that was fitted."""
-        return {"mean": self.mean, "scale": self.scale}
+        return {"mean": self.mean, "scale": self.scale, "seen": self.seen}
 
     @classmethod
     def from_json(cls, features: Sequence[ClinicalFeature], fitted: dict[str, Any]) -> Self:
         """The transform that `to_json` described, for the same features."""
-        return cls(features, dict(fitted["mean"]), dict(fitted["scale"]))
+        return cls(features, fitted["mean"], fitted["scale"], fitted["seen"])
 
 
 def _columns(feature: ClinicalFeature) -> list[str]:
     if feature.type == "number":
         return [feature.name, f"{feature.name}?"]
     return [*(f"{feature.name}={c}" for c in feature.categories), f"{feature.name}?"]
+
+
+def _within(feature: ClinicalFeature, value: float | str, seen: Sequence[float | str]) -> bool:
+    if feature.type == "category" or not seen:
+        return value in seen
+    return float(seen[0]) <= float(value) <= float(seen[-1])
+
+
+def _foreign(feature: ClinicalFeature, seen: Sequence[float | str]) -> str:
+    if feature.type == "category" or not seen:
+        return "was not among those trained on"
+    return f"is outside the {_shown(seen[0])} to {_shown(seen[-1])} trained on"
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -127,8 +127,12 @@ def _areas(localisation: Mapping[str, Any] | None) -> str:
     ]
     if not rows:
         return ""
+    why = "How much of each map lies on what is really there, as the source of the films knows it"
     head = "".join(f"<th>{c}</th>" for c in ("true area", "studies", *AREAS.values(), "by chance"))
-    return f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
+    return (
+        f'<h3>In the true area</h3><p class="quiet">{why}.</p>'
+        f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
+    )
 
 
 def _moved(task: Task, moved: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from cxr_mm.models.image_encoder import load_image_encoder, save_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.operating_point import OperatingPoints
 
-FORMAT = 3
+FORMAT = 4
 INDEX = "bundle.json"
 BACKGROUND_FILM = "background.png"
 

@@ -104,7 +104,7 @@ def measured(nih, monkeypatch):
         gate="a gate",
         decision="youden",
         operating_points={"image": {"pneumonia": {"youden": POINT}}},
-        clinical=ClinicalTransform((), {}, {}),
+        clinical=ClinicalTransform((), {}, {}, {}),
         trained_on={},
     )
     own = {"subsets": {"available": {"n": 9, "findings": {"pneumonia": {"auc": {"value": 0.97}}}}}}

@@ -55,6 +55,17 @@ def test_fitted_on_training_rows_it_gives_scores_flags_and_categories():
     np.testing.assert_allclose(rows, [[0, 0, 0, 1, 0], [0, 1, 0, 0, 1]])
 
 
+def test_what_no_training_study_had_is_said():
+    transform = ClinicalTransform.fit(FEATURES, frame([40, 60.5, None], ["F", None, "F"]))
+    again = ClinicalTransform.from_json(FEATURES, transform.to_json())
+    assert again.unseen({"age": 40.0, "sex": "F"}) == []
+    assert again.unseen({"age": None, "sex": None}) == []
+    assert again.unseen({"age": 8.0, "sex": "M"}) == [
+        "age: 8 years is outside the 40 to 60.5 trained on",
+        "sex: M was not among those trained on",
+    ]
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 120)), min_size=1, max_size=20))
 def test_the_vector_is_always_finite(ages):
     rows = frame(ages, [None] * len(ages))

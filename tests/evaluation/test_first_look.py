@@ -26,7 +26,9 @@ class Trained:
 
     def __init__(self, task, **trained_on):
         self.task, self.trained_on = task, trained_on
-        self.clinical = ClinicalTransform(task.clinical, {"age": 5.123456}, {"age": 2.0})
+        self.clinical = ClinicalTransform(
+            task.clinical, {"age": 5.123456}, {"age": 2.0}, {"age": [1.0, 9.0]}
+        )
         self.operating_points = {
             "image": {"effusion": points(0.5, 0.7)},
             "image+tabular+note": {"effusion": points(0.6, 0.8)},

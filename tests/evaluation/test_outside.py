@@ -35,7 +35,9 @@ class OldAndCoughing:
                 subset_name(s): dict.fromkeys(task.finding_names, points)
                 for s in subsets(task.modalities)
             },
-            clinical=ClinicalTransform(task.clinical, {"age": 6.5}, {"age": 4.0}),
+            clinical=ClinicalTransform(
+                task.clinical, {"age": 6.5}, {"age": 4.0}, {"age": [1.0, 18.0]}
+            ),
             trained_on={"studies": 900, "groups": 800},
         )
         self.seen = []

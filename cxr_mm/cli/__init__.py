@@ -1,0 +1,34 @@
+"""Command line: thin verbs over the layers; one clear line where something is wrong."""
+
+import logging
+import sys
+
+import typer
+
+from cxr_mm.cli import data, machine, stages, use
+from cxr_mm.errors import CxrError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Multimodal chest radiograph models. Decision support for research only.",
+)
+for part in (stages, use, data, machine):
+    app.add_typer(part.commands)
+
+
+def main() -> None:
+    """Entry point; a CxrError is one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for chatty in ("httpx", "timm"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        app()
+    except CxrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,69 @@
+"""Data: what tasks there are, fetching their originals, synthetic studies."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxr_mm.cli.options import TaskName, pairs
+from cxr_mm.errors import InputError
+from cxr_mm.paths import data_root
+
+commands = typer.Typer()
+PANEL = "Data"
+
+
+@commands.command(rich_help_panel=PANEL)
+def tasks() -> None:
+    """List the shipped tasks and whether their data is found."""
+    from cxr_mm.data.tasks import shipped_tasks
+    from cxr_mm.doctor import describe_task
+
+    for name in shipped_tasks():
+        print(describe_task(name, data_root()))
+
+
+@commands.command(rich_help_panel=PANEL)
+def fetch(task: TaskName) -> None:
+    """Download the public original of a task's data below the data root."""
+    from cxr_mm.data.fetch import fetch as run
+    from cxr_mm.data.tasks import load_task
+
+    print(run(load_task(task), data_root()))
+
+
+@commands.command(rich_help_panel=PANEL)
+def synthesise(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    studies: Annotated[int, typer.Option(min=1)] = 200,
+    seed: Annotated[int, typer.Option()] = 1,
+    dial: Annotated[
+        list[str] | None,
+        typer.Option(help="Drift as NAME=VALUE (see docs/synthetic.md); may be repeated."),
+    ] = None,
+) -> None:
+    """Write synthetic studies as a manifest CSV with films and masks."""
+    from pydantic import ValidationError
+
+    from cxr_mm.data.sources.synthetic import SynthesisSpec
+    from cxr_mm.data.sources.synthetic import synthesise as run
+
+    given = pairs(dial or [], "--dial", "exposure=1.3")
+    dials = {name: _value(text) for name, text in given.items()}
+    try:
+        spec = SynthesisSpec.model_validate({"studies": studies, "seed": seed, **dials})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(
+            first["msg"], field=f"--dial {field}", remedy="See docs/synthetic.md for the dials"
+        ) from error
+    print(run(out, spec))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,60 @@
+"""Options that several commands share, and how what was given becomes a study."""
+
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.contracts.study import Study
+from cxr_mm.errors import InputError
+
+TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
+AnyFilm = Annotated[
+    bool,
+    typer.Option("--accept-any-film", help="Warn of a picture that is no such film; refuse none."),
+]
+Image = Annotated[Path | None, typer.Option(help="PNG, JPEG or DICOM.")]
+Clinical = Annotated[
+    list[str] | None, typer.Option(help="Clinical features as NAME=VALUE; may be repeated.")
+]
+Note = Annotated[str | None, typer.Option(help="Clinical note.")]
+View = Annotated[str | None, typer.Option(help="View position, as PA or AP.")]
+StudyId = Annotated[str | None, typer.Option(help="Id to answer with.")]
+
+
+def study_of(
+    image: Path | None,
+    clinical: list[str] | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+) -> Study:
+    """What was given, as a study."""
+    from cxr_mm.data.radiograph import read_radiograph
+
+    film = read_radiograph(image) if image else None
+    return Study(
+        study_id=study_id or (image.name if image else uuid.uuid4().hex),
+        image=film.pixels if film else None,
+        clinical=pairs(clinical or [], "--clinical", "age=63"),
+        note=note,
+        view=view or (film.view if film else None),
+        warnings=film.warnings if film else (),
+        quality=film.quality if film else {},
+    )
+
+
+def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:
+    """`age=63` and the like."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"{text!r} is not NAME=VALUE", field=option, remedy=f"Write it as {example}"
+            )
+        if name in found:
+            raise InputError(f"{name} is given twice", field=option, remedy="Give one value")
+        found[name] = value
+    return found

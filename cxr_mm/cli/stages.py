@@ -1,0 +1,137 @@
+"""Stages: one command for each stage of `dvc.yaml`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.cli.options import (
+    AnyFilm,
+    Clinical,
+    Image,
+    Note,
+    StudyId,
+    TaskName,
+    View,
+    study_of,
+)
+from cxr_mm.contracts.task import Task
+from cxr_mm.errors import InputError
+from cxr_mm.params import Params, for_task, load_params, with_split
+from cxr_mm.paths import TaskPaths, data_root
+
+commands = typer.Typer()
+PANEL = "Stages (dvc repro runs them)"
+
+
+def _stage(name: str, run: Callable[[Task, Params, TaskPaths], None]) -> None:
+    """Run a stage with the task's own parameters."""
+    from cxr_mm.data.tasks import load_task
+
+    task = load_task(name)
+    params = for_task(load_params(), task)
+    run(with_split(task, params.split), params, TaskPaths(task.name))
+
+
+@commands.command(rich_help_panel=PANEL)
+def resolve(task: TaskName) -> None:
+    """Write down the task, its parameters and the state of its data."""
+    from cxr_mm.data.resolve import resolve as run
+
+    _stage(task, lambda t, p, where: run(t, p, where, data_root()))
+
+
+@commands.command(rich_help_panel=PANEL)
+def ingest(task: TaskName) -> None:
+    """Source → manifest and pixel cache; each dropped row counted with its reason."""
+    from cxr_mm.data.ingest import ingest as run
+
+    _stage(task, lambda t, p, where: run(t, p, where, data_root()))
+
+
+@commands.command(rich_help_panel=PANEL)
+def split(task: TaskName) -> None:
+    """Divide by patient and audit leakage."""
+    from cxr_mm.data.split import split as run
+
+    _stage(task, run)
+
+
+@commands.command("train-image", rich_help_panel=PANEL)
+def train_image(task: TaskName) -> None:
+    """Train the image encoder; an interrupted training is resumed."""
+    from cxr_mm.training.train_image import train_image as run
+
+    _stage(task, run)
+
+
+@commands.command(rich_help_panel=PANEL)
+def embed(task: TaskName) -> None:
+    """Embed radiographs and notes."""
+    from cxr_mm.training.embed import embed as run
+
+    _stage(task, run)
+
+
+@commands.command(rich_help_panel=PANEL)
+def fuse(task: TaskName) -> None:
+    """Train the fusion, calibrate it, choose operating points; leaves the bundle."""
+    from cxr_mm.training.fuse import fuse as run
+
+    _stage(task, run)
+
+
+@commands.command(rich_help_panel=PANEL)
+def evaluate(task: TaskName) -> None:
+    """Metrics with intervals over patients, for every subset of modalities; plots."""
+    from cxr_mm.evaluation.evaluate import evaluate as run
+
+    _stage(task, run)
+
+
+@commands.command(rich_help_panel=PANEL)
+def explain(
+    task: Annotated[
+        str | None, typer.Argument(help="The stage: gallery and faithfulness of a task.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="One study: folder of the bundle.")] = None,
+    image: Image = None,
+    clinical: Clinical = None,
+    note: Note = None,
+    view: View = None,
+    study_id: StudyId = None,
+    finding: Annotated[
+        list[str] | None, typer.Option(help="Only this finding; may be repeated.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this method, or `all`; may be repeated. See docs/explain.md."),
+    ] = None,
+    faithfulness: Annotated[
+        Path | None, typer.Option(help="faithfulness.json of the bundle, if it lies elsewhere.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    accept_any_film: AnyFilm = False,
+    out: Annotated[Path, typer.Option(help="Folder for the page, JSON and PNGs.")] = Path(
+        "explanation"
+    ),
+) -> None:
+    """Explain one study (with --bundle), or run the stage of a task."""
+    if (task is None) == (bundle is None):
+        raise InputError(
+            "one of them is needed",
+            field="TASK or --bundle",
+            remedy="Name a task to run its stage, or a bundle to explain one study",
+        )
+    if bundle is None:
+        from cxr_mm.explain.stage import explain as run
+
+        _stage(str(task), run)
+        return
+    from cxr_mm.explain.one import Question, explain_to
+    from cxr_mm.inference import load_predictor
+
+    question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
+    study = study_of(image, clinical, note, view, study_id)
+    print(explain_to(load_predictor(bundle, accept_any_film), study, question, out))
