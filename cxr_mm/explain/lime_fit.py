@@ -1,23 +1,34 @@
-"""LIME (Ribeiro et al. 2016) through lime: a linear model of a game around the whole coalition."""
+"""LIME (Ribeiro et al. 2016) through lime: a linear model of a game around the whole coalition.
+
+The coalitions are those of Hadamard matrices, each with its complement (Plackett and Burman 1946;
+the fold-over of Box and Wilson 1951): players are in and out equally often and independently of
+each other, and what two of them do only together does not blur what each does alone.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from lime.lime_base import LimeBase
 from numpy.typing import NDArray
+from scipy.linalg import hadamard
 from sklearn.linear_model import Ridge
 
-from cxr_mm.explain.games.base import Game
+from cxr_mm.explain.games.base import Game, Kept
 
 KERNEL_WIDTH = 0.25
 """Of lime's own image and (scaled) text explainers, in cosine distance."""
 READABLE = 0.5
 """R² below which the linear model says too little of the real one to be read."""
+RIDGE = 1.0
+"""Penalty, as lime has it."""
 
 
 @dataclass(frozen=True)
 class LimeFit:
-    """Weights (n,) of the players, and how well the linear model foretells the game nearby."""
+    """Weights (n,) of the players, and how well the linear model foretells the game nearby.
+
+    `r2` is of coalitions each left out of the fit in turn (PRESS: Allen 1974), at most 1.
+    """
 
     intercept: float
     weights: NDArray[np.float64]
@@ -29,29 +40,59 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
 
     Args:
         game: the players and what they are worth together.
-        samples: coalitions drawn, each player in with even chance.
+        samples: coalitions asked, each player in every second one.
         seed: of the draw.
     """
-    rng = np.random.default_rng(seed)
-    kept = rng.integers(0, 2, (samples, len(game.names))).astype(bool)
-    kept[0] = True
+    kept = coalitions(samples, len(game.names), seed)
     game.expected = samples
     values = game.values(kept)
     # Cosine distance to the whole: 1 - sqrt(share kept).
     distances = 1 - np.sqrt(kept.mean(axis=1))
-    intercept, found, r2, _ = LimeBase(_kernel).explain_instance_with_data(
+    intercept, found, _, _ = LimeBase(_kernel).explain_instance_with_data(
         kept.astype(float),
         values[:, None],
         distances,
         0,
         kept.shape[1],
         feature_selection="none",
-        model_regressor=Ridge(alpha=1.0, random_state=seed),
+        model_regressor=Ridge(alpha=RIDGE, random_state=seed),
     )
     weights = np.zeros(kept.shape[1])
     for player, weight in found:
         weights[player] = weight
-    return LimeFit(float(intercept), weights, float(r2))
+    r2 = _left_out(kept, values, _kernel(distances), intercept + kept @ weights)
+    return LimeFit(float(intercept), weights, r2)
+
+
+def coalitions(samples: int, players: int, seed: int) -> Kept:
+    """(samples, players): the whole, then complementary pairs out of Hadamard matrices with rows,
+    columns and signs drawn anew for each."""
+    rng = np.random.default_rng(seed)
+    order = 1 << players.bit_length()  # one column more than players: the first is constant
+    matrix = hadamard(order)
+    drawn = [np.ones((1, players), dtype=bool)]
+    while sum(map(len, drawn)) < samples:
+        columns = rng.permutation(np.arange(1, order))[:players]
+        half = rng.permutation(matrix)[:, columns] * rng.choice([-1, 1], players) > 0
+        drawn.append(np.stack([half, ~half], axis=1).reshape(-1, players))
+    return np.concatenate(drawn)[:samples]
+
+
+def _left_out(
+    kept: Kept,
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    told: NDArray[np.float64],
+) -> float:
+    """Weighted R² of what the regression tells of each coalition when it is left out of it."""
+    share = weights / weights.sum()
+    centred = (kept - share @ kept) * np.sqrt(weights)[:, None]
+    inner = centred.T @ centred + RIDGE * np.eye(kept.shape[1])
+    leverage = share + (centred * np.linalg.solve(inner, centred.T).T).sum(axis=1)
+    missed = (values - told) / (1 - leverage)
+    spread = values - share @ values
+    total = float(share @ spread**2)
+    return float(1 - share @ missed**2 / total) if total else 1.0
 
 
 def _kernel(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.explain_stock import Stock
-from benchmarks.explanations import r_squared
+from benchmarks.explain_stock import Stock, r_squared
 from benchmarks.faithfulness import rows_of
 from cxr_mm.contracts.explanation import Target
 from cxr_mm.contracts.study import Study
