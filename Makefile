@@ -7,7 +7,6 @@ export DVC_NO_ANALYTICS := 1
 TASK ?= synthetic
 BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
-FILMS ?= data/$(TASK)/ingest/source
 PART ?=
 
 .DEFAULT_GOAL := help
@@ -47,7 +46,7 @@ pytest: $(STAMP)
 	python -m pytest
 
 app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine
-	python -m app --bundle $(BUNDLE) --log $(LOG) $(if $(wildcard $(FILMS)/manifest.csv),--examples $(FILMS))
+	python -m app --bundle $(BUNDLE) --log $(LOG)
 
 monitor: $(STAMP) ## report drift of the prediction log against the reference of TASK
 	python -m monitoring report --bundle $(BUNDLE) --log $(LOG)

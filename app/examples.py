@@ -1,12 +1,20 @@
-"""Examples: a folder in the manifest-CSV layout → rows that fill the form."""
+"""Examples: studies that fill the form, out of a folder in the manifest-CSV layout or made up."""
 
 from pathlib import Path
 from typing import Any
 
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
+from cxr_mm.data.sources.synthetic import SynthesisSpec, synthesise
 
 SHOWN = 6
+SEED = 2026
+"""Of the phantoms, whom no model of ours was trained on."""
+
+
+def phantoms(folder: Path, count: int = SHOWN) -> Path:
+    """Draw synthetic studies, as the task `synthetic` has them, into a folder."""
+    return synthesise(folder, SynthesisSpec(studies=count, seed=SEED), workers=1)
 
 
 def read(folder: Path, task: Task, count: int = SHOWN) -> list[list[Any]]:

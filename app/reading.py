@@ -4,9 +4,10 @@ Films stay in memory only as long as the page that asked: the square that the mo
 small copy to draw on.
 """
 
+import threading
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.explanation import Explanation, Target
+from cxr_mm.contracts.explanation import Attribution, Explanation, Target
+from cxr_mm.contracts.prediction import Reason
+from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.radiograph import Radiograph, read_radiograph
+from cxr_mm.data.radiograph import Film, read_film
 from cxr_mm.data.transform import fit_square
 from cxr_mm.errors import InputError, LogError
 from cxr_mm.explain import render
@@ -26,12 +29,15 @@ from cxr_mm.explain.film import shrunk
 from cxr_mm.explain.fragments import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
 from cxr_mm.explain.note_units import sentences
-from cxr_mm.explain.one import measured
+from cxr_mm.explain.one import Question, explain_to, measured
 from cxr_mm.explain.shares import modality_shares
 from cxr_mm.explain.subject import Subject
 from cxr_mm.explain.watch import UNWATCHED, Watch
+from cxr_mm.explain.what_if import moved
 from cxr_mm.inference import Predictor
 from cxr_mm.prediction_log import PredictionLog
+
+ReadFilm = Callable[[Path, str], Film]
 
 
 @dataclass(frozen=True)
@@ -39,37 +45,55 @@ class Shown:
     """One answered study, as the page keeps it.
 
     Args:
-        study: the study with its film already fitted into the model's square.
+        subject: the study, its film already fitted into the model's square, with what the model has
+            made of it.
         film: float32 (H, W) for drawing, in the film's own aspect; None without a film.
         answer: what the model said; its study carries no film.
         explanations: finding → modality shares.
-        log_trouble: why the prediction could not be logged; empty where it was, or no log is kept.
+        log_trouble: what a person should know of the log; empty where there is nothing.
+        reason: of the operating point that the reader chose; None for the bundle's own.
+        stop: set to end a long explanation.
     """
 
-    study: Study
+    subject: Subject
     film: NDArray[np.float32] | None
     answer: Answer
     explanations: dict[str, Explanation]
     log_trouble: str = ""
+    reason: Reason | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def study(self) -> Study:
+        """What was handed in."""
+        return self.subject.study
 
 
 class ReadingRoom:
-    """Answers and explains studies with one model, and logs what it answered."""
+    """Answers and explains studies with one model, and logs what it answered.
 
-    def __init__(self, predictor: Predictor, log: PredictionLog | None) -> None:
-        self.predictor, self.log = predictor, log
+    Args:
+        predictor: the model.
+        log: where predictions and feedback go; None keeps none.
+        read: reads uploaded films.
+    """
+
+    def __init__(
+        self, predictor: Predictor, log: PredictionLog | None, read: ReadFilm = read_film
+    ) -> None:
+        self.predictor, self.log, self._read = predictor, log, read
         self.bundle = predictor.bundle
         self.task = predictor.bundle.task
         self.figures = measured(self.task.name, self.bundle.digest, None)
         """How far each method of explanation can be believed, where that was measured."""
 
-    def film(self, path: str) -> Radiograph:
+    def film(self, path: str) -> Film:
         """Read an uploaded file.
 
         Raises:
             RadiographError: it is no readable radiograph.
         """
-        return read_radiograph(Path(path), Path(path).name)
+        return self._read(Path(path), Path(path).name)
 
     def study(
         self,
@@ -85,7 +109,7 @@ class ReadingRoom:
             RadiographError, ClinicalError: of the input at fault.
             InputError: nothing was entered that the model reads.
         """
-        film = self.film(path) if path and self.task.has_image else None
+        film = self.film(path).radiograph if path and self.task.has_image else None
         values = check_clinical(self.task.clinical, clinical)
         asked = values.get("view")
         view = view or (asked if isinstance(asked, str) else None) or (film.view if film else None)
@@ -112,39 +136,81 @@ class ReadingRoom:
             InputError: the study cannot be read.
         """
         answer = self.predictor.answer([study])[0]
-        trouble = self._logged(answer)
-        film, small = None, study
-        if study.image is not None:
-            film = shrunk(study.image, render.LONGEST)
-            square = fit_square(study.image, self.bundle.size).astype(np.float32) / np.float32(255)
-            small = replace(study, image=square)
+        trouble = self.logged([answer])
+        film = None if study.image is None else shrunk(study.image, render.LONGEST)
         kept = replace(answer, study=replace(study, image=None))
-        explanations = modality_shares(Subject(self.bundle, small))
-        return Shown(small, film, kept, explanations, trouble)
+        subject = Subject(self.bundle, self.fitted(study))
+        return Shown(subject, film, kept, modality_shares(subject), trouble)
+
+    def fitted(self, study: Study) -> Study:
+        """The study with its film fitted into the model's square, which is all that the model sees
+        of it."""
+        if study.image is None:
+            return study
+        square = fit_square(study.image, self.bundle.size).astype(np.float32) / np.float32(255)
+        return replace(study, image=square)
+
+    def at(self, shown: Shown, reason: Reason | None) -> Shown:
+        """The same answer at another operating point; None for the bundle's own."""
+        said = self.predictor.at(shown.answer.prediction, reason or self.bundle.decision)
+        return replace(shown, answer=replace(shown.answer, prediction=said), reason=reason)
 
     def film_method(self) -> str:
         """The method that the film is explained by where none is asked for."""
         usual = [name for name in believed(self.figures) if METHODS[name].modality == "image"]
         return usual[0] if usual else methods_of("image")[0].name
 
-    def overlay(
+    def explained(
         self, shown: Shown, finding: str, name: str, watch: Watch = UNWATCHED
-    ) -> tuple[NDArray[np.uint8] | None, str]:
-        """What a method says of the film for one finding, drawn over it, and how to read it.
+    ) -> Attribution | None:
+        """What a method says of the film for one finding; None without a film.
 
         Raises:
             InputError: the task has no such finding, or there is no such method.
             CancelledError: the watch says so.
         """
         if shown.film is None:
-            return None, "No film was given, so there is nothing to show where."
-        chosen, subject = method(name), Subject(self.bundle, shown.study)
-        said = chosen.explain(subject, Target(finding), Ask(watch=watch))
+            return None
+        return method(name).explain(shown.subject, Target(finding), Ask(watch=watch))
+
+    def drawn(
+        self, shown: Shown, said: Attribution | None, opacity: float = render.OPACITY
+    ) -> NDArray[np.uint8] | None:
+        """The film with an explanation of `explained` over it."""
+        if shown.film is None:
+            return None
+        if said is None or said.extra.get("empty"):
+            return render.grey(shown.film)
+        return render.overlay(shown.film, said.values, signed=said.signed, opacity=opacity)
+
+    def caption(self, said: Attribution | None) -> str:
+        """How to read an explanation of `explained`, and how far it can be believed."""
+        if said is None:
+            return "No film was given, so there is nothing to show where."
         if said.extra.get("empty"):
-            return render.grey(shown.film), "No region of the film speaks for this finding."
-        drawn = render.overlay(shown.film, said.values, signed=said.signed)
+            return "No region of the film speaks for this finding."
         fit = f" Local fit R² {said.extra['r2']:.2f}." if "r2" in said.extra else ""
-        return drawn, f"{chosen.reading}{fit} {verdict(self.figures.get(name))}"
+        if said.extra.get("readable") is False:
+            fit += " That is too low: do not read this one."
+        return f"{METHODS[said.method].reading}{fit} {self.believed(said.method)}"
+
+    def believed(self, name: str) -> str:
+        """How far a method can be believed, in a sentence."""
+        return verdict(self.figures.get(name))
+
+    def explanation(self, study: Study, question: Question, out: Path) -> Path:
+        """A study explained into a folder, as `explain_to` does."""
+        return explain_to(self.predictor, study, question, out)
+
+    def moved(self, shown: Shown, values: Mapping[str, Any]) -> dict[str, float]:
+        """The probability of each finding if some clinical features were others.
+
+        Raises:
+            ClinicalError: a value is refused.
+        """
+        checked = check_clinical(self.task.clinical, {**shown.study.clinical, **values})
+        chances = moved(shown.subject, checked)
+        return dict(zip(self.task.finding_names, chances, strict=True))
 
     def details(self, shown: Shown, finding: str) -> tuple[str, str]:
         """Bars of the clinical features, and the note with its words coloured, as HTML; empty where
@@ -153,7 +219,7 @@ class ReadingRoom:
         Raises:
             InputError: the task has no such finding.
         """
-        subject, target = Subject(self.bundle, shown.study), Target(finding)
+        subject, target = shown.subject, Target(finding)
         bars = words = ""
         if "tabular" in subject.present:
             said = METHODS["shap_tabular"].explain(subject, target, Ask())
@@ -163,11 +229,22 @@ class ReadingRoom:
             words = coloured_note(METHODS["shap_note"].explain(subject, target, Ask()))
         return bars, words
 
-    def _logged(self, answer: Answer) -> str:
+    def feedback(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep what a reader says.
+
+        Raises:
+            LogError: no log is kept, or it cannot be written.
+        """
         if self.log is None:
+            raise LogError("no log is kept", field="feedback")
+        self.log.add_outcomes(outcomes)
+
+    def logged(self, answers: Sequence[Answer]) -> str:
+        """Log some answers; what a person should know of it, empty where all went well."""
+        if self.log is None or not answers:
             return ""
         try:
-            self.log.append(answer)
+            self.log.append_many(answers)
         except LogError as error:
-            return str(error)
-        return ""
+            return f"Not logged. {error}"
+        return self.log.trouble

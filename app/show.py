@@ -1,5 +1,6 @@
 """Show: an answer as HTML; draws only, and escapes everything that came from outside."""
 
+from collections.abc import Sequence
 from html import escape
 
 from app.reading import Shown
@@ -19,10 +20,12 @@ def notices(task: Task) -> str:
     return f'<div class="notice" role="note"><div>{escape(NOTICE)}</div>{mark}</div>'
 
 
-def header(task: Task, name: str, digest: str) -> str:
-    """The question, and which model answers it."""
+def header(task: Task, name: str, digest: str, others: Sequence[tuple[str, str]] = ()) -> str:
+    """The question, which model answers it, and links to other pages (title, address)."""
+    links = "".join(f'<li><a href="{escape(at)}">{escape(title)}</a></li>' for title, at in others)
+    nav = f'<nav aria-label="Other pages"><ul>{links}</ul></nav>' if links else ""
     return (
-        f"<h1>{escape(task.title)}</h1>"
+        f"{nav}<h1>{escape(task.title)}</h1>"
         f'<p class="quiet">Model {escape(name)} · digest <code>{escape(digest[:12])}</code></p>'
     )
 
@@ -37,7 +40,7 @@ def answer(bundle: Bundle, shown: Shown) -> str:
     """Warnings first, then each finding with its operating point, then what was used."""
     said = shown.answer.prediction
     findings = "".join(
-        probability_bar(f, bundle.operating_point(f.finding, said.modalities))
+        probability_bar(f, bundle.operating_point(f.finding, said.modalities, shown.reason))
         for f in said.findings
     )
     return warnings(said, shown.log_trouble) + findings + doubt(said) + used(bundle.task, said)
@@ -47,7 +50,7 @@ def warnings(said: Prediction, log_trouble: str) -> str:
     """What a person should know before the numbers."""
     lines = [*said.warnings]
     if log_trouble:
-        lines.append(f"This prediction was not logged. {log_trouble}")
+        lines.append(log_trouble)
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -84,9 +87,13 @@ def shares(shown: Shown, finding: str) -> str:
     return share_bars(shown.explanations[finding])
 
 
-def part(title: str, inside: str) -> str:
-    """A part of the explanation under its own heading; empty where there is none."""
-    return f'<h3 class="step">{escape(title)}</h3>{inside}' if inside else ""
+def part(title: str, inside: str, below: str = "") -> str:
+    """A part of the explanation under its own heading, small print below; empty where there is
+    none."""
+    if not inside:
+        return ""
+    small = f'<p class="quiet">{escape(below)}</p>' if below else ""
+    return f'<h3 class="step">{escape(title)}</h3>{inside}{small}'
 
 
 def fault(message: str) -> str:

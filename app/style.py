@@ -3,6 +3,7 @@
 import gradio as gr
 from gradio.themes.utils.fonts import Font
 
+from app import compare_tab, health_tab, viewer, worklist_tab
 from cxr_mm.explain.bars import CSS as BARS
 from cxr_mm.explain.fragments import WORDS_CSS
 
@@ -12,6 +13,10 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 CSS = (
     BARS
     + WORDS_CSS
+    + viewer.CSS
+    + worklist_tab.CSS
+    + compare_tab.CSS
+    + health_tab.CSS
     + """
 .gradio-container{width:100% !important;max-width:1320px !important;margin:0 auto !important;
   padding:8px clamp(0px,2vw,16px) !important}
@@ -49,7 +54,10 @@ CSS = (
   font-weight:600;margin-bottom:8px}
 #answer{min-height:170px}
 h2.step{scroll-margin-top:104px;font-size:1.02rem;font-weight:650;margin:6px 0 2px}
-#film-preview img,#overlay img{object-fit:contain}
+#overlay img{object-fit:contain}
+.cxr-moved{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:4px 0}
+.cxr-moved th,.cxr-moved td{text-align:left;padding:2px 16px 2px 0}
+#header nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0;padding:0;list-style:none}
 mark{background:#ffd54d;color:#1b1f24;padding:0 2px;border-radius:2px}
 @media (max-width:640px){
   .fillable{padding:4px 10px !important}

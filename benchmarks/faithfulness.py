@@ -1,6 +1,6 @@
 """Part `faithfulness`: how far each method of explanation can be believed, on every task's bundle.
 
-As the stage `explain` measures it, with slow methods on as many studies as quick ones.
+As the stage `explain` measures it where nothing else is asked for, so with slow methods too.
 """
 
 import os
@@ -18,7 +18,7 @@ from cxr_mm.paths import TaskPaths
 
 TABLE, AREAS = "faithfulness", "faithfulness: in the true area"
 COMMAND = "make benchmark PART=faithfulness"
-PARAMS = ExplainParams(studies=12, slow_studies=12)
+PARAMS = ExplainParams()
 FIGURES = ("gain", "deletion", "insertion", "sparsity", "noise", "seeds", "r2")
 
 

@@ -145,6 +145,13 @@ PARTS = {
         "named again and again: what is kept of rows and answers does not depend on either.",
         "2 minutes",
     ),
+    "load": Part(
+        "load:measure",
+        "The page's server on loopback: users at once through Gradio's client, each with a study "
+        "of their own, one of them asking for LIME all the while. The time of a prediction is what "
+        "a user waits for, upload and queue included.",
+        "6 minutes, from models/ (run `dvc repro` first)",
+    ),
     "repro": Part(
         "repro:measure",
         "`dvc repro` in a clone of the last commit, on a small synthetic task with the shipped "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.modality import MODALITIES, Modality
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.contracts.prediction import FindingPrediction, Prediction, Reason
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.quality import image_quality
 from cxr_mm.errors import InputError, RadiographError
@@ -57,6 +57,12 @@ class Predictor:
                 raise answer
             answers.append(answer)
         return answers
+
+    def at(self, prediction: Prediction, reason: Reason) -> Prediction:
+        """The same prediction, positive or negative by another of the bundle's operating points."""
+        probabilities = np.array([found.probability for found in prediction.findings])
+        findings = self._findings(prediction.modalities, probabilities, reason)
+        return prediction.model_copy(update={"findings": findings})
 
     @torch.inference_mode()
     def attempt(
@@ -144,10 +150,13 @@ class Predictor:
         )
 
     def _findings(
-        self, modalities: tuple[Modality, ...], probabilities: NDArray[np.float64]
+        self,
+        modalities: tuple[Modality, ...],
+        probabilities: NDArray[np.float64],
+        reason: Reason | None = None,
     ) -> tuple[FindingPrediction, ...]:
         task, bounds = self.bundle.task, self.bundle.bounds(modalities)
-        points = [self.bundle.operating_point(f.name, modalities) for f in task.findings]
+        points = [self.bundle.operating_point(f.name, modalities, reason) for f in task.findings]
         likeliest = int(probabilities.argmax())
         positives = np.array(
             [

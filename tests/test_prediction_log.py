@@ -119,18 +119,43 @@ def test_newest_outcome_counts(log):
             recorded_at=NOON + timedelta(hours=hours),
         )
 
-    log.add_outcomes([outcome(1, 2), outcome(0, 1)])
-    assert log.read_outcomes() == [outcome(1, 2)]
-    log.add_outcomes([outcome(0, 3)])
-    assert log.read_outcomes() == [outcome(0, 3)]
+    later, earlier, latest = outcome(1, 2), outcome(0, 1), outcome(0, 3)
+    log.add_outcomes([later, earlier])
+    assert log.read_outcomes() == [later]
+    log.add_outcomes([latest])
+    assert log.read_outcomes() == [latest]
+
+
+def test_what_is_sent_twice_is_kept_once_as_it_first_was(log, url):
+    record = log.append(answer())
+    changed = record.model_copy(update={"model": "another"})
+    other = record.model_copy(update={"record_id": "other"})
+    log.add_records([changed, other, other])
+    assert log.read_window("icu") == [record, other]
+    first = Outcome(study_hash="s", finding="icu", label=1, recorded_at=NOON, comment="sure")
+    for _ in range(2):
+        assert log.add_outcomes([first, first]) == 2
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM outcomes")) == 1
+    engine.dispose()
+    assert log.read_outcomes() == [first]
 
 
 def test_several_records_are_kept_all_or_none(log):
     record = log.append(answer())
     fresh = record.model_copy(update={"record_id": "fresh"})
-    with pytest.raises(LogError):
-        log.add_records([fresh, record])
+    bad = record.model_copy(update={"record_id": "bad", "task": None})
+    with pytest.raises(LogError, match="NOT NULL"):
+        log.add_records([fresh, bad])
     assert log.read_window("icu") == [record]
+
+
+def test_a_file_taken_away_is_noticed_and_not_written_to_in_its_grave(log, tmp_path):
+    log.append(answer())
+    (tmp_path / "log" / "predictions.db").unlink()
+    with pytest.raises(LogError, match="taken away or replaced"):
+        log.append(answer())
 
 
 def test_threads_lose_no_record(log):

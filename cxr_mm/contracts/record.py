@@ -1,10 +1,19 @@
 """PredictionRecord: what is kept of a prediction; no pixels, no note text, ids hashed."""
 
+import secrets
+
 from pydantic import AwareDatetime, Field
 
 from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.study import ClinicalValue
+
+LONGEST_COMMENT = 500
+
+
+def random_id() -> str:
+    """An identity that no other record or outcome has: 128 random bits, hexadecimal."""
+    return secrets.token_hex(16)
 
 
 class PredictionRecord(Frozen):
@@ -46,9 +55,13 @@ class PredictionRecord(Frozen):
 class Outcome(Frozen):
     """A label that came later for a logged study: what concept drift is measured on."""
 
+    outcome_id: str = Field(default_factory=random_id)
+    """Random, unique: an outcome that is sent twice is kept once."""
     study_hash: str
     finding: str
     label: int = Field(ge=0, le=1)
     recorded_at: AwareDatetime
     source: str = "csv"
     """`csv`, `feedback` or whatever brought it."""
+    comment: str = Field("", max_length=LONGEST_COMMENT)
+    """What the reader wrote, as it was written: no names belong in it."""

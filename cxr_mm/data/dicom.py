@@ -32,6 +32,7 @@ from pydicom.uid import (
 from cxr_mm.data.decode_apart import decode_apart
 from cxr_mm.data.dicom_display import as_seen, code_string
 from cxr_mm.data.dimensions import MAX_PIXELS, declared_size
+from cxr_mm.data.window import Unwindowed
 from cxr_mm.errors import RadiographError
 
 Header = dict[str, str | float]
@@ -74,7 +75,7 @@ def is_dicom(data: bytes) -> bool:
     return data[PREAMBLE : PREAMBLE + 4] == b"DICM"
 
 
-def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Header, list[str]]:
+def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed, Header, list[str]]:
     """Decode the first frame of a DICOM image.
 
     The file's VOI LUT or window is applied; without one the 0.1 and 99.9 percentiles of the
@@ -85,7 +86,8 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Header, lis
         name: how errors call it.
 
     Returns:
-        Pixels float32 (H, W) in [0, 1], MONOCHROME2; header (see `read_header`); warnings.
+        Pixels float32 (H, W) in [0, 1], MONOCHROME2; the values before the window; header (see
+        `read_header`); warnings.
 
     Raises:
         RadiographError: damaged, no pixel data, too many pixels, or an encoding without decoder.
@@ -93,8 +95,8 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Header, lis
     try:
         dataset = _dataset(data, name)
         _check_before_decoding(dataset, name)
-        pixels, warned = as_seen(dataset, _first_frame(dataset, data, name))
-        return pixels, read_header(dataset), [*_unusual(dataset), *warned]
+        pixels, values, warned = as_seen(dataset, _first_frame(dataset, data, name))
+        return pixels, values, read_header(dataset), [*_unusual(dataset), *warned]
     except BROKEN as error:
         # Not chained: these messages may quote the header, names included.
         raise RadiographError(

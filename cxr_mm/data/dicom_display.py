@@ -11,8 +11,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi
 
 from cxr_mm.data.grey import COLOURED, full_scale, is_coloured, luminance
+from cxr_mm.data.window import Unwindowed, linear, spanning
 
 NO_WINDOW_PERCENTILES = (0.1, 99.9)
+LARGEST = 1e30
+"""Value beyond any film's, whose sums float32 still holds."""
 
 
 def code_string(dataset: Dataset, keyword: str) -> str:
@@ -21,7 +24,9 @@ def code_string(dataset: Dataset, keyword: str) -> str:
     return value.strip().upper() if isinstance(value, str) else ""
 
 
-def as_seen(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
+def as_seen(
+    dataset: Dataset, stored: NDArray[Any]
+) -> tuple[NDArray[np.float32], Unwindowed, list[str]]:
     """Pixels as a display would show them.
 
     Args:
@@ -29,31 +34,46 @@ def as_seen(dataset: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32]
         stored: (H, W), or unsigned (H, W, 3) in colour.
 
     Returns:
-        float32 (H, W) in [0, 1], MONOCHROME2, padding black; warnings.
+        float32 (H, W) in [0, 1], MONOCHROME2, padding black; the values before the window;
+        warnings.
+
+    Raises:
+        ValueError: the rescaled values are infinite or no numbers.
     """
     if stored.ndim == 3:
-        return luminance(stored), [COLOURED] if is_coloured(stored) else []
+        seen, white = luminance(stored), int(np.iinfo(stored.dtype).max)
+        warned = [COLOURED] if is_coloured(stored) else []
+        return seen, Unwindowed(seen * np.float32(white), *spanning(0, white)), warned
     padding = _padding(dataset, stored)
     values = np.asarray(apply_modality_lut(stored, dataset))
+    if not (values.min() >= -LARGEST and values.max() <= LARGEST):  # false of NaN too
+        raise ValueError("values that are no numbers")
     window = _window(dataset)
     if dataset.get("VOILUTSequence"):
-        seen = _by_table(dataset, values)
+        seen, window = _by_table(dataset, values)
     elif window:
         seen = _by_window(values, *window, function=code_string(dataset, "VOILUTFunction"))
     else:
-        seen = _by_range(values, values[~padding])
-    if _is_inverted(dataset):
+        seen, window = _by_range(values, values[~padding])
+    inverted = _is_inverted(dataset)
+    if inverted:
         np.subtract(1, seen, out=seen)
     seen[padding] = 0
-    return seen, []
+    return seen, Unwindowed(values, *window, inverted, padding), []
 
 
-def _by_table(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float32]:
+_Window = tuple[float, float]
+"""Centre and width."""
+
+
+def _by_table(dataset: Dataset, values: NDArray[Any]) -> tuple[NDArray[np.float32], _Window]:
+    """Through the VOI LUT; and the window over all that it tells apart."""
     entries, first = (int(n) for n in dataset.VOILUTSequence[0].LUTDescriptor[:2])
     table = np.asarray(apply_voi(np.arange(first, first + (entries or 2**16)), dataset))
     shown = table.astype(np.float32) / np.float32(full_scale(int(table.max())))
     place = np.clip(np.rint(values.astype(np.float64)) - first, 0, len(table) - 1)
-    return np.asarray(shown[place.astype(np.int64)])
+    window = spanning(first, first + len(table) - 1)
+    return np.asarray(shown[place.astype(np.int64)]), window
 
 
 def _by_window(
@@ -69,25 +89,27 @@ def _by_window(
     elif function == "LINEAR_EXACT":
         seen = (x - centre) / width + 0.5
     else:
-        seen = (x - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
+        return linear(x, centre, width)
     return np.asarray(np.clip(seen, 0, 1), np.float32)
 
 
-def _by_range(values: NDArray[Any], inside: NDArray[Any]) -> NDArray[np.float32]:
+def _by_range(values: NDArray[Any], inside: NDArray[Any]) -> tuple[NDArray[np.float32], _Window]:
+    """From the percentile that becomes black to the one that becomes white."""
     sample = inside if inside.size else values.ravel()
     low, high = np.percentile(sample[:: max(1, sample.size // 10**6)], NO_WINDOW_PERCENTILES)
     span = max(float(high - low), 1e-6)
     seen = (values.astype(np.float32) - np.float32(low)) / np.float32(span)
-    return np.asarray(np.clip(seen, 0, 1))
+    return np.asarray(np.clip(seen, 0, 1)), spanning(float(low), float(low) + span)
 
 
-def _window(dataset: Dataset) -> tuple[float, float] | None:
-    """Centre and width of the first window, or None where there is none of any width."""
+def _window(dataset: Dataset) -> _Window | None:
+    """The first window, or None where there is none of any width."""
     centres = np.atleast_1d(dataset.get("WindowCenter") or [])
     widths = np.atleast_1d(dataset.get("WindowWidth") or [])
-    if not (centres.size and widths.size) or float(widths[0]) <= 0:
+    if not (centres.size and widths.size):
         return None
-    return float(centres[0]), float(widths[0])
+    centre, width = float(centres[0]), float(widths[0])
+    return (centre, width) if 0 < width < np.inf and np.isfinite(centre) else None
 
 
 def _padding(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""read_radiograph: a PNG, JPEG or DICOM file → one film as every later step takes it.
+"""A PNG, JPEG or DICOM file → one film as every later step takes it, and as a person looks at it.
 
 What a file is, is told by its first bytes, never by its name.
 """
@@ -17,6 +17,7 @@ from cxr_mm.data.dicom import Header, is_dicom, read_dicom, too_large
 from cxr_mm.data.dimensions import JPEG_START, MAX_PIXELS, PNG_SIGNATURE, declared_size
 from cxr_mm.data.grey import COLOURED, full_scale, is_coloured, luminance
 from cxr_mm.data.quality import image_quality
+from cxr_mm.data.window import Unwindowed, Viewable, spanning, viewable
 from cxr_mm.errors import RadiographError
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -66,6 +67,14 @@ class Radiograph:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Film:
+    """One film twice: for a model, and for a person to look at."""
+
+    radiograph: Radiograph
+    viewable: Viewable
+
+
 def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
     """Read and decode one film; safe to call from several threads.
 
@@ -76,13 +85,23 @@ def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
     Raises:
         RadiographError: no such file, neither PNG, JPEG nor DICOM, damaged, or too large.
     """
+    return _read(source, name)[0]
+
+
+def read_film(source: Path | bytes, name: str = "") -> Film:
+    """The same as `read_radiograph`, and from the same decoding a copy to look at."""
+    radiograph, values = _read(source, name)
+    return Film(radiograph, viewable(values, radiograph.pixels))
+
+
+def _read(source: Path | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
     data = source if isinstance(source, bytes) else read_bytes(source, name)
     name = name or ("image" if isinstance(source, bytes) else str(source))
     header: Header = {}
     if is_dicom(data):
-        pixels, header, warned = read_dicom(data, name)
+        pixels, values, header, warned = read_dicom(data, name)
     elif data.startswith((PNG_SIGNATURE, JPEG_START)):
-        pixels, warned = _read_picture(data, name)
+        pixels, values, warned = _read_picture(data, name)
     else:
         raise _foreign(data, name)
     if min(pixels.shape) < SMALLEST_SIDE:
@@ -94,7 +113,8 @@ def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
     view = header.pop("view", None)
     quality = image_quality(pixels)
     warned = [*warned, *_unusual(pixels, quality, view)]
-    return Radiograph(pixels, None if view is None else str(view), header, quality, tuple(warned))
+    stated = None if view is None else str(view)
+    return Radiograph(pixels, stated, header, quality, tuple(warned)), values
 
 
 def read_bytes(path: Path, name: str = "") -> bytes:
@@ -117,8 +137,11 @@ def read_bytes(path: Path, name: str = "") -> bytes:
         ) from error
 
 
-def _read_picture(data: bytes, name: str) -> tuple[NDArray[np.float32], list[str]]:
-    """PNG or JPEG → [0, 1] and warnings."""
+_Picture = tuple[NDArray[np.float32], Unwindowed, list[str]]
+
+
+def _read_picture(data: bytes, name: str) -> _Picture:
+    """PNG or JPEG → [0, 1], the same as the file has it, and warnings."""
     size = declared_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise too_large(f"{size[0]} × {size[1]} pixels", name)
@@ -136,17 +159,23 @@ def _read_picture(data: bytes, name: str) -> tuple[NDArray[np.float32], list[str
         ) from error
 
 
-def _grey(image: Image.Image) -> tuple[NDArray[np.float32], list[str]]:
+def _grey(image: Image.Image) -> _Picture:
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
         white = full_scale(int(values.max(initial=0)))
-        return np.clip(values / np.float32(white), 0, 1), []
+        return np.clip(values / np.float32(white), 0, 1), _whole(values, white), []
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"), np.float32) / np.float32(255), []
+        values = np.asarray(image.convert("L"), np.float32)
+        return values / np.float32(255), _whole(values, 255), []
     colour = np.asarray(image.convert("RGB"))
-    return luminance(colour), [COLOURED] if is_coloured(colour) else []
+    grey = luminance(colour)
+    return grey, _whole(grey * np.float32(255), 255), [COLOURED] if is_coloured(colour) else []
+
+
+def _whole(values: NDArray[np.float32], white: int) -> Unwindowed:
+    return Unwindowed(values, *spanning(0, white))
 
 
 def _foreign(data: bytes, name: str) -> RadiographError:

@@ -56,7 +56,7 @@ def percent(probability: float) -> str:
 def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None) -> str:
     """One finding: calibrated probability, the operating point drawn on it, and the word."""
     share = min(max(said.probability, 0.0), 1.0)
-    word, tick, below = _reading(said)
+    word, tick, below = reading(said)
     if point is not None:
         below += (
             f" ({REASONS[point.reason]}); there sensitivity {point.sensitivity:.2f}, "
@@ -75,7 +75,8 @@ def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None
     )
 
 
-def _reading(said: FindingPrediction) -> tuple[str, str, str]:
+def reading(said: FindingPrediction) -> tuple[str, str, str]:
+    """The word for a finding, the tick of its threshold on the bar, the line below."""
     doubt = "uncertain, " if said.certainty == "uncertain" else ""
     if said.threshold is None:
         return doubt + ("likeliest" if said.positive else "less likely"), "", ""

@@ -1,6 +1,7 @@
 """What if: the probability as one clinical feature moves over its range, all else held
 (individual conditional expectation: Goldstein et al. 2015)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,16 @@ def what_if(subject: Subject, target: Target, feature: str) -> WhatIf:
     return WhatIf(feature, tuple(values), tuple(chances[:-1].tolist()), float(chances[-1]))
 
 
+def moved(subject: Subject, values: Mapping[str, ClinicalValue]) -> tuple[float, ...]:
+    """Calibrated probability of each finding, were the checked clinical values these.
+
+    Args:
+        subject: whose other modalities are held.
+        values: of every clinical feature of the task.
+    """
+    return tuple(_probabilities(subject, pd.DataFrame([dict(values)]))[0].tolist())
+
+
 def typical_range(background: pd.DataFrame, feature: str) -> tuple[float, float] | None:
     """Where nine of ten training patients lie; None where none is known."""
     known = background[feature].dropna().to_numpy(float)
@@ -76,8 +87,11 @@ def _values(feature: ClinicalFeature, background: pd.DataFrame) -> list[Clinical
 
 
 def _chances(subject: Subject, feature: str, values: list[ClinicalValue]) -> Any:
+    own = subject.bundle.check(subject.study)
+    return _probabilities(subject, pd.DataFrame([{**own, feature: value} for value in values]))
+
+
+def _probabilities(subject: Subject, frame: pd.DataFrame) -> Any:
     bundle = subject.bundle
-    own = bundle.check(subject.study)
-    frame = pd.DataFrame([{**own, feature: value} for value in values])
     vectors = torch.from_numpy(bundle.clinical.apply(frame))
     return bundle.probabilities(torch.from_numpy(subject.of_clinical(vectors)))

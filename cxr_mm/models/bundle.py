@@ -157,11 +157,12 @@ class Bundle:
         return link(logits.detach(), self.task.problem).numpy()
 
     def operating_point(
-        self, finding: str, modalities: Sequence[Modality]
+        self, finding: str, modalities: Sequence[Modality], reason: Reason | None = None
     ) -> OperatingPoint | None:
-        """The operating point in use for a subset; None for multiclass."""
+        """The operating point of a subset, the one in use where no other is asked for; None for
+        multiclass."""
         points = self.operating_points.get(subset_name(modalities), {}).get(finding)
-        return None if points is None else points[self.decision]
+        return None if points is None else points[reason or self.decision]
 
     def bounds(self, modalities: Sequence[Modality]) -> list[ConformalBounds]:
         """Conformal bounds of each finding for a subset."""

@@ -2,5 +2,13 @@
 
 from cxr_mm.prediction_log.log import PredictionLog, open_log
 from cxr_mm.prediction_log.secret import SECRET_VARIABLE, find_secret
+from cxr_mm.prediction_log.spool import SpooledLog, open_spooled_log
 
-__all__ = ["SECRET_VARIABLE", "PredictionLog", "find_secret", "open_log"]
+__all__ = [
+    "SECRET_VARIABLE",
+    "PredictionLog",
+    "SpooledLog",
+    "find_secret",
+    "open_log",
+    "open_spooled_log",
+]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,24 @@ from sqlalchemy import URL, create_engine, event, insert, inspect, make_url, sel
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import (
     ArgumentError,
+    DataError,
     IntegrityError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cxr_mm.errors import LogError
-from cxr_mm.prediction_log.schema import ABOUT, METADATA, SCHEMA_VERSION
+from cxr_mm.prediction_log.migration import migrate
+from cxr_mm.prediction_log.schema import ABOUT, FORMER_VERSION, METADATA, SCHEMA_VERSION
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30.0
+"""How long a write to SQLite waits for another."""
 
 
-def checked_url(url: str) -> URL:
+def checked_url(url: str | URL) -> URL:
     """A URL that names a database which lasts.
 
     Raises:
@@ -38,13 +43,13 @@ def checked_url(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise LogError(
             "a log in memory keeps nothing",
-            field=url,
+            field=str(url),
             remedy="Name a file, as sqlite:///predictions.db",
         )
     return parsed
 
 
-def sqlite_file(url: str) -> Path | None:
+def sqlite_file(url: str | URL) -> Path | None:
     """File of an SQLite URL; None for another database."""
     parsed = checked_url(url)
     return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
@@ -69,14 +74,14 @@ def make_folder(file: Path) -> None:
         ) from error
 
 
-def open_engine(url: URL) -> Engine:
-    """An engine whose connections wait for one another.
+def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
+    """An engine whose connections wait for one another, SQLite's so many seconds.
 
     Raises:
         LogError: the driver is not installed.
     """
     sqlite = url.get_backend_name() == "sqlite"
-    arguments: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {}
+    arguments: dict[str, Any] = {"connect_args": {"timeout": wait}} if sqlite else {}
     try:
         engine = create_engine(url, hide_parameters=True, pool_pre_ping=not sqlite, **arguments)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -87,6 +92,7 @@ def open_engine(url: URL) -> Engine:
         ) from error
     if sqlite:
         event.listen(engine, "connect", _synchronous)
+        event.listen(engine, "checkout", partial(_same_file, Path(url.database or "").absolute()))
     return engine
 
 
@@ -102,10 +108,24 @@ def database_errors(url: URL) -> Iterator[None]:
         ) from error
 
 
-def create_tables(engine: Engine, fingerprint: str | None) -> None:
-    """Make what is not there yet, also where several processes start at once."""
+def is_away(error: LogError) -> bool:
+    """Whether the database could not be reached or used, which may pass; not a wrong URL or log."""
+    return isinstance(error.__cause__, OperationalError)
+
+
+def is_refused(error: LogError) -> bool:
+    """Whether the database works and refuses these very values."""
+    return isinstance(error.__cause__, IntegrityError | DataError)
+
+
+def create_tables(engine: Engine, fingerprint: str | None, wait: float = BUSY_SECONDS) -> None:
+    """Make what is not there yet, also where several processes start at once.
+
+    A log of the former version is brought to this one.
+    """
     if engine.dialect.name == "sqlite":
-        _write_ahead(engine)
+        _write_ahead(engine, wait)
+    migrate(engine)
     with engine.begin() as connection:
         for table in METADATA.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
@@ -121,8 +141,8 @@ def create_tables(engine: Engine, fingerprint: str | None) -> None:
             continue  # another process said it in between
 
 
-def check_tables(engine: Engine, url: URL, fingerprint: str | None) -> None:
-    """Check that this is a log of this version, begun with this secret.
+def check_tables(engine: Engine, url: URL, fingerprint: str | None) -> str:
+    """Check that this is a log begun with this secret, and return its version: this or the former.
 
     Raises:
         LogError: it is not.
@@ -131,9 +151,10 @@ def check_tables(engine: Engine, url: URL, fingerprint: str | None) -> None:
         raise LogError("no prediction log", field=shown(url), remedy="Check the URL")
     with engine.connect() as connection:
         found = {row.name: row.value for row in connection.execute(select(ABOUT))}
-    if found.get("version") != SCHEMA_VERSION:
+    version: str | None = found.get("version")
+    if version is None or version not in (FORMER_VERSION, SCHEMA_VERSION):
         raise LogError(
-            f"the log has version {found.get('version')}, this program writes {SCHEMA_VERSION}",
+            f"the log has version {version}, this program writes {SCHEMA_VERSION}",
             field=shown(url),
             remedy="Start a new log, or use the cxr_mm that wrote it",
         )
@@ -143,6 +164,7 @@ def check_tables(engine: Engine, url: URL, fingerprint: str | None) -> None:
             field=shown(url),
             remedy="Give the one it was begun with (CXR_MM_LOG_SECRET or the .secret file)",
         )
+    return version
 
 
 def _synchronous(connection: Any, _: object) -> None:
@@ -152,12 +174,27 @@ def _synchronous(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _write_ahead(engine: Engine) -> None:
+def _same_file(file: Path, _: object, record: PoolProxiedConnection, __: object) -> None:
+    """Refuse a connection whose file was removed: what it writes would be gone with the file."""
+    try:
+        now = file.stat()
+        identity = (now.st_dev, now.st_ino)
+    except OSError:
+        identity = None
+    if record.info.setdefault("file", identity) != identity:
+        raise LogError(
+            "the file was taken away or replaced",
+            field=str(file),
+            remedy="Put it back, or start again to begin a new log",
+        )
+
+
+def _write_ahead(engine: Engine, wait: float) -> None:
     """Readers beside a writer (WAL), kept in the file.
 
     The switch itself does not wait for other connections, so it is tried again.
     """
-    until = time.monotonic() + BUSY_SECONDS
+    until = time.monotonic() + wait
     while True:
         try:
             with engine.connect() as connection:

@@ -4,7 +4,6 @@ What is kept is a PredictionRecord: no pixels, no note text, ids only as keyed h
 """
 
 import math
-import secrets
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
@@ -12,12 +11,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Table, insert, select
+from sqlalchemy import URL, Column, insert, select
 
 from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.record import Outcome, PredictionRecord, random_id
 from cxr_mm.errors import LogError
 from cxr_mm.prediction_log.database import (
+    BUSY_SECONDS,
     check_tables,
     checked_url,
     create_tables,
@@ -27,11 +27,14 @@ from cxr_mm.prediction_log.database import (
     shown,
     sqlite_file,
 )
+from cxr_mm.prediction_log.migration import migrate
 from cxr_mm.prediction_log.schema import (
+    FORMER_OUTCOME_COLUMNS,
     OUTCOME_COLUMNS,
     OUTCOMES,
     PREDICTIONS,
     RECORD_COLUMNS,
+    SCHEMA_VERSION,
     aware,
 )
 from cxr_mm.prediction_log.secret import checked_secret, find_secret, keyed_hash
@@ -45,32 +48,51 @@ class PredictionLog:
     Args:
         url: SQLAlchemy URL; `sqlite:///predictions.db` is the usual one.
         secret: key of the hashes; None opens a log that can be read but not hashed into.
-        create: make the database and its tables where they are not there.
+        create: make the database and its tables where they are not there, and bring a log of the
+            former version to this one.
+        wait: seconds that a write to SQLite waits for another.
 
     Raises:
         LogError: the URL is none, the database cannot be opened, is no prediction log, is of
             another version, or was begun with another secret.
     """
 
-    def __init__(self, url: str, secret: bytes | str | None, *, create: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        secret: bytes | str | None,
+        *,
+        create: bool = True,
+        wait: float = BUSY_SECONDS,
+    ) -> None:
         self._url = checked_url(url)
         self._secret = checked_secret(secret)
-        _check_file(url, create)
-        self._engine = open_engine(self._url)
-        fingerprint = None if self._secret is None else keyed_hash(self._secret, "log")
+        self._wait = wait
+        self._version = SCHEMA_VERSION
+        self._engine = open_engine(self._url, wait)
         try:
-            with database_errors(self._url):
-                if create:
-                    create_tables(self._engine, fingerprint)
-                check_tables(self._engine, self._url, fingerprint)
+            self._open(create)
         except LogError:
             self.close()
             raise
+
+    def _open(self, create: bool) -> None:
+        fingerprint = None if self._secret is None else keyed_hash(self._secret, "log")
+        _check_file(self._url, create)
+        with database_errors(self._url):
+            if create:
+                create_tables(self._engine, fingerprint, self._wait)
+            self._version = check_tables(self._engine, self._url, fingerprint)
 
     @property
     def url(self) -> str:
         """The URL without its password."""
         return shown(self._url)
+
+    @property
+    def trouble(self) -> str:
+        """What a reader should know of the log; this one raises what it cannot keep."""
+        return ""
 
     def append(self, answer: Answer) -> PredictionRecord:
         """Keep one answer; when this returns, the record is on disk."""
@@ -83,15 +105,15 @@ class PredictionLog:
         return records
 
     def add_records(self, records: Iterable[PredictionRecord]) -> None:
-        """Keep records whose ids are hashed already, all of them or none."""
-        self._insert(PREDICTIONS, [dict(record) for record in records])
+        """Keep records whose ids are hashed already, all of them or none; those there stay."""
+        self._insert(PREDICTIONS.c.record_id, [dict(record) for record in records])
 
     def record(self, answer: Answer) -> PredictionRecord:
         """What would be kept of an answer."""
         study, prediction = answer.study, answer.prediction
         patient = study.patient_id
         return PredictionRecord(
-            record_id=secrets.token_hex(16),
+            record_id=random_id(),
             created_at=datetime.now(UTC),
             task=prediction.task,
             model=prediction.model,
@@ -154,14 +176,23 @@ class PredictionLog:
                 yield PredictionRecord.model_validate(dict(row))
 
     def add_outcomes(self, outcomes: Iterable[Outcome]) -> int:
-        """Keep labels that came later (`study_hash` from `hash_id`); returns how many."""
+        """Keep labels that came later (`study_hash` from `hash_id`); returns how many were given.
+
+        All of them are kept or none; those that are there already stay.
+        """
         rows = [dict(outcome) for outcome in outcomes]
-        self._insert(OUTCOMES, rows)
+        if self._version != SCHEMA_VERSION:
+            with database_errors(self._url):
+                migrate(self._engine)
+            self._version = SCHEMA_VERSION
+        self._insert(OUTCOMES.c.outcome_id, rows)
         return len(rows)
 
     def read_outcomes(self) -> list[Outcome]:
         """The newest label of each study and finding; earlier ones stay in the database."""
-        query = select(*OUTCOME_COLUMNS).order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
+        current = self._version == SCHEMA_VERSION
+        columns = OUTCOME_COLUMNS if current else FORMER_OUTCOME_COLUMNS
+        query = select(*columns).order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
         newest: dict[tuple[str, str], Outcome] = {}
         with database_errors(self._url), self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
@@ -189,10 +220,14 @@ class PredictionLog:
     ) -> None:
         self.close()
 
-    def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
+    def _insert(self, identity: Column[str], rows: list[dict[str, Any]]) -> None:
+        """Insert in one transaction the rows whose identity the table does not hold yet."""
         with database_errors(self._url), self._engine.begin() as connection:
             for start in range(0, len(rows), BATCH):
-                connection.execute(insert(table), rows[start : start + BATCH])
+                batch = {row[identity.name]: row for row in rows[start : start + BATCH]}
+                there = connection.scalars(select(identity).where(identity.in_(batch))).all()
+                if fresh := [row for key, row in batch.items() if key not in set(there)]:
+                    connection.execute(insert(identity.table), fresh)
 
 
 def open_log(url: str, *, create: bool = True, secret: bool = True) -> PredictionLog:
@@ -205,7 +240,7 @@ def open_log(url: str, *, create: bool = True, secret: bool = True) -> Predictio
     return PredictionLog(url, find_secret(url) if secret else None, create=create)
 
 
-def _check_file(url: str, create: bool) -> None:
+def _check_file(url: str | URL, create: bool) -> None:
     file = sqlite_file(url)
     if file is None:
         return

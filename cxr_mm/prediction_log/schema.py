@@ -19,9 +19,11 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from cxr_mm.contracts.record import LONGEST_COMMENT
 from cxr_mm.errors import LogError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+FORMER_VERSION = "1"
 
 
 def aware(moment: datetime) -> datetime:
@@ -96,12 +98,16 @@ OUTCOMES = Table(
     "outcomes",
     METADATA,
     Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("outcome_id", String(64), nullable=False, unique=True),
     Column("study_hash", String(64), nullable=False),
     Column("finding", String(200), nullable=False),
     Column("label", Integer, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("source", String(200), nullable=False),
+    Column("comment", String(LONGEST_COMMENT), nullable=False),
     Index("outcomes_by_study", "study_hash", "finding"),
 )
 RECORD_COLUMNS = [c for c in PREDICTIONS.columns if c.name != "position"]
 OUTCOME_COLUMNS = [c for c in OUTCOMES.columns if c.name != "position"]
+FORMER_OUTCOME_COLUMNS = [c for c in OUTCOME_COLUMNS if c.name not in ("outcome_id", "comment")]
+"""Those that a log of the former version has."""

@@ -78,11 +78,11 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     """
     required = ["study_id", *task.clinical_names]
     ids: set[str] = set()
-    for piece in _text_pieces(path, rows):
-        _check_ids(_table(piece, required, path), path, ids)
+    for piece in text_pieces(path, rows):
+        _check_ids(csv_rows(piece, required, path), path, ids)
     _check_any(ids, path)
-    for piece in _text_pieces(path, rows):
-        yield _completed(_table(piece, required, path), task, path)
+    for piece in text_pieces(path, rows):
+        yield _completed(csv_rows(piece, required, path), task, path)
 
 
 def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
@@ -101,13 +101,13 @@ def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    frame, ids = _table(pd.concat(_text_pieces(path)), required, path), set[str]()
+    frame, ids = csv_rows(pd.concat(text_pieces(path)), required, path), set[str]()
     _check_ids(frame, path, ids)
     _check_any(ids, path)
     return frame
 
 
-def _table(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.DataFrame:
+def csv_rows(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.DataFrame:
     """Names and cells stripped, empty cells missing."""
     cells = {str(name).strip(): _stripped(column) for name, column in text.items()}
     frame = pd.DataFrame(cells, index=text.index, dtype=object)
@@ -162,7 +162,7 @@ def _missing(path: Path, names: Iterable[str], columns: Iterable[str]) -> Manife
     )
 
 
-def _text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
+def text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
     """The cells of a CSV as text, so many rows at a time; at least one piece, if without a row."""
     with _faults_told(path):
         pieces = pd.read_csv(

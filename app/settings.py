@@ -1,0 +1,107 @@
+"""Settings: what the server was asked to do, checked before anything is loaded."""
+
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+from cxr_mm.errors import ParamsError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEFAULT_LOG = "sqlite:///logs/predictions.db"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one user, or one address where nobody signs in, may ask of the server."""
+
+    asks_per_minute: int = 600
+    """Posts to a page; a prediction with its explanation is about fifteen, a slider moved some."""
+    uploads_per_minute: int = 60
+    uploads_at_once: int = 8
+    """Of all users together."""
+    file_bytes: int = 64 << 20
+    upload_bytes: int = 512 << 20
+    """Of one upload, which may hold several files."""
+    ask_bytes: int = 4 << 20
+    form_bytes: int = 16 << 10
+    """Of the sign-in form."""
+    upload_seconds: float = 300.0
+    """Until a body has come whole."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is served, where, and to whom.
+
+    Args:
+        bundles: folders, each of which gets a page.
+        log: SQLAlchemy URL of the prediction log; None keeps none.
+        spool: folder in which predictions wait while the database is away; None for one beside it.
+        examples: folder with manifest.csv whose studies fill the form of the first page.
+        users: file of the users who may sign in.
+        user_header: request header in which a trusted proxy names the user.
+        trusted_proxies: addresses or networks whose forwarded headers are believed.
+        allowed_hosts: names under which the page is asked for, besides those of the loopback; where
+            there are none and the server is bound elsewhere, any name will do.
+        root: folder of the project, where monitoring and evaluate leave their reports.
+
+    Raises:
+        ParamsError: others can reach the page and need not sign in, or two ways to sign in are
+            named, or a trusted proxy is no address.
+    """
+
+    bundles: tuple[Path, ...]
+    host: str = "127.0.0.1"
+    port: int = 7860
+    log: str | None = DEFAULT_LOG
+    spool: Path | None = None
+    examples: Path | None = None
+    users: Path | None = None
+    user_header: str | None = None
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1",)
+    allowed_hosts: tuple[str, ...] = ()
+    root: Path = Path()
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.on_loopback and not self.demands_sign_in:
+            raise ParamsError(
+                f"{self.host} can be reached from other machines, and nobody would have to sign in",
+                field="--host",
+                remedy="Name a users file with --users (python -m app.sign_in makes one), or the "
+                "header of a proxy that asks for a sign-in with --user-header",
+            )
+        if self.users and self.user_header:
+            raise ParamsError(
+                "there are two ways to sign in",
+                field="--user-header",
+                remedy="Give either --users or --user-header",
+            )
+        for proxy in self.trusted_proxies:
+            _check_network(proxy)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+    @property
+    def demands_sign_in(self) -> bool:
+        """Whether a user has to be known."""
+        return self.users is not None or self.user_header is not None
+
+    @property
+    def known_hosts(self) -> tuple[str, ...]:
+        """Names that a request may carry as its host; none means any."""
+        if self.on_loopback or self.allowed_hosts:
+            return (*LOOPBACK, *(name.lower() for name in self.allowed_hosts))
+        return ()
+
+
+def _check_network(text: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ParamsError(
+            str(error), field="--trusted-proxy", remedy="Write it as 10.0.0.5 or 10.0.0.0/24"
+        ) from error

@@ -1,0 +1,80 @@
+"""`python -m benchmarks.screenshot`: the page with an answered phantom, as the README shows it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+from benchmarks.figures import RUNS_VARIABLE
+from cxr_mm.errors import StageError
+from cxr_mm.files import written_aside
+from cxr_mm.paths import TaskPaths
+
+OUT = Path("docs/page.png")
+SIZE: ViewportSize = {"width": 1366, "height": 1340}
+PORT = 7895
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> None:
+    """Serve the synthetic task's bundle, answer its first example, and write the picture.
+
+    Raises:
+        StageError: there is no bundle yet.
+    """
+    bundle = TaskPaths("synthetic", Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
+    if not bundle.is_dir():
+        raise StageError("no such folder", field=str(bundle), remedy="Run dvc repro")
+    words = ["--bundle", str(bundle), "--no-log", "--port", str(PORT)]
+    server = subprocess.Popen([sys.executable, "-m", "app", *words])
+    try:
+        _await_server()
+        _picture(OUT)
+    finally:
+        server.terminate()
+        server.wait(30)
+    print(OUT)
+
+
+def _await_server() -> None:
+    until = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz", timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
+def _picture(out: Path) -> None:
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        page.goto(f"http://127.0.0.1:{PORT}/")
+        _answer(page)
+        with written_aside(out) as aside:
+            page.screenshot(path=aside, type="png")
+        browser.close()
+
+
+def _answer(page: Page) -> None:
+    page.get_by_text("Example 1", exact=True).click()
+    page.wait_for_selector("#film-preview img")
+    page.locator("#predict").click()
+    page.wait_for_selector("#overlay img")
+    page.wait_for_selector(".cxr-word")
+    page.wait_for_timeout(1500)
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Decoding: what a file does to its decoder stays with that file, and no process is left behind."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from app.decoding import MIB, Decoder, Limits
+from cxr_mm.data.radiograph import read_film
+from cxr_mm.errors import RadiographError
+
+READER = """
+import os, signal, time
+import numpy as np
+from cxr_mm.data.radiograph import read_film
+
+def read(path, name):
+    if name == "hang":
+        time.sleep(600)
+    if name == "slow":
+        time.sleep(1)
+    if name == "memory":
+        np.ones(2**30)
+    if name == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "noise":
+        os.write(1, b"a decoder prints this")
+    if name == "write":
+        with path.with_suffix(".new").open("wb", buffering=0) as stream:
+            stream.write(b"x")
+    film = read_film(path, name)
+    film.radiograph.header["pid"] = os.getpid()
+    return film
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 200), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "film.png")
+    return tmp_path / "film.png"
+
+
+@pytest.fixture
+def decoder_of(tmp_path, monkeypatch):
+    """Makes decoders whose films misbehave by name."""
+    (tmp_path / "misbehaving.py").write_text(READER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return lambda **limits: Decoder(Limits(**limits), "misbehaving:read")
+
+
+def compressed(folder):
+    """A DICOM file that only gdcm decodes, in a process apart from the decoder's own."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = ComputedRadiographyImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
+    ds.Modality, ds.ViewPosition, ds.PatientAge = "DX", "PA", "063Y"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PixelRepresentation = 200, 200, 1, 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+    ds.PhotometricInterpretation = "MONOCHROME1"
+    ds.PixelData = (np.add.outer(np.arange(200), np.arange(200)) * 7).astype("<u2").tobytes()
+    ds.save_as(folder / "plain.dcm", enforce_file_format=True)
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
+    reader.SetFileName(str(folder / "plain.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "film.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutputAsPixmap())
+    assert writer.Write()
+    return folder / "film.dcm"
+
+
+def same(one, other):
+    ours, theirs = asdict(one), asdict(other)
+    for part in ours:
+        for field, value in ours[part].items():
+            np.testing.assert_array_equal(value, theirs[part][field], err_msg=field)
+            assert type(value) is type(theirs[part][field])
+    return True
+
+
+def descendants():
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_a_film_comes_back_as_it_is_read_here(path, tmp_path):
+    before = descendants()
+    with Decoder() as decoder:
+        assert same(decoder.read(path, "film.png"), read_film(path, "film.png"))
+        packed = compressed(tmp_path)
+        assert same(decoder.read(packed, "film.dcm"), read_film(packed, "film.dcm"))
+        assert len(descendants() - before) >= 2  # the worker, and gdcm's below it
+    left = descendants() - before
+    assert all("cxr_mm.data.decode_apart" in psutil.Process(pid).cmdline() for pid in left)
+
+
+def test_processes_start_when_they_are_needed_and_end_with_the_decoder(path, decoder_of):
+    before = descendants()
+    with decoder_of() as decoder:
+        assert descendants() == before
+        pids = {decoder.read(path, "film.png").radiograph.header["pid"] for _ in range(3)}
+        assert pids == descendants() - before
+        assert len(pids) == 1
+    assert descendants() == before
+    with pytest.raises(RadiographError, match="no more films are read"):
+        decoder.read(path, "film.png")
+    assert descendants() == before
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "the file is empty"), (b"\x89PNG\r\n\x1a\n" + bytes(99), "damaged or cut short")],
+)
+def test_errors_are_those_of_the_reader_in_all_their_fields(tmp_path, data, message):
+    (tmp_path / "x").write_bytes(data)
+    with Decoder() as decoder, pytest.raises(RadiographError, match=message) as caught:
+        decoder.read(tmp_path / "x", "Übersicht\n.png")
+    with pytest.raises(RadiographError) as here:
+        read_film(tmp_path / "x", "Übersicht\n.png")
+    assert vars(caught.value) == vars(here.value)
+    assert str(caught.value) == str(here.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hang", "takes more than 3 seconds"),
+        ("memory", "takes too much memory"),
+        ("kill", "ended the process"),
+    ],
+)
+def test_a_film_that_breaks_its_decoder_is_an_error_and_the_next_is_read(
+    path, decoder_of, name, message
+):
+    with decoder_of(seconds=3, workers=1) as decoder:
+        begun = time.monotonic()
+        with pytest.raises(RadiographError, match=message) as caught:
+            decoder.read(path, name)
+        assert time.monotonic() - begun < 6
+        assert caught.value.field == name
+        assert caught.value.remedy
+        assert same_pixels(decoder.read(path, "film.png"), path)
+
+
+def test_a_decoder_cannot_write_a_file(path, decoder_of):
+    with decoder_of() as decoder, pytest.raises(RadiographError, match="ended the process"):
+        decoder.read(path, "write")
+    assert path.with_suffix(".new").stat().st_size == 0
+
+
+def same_pixels(film, path):
+    return np.array_equal(film.radiograph.pixels, read_film(path).radiograph.pixels)
+
+
+def test_what_a_decoder_prints_is_no_answer(path, decoder_of):
+    with decoder_of() as decoder:
+        assert same_pixels(decoder.read(path, "noise"), path)
+
+
+def test_an_idle_process_that_was_killed_is_started_again(path, decoder_of):
+    with decoder_of(workers=1) as decoder:
+        first = decoder.read(path, "film.png").radiograph.header["pid"]
+        psutil.Process(int(first)).kill()
+        while psutil.Process(int(first)).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert decoder.read(path, "film.png").radiograph.header["pid"] != first
+
+
+def test_many_threads_read_at_once_through_few_processes(path, decoder_of):
+    names = ["film.png", "kill", "film.png", "film.png"] * 4
+    before = descendants()
+
+    def outcome(name):
+        try:
+            return same_pixels(decoder.read(path, name), path)
+        except RadiographError as error:
+            return error.message
+
+    with decoder_of() as decoder, ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(outcome, names))
+        assert len(descendants() - before) <= 2
+    assert outcomes == [name != "kill" or "ended the process that decoded it" for name in names]
+
+
+def test_no_more_wait_than_may(path, decoder_of):
+    with decoder_of(workers=1, waiting=1) as decoder, ThreadPoolExecutor(4) as pool:
+        reads = [pool.submit(decoder.read, path, "slow") for _ in range(4)]
+        errors = [str(read.exception()) for read in reads if read.exception()]
+    assert errors == ["slow: too many films wait to be read. Try again in a minute."] * 2
+
+
+def test_closing_does_not_wait_for_a_film_that_hangs(path, decoder_of):
+    before = descendants()
+    decoder = decoder_of(workers=1)
+    with ThreadPoolExecutor(2) as pool:
+        reads = [pool.submit(decoder.read, path, "hang") for _ in range(2)]
+        while descendants() == before:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        decoder.close()
+        assert time.monotonic() - begun < 5
+        assert all(isinstance(read.exception(), RadiographError) for read in reads)
+    assert descendants() == before
+
+
+def test_a_large_file_is_refused_before_any_process_is_asked(path):
+    before = descendants()
+    with path.open("ab") as stream:
+        stream.truncate(64 * MIB + 1)
+    with Decoder() as decoder, pytest.raises(RadiographError, match="more than 64 MiB"):
+        decoder.read(path, "film.png")
+    with Decoder() as decoder, pytest.raises(RadiographError, match=r"^no\.png: no such file"):
+        decoder.read(Path("no"), "no.png")
+    assert descendants() == before
+
+
+def test_the_processes_need_no_torch(path, decoder_of):
+    with decoder_of() as decoder:
+        pid = int(decoder.read(path, "film.png").radiograph.header["pid"])
+        loaded = {Path(each.path).name for each in psutil.Process(pid).memory_maps()}
+    assert any("numpy" in name or "multiarray" in name for name in loaded)
+    assert not any("torch" in name for name in loaded)
+    assert pid != os.getpid()

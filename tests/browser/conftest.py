@@ -1,0 +1,118 @@
+"""The real server of a small bundle, and a real Chromium that asks it for pages."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+STARTS = 120.0
+"""Seconds within which the server must answer."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server under test.
+
+    Args:
+        url: of its first page.
+        films: synthetic films of the very task.
+        database: the prediction log.
+    """
+
+    url: str
+    films: list[Path]
+    database: Path
+
+
+@contextmanager
+def serving(folder: Path, *words: str) -> Iterator[str]:
+    """The server as a user starts it; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "app", "--port", str(port), *words]
+    here = Path(__file__).parents[2]
+    variables = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    with (folder / "server.txt").open("w") as out:
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=out, stderr=out)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await(f"{url}/healthz", server, folder)
+        yield url
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(20)
+
+
+def _await(url: str, server: "subprocess.Popen[bytes]", folder: Path) -> None:
+    until = time.monotonic() + STARTS
+    while time.monotonic() < until:
+        assert server.poll() is None, (folder / "server.txt").read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"no answer from {url}: {(folder / 'server.txt').read_text()}")
+
+
+@pytest.fixture(scope="session")
+def site(pipeline, tmp_path_factory) -> Iterator[Site]:
+    """One bundle, on loopback, with a log."""
+    folder = tmp_path_factory.mktemp("site")
+    database = folder / "log.db"
+    manifest = pd.read_parquet(pipeline.paths.manifest)
+    films = [pipeline.paths.root / path for path in manifest["image_path"].iloc[:6]]
+    words = ("--bundle", str(pipeline.paths.bundle), "--log", f"sqlite:///{database}")
+    with serving(folder, *words) as url:
+        yield Site(f"{url}/", films, database)
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Playwright]:
+    """Playwright, which speaks to the browser."""
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(driver) -> Iterator[Browser]:
+    """Debian's Chromium, or the one that Playwright has fetched."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    try:
+        started = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    except Error as error:
+        pytest.skip(f"no Chromium here: apt install chromium ({str(error).splitlines()[0]})")
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def window(browser) -> Iterator[Page]:
+    """A new window of a new visitor; no error on the page, nothing asked of other machines."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
+    context.set_default_timeout(30_000)
+    page, faults, outside = context.new_page(), [], []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda asked: outside.append(asked.url) if _is_outside(asked.url) else None)
+    yield page
+    context.close()
+    assert faults == []
+    assert outside == []
+
+
+def _is_outside(url: str) -> bool:
+    return not url.startswith(("http://127.0.0.1:", "data:", "blob:"))

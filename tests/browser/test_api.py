@@ -1,0 +1,89 @@
+"""API over HTTP, by Gradio's own client, as the README says."""
+
+import json
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from typer.testing import CliRunner
+
+from cxr_mm.cli import app
+
+STUDY = {"clinical": {"age": 63}, "note": "Fever and cough.", "view": "", "study_id": "s1"}
+
+
+@pytest.fixture(scope="module")
+def client(site):
+    return Client(site.url, verbose=False)
+
+
+def test_predict_gives_the_json_of_the_command_line(client, site, pipeline):
+    film = site.films[0]
+    said = client.predict(film=handle_file(str(film)), **STUDY, api_name="/predict")
+    words = ["predict", "--bundle", str(pipeline.paths.bundle), "--image", str(film), "--json"]
+    words += ["--clinical", "age=63", "--note", STUDY["note"], "--study-id", "s1"]
+    told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    for ours, theirs in zip(said.pop("findings"), told.pop("findings"), strict=True):
+        assert ours.pop("probability") == pytest.approx(theirs.pop("probability"), abs=1e-6)
+        assert ours == theirs
+    assert said == told
+
+
+def test_explain_gives_shares_that_add_up_and_pictures(client, site):
+    said = client.predict(
+        film=handle_file(str(site.films[0])),
+        **STUDY,
+        findings=["effusion"],
+        methods=["grad_cam", "shap_tabular"],
+        api_name="/explain",
+    )
+    (explanation,) = said["explanations"]
+    parts = explanation["logit"]
+    assert parts["base"] + sum(parts["shares"].values()) == pytest.approx(parts["sum"], abs=1e-4)
+    pictures = [a["film"] for a in explanation["attributions"] if "film" in a]
+    assert pictures
+    assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
+
+
+def test_feedback_is_kept(client, site):
+    said = client.predict(film=None, **STUDY, api_name="/predict")
+    kept = client.predict(
+        prediction=said, verdict="agree", labels={}, comment="", api_name="/feedback"
+    )
+    assert kept == {"kept": len(said["findings"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"clinical": {"age": 999}}, "age: 999 is out of range"),
+        ({"clinical": {"shoe": 44}}, "shoe: no such clinical feature"),
+        ({"clinical": [1]}, "clinical: it is no mapping"),
+        ({"clinical": {}, "note": ""}, "Nothing was given yet"),
+    ],
+)
+def test_what_is_wrong_reaches_the_caller(client, change, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(film=None, **{**STUDY, **change}, api_name="/predict")
+
+
+def test_a_file_of_the_server_is_no_film(client, site):
+    with pytest.raises((AppError, ValueError, Exception)) as caught:
+        client.predict(
+            film={"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+            **STUDY,
+            api_name="/predict",
+        )
+    assert "root:" not in str(caught.value)
+
+
+def test_nothing_but_the_three_calls_is_offered(client):
+    names = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(names) == {"/predict", "/explain", "/feedback"}
+
+
+def test_the_readme_shows_every_call():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for name in ("/predict", "/explain", "/feedback"):
+        assert f'api_name="{name}"' in text

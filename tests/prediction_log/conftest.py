@@ -1,0 +1,94 @@
+"""A made-up answer, and a log in a folder of its own."""
+
+import resource
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+
+from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.prediction import FindingPrediction, Prediction
+from cxr_mm.contracts.study import Study
+
+SECRET = "a secret that is long enough"
+
+
+def answer(study_id="study-0815"):
+    finding = FindingPrediction(
+        finding="icu", title="ICU", probability=0.7, threshold=0.5, positive=True
+    )
+    return Answer(
+        study=Study(study_id=study_id, patient_id="patient-4711", note="Dyspnoea since yesterday"),
+        prediction=Prediction(
+            study_id=study_id,
+            task="icu",
+            model="icu",
+            digest="d" * 64,
+            modalities=("image", "note"),
+            findings=(finding,),
+        ),
+        clinical={"age": 61.0, "sex": "F", "crp": None},
+        quality={"exposure": 0.4},
+        image_embedding=np.arange(5, dtype=np.float32) / 3,
+        latency_ms=12.5,
+    )
+
+
+@pytest.fixture(name="answer")
+def _answer():
+    return answer
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "log" / "predictions.db"
+
+
+@pytest.fixture
+def url(file):
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def locked(file):
+    """`with locked(): …`: nobody else can write to the database."""
+
+    @contextmanager
+    def lock():
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            yield
+            database.execute("ROLLBACK")
+
+    return lock
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size): …`: no file can grow beyond so many bytes."""
+
+    @contextmanager
+    def full(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
+
+
+@pytest.fixture
+def until():
+    """`until(condition)`: wait for it, and fail where it does not come."""
+
+    def wait(condition, seconds=20):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not come true"
+            time.sleep(0.01)
+
+    return wait
