@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app import show
-from app.reading import ReadingRoom, Shown
+from app.reading import MADE_UP, ReadingRoom, Shown
 from cxr_mm.contracts.prediction import FindingPrediction, Prediction
 from cxr_mm.errors import InputError
 from cxr_mm.explain import render
@@ -29,8 +29,6 @@ LONGEST = 480
 """Longer side of each picture in pixels."""
 MOST_TYPED = 80
 """Characters of a line that the reader types in."""
-MADE_UP = "app-"
-"""How a study id begins that nobody typed in (`ReadingRoom.study`)."""
 
 CSS = """
 @page{size:A4;margin:10mm}

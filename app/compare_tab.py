@@ -9,7 +9,7 @@ import gradio as gr
 
 from app import show
 from app.lanes import READING
-from app.reading import ReadingRoom, Shown
+from app.reading import MADE_UP, ReadingRoom, Shown
 from cxr_mm.explain.bars import percent
 from cxr_mm.explain.render import data_uri, grey
 
@@ -59,7 +59,7 @@ def on_answer(room: ReadingRoom, history: Sequence[Shown]) -> tuple[Any, Any, st
 def name_of(number: int, shown: Shown) -> str:
     """How a study is called in the list: its own id if one was typed in, and what was said."""
     said = shown.answer.prediction
-    own = "" if said.study_id.startswith("app-") else f" {said.study_id}"
+    own = "" if said.study_id.startswith(MADE_UP) else f" {said.study_id}"
     likeliest = max(said.findings, key=lambda found: found.probability)
     return f"{number + 1}{own}: {likeliest.title} {percent(likeliest.probability)}"
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from cxr_mm.contracts.verdict import Verdict
 from cxr_mm.errors import StageError
 from cxr_mm.evaluation.evaluate import CARD_FILE, METRICS_FILE, PLOTS_FOLDER
 from cxr_mm.files import read_json
@@ -31,30 +32,6 @@ POLICY = (
     "style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'self'"
 )
 """Of a report: it runs its own scripts apart from this site, and reaches nothing."""
-
-
-class Reason(BaseModel):
-    """One thing that moved, as a verdict lists it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    level: Literal["warn", "alarm"]
-    drift: Literal["data", "concept"]
-    text: str
-
-
-class Verdict(BaseModel):
-    """What is shown of a verdict.json."""
-
-    model_config = ConfigDict(frozen=True)
-
-    status: Literal["ok", "warn", "alarm", "too_small"]
-    digest: str
-    first: str | None
-    last: str | None
-    headline: str
-    reasons: tuple[Reason, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -129,8 +106,9 @@ def _reports(folder: Path) -> list[Report]:
         try:
             # A folder that bears no time was written with --out, for another purpose.
             made = datetime.strptime(path.parent.name, STAMP).replace(tzinfo=UTC)
-            verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, ValidationError):
+            facts = read_json(path)  # the verdict, and every figure behind it
+            verdict = Verdict(**{name: facts[name] for name in Verdict.model_fields})
+        except (OSError, ValueError, TypeError, KeyError, ValidationError):
             continue
         found.append(Report(path.parent, made, verdict))
     return sorted(found, key=lambda report: report.made, reverse=True)

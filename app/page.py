@@ -68,6 +68,9 @@ def _reading(room: ReadingRoom, state: Any, history: Any, examples: list[list[An
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
             form = entry.build(room)
+            if examples:
+                with gr.Column(elem_classes="examples"):
+                    _examples(room, form, examples)
         with gr.Column(scale=6, min_width=320):
             gr.HTML('<h2 class="step" id="answered">Answer</h2>')
             answer = gr.HTML(show.EMPTY, elem_id="answer")
@@ -78,14 +81,6 @@ def _reading(room: ReadingRoom, state: Any, history: Any, examples: list[list[An
                 moving = what_if_part.build(room)
                 feedback = feedback_part.build(room)
                 report = report_part.build(room)
-    if examples:
-        gr.Examples(
-            examples,
-            [form.film, form.note, *form.clinical],
-            label="Examples (synthetic)" if room.task.synthetic else "Examples",
-            example_labels=[f"Example {i + 1}" for i in range(len(examples))],
-            api_visibility="private",
-        )
     for field in form.entered:
         field.change(fn=None, js=style.STALE, api_visibility="private")
     answered = entry.predicts(room, form, state, history, answer)
@@ -101,3 +96,13 @@ def _reading(room: ReadingRoom, state: Any, history: Any, examples: list[list[An
     feedback_part.sends(room, feedback, state)
     report_part.makes(room, report, state, explanation)
     return answered
+
+
+def _examples(room: ReadingRoom, form: entry.Entry, examples: list[list[Any]]) -> None:
+    gr.Examples(
+        examples,
+        [form.film, form.note, *form.clinical],
+        label="Examples (synthetic)" if room.task.synthetic else "Examples",
+        example_labels=[f"Example {i + 1}" for i in range(len(examples))],
+        api_visibility="private",
+    )

@@ -37,6 +37,8 @@ from cxr_mm.explain.what_if import moved
 from cxr_mm.inference import Predictor
 from cxr_mm.prediction_log import PredictionLog
 
+MADE_UP = "app-"
+"""How a study id begins that nobody typed in."""
 ReadFilm = Callable[[Path, str], Film]
 
 
@@ -115,7 +117,7 @@ class ReadingRoom:
         view = view or (asked if isinstance(asked, str) else None) or (film.view if film else None)
         text = note.strip() if note and self.task.note else ""
         study = Study(
-            study_id=(study_id or "").strip() or f"app-{uuid.uuid4()}",
+            study_id=(study_id or "").strip() or f"{MADE_UP}{uuid.uuid4()}",
             image=film.pixels if film else None,
             clinical=values,
             note=text or None,

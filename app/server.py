@@ -247,7 +247,7 @@ def run(app: ASGIApp, places: Sequence[Place], settings: Settings) -> None:
         listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise ParamsError(
-            f"{settings.host} port {settings.port}: {error.strerror}",
+            f"{settings.host} port {settings.port}: {os.strerror(error.errno or 0).lower()}",
             field="--port",
             remedy="Choose another port, or end what listens there",
         ) from error

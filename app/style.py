@@ -23,6 +23,7 @@ CSS = (
 .gradio-container .html-container{padding:0 2px !important}
 .gradio-container [data-testid="block-info"]~*{color:var(--body-text-color)}
 .part{gap:8px !important}
+.examples{order:-1}
 #clinical .form{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,176px),1fr));
   gap:0;background:var(--block-background-fill)}
 #clinical .form>.block{display:flex;flex-direction:column;padding:8px 10px}
@@ -55,8 +56,10 @@ CSS = (
 #answer{min-height:170px}
 h2.step{scroll-margin-top:104px;font-size:1.02rem;font-weight:650;margin:6px 0 2px}
 #overlay img{object-fit:contain}
-.cxr-moved{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:4px 0}
-.cxr-moved th,.cxr-moved td{text-align:left;padding:2px 16px 2px 0}
+.cxr-moved{border:0 !important;border-collapse:collapse;font-variant-numeric:tabular-nums;
+  margin:6px 0}
+.cxr-moved tr,.cxr-moved th,.cxr-moved td{border:0 !important;text-align:left;
+  padding:2px 20px 2px 0 !important}
 #header nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0;padding:0;list-style:none}
 mark{background:#ffd54d;color:#1b1f24;padding:0 2px;border-radius:2px}
 @media (max-width:640px){

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cxr_mm.contracts.verdict import ERROR_EXIT_CODE
 from cxr_mm.errors import CxrError, LogError
 from cxr_mm.params import PARAMS_FILE, for_task, load_params
 from cxr_mm.paths import TaskPaths
@@ -15,7 +16,6 @@ from monitoring.outcomes import read_outcomes
 from monitoring.reference import load_reference
 from monitoring.reference import reference as run_reference
 from monitoring.report import report as run_report
-from monitoring.verdict import ERROR_EXIT_CODE
 
 app = typer.Typer(
     add_completion=False,

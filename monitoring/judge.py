@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cxr_mm.contracts.verdict import Reason, Verdict, worst
 from monitoring.concept import ConceptResult, labelled, score_concept
 from monitoring.drift import CheckResult, score_window
 from monitoring.reasons import concept_reasons, data_reasons, interpretation
 from monitoring.reference import Reference
-from monitoring.verdict import Reason, Verdict, worst
 
 
 @dataclass(frozen=True)

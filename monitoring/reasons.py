@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from cxr_mm.contracts.verdict import Level, Reason
 from monitoring.concept import ConceptResult, MetricResult
 from monitoring.drift import CheckResult
 from monitoring.reference import Reference
-from monitoring.verdict import Level, Reason
 
 METRIC_NAMES = {
     "auc": "AUC",

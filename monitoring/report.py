@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.verdict import Verdict
 from cxr_mm.errors import LogError, StageError
 from cxr_mm.files import folder_written_aside, write_json, write_text
 from cxr_mm.prediction_log import PredictionLog, open_log
@@ -21,7 +22,6 @@ from monitoring.outcomes import read_outcomes
 from monitoring.reference import Reference, bundle_digest, load_reference
 from monitoring.summary import summary_page
 from monitoring.table import newest_per_study, records_table
-from monitoring.verdict import Verdict
 
 VERDICT_FILE = "verdict.json"
 

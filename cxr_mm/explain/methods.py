@@ -183,7 +183,7 @@ METHODS: dict[str, Method] = {
             "Occlusion",
             "image",
             _occlusion,
-            "What the logit loses when a square of the film is blurred.",
+            "What the logit loses when a square of the film is that of a film of nobody.",
             slow=True,
         ),
         Method("shap_image", "SHAP", "image", _shap_film, SUM_READING, slow=True),

@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.health import address, evaluation, health, latest_report, report_routes
+from cxr_mm.contracts.verdict import Reason, Verdict
 from cxr_mm.errors import StageError
 from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.files import read_json, write_json
@@ -16,7 +17,6 @@ from cxr_mm.prediction_log import open_log
 from monitoring.heldout import heldout_records
 from monitoring.reference import freeze
 from monitoring.report import report
-from monitoring.verdict import Reason, Verdict
 
 MOVED = Reason(
     drift="data", name="age", title="Age", level="warn", score=4, limit=3, text="Age moved"

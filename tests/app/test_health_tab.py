@@ -18,16 +18,22 @@ from cxr_mm.params import EvaluateParams
 MISSING = StageError("monitoring has made no <report>", field="icu", remedy="Run it")
 
 
+MOVED = {"name": "x", "title": "X", "score": 5.0, "limit": 3.0}
+
+
 def report(**changes):
     values = {
         "status": "alarm",
+        "task": "icu",
         "digest": "aa",
+        "n": 60,
+        "n_labelled": 0,
         "first": "2026-03-01T08:00:00.123+00:00",
         "last": "2026-03-02T09:30:00+00:00",
         "headline": "60 <studies>",
         "reasons": (
-            {"level": "alarm", "drift": "concept", "text": "AUC <fell>"},
-            {"level": "warn", "drift": "data", "text": "Age moved"},
+            {**MOVED, "level": "alarm", "drift": "concept", "text": "AUC <fell>"},
+            {**MOVED, "level": "warn", "drift": "data", "text": "Age moved"},
         ),
         "notes": ("2 <left> out",),
     }

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from monitoring.verdict import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, worst
+from cxr_mm.contracts.verdict import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, worst
 
 
 def reason(level):
