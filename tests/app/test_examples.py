@@ -1,8 +1,10 @@
 """Examples: rows of a manifest CSV become the form's values, in its order."""
 
+from pathlib import Path
+
 import pytest
 
-from app.examples import read
+from app.examples import phantoms, read
 from cxr_mm.data.tasks import load_task
 from cxr_mm.errors import ManifestError
 
@@ -26,3 +28,13 @@ def test_fullest_rows_come_first_and_blanks_stay_blank(tmp_path):
 def test_a_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(ManifestError, match=r"manifest\.csv"):
         read(tmp_path, load_task("synthetic"))
+
+
+def test_phantoms_fill_the_form_of_the_synthetic_task(tmp_path):
+    task = load_task("synthetic")
+    rows = read(phantoms(tmp_path / "films", 4), task)
+    assert len(rows) == 4
+    film, note, *clinical = rows[0]
+    assert Path(film).is_file()
+    assert note
+    assert len(clinical) == len(task.clinical)

@@ -156,8 +156,9 @@ def test_what_fails_is_counted_by_its_kind(predictor):
 
 def test_the_newest_verdict_of_this_very_model_is_shown(predictor, tmp_path):
     bundle = predictor.bundle
-    said = {"status": "ok", "digest": bundle.digest, "n_labelled": 0, "first": None, "last": None}
-    said |= {"headline": "", "reasons": [], "notes": []}
+    said = {"status": "ok", "task": bundle.task.name, "digest": bundle.digest, "n": 0}
+    said |= {"n_labelled": 0, "first": None, "last": None, "headline": "", "reasons": []}
+    said |= {"notes": []}
     reports = tmp_path / "reports" / "monitoring" / bundle.task.name
     write_json(reports / "20260101T000000Z" / "verdict.json", said)
     write_json(reports / "20260102T000000Z" / "verdict.json", said | {"status": "alarm"})
