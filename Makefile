@@ -10,7 +10,7 @@ LOG ?= sqlite:///logs/predictions.db
 PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint types imports pytest app monitor benchmark doctor clean
+.PHONY: help install repro test lint types imports browser pytest app monitor benchmark doctor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,12 @@ types: $(STAMP)
 imports: $(STAMP)
 	lint-imports
 
-pytest: $(STAMP)
+browser: $(STAMP) ## fetch a Chromium for the tests of the page, where there is none and one can be had
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		command -v google-chrome >/dev/null || timeout 300 playwright install chromium >/dev/null 2>&1 || \
+		echo "no Chromium: the tests of the page in a browser will be skipped (apt install chromium)"
+
+pytest: $(STAMP) browser
 	python -m pytest
 
 app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine

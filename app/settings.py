@@ -17,7 +17,7 @@ class Limits:
     asks_per_minute: int = 600
     """Posts to a page; a prediction with its explanation is about fifteen, a slider moved some."""
     uploads_per_minute: int = 60
-    uploads_at_once: int = 8
+    uploads_at_once: int = 32
     """Of all users together."""
     file_bytes: int = 64 << 20
     upload_bytes: int = 512 << 20

@@ -24,6 +24,7 @@ CSS = (
 .gradio-container [data-testid="block-info"]~*{color:var(--body-text-color)}
 .part{gap:8px !important}
 .examples{order:-1}
+.gradio-container .or{color:var(--body-text-color) !important}
 #clinical .form{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,176px),1fr));
   gap:0;background:var(--block-background-fill)}
 #clinical .form>.block{display:flex;flex-direction:column;padding:8px 10px}
@@ -78,7 +79,7 @@ mark{background:#ffd54d;color:#1b1f24;padding:0 2px;border-radius:2px}
 
 
 def theme() -> gr.themes.Default:
-    """Gradio's default with system fonts, and "unknown" dark enough to be read (WCAG AA)."""
+    """Gradio's default with system fonts, and print and buttons that can be read (WCAG AA)."""
     return gr.themes.Default(
         primary_hue="blue", font=[Font(f) for f in FONT], font_mono=[Font(f) for f in MONO]
     ).set(
@@ -86,6 +87,10 @@ def theme() -> gr.themes.Default:
         input_placeholder_color_dark="*neutral_400",
         block_label_text_color="*neutral_600",
         block_title_text_color="*neutral_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
     )
 
 

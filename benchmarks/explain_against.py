@@ -21,7 +21,7 @@ from cxr_mm.explain.lime_fit import RIDGE
 from cxr_mm.explain.methods import METHODS, SUPERPIXELS, Ask
 from cxr_mm.explain.subject import Subject
 
-STOCK_STUDIES = 5
+STOCK_STUDIES = 3
 FRESH = 100
 """Coalitions on which the fit of a linear model is measured, none of which it was fitted on."""
 INSERTION = "insertion, logits above random order"

@@ -13,7 +13,7 @@ from cxr_mm.contracts.prediction import Reason
 from cxr_mm.errors import LogError
 from cxr_mm.explain.watch import Watch
 from cxr_mm.inference import Predictor, load_predictor
-from cxr_mm.prediction_log import open_log
+from cxr_mm.prediction_log import open_log, open_spooled_log
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +269,20 @@ def test_a_log_that_fails_is_said_above_the_numbers_and_the_answer_stays(predict
     answer = predict(ReadingRoom(predictor, BrokenLog()), note="Fever.")
     assert answer["shown"] is not None
     assert answer["text"].index("the disk is full") < answer["text"].index("cxr-bar")
+
+
+def test_while_the_database_is_away_answers_are_kept_and_the_page_says_so(predictor, tmp_path):
+    with open_spooled_log(f"sqlite:///{tmp_path}/log.db") as log:
+        room = ReadingRoom(predictor, log)
+        assert predict(room, note="Fever.")["shown"].log_trouble == ""
+        for path in tmp_path.glob("log.db*"):
+            if path.is_file():
+                path.unlink()
+        (tmp_path / "log.db").mkdir()
+        answer = predict(room, note="Cough.")
+        assert log.waiting == 1
+        assert answer["shown"].log_trouble == log.trouble != ""
+    assert answer["text"].index('role="alert"') < answer["text"].index("cxr-bar")
 
 
 def test_feedback_is_kept_with_the_study(predictor, tmp_path):
