@@ -33,7 +33,7 @@ def build(room: ReadingRoom, history: Any, answered: Any) -> None:
     """
     with gr.Row():
         first, second = (
-            gr.Dropdown([], label=label, filterable=False, min_width=220)
+            gr.Dropdown([], label=label, filterable=False, min_width=220, visible=False)
             for label in ("Study", "Beside it")
         )
     table = gr.HTML(f'<p class="quiet">{EMPTY}</p>', elem_id="compared")
@@ -52,7 +52,7 @@ def on_answer(room: ReadingRoom, history: Sequence[Shown]) -> tuple[Any, Any, st
     names = [(name_of(k, shown), k) for k, shown in enumerate(history)][::-1]
     newest = [k for _, k in names[:2]] + [None, None]
     one, other = newest[:2]
-    left, right = (gr.update(choices=names, value=k) for k in (one, other))
+    left, right = (gr.update(choices=names, value=k, visible=True) for k in (one, other))
     return left, right, on_choose(room, history, one, other)
 
 

@@ -35,6 +35,8 @@ from cxr_mm.prediction_log.database import sqlite_file
 
 SESSIONS_KEPT = 200
 STOP_SECONDS = 3
+THREADS = 8
+"""Of a page: each one that has run a network keeps memory of its own for it."""
 UPLOADS_VARIABLE = "GRADIO_TEMP_DIR"
 
 
@@ -151,6 +153,7 @@ def application(
 def _mount(app: FastAPI, place: Place, settings: Settings) -> None:
     blocks = place.blocks
     blocks.state_session_capacity = SESSIONS_KEPT
+    blocks.max_threads = blocks._queue.max_thread_count = THREADS
     gr.mount_gradio_app(
         app,
         blocks,
