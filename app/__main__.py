@@ -1,5 +1,7 @@
 """`python -m app --bundle DIR`: serve bundles as web pages."""
 
+import contextlib
+import ctypes
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ from app.decoding import Decoder
 from app.server import application, places_of, rooms_of, run, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
 from cxr_mm.errors import CxrError
+
+M_ARENA_MAX = -8
+"""As glibc's malloc.h has it."""
 
 
 def serve(
@@ -63,6 +68,7 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
+    _share_memory()
     counters = Counters(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with upload_folder() as uploads, Decoder() as decoder:
@@ -73,6 +79,13 @@ def _serve(settings: Settings) -> None:
         for place in places:
             print(f"{place.blocks.title}: http://{shown}:{settings.port}{place.path}", flush=True)
         run(app, places, settings)
+
+
+def _share_memory() -> None:
+    """Let threads share two heaps where the C library is glibc: with one each, what a thread has
+    freed is of no use to the others, and memory grows for hours (mallopt(3), M_ARENA_MAX)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 if __name__ == "__main__":
