@@ -72,9 +72,8 @@ def _lime(bench: Bench) -> Iterator[Pair]:
     for known in bench.subjects[:STOCK_STUDIES]:
         stock = Stock(known, bench.target)
         faster, subject, said = _raced(bench, known, "lime_image", stock.lime)
-        maps = said.values, stock.lime_map()
         own, same_game = _fit_of(subject, bench.target, said)
-        inserted = _insertions(subject, bench.target, *maps)
+        inserted = _insertions(subject, bench.target, said.values, stock.lime_map())
         yield Pair(faster, *inserted, own, same_game, stock.lime_fit(FRESH))
 
 
@@ -94,10 +93,13 @@ def _raced(
     return taken / own, subject, said
 
 
-def _insertions(subject: Subject, target: Target, *maps: NDArray[np.float32]) -> list[float]:
-    """Of maps (S, S): how much sooner than in random order the logit rises."""
+def _insertions(
+    subject: Subject, target: Target, own: NDArray[np.float32], stock: NDArray[np.float32]
+) -> tuple[float, float]:
+    """Of two maps (S, S): how much sooner than in random order the logit rises."""
     game = FilmGame(subject, target, grid(subject, CELLS))
-    return [deletion_and_insertion(game, game.scores(m), 0)["insertion"] for m in maps]
+    first, second = (deletion_and_insertion(game, game.scores(m), 0) for m in (own, stock))
+    return first["insertion"], second["insertion"]
 
 
 def _fit_of(subject: Subject, target: Target, said: Attribution) -> tuple[float, float]:
