@@ -205,7 +205,7 @@ def test_feedback_reaches_the_log(window, site):
     window.get_by_role("button", name="Your reading").click()
     window.get_by_label("Comment").fill("plain")
     window.get_by_role("button", name="Send").click()
-    window.get_by_text("Kept.").wait_for()
+    window.locator("p[role=status]", has_text="Kept").wait_for()
     assert outcomes() > before
 
 
