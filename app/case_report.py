@@ -15,6 +15,7 @@ from PIL import Image
 
 from app import show
 from app.reading import MADE_UP, ReadingRoom, Shown
+from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.prediction import FindingPrediction, Prediction
 from cxr_mm.errors import InputError
 from cxr_mm.explain import render
@@ -197,13 +198,14 @@ def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _details(room: ReadingRoom, shown: Shown, finding: str, with_note: bool) -> str:
     """Shares of the inputs and, where it is wanted, the note; beside them the clinical features."""
     bars, words = room.details(shown, finding)
-    features = show.part("Clinical features", bars, _believed(room, "shap_tabular"))
-    note = show.part("Note", words if with_note else "", _believed(room, "shap_note"))
+    features = show.part("Clinical features", bars, _believed(room, "tabular"))
+    note = show.part("Note", words if with_note else "", _believed(room, "note"))
     return (
         f'<div class="two details"><div><h3>Which input</h3>{show.shares(shown, finding)}{note}'
         f'</div><div class="features">{features}</div></div>'
     )
 
 
-def _believed(room: ReadingRoom, name: str) -> str:
+def _believed(room: ReadingRoom, modality: Modality) -> str:
+    name = room.usual(modality)
     return f"{METHODS[name].title}. {room.believed(name)}"

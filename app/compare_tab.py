@@ -68,17 +68,15 @@ def on_choose(
     room: ReadingRoom, history: Sequence[Shown], first: int | None, second: int | None
 ) -> str:
     """Two studies were chosen, or one."""
-    chosen = [history[k] for k in (first, second) if k is not None and k < len(history)]
+    chosen = [(k, history[k]) for k in (first, second) if k is not None and k < len(history)]
     if not chosen:
         return f'<p class="quiet">{EMPTY}</p>'
-    cards = "".join(
-        _card(room, shown, k) for k, shown in zip((first, second), chosen, strict=False)
-    )
-    return f'<div class="compared">{cards}</div>{_changes(chosen)}'
+    cards = "".join(_card(room, shown, k) for k, shown in chosen)
+    return f'<div class="compared">{cards}</div>{_changes([shown for _, shown in chosen])}'
 
 
-def _card(room: ReadingRoom, shown: Shown, number: int | None) -> str:
-    title = name_of(number or 0, shown)
+def _card(room: ReadingRoom, shown: Shown, number: int) -> str:
+    title = name_of(number, shown)
     film = '<p class="quiet">No film.</p>'
     if shown.film is not None:
         film = f'<img src="{data_uri(grey(shown.film, SIDE))}" alt="Film of study {escape(title)}">'

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.explanation import Attribution, Explanation, Target
+from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.prediction import Reason
 from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.study import Study
@@ -141,7 +142,7 @@ class ReadingRoom:
         trouble = self.logged([answer])
         film = None if study.image is None else shrunk(study.image, render.LONGEST)
         kept = replace(answer, study=replace(study, image=None))
-        subject = Subject(self.bundle, self.fitted(study))
+        subject = Subject(self.bundle, self.fitted(study), answer.image_embedding)
         return Shown(subject, film, kept, modality_shares(subject), trouble)
 
     def fitted(self, study: Study) -> Study:
@@ -157,10 +158,11 @@ class ReadingRoom:
         said = self.predictor.at(shown.answer.prediction, reason or self.bundle.decision)
         return replace(shown, answer=replace(shown.answer, prediction=said), reason=reason)
 
-    def film_method(self) -> str:
-        """The method that the film is explained by where none is asked for."""
-        usual = [name for name in believed(self.figures) if METHODS[name].modality == "image"]
-        return usual[0] if usual else methods_of("image")[0].name
+    def usual(self, modality: Modality) -> str:
+        """The method that a modality is explained by where none is asked for: one that may be
+        believed, if there is one."""
+        fit = [name for name in believed(self.figures) if METHODS[name].modality == modality]
+        return fit[0] if fit else methods_of(modality)[0].name
 
     def explained(
         self, shown: Shown, finding: str, name: str, watch: Watch = UNWATCHED
@@ -224,11 +226,11 @@ class ReadingRoom:
         subject, target = shown.subject, Target(finding)
         bars = words = ""
         if "tabular" in subject.present:
-            said = METHODS["shap_tabular"].explain(subject, target, Ask())
+            said = METHODS[self.usual("tabular")].explain(subject, target, Ask())
             values = self.bundle.check(shown.study)
             bars = feature_bars(self.task, said, values, self.bundle.background)
         if "note" in subject.present and sentences(subject.note):
-            words = coloured_note(METHODS["shap_note"].explain(subject, target, Ask()))
+            words = coloured_note(METHODS[self.usual("note")].explain(subject, target, Ask()))
         return bars, words
 
     def feedback(self, outcomes: Sequence[Outcome]) -> None:

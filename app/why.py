@@ -55,7 +55,7 @@ def build(room: ReadingRoom) -> Why:
         with gr.Row(equal_height=True):
             method = gr.Dropdown(
                 [(_titled(each), each.name) for each in methods_of("image")],
-                value=room.film_method(),
+                value=room.usual("image"),
                 label="How the film is explained",
                 filterable=False,
                 min_width=200,
@@ -121,8 +121,8 @@ def on_rest(room: ReadingRoom, shown: Shown | None, finding: str) -> tuple[str, 
     bars, words = room.details(shown, finding)
     return (
         show.shares(shown, finding),
-        show.part("Clinical features", bars, room.believed("shap_tabular")),
-        show.part("Note", words, room.believed("shap_note")),
+        show.part("Clinical features", bars, room.believed(room.usual("tabular"))),
+        show.part("Note", words, room.believed(room.usual("note"))),
     )
 
 

@@ -17,7 +17,7 @@ from cxr_mm.explain.faithfulness.measure import CELLS
 from cxr_mm.explain.faithfulness.ranking import deletion_and_insertion
 from cxr_mm.explain.games import FilmGame
 from cxr_mm.explain.games.film import grid, superpixels
-from cxr_mm.explain.lime_fit import RIDGE
+from cxr_mm.explain.lime_fit import RIDGE, closeness
 from cxr_mm.explain.methods import METHODS, SUPERPIXELS, Ask
 from cxr_mm.explain.subject import Subject
 
@@ -109,7 +109,6 @@ def _fit_of(subject: Subject, target: Target, said: Attribution) -> tuple[float,
     kept = uniform(FRESH, game.count, 99)
     true = game.values(kept)
     asked = uniform(1000, game.count, 0)
-    closeness = np.exp(-((1 - np.sqrt(asked.mean(axis=1))) ** 2) / (2 * 0.25**2))
-    many = Ridge(alpha=RIDGE).fit(asked, game.values(asked), sample_weight=closeness)
+    many = Ridge(alpha=RIDGE).fit(asked, game.values(asked), sample_weight=closeness(asked))
     own = r_squared(true, said.extra["intercept"] + kept @ weights)
     return own, r_squared(true, many.predict(kept))

@@ -2,13 +2,9 @@
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +16,13 @@ from app import examples
 from benchmarks.figures import RUNS_VARIABLE
 from benchmarks.rounds import device
 from benchmarks.rows import Row
+from benchmarks.served import served
 from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import StageError
 from cxr_mm.paths import TaskPaths
 
 COMMAND = "make benchmark PART=load"
 TASK, USERS, MINUTES, PORT = "synthetic", 20, 5.0, 7894
+UNLIMITED = "--asks-per-minute", "1000000", "--uploads-per-minute", "100000"
 LIMED = 1
 """Users who ask for LIME of their film all the while; the others for predictions."""
 WARM_SECONDS = 60.0
@@ -49,24 +46,11 @@ def measure() -> list[Row]:
         StageError: there is no bundle yet.
     """
     paths = TaskPaths(TASK, Path(os.environ.get(RUNS_VARIABLE) or "."))
-    if not paths.bundle.is_dir():
-        raise StageError("no such folder", field=str(paths.bundle), remedy="Run dvc repro")
-    with tempfile.TemporaryDirectory() as name, _served(paths.bundle, Path(name)) as server:
-        studies = _studies(Path(name))
-        seen, early, late = _load(server.pid, studies)
+    with tempfile.TemporaryDirectory() as name:
+        words = "--log", f"sqlite:///{name}/log.db", *UNLIMITED
+        with served(paths.bundle, PORT, *words) as server:
+            seen, early, late = _load(server.pid, _studies(Path(name)))
     return _rows(seen, early, late)
-
-
-@contextmanager
-def _served(bundle: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    words = ["--bundle", str(bundle.resolve()), "--log", f"sqlite:///{folder}/log.db"]
-    words += ["--port", str(PORT), "--asks-per-minute", "1000000", "--uploads-per-minute", "100000"]
-    server = subprocess.Popen([sys.executable, "-m", "app", *words])
-    try:
-        yield server
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def _studies(folder: Path) -> list[dict[str, Any]]:
@@ -87,7 +71,7 @@ def _studies(folder: Path) -> list[dict[str, Any]]:
 
 def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     """All users at once; memory (kB) after a minute and in the end."""
-    clients = [_client() for _ in studies]
+    clients = [Client(f"http://127.0.0.1:{PORT}/", verbose=False) for _ in studies]
     expected = [_asked(c, s) for c, s in zip(clients, studies, strict=True)]
     seen, until = Seen(), time.monotonic() + 60 * MINUTES
     users = [
@@ -101,17 +85,6 @@ def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     for user in users:
         user.join()
     return seen, early, _memory(pid)
-
-
-def _client() -> Client:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            return Client(f"http://127.0.0.1:{PORT}/", verbose=False)
-        except Exception:
-            if time.monotonic() > until:
-                raise
-            time.sleep(1)
 
 
 def _asked(client: Client, study: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from benchmarks.figures import RUNS_VARIABLE
-from cxr_mm.errors import StageError
+from benchmarks.served import served
 from cxr_mm.files import written_aside
 from cxr_mm.paths import TaskPaths
 
@@ -28,29 +24,9 @@ def main() -> None:
         StageError: there is no bundle yet.
     """
     bundle = TaskPaths("synthetic", Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
-    if not bundle.is_dir():
-        raise StageError("no such folder", field=str(bundle), remedy="Run dvc repro")
-    words = ["--bundle", str(bundle), "--no-log", "--port", str(PORT)]
-    server = subprocess.Popen([sys.executable, "-m", "app", *words])
-    try:
-        _await_server()
+    with served(bundle, PORT, "--no-log"):
         _picture(OUT)
-    finally:
-        server.terminate()
-        server.wait(30)
     print(OUT)
-
-
-def _await_server() -> None:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz", timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
 
 
 def _picture(out: Path) -> None:

@@ -46,12 +46,10 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
     kept = coalitions(samples, len(game.names), seed)
     game.expected = samples
     values = game.values(kept)
-    # Cosine distance to the whole: 1 - sqrt(share kept).
-    distances = 1 - np.sqrt(kept.mean(axis=1))
     intercept, found, _, _ = LimeBase(_kernel).explain_instance_with_data(
         kept.astype(float),
         values[:, None],
-        distances,
+        _distances(kept),
         0,
         kept.shape[1],
         feature_selection="none",
@@ -60,7 +58,7 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
     weights = np.zeros(kept.shape[1])
     for player, weight in found:
         weights[player] = weight
-    r2 = _left_out(kept, values, _kernel(distances), intercept + kept @ weights)
+    r2 = _left_out(kept, values, closeness(kept), intercept + kept @ weights)
     return LimeFit(float(intercept), weights, r2)
 
 
@@ -93,6 +91,17 @@ def _left_out(
     spread = values - share @ values
     total = float(share @ spread**2)
     return float(1 - share @ missed**2 / total) if total else 1.0
+
+
+def closeness(kept: Kept) -> NDArray[np.float64]:
+    """How much each coalition counts in the fit (K,)."""
+    return _kernel(_distances(kept))
+
+
+def _distances(kept: Kept) -> NDArray[np.float64]:
+    """Cosine distance to the whole."""
+    found: NDArray[np.float64] = 1 - np.sqrt(kept.mean(axis=1))
+    return found
 
 
 def _kernel(distances: NDArray[np.float64]) -> NDArray[np.float64]:

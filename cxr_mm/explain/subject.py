@@ -6,6 +6,7 @@ subjects may be asked from several threads.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -30,12 +31,18 @@ class Subject:
     Args:
         bundle: the model.
         study: any subset of the modalities.
+        image_embedding: (Di,) of the film, where it has been made already.
 
     Raises:
         InputError: the study cannot be read, or has nothing that the task uses.
     """
 
-    def __init__(self, bundle: Bundle, study: Study) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        study: Study,
+        image_embedding: NDArray[np.float32] | None = None,
+    ) -> None:
         self.bundle, self.study = bundle, study
         self.batch = bundle.prepare([study])
         self.mask = self.batch.mask
@@ -52,8 +59,14 @@ class Subject:
         self.answers: dict[str, dict[bytes, Logits]] = {}
         """What games have asked: kind of game → coalition → logits (F,)."""
         with torch.inference_mode():
-            embeddings = bundle.embeddings(self.batch)
+            embeddings = self._embeddings(image_embedding)
             self._encoded = {m: bundle.fusion.encode(m, e) for m, e in embeddings.items()}
+
+    def _embeddings(self, image: NDArray[np.float32] | None) -> dict[Modality, Tensor]:
+        if image is None:
+            return self.bundle.embeddings(self.batch)
+        rest = self.bundle.embeddings(replace(self.batch, image=None))
+        return {**rest, "image": torch.from_numpy(image)[None]}
 
     def column(self, target: Target) -> int:
         """Column of the target among the logits.

@@ -256,7 +256,7 @@ class Fusion(nn.Module):
         Each tensor has B rows or one, which then stands for all.
         """
         columns = [
-            member.join({m: _rows(own[k], len(mask)) for m, own in encoded.items()}, mask)
+            member.join({m: _rows(encoded[m][k], len(mask)) for m in self.spec.dims}, mask)
             for k, member in enumerate(self._kinds())
         ]
         logits: Tensor = self.calibration(torch.stack(columns).mean(0), mask)

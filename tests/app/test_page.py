@@ -11,6 +11,7 @@ from app import compare_tab, entry, feedback_part, page, point_part, report_part
 from app.reading import ReadingRoom
 from cxr_mm.contracts.prediction import Reason
 from cxr_mm.errors import LogError
+from cxr_mm.explain.subject import Subject
 from cxr_mm.explain.watch import Watch
 from cxr_mm.inference import Predictor, load_predictor
 from cxr_mm.prediction_log import open_log, open_spooled_log
@@ -208,6 +209,17 @@ def test_two_features_can_be_moved_and_go_back(room):
     assert what_if_part.on_answer(room, shown)[0] == {}
 
 
+def test_answer_and_shares_take_one_embedding_of_the_film(room, film):
+    seen = []
+    hook = room.bundle.image_encoder.register_forward_hook(lambda *_: seen.append(1))
+    shown = predict(room, str(film), note="Fever.")["shown"]
+    hook.remove()
+    assert len(seen) == 1
+    np.testing.assert_allclose(
+        shown.subject.logits, Subject(room.bundle, shown.subject.study).logits
+    )
+
+
 def test_nothing_entered_is_said_and_nothing_is_shown(room):
     answer = predict(room)
     assert faults(answer) == {"general"}
@@ -339,6 +351,7 @@ def test_the_newest_two_studies_are_compared(room, film):
     assert text.count("<img") == 1
     assert "points" in text
     assert "points" not in compare_tab.on_choose(room, history, 1, None)
+    assert compare_tab.name_of(1, history[1]) in compare_tab.on_choose(room, history, None, 1)
 
 
 def test_the_page_remembers_a_dozen_studies(room):

@@ -68,13 +68,9 @@ def test_what_is_wrong_reaches_the_caller(client, change, words):
         client.predict(film=None, **{**STUDY, **change}, api_name="/predict")
 
 
-def test_a_file_of_the_server_is_no_film(client, site):
-    with pytest.raises((AppError, ValueError, Exception)) as caught:
-        client.predict(
-            film={"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
-            **STUDY,
-            api_name="/predict",
-        )
+def test_a_text_file_is_no_film(client):
+    with pytest.raises(AppError, match="neither a PNG, a JPEG nor a DICOM") as caught:
+        client.predict(film=handle_file("/etc/passwd"), **STUDY, api_name="/predict")
     assert "root:" not in str(caught.value)
 
 

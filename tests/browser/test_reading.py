@@ -142,10 +142,6 @@ def bad_png(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
 
 
-def empty(path):
-    path.write_bytes(b"")
-
-
 def text(path):
     path.write_text("<script>alert(1)</script>")
 
@@ -226,7 +222,7 @@ def test_the_report_is_downloaded(window, site):
     assert "data:image/png" in page
 
 
-def test_a_slow_method_can_be_stopped(window, site):
+def test_a_slow_method_is_explained_when_it_is_asked_for(window, site):
     opened(window, site)
     give_film(window, site.films[4])
     preview(window)
