@@ -1,11 +1,14 @@
-"""PredictionRecord: what is kept of a prediction; no pixels, no note text, ids hashed."""
+"""Records: what is kept of a prediction, of its label and of a refusal; no pixels, no note text,
+ids hashed."""
 
 import secrets
+from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
 from cxr_mm.contracts.frozen import Frozen
 from cxr_mm.contracts.modality import Modality
+from cxr_mm.contracts.prediction import Certainty
 from cxr_mm.contracts.study import ClinicalValue
 
 LONGEST_COMMENT = 500
@@ -31,6 +34,9 @@ class PredictionRecord(Frozen):
         image_embedding, note_embedding: as the fusion saw them; None where absent.
         probabilities: finding → calibrated probability.
         positives: finding → at or above the operating point.
+        certainties: finding → what the conformal set says of it.
+        note_traits: what the note is like (`cxr_mm.data.note_traits`); empty without a note.
+        shares: finding → modality → its share in the logit; they and a constant add up to it.
         latency_ms: time from study to prediction.
     """
 
@@ -49,6 +55,9 @@ class PredictionRecord(Frozen):
     note_embedding: tuple[float, ...] | None = None
     probabilities: dict[str, float]
     positives: dict[str, bool]
+    certainties: dict[str, Certainty] = Field(default_factory=dict)
+    note_traits: dict[str, float] = Field(default_factory=dict)
+    shares: dict[str, dict[Modality, float]] = Field(default_factory=dict)
     latency_ms: float | None = None
 
 
@@ -65,3 +74,17 @@ class Outcome(Frozen):
     """`csv`, `feedback` or whatever brought it."""
     comment: str = Field("", max_length=LONGEST_COMMENT)
     """What the reader wrote, as it was written: no names belong in it."""
+
+
+class ServiceEvent(Frozen):
+    """A request that got no prediction: what volume and errors are counted by, besides records."""
+
+    event_id: str = Field(default_factory=random_id)
+    created_at: AwareDatetime
+    task: str
+    digest: str
+    kind: Literal["refused_film", "bad_input", "failure"]
+    """`refused_film`: the film gate took it for no frontal chest radiograph; `bad_input`: a value,
+    file or note that cannot be read; `failure`: a fault of the program."""
+    field: str = ""
+    """The field at fault, a name of the task's own; never a value."""

@@ -1,37 +1,23 @@
-"""Command line of monitoring: thin verbs over reference, report and labels."""
+"""Reports: the reference, one report of one window, and the labels that came later."""
 
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cxr_mm.contracts.verdict import ERROR_EXIT_CODE
-from cxr_mm.errors import CxrError, LogError
 from cxr_mm.params import PARAMS_FILE, for_task, load_params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.prediction_log import open_log
+from monitoring.cli.options import Bundle, Frozen, Log, moment
 from monitoring.outcomes import read_outcomes
 from monitoring.reference import load_reference
 from monitoring.reference import reference as run_reference
 from monitoring.report import report as run_report
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Has the data or the concept drifted since the model was made?\n\n"
-    "Research use only. Nothing leaves this machine.",
-)
-Bundle = Annotated[Path, typer.Option(help="Folder of the model's bundle.")]
-Log = Annotated[str, typer.Option(help="Prediction log, as sqlite:///predictions.db.")]
-Frozen = Annotated[
-    Path | None, typer.Option(help="Folder of the stage reference; default: beside the bundle.")
-]
+commands = typer.Typer()
 
 
-@app.command()
+@commands.command()
 def report(
     bundle: Bundle,
     log: Log,
@@ -54,14 +40,12 @@ def report(
 
     Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies to judge, 2 error.
     """
-    verdict, folder = run_report(
-        bundle, log, reference, _moment(since), _moment(until), out, labels
-    )
+    verdict, folder = run_report(bundle, log, reference, moment(since), moment(until), out, labels)
     print(f"{verdict.line} See {folder / 'summary.html'}")
     raise typer.Exit(verdict.exit_code)
 
 
-@app.command()
+@commands.command()
 def reference(
     task: Annotated[str, typer.Argument(help="A shipped task, or the path of a task file.")],
     params: Annotated[Path, typer.Option(help="Parameters.")] = PARAMS_FILE,
@@ -79,7 +63,7 @@ def reference(
     )
 
 
-@app.command()
+@commands.command()
 def labels(
     log: Log,
     csv: Annotated[Path, typer.Option(help="study_id and one column per finding: 1, 0 or empty.")],
@@ -94,24 +78,3 @@ def labels(
         opened.add_outcomes(outcomes)
     studies = len({o.study_hash for o in outcomes})
     print(f"{len(outcomes)} outcomes of {studies} studies added, {len(known)} of them in the log")
-
-
-def main() -> None:
-    """Run a verb; an error that a user can mend is one line on stderr and exit code 2."""
-    try:
-        app(prog_name="python -m monitoring")
-    except CxrError as error:
-        print(error, file=sys.stderr)
-        sys.exit(ERROR_EXIT_CODE)
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise LogError(
-            "no time", field=text, remedy="Write it as 2026-03-01 or 2026-03-01T12:00+01:00"
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

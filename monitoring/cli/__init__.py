@@ -1,0 +1,28 @@
+"""Command line of monitoring: thin verbs; one clear line where something is wrong."""
+
+import sys
+
+import typer
+
+from cxr_mm.contracts.verdict import ERROR_EXIT_CODE
+from cxr_mm.errors import CxrError
+from monitoring.cli import reports
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Has the data or the concept drifted since the model was made?\n\n"
+    "Research use only. Nothing leaves this machine.",
+)
+for part in (reports,):
+    app.add_typer(part.commands)
+
+
+def main() -> None:
+    """Run a verb; an error that a user can mend is one line on stderr and exit code 2."""
+    try:
+        app(prog_name="python -m monitoring")
+    except CxrError as error:
+        print(error, file=sys.stderr)
+        sys.exit(ERROR_EXIT_CODE)
