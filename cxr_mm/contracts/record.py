@@ -36,7 +36,7 @@ class PredictionRecord(Frozen):
         positives: finding → at or above the operating point.
         certainties: finding → what the conformal set says of it.
         note_traits: what the note is like (`cxr_mm.data.note_traits`); empty without a note.
-        shares: finding → modality → its share in the logit; they and a constant add up to it.
+        shares: finding → modality → its Shapley value in the probability.
         latency_ms: time from study to prediction.
     """
 

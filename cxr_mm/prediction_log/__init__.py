@@ -1,14 +1,32 @@
 """Prediction log: the one place where app and monitoring meet, in any database SQLAlchemy knows."""
 
+from cxr_mm.prediction_log.chain import Broken, Verified, verify
+from cxr_mm.prediction_log.erasure import Going, erase_patient, retain, rows_before, rows_of_patient
+from cxr_mm.prediction_log.export import export_window
+from cxr_mm.prediction_log.linking import Head
 from cxr_mm.prediction_log.log import PredictionLog, open_log
 from cxr_mm.prediction_log.secret import SECRET_VARIABLE, find_secret
-from cxr_mm.prediction_log.spool import SpooledLog, open_spooled_log
+from cxr_mm.prediction_log.spool import SpooledLog, open_spooled_log, spool_folder
+from cxr_mm.prediction_log.windows import ServiceCount, WindowIndex
 
 __all__ = [
     "SECRET_VARIABLE",
+    "Broken",
+    "Going",
+    "Head",
     "PredictionLog",
+    "ServiceCount",
     "SpooledLog",
+    "Verified",
+    "WindowIndex",
+    "erase_patient",
+    "export_window",
     "find_secret",
     "open_log",
     "open_spooled_log",
+    "retain",
+    "rows_before",
+    "rows_of_patient",
+    "spool_folder",
+    "verify",
 ]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, create_engine, event, insert, inspect, make_url, select, text
+from sqlalchemy import URL, create_engine, event, make_url, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import (
     ArgumentError,
@@ -18,14 +18,11 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.pool import PoolProxiedConnection
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cxr_mm.errors import LogError
-from cxr_mm.prediction_log.migration import migrate
-from cxr_mm.prediction_log.schema import ABOUT, FORMER_VERSION, METADATA, SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
-"""How long a write to SQLite waits for another."""
+"""How long a write waits for another."""
 
 
 def checked_url(url: str | URL) -> URL:
@@ -75,15 +72,19 @@ def make_folder(file: Path) -> None:
 
 
 def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
-    """An engine whose connections wait for one another, SQLite's so many seconds.
+    """An engine whose connections wait for one another, so many seconds at most.
 
     Raises:
         LogError: the driver is not installed.
     """
     sqlite = url.get_backend_name() == "sqlite"
-    arguments: dict[str, Any] = {"connect_args": {"timeout": wait}} if sqlite else {}
     try:
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=not sqlite, **arguments)
+        engine = create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=not sqlite,
+            connect_args=_waiting(url.get_backend_name(), wait),
+        )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LogError(
             f"its driver is not installed ({error})",
@@ -91,7 +92,7 @@ def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
             remedy="Install the driver that the URL names",
         ) from error
     if sqlite:
-        event.listen(engine, "connect", _synchronous)
+        event.listen(engine, "connect", _settle)
         event.listen(engine, "checkout", partial(_same_file, Path(url.database or "").absolute()))
     return engine
 
@@ -118,59 +119,61 @@ def is_refused(error: LogError) -> bool:
     return isinstance(error.__cause__, IntegrityError | DataError)
 
 
-def create_tables(engine: Engine, fingerprint: str | None, wait: float = BUSY_SECONDS) -> None:
-    """Make what is not there yet, also where several processes start at once.
-
-    A log of the former version is brought to this one.
-    """
-    if engine.dialect.name == "sqlite":
-        _write_ahead(engine, wait)
-    migrate(engine)
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction; on SQLite nobody else writes from its start, on PostgreSQL rows are locked."""
     with engine.begin() as connection:
-        for table in METADATA.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
-    about = {"version": SCHEMA_VERSION, "secret": fingerprint}
-    for name, value in about.items():
-        try:
-            with engine.begin() as connection:
-                if value is not None:
-                    _say_once(connection, name, value)
-        except IntegrityError:
-            continue  # another process said it in between
+        if engine.dialect.name == "sqlite":
+            # Its driver begins a transaction only before rows change, and would not wait there.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
 
 
-def check_tables(engine: Engine, url: URL, fingerprint: str | None) -> str:
-    """Check that this is a log begun with this secret, and return its version: this or the former.
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees the log as it is now, whatever others write meanwhile."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def clear_away(engine: Engine, url: URL) -> None:
+    """Take out of the database's files what was removed from its tables.
 
     Raises:
-        LogError: it is not.
+        LogError: others read an older state of an SQLite file, which is kept for them.
     """
-    if not inspect(engine).has_table(ABOUT.name):
-        raise LogError("no prediction log", field=shown(url), remedy="Check the URL")
-    with engine.connect() as connection:
-        found = {row.name: row.value for row in connection.execute(select(ABOUT))}
-    version: str | None = found.get("version")
-    if version is None or version not in (FORMER_VERSION, SCHEMA_VERSION):
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM"))
+        if engine.dialect.name != "sqlite":
+            return
+        busy = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()[0]
+    if busy:
         raise LogError(
-            f"the log has version {version}, this program writes {SCHEMA_VERSION}",
+            "done, but the bytes stay in the write-ahead log while others read",
             field=shown(url),
-            remedy="Start a new log, or use the cxr_mm that wrote it",
+            remedy="Do it again when no long reading is under way",
         )
-    if fingerprint is not None and found.get("secret") != fingerprint:
-        raise LogError(
-            "the log was begun with another secret",
-            field=shown(url),
-            remedy="Give the one it was begun with (CXR_MM_LOG_SECRET or the .secret file)",
-        )
-    return version
 
 
-def _synchronous(connection: Any, _: object) -> None:
-    """A commit that outlives a power cut."""
+def _waiting(backend: str, wait: float) -> dict[str, Any]:
+    """What its driver is told of how long to wait: for SQLite's file, or PostgreSQL's lock."""
+    if backend == "sqlite":
+        return {"timeout": wait}
+    if backend == "postgresql":
+        locks = f"-c lock_timeout={max(1, round(1000 * wait))}"
+        return {"connect_timeout": max(2, round(wait)), "options": locks}
+    return {}
+
+
+def _settle(connection: Any, _: object) -> None:
+    """A commit that outlives a power cut, and no bytes left of what is deleted."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 
@@ -189,7 +192,7 @@ def _same_file(file: Path, _: object, record: PoolProxiedConnection, __: object)
         )
 
 
-def _write_ahead(engine: Engine, wait: float) -> None:
+def write_ahead(engine: Engine, wait: float) -> None:
     """Readers beside a writer (WAL), kept in the file.
 
     The switch itself does not wait for other connections, so it is tried again.
@@ -204,8 +207,3 @@ def _write_ahead(engine: Engine, wait: float) -> None:
             if "locked" not in str(error.orig) or time.monotonic() > until:
                 raise
             time.sleep(0.05)
-
-
-def _say_once(connection: Connection, name: str, value: str) -> None:
-    if connection.scalar(select(ABOUT.c.value).where(ABOUT.c.name == name)) is None:
-        connection.execute(insert(ABOUT), {"name": name, "value": value})

@@ -4,53 +4,52 @@ What is kept is a PredictionRecord: no pixels, no note text, ids only as keyed h
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import URL, Column, insert, select
+from pydantic import BaseModel
+from sqlalchemy import URL, Table
+from sqlalchemy.engine import Connection
 
 from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.record import Outcome, PredictionRecord, random_id
+from cxr_mm.contracts.record import Outcome, PredictionRecord, ServiceEvent, random_id
 from cxr_mm.errors import LogError
 from cxr_mm.prediction_log.database import (
     BUSY_SECONDS,
-    check_tables,
     checked_url,
-    create_tables,
+    clear_away,
     database_errors,
     make_folder,
     open_engine,
-    shown,
     sqlite_file,
+    writing,
 )
-from cxr_mm.prediction_log.migration import migrate
-from cxr_mm.prediction_log.schema import (
-    FORMER_OUTCOME_COLUMNS,
-    OUTCOME_COLUMNS,
-    OUTCOMES,
-    PREDICTIONS,
-    RECORD_COLUMNS,
-    SCHEMA_VERSION,
-    aware,
-)
-from cxr_mm.prediction_log.secret import checked_secret, find_secret, keyed_hash
-
-BATCH = 1000
+from cxr_mm.prediction_log.linking import append_rows
+from cxr_mm.prediction_log.reader import LogReader
+from cxr_mm.prediction_log.schema import EVENTS, OUTCOMES, PREDICTIONS
+from cxr_mm.prediction_log.secret import chain_key, checked_secret, find_secret, keyed_hash
+from cxr_mm.prediction_log.tables import check_tables, create_tables
 
 
-class PredictionLog:
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class PredictionLog(LogReader):
     """A log of predictions and of the outcomes that came later; safe for threads and processes.
 
     Args:
         url: SQLAlchemy URL; `sqlite:///predictions.db` is the usual one.
-        secret: key of the hashes; None opens a log that can be read but not hashed into.
-        create: make the database and its tables where they are not there, and bring a log of the
+        secret: key of the hashes and of the chain; None opens a log that can only be read.
+        create: make the database and its tables where they are not there, and bring a log of a
             former version to this one.
-        wait: seconds that a write to SQLite waits for another.
+        wait: seconds that a write waits for another.
+        clock: the time that records and events are given, with UTC offset.
 
     Raises:
         LogError: the URL is none, the database cannot be opened, is no prediction log, is of
@@ -64,12 +63,13 @@ class PredictionLog:
         *,
         create: bool = True,
         wait: float = BUSY_SECONDS,
+        clock: Callable[[], datetime] = _now,
     ) -> None:
-        self._url = checked_url(url)
+        checked = checked_url(url)
         self._secret = checked_secret(secret)
         self._wait = wait
-        self._version = SCHEMA_VERSION
-        self._engine = open_engine(self._url, wait)
+        self.clock = clock
+        super().__init__(checked, open_engine(checked, wait))
         try:
             self._open(create)
         except LogError:
@@ -77,17 +77,11 @@ class PredictionLog:
             raise
 
     def _open(self, create: bool) -> None:
-        fingerprint = None if self._secret is None else keyed_hash(self._secret, "log")
         _check_file(self._url, create)
         with database_errors(self._url):
             if create:
-                create_tables(self._engine, fingerprint, self._wait)
-            self._version = check_tables(self._engine, self._url, fingerprint)
-
-    @property
-    def url(self) -> str:
-        """The URL without its password."""
-        return shown(self._url)
+                create_tables(self._engine, self._secret, self._wait)
+            self._version = check_tables(self._engine, self._url, self._secret)
 
     @property
     def trouble(self) -> str:
@@ -106,7 +100,7 @@ class PredictionLog:
 
     def add_records(self, records: Iterable[PredictionRecord]) -> None:
         """Keep records whose ids are hashed already, all of them or none; those there stay."""
-        self._insert(PREDICTIONS.c.record_id, [dict(record) for record in records])
+        self._insert(PREDICTIONS, records)
 
     def record(self, answer: Answer) -> PredictionRecord:
         """What would be kept of an answer."""
@@ -114,7 +108,7 @@ class PredictionLog:
         patient = study.patient_id
         return PredictionRecord(
             record_id=random_id(),
-            created_at=datetime.now(UTC),
+            created_at=self.clock(),
             task=prediction.task,
             model=prediction.model,
             digest=prediction.digest,
@@ -128,6 +122,11 @@ class PredictionLog:
             note_embedding=_floats(answer.note_embedding),
             probabilities={f.finding: f.probability for f in prediction.findings},
             positives={f.finding: f.positive for f in prediction.findings},
+            certainties={
+                f.finding: f.certainty for f in prediction.findings if f.certainty is not None
+            },
+            note_traits=answer.note_traits,
+            shares=answer.shares,
             latency_ms=answer.latency_ms,
         )
 
@@ -137,73 +136,50 @@ class PredictionLog:
         Raises:
             LogError: the log was opened without its secret.
         """
-        if self._secret is None:
-            raise LogError("the log was opened without its secret", field=self.url)
-        return keyed_hash(self._secret, f"{kind}:{value}")
-
-    def read_window(
-        self,
-        task: str,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        digest: str | None = None,
-    ) -> list[PredictionRecord]:
-        """Records of a task from `since` (included) to `until` (not included), oldest first.
-
-        Raises:
-            LogError: a bound has no UTC offset, or the database cannot be read.
-        """
-        return list(self.stream_window(task, since, until, digest))
-
-    def stream_window(
-        self,
-        task: str,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        digest: str | None = None,
-    ) -> Iterator[PredictionRecord]:
-        """`read_window`, a batch at a time, for windows that should not be held whole."""
-        query = select(*RECORD_COLUMNS).where(PREDICTIONS.c.task == task)
-        if since is not None:
-            query = query.where(PREDICTIONS.c.created_at >= aware(since))
-        if until is not None:
-            query = query.where(PREDICTIONS.c.created_at < aware(until))
-        if digest is not None:
-            query = query.where(PREDICTIONS.c.digest == digest)
-        query = query.order_by(PREDICTIONS.c.created_at, PREDICTIONS.c.position)
-        with database_errors(self._url), self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=BATCH).execute(query).mappings():
-                yield PredictionRecord.model_validate(dict(row))
+        return keyed_hash(self._known_secret, f"{kind}:{value}")
 
     def add_outcomes(self, outcomes: Iterable[Outcome]) -> int:
         """Keep labels that came later (`study_hash` from `hash_id`); returns how many were given.
 
         All of them are kept or none; those that are there already stay.
         """
-        rows = [dict(outcome) for outcome in outcomes]
-        if self._version != SCHEMA_VERSION:
-            with database_errors(self._url):
-                migrate(self._engine)
-            self._version = SCHEMA_VERSION
-        self._insert(OUTCOMES.c.outcome_id, rows)
-        return len(rows)
+        return self._insert(OUTCOMES, outcomes)
 
-    def read_outcomes(self) -> list[Outcome]:
-        """The newest label of each study and finding; earlier ones stay in the database."""
-        current = self._version == SCHEMA_VERSION
-        columns = OUTCOME_COLUMNS if current else FORMER_OUTCOME_COLUMNS
-        query = select(*columns).order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
-        newest: dict[tuple[str, str], Outcome] = {}
-        with database_errors(self._url), self._engine.connect() as connection:
-            for row in connection.execute(query).mappings():
-                outcome = Outcome.model_validate(dict(row))
-                newest[outcome.study_hash, outcome.finding] = outcome
-        return list(newest.values())
+    def add_events(self, events: Iterable[ServiceEvent]) -> int:
+        """Keep requests that got no prediction, as `add_outcomes` does; how many were given."""
+        return self._insert(EVENTS, events)
 
-    def study_hashes(self) -> set[str]:
-        """Every study that is in the log."""
-        with database_errors(self._url), self._engine.connect() as connection:
-            return set(connection.scalars(select(PREDICTIONS.c.study_hash).distinct()))
+    @property
+    def chain_key(self) -> bytes:
+        """Key of the chain that the rows are linked by.
+
+        Raises:
+            LogError: the log was opened without its secret.
+        """
+        return chain_key(self._known_secret)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction of a log of this version, kept where the body ends well.
+
+        Raises:
+            LogError: the database cannot be written, or the log was opened without its secret.
+        """
+        with database_errors(self._url):
+            if not self.is_chained:
+                create_tables(self._engine, self._known_secret, self._wait)
+                self._version = check_tables(self._engine, self._url, self._secret)
+            with writing(self._engine) as connection:
+                yield connection
+
+    def clear_away(self) -> None:
+        """Take out of the database's files what was removed from its tables.
+
+        Raises:
+            LogError: it cannot be done now.
+        """
+        with database_errors(self._url):
+            clear_away(self._engine, self._url)
 
     def close(self) -> None:
         """Close every connection."""
@@ -220,14 +196,18 @@ class PredictionLog:
     ) -> None:
         self.close()
 
-    def _insert(self, identity: Column[str], rows: list[dict[str, Any]]) -> None:
-        """Insert in one transaction the rows whose identity the table does not hold yet."""
-        with database_errors(self._url), self._engine.begin() as connection:
-            for start in range(0, len(rows), BATCH):
-                batch = {row[identity.name]: row for row in rows[start : start + BATCH]}
-                there = connection.scalars(select(identity).where(identity.in_(batch))).all()
-                if fresh := [row for key, row in batch.items() if key not in set(there)]:
-                    connection.execute(insert(identity.table), fresh)
+    @property
+    def _known_secret(self) -> bytes:
+        if self._secret is None:
+            raise LogError("the log was opened without its secret", field=self.url)
+        return self._secret
+
+    def _insert(self, table: Table, values: Iterable[BaseModel]) -> int:
+        """Insert in one transaction those whose identity the table does not hold yet."""
+        rows, key = [dict(value) for value in values], self.chain_key
+        with self.writing() as connection:
+            append_rows(connection, table, rows, key)
+        return len(rows)
 
 
 def open_log(url: str, *, create: bool = True, secret: bool = True) -> PredictionLog:

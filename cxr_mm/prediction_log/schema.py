@@ -1,7 +1,8 @@
-"""Tables of the prediction log: their columns are the fields of PredictionRecord and Outcome."""
+"""Tables of the prediction log: fields of the contracts in `record.py`, chained row by row."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from sqlalchemy import (
@@ -17,13 +18,16 @@ from sqlalchemy import (
     Table,
 )
 from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator
 
 from cxr_mm.contracts.record import LONGEST_COMMENT
 from cxr_mm.errors import LogError
 
-SCHEMA_VERSION = "2"
-FORMER_VERSION = "1"
+SCHEMA_VERSION = "3"
+FORMER_VERSIONS = ("1", "2")
+BOOKKEEPING = frozenset({"position", "content", "chain", "erased_at"})
+"""Columns of the chain itself."""
 
 
 def aware(moment: datetime) -> datetime:
@@ -52,6 +56,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+def embedding_bytes(value: Sequence[float] | bytes | None) -> bytes | None:
+    """A vector as it is stored, little-endian float32; what is stored already stays."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return np.asarray(value, dtype="<f4").tobytes()
+
+
 class Embedding(TypeDecorator[Sequence[float]]):
     """A vector as little-endian float32 bytes."""
 
@@ -59,7 +70,7 @@ class Embedding(TypeDecorator[Sequence[float]]):
     cache_ok = True
 
     def process_bind_param(self, value: Sequence[float] | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
-        return None if value is None else np.asarray(value, dtype="<f4").tobytes()
+        return embedding_bytes(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[float] | None:  # noqa: ARG002
         return None if value is None else np.frombuffer(value, dtype="<f4").tolist()
@@ -72,11 +83,33 @@ ABOUT = Table(
     Column("name", String(40), primary_key=True),
     Column("value", String(200), nullable=False),
 )
-PREDICTIONS = Table(
-    "predictions",
+HEADS = Table(
+    "chain_heads",
     METADATA,
-    Column("position", Integer, primary_key=True, autoincrement=True),
-    Column("record_id", String(64), nullable=False, unique=True),
+    Column("name", String(40), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("chain", String(64), nullable=False),
+)
+"""The last row of each chained table; writers of that table take turns by locking it."""
+
+
+def _chained(name: str, identity: str, *columns: SchemaItem) -> Table:
+    """A table whose rows are numbered without gaps and chained in that order."""
+    return Table(
+        name,
+        METADATA,
+        Column("position", Integer, primary_key=True, autoincrement=False),
+        Column("content", String(64), nullable=False),
+        Column("chain", String(64), nullable=False),
+        Column(identity, String(64), nullable=False, unique=True),
+        *columns,
+    )
+
+
+PREDICTIONS = _chained(
+    "predictions",
+    "record_id",
+    Column("erased_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("task", String(200), nullable=False),
     Column("model", String(200), nullable=False),
@@ -87,18 +120,25 @@ PREDICTIONS = Table(
     Column("view", String(40)),
     Column("clinical", JSON, nullable=False),
     Column("quality", JSON, nullable=False),
-    Column("image_embedding", Embedding),
-    Column("note_embedding", Embedding),
     Column("probabilities", JSON, nullable=False),
     Column("positives", JSON, nullable=False),
+    Column("certainties", JSON, nullable=False),
+    Column("note_traits", JSON, nullable=False),
+    Column("shares", JSON, nullable=False),
     Column("latency_ms", Float),
-    Index("predictions_by_time", "task", "created_at"),
+    # Last, because SQLite reads a row from its start, and no further than it must.
+    Column("image_embedding", Embedding),
+    Column("note_embedding", Embedding),
+    # Covers the index of a window and the counts of service, which then never touch the rows.
+    Index(
+        "predictions_by_time",
+        *("task", "created_at", "position", "digest", "study_hash", "latency_ms"),
+    ),
 )
-OUTCOMES = Table(
+OUTCOMES = _chained(
     "outcomes",
-    METADATA,
-    Column("position", Integer, primary_key=True, autoincrement=True),
-    Column("outcome_id", String(64), nullable=False, unique=True),
+    "outcome_id",
+    Column("erased_at", UtcDateTime),
     Column("study_hash", String(64), nullable=False),
     Column("finding", String(200), nullable=False),
     Column("label", Integer, nullable=False),
@@ -107,7 +147,60 @@ OUTCOMES = Table(
     Column("comment", String(LONGEST_COMMENT), nullable=False),
     Index("outcomes_by_study", "study_hash", "finding"),
 )
-RECORD_COLUMNS = [c for c in PREDICTIONS.columns if c.name != "position"]
-OUTCOME_COLUMNS = [c for c in OUTCOMES.columns if c.name != "position"]
-FORMER_OUTCOME_COLUMNS = [c for c in OUTCOME_COLUMNS if c.name not in ("outcome_id", "comment")]
-"""Those that a log of the former version has."""
+EVENTS = _chained(
+    "events",
+    "event_id",
+    Column("erased_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("task", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("field", String(200), nullable=False),
+    Index("events_by_time", "task", "created_at"),
+)
+ACTS = _chained(
+    "acts",
+    "act_id",
+    Column("acted_at", UtcDateTime, nullable=False),
+    Column("act", String(40), nullable=False),
+    Column("tables", JSON, nullable=False),
+)
+"""What was done to rows that were there: by migration, erasure and retention."""
+
+CHAINED = (PREDICTIONS, OUTCOMES, EVENTS, ACTS)
+IDENTITY = {
+    PREDICTIONS: PREDICTIONS.c.record_id,
+    OUTCOMES: OUTCOMES.c.outcome_id,
+    EVENTS: EVENTS.c.event_id,
+    ACTS: ACTS.c.act_id,
+}
+ERASED = "erased "
+"""What the identity of an emptied row begins with; its position follows."""
+MOMENT = {
+    PREDICTIONS: PREDICTIONS.c.created_at,
+    OUTCOMES: OUTCOMES.c.recorded_at,
+    EVENTS: EVENTS.c.created_at,
+}
+"""When a row was made: what stays of it, with its place in the chain, when it is emptied."""
+
+_EMPTY: dict[type[Any], Any] = {String: "", Integer: 0, JSON: {}}
+_ADDED = {
+    "2": {OUTCOMES: {"outcome_id", "comment"}},
+    "3": {PREDICTIONS: {"certainties", "note_traits", "shares"}},
+}
+"""Columns by the version that brought them; tables of the chain came with 3."""
+
+
+def value_columns(table: Table, version: str = SCHEMA_VERSION) -> list[Column[Any]]:
+    """The columns of a table that hold what was logged, as a log of some version has them."""
+    later = {n for v, added in _ADDED.items() if v > version for n in added.get(table, ())}
+    return [c for c in table.columns if c.name not in BOOKKEEPING | later]
+
+
+def emptied_values(table: Table) -> dict[str, Any]:
+    """What the columns of an emptied row hold, its time and identity apart."""
+    return {
+        c.name: None if c.nullable else _EMPTY[type(c.type)]
+        for c in value_columns(table)
+        if c is not IDENTITY[table] and c is not MOMENT[table]
+    }

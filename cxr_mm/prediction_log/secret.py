@@ -24,6 +24,11 @@ def keyed_hash(secret: bytes, text: str) -> str:
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 
 
+def chain_key(secret: bytes) -> bytes:
+    """The key of the log's chain, so that the secret itself serves for ids alone."""
+    return keyed_hash(secret, "chain").encode()
+
+
 def checked_secret(secret: bytes | str | None) -> bytes | None:
     """The secret as bytes; None stays None.
 

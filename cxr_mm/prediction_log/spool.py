@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.record import Outcome, PredictionRecord, ServiceEvent
 from cxr_mm.errors import LogError
 from cxr_mm.prediction_log.database import checked_url, is_away, is_refused, sqlite_file
 from cxr_mm.prediction_log.log import PredictionLog
@@ -22,7 +22,7 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 CLOSE_SECONDS = 10.0
 BATCH = 200
-K = TypeVar("K", PredictionRecord, Outcome)
+K = TypeVar("K", PredictionRecord, Outcome, ServiceEvent)
 
 
 class SpooledLog(PredictionLog):
@@ -70,7 +70,7 @@ class SpooledLog(PredictionLog):
 
     @property
     def waiting(self) -> int:
-        """Records and outcomes that this process has yet to bring into the database."""
+        """Records, outcomes and events that this process has yet to bring into the database."""
         with self._mutex:
             return self._spool.waiting
 
@@ -108,6 +108,16 @@ class SpooledLog(PredictionLog):
         """
         given = list(outcomes)
         self._keep(given, super().add_outcomes)
+        return len(given)
+
+    def add_events(self, events: Iterable[ServiceEvent]) -> int:
+        """Keep requests that got no prediction, in the database or in the spool; how many.
+
+        Raises:
+            LogError: neither can be written.
+        """
+        given = list(events)
+        self._keep(given, super().add_events)
         return len(given)
 
     def close(self) -> None:
@@ -210,8 +220,9 @@ class SpooledLog(PredictionLog):
         return True
 
     def _insert_mixed(self, values: Sequence[Kept]) -> None:
-        super().add_records(v for v in values if isinstance(v, PredictionRecord))
-        super().add_outcomes(v for v in values if isinstance(v, Outcome))
+        super().add_records([v for v in values if isinstance(v, PredictionRecord)])
+        super().add_outcomes([v for v in values if isinstance(v, Outcome)])
+        super().add_events([v for v in values if isinstance(v, ServiceEvent)])
 
 
 def spool_folder(url: str) -> Path:

@@ -16,17 +16,21 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord, random_id
+from cxr_mm.contracts.record import Outcome, PredictionRecord, ServiceEvent, random_id
 
-Kept = PredictionRecord | Outcome
-KINDS: dict[str, type[Kept]] = {"prediction": PredictionRecord, "outcome": Outcome}
+Kept = PredictionRecord | Outcome | ServiceEvent
+CONTRACTS: dict[str, type[Kept]] = {
+    "prediction": PredictionRecord,
+    "outcome": Outcome,
+    "event": ServiceEvent,
+}
 OWNER_ALONE = 0o600
 
 
 def encoded(kept: Kept) -> bytes:
-    """A record or outcome as a line: checksum, blank, JSON."""
-    kind = next(name for name, each in KINDS.items() if isinstance(kept, each))
-    body = json.dumps({"kind": kind, **kept.model_dump(mode="json")}).encode()
+    """A record, outcome or event as a line: checksum, blank, JSON."""
+    contract = next(name for name, each in CONTRACTS.items() if isinstance(kept, each))
+    body = json.dumps({"contract": contract, **kept.model_dump(mode="json")}).encode()
     return _checksum(body) + b" " + body
 
 
@@ -36,9 +40,10 @@ def decoded(line: bytes) -> Kept | None:
     if checksum != _checksum(body):
         return None
     fields = json.loads(body)
-    kind = KINDS.get(fields.pop("kind", ""))
+    # Lines of the version before events say `kind`, which is now a field of an event.
+    contract = CONTRACTS.get(fields.pop("contract", None) or fields.pop("kind", ""))
     try:
-        return kind.model_validate(fields) if kind else None
+        return contract.model_validate(fields) if contract else None
     except ValidationError:
         return None
 

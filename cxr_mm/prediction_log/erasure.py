@@ -1,0 +1,213 @@
+"""Erasure of one patient and retention: rows emptied in their place, or the oldest removed.
+
+Each is an act of its own in the log (table `acts`), chained like all else: it says which rows
+hold nothing any more, so that nobody can empty a row in silence. It does not say of whom.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, String, Table, and_, cast, delete, func, literal, or_, select, update
+from sqlalchemy.engine import Connection
+
+from cxr_mm.contracts.record import random_id
+from cxr_mm.prediction_log.linking import BATCH, append_rows, locked_head
+from cxr_mm.prediction_log.log import PredictionLog
+from cxr_mm.prediction_log.schema import (
+    ACTS,
+    ERASED,
+    EVENTS,
+    IDENTITY,
+    MOMENT,
+    OUTCOMES,
+    PREDICTIONS,
+    aware,
+    emptied_values,
+)
+
+Rows = dict[Table, list[int]]
+
+
+@dataclass(frozen=True)
+class Going:
+    """How many rows go, or went."""
+
+    predictions: int
+    outcomes: int
+    events: int
+
+    def __bool__(self) -> bool:
+        return any((self.predictions, self.outcomes, self.events))
+
+    def __str__(self) -> str:
+        return f"{self.predictions} predictions, {self.outcomes} outcomes, {self.events} events"
+
+
+def rows_of_patient(log: PredictionLog, patient_id: str) -> Going:
+    """What `erase_patient` would erase.
+
+    Raises:
+        LogError: as `erase_patient`.
+    """
+    with log.writing() as connection:
+        return _counted(_of_patient(connection, log.hash_id(patient_id, "patient")))
+
+
+def erase_patient(log: PredictionLog, patient_id: str) -> Going:
+    """Empty the predictions of a patient and the outcomes of their studies; the chain still holds.
+
+    Of each row stay its place and link in the chain, the hash of what it held and its time. A
+    prediction without a patient goes too where its study is one of theirs.
+
+    Raises:
+        LogError: the log cannot be written, or was opened without its secret.
+    """
+    hashed = log.hash_id(patient_id, "patient")
+    with log.writing() as connection:
+        going = _of_patient(connection, hashed)
+        when = datetime.now(UTC)
+        for table, positions in going.items():
+            _empty(connection, table, positions, when)
+        done = {t.name: _said(positions) for t, positions in going.items() if positions}
+        _record(connection, "erase", when, done, log.chain_key)
+    return _cleared(log, _counted(going))
+
+
+def rows_before(log: PredictionLog, before: datetime) -> Going:
+    """What `retain` would remove.
+
+    Raises:
+        LogError: as `retain`.
+    """
+    with log.writing() as connection:
+        return _counted(_older(connection, aware(before)))
+
+
+def retain(log: PredictionLog, before: datetime) -> Going:
+    """Remove what is older than a moment, and the outcomes of studies that are then gone.
+
+    An outcome stays as long as a prediction of its study does. Rows at the start of a chain are
+    removed and leave the last one's link to go on from; those between younger rows are emptied.
+
+    Raises:
+        LogError: the moment has no UTC offset, the log cannot be written, or was opened without
+            its secret.
+    """
+    aware(before)
+    with log.writing() as connection:
+        going = _older(connection, before)
+        when = datetime.now(UTC)
+        done = {
+            table.name: _take_away(connection, table, positions, before, when)
+            for table, positions in going.items()
+            if positions
+        }
+        _record(connection, "retain", when, done, log.chain_key)
+    return _cleared(log, _counted(going))
+
+
+def _of_patient(connection: Connection, patient_hash: str) -> Rows:
+    c = PREDICTIONS.c
+    studies = select(c.study_hash).where(c.patient_hash == patient_hash)
+    nameless = and_(c.patient_hash.is_(None), c.study_hash.in_(studies))
+    queries = {
+        PREDICTIONS: select(c.position).where(or_(c.patient_hash == patient_hash, nameless)),
+        OUTCOMES: select(OUTCOMES.c.position).where(OUTCOMES.c.study_hash.in_(studies)),
+    }
+    return _positions(connection, queries)
+
+
+def _older(connection: Connection, before: datetime) -> Rows:
+    studies = (
+        select(PREDICTIONS.c.study_hash, func.max(PREDICTIONS.c.created_at).label("newest"))
+        .group_by(PREDICTIONS.c.study_hash)
+        .subquery()
+    )
+    outcomes = OUTCOMES.outerjoin(studies, OUTCOMES.c.study_hash == studies.c.study_hash)
+    unpredicted = and_(studies.c.newest.is_(None), OUTCOMES.c.recorded_at < before)
+    queries = {
+        PREDICTIONS: select(PREDICTIONS.c.position).where(PREDICTIONS.c.created_at < before),
+        OUTCOMES: select(OUTCOMES.c.position)
+        .select_from(outcomes)
+        .where(or_(unpredicted, studies.c.newest < before)),
+        EVENTS: select(EVENTS.c.position).where(EVENTS.c.created_at < before),
+    }
+    return _positions(connection, queries)
+
+
+def _positions(connection: Connection, queries: dict[Table, Select[int]]) -> Rows:
+    """Where the rows are that still hold something, in order, their chains locked."""
+    for table in queries:
+        locked_head(connection, table)
+    return {
+        table: list(
+            connection.scalars(query.where(table.c.erased_at.is_(None)).order_by(table.c.position))
+        )
+        for table, query in queries.items()
+    }
+
+
+def _take_away(
+    connection: Connection,
+    table: Table,
+    going: Sequence[int],
+    before: datetime,
+    when: datetime,
+) -> dict[str, Any]:
+    """Remove rows from the start of the chain as far as all of them go, and empty the others."""
+    head = locked_head(connection, table)
+    place, wanted = table.c.position, set(going)
+    stays = or_(table.c.erased_at.is_(None), MOMENT[table] >= before)
+    query = select(place).where(stays).order_by(place).execution_options(yield_per=BATCH)
+    with connection.execute(query) as rows:
+        first = next((p for p in rows.scalars() if p not in wanted), head.position + 1)
+    last = select(place, table.c.chain).where(place < first).order_by(place.desc()).limit(1)
+    anchor = connection.execute(last).one_or_none()
+    connection.execute(delete(table).where(place < first))
+    left = [p for p in going if p >= first]
+    _empty(connection, table, left, when)
+    said = _said(left)
+    return said if anchor is None else said | {"removed_to": anchor.position, "chain": anchor.chain}
+
+
+def _empty(connection: Connection, table: Table, positions: Sequence[int], when: datetime) -> None:
+    place = table.c.position
+    identity = literal(ERASED) + cast(place, String(20))
+    values = emptied_values(table) | {IDENTITY[table].name: identity, "erased_at": when}
+    for start in range(0, len(positions), BATCH):
+        chosen = place.in_(positions[start : start + BATCH])
+        connection.execute(update(table).where(chosen).values(values))
+
+
+def _said(emptied: Sequence[int]) -> dict[str, Any]:
+    return {"emptied": list(_spans(emptied)), "removed_to": 0, "chain": ""}
+
+
+def _spans(positions: Sequence[int]) -> Iterator[list[int]]:
+    """Sorted positions as spans from and to."""
+    start = 0
+    for i, position in enumerate(positions):
+        if i + 1 == len(positions) or positions[i + 1] != position + 1:
+            yield [positions[start], position]
+            start = i + 1
+
+
+def _record(
+    connection: Connection, act: str, when: datetime, done: dict[str, Any], key: bytes
+) -> None:
+    if done:
+        row = {"act_id": random_id(), "acted_at": when, "act": act, "tables": done}
+        append_rows(connection, ACTS, [row], key)
+
+
+def _cleared(log: PredictionLog, gone: Going) -> Going:
+    if gone:
+        log.clear_away()
+    return gone
+
+
+def _counted(rows: Rows) -> Going:
+    found = {table.name: len(positions) for table, positions in rows.items()}
+    return Going(found["predictions"], found["outcomes"], found.get("events", 0))

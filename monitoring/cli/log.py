@@ -1,0 +1,105 @@
+"""The prediction log itself: whether it is whole, and what is to leave it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.contracts.verdict import EXIT_CODES
+from cxr_mm.prediction_log import (
+    Head,
+    erase_patient,
+    export_window,
+    open_log,
+    retain,
+    rows_before,
+    rows_of_patient,
+    spool_folder,
+    verify,
+)
+from monitoring.cli.options import Log, moment
+
+commands = typer.Typer()
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@commands.command("verify")
+def verify_log(
+    log: Log,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="TABLE:POSITION:CHAIN as an earlier run printed it; as often as wanted."),
+    ] = None,
+) -> None:
+    """Check that every row of the log is as it was written, and print where its chains end.
+
+    Exit code: 0 whole, 20 broken, 2 error.
+    """
+    with open_log(log, create=False) as opened:
+        found = verify(opened, map(Head.read, head or ()))
+    for table, rows in found.rows.items():
+        print(f"{table}: {rows} rows hold, {found.erased[table]} of them erased")
+    if broken := found.broken:
+        print(f"{broken.table}: row {broken.position} was {broken.what}; nothing after it was read")
+        raise typer.Exit(EXIT_CODES["alarm"])
+    for end in found.heads:
+        print(f"--head {end}")
+
+
+@commands.command()
+def erase(
+    log: Log,
+    patient: Annotated[str, typer.Option(help="Id of the patient, as it was typed or read.")],
+    yes: Yes = False,
+) -> None:
+    """Erase what the log holds of one patient."""
+    with open_log(log, create=False) as opened:
+        _ask(str(rows_of_patient(opened, patient)), yes)
+        print(f"Erased: {erase_patient(opened, patient)}.")
+    _tell_of_spool(log)
+
+
+@commands.command("retain")
+def retain_since(
+    log: Log,
+    before: Annotated[str, typer.Option(help="What is older goes, ISO 8601; UTC unless it says.")],
+    yes: Yes = False,
+) -> None:
+    """Remove from the log what is older than a moment."""
+    limit = moment(before)
+    assert limit is not None
+    with open_log(log, create=False) as opened:
+        _ask(str(rows_before(opened, limit)), yes)
+        print(f"Removed: {retain(opened, limit)}.")
+    _tell_of_spool(log)
+
+
+@commands.command()
+def export(
+    log: Log,
+    task: Annotated[str, typer.Option(help="Whose records.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    since: Annotated[str | None, typer.Option(help="Start of the window, ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Its end (not included).")] = None,
+    without_embeddings: Annotated[
+        bool, typer.Option("--without-embeddings", help="Leave the vectors out.")
+    ] = False,
+) -> None:
+    """Write a window of the log to a Parquet file."""
+    with open_log(log, create=False, secret=False) as opened:
+        window = moment(since), moment(until)
+        count = export_window(opened, task, out, *window, embeddings=not without_embeddings)
+    print(f"{count} records written to {out}")
+
+
+def _ask(going: str, yes: bool) -> None:
+    print(f"To go: {going}.")
+    if not yes:
+        typer.confirm("For good?", abort=True)
+
+
+def _tell_of_spool(log: str) -> None:
+    """Say where more may wait that has not come into the log yet."""
+    folder = spool_folder(log)
+    if folder.is_dir() and any(folder.iterdir()):
+        print(f"Some records still wait in {folder}; do this again when they are in the log.")
