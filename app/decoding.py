@@ -1,19 +1,16 @@
 """Decoding: uploaded films are read in processes apart, within limits of time, memory and size.
 
 A file that hangs, outgrows or ends its decoder is a fault of that file alone. What comes back is
-JSON and plain numbers, no pickle: a decoder led astray can hand in a wrong film and nothing else.
+JSON and plain numbers (see `film_wire`).
 """
 
 import contextlib
 import json
-import math
 import os
 import pkgutil
 import queue
 import resource
-import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -21,22 +18,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
+from app.film_wire import received, refused, sent
+from app.kept_films import KeptFilms
 from cxr_mm.data.dicom import too_large
-from cxr_mm.data.dimensions import MAX_PIXELS
-from cxr_mm.data.radiograph import Film, Radiograph
-from cxr_mm.data.window import Viewable
+from cxr_mm.data.radiograph import Film
 from cxr_mm.errors import RadiographError
 
 READER = "cxr_mm.data.radiograph:read_film"
 MIB = 1024**2
 OWN_MEMORY = Path("/proc/self/statm")
 """Pages that a process has, where the system tells."""
-_LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,7 @@ class Decoder:
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()  # the last used is warm
         for worker in self._workers:
             self._idle.put(worker)
+        self._kept = KeptFilms()
         self._places = threading.BoundedSemaphore(limits.workers + limits.waiting)
 
     def __enter__(self) -> Self:
@@ -81,7 +75,7 @@ class Decoder:
         self.close()
 
     def read(self, path: Path, name: str) -> Film:
-        """Read one film; safe to call from several threads.
+        """Read one film, or give back the one just read for this visitor; safe for threads.
 
         Args:
             path: the file.
@@ -93,6 +87,9 @@ class Decoder:
         """
         if path.is_file() and path.stat().st_size > self.limits.file:
             raise too_large(f"more than {self.limits.file // MIB} MiB", name)
+        return self._kept.read(path, name, self._decoded)
+
+    def _decoded(self, path: Path, name: str) -> Film:
         if not self._places.acquire(blocking=False):
             raise RadiographError(
                 "too many films wait to be read", field=name, remedy="Try again in a minute"
@@ -106,6 +103,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the processes; a read under way fails."""
+        self._kept.clear()
         for worker in self._workers:
             worker.close()
         for worker in [self._idle.get() for _ in self._workers]:
@@ -127,7 +125,7 @@ class _Worker:
         requests, answers = self._alive(name)
         try:
             os.write(requests, json.dumps([str(path), name]).encode() + b"\n")
-            return _received(answers, deadline)
+            return received(answers, deadline)
         except RadiographError:
             raise
         except TimeoutError:
@@ -192,45 +190,6 @@ def _undecodable(message: str, name: str) -> RadiographError:
     )
 
 
-def _received(answers: int, deadline: float) -> Film:
-    """The answer of a worker; RadiographError where it says so."""
-    (length,) = _LENGTH.unpack(_array(answers, deadline, (_LENGTH.size,), np.uint8).tobytes())
-    told = json.loads(_array(answers, deadline, (length,), np.uint8).tobytes())
-    if "error" in told:
-        raise RadiographError(**told["error"])
-    pixels = _array(answers, deadline, told["shape"], np.float32)
-    values = _array(answers, deadline, told["small"], np.float32)
-    seen = _array(answers, deadline, told["small"], np.uint8)
-    warned = tuple(told["radiograph"].pop("warnings"))
-    return Film(
-        Radiograph(pixels, warnings=warned, **told["radiograph"]),
-        Viewable(values, seen, **told["window"]),
-    )
-
-
-def _array(pipe: int, deadline: float, shape: Any, kind: DTypeLike) -> NDArray[Any]:
-    """An array filled from the pipe.
-
-    Raises:
-        TimeoutError, EOFError: past the deadline, or the other end is closed.
-        ValueError: no film has that many pixels.
-    """
-    if math.prod(shape) > MAX_PIXELS:
-        raise ValueError(shape)
-    array = np.empty(shape, kind)
-    left = array.reshape(-1).view(np.uint8).data
-    waiting = select.poll()
-    waiting.register(pipe, select.POLLIN)
-    while left:
-        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError
-        count = os.readv(pipe, [left])
-        if not count:
-            raise EOFError
-        left = left[count:]
-    return array
-
-
 def _serve(reader: str, memory: int) -> None:
     """Read films until the other end hangs up."""
     read = pkgutil.resolve_name(reader)
@@ -259,40 +218,13 @@ def _confine(memory: int) -> None:
 def _answer(
     read: Callable[[Path, str], Film], path: Path, name: str
 ) -> Iterator[bytes | memoryview]:
-    """Length, JSON, and the arrays that it announces."""
-    arrays: list[NDArray[Any]] = []
+    """What is sent of a film, or why there is none."""
     try:
-        film = read(path, name)
-        told = _told(film)
-        small = film.viewable
-        arrays = [film.radiograph.pixels, small.values, small.seen]
+        yield from sent(read(path, name))
     except RadiographError as error:
-        told = _refused(error)
+        yield refused(error)
     except MemoryError:
-        told = _refused(_undecodable("takes too much memory to decode", name))
-    text = json.dumps(told).encode()
-    yield _LENGTH.pack(len(text)) + text
-    yield from (np.ascontiguousarray(array).data for array in arrays)
-
-
-def _told(film: Film) -> dict[str, Any]:
-    """All of a film but its arrays."""
-    radiograph, small = film.radiograph, film.viewable
-    return {
-        "radiograph": {
-            "view": radiograph.view,
-            "header": radiograph.header,
-            "quality": radiograph.quality,
-            "warnings": radiograph.warnings,
-        },
-        "window": {"centre": small.centre, "width": small.width, "inverted": small.inverted},
-        "shape": radiograph.pixels.shape,
-        "small": small.values.shape,
-    }
-
-
-def _refused(error: RadiographError) -> dict[str, Any]:
-    return {"error": {"message": error.message, "field": error.field, "remedy": error.remedy}}
+        yield refused(_undecodable("takes too much memory to decode", name))
 
 
 if __name__ == "__main__":

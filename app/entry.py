@@ -1,6 +1,6 @@
 """Entry: film, clinical features and note of one study; faults stand by their field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ import gradio as gr
 
 from app import show, viewer
 from app.form import asks_view, clinical_fields, message, values_of, view_field
+from app.kept_films import read_for
 from app.lanes import KEPT_SECONDS, PREDICTION, READING
 from app.reading import ReadingRoom, Shown
 from app.style import FRESH
@@ -41,7 +42,8 @@ class Entry:
 def build(room: ReadingRoom) -> Entry:
     """Place the form where the page stands, and wire what stays within it."""
     task = room.task
-    with gr.Column(visible=task.has_image, elem_classes="part"):
+    place = ["part", "film", *(["asks-view"] if asks_view(task) else [])]
+    with gr.Column(visible=task.has_image, elem_classes=place):
         gr.HTML('<h2 class="step">Film</h2>')
         # No list of file types: DICOM files often have no suffix. The content decides.
         film = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
@@ -77,7 +79,7 @@ def build(room: ReadingRoom) -> Entry:
 def _events(room: ReadingRoom, entry: Entry) -> None:
     film_fault, _, note_fault, _ = entry.faults
     entry.film.change(
-        partial(on_film, room),
+        _for_visitor(partial(on_film, room)),
         entry.film,
         [*entry.viewer.outputs, film_fault],
         show_progress="minimal",
@@ -95,13 +97,23 @@ def _events(room: ReadingRoom, entry: Entry) -> None:
 def predicts(room: ReadingRoom, entry: Entry, state: Any, history: Any, answer: Any) -> Any:
     """Wire the button: what it hands in, and `on_predict`'s answer; the event is returned."""
     return entry.predict.click(
-        partial(on_predict, room),
+        _for_visitor(partial(on_predict, room)),
         [history, *entry.entered],
         [state, history, answer, *entry.faults],
         js=FRESH,
         show_progress_on=answer,
         **PREDICTION,
     )
+
+
+def _for_visitor(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, with the film that it reads kept for who asks, whom Gradio names to it."""
+
+    def asked(request: gr.Request, *given: Any) -> Any:
+        with read_for(request.session_hash):
+            return call(*given)
+
+    return asked
 
 
 def on_film(room: ReadingRoom, path: str | None) -> list[Any]:
@@ -137,6 +149,8 @@ def on_predict(
     *clinical: Any,
 ) -> tuple[Any, ...]:
     """Answer what was entered; a fault takes any earlier answer away and stands by its field."""
+    for earlier in history:
+        earlier.stop.set()  # nobody looks at its explanation any longer
     film_fault = clinical_fault = note_fault = fault = ""
     shown: Shown | None = None
     try:

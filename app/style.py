@@ -23,7 +23,11 @@ CSS = (
 .gradio-container .html-container{padding:0 2px !important}
 .gradio-container [data-testid="block-info"]~*{color:var(--body-text-color)}
 .part{gap:8px !important}
-.examples{order:-1}
+.examples{order:-1;min-height:92px}
+.label-wrap>span{text-align:left}
+.film{min-height:535px}
+.film.asks-view{min-height:631px}
+#shares{min-height:120px}
 .gradio-container .or{color:var(--body-text-color) !important}
 #clinical .form{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,176px),1fr));
   gap:0;background:var(--block-background-fill)}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.dicom_terms import shown
 from cxr_mm.data.radiograph import Film, Radiograph
 from cxr_mm.data.window import Viewable, windowed
 from cxr_mm.errors import ClinicalError
@@ -173,10 +174,11 @@ def redrawn(
 
 
 def header(film: Radiograph) -> str:
-    """What the header says of patient and view, as HTML; empty where it says nothing."""
+    """What the header says of patient and view, in words of the standard, as HTML; empty where it
+    says nothing."""
     says = []
     if film.view:
-        says.append(f"view {film.view}")
+        says.append(f"view {shown('ViewPosition', film.view)}")
     if "age" in film.header:
         says.append(f"age {film.header['age']:.3g} years")
     if "sex" in film.header:

@@ -17,7 +17,7 @@ from app.reading import ReadingRoom, Shown
 from cxr_mm.contracts.explanation import Attribution
 from cxr_mm.errors import CancelledError
 from cxr_mm.explain.methods import METHODS, Method, methods_of
-from cxr_mm.explain.render import OPACITY
+from cxr_mm.explain.render import OPACITY, grey
 from cxr_mm.explain.watch import Watch
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +50,7 @@ def build(room: ReadingRoom) -> Why:
         filterable=False,
         visible=len(titles) > 1,
     )
-    shares = gr.HTML()
+    shares = gr.HTML(elem_id="shares")
     with gr.Column(visible=room.task.has_image, elem_classes="part"):
         with gr.Row(equal_height=True):
             method = gr.Dropdown(
@@ -58,10 +58,10 @@ def build(room: ReadingRoom) -> Why:
                 value=room.usual("image"),
                 label="How the film is explained",
                 filterable=False,
-                min_width=200,
+                min_width=240,
             )
             opacity = gr.Slider(
-                0, 1, OPACITY, step=0.05, label="Opacity of the colours", buttons=[], min_width=160
+                0, 1, OPACITY, step=0.05, label="Opacity of the colours", buttons=[], min_width=220
             )
             stop = gr.Button("Stop", size="sm", min_width=80, scale=0, visible=False)
         overlay = gr.Image(
@@ -89,21 +89,22 @@ def explains(room: ReadingRoom, why: Why, state: Any, answered: Any) -> None:
         "fn": partial(on_film, room),
         "inputs": [state, why.finding, why.method, why.opacity],
         "outputs": [why.map, why.overlay, why.caption, why.stop],
+        "show_progress_on": why.overlay,  # also the place in the queue
         **EXPLANATION,
     }
     rest = {
         "fn": partial(on_rest, room),
         "inputs": [state, why.finding],
         "outputs": [why.shares, why.features, why.words],
+        "show_progress_on": why.shares,
         **EXPLANATION,
     }
     # Shares, features and words take less than a second; the film may take many.
     first = answered.then(**rest).then(**film)
-    again = why.finding.input(**rest).then(**film)
-    other = why.method.input(**film)
-    why.stop.click(
-        on_stop, state, [why.caption, why.stop], cancels=[first, again, other], **READING
-    )
+    # Change, not input: a dropdown also says input when it is left, chosen from or not.
+    again = why.finding.change(**rest).then(**film)
+    other = why.method.change(**film)
+    why.stop.click(on_stop, state, film["outputs"], cancels=[first, again, other], **READING)
     why.opacity.input(
         partial(on_opacity, room),
         [state, why.map, why.opacity],
@@ -162,11 +163,12 @@ def on_opacity(
     return room.drawn(shown, said, opacity)
 
 
-def on_stop(shown: Shown | None) -> tuple[str, Any]:
-    """Nobody waits any longer."""
+def on_stop(shown: Shown | None) -> tuple[Any, Any, str, Any]:
+    """Nobody waits any longer: the film alone, for an earlier map is not by the method chosen."""
     if shown is not None:
         shown.stop.set()
-    return quiet(STOPPED), gr.update(visible=False)
+    film = None if shown is None or shown.film is None else grey(shown.film)
+    return None, film, quiet(STOPPED), gr.update(visible=False)
 
 
 def quiet(text: str) -> str:

@@ -31,6 +31,7 @@ from pydicom.uid import (
 
 from cxr_mm.data.decode_apart import decode_apart
 from cxr_mm.data.dicom_display import as_seen, code_string
+from cxr_mm.data.dicom_terms import shown
 from cxr_mm.data.dimensions import MAX_PIXELS, declared_size
 from cxr_mm.data.window import Unwindowed
 from cxr_mm.errors import RadiographError
@@ -110,18 +111,19 @@ def read_header(dataset: Dataset) -> Header:
     """Fields that identify nobody and help a reader, as far as the file has them.
 
     Keys: `view` (PA, AP, LL, …), `age` (years), `sex` (F, M or O), `dicom_modality`,
-    `body_part`.
+    `body_part`; a value that is none of the standard's words is `other`.
     """
     header: Header = {}
     if view := code_string(dataset, "ViewPosition") or _view_from_code(dataset):
-        header["view"] = view
+        header["view"] = shown("ViewPosition", view)
     if age := re.fullmatch(r"(\d{1,3})([DWMY])", code_string(dataset, "PatientAge")):
         header["age"] = round(int(age[1]) * YEARS_PER_UNIT[age[2]], 3)
     if (sex := code_string(dataset, "PatientSex")) in ("F", "M", "O"):
         header["sex"] = sex
-    for key, keyword in (("dicom_modality", "Modality"), ("body_part", "BodyPartExamined")):
-        if text := code_string(dataset, keyword):
-            header[key] = text
+    if modality := code_string(dataset, "Modality"):
+        header["dicom_modality"] = shown("Modality", modality)
+    if part := code_string(dataset, "BodyPartExamined"):
+        header["body_part"] = shown("BodyPartExamined", part)
     return header
 
 
@@ -212,10 +214,11 @@ def _unusual(dataset: Dataset) -> list[str]:
     """What a person should know about the file before believing a prediction."""
     found = []
     if (modality := code_string(dataset, "Modality")) not in PROJECTION:
-        found.append(f"DICOM modality is {modality or 'not stated'}, not a plain radiograph's")
+        said = shown("Modality", modality) if modality else "not stated"
+        found.append(f"DICOM modality is {said}, not a plain radiograph's")
     part = code_string(dataset, "BodyPartExamined")
     if part and not CHEST.search(part):
-        found.append(f"Body part is {part}, not the chest")
+        found.append(f"Body part is {shown('BodyPartExamined', part)}, not the chest")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         found.append("The file has several frames; the first was read")
     if code_string(dataset, "PresentationIntentType") == "FOR PROCESSING":

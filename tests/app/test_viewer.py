@@ -143,9 +143,9 @@ def test_the_button_is_there_only_with_an_offer(placed):
     assert not values[id(parts.said)]["visible"]
 
 
-def test_what_the_file_says_is_written_out_and_escaped():
+def test_what_the_file_says_is_written_out_in_words_of_the_standard():
     assert viewer.header(film().radiograph) == (
         '<p class="quiet">The file says: view PA, age 63 years, sex M.</p>'
     )
-    assert "<b>" not in viewer.header(replace(film().radiograph, view="<b>PA"))
+    assert "view other," in viewer.header(replace(film().radiograph, view="<b>DOE^JANE"))
     assert "0.0833 years" in viewer.header(film(header={"age": 1 / 12}).radiograph)

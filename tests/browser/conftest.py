@@ -37,20 +37,31 @@ class Site:
     database: Path
 
 
-@contextmanager
-def serving(folder: Path, *words: str) -> Iterator[str]:
-    """The server as a user starts it; its address."""
+def launched(folder: Path, *words: str, **variables: str) -> tuple["subprocess.Popen[bytes]", str]:
+    """The server as a user starts it, once it answers, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "app", "--port", str(port), *words]
     here = Path(__file__).parents[2]
-    variables = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", **variables}
     with (folder / "server.txt").open("w") as out:
-        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=out, stderr=out)
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}"
     try:
         _await(f"{url}/healthz", server, folder)
+    except BaseException:
+        server.kill()
+        server.wait()
+        raise
+    return server, url
+
+
+@contextmanager
+def serving(folder: Path, *words: str) -> Iterator[str]:
+    """The address of a server that is ended with the context."""
+    server, url = launched(folder, *words)
+    try:
         yield url
     finally:
         server.send_signal(signal.SIGTERM)

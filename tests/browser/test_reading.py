@@ -2,6 +2,7 @@
 
 import sqlite3
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -261,13 +262,41 @@ def test_every_control_has_a_name(window, site):
     assert unnamed == []
 
 
-def test_the_form_can_be_used_without_a_mouse(window, site):
-    opened(window, site)
-    window.get_by_label("Clinical note").focus()
-    window.keyboard.type("Fever and cough.")
-    for _ in range(12):
+def walk(window, until, most=80):
+    """Tab on until a thing has the focus; what had it on the way, by its outer HTML."""
+    seen = []
+    for _ in range(most):
         window.keyboard.press("Tab")
-        if window.evaluate("document.activeElement.id") == "predict":
-            break
+        seen.append(window.evaluate("document.activeElement.outerHTML.slice(0, 300)"))
+        if window.evaluate(f"document.activeElement.matches({until!r})"):
+            return seen
+    pytest.fail(f"{until} is not reached by Tab: {seen[-5:]}")
+
+
+def test_a_study_is_read_by_keyboard_alone(window, site):
+    opened(window, site)
+    walk(window, "textarea")
+    window.keyboard.type("Fever and cough.")
+    walk(window, "#predict")
     window.keyboard.press("Enter")
     window.wait_for_selector("#answer .cxr-bar")
+    window.wait_for_selector(".cxr-word")
+    assert "Note: used" in window.locator("#answer").inner_text()
+    walk(window, "[aria-label^='Operating point']")
+    window.keyboard.press("ArrowDown")
+    window.keyboard.press("ArrowDown")
+    window.keyboard.press("Enter")
+    window.wait_for_function(
+        "!document.querySelector('#answer').innerText.includes('Youden')", timeout=10_000
+    )
+
+
+def test_tab_is_trapped_nowhere_on_the_answered_page(window, site):
+    opened(window, site)
+    window.get_by_label("Clinical note").fill("Fever and cough.")
+    predict(window)
+    window.wait_for_selector(".cxr-word")
+    window.wait_for_timeout(1000)
+    passed = walk(window, "[role=tab]", most=150)  # below Predict, and round to the top
+    assert len(passed) > 5
+    assert all(one != other for one, other in pairwise(passed))

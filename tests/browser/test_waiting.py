@@ -1,0 +1,107 @@
+"""Slow explanations in a real browser: they can be stopped, and whoever waits sees for what."""
+
+import re
+import urllib.request
+from contextlib import contextmanager
+
+from tests.browser.test_reading import give_film, opened, predict, preview
+
+WAITING = "#overlay .progress-text"
+
+
+def figure(site, name):
+    """One of the server's figures, over all its labels."""
+    with urllib.request.urlopen(f"{site.url}metrics") as answer:
+        text = answer.read().decode()
+    return sum(float(n) for n in re.findall(rf"^{name}\S* (\S+)$", text, re.MULTILINE))
+
+
+def explained(site):
+    return figure(site, 'cxr_mm_done_total{kind="explanation"')
+
+
+def idle(window, site):
+    """Wait until nobody waits for the model."""
+    while figure(site, "cxr_mm_queue_length"):
+        window.wait_for_timeout(100)
+
+
+def answered(window, site, film):
+    opened(window, site)
+    give_film(window, film)
+    preview(window)
+    predict(window)
+    window.wait_for_selector("#overlay img")
+    idle(window, site)
+
+
+def choose(window, method):
+    window.get_by_label("How the film is explained").click()
+    window.get_by_role("option", name=re.compile(rf"^{method}( \(|$)")).click()
+
+
+def stop(window):
+    return window.get_by_role("button", name="Stop", exact=True)
+
+
+@contextmanager
+def visitors(browser, number):
+    contexts = [browser.new_context(viewport={"width": 1366, "height": 768}) for _ in range(number)]
+    yield [context.new_page() for context in contexts]
+    for context in contexts:
+        context.close()
+
+
+def test_a_method_that_was_chosen_is_asked_for_once(window, site):
+    answered(window, site, site.films[0])
+    before = explained(site)
+    choose(window, "LIME")
+    window.wait_for_function("document.body.innerText.includes('Local fit')")
+    window.get_by_label("How the film is explained").focus()
+    window.keyboard.press("Tab")
+    window.wait_for_timeout(1000)
+    idle(window, site)
+    assert explained(site) == before + 1
+
+
+def test_stop_ends_the_work_on_the_server_and_leaves_the_lane_free(window, site):
+    answered(window, site, site.films[1])
+    before = explained(site)
+    with window.expect_response("**/queue/join*"):
+        choose(window, "LIME")
+    window.get_by_text("Asking the model").first.wait_for()
+    stop(window).click()
+    window.get_by_text("Stopped. Choose a method").wait_for()
+    stop(window).wait_for(state="hidden")
+    idle(window, site)
+    window.wait_for_timeout(4000)  # it would have ended by now
+    assert explained(site) == before
+    choose(window, "Grad-CAM")
+    window.get_by_text("where the model looked").wait_for()
+    assert explained(site) == before + 1
+
+
+def test_another_prediction_ends_the_explanation_of_the_one_before(window, site):
+    answered(window, site, site.films[2])
+    choose(window, "LIME")
+    window.get_by_text("Asking the model").first.wait_for()
+    before = explained(site)
+    window.locator("#predict").click()
+    window.wait_for_function("document.body.innerText.includes('Local fit')")
+    idle(window, site)
+    assert explained(site) == before + 2  # the shares and the film of the new answer
+
+
+def test_whoever_waits_sees_the_place_in_the_queue(browser, site):
+    with visitors(browser, 3) as windows:
+        for window, film in zip(windows, site.films, strict=False):
+            answered(window, site, film)
+        for window in windows:
+            choose(window, "LIME")
+        last = windows[-1].locator(WAITING).first
+        last.wait_for()
+        assert re.search(r"queue: (2/2|1/1)", last.inner_text())
+        assert windows[-1].locator(".progress-text:visible").count() == 1
+        for window in windows:
+            window.wait_for_function("document.body.innerText.includes('Local fit')")
+            assert window.locator(WAITING).count() == 0
