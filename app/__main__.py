@@ -20,7 +20,12 @@ M_ARENA_MAX = -8
 
 
 def serve(
-    bundle: Annotated[list[Path], typer.Option(help="Folder of a bundle; may be repeated.")],
+    bundle: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder of a bundle, or a current.json, which is followed; may be repeated."
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     log: Annotated[str, typer.Option(help="SQLAlchemy URL of the prediction log.")] = DEFAULT_LOG,

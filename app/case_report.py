@@ -101,7 +101,7 @@ def case_report(
         facts,
         show.used(task, said),
         show.warnings(said, ""),
-        f'<h2>Answer</h2><div class="two">{_findings(room, shown)}</div>{show.doubt(said)}',
+        f'<h2>Answer</h2><div class="two">{_findings(shown)}</div>{show.doubt(said)}',
         f"<h2>Why: {escape(title)}</h2>{pictures}",
         _details(room, shown, finding, with_note),
     ]
@@ -151,8 +151,8 @@ def _line(name: str, text: str) -> str:
     return line
 
 
-def _findings(room: ReadingRoom, shown: Shown) -> str:
-    said, point = shown.answer.prediction, room.bundle.operating_point
+def _findings(shown: Shown) -> str:
+    said, point = shown.answer.prediction, shown.subject.bundle.operating_point
     return "".join(
         f"<div>{probability_bar(found, point(found.finding, said.modalities, shown.reason))}"
         f"{_conformal(said, found)}</div>"

@@ -14,7 +14,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from app.health import Report, latest_report
+from app.following import Followed
+from app.health import Report, Serving, latest_report
 from app.reading import ReadFilm, ReadingRoom, Shown
 from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.explanation import Attribution
@@ -23,7 +24,6 @@ from cxr_mm.contracts.study import Study
 from cxr_mm.data.radiograph import read_film
 from cxr_mm.errors import CancelledError
 from cxr_mm.inference import Predictor
-from cxr_mm.models.bundle import Bundle
 from cxr_mm.prediction_log import PredictionLog
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -90,7 +90,7 @@ class Counters:
         """Ask `length` for the queue of a page whenever the figures are read."""
         self._queued.labels(page).set_function(length)
 
-    def watch_verdict(self, bundle: Bundle) -> None:
+    def watch_verdict(self, bundle: Serving) -> None:
         """Look up what monitoring last said of a bundle whenever the figures are read."""
         self._verdicts.bundles.append(bundle)
 
@@ -104,7 +104,7 @@ class CountedRoom(ReadingRoom):
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictor | Followed,
         log: PredictionLog | None,
         counters: Counters,
         read: ReadFilm = read_film,
@@ -152,7 +152,7 @@ class _Verdicts(Collector):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.bundles: list[Bundle] = []
+        self.bundles: list[Serving] = []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(

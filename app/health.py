@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from cxr_mm.contracts.task import Task
 from cxr_mm.contracts.verdict import Verdict
 from cxr_mm.errors import StageError
 from cxr_mm.evaluation.evaluate import CARD_FILE, METRICS_FILE, PLOTS_FOLDER
 from cxr_mm.files import read_json
-from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.pointer import version_folder
 from cxr_mm.paths import TaskPaths
 
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -32,6 +33,16 @@ POLICY = (
     "style-src 'unsafe-inline'; img-src data:; font-src data:; frame-ancestors 'self'"
 )
 """Of a report: it runs its own scripts apart from this site, and reaches nothing."""
+
+
+class Serving(Protocol):
+    """A bundle, or whatever serves one and may serve another later."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,9 @@ def evaluation(task: str, digest: str, root: Path = Path()) -> Evaluation | Stag
     The card is the last that the stage writes, and names the digest: what stands beside it is of
     the same model.
     """
-    folder, remedy = TaskPaths(task, root).reports, f"Run dvc repro evaluate@{task}"
+    promoted = version_folder(task, digest, root) / "reports"
+    folder = promoted if promoted.is_dir() else TaskPaths(task, root).reports
+    remedy = f"Run dvc repro evaluate@{task}"
     try:
         card = (folder / CARD_FILE).read_text(encoding="utf-8")
         metrics = read_json(folder / METRICS_FILE)
@@ -136,7 +149,7 @@ def address(name: str, page: str) -> str:
     return f"/reports/{name}/{page}"
 
 
-def report_routes(bundles: Mapping[str, Bundle], root: Path = Path()) -> list[Route]:
+def report_routes(bundles: Mapping[str, Serving], root: Path = Path()) -> list[Route]:
     """Routes of the newest reports, one for each bundle and page; no part of a path is a variable.
 
     Args:
@@ -150,7 +163,7 @@ def report_routes(bundles: Mapping[str, Bundle], root: Path = Path()) -> list[Ro
     ]
 
 
-def _served(bundle: Bundle, file: str, root: Path, request: Request) -> Response:
+def _served(bundle: Serving, file: str, root: Path, request: Request) -> Response:
     del request  # which file it is was settled before anyone asked
     report = latest_report(bundle.task.name, bundle.digest, root)
     if isinstance(report, StageError) or not (report.folder / file).is_file():

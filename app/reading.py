@@ -4,16 +4,20 @@ Films stay in memory only as long as the page that asked: the square that the mo
 small copy to draw on.
 """
 
+import copy
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.following import Followed
+from app.unanswered import keep_unanswered, kept_unanswered
 from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.explanation import Attribution, Explanation, Target
 from cxr_mm.contracts.modality import Modality
@@ -22,7 +26,7 @@ from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.study import Study
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.radiograph import Film, read_film
-from cxr_mm.data.transform import fit_square
+from cxr_mm.data.transform import fitted_study
 from cxr_mm.errors import InputError, LogError
 from cxr_mm.explain import render
 from cxr_mm.explain.faithfulness.words import believed, verdict
@@ -36,6 +40,8 @@ from cxr_mm.explain.subject import Subject
 from cxr_mm.explain.watch import UNWATCHED, Watch
 from cxr_mm.explain.what_if import moved
 from cxr_mm.inference import Predictor
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.pointer import version_folder
 from cxr_mm.prediction_log import PredictionLog
 
 MADE_UP = "app-"
@@ -76,19 +82,53 @@ class ReadingRoom:
     """Answers and explains studies with one model, and logs what it answered.
 
     Args:
-        predictor: the model.
+        predictor: the model, or the one that a pointer names; what one model began, it ends.
         log: where predictions and feedback go; None keeps none.
         read: reads uploaded films.
     """
 
     def __init__(
-        self, predictor: Predictor, log: PredictionLog | None, read: ReadFilm = read_film
+        self, predictor: Predictor | Followed, log: PredictionLog | None, read: ReadFilm = read_film
     ) -> None:
-        self.predictor, self.log, self._read = predictor, log, read
-        self.bundle = predictor.bundle
-        self.task = predictor.bundle.task
-        self.figures = measured(self.task.name, self.bundle.digest, None)
+        self._model, self.log, self._read = predictor, log, read
+        self.task = self.bundle.task
+        self._figures: dict[str, dict[str, Any]] = {}
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model that serves now."""
+        return self._model.now() if isinstance(self._model, Followed) else self._model
+
+    @property
+    def bundle(self) -> Bundle:
+        """Of the model that serves now."""
+        return self.predictor.bundle
+
+    @property
+    def digest(self) -> str:
+        """Of the model that serves now."""
+        return self.bundle.digest
+
+    @property
+    def trouble(self) -> str:
+        """Why another model serves than the one pointed to; empty where none does."""
+        return self._model.trouble if isinstance(self._model, Followed) else ""
+
+    @property
+    def figures(self) -> dict[str, Any]:
         """How far each method of explanation can be believed, where that was measured."""
+        digest = self.digest
+        if digest not in self._figures:
+            own = version_folder(self.task.name, digest) / "reports" / "faithfulness.json"
+            found = measured(self.task.name, digest, own if own.is_file() else None)
+            self._figures = {digest: found}
+        return self._figures[digest]
+
+    def pinned(self) -> Self:
+        """This room, with the model that serves now for good: for work of many steps."""
+        room = copy.copy(self)
+        room._model = self.predictor
+        return room
 
     def film(self, path: str) -> Film:
         """Read an uploaded file.
@@ -112,8 +152,9 @@ class ReadingRoom:
             RadiographError, ClinicalError: of the input at fault.
             InputError: nothing was entered that the model reads.
         """
-        film = self.film(path).radiograph if path and self.task.has_image else None
-        values = check_clinical(self.task.clinical, clinical)
+        with self._keeping(asked=False):
+            film = self.film(path).radiograph if path and self.task.has_image else None
+            values = check_clinical(self.task.clinical, clinical)
         asked = values.get("view")
         view = view or (asked if isinstance(asked, str) else None) or (film.view if film else None)
         text = note.strip() if note and self.task.note else ""
@@ -138,24 +179,27 @@ class ReadingRoom:
         Raises:
             InputError: the study cannot be read.
         """
-        answer = self.predictor.answer([study])[0]
+        predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
+        with self._keeping(asked=True):
+            answer = predictor.answer([study])[0]
         trouble = self.logged([answer])
         film = None if study.image is None else shrunk(study.image, render.LONGEST)
         kept = replace(answer, study=replace(study, image=None))
-        subject = Subject(self.bundle, self.fitted(study), answer.image_embedding)
+        square = fitted_study(study, predictor.bundle.size)
+        subject = Subject(predictor.bundle, square, answer.image_embedding)
         return Shown(subject, film, kept, modality_shares(subject), trouble)
 
-    def fitted(self, study: Study) -> Study:
-        """The study with its film fitted into the model's square, which is all that the model sees
-        of it."""
-        if study.image is None:
-            return study
-        square = fit_square(study.image, self.bundle.size).astype(np.float32) / np.float32(255)
-        return replace(study, image=square)
+    def refused(self, error: InputError) -> None:
+        """Keep in the log that the model refused a study that it was asked about."""
+        keep_unanswered(self.log, self.task, self.digest, error, asked=True)
+
+    def _keeping(self, *, asked: bool) -> AbstractContextManager[None]:
+        return kept_unanswered(self.log, self.task, self.digest, asked=asked)
 
     def at(self, shown: Shown, reason: Reason | None) -> Shown:
         """The same answer at another operating point; None for the bundle's own."""
-        said = self.predictor.at(shown.answer.prediction, reason or self.bundle.decision)
+        bundle = shown.subject.bundle
+        said = Predictor(bundle).at(shown.answer.prediction, reason or bundle.decision)
         return replace(shown, answer=replace(shown.answer, prediction=said), reason=reason)
 
     def usual(self, modality: Modality) -> str:
@@ -227,8 +271,8 @@ class ReadingRoom:
         bars = words = ""
         if "tabular" in subject.present:
             said = METHODS[self.usual("tabular")].explain(subject, target, Ask())
-            values = self.bundle.check(shown.study)
-            bars = feature_bars(self.task, said, values, self.bundle.background)
+            values = subject.bundle.check(shown.study)
+            bars = feature_bars(self.task, said, values, subject.bundle.background)
         if "note" in subject.present and sentences(subject.note):
             words = coloured_note(METHODS[self.usual("note")].explain(subject, target, Ask()))
         return bars, words

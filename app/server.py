@@ -2,7 +2,6 @@
 
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +20,18 @@ from starlette.types import ASGIApp
 from app import examples as bundled
 from app import page, style
 from app.counters import CONTENT_TYPE, CountedRoom, Counters
+from app.following import Followed
 from app.gate import Gate
 from app.health import report_routes
 from app.limits import Limited, Proxy, SafeHeaders, SameSite
 from app.reading import ReadFilm, ReadingRoom
+from app.scratch import scratch_folder
 from app.settings import Settings
 from app.sign_in import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, plain_page, routes
 from app.users import Users
 from cxr_mm.errors import LogError, ParamsError
 from cxr_mm.inference import load_predictor
+from cxr_mm.models.pointer import is_pointer
 from cxr_mm.prediction_log import PredictionLog, open_spooled_log
 from cxr_mm.prediction_log.database import sqlite_file
 
@@ -61,7 +63,7 @@ def rooms_of(settings: Settings, counters: Counters, read: ReadFilm) -> list[Rea
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    predictors = [load_predictor(bundle) for bundle in settings.bundles]
+    predictors = [Followed(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
     return [CountedRoom(predictor, log, counters, read) for predictor in predictors]
 
@@ -102,10 +104,12 @@ def places_of(rooms: Sequence[ReadingRoom], settings: Settings, uploads: Path) -
 def upload_folder() -> Iterator[Path]:
     """A folder that Gradio keeps uploads in, and that lives no longer than the server."""
     before = os.environ.get(UPLOADS_VARIABLE)
-    with tempfile.TemporaryDirectory(prefix="cxr-mm-app-") as folder:
-        os.environ[UPLOADS_VARIABLE] = folder
+    with scratch_folder() as folder:
+        uploads = folder / "uploads"
+        uploads.mkdir()
+        os.environ[UPLOADS_VARIABLE] = str(uploads)
         try:
-            yield Path(folder).resolve()
+            yield uploads
         finally:
             os.environ.pop(UPLOADS_VARIABLE)
             os.environ.update({UPLOADS_VARIABLE: before} if before else {})
@@ -127,13 +131,12 @@ def application(
     _own_routes(app, places, counters)
     if sessions:
         app.include_router(routes(sessions, counters))
-    bundles = {place.name: place.room.bundle for place in places}
-    reports = report_routes(bundles, settings.root)
+    reports = report_routes({place.name: place.room for place in places}, settings.root)
     app.router.routes.extend(reports)
     for place in places:
         _mount(app, place, settings)
         counters.watch_queue(place.path, place.blocks._queue.__len__)
-        counters.watch_verdict(place.room.bundle)
+        counters.watch_verdict(place.room)
     # The last one added is asked first.
     app.add_middleware(
         Gate,
@@ -191,8 +194,7 @@ def _own_routes(app: FastAPI, places: Sequence[Place], counters: Counters) -> No
     def health() -> Response:
         log = places[0].room.log
         writable = None if log is None else log_is_writable(log)
-        bundles = [place.room.bundle for place in places]
-        models = [{"task": b.task.name, "model": b.name, "digest": b.digest} for b in bundles]
+        models = [_model(place.room) for place in places]
         ok = writable is not False
         said = {"ok": ok, "models": models, "log_writable": writable}
         return JSONResponse(said, 200 if ok else 503)
@@ -211,6 +213,13 @@ def _own_routes(app: FastAPI, places: Sequence[Place], counters: Counters) -> No
                 for place in places
             )
             return plain_page("Models", f"<ul>{links}</ul>")
+
+
+def _model(room: ReadingRoom) -> dict[str, str]:
+    """The model that serves, and why it is not the one pointed to where it is not."""
+    bundle, trouble = room.bundle, room.trouble
+    said = {"task": bundle.task.name, "model": bundle.name, "digest": bundle.digest}
+    return said | {"trouble": trouble} if trouble else said
 
 
 def log_is_writable(log: PredictionLog) -> bool:

@@ -38,10 +38,9 @@ def caveats(task: Task) -> str:
 
 def answer(bundle: Bundle, shown: Shown) -> str:
     """Warnings first, then each finding with its operating point, then what was used."""
-    said = shown.answer.prediction
+    said, point = shown.answer.prediction, shown.subject.bundle.operating_point
     findings = "".join(
-        probability_bar(f, bundle.operating_point(f.finding, said.modalities, shown.reason))
-        for f in said.findings
+        probability_bar(f, point(f.finding, said.modalities, shown.reason)) for f in said.findings
     )
     return warnings(said, shown.log_trouble) + findings + doubt(said) + used(bundle.task, said)
 

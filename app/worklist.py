@@ -18,6 +18,7 @@ from cxr_mm.contracts.study import Study
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.ahead import made_ahead
 from cxr_mm.data.note import mask_note
+from cxr_mm.data.transform import fitted_study
 from cxr_mm.errors import InputError, RadiographError
 from cxr_mm.explain import render
 from cxr_mm.explain.watch import UNWATCHED, Watch
@@ -114,6 +115,7 @@ def predicted(room: ReadingRoom, upload: Upload, watch: Watch = UNWATCHED) -> Wo
         InputError: nothing was given, or the CSV cannot be read.
         CancelledError: the watch says so; nothing is logged then.
     """
+    room = room.pinned()
     table, ignored = read_rows(upload.table, room.task) if upload.table else ([], ())
     cases, bad = _cases(upload.films, table)
     bad = [*upload.refused, *bad]
@@ -144,6 +146,7 @@ def _attempted(
     answers = room.predictor.attempt([item.study for item in ready])
     for item, answer in zip(ready, answers, strict=True):
         if isinstance(answer, InputError):
+            room.refused(answer)
             bad.append(BadRow(item.study.study_id, _reason(answer)))
         else:
             yield item, answer
@@ -167,7 +170,7 @@ def _ready(room: ReadingRoom, case: _Case) -> _Ready | BadRow:
     study = replace(study, patient_id=cells.get("patient_id"))
     if study.image is None:
         return _Ready(study, None)
-    return _Ready(room.fitted(study), render.grey(study.image, LONGEST)[:, :, 0])
+    return _Ready(fitted_study(study, room.bundle.size), render.grey(study.image, LONGEST)[:, :, 0])
 
 
 def _reason(error: InputError) -> str:

@@ -44,9 +44,9 @@ class Manifest:
     """A checked table of studies and the task it answers.
 
     `frame` columns: text columns are str or None; `pixel_row` is the row in the pixel cache or
-    -1 where there is no image; `part` is the source's own division (`train`, `test` or None);
-    `clinical.*` is float (number) or str (category), missing where not known; `finding.*` is
-    1.0, 0.0 or NaN (no information).
+    -1 where there is no image; `part` is the source's own division (`train`, `test` or None), or
+    `added`; `clinical.*` is float (number) or str (category), missing where not known; `finding.*`
+    is 1.0, 0.0 or NaN (no information).
     """
 
     task: Task

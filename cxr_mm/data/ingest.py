@@ -16,6 +16,7 @@ import pandas as pd
 from cxr_mm.contracts.manifest import ABSENT, TEXT_COLUMNS, Manifest, clinical_column
 from cxr_mm.contracts.modality import MODALITIES
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.additions import with_additions
 from cxr_mm.data.cache import CacheRow, build_cache
 from cxr_mm.data.labels import Labelled, to_manifest
 from cxr_mm.data.quality import QUALITY_NAMES
@@ -42,7 +43,7 @@ class _Ingested:
 
 
 def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
-    """Read the task's source and decode its radiographs.
+    """Read the task's source and its additions, and decode their radiographs.
 
     Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
     `QUALITY_NAMES`, `file_sha256`, `phash`), report.json, and source/ where the source made up
@@ -60,7 +61,7 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     _remove_leftovers(paths.ingest)
     with folder_written_aside(paths.ingest) as folder:
         work = folder.resolve()
-        labelled = to_manifest(task, read_source(task, root, work))
+        labelled = with_additions(to_manifest(task, read_source(task, root, work)), paths)
         names = labelled.manifest.frame["image_path"]
         films = [None if pd.isna(name) else Path(name) for name in names]
         cached = build_cache(films, folder / PIXELS, params.ingest.size, params.ingest.workers)

@@ -53,7 +53,7 @@ def to_manifest(task: Task, raw: RawStudies) -> Labelled:
         TaskError: the task's group key is no column.
     """
     studies = raw.frame.reset_index(drop=True)
-    labels, unclear = _all_labels(task, studies)
+    labels, unclear = labels_of(task, studies)
     reasons = _reasons(task, studies, labels, unclear)
     kept = reasons.isna()
     frame, cleared = studies[kept], Counter(_counts(unclear[kept]))
@@ -147,8 +147,12 @@ def _readable(note: str) -> bool:
     return True
 
 
-def _all_labels(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labels (1, 0 or NaN) by finding, and where a label was given that says neither."""
+def labels_of(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels (1, 0 or NaN) by finding, and where a label was given that says neither.
+
+    Raises:
+        ManifestError: a finding has no column.
+    """
     labels, unclear = {}, {}
     for finding in task.findings:
         column = finding_column(finding.name)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from cxr_mm.contracts.task import Task
+from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources import fingerprint
 from cxr_mm.files import to_json, write_json
 from cxr_mm.params import Params
@@ -26,13 +27,14 @@ def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     """
     sections = params.model_dump(mode="json", exclude={"tasks"})
     whole = task.model_dump(mode="json", exclude={"params"})
+    source, added = fingerprint(task, root), additions_fingerprint(paths)
     files = {
         **sections,
         "task": whole,
         # Another division asks for no other manifest, so it stands with the parameters of `split`.
         "split": {**sections["split"], "spec": whole["split"]},
         "question": {n: value for n, value in whole.items() if n not in PROSE | {"split"}},
-        "source": fingerprint(task, root),
+        "source": {**source, "additions": added} if added else source,
     }
     for name, content in files.items():
         target = paths.resolved / f"{name}.json"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.manifest import Manifest
 from cxr_mm.contracts.task import SplitSpec, Task
+from cxr_mm.data.additions import ADDED
 from cxr_mm.data.cache import open_pixels
 from cxr_mm.data.ingest import load_manifest, load_quality
 from cxr_mm.data.leakage import audit, merged_groups, near_pairs
@@ -81,7 +82,7 @@ def _fold_column(division: int) -> str:
 def resamples(table: pd.DataFrame, division: int = 1) -> list[Resample]:
     """The trainings that a split asks for: one, or as many as there are folds.
 
-    With folds, fold k is test, the next one validation and the rest train.
+    With folds, fold k is test, the next one validation and the rest train; additions always train.
 
     Args:
         table: what `split` left.
@@ -140,7 +141,8 @@ def divide(
 
     Returns:
         `study_id`, `group` (as merged), `part` (train, val, test; empty with folds), `fold`
-        (0; with folds the one in which the study is tested), rows as in the manifest.
+        (0; with folds the one in which the study is tested, -1 for an addition), rows as in the
+        manifest.
 
     Raises:
         StageError: too few groups, a part without a positive or negative study of a finding, or
@@ -148,11 +150,13 @@ def divide(
     """
     frame, rng = manifest.frame, np.random.default_rng(seed)
     group = frame["group"].astype(object)
-    free = np.ones(len(frame), np.bool_)
-    part = np.full(len(frame), "", dtype=object)
+    added = frame["part"].eq(ADDED).to_numpy(bool)
+    free = ~added
+    part = np.where(added, "train", "").astype(object)
     if spec.protocol == "official":
-        free = _official_train(frame)
-        part[~free] = "test"
+        train = _official_train(frame.assign(part=frame["part"].mask(added, "train")))
+        free &= train
+        part[~train] = "test"
         names, fractions = ["train", "val"], [1 - spec.val_fraction, spec.val_fraction]
     elif spec.protocol == "patient":
         names = ["train", "val", "test"]
@@ -166,7 +170,8 @@ def divide(
     codes = assign(group[free], _strata(manifest)[free], np.asarray(fractions), rng)
     part[free] = np.asarray(names, dtype=object)[codes]
     fold = np.zeros(len(frame), np.int64)
-    fold[free] = codes if spec.protocol == "folds" else 0
+    if spec.protocol == "folds":
+        fold[free], fold[added] = codes, -1
     table = pd.DataFrame(
         {"study_id": frame["study_id"], "group": group, "part": part, "fold": fold}
     )

@@ -3,11 +3,15 @@
 Augmentation is a separate step that only training takes.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from cxr_mm.contracts.study import Study
 
 MEAN, STD = 0.5, 0.5
 
@@ -34,6 +38,14 @@ def fit_square(pixels: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
         np.clip(np.asarray(small), 0.0, 1.0) * 255
     ).astype(np.uint8)
     return square
+
+
+def fitted_study(study: Study, size: int) -> Study:
+    """The study with its film fitted into the square, which is all that a model sees of it."""
+    if study.image is None:
+        return study
+    square = fit_square(study.image, size).astype(np.float32) / np.float32(255)
+    return replace(study, image=square)
 
 
 def normalise(squares: NDArray[np.uint8] | Tensor) -> Tensor:

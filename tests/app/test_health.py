@@ -71,7 +71,7 @@ def again(records, times):
 def reported(pipeline, bundle, tmp_path, monkeypatch):
     """A folder in which monitoring has reported on a window too small to judge."""
     task, paths = pipeline.task, pipeline.paths
-    records, _ = heldout_records(task, paths, bundle.digest, 0)
+    records, _ = heldout_records(task, paths, bundle.digest, 0, bundle.prior)
     params = ReferenceParams(components=2, resamples=100, window_sizes=(10, 20))
     freeze(task, bundle.digest, [*again(records, 3)], [], params, tmp_path / "reference")
     url = f"sqlite:///{tmp_path / 'log.db'}"

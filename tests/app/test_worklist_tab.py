@@ -164,7 +164,7 @@ def test_a_long_list_is_shown_in_parts(room, many):
 
 def test_choices_act_on_the_kept_list_and_ask_the_model_nothing(room, many):
     idle = ReadingRoom(room.predictor, None)
-    idle.predictor = None
+    idle._model = None
     part, download, table = worklist_tab.on_choose(idle, many, "", ["positive"], "S3")
     expected = ["s3", *(f"s{k}" for k in range(30, 40))]
     assert ids(table) == expected

@@ -1,0 +1,94 @@
+"""Additions: studies that join a task's training data later; the original stays as it is.
+
+Each version is a folder `additions/TASK/VERSION/` of the project in the layout of a manifest CSV,
+with films of its own, never changed once it is there; `dvc add` tracks it. They are for training
+alone: validation and test stay those of the original, so that figures before and after compare.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_mm.contracts.manifest import Manifest
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.labels import Labelled, to_manifest
+from cxr_mm.data.sources.base import Dropped, files_below
+from cxr_mm.data.sources.manifest_csv import (
+    DEFAULT_FILE,
+    read_manifest_csv,
+    without_missing_images,
+)
+from cxr_mm.paths import TaskPaths
+
+ADDED = "added"
+"""In the manifest's column `part`."""
+FOLDER = "additions"
+
+
+def additions_folder(paths: TaskPaths) -> Path:
+    """Where the versions of a task are."""
+    return paths.root / FOLDER / paths.task
+
+
+def versions(paths: TaskPaths) -> list[Path]:
+    """Folders of all versions, in the order of their names."""
+    return sorted(file.parent for file in additions_folder(paths).glob(f"*/{DEFAULT_FILE}"))
+
+
+def read_addition(task: Task, folder: Path) -> Labelled:
+    """The studies of one version, by the task's own rules.
+
+    Raises:
+        ManifestError: its table lacks something, or no study is left.
+    """
+    frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, labels_required=True)
+    return to_manifest(task, without_missing_images(frame))
+
+
+def with_additions(labelled: Labelled, paths: TaskPaths) -> Labelled:
+    """Append the studies of every version.
+
+    One whose patient, group or id is there already is dropped: the part of that patient is settled,
+    and may be the test.
+
+    Raises:
+        ManifestError: as `read_addition`.
+    """
+    original = labelled.manifest.frame
+    for folder in versions(paths):
+        labelled = _joined(
+            labelled, read_addition(labelled.manifest.task, folder), original, folder
+        )
+    return labelled
+
+
+def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: Path) -> Labelled:
+    """One version appended; a patient may come back in a later one."""
+    before, frame = labelled.manifest.frame, more.manifest.frame
+    known = frame["study_id"].isin(before["study_id"])
+    for column in ("patient_id", "group"):
+        known |= frame[column].isin(original[column])
+    reason = f"addition {folder.name}: the patient or study is there already"
+    dropped = [Dropped(study, reason) for study in frame.loc[known, "study_id"]]
+    joined = pd.concat([before, frame[~known].assign(part=ADDED)], ignore_index=True)
+    return Labelled(
+        Manifest.checked(labelled.manifest.task, joined),
+        [*labelled.dropped, *more.dropped, *dropped],
+        labelled.cleared + more.cleared,
+    )
+
+
+def additions_fingerprint(paths: TaskPaths) -> dict[str, str]:
+    """Version → digest of its table and of the names and sizes of its files.
+
+    A copy of a version has the same.
+    """
+    return {folder.name: _digest(folder) for folder in versions(paths)}
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256((folder / DEFAULT_FILE).read_bytes())
+    for file in files_below(folder):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""Retraining: a challenger, the switch to it, and the way back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.contracts.pointer import Pointer
+from cxr_mm.errors import ParamsError
+from monitoring.cli.options import Log, moment
+
+commands = typer.Typer()
+By = Annotated[str, typer.Option("--by", help="Name of the person who decides this.")]
+Served = Annotated[Path, typer.Option(help="Folder of the champion's bundle, or current.json.")]
+REJECTED = 30
+"""Exit code where the gate rejects a challenger."""
+
+
+@commands.command()
+def retrain(
+    bundle: Served,
+    log: Log,
+    studies: Annotated[
+        Path, typer.Option(help="Folder with manifest.csv and films of the studies in the log.")
+    ],
+    since: Annotated[
+        str | None, typer.Option(help="Start of the window, ISO 8601; UTC unless it says else.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="End of the window (not included).")] = None,
+    verdict: Annotated[
+        Path | None, typer.Option(help="verdict.json of the report that led to this.")
+    ] = None,
+    keep_back: Annotated[
+        float, typer.Option(min=0.1, max=0.9, help="Share of the studies to judge on, newest.")
+    ] = 0.4,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=0.2, help="By how much AUC may be lower.")
+    ] = 0.02,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let it serve at once where the gate says better.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="With --auto: who answers for that.")
+    ] = None,
+) -> None:
+    """Train a challenger on older studies of the window and judge it on the newest.
+
+    Exit code: 0 better or no worse, 30 rejected, 2 error. Nothing that serves is touched without
+    --auto: see the change record, then promote.
+    """
+    from monitoring.retraining.comparison import Margins
+    from monitoring.retraining.retrain import Wish
+    from monitoring.retraining.retrain import retrain as run
+    from monitoring.retraining.serving import promote as switch
+
+    if auto and not by:
+        raise ParamsError("nobody answers for it", field="--auto", remedy="Name a person with --by")
+    wish = Wish(
+        bundle=bundle,
+        log=log,
+        studies=studies,
+        since=moment(since),
+        until=moment(until),
+        verdict=verdict,
+        share=keep_back,
+        margins=Margins(auc=margin),
+    )
+    record = run(wish)
+    print(f"{record.outcome}: {record.id}")
+    for reason in record.reasons:
+        print(f"  {reason}")
+    print(f"See serving/{record.task}/changes/{record.id}.md")
+    if auto and by and record.outcome == "better":
+        _told(switch(record.id, by))
+    if record.outcome == "rejected":
+        raise typer.Exit(REJECTED)
+
+
+@commands.command()
+def adopt(bundle: Served, by: By) -> None:
+    """Let a bundle be the first version of its task that serves."""
+    from monitoring.retraining.serving import adopt as run
+
+    _told(run(bundle, by))
+
+
+@commands.command()
+def promote(record: Annotated[str, typer.Option(help="ID of the change record.")], by: By) -> None:
+    """Let the challenger of a change record serve; the app follows without a restart."""
+    from monitoring.retraining.serving import promote as run
+
+    _told(run(record, by))
+
+
+@commands.command()
+def rollback(task: Annotated[str, typer.Option(help="Name of the task.")], by: By) -> None:
+    """Let the version before serve again."""
+    from monitoring.retraining.serving import rollback as run
+
+    _told(run(task, by))
+
+
+def _told(pointer: Pointer) -> None:
+    print(f"{pointer.task}: {pointer.digest[:12]} serves since {pointer.since:%Y-%m-%d %H:%M} UTC")

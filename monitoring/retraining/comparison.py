@@ -1,0 +1,243 @@
+"""Comparison: a challenger and a champion on the very same studies, figure by figure.
+
+Differences are paired and resampled by patient. No worse is non-inferiority by the 95 % interval
+of the difference (Piaggio et al., JAMA 2012; 308:2594).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cxr_mm.contracts.frozen import Frozen
+from cxr_mm.errors import InputError
+from cxr_mm.evaluation.compare import compare
+from cxr_mm.evaluation.intervals import Estimate, multiplicities
+from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
+from cxr_mm.evaluation.subsets import Weights, scored_of
+from cxr_mm.params import EvaluateParams
+
+EVERYBODY = "all"
+State = Literal["no worse", "worse", "not shown", "too few"]
+
+
+class Margins(Frozen):
+    """By how much a challenger may be worse."""
+
+    auc: float = Field(0.02, gt=0, lt=0.5)
+    subgroup_auc: float = Field(0.05, gt=0, lt=0.5)
+    """Wider, since a subgroup has fewer patients."""
+    brier: float = Field(0.02, gt=0, lt=0.5)
+    ece: float = Field(0.05, gt=0, lt=0.5)
+    """Expected calibration error; wide, since it scatters much in small samples."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Predictions of both models on studies that neither was trained on.
+
+    Args:
+        name: `FROZEN` or `NEWEST`.
+        champion, challenger: tables as `compare` takes them; studies that only one has are left
+            out.
+        traits: by `study_id`, a column for each characteristic that forms subgroups; missing where
+            not known.
+    """
+
+    name: str
+    champion: pd.DataFrame
+    challenger: pd.DataFrame
+    traits: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: challenger minus champion.
+
+    Args:
+        sample, group, finding: of what; `group` is `all`, or `trait: level`.
+        metric: `auc`, `brier` or `ece`.
+        n, patients, positives: studies compared, their patients, studies with the finding.
+        margin: by how much it may be worse.
+        state: the judgement. `worse`: the whole interval is on the worse side of 0, and beyond the
+            margin in part; `not shown`: it may be worse by more than the margin; `too few`: an
+            equal model could not be told from a worse one.
+        champion, challenger, difference: figures with intervals; None where there is none.
+        p: of no difference in AUC; NaN where there is no test.
+        p_holm: corrected, where it was asked whether the difference proves anything.
+    """
+
+    sample: str
+    group: str
+    finding: str
+    metric: str
+    n: int
+    patients: int
+    positives: int
+    margin: float
+    state: State = "too few"
+    champion: Estimate | None = None
+    challenger: Estimate | None = None
+    difference: Estimate | None = None
+    p: float = np.nan
+    p_holm: float = np.nan
+
+    @property
+    def name(self) -> str:
+        """As reasons name it."""
+        group = "" if self.group == EVERYBODY else f", {self.group}"
+        return f"{self.metric.upper()} of {self.finding}, {self.sample}{group}"
+
+    @property
+    def said(self) -> str:
+        """The difference with its interval, in words."""
+        limits = self.difference.interval if self.difference else None
+        if self.difference is None or limits is None:
+            return f"no interval from {self.n} studies of {self.patients} patients"
+        low, high = limits
+        return f"{self.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, {self.n} studies)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        told = {
+            name: estimate.to_json() if estimate else None
+            for name, estimate in (
+                ("champion", self.champion),
+                ("challenger", self.challenger),
+                ("difference", self.difference),
+            )
+        }
+        plain = ("sample", "group", "finding", "metric", "n", "patients", "positives", "margin")
+        tests = {n: None if np.isnan(v := getattr(self, n)) else v for n in ("p", "p_holm")}
+        return {**{n: getattr(self, n) for n in plain}, **told, **tests, "state": self.state}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Rows of the same studies, in the same order."""
+
+    sample: str
+    champion: pd.DataFrame
+    challenger: pd.DataFrame
+
+    def part(self, rows: NDArray[np.bool_]) -> "_Pair":
+        """Some of the studies."""
+        return _Pair(self.sample, self.champion[rows], self.challenger[rows])
+
+
+def compared(
+    sample: Sample, finding: str, params: EvaluateParams, margins: Margins
+) -> Iterator[Line]:
+    """All studies by each metric, then the AUC of each subgroup.
+
+    Raises:
+        InputError: the two have no study in common, a table lacks a column, or the two differ in
+            a label.
+    """
+    shared = sorted(set(sample.champion["study_id"]) & set(sample.challenger["study_id"]))
+    if not shared:
+        raise InputError("the two models have no study in common", field=sample.name)
+    former, newer = (
+        table.set_index("study_id").loc[shared].reset_index()
+        for table in (sample.champion, sample.challenger)
+    )
+    labels = f"label.{finding}"
+    if not former[labels].equals(newer[labels]):
+        raise InputError("the two have different labels", field=f"{sample.name}: {labels}")
+    pair = _Pair(sample.name, former, newer)
+    yield _auc(pair, EVERYBODY, finding, params, margins.auc)
+    yield from _calibration(pair, finding, params, margins)
+    for trait, levels in sample.traits.loc[shared].items():
+        for level in sorted(levels.dropna().unique(), key=str):
+            here = pair.part(levels.eq(level).to_numpy(bool, na_value=False))
+            yield _auc(here, f"{trait}: {level}", finding, params, margins.subgroup_auc)
+
+
+def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: float) -> Line:
+    scored, kept = scored_of(pair.challenger, finding)
+    patients = pair.challenger.loc[kept, "group"].to_numpy(object)
+    yes = scored.labels > 0
+    line = Line(
+        sample=pair.sample,
+        group=group,
+        finding=finding,
+        metric="auc",
+        n=len(scored),
+        patients=len(set(patients)),
+        positives=scored.n_positive,
+        margin=margin,
+    )
+    rarer = min(len(set(patients[yes])), len(set(patients[~yes])))
+    if len(scored) < params.smallest_group or rarer < params.smallest_class:
+        return line
+    found = compare(pair.challenger, pair.champion, finding, params)
+    return replace(
+        line,
+        champion=found.second,
+        challenger=found.first,
+        difference=found.difference,
+        state=_state(found.difference, margin, group, better=1),
+        p=found.test.p if found.test else np.nan,
+    )
+
+
+def _calibration(
+    pair: _Pair, finding: str, params: EvaluateParams, margins: Margins
+) -> Iterator[Line]:
+    """Brier score and calibration error of all studies."""
+    scored, kept = scored_of(pair.challenger, finding)
+    former, _ = scored_of(pair.champion, finding)
+    groups = pair.challenger.loc[kept, "group"]
+    weights = multiplicities(groups, params.bootstrap, params.seed)
+
+    def brier(of: Scored, by: Weights | None) -> Floats:
+        return counted(of, by)["brier"]
+
+    def ece(of: Scored, by: Weights | None) -> Floats:
+        return expected_calibration_error(of, by, params.ece_bins)
+
+    for metric, margin, measure in (("brier", margins.brier, brier), ("ece", margins.ece, ece)):
+        champion, challenger = (
+            Estimate(float(measure(of, None)[0]), measure(of, weights), centred=metric == "ece")
+            for of in (former, scored)
+        )
+        difference = challenger - champion
+        yield Line(
+            sample=pair.sample,
+            group=EVERYBODY,
+            finding=finding,
+            metric=metric,
+            n=len(scored),
+            patients=groups.nunique(),
+            positives=scored.n_positive,
+            margin=margin,
+            state=_state(difference, margin, EVERYBODY, better=-1),
+            champion=champion,
+            challenger=challenger,
+            difference=difference,
+        )
+
+
+def _state(difference: Estimate, margin: float, group: str, *, better: int) -> State:
+    """Whether the interval shows that the challenger is worse by less than the margin.
+
+    A sample is large enough where an equal model would pass in 97 of 100: where the interval is no
+    wider than the margin. A smaller subgroup is not judged by its interval alone, since of many
+    some will look worse.
+
+    Args:
+        better: 1 where higher is better, -1 where lower is.
+    """
+    limits = difference.interval
+    if limits is None:
+        return "too few"
+    least, most = sorted(-better * limit for limit in limits)  # by how much it is worse
+    if most < margin:
+        return "no worse"
+    if most - least > margin and (group != EVERYBODY or least <= 0):
+        return "too few"
+    return "worse" if least > 0 else "not shown"

@@ -1,0 +1,133 @@
+"""Experiment: the project's pipeline in a folder of its own, where the champion cannot be harmed.
+
+The folder holds copies of parameters, tasks and code, and a DVC repository that shares the cache of
+the project: what nothing has changed is not computed again, and what was killed goes on.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+
+import cxr_mm
+import monitoring
+from cxr_mm.data.additions import additions_folder, versions
+from cxr_mm.errors import StageError
+from cxr_mm.files import write_text
+from cxr_mm.params import PARAMS_FILE
+from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
+
+PIPELINE = "dvc.yaml"
+LOG = "log.txt"
+CODE: tuple[ModuleType, ...] = (cxr_mm, monitoring)
+"""What the stages depend on."""
+LAST = 3
+"""Lines of the log that an error repeats."""
+
+
+def lay_out(folder: Path, task: str, project: Path) -> None:
+    """Put into a folder what the pipeline of one task needs besides its data.
+
+    Args:
+        folder: an empty one.
+        task: its name.
+        project: folder with params.yaml and dvc.yaml.
+
+    Raises:
+        StageError: the project has no pipeline.
+    """
+    for name in (PIPELINE, PARAMS_FILE):
+        if not (project / name).is_file():
+            raise StageError(
+                "there is no such file",
+                field=str(project / name),
+                remedy="Run this in the project's folder",
+            )
+    params = yaml.safe_load((project / PARAMS_FILE).read_text(encoding="utf-8"))
+    write_text(folder / PARAMS_FILE, yaml.safe_dump(params | {"tasks": [task]}))
+    for name in (PIPELINE, ".dvcignore"):
+        if (project / name).is_file():
+            shutil.copy2(project / name, folder / name)
+    if (project / "tasks").is_dir():
+        shutil.copytree(project / "tasks", folder / "tasks")
+    for package in CODE:
+        source = Path(str(package.__file__)).parent
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / source.name, ignore=ignored)
+    added = additions_folder(TaskPaths(task, folder))
+    added.mkdir(parents=True)
+    for version in versions(TaskPaths(task, project)):
+        (added / version.name).symlink_to(version.resolve(), target_is_directory=True)
+
+
+def reproduce(folder: Path, task: str, project: Path) -> None:
+    """Run every stage that is not done; what they print is appended to log.txt.
+
+    Raises:
+        StageError: a stage failed, or another process works in the folder.
+    """
+    with _alone(folder) as lock:
+        if not (folder / ".dvc" / "config").is_file():
+            dvc(folder, "init", "--no-scm", "--force", "--quiet")
+        if (cache := project / ".dvc" / "cache").is_dir():
+            dvc(folder, "cache", "dir", "--local", "--quiet", str(cache.resolve()))
+        # What a run that was killed left: DVC believes it while the process is still being buried.
+        (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+        dvc(folder, "repro", f"evaluate@{task}", f"reference@{task}", lock=lock)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """Hold a lock, which ends with the last process that was handed it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StageError(
+                "another process works in it", field=str(folder), remedy="Wait until it has ended"
+            ) from error
+        yield file.fileno()
+
+
+def dvc(folder: Path, *words: str, log: Path | None = None, lock: int | None = None) -> None:
+    """Run DVC in a folder, with the code that lies there.
+
+    Args:
+        log: what it prints is appended to; default: log.txt in the folder.
+        lock: a file that it keeps open as long as it lives.
+
+    Raises:
+        StageError: it failed.
+    """
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    own = {
+        "PATH": programs,
+        "PYTHONPATH": str(folder.resolve()),
+        "DVC_NO_ANALYTICS": "1",
+        DATA_ROOT_VARIABLE: str(data_root().resolve()),
+    }
+    log = log or folder / LOG
+    with log.open("a", encoding="utf-8") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            check=False,
+            cwd=folder,
+            env={**os.environ, **own},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            pass_fds=() if lock is None else (lock,),
+        )
+    if done.returncode:
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST:]
+        raise StageError(
+            f"dvc {words[0]} ended with code {done.returncode} ({' '.join(last)})",
+            field=str(log),
+            remedy="Mend what it names; a next run goes on where this one stopped",
+        )

@@ -1,0 +1,214 @@
+"""Retrain: from a labelled window to a challenger, its comparison and a change record."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.additions import additions_folder
+from cxr_mm.data.tasks import load_task
+from cxr_mm.errors import StageError
+from cxr_mm.files import folder_written_aside, read_json, write_json
+from cxr_mm.inference import Predictor, load_predictor
+from cxr_mm.models.bundle_files import read_index
+from cxr_mm.models.pointer import resolved
+from cxr_mm.params import PARAMS_FILE, EvaluateParams, for_task, load_params
+from cxr_mm.paths import TaskPaths
+from cxr_mm.prediction_log import open_log
+from monitoring.retraining.change_page import change_page
+from monitoring.retraining.changes import ChangeRecord, Model, read_record, record_id, write_record
+from monitoring.retraining.comparison import Margins, Sample
+from monitoring.retraining.effects import change, impact
+from monitoring.retraining.experiment import lay_out, reproduce
+from monitoring.retraining.gate import judge
+from monitoring.retraining.judging import INPUTS, frozen_sample, newest_sample
+from monitoring.retraining.studies import KEPT_BACK, Labelled, labelled_studies, write_studies
+
+EXPERIMENTS = Path("experiments")
+NEWEST, ASKED, DONE = "newest", "asked.json", "done.json"
+METHOD = (
+    "Both models on the very same studies that neither was trained on; differences with 95 % "
+    "intervals of a paired bootstrap over patients. No worse: the interval excludes a loss of the "
+    "margin. Better: a higher AUC on the newest studies, DeLong with patients as clusters, Holm."
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a retraining is asked for.
+
+    Args:
+        bundle: folder of the champion, or the pointer to it.
+        log: URL of the prediction log.
+        studies: folder with manifest.csv and films of the studies in the log.
+        since, until: bounds of the window, with UTC offset; None for all there is.
+        verdict: verdict.json of the report that led to it; None for none.
+        share: of the studies, how many are kept back to judge on.
+        margins: by how much the challenger may be worse.
+        project: folder with params.yaml and dvc.yaml.
+    """
+
+    bundle: Path
+    log: str
+    studies: Path
+    since: datetime | None = None
+    until: datetime | None = None
+    verdict: Path | None = None
+    share: float = KEPT_BACK
+    margins: Margins = field(default_factory=Margins)
+    project: Path = Path()
+
+
+def retrain(wish: Wish) -> ChangeRecord:
+    """Train a challenger and judge it; nothing that serves is touched.
+
+    What the same wish was asked for before is not done again: a run that was killed goes on, and
+    one that ended gives its record.
+
+    Raises:
+        BundleError: there is no champion, or it is damaged.
+        LogError: the log cannot be read.
+        ManifestError: the studies cannot be read, or contradict the log.
+        StageError: too few studies are labelled, or a stage failed.
+    """
+    champion = resolved(wish.bundle)
+    index = read_index(champion)
+    task = load_task(index.task.name, wish.project)
+    found = _labelled(wish, task)
+    folder = wish.project / EXPERIMENTS / task.name / _key(wish, found, index.digest)
+    if (folder / DONE).is_file():
+        return read_record(read_json(folder / DONE)["record"], wish.project)
+    if not (folder / ASKED).is_file():
+        _prepare(folder, task, found, wish.project)
+    reproduce(folder, task.name, wish.project)
+    record = _judged(wish, champion, folder, found)
+    write_record(record, change_page(record), wish.project)
+    write_json(folder / DONE, {"record": record.id})
+    return record
+
+
+def _labelled(wish: Wish, task: Task) -> Labelled:
+    with open_log(wish.log, create=False) as log:
+        records = log.read_window(task.name, wish.since, wish.until)
+        return labelled_studies(
+            task, wish.studies, records, log.read_outcomes(), log.hash_id, wish.share
+        )
+
+
+def _key(wish: Wish, found: Labelled, digest: str) -> str:
+    """The same for the same champion, studies, labels, division and parameters."""
+    said = hashlib.sha256(f"{digest}\n{wish.margins.model_dump_json()}\n".encode())
+    for file in filter(None, (wish.project / PARAMS_FILE, wish.verdict)):
+        said.update(file.read_bytes() if file.is_file() else b"")
+    said.update(found.frame.to_csv().encode())
+    said.update(found.labels.assign(newest=found.newest).to_csv().encode())
+    return said.hexdigest()[:12]
+
+
+def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
+    """Everything that the pipeline starts from, whole or not at all."""
+    older = ~found.newest
+    with folder_written_aside(folder) as aside:
+        lay_out(aside, task.name, project)
+        version = f"{found.times[older].max():%Y%m%dT%H%M%SZ}-{folder.name}"
+        added = additions_folder(TaskPaths(task.name, aside)) / version
+        write_studies(task, found.frame[older], found.labels[older], added)
+        newest = found.newest
+        write_studies(task, found.frame[newest], found.labels[newest], aside / NEWEST)
+        write_json(aside / ASKED, {"addition": version})
+
+
+def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
+    """Compare the two, and say all that is known of it."""
+    former = load_predictor(champion)
+    task = former.bundle.task
+    paths = TaskPaths(task.name, folder)
+    newer = load_predictor(paths.bundle)
+    params = for_task(load_params(folder / PARAMS_FILE), newer.bundle.task).evaluate
+    frozen = frozen_sample(champion.parent / paths.heldout.name, paths, task, params)
+    newest = newest_sample(former, newer, folder / NEWEST, paths, params)
+    reason = _reason(wish.verdict)
+    samples = [frozen, newest.sample]
+    said = judge(samples, task.finding_names, params, wish.margins, _drifted(reason))
+    now = datetime.now(UTC)
+    left_out = Counter(found.left_out) + Counter(newest.left_out)
+    return ChangeRecord(
+        id=record_id(now, newer.bundle.digest),
+        task=task.name,
+        made_at=now,
+        synthetic=task.synthetic,
+        champion=_model(former, champion, wish.project),
+        challenger=_model(newer, paths.bundle, wish.project),
+        experiment=_seen(folder, wish.project),
+        addition=read_json(folder / ASKED)["addition"],
+        change=change(former.bundle, newer.bundle, paths),
+        reason=reason,
+        protocol=_protocol(wish, samples, params, left_out, found),
+        outcome=said.outcome,
+        reasons=said.reasons,
+        evidence=tuple(line.to_json() for line in said.lines),
+        impact=impact(former.bundle, newer.bundle, newest.sample),
+    )
+
+
+def _protocol(
+    wish: Wish,
+    samples: list[Sample],
+    params: EvaluateParams,
+    left_out: Counter[str],
+    found: Labelled,
+) -> dict[str, Any]:
+    compared = {
+        f"{sample.name}, compared": len(
+            set(sample.champion["study_id"]) & set(sample.challenger["study_id"])
+        )
+        for sample in samples
+    }
+    return {
+        "method": METHOD,
+        "margins": wish.margins.model_dump(mode="json"),
+        "resamples": params.bootstrap,
+        "share_kept_back": wish.share,
+        "window": [str(bound) if bound else None for bound in (wish.since, wish.until)],
+        "studies": {
+            "handed in, labelled and older": int((~found.newest).sum()),
+            "handed in, labelled and newest": int(found.newest.sum()),
+            **compared,
+            **{f"left out: {why}": n for why, n in left_out.items()},
+        },
+    }
+
+
+def _model(predictor: Predictor, bundle: Path, project: Path) -> Model:
+    said = predictor.bundle
+    return Model(digest=said.digest, name=said.name, folder=_seen(bundle.parent, project))
+
+
+def _seen(folder: Path, project: Path) -> str:
+    """A folder as seen from the project; absolute where it is not below it."""
+    path, root = folder.resolve(), project.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _reason(verdict: Path | None) -> dict[str, Any]:
+    """What a change record says of the report that led to it."""
+    if verdict is None:
+        return {}
+    try:
+        said = read_json(verdict)
+        return {name: said[name] for name in ("status", "headline", "digest", "n", "reasons")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            "it is no verdict", field=str(verdict), remedy="Name verdict.json of a report"
+        ) from error
+
+
+def _drifted(reason: dict[str, Any]) -> Collection[str]:
+    """Traits behind the columns that drifted; `has.image` and the like are of the inputs."""
+    names = {str(one["name"]) for one in reason.get("reasons", ())}
+    plain = {name.removeprefix("clinical.") for name in names}
+    return plain | ({INPUTS} if any(name.startswith("has.") for name in names) else set())

@@ -1,0 +1,102 @@
+"""Change records and versions around copies of a small bundle."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cxr_mm.models.bundle_files import load_bundle, save_bundle
+from monitoring.retraining.change_page import change_page
+from monitoring.retraining.changes import ChangeRecord, Model, record_id, write_record
+
+NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def another(bundle_folder, tmp_path_factory) -> Path:
+    """The small bundle after another training, as far as its digest can tell."""
+    bundle = load_bundle(bundle_folder)
+    bundle.trained_on["again"] = 1
+    folder = tmp_path_factory.mktemp("another") / "bundle"
+    save_bundle(bundle, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def a_third(bundle_folder, tmp_path_factory) -> Path:
+    bundle = load_bundle(bundle_folder)
+    bundle.trained_on["again"] = 2
+    folder = tmp_path_factory.mktemp("third") / "bundle"
+    save_bundle(bundle, folder)
+    return folder
+
+
+def lay(bundle: Path, project: Path, models: Path) -> Path:
+    """A bundle with what belongs to it, where a pipeline would have left it."""
+    folder = project / models / "models" / "synthetic"
+    shutil.copytree(bundle, folder / "bundle")
+    (folder / "reference").mkdir()
+    (folder / "reference" / "reference.json").write_text("{}")
+    (folder / "heldout.parquet").write_bytes(b"made up")
+    reports = project / models / "reports" / "synthetic"
+    reports.mkdir(parents=True)
+    (reports / "model_card.md").write_text(f"Card of `{load_bundle(bundle).digest}`")
+    return folder / "bundle"
+
+
+@pytest.fixture
+def project(tmp_path, bundle_folder, another) -> Path:
+    """A project whose champion is the small bundle, with an experiment that made another."""
+    lay(bundle_folder, tmp_path, Path())
+    lay(another, tmp_path, Path("experiments/synthetic/one"))
+    added = tmp_path / "experiments/synthetic/one/additions/synthetic/v1"
+    added.mkdir(parents=True)
+    (added / "manifest.csv").write_text("study_id\n1\n")
+    return tmp_path
+
+
+def recorded(project: Path, **changes) -> ChangeRecord:
+    """A change record of the experiment, written."""
+    champion = load_bundle(project / "models/synthetic/bundle")
+    experiment = changes.pop("experiment", "experiments/synthetic/one")
+    challenger = load_bundle(project / experiment / "models/synthetic/bundle")
+    models = {
+        name: Model(digest=bundle.digest, name=bundle.name, folder=f"{where}models/synthetic")
+        for name, bundle, where in (
+            ("champion", champion, ""),
+            ("challenger", challenger, f"{experiment}/"),
+        )
+    }
+    said = {
+        "id": record_id(NOW, challenger.digest),
+        "task": "synthetic",
+        "made_at": NOW,
+        "synthetic": True,
+        "experiment": experiment,
+        "addition": "v1",
+        "change": {
+            "data": {"champion": {"studies": 1}, "challenger": {"studies": 2}, "additions": {}},
+            "parameters": [],
+            "code": {"version": "0", "digest": "0"},
+        },
+        "reason": {},
+        "protocol": {"method": "By hand.", "margins": {"auc": 0.02}, "studies": {}},
+        "outcome": "better",
+        "reasons": ("it was said so",),
+        "evidence": (),
+        "impact": {"operating_points": {}, "turned": {}},
+    }
+    record = ChangeRecord(**{**said, **models, **changes})
+    write_record(record, change_page(record), project)
+    return record
+
+
+@pytest.fixture
+def make_record():
+    return recorded
+
+
+@pytest.fixture
+def lay_bundle():
+    return lay
