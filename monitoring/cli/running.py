@@ -1,0 +1,144 @@
+"""Running: the schedule, windows of the past, what has been done, and the dashboards."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.errors import LogError
+from cxr_mm.prediction_log.database import checked_url
+from monitoring.cli.options import Bundle, Frozen, Log, moment
+from monitoring.running.cron import Cron
+from monitoring.running.runner import WORKSPACE_NAME, Judged, Runner
+from monitoring.running.schedule import Stop, run_schedule, stopping
+from monitoring.running.status import lines
+from monitoring.running.status import status as found_status
+from monitoring.running.tables import State, open_state
+from monitoring.settings import MonitorParams, load_settings
+
+commands = typer.Typer()
+Line = Annotated[
+    str, typer.Option("--cron", help="When a window ends: '0 6 * * *' is each day at six.")
+]
+Zone = Annotated[str, typer.Option(help="Time zone of --cron, as Europe/Berlin.")]
+Settings = Annotated[
+    Path | None, typer.Option("--settings", help="Default: monitoring.yaml, if it is there.")
+]
+Reports = Annotated[Path, typer.Option(help="A folder for each task is made in it.")]
+REPORTS = Path("reports/monitoring")
+WORKSPACE = REPORTS / WORKSPACE_NAME
+
+
+@commands.command()
+def schedule(
+    bundle: Bundle,
+    log: Log,
+    cron: Line,
+    timezone: Zone = "UTC",
+    reference: Frozen = None,
+    settings: Settings = None,
+    reports: Reports = REPORTS,
+    once: Annotated[bool, typer.Option("--once", help="Run what is due, then end.")] = False,
+) -> None:
+    """Report each window when it ends, until SIGTERM; missed ones are made up for.
+
+    With --once the exit code is the gravest: 20 alarm, 2 a report failed, 10 warn, 3 too few, 0 ok.
+    """
+    times, params = Cron(cron, timezone), load_settings(settings)
+    state, stop = open_state(log), Stop(params.schedule.grace_seconds)
+    try:
+        runner = _runner(state, bundle, log, reference, params, reports, stop)
+        if once:
+            with stopping(stop.ask):
+                code = runner.catch_up(times).exit_code
+            raise typer.Exit(code)
+        run_schedule(runner.catch_up, times, params.schedule, stop, _say)
+    finally:
+        state.close()
+
+
+@commands.command()
+def backfill(
+    bundle: Bundle,
+    log: Log,
+    cron: Line,
+    since: Annotated[str, typer.Option("--from", help="Start, ISO 8601; UTC unless it says else.")],
+    until: Annotated[str | None, typer.Option("--to", help="End; default: now.")] = None,
+    timezone: Zone = "UTC",
+    reference: Frozen = None,
+    settings: Settings = None,
+    reports: Reports = REPORTS,
+) -> None:
+    """Report windows of the past that were not reported yet; nobody is alerted.
+
+    The exit code is as that of `schedule --once`.
+    """
+    times, params, now = Cron(cron, timezone), load_settings(settings), datetime.now(UTC)
+    start, end = moment(since) or now, moment(until) or now
+    windows = list(times.whole_windows(start, min(end, now)))
+    if not windows:
+        raise LogError("no window lies between them", field=f"--from {since}")
+    state, stop = open_state(log), Stop(params.schedule.grace_seconds)
+    try:
+        runner = _runner(state, bundle, log, reference, params, reports, stop)
+        with stopping(stop.ask):
+            code = runner.backfill(windows).exit_code
+    finally:
+        state.close()
+    raise typer.Exit(code)
+
+
+@commands.command()
+def status(
+    log: Log,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say for each task the newest verdict, when the next window ends, and what is overdue."""
+    state = open_state(log)
+    try:
+        facts = found_status(state, log)
+    finally:
+        state.close()
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
+
+
+@commands.command()
+def ui(
+    workspace: Annotated[Path, typer.Option(help="Evidently's workspace.")] = WORKSPACE,
+    host: Annotated[str, typer.Option(help="An address of the loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+) -> None:
+    """Serve Evidently's dashboards over time, to this machine alone, until Ctrl-C."""
+    from monitoring.running.workspace import serve_workspace  # slow to import
+
+    serve_workspace(workspace, host, port)
+
+
+def _runner(
+    state: State,
+    bundle: Path,
+    log: str,
+    reference: Path | None,
+    params: MonitorParams,
+    reports: Path,
+    stop: Stop,
+) -> Runner:
+    from cxr_mm.models.pointer import resolved  # slow to import
+    from monitoring.reference import bundle_digest, load_reference
+
+    def model() -> Judged:
+        folder = resolved(bundle)
+        words = ["-m", "monitoring", "report", "--bundle", str(folder)]
+        words += ["--log", checked_url(log).render_as_string(hide_password=False)]
+        words += ["--workspace", str(reports / WORKSPACE_NAME)]
+        words += ["--reference", str(reference)] if reference else []
+        return Judged(bundle_digest(folder), words)
+
+    task = load_reference(reference or resolved(bundle).parent / "reference").task.name
+    return Runner(state, task, model, reports / task, params, _say, stop.now, stop.asked)
+
+
+def _say(line: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}", flush=True)

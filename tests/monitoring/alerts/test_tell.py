@@ -1,0 +1,108 @@
+"""Tell: who hears what how often, and that nothing is lost while nobody listens."""
+
+import json
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, select
+
+from monitoring.alerts import Alerts, Notice
+from monitoring.running.cron import Window
+from monitoring.running.tables import WAITING_ALERTS
+from monitoring.settings import AlertSettings
+
+
+@pytest.fixture
+def settings(receiver, mailbox, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOOK_KEY", "a key of the receiver")
+    return AlertSettings.model_validate(
+        {
+            "webhook": {"url": receiver.address, "secret_variable": "HOOK_KEY", "tries": 1},
+            "mail": {
+                "host": "127.0.0.1",
+                "port": mailbox.server_address[1],
+                "security": "none",
+                "sender": "cxr@example.org",
+                "recipients": ["ada@example.org"],
+            },
+            "prometheus": {"folder": str(tmp_path / "prometheus")},
+        }
+    )
+
+
+def statuses(receiver):
+    return [json.loads(body)["status"] for _, _, body in receiver.got]
+
+
+def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mailbox, notice):
+    alerts = Alerts(state, settings)
+    for said in (
+        notice("ok"),
+        notice("alarm"),
+        notice("alarm"),
+        notice("too_small"),
+        notice("alarm"),
+        notice("alarm", names=("clinical.age", "view")),
+        notice("ok"),
+        notice("ok"),
+    ):
+        assert Alerts(state, settings).tell("icu", said) == []
+    assert alerts.tell("icu", None) == []
+    assert statuses(receiver) == ["alarm", "alarm", "ok"]
+    assert len(mailbox.got) == 3
+
+
+def test_what_could_not_be_delivered_is_told_later_in_order(
+    state, settings, receiver, mailbox, notice
+):
+    receiver.answers += [503, 503]
+    alerts = Alerts(state, settings)
+    assert "answered 503" in alerts.tell("icu", notice("alarm"))[0]
+    assert len(alerts.tell("icu", notice("ok"))) == 1
+    assert len(mailbox.got) == 2  # the other channel was not held up
+    assert Alerts(state, settings).tell("icu", None) == []
+    assert statuses(receiver) == ["alarm", "alarm", "alarm", "ok"]
+    with state.engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(WAITING_ALERTS)) == 0
+
+
+def test_below_the_least_level_nothing_is_told(state, settings, receiver, notice):
+    alerts = Alerts(state, settings.model_copy(update={"least": "alarm"}))
+    for said in (notice("warn", level="warn"), notice("alarm"), notice("warn", level="warn")):
+        alerts.tell("icu", said)
+    assert statuses(receiver) == ["alarm", "ok"]
+
+
+def test_a_report_that_failed_is_told_and_so_is_its_end(state, settings, receiver, notice):
+    alerts = Alerts(state, settings)
+    failed = Notice.of_failure("icu", "a" * 64, Window(notice().since, notice().until))
+    for said in (failed, failed, notice("ok")):
+        alerts.tell("icu", said)
+    assert statuses(receiver) == ["failed", "ok"]
+
+
+def test_prometheus_finds_the_newest_verdict_in_whole_files(state, settings, notice):
+    alerts = Alerts(state, settings)
+    folder = settings.prometheus.folder
+    for status, value in (("alarm", "2"), ("too_small", "-1"), ("ok", "0")):
+        alerts.tell("icu", notice(status))
+        text = (folder / "cxr_mm_icu.prom").read_text()
+        labels = '{task="icu",digest="' + "a" * 64 + '"}'
+        assert f"cxr_mm_monitoring_verdict{labels} {value}\n" in text
+        assert f"cxr_mm_monitoring_studies{labels} 60\n" in text
+    assert [path.name for path in folder.iterdir()] == ["cxr_mm_icu.prom"]
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert "cxr_mm_monitoring_window_end_seconds" in names
+
+
+def test_a_folder_that_cannot_be_written_stops_no_other_channel(
+    state, settings, receiver, notice, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    wrong = settings.prometheus.model_copy(update={"folder": tmp_path / "file"})
+    troubles = Alerts(state, settings.model_copy(update={"prometheus": wrong})).tell(
+        "icu", notice("alarm")
+    )
+    assert len(troubles) == 1
+    assert "cannot be written" in troubles[0]
+    assert statuses(receiver) == ["alarm"]

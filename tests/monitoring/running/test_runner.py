@@ -1,0 +1,240 @@
+"""Runner: what is run, in which order, how often, and what is remembered of it."""
+
+import json
+import time
+
+import pytest
+
+from cxr_mm.prediction_log.spool import spool_folder
+from monitoring.running.cron import Cron, Window
+from monitoring.running.lease import Lease
+from monitoring.running.runner import Judged, Runner
+from monitoring.running.status import lines, status
+from monitoring.running.windows import Windows
+from monitoring.settings import AlertSettings, MonitorParams
+
+DAILY = Cron("0 6 * * *")
+DIGEST = "a" * 64
+EITHER = pytest.mark.parametrize("log", ["sqlite", "postgresql"], indirect=True)
+SETTINGS = MonitorParams.model_validate(
+    {
+        "schedule": {"catch_up": 3, "lease_seconds": 1.5},
+        "report": {"memory_mib": 512, "minutes": 0.5},
+    }
+)
+
+
+@pytest.fixture
+def runner(state, fake, tmp_path):
+    """`runner(**settings)`; what it says is in `runner.said`."""
+
+    def make(stopped=lambda: False, ending=lambda: False, digest=DIGEST, **settings):
+        return Runner(
+            state,
+            "icu",
+            lambda: Judged(digest, fake.command),
+            tmp_path / "reports",
+            SETTINGS.model_copy(update=settings),
+            make.said.append,
+            stopped,
+            ending,
+        )
+
+    make.said = []
+    return make
+
+
+@EITHER
+def test_the_first_pass_runs_the_newest_window_and_the_next_what_came_since(
+    runner, fake, rows, at, tmp_path
+):
+    first = runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    assert (first.exit_code, first.again) == (0, False)
+    assert fake.runs == ["2026-02-28T06:00:00+00:00 2026-03-01T06:00:00+00:00"]
+    assert runner().catch_up(DAILY, at("2026-03-02 05:59")).exit_codes == ()
+    assert runner().catch_up(DAILY, at("2026-03-02 06:00")).exit_codes == (0,)
+    done = rows()
+    assert [r.status for r in done] == ["done", "done"]
+    assert done[1].verdict["headline"] == "60 studies"
+    assert done[1].folder == str(tmp_path / "reports" / "20260302T060000Z")
+
+
+def test_missed_windows_are_made_up_for_oldest_first_and_what_is_left_out_is_said(runner, fake, at):
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    runner().catch_up(DAILY, at("2026-03-08 07:00"))
+    assert [run[:10] for run in fake.runs] == [
+        "2026-02-28",
+        "2026-03-05",
+        "2026-03-06",
+        "2026-03-07",
+    ]
+    left = "4 missed windows are left out, from 2026-03-01 06:00 to 2026-03-05 06:00 UTC"
+    assert any(left in line for line in runner.said)
+
+
+def test_the_gravest_verdict_is_the_exit_code(runner, fake, at):
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    fake.order("status = 'alarm' if '2026-03-03T06' in sys.argv[-3] else 'warn'")
+    found = runner().catch_up(DAILY, at("2026-03-04 07:00"))
+    assert found.exit_codes == (10, 20, 10)
+    assert found.exit_code == 20
+
+
+@EITHER
+def test_a_report_that_fails_is_tried_twice_more_and_stops_nothing(runner, fake, rows, at):
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    fake.order("if '2026-03-02' in option('--until'): sys.exit('no film was found')")
+    now = at("2026-03-03 07:00")
+    first = runner().catch_up(DAILY, now)
+    assert (first.exit_codes, first.exit_code, first.again) == ((2, 0), 2, True)
+    assert runner().catch_up(DAILY, now).again
+    assert not runner().catch_up(DAILY, now).again
+    assert runner().catch_up(DAILY, now).exit_codes == ()
+    failed = rows()[1]
+    assert (failed.status, failed.attempts) == ("failed", 3)
+    assert "exit code 1: no film was found" in failed.message
+
+
+def test_a_report_above_its_memory_or_time_or_without_a_verdict_has_failed(runner, fake, rows, at):
+    fake.order("hoard = bytearray(1 << 30)")
+    assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == (2,)
+    assert "more than 512 MiB of memory" in rows()[0].message
+    fake.order("time.sleep(60)")
+    quick = SETTINGS.report.model_copy(update={"minutes": 0.01})
+    began = time.monotonic()
+    runner(report=quick).catch_up(DAILY, at("2026-03-01 07:00"))
+    assert time.monotonic() - began < 30
+    assert "more than 0.01 minutes" in rows()[0].message
+    fake.order("sys.exit(0)")
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    assert "left no verdict" in rows()[0].message
+
+
+def test_a_new_model_has_windows_of_its_own(runner, fake, rows, at):
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    runner(digest="b" * 64).catch_up(DAILY, at("2026-03-01 08:00"))
+    first, second = rows()
+    assert (first.digest[0], second.digest[0]) == ("a", "b")
+    assert first.folder != second.folder
+
+
+def test_backfill_runs_the_windows_between_two_moments_once(runner, fake, rows, at):
+    windows = list(DAILY.whole_windows(at("2026-01-01 00:00"), at("2026-01-04 00:00")))
+    assert len(windows) == 2
+    assert runner().backfill(windows).exit_codes == (0, 0)
+    assert runner().backfill(windows).exit_codes == ()
+    assert len(fake.runs) == 2
+
+
+def test_a_runner_that_is_told_to_end_kills_its_report_and_leaves_the_window(
+    runner, fake, rows, at
+):
+    fake.order("time.sleep(60)")
+    begun = time.monotonic()
+    told = lambda: time.monotonic() > begun + 1.5  # noqa: E731
+    assert runner(told, told).catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
+    assert time.monotonic() - begun < 20
+    assert [(r.status, r.attempts) for r in rows()] == [("waiting", 0)]
+
+
+def test_whoever_comes_second_is_told_who_is_at_work(runner, state, fake, at):
+    lease = Lease(state, "icu", 60)
+    assert lease.take() is None
+    found = runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    assert found.held_by.startswith(lease.holder)
+    assert "nothing is run" in runner.said[0]
+    assert status(state, str(state.url))["tasks"]["icu"]["held_by"] == lease.holder
+    lease.give_back()
+    assert runner().catch_up(DAILY, at("2026-03-01 07:00")).held_by is None
+    assert len(fake.runs) == 1
+
+
+@EITHER
+def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
+    first, second = Lease(state, "icu", 1.0), Lease(state, "icu", 1.0)
+    assert first.take() is None
+    time.sleep(2)
+    assert second.take() is not None
+    assert not first.lost.is_set()
+    first._ended.set()  # as if its process were killed
+    first._thread.join()
+    time.sleep(1.2)
+    assert second.take() is None
+    second.give_back()
+
+
+@EITHER
+def test_no_window_is_claimed_without_the_lease(state, at):
+    windows = Windows(state, "icu")
+    windows.add(DIGEST, [Window(at("2026-03-01 00:00"), at("2026-03-02 00:00"))])
+    (due,) = windows.due(DIGEST, "me")
+    assert not windows.claim(due, "me", "folder")
+    lease = Lease(state, "icu", 60)
+    lease.take()
+    assert windows.claim(due, lease.holder, "folder")
+    assert not windows.claim(due, lease.holder, "folder")
+    lease.give_back()
+
+
+@EITHER
+def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
+    runner, fake, state, log, at, tmp_path, monkeypatch
+):
+    assert "nothing was scheduled" in lines(status(state, log))[0]
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    fake.order("sys.exit('broken')")
+    runner().catch_up(DAILY, at("2026-03-02 07:00"))
+    spool = spool_folder(log)
+    monkeypatch.chdir(tmp_path)
+    spool.mkdir(parents=True)
+    (spool / "1.jsonl").write_bytes(b"\none\n\ntwo\n")
+    facts = status(state, log, at("2026-03-04 12:00"))
+    task = json.loads(json.dumps(facts))["tasks"]["icu"]
+    assert task["latest"]["status"] == "ok"
+    assert "broken" in task["latest_failure"]["message"]
+    assert task["next_window_ends"] == "2026-03-05T06:00:00+00:00"
+    assert task["overdue"] == 2
+    assert (task["held_by"], facts["spooled"]) == (None, 2)
+    said = "\n".join(lines(facts))
+    assert "icu: OK of" in said
+    assert "overdue: 2 windows" in said
+    assert "2 records wait" in said
+
+
+def test_a_change_of_the_verdict_is_told_and_trouble_with_it_loses_no_report(
+    runner, fake, rows, at, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    for folder, troubles in (("prometheus", 0), ("file", 1)):
+        told = AlertSettings.model_validate({"prometheus": {"folder": tmp_path / folder}})
+        day = len(rows()) + 1
+        runner(alerts=told).catch_up(DAILY, at(f"2026-03-0{day} 07:00"))
+        assert sum("alert not delivered" in line for line in runner.said) == troubles
+    assert "verdict" in (tmp_path / "prometheus" / "cxr_mm_icu.prom").read_text()
+    assert [r.status for r in rows()] == ["done", "done"]
+
+
+def test_a_window_whose_end_could_not_be_written_is_run_again(runner, state, fake, rows, at):
+    lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
+    window = Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))
+    for _ in range(2):
+        lease.take()
+        windows.add(DIGEST, [window])
+        (due,) = windows.due(DIGEST, lease.holder)
+        assert windows.claim(due, lease.holder, "folder")
+        lease.give_back()
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    assert [(r.status, r.attempts) for r in rows()] == [("done", 3)]
+
+
+def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, state, fake, rows, at):
+    lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
+    windows.add(DIGEST, [Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))])
+    for _ in range(3):
+        lease.take()
+        (due,) = windows.due(DIGEST, lease.holder)
+        windows.claim(due, lease.holder, "folder")
+        lease.give_back()
+    assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
+    assert "3 times" in rows()[0].message
+    assert not fake.runs
