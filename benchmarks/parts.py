@@ -152,6 +152,28 @@ PARTS = {
         "a user waits for, upload and queue included.",
         "6 minutes, from models/ (run `dvc repro` first)",
     ),
+    "drift": Part(
+        "drift:measure",
+        "Monitoring on simulated streams: how often windows without any drift alarm (interval over "
+        "references), and of shifts of known kind and size the share of streams that alarm in the "
+        "first window and within two (of the concept, with half of the labels, within five), "
+        "windows until the alarm, and the share of first alarms that blame the shift. The second "
+        "table has Evidently's DataDriftPreset at its defaults on the same kind of windows.",
+        "half an hour a task, from models/ and data/ (run `dvc repro` first)",
+    ),
+    "drift-real": Part(
+        "drift_real:measure",
+        "A real change of patients and site: a reference of adults (NIH), windows of children "
+        "(Guangzhou), and the reverse; films alone, since that is what both have. Shares of "
+        "windows that alarm, and what is blamed first most often.",
+        "10 minutes, with the bundles of `effusion` and `pneumonia` (run `dvc repro` first)",
+    ),
+    "scale": Part(
+        "scale:measure",
+        "A monitoring report, in a process of its own, on windows of up to a million made-up "
+        "records with a hundred checks: counts are of all of them, tests of 10,000 of them.",
+        "20 minutes, most of it to write the records; 8 GB of disk",
+    ),
     "repro": Part(
         "repro:measure",
         "`dvc repro` in a clone of the last commit, on a small synthetic task with the shipped "

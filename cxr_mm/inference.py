@@ -1,7 +1,8 @@
 """Inference: a bundle answers studies, with any subset of their modalities."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.modality import MODALITIES, Modality
 from cxr_mm.contracts.prediction import FindingPrediction, Prediction, Reason
 from cxr_mm.contracts.study import Study
+from cxr_mm.data.note import mask_note
+from cxr_mm.data.note_traits import note_traits
 from cxr_mm.data.quality import image_quality
 from cxr_mm.errors import InputError, RadiographError
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.models.conformal import certainties
 from cxr_mm.models.film_gate import Doubt
+from cxr_mm.models.shapley import coalitions, shapley
 
 
 class Predictor:
@@ -66,9 +70,17 @@ class Predictor:
 
     @torch.inference_mode()
     def attempt(
-        self, studies: Sequence[Study], show: Sequence[Modality] = MODALITIES
+        self,
+        studies: Sequence[Study],
+        show: Sequence[Modality] = MODALITIES,
+        films: NDArray[np.float32] | None = None,
     ) -> list[Answer | InputError]:
         """As `answer`, but where the film gate refuses a film, the error stands for the answer.
+
+        Args:
+            studies: any number; each may have any subset of the modalities.
+            show: modalities the model is allowed to see.
+            films: (B, Di) embeddings of the films, where they have been made already.
 
         Raises:
             InputError: a study has nothing the task can use, or a value is refused.
@@ -80,9 +92,14 @@ class Predictor:
             self._check_usable(study, show)
         batch = self.bundle.prepare(studies)
         mask = batch.mask & torch.tensor([m in show for m in MODALITIES])
-        embeddings = self.bundle.embeddings(batch)
+        if films is None:
+            embeddings = self.bundle.embeddings(batch)
+        else:
+            embeddings = self.bundle.embeddings(replace(batch, image=None))
+            embeddings["image"] = torch.from_numpy(films)
         logits = self.bundle.logits(embeddings, mask)
         probabilities = self.bundle.probabilities(logits)
+        shares = self._shares(embeddings, mask)
         images = [_row(embeddings, "image", mask, row) for row in range(len(studies))]
         doubts = [self._doubt(image) for image in images]
         elapsed = (time.perf_counter() - started) * 1000 / len(studies)
@@ -96,6 +113,8 @@ class Predictor:
                 quality=_quality(study),
                 image_embedding=images[row],
                 note_embedding=self._meaning(_row(embeddings, "note", mask, row)),
+                note_traits=self._traits(study, mask[row]),
+                shares=shares[row],
                 latency_ms=elapsed,
             )
             for row, (study, doubt) in enumerate(zip(studies, doubts, strict=True))
@@ -116,6 +135,39 @@ class Predictor:
 
     def _meaning(self, note: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
         return None if note is None else note[: self.bundle.loggable("note")]
+
+    def _traits(self, study: Study, mask: torch.Tensor) -> dict[str, float]:
+        spec = self.bundle.task.note
+        if spec is None or study.note is None or "note" not in _present(mask):
+            return {}
+        return note_traits(mask_note(study.note, spec))
+
+    def _shares(
+        self, embeddings: Mapping[Modality, torch.Tensor], mask: torch.Tensor
+    ) -> list[dict[str, dict[Modality, float]]]:
+        """Per row of the batch what each modality that is there gives to each probability."""
+        players = self.bundle.task.modalities
+        if len(players) < 2:
+            return [{} for _ in mask]
+        there = torch.tensor([m in players for m in MODALITIES])
+        asked = []
+        encoded = {m: self.bundle.fusion.encode(m, rows) for m, rows in embeddings.items()}
+        for coalition in coalitions(len(players)):
+            shown = there.clone()
+            shown[there] = torch.from_numpy(coalition)
+            asked.append(self.bundle.probabilities(self.bundle.fusion.join(encoded, mask & shown)))
+        values = shapley(np.stack(asked))
+        return [
+            {
+                name: {
+                    m: float(values[players.index(m), row, f])
+                    for m in players
+                    if mask[row, MODALITIES.index(m)]
+                }
+                for f, name in enumerate(self.bundle.task.finding_names)
+            }
+            for row in range(len(mask))
+        ]
 
     def _check_usable(self, study: Study, show: Sequence[Modality]) -> None:
         used = [m for m in self.bundle.task.modalities if m in show]

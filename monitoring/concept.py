@@ -79,7 +79,7 @@ def score_concept(
     patients = as_codes(reference["patient"].to_numpy(object))
     drawn = draw_windows(patients, len(current), DRAWS, np.random.default_rng(seed))
     inside, outside = (performance(reference, findings, c) for c in (drawn, 1.0 - drawn))
-    shrink = _shrink(len(current), len(reference), float(drawn[0].sum()))
+    shrink = shrinkage(len(current), len(reference), float(drawn[0].sum()))
     results, scores = [], []
     for key in keys:
         finding, metric = key
@@ -183,7 +183,7 @@ def _least(current: pd.DataFrame, finding: str) -> float:
     return 1.0 / max(min((label == 1).sum(), (label == 0).sum()), FEWEST_OF_CLASS)
 
 
-def _shrink(current: int, reference: int, drawn: float) -> float:
+def shrinkage(current: int, reference: int, drawn: float) -> float:
     """Spread of window minus reference over that of drawn window minus the rest."""
     return float(
         np.sqrt((1 / current + 1 / reference) / (1 / drawn + 1 / max(reference - drawn, 1.0)))

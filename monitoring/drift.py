@@ -137,16 +137,29 @@ def learn_thresholds(
 
 
 def score_window(
-    current: pd.DataFrame, reference: pd.DataFrame, checks: Sequence[Check], learnt: Thresholds
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    checks: Sequence[Check],
+    learnt: Thresholds,
+    weights: NDArray[np.float64] | None = None,
 ) -> list[CheckResult]:
-    """Score a window of at least the smallest learnt size; highest score first."""
+    """Score a window of at least the smallest learnt size; highest score first.
+
+    Args:
+        current: the window.
+        reference: what it is held against.
+        checks: from `checks_of`.
+        learnt: from `learn_thresholds`.
+        weights: (N,) how much each row of the reference counts, in place of one each.
+    """
     if len(current) > LARGEST_WINDOW:
         current = current.sample(LARGEST_WINDOW, random_state=0)
     pooled = pd.concat([reference, current], ignore_index=True)
-    there = np.arange(len(pooled)) >= len(reference)
-    statistics = _statistics(
-        pooled, checks, there[None].astype(float), (~there)[None].astype(float)
-    )[0]
+    there = (np.arange(len(pooled)) >= len(reference)).astype(float)[None]
+    before = 1.0 - there
+    if weights is not None:
+        before[0, : len(reference)] = weights
+    statistics = _statistics(pooled, checks, there, before)[0]
     results = []
     for check, statistic in zip(checks, statistics, strict=True):
         mean, spread = learnt.null(len(current), check.name)

@@ -9,6 +9,7 @@ the studies that have one. Importing this module is slow, and switches Evidently
 import os
 import warnings
 from abc import ABC
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ with warnings.catch_warnings():
     from evidently.metrics.embeddings import EmbeddingsDriftCalculation
     from evidently.presets import DataDriftPreset
 
+from monitoring.evidently_performance import performance_columns, performance_metric
 from monitoring.judge import Judgement
 from monitoring.reference import Reference
 from monitoring.statistics import anderson_darling, hellinger
@@ -89,8 +91,8 @@ PresentEmbeddingsDrift.__calculation_type__ = PresentEmbeddingsDriftCalculation
 
 def write_page(
     current: pd.DataFrame, reference: Reference, judgement: Judgement, folder: Path
-) -> None:
-    """Write report.html and report.json into a folder.
+) -> Any:
+    """Write report.html and report.json into a folder; returns Evidently's snapshot.
 
     Args:
         current: the window that was judged.
@@ -99,48 +101,27 @@ def write_page(
         folder: must exist.
     """
     register_methods()
-    limit = reference.thresholds.limit(len(current), judgement.rate)
-    tables = current, reference.table
-    shown = {
-        r.check.name: METHODS[KINDS[r.check.method]]
-        for r in judgement.checks
-        if r.check.method in KINDS
-        and (r.check.method == "missing" or all(t[r.check.name].notna().any() for t in tables))
-    }
-    names = sorted(shown)
-    thresholds = {}
-    for name in names:
-        mean, spread = reference.thresholds.null(len(current), name)
-        thresholds[name] = mean + limit * spread
+    shown = _shown(current, reference, judgement)
     embeddings = _embeddings(current, reference)
-    drawn: list[Any] = []
-    if names:
-        drawn.append(
-            DataDriftPreset(
-                columns=names,
-                per_column_method=shown,
-                per_column_threshold=thresholds,
-                drift_share=1e-9,
-            )
-        )
-    scores = {r.check.name: r.score for r in judgement.checks}
-    drawn += [
-        PresentEmbeddingsDrift(
-            embeddings_name=name, drift_method=LearntScore(score=scores[name], limit=limit)
-        )
-        for name in embeddings
+    drawn = [
+        *_columns(shown, len(current), reference, judgement),
+        *_points(embeddings, len(current), reference, judgement),
+        *_performance(judgement),
     ]
     definition = DataDefinition(
-        numerical_columns=[n for n in names if shown[n] == METHODS["number"]],
-        categorical_columns=[n for n in names if shown[n] == METHODS["category"]],
+        numerical_columns=[n for n in shown if shown[n] == METHODS["number"]],
+        categorical_columns=[n for n in shown if shown[n] == METHODS["category"]],
         embeddings=embeddings,
     )
-    columns = [*names, *(c for group in embeddings.values() for c in group)]
+    parts = (c for group in embeddings.values() for c in group)
+    read = (c for name in reference.task.finding_names for c in performance_columns(name))
+    columns = list(dict.fromkeys([*shown, *parts, *read]))
     window, frozen = (
         Dataset.from_pandas(
-            _with_missing(_thinned(table, MOST_ROWS), names)[columns], data_definition=definition
+            _with_missing(_thinned(table, MOST_ROWS), list(shown))[columns],
+            data_definition=definition,
         )
-        for table in tables
+        for table in (current, reference.table)
     )
     # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -148,6 +129,55 @@ def write_page(
         snapshot = Report(drawn, metadata={"verdict": judgement.verdict.line}).run(window, frozen)
         snapshot.save_html(str(folder / "report.html"))
         snapshot.save_json(str(folder / "report.json"))
+    return snapshot
+
+
+def _shown(current: pd.DataFrame, reference: Reference, judgement: Judgement) -> dict[str, str]:
+    """Columns of the page and by which method each is tested, by name."""
+    tables = current, reference.table
+    methods = {
+        r.check.name: METHODS[KINDS[r.check.method]]
+        for r in judgement.checks
+        if r.check.method in KINDS
+        and (r.check.method == "missing" or all(t[r.check.name].notna().any() for t in tables))
+    }
+    return dict(sorted(methods.items()))
+
+
+def _columns(
+    shown: dict[str, str], n: int, reference: Reference, judgement: Judgement
+) -> Iterator[Any]:
+    """Evidently's preset, each column tested by our statistic at our limit."""
+    limit = reference.thresholds.limit(n, judgement.rates["data"])
+    thresholds = {}
+    for name in shown:
+        mean, spread = reference.thresholds.null(n, name)
+        thresholds[name] = mean + limit * spread
+    if shown:
+        yield DataDriftPreset(
+            columns=list(shown),
+            per_column_method=shown,
+            per_column_threshold=thresholds,
+            drift_share=1e-9,
+        )
+
+
+def _points(
+    embeddings: dict[str, list[str]], n: int, reference: Reference, judgement: Judgement
+) -> Iterator[Any]:
+    limit = reference.thresholds.limit(n, judgement.rates["data"])
+    scores = {r.check.name: r.score for r in judgement.checks}
+    for name in embeddings:
+        method = LearntScore(score=scores[name], limit=limit)
+        yield PresentEmbeddingsDrift(embeddings_name=name, drift_method=method)
+
+
+def _performance(judgement: Judgement) -> Iterator[Any]:
+    """Performance on the labelled studies of the window itself."""
+    for result in judgement.concept[:1]:
+        limit = result.limit(judgement.rates["concept"] / len(judgement.concept))
+        for metric in result.metrics:
+            yield performance_metric(metric, limit)
 
 
 def register_methods() -> None:

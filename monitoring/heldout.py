@@ -3,6 +3,7 @@
 No id is kept: studies and patients are numbered.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.contracts.manifest import Manifest, clinical_column
-from cxr_mm.contracts.modality import MODALITIES, Modality
+from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name
 from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import Task
 from cxr_mm.data.embeddings import load_embeddings, load_parts
+from cxr_mm.data.note import mask_note
+from cxr_mm.data.note_traits import note_traits
 from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.errors import StageError
+from cxr_mm.models.shapley import coalitions, shapley
 from cxr_mm.paths import TaskPaths
 from monitoring.windows import as_codes
 
+AVAILABLE = "available"
+"""Rows of the held-out table in which a study was asked with whatever it has."""
 MOST_STUDIES = 2000
 """Studies kept; of more, as many drawn by patient. Windows gain nothing from a larger one."""
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -28,15 +34,24 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def heldout_records(
-    task: Task, paths: TaskPaths, digest: str, seed: int
+    task: Task, paths: TaskPaths, digest: str, seed: int, prior: Mapping[str, float]
 ) -> tuple[list[PredictionRecord], list[Outcome]]:
     """Held-out studies with whatever they have; of many, a part drawn by patient.
+
+    Args:
+        task: the question.
+        paths: of what ingest, embed and fuse left.
+        digest: of the bundle.
+        seed: which studies, of many.
+        prior: finding → probability that the model gives to nothing at all.
 
     Raises:
         StageError: an earlier stage is missing or belongs to another run.
     """
-    held = _read(paths.heldout, "fuse")
-    held = _at_most(held[held["subset"] == "available"].reset_index(drop=True), MOST_STUDIES, seed)
+    asked = _read(paths.heldout, "fuse")
+    held = asked[asked["subset"] == AVAILABLE].reset_index(drop=True)
+    held = _at_most(held, MOST_STUDIES, seed)
+    answers = _answers(asked[asked["subset"] != AVAILABLE], task)
     manifest = Manifest.checked(task, _read(paths.manifest, "ingest"))
     positions = _positions(manifest, held, paths)
     quality = _read(paths.ingest / "quality.parquet", "ingest").set_index("study_id")
@@ -68,9 +83,57 @@ def heldout_records(
                 note_embedding=_row(embeddings, "note", given, positions[i]),
                 probabilities={n: float(row[f"probability.{n}"]) for n in task.finding_names},
                 positives={n: bool(row[f"positive.{n}"]) for n in task.finding_names},
+                certainties={
+                    n: row[f"certainty.{n}"]
+                    for n in task.finding_names
+                    if _known(row[f"certainty.{n}"])
+                },
+                note_traits=_note_traits(task, study["note"], given),
+                shares=_shares(answers.get(row["study_id"], {}), task, given, prior),
             )
         )
     return records, _outcomes(held, task)
+
+
+Answers = dict[str, dict[str, NDArray[np.float64]]]
+
+
+def _answers(asked: pd.DataFrame, task: Task) -> Answers:
+    """Study → subset of modalities → probability of each finding (F,)."""
+    found: Answers = {}
+    columns = [f"probability.{name}" for name in task.finding_names]
+    rows = zip(asked["study_id"], asked["subset"], asked[columns].to_numpy(float), strict=True)
+    for study, subset, probabilities in rows:
+        found.setdefault(study, {})[subset] = probabilities
+    return found
+
+
+def _shares(
+    answers: dict[str, NDArray[np.float64]],
+    task: Task,
+    given: tuple[Modality, ...],
+    prior: Mapping[str, float],
+) -> dict[str, dict[Modality, float]]:
+    """As `Predictor` shares out: what each modality gives to each probability."""
+    if len(task.modalities) < 2:
+        return {}
+    chosen = [
+        tuple(m for m, c in zip(given, row, strict=True) if c) for row in coalitions(len(given))
+    ]
+    if any(subset and subset_name(subset) not in answers for subset in chosen):
+        return {}
+    nothing = np.array([prior[name] for name in task.finding_names])
+    values = shapley(np.stack([answers[subset_name(s)] if s else nothing for s in chosen]))
+    return {
+        name: {m: float(values[place, f]) for place, m in enumerate(given)}
+        for f, name in enumerate(task.finding_names)
+    }
+
+
+def _note_traits(task: Task, note: str | None, given: tuple[Modality, ...]) -> dict[str, float]:
+    if task.note is None or note is None or "note" not in given:
+        return {}
+    return note_traits(mask_note(note, task.note))
 
 
 def _outcomes(held: pd.DataFrame, task: Task) -> list[Outcome]:

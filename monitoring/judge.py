@@ -1,14 +1,69 @@
-"""Judge: window against reference → verdict, with every figure it rests on."""
+"""Judge: window against reference → verdict, with every figure it rests on.
 
-from dataclasses import dataclass
+Data, prevalence, refused films and concept each get a part of the false-alarm rate, so that
+together they keep it. A reason that alarmed in the window before goes on alarming until it falls
+below the lower limit of a warning, so that a verdict does not flicker; the rate allows for that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
+from cxr_mm.contracts.record import ServiceEvent
 from cxr_mm.contracts.verdict import Reason, Verdict, worst
 from monitoring.concept import ConceptResult, labelled, score_concept
 from monitoring.drift import CheckResult, score_window
-from monitoring.reasons import concept_reasons, data_reasons, interpretation
+from monitoring.films import RefusedFilms, score_refused
+from monitoring.label_shift import LabelShift, label_shift
+from monitoring.prevalence import PredictedPrevalence, score_prevalence
+from monitoring.reasons import (
+    FILMS,
+    PREVALENCE,
+    Limits,
+    concept_reasons,
+    data_reasons,
+    in_order,
+    interpretation,
+    shift_reason,
+    tested_reason,
+)
 from monitoring.reference import Reference
+
+Family = Literal["data", "prevalence", "concept", "films"]
+PARTS: dict[Family, float] = {"data": 4, "prevalence": 2, "concept": 3, "films": 1}
+"""How the false-alarm rate is divided; a family that cannot be judged leaves its part to the
+others."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is judged.
+
+    Args:
+        table: one row per study, as `newest_per_study` gives it; of a large window a part of it.
+        labelled: studies of the window by whose labels the concept is judged.
+        longer: labelled studies of this window and of those before it, in which small changes of
+            the concept add up; empty where there is nothing before.
+        studies, n_labelled: how many the whole window has.
+        events: requests of the window that got no prediction.
+        before: verdict of the window before, if it is of the same model.
+    """
+
+    table: pd.DataFrame
+    labelled: pd.DataFrame
+    longer: pd.DataFrame
+    studies: int
+    n_labelled: int
+    events: Sequence[ServiceEvent] = ()
+    before: Verdict | None = None
+
+    @classmethod
+    def whole(cls, table: pd.DataFrame, findings: Sequence[str]) -> "Window":
+        """A window all of which is compared, with nothing before it."""
+        known = labelled(table, findings)
+        return cls(table, known, known.iloc[:0], len(table), len(known))
 
 
 @dataclass(frozen=True)
@@ -18,65 +73,120 @@ class Judgement:
     Args:
         verdict: the verdict.
         checks: every data check, highest score first; empty where the window is too small.
-        concept: every metric; None where there are too few labels.
-        rate: false-alarm rate that data and concept each were given.
+        prevalence: mean predicted probabilities; None where the window is too small.
+        films: refused films; None without a film.
+        concept: every metric of the window, then of the longer window; empty where there are too
+            few labels.
+        shift: the change of prevalence that would explain the data, where one does.
+        rates: family → its part of the false-alarm rate.
     """
 
     verdict: Verdict
-    checks: list[CheckResult]
-    concept: ConceptResult | None
-    rate: float
+    checks: list[CheckResult] = field(default_factory=list)
+    prevalence: PredictedPrevalence | None = None
+    films: RefusedFilms | None = None
+    concept: tuple[ConceptResult, ...] = ()
+    shift: LabelShift | None = None
+    rates: dict[Family, float] = field(default_factory=dict)
 
 
-def judge(current: pd.DataFrame, reference: Reference, notes: tuple[str, ...] = ()) -> Judgement:
-    """Judge a window (one row per study).
-
-    Where labels allow to judge the concept too, data and concept get half of the false-alarm
-    rate each, so that both together keep it.
-    """
+def judge(window: Window, reference: Reference, notes: tuple[str, ...] = ()) -> Judgement:
+    """Judge a window."""
+    table, smallest = window.table, reference.thresholds.smallest
+    if len(table) < smallest:
+        few = f"{len(table)} studies are too few to judge; at least {smallest} are needed"
+        return Judgement(_verdict("too_small", window, reference, few, (), notes))
+    films, concept = _films(window, reference), _concept(window, reference)
+    if not concept:
+        notes = (*notes, _too_few_labels(window.n_labelled, smallest))
+    rates = _rates(reference.params.false_alarm_rate, films is not None, bool(concept))
+    limits = Limits(reference.thresholds, len(table), rates["data"], _alarmed(window.before))
+    checks = score_window(table, reference.table, reference.checks, reference.thresholds)
     findings = reference.task.finding_names
-    n_labelled = len(labelled(current, findings))
-    smallest = reference.thresholds.smallest
-    if len(current) < smallest:
-        few = f"{len(current)} studies are too few to judge; at least {smallest} are needed"
-        verdict = _verdict("too_small", current, reference, n_labelled, few, (), notes)
-        return Judgement(verdict, [], None, reference.params.false_alarm_rate)
-    concept = None
-    if n_labelled >= smallest:
-        concept = score_concept(current, reference.table, findings, reference.params.seed)
-    if concept is None:
-        notes = (*notes, _too_few_labels(n_labelled, smallest))
-    rate = reference.params.false_alarm_rate / (1 if concept is None else 2)
-    checks = score_window(current, reference.table, reference.checks, reference.thresholds)
-    data = data_reasons(checks, reference, current, rate)
-    worse = concept_reasons(concept, rate)
-    reasons = tuple(sorted((*data, *worse), key=lambda r: (r.level != "alarm", -r.score)))
-    meaning = interpretation(bool(data), None if concept is None else bool(worse))
-    headline = f"{len(current)} studies, {n_labelled} labelled. "
+    prevalence = score_prevalence(table, reference.table, findings, reference.params.seed)
+    data = data_reasons(checks, reference, table, limits)
+    refused = tested_reason(FILMS, films, rates.get("films", 0.0), limits.held)
+    shifted = tested_reason(PREVALENCE, prevalence, rates["prevalence"], limits.held)
+    shift = _explaining(table, reference, limits) if shifted else None
+    if shift is not None and data:
+        shifted = [shift_reason(shift, data[0])]
+    worse = concept_reasons(concept, rates.get("concept", 0.0), limits.held)
+    moved = [*data, *refused, *shifted]
+    reasons = tuple(in_order([*moved, *worse], first=PREVALENCE if shift else None))
+    meaning = interpretation(bool(moved), bool(worse) if concept else None)
+    headline = f"{window.studies} studies, {window.n_labelled} labelled. "
     headline += f"First: {reasons[0].text}. {meaning}." if reasons else f"{meaning}."
-    verdict = _verdict(worst(reasons), current, reference, n_labelled, headline, reasons, notes)
-    return Judgement(verdict, checks, concept, rate)
+    verdict = _verdict(worst(reasons), window, reference, headline, reasons, notes)
+    return Judgement(verdict, checks, prevalence, films, concept, shift, rates)
+
+
+def _rates(whole: float, films: bool, concept: bool) -> dict[Family, float]:
+    """Parts of the rate; a window after a false alarm alarms again with a chance of twice the
+    rate, so windows alarm a little more often than they begin to."""
+    judged = {"concept": concept, "films": films}
+    parts = {family: part for family, part in PARTS.items() if judged.get(family, True)}
+    begins = whole / (1 + whole)
+    return {family: begins * part / sum(parts.values()) for family, part in parts.items()}
+
+
+def _films(window: Window, reference: Reference) -> RefusedFilms | None:
+    if not reference.task.has_image:
+        return None
+    refused = sum(event.kind == "refused_film" for event in window.events)
+    films = refused + int((window.table["has.image"] == "yes").sum())
+    return score_refused(refused, films, reference.films_refused, reference.films)
+
+
+def _concept(window: Window, reference: Reference) -> tuple[ConceptResult, ...]:
+    """Of the window, and of the longer one where that has more labels."""
+    findings, least = reference.task.finding_names, reference.thresholds.smallest
+    tables = [window.labelled]
+    if len(window.longer) > len(window.labelled):
+        tables.append(window.longer)
+    results = [
+        score_concept(table, reference.table, findings, reference.params.seed)
+        for table in tables
+        if len(table) >= least
+    ]
+    return tuple(result for result in results if result is not None)
+
+
+def _explaining(table: pd.DataFrame, reference: Reference, limits: Limits) -> LabelShift | None:
+    """The change of prevalence that explains what moved, if one does: against the reference weighed
+    to it nothing is left beyond its limit."""
+    shift = label_shift(table, reference.table, reference.task)
+    if shift is None:
+        return None
+    left = score_window(
+        table, reference.table, reference.checks, reference.thresholds, shift.weights
+    )
+    return shift if left[0].score <= limits.alarm else None
+
+
+def _alarmed(before: Verdict | None) -> frozenset[str]:
+    """Names of what alarmed in the window before."""
+    reasons = () if before is None else before.reasons
+    return frozenset(reason.name for reason in reasons if reason.level == "alarm")
 
 
 def _verdict(
     status: str,
-    current: pd.DataFrame,
+    window: Window,
     reference: Reference,
-    n_labelled: int,
     headline: str,
     reasons: tuple[Reason, ...],
     notes: tuple[str, ...],
 ) -> Verdict:
-    times = current["created_at"]
+    times = window.table["created_at"]
     return Verdict.model_validate(
         {
             "status": status,
             "task": reference.task.name,
             "digest": reference.digest,
-            "n": len(current),
-            "n_labelled": n_labelled,
-            "first": None if current.empty else times.min().isoformat(),
-            "last": None if current.empty else times.max().isoformat(),
+            "n": window.studies,
+            "n_labelled": window.n_labelled,
+            "first": None if times.empty else times.min().isoformat(),
+            "last": None if times.empty else times.max().isoformat(),
             "headline": headline,
             "reasons": reasons,
             "notes": notes,

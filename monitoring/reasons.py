@@ -1,12 +1,21 @@
 """Scores → reasons in words: what moved, from where to where, and what it may mean."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
 from cxr_mm.contracts.verdict import Level, Reason
 from monitoring.concept import ConceptResult, MetricResult
-from monitoring.drift import CheckResult
+from monitoring.drift import CheckResult, Thresholds
+from monitoring.films import RefusedFilms
+from monitoring.label_shift import LabelShift
+from monitoring.prevalence import PredictedPrevalence
 from monitoring.reference import Reference
+from monitoring.statistics import normal_limit
 
 METRIC_NAMES = {
     "auc": "AUC",
@@ -15,53 +24,146 @@ METRIC_NAMES = {
     "brier": "Brier score",
     "calibration": "mean probability minus share of positives",
 }
+FILMS, PREVALENCE = "films.refused", "prevalence"
+FOLLOWS = {
+    "image_pc": 0.25,
+    "note_pc": 0.25,
+    **dict.fromkeys(("share", "probability", "positive", "certainty", PREVALENCE), 0.1),
+}
+"""Group of what follows from other things → what its score counts in the order of reasons."""
 WARN_FACTOR = 2
 """A warning may be raised this many times as often without drift as an alarm."""
 
 
-def level_of(score: float, warn: float, alarm: float) -> Level | None:
-    """How grave a score is."""
-    return "alarm" if score > alarm else "warn" if score > warn else None
+@dataclass(frozen=True)
+class Limits:
+    """Scores at which data checks of a window of one size warn and alarm.
+
+    Args:
+        thresholds: learnt ones.
+        size: studies of the window.
+        rate: false-alarm rate.
+        held: names of what alarmed in the window before, and stays an alarm above `warn`.
+    """
+
+    thresholds: Thresholds
+    size: int
+    rate: float
+    held: frozenset[str] = frozenset()
+
+    @cached_property
+    def alarm(self) -> float:
+        """Score above which a check alarms."""
+        return self.thresholds.limit(self.size, self.rate)
+
+    @cached_property
+    def warn(self) -> float:
+        """Score above which a check warns."""
+        return self.thresholds.limit(self.size, WARN_FACTOR * self.rate)
+
+
+def level_of(score: float, warn: float, alarm: float, held: bool = False) -> Level | None:
+    """How grave a score is; `held`: it alarmed in the window before."""
+    return "alarm" if score > (warn if held else alarm) else "warn" if score > warn else None
 
 
 def data_reasons(
-    results: list[CheckResult], reference: Reference, current: pd.DataFrame, rate: float
-) -> tuple[Reason, ...]:
-    """Checks that moved further than undrifted windows do, highest score first."""
-    alarm = reference.thresholds.limit(len(current), rate)
-    warn = reference.thresholds.limit(len(current), WARN_FACTOR * rate)
-    return tuple(
+    results: Sequence[CheckResult], reference: Reference, current: pd.DataFrame, limits: Limits
+) -> list[Reason]:
+    """Checks that moved further than undrifted windows do, in order."""
+    return in_order(
         Reason(
             drift="data",
             name=result.check.name,
             title=title_of(result),
             level=level,
             score=result.score,
-            limit=alarm if level == "alarm" else warn,
+            limit=limits.alarm if level == "alarm" else limits.warn,
             text=f"{title_of(result)}: {describe(result, reference.table, current)}",
         )
         for result in results
-        if (level := level_of(result.score, warn, alarm))
+        if (level := _level(result, limits))
     )
 
 
-def concept_reasons(result: ConceptResult | None, rate: float) -> tuple[Reason, ...]:
-    """Metrics that got worse than in undrifted windows, highest score first."""
-    if result is None:
-        return ()
-    alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
-    return tuple(
-        Reason(
-            drift="concept",
-            name=f"{metric.finding}.{metric.metric}",
-            title=f"{metric.finding}: {METRIC_NAMES[metric.metric]}",
-            level=level,
-            score=metric.score,
-            limit=alarm if level == "alarm" else warn,
-            text=describe_metric(metric),
-        )
-        for metric in result.metrics
-        if (level := level_of(metric.score, warn, alarm))
+def _level(result: CheckResult, limits: Limits) -> Level | None:
+    held = result.check.name in limits.held
+    return level_of(result.score, limits.warn, limits.alarm, held)
+
+
+def tested_reason(
+    name: str, tested: RefusedFilms | PredictedPrevalence | None, rate: float, held: frozenset[str]
+) -> list[Reason]:
+    """What has a test of its own, if it moved further than it does in undrifted windows."""
+    if tested is None:
+        return []
+    alarm, warn = normal_limit(rate), normal_limit(WARN_FACTOR * rate)
+    level = level_of(tested.score, warn, alarm, name in held)
+    return [] if level is None else [_reason("data", name, tested.text, tested.score, level, alarm)]
+
+
+def concept_reasons(
+    results: Sequence[ConceptResult], rate: float, held: frozenset[str]
+) -> list[Reason]:
+    """Metrics that got worse than in undrifted windows, each once, in order.
+
+    The window and the longer one share the rate.
+    """
+    found: dict[str, Reason] = {}
+    for result in results:
+        part = rate / len(results)
+        alarm, warn = result.limit(part), result.limit(WARN_FACTOR * part)
+        for metric in result.metrics:
+            name = f"{metric.finding}.{metric.metric}"
+            level = level_of(metric.score, warn, alarm, name in held)
+            if level is None:
+                continue
+            text = describe_metric(metric)
+            reason = _reason("concept", name, text, metric.score, level, alarm)
+            if name not in found or _grave(reason) > _grave(found[name]):
+                found[name] = reason
+    return in_order(found.values())
+
+
+def shift_reason(shift: LabelShift, first: Reason) -> Reason:
+    """Prevalence as the first reason, as grave as what it explains."""
+    return first.model_copy(update={"name": PREVALENCE, "title": "Prevalence", "text": shift.text})
+
+
+def in_order(reasons: Iterable[Reason], first: str | None = None) -> list[Reason]:
+    """Alarms first; among equals what was measured at the entrance before what follows from it.
+
+    A reason called `first` explains all the others that are no graver.
+    """
+    return sorted(
+        reasons, key=lambda r: (r.level != "alarm", r.name != first, -r.score * _weight(r))
+    )
+
+
+def _weight(reason: Reason) -> float:
+    """Embeddings feel any change of a film or note, and the model's answers any change at all, so
+    they name a cause less well than what was measured at the entrance."""
+    if reason.drift == "concept":
+        return 1.0
+    group = reason.name.split(".")[0]
+    return FOLLOWS.get(group, 1.0)
+
+
+def _grave(reason: Reason) -> tuple[bool, float]:
+    return reason.level == "alarm", reason.score
+
+
+def _reason(
+    drift: Literal["data", "concept"],
+    name: str,
+    text: str,
+    score: float,
+    level: Level,
+    limit: float,
+) -> Reason:
+    title = text.split(":")[0]
+    return Reason(
+        drift=drift, name=name, title=title, level=level, score=score, limit=limit, text=text
     )
 
 

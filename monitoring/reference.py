@@ -19,6 +19,7 @@ from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import Task
 from cxr_mm.errors import BundleError, StageError
 from cxr_mm.files import folder_written_aside, read_json, write_json
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import Params, ReferenceParams
 from cxr_mm.paths import TaskPaths
 from monitoring.concept import performance
@@ -42,6 +43,7 @@ class Reference:
         table: rows as `records_table` makes them, with labels.
         thresholds: learnt ones.
         performance: finding → metric → value on the reference.
+        films, films_refused: held-out films, and those of them that the film gate refuses.
     """
 
     task: Task
@@ -52,6 +54,8 @@ class Reference:
     table: pd.DataFrame
     thresholds: Thresholds
     performance: dict[str, dict[str, float | None]]
+    films: int = 0
+    films_refused: int = 0
 
     @property
     def columns(self) -> list[WatchedColumn]:
@@ -70,9 +74,18 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     Raises:
         StageError: an earlier stage is missing, or there are too few held-out studies.
     """
-    digest = bundle_digest(paths.bundle)
-    records, outcomes = heldout_records(task, paths, digest, params.reference.seed)
-    freeze(task, digest, records, outcomes, params.reference, paths.reference)
+    bundle = load_bundle(paths.bundle)
+    records, outcomes = heldout_records(
+        task, paths, bundle.digest, params.reference.seed, bundle.prior
+    )
+    films = [r.image_embedding for r in records if r.image_embedding is not None]
+    refused = 0
+    if films and bundle.gate is not None:
+        doubts = bundle.gate.doubts(np.array(films, np.float32))
+        refused = sum(doubt is not None and doubt.refused for doubt in doubts)
+    freeze(
+        task, bundle.digest, records, outcomes, params.reference, paths.reference, refused=refused
+    )
 
 
 def freeze(
@@ -82,8 +95,17 @@ def freeze(
     outcomes: list[Outcome],
     params: ReferenceParams,
     out: Path,
+    refused: int = 0,
 ) -> None:
     """Learn projections and thresholds from records and write the reference, whole or not at all.
+
+    Args:
+        task: the question.
+        digest: of the bundle.
+        records, outcomes: of held-out studies.
+        params: with which thresholds are learnt.
+        out: folder.
+        refused: how many of the films the film gate refuses.
 
     Raises:
         StageError: too few studies.
@@ -111,6 +133,8 @@ def freeze(
         "quality": quality,
         "n": len(table),
         "patients": table["patient"].nunique(),
+        "films": sum("image" in r.modalities for r in records),
+        "films_refused": refused,
         "performance": {
             name: {metric: float(value[0]) for (f, metric), value in figures.items() if f == name}
             for name in task.finding_names
@@ -141,6 +165,8 @@ def load_reference(folder: Path) -> Reference:
             table=pd.read_parquet(folder / "reference.parquet"),
             thresholds=Thresholds.model_validate(read_json(folder / "thresholds.json")),
             performance=about["performance"],
+            films=about["films"],
+            films_refused=about["films_refused"],
         )
     except FileNotFoundError as error:
         raise StageError(

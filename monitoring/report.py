@@ -5,25 +5,28 @@ it), report.html and report.json (Evidently's, column by column; not for a windo
 judge). It is written aside and renamed.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord
-from cxr_mm.contracts.verdict import Verdict
-from cxr_mm.errors import LogError, StageError
-from cxr_mm.files import folder_written_aside, write_json, write_text
-from cxr_mm.prediction_log import PredictionLog, open_log
-from monitoring.judge import Judgement, judge
-from monitoring.outcomes import read_outcomes
+from cxr_mm.contracts.verdict import Status, Verdict
+from cxr_mm.errors import StageError
+from cxr_mm.files import folder_written_aside, read_json, write_json, write_text
+from cxr_mm.models.pointer import resolved
+from cxr_mm.prediction_log import open_log
+from monitoring.gather import gather
+from monitoring.judge import judge
+from monitoring.page import Page, facts
+from monitoring.reasons import Limits
 from monitoring.reference import Reference, bundle_digest, load_reference
+from monitoring.retention import VERDICT_FILE
+from monitoring.service import service
 from monitoring.summary import summary_page
-from monitoring.table import newest_per_study, records_table
 
-VERDICT_FILE = "verdict.json"
+STAMP = "%Y%m%dT%H%M%SZ"
+STATUS_NUMBER: dict[Status, int] = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
 
 
 def report(
@@ -34,6 +37,7 @@ def report(
     until: datetime | None = None,
     out: Path | None = None,
     labels: Path | None = None,
+    workspace: Path | None = None,
 ) -> tuple[Verdict, Path]:
     """Judge a window and write the report; returns the verdict and the folder.
 
@@ -46,62 +50,84 @@ def report(
         out: folder to write; default: reports/monitoring/TASK/TIME. An existing one is replaced
             only where it is a report.
         labels: CSV of outcomes that count in this report only, above those in the log.
+        workspace: folder of Evidently's workspace, to which the report is added.
 
     Raises:
-        LogError: the log cannot be read, or the window holds nothing of this model.
+        LogError: the log cannot be read.
         StageError: there is no reference, or one of another model.
         BundleError: there is no bundle.
         ManifestError: the labels cannot be read.
     """
+    bundle = resolved(bundle)
     frozen = load_reference(reference or bundle.parent / "reference")
     _check_digest(frozen, bundle)
     now = datetime.now(UTC)
     until = until or now
+    folder = out or Path("reports") / "monitoring" / frozen.task.name / now.strftime(STAMP)
+    before = verdict_before(folder, frozen.digest, since)
     with open_log(log, create=False, secret=labels is not None) as opened:
-        records = opened.read_window(frozen.task.name, since, until)
-        outcomes = _outcomes(opened, labels, frozen)
-    own, notes = _own(records, frozen)
-    table = newest_per_study(
-        records_table(own, frozen.task, frozen.quality, frozen.projections, outcomes)
-    )
-    if len(table) < len(own):
-        notes.append(
-            f"{len(own) - len(table)} predictions repeat a study; the newest of each counts"
-        )
-    if frozen.task.synthetic:
-        notes.append("The reference is synthetic: made-up studies, no patients")
-    judgement = judge(table, frozen, tuple(notes))
-    stamp = now.strftime("%Y%m%dT%H%M%SZ")
-    folder = out or Path("reports") / "monitoring" / frozen.task.name / stamp
-    _write(judgement, frozen, table, folder)
+        gathered = gather(opened, frozen, since, until, labels, before)
+        hours = opened.service_counts(frozen.task.name, since, until, frozen.digest)
+    judgement = judge(gathered.window, frozen, gathered.notes)
+    page = Page(judgement, frozen, gathered.window, service(hours, since, until))
+    snapshot = _write(page, folder)
+    if workspace is not None:
+        from monitoring.running.workspace import add_snapshot  # slow to import
+
+        add_snapshot(workspace, frozen.task.name, snapshot, until, figures(page))
     return judgement.verdict, folder
 
 
-def _write(judgement: Judgement, frozen: Reference, table: pd.DataFrame, folder: Path) -> None:
+def figures(page: Page) -> dict[str, float]:
+    """What the dashboard draws over time."""
+    judgement = page.judgement
+    found: dict[str, float] = {
+        "verdict": STATUS_NUMBER[judgement.verdict.status],
+        "volume": page.window.studies,
+    }
+    if judgement.checks:
+        limits = Limits(page.reference.thresholds, len(page.window.table), judgement.rates["data"])
+        found["share_drifted"] = float(
+            np.mean([result.score > limits.alarm for result in judgement.checks])
+        )
+    aucs = [m.current for r in judgement.concept[:1] for m in r.metrics if m.metric == "auc"]
+    if aucs:
+        found["auc"] = float(np.mean(aucs))
+    return found
+
+
+def verdict_before(folder: Path, digest: str, since: datetime | None) -> Verdict | None:
+    """The newest verdict on the same model in a report beside this one, of before `since`."""
+    found = []
+    for path in folder.parent.glob(f"*/{VERDICT_FILE}"):
+        try:
+            verdict = Verdict.model_validate(
+                {k: v for k, v in read_json(path).items() if k in Verdict.model_fields}
+            )
+        except (OSError, ValueError):
+            continue  # a report that is being written, or damaged: not what this one is about
+        if since is None or verdict.digest != digest or verdict.last is None:
+            continue
+        if datetime.fromisoformat(verdict.last) < since:
+            found.append(verdict)
+    return max(found, key=lambda verdict: verdict.last or "", default=None)
+
+
+def _write(page: Page, folder: Path) -> Any:
+    """Write the folder; returns Evidently's snapshot, None where the window is too small."""
+    snapshot = None
     if folder.exists() and not (folder / VERDICT_FILE).exists():
         raise StageError(
             "exists and is no report", field=str(folder), remedy="Give another folder with --out"
         )
     with folder_written_aside(folder) as aside:
-        write_json(aside / VERDICT_FILE, _facts(judgement))
-        if judgement.checks:
+        write_json(aside / VERDICT_FILE, facts(page))
+        if page.judgement.checks:
             from monitoring.evidently_page import write_page  # slow to import
 
-            write_page(table, frozen, judgement, aside)
-        page = summary_page(judgement, frozen, table, has_report=bool(judgement.checks))
-        write_text(aside / "summary.html", page)
-
-
-def _facts(judgement: Judgement) -> dict[str, object]:
-    """Verdict and scores as plain values."""
-    concept = judgement.concept
-    return {
-        **judgement.verdict.model_dump(mode="json"),
-        "exit_code": judgement.verdict.exit_code,
-        "false_alarm_rate": judgement.rate,
-        "scores": {result.check.name: result.score for result in judgement.checks},
-        "performance": [vars(metric) for metric in concept.metrics] if concept else [],
-    }
+            snapshot = write_page(page.window.table, page.reference, page.judgement, aside)
+        write_text(aside / "summary.html", summary_page(page))
+    return snapshot
 
 
 def _check_digest(frozen: Reference, bundle: Path) -> None:
@@ -112,33 +138,3 @@ def _check_digest(frozen: Reference, bundle: Path) -> None:
             field=str(bundle),
             remedy=f"Run python -m monitoring reference {frozen.task.name}",
         )
-
-
-def _outcomes(log: PredictionLog, labels: Path | None, frozen: Reference) -> list[Outcome]:
-    found = log.read_outcomes()
-    if labels is not None:
-        found += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
-    return found
-
-
-def _own(
-    records: Sequence[PredictionRecord], frozen: Reference
-) -> tuple[list[PredictionRecord], list[str]]:
-    """Records of the reference's model, and what to say of the others.
-
-    Raises:
-        LogError: there is none.
-    """
-    own = [r for r in records if r.digest == frozen.digest]
-    others = Counter(r.digest[:12] for r in records if r.digest != frozen.digest)
-    named = ", ".join(f"{digest} ({n})" for digest, n in others.most_common())
-    if not own:
-        among = f"; there are predictions of other models: {named}" if others else ""
-        raise LogError(
-            f"no prediction of the model {frozen.digest[:12]} in this window{among}",
-            field=frozen.task.name,
-            remedy="Choose another window, or the bundle that made the predictions",
-        )
-    if not others:
-        return own, []
-    return own, [f"{others.total()} predictions of other models are left out: {named}"]

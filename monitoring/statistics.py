@@ -12,6 +12,7 @@ null distribution hardly depends on the two sizes; all are 0 where a sample is e
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics.pairwise import euclidean_distances
 
 Floats = NDArray[np.float64]
@@ -70,3 +71,13 @@ def _effective(m: Floats, n: Floats) -> Floats:
 
 def _root(squares: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum(squares, 0.0)), np.float64)
+
+
+def normal_score(chance: float) -> float:
+    """A p value as the score of a standard normal variable that exceeds it as seldom."""
+    return float(norm.isf(np.clip(chance, 1e-300, 1 - 1e-12)))
+
+
+def normal_limit(rate: float) -> float:
+    """The `normal_score` that is exceeded with a chance of `rate` where nothing has moved."""
+    return float(norm.isf(rate))

@@ -1,14 +1,21 @@
 """Summary page: the verdict and every figure behind it, one HTML file that loads nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from html import escape
-
-import pandas as pd
 
 from cxr_mm.contracts.prediction import NOTICE
 from monitoring.judge import Judgement
-from monitoring.reasons import METRIC_NAMES, WARN_FACTOR, describe, level_of, title_of
-from monitoring.reference import Reference
+from monitoring.page import Page
+from monitoring.reasons import WARN_FACTOR, Limits, describe, title_of
+from monitoring.summary_parts import (
+    estimates_part,
+    groups_part,
+    metrics_table,
+    scored,
+    service_part,
+    since_part,
+    table,
+)
 
 COLOURS = {"ok": "#1a7f37", "warn": "#9a6700", "alarm": "#b42318", "too_small": "#57606a"}
 STYLE = """
@@ -24,25 +31,25 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 """
 
 
-def summary_page(
-    judgement: Judgement, reference: Reference, current: pd.DataFrame, has_report: bool
-) -> str:
+def summary_page(page: Page) -> str:
     """HTML of the whole summary; everything that came from data is escaped."""
+    judgement = page.judgement
     verdict = judgement.verdict
-    title = f"{reference.task.title}: {verdict.status.replace('_', ' ')}"
+    title = f"{page.reference.task.title}: {verdict.status.replace('_', ' ')}"
     parts = [
         f'<div class="verdict" style="background:{COLOURS[verdict.status]}">'
         f"<h1>{escape(title)}</h1>{escape(verdict.headline)}</div>",
         f"<p class=small>{escape(NOTICE)}</p>",
-        _facts(judgement, reference),
+        _facts(page),
     ]
     if verdict.notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in verdict.notes)
         parts.append(f"<h2>To know</h2><ul>{items}</ul>")
     if judgement.checks:
-        parts += [_reasons(judgement), _concept(judgement), _checks(judgement, reference, current)]
-    if has_report:
+        parts += [_reasons(judgement), *_concept(judgement), groups_part(page.groups)]
+        parts += [estimates_part(page.estimates), since_part(page.since), _checks(page)]
         parts.append('<p><a href="report.html">Evidently report, column by column</a></p>')
+    parts.append(service_part(page.service))
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -52,18 +59,20 @@ def summary_page(
     )
 
 
-def _facts(judgement: Judgement, reference: Reference) -> str:
-    verdict = judgement.verdict
+def _facts(page: Page) -> str:
+    verdict, rates = page.judgement.verdict, page.judgement.rates
     rows = [
         ("Window", f"{verdict.first} to {verdict.last}"),
         ("Studies", f"{verdict.n}, of which {verdict.n_labelled} labelled"),
-        ("Reference", f"{len(reference.table)} held-out studies"),
-        ("Model", f"{reference.task.name}, digest {verdict.digest}"),
+        ("Reference", f"{len(page.reference.table)} held-out studies"),
+        ("Model", f"{page.reference.task.name}, digest {verdict.digest}"),
     ]
-    if judgement.checks:
-        rate = f"{judgement.rate:.1%}".replace("%", " %")
-        rows.append(("False alarms by design", f"{rate} of undrifted windows, over all checks"))
-    return _table((), ((escape(k), escape(v)) for k, v in rows))
+    if page.judgement.films:
+        rows.append(("Film gate", page.judgement.films.text))
+    if rates:
+        shared = ", ".join(f"{family} {100 * rate:.1f} %" for family, rate in rates.items())
+        rows.append(("Undrifted windows that alarm, by design", shared))
+    return table((), ((escape(k), escape(v)) for k, v in rows))
 
 
 def _reasons(judgement: Judgement) -> str:
@@ -80,50 +89,27 @@ def _reasons(judgement: Judgement) -> str:
         )
         for r in reasons
     )
-    return "<h2>Reasons</h2>" + _table(("", "Kind", "What moved", "Score", "Limit"), rows)
+    return "<h2>Reasons</h2>" + table(("", "Kind", "What moved", "Score", "Limit"), rows)
 
 
-def _concept(judgement: Judgement) -> str:
-    if judgement.concept is None:
-        return ""
-    alarm = judgement.concept.limit(judgement.rate)
-    warn = judgement.concept.limit(WARN_FACTOR * judgement.rate)
-    rows = (
-        (
-            escape(m.finding),
-            METRIC_NAMES[m.metric],
-            f"{m.reference:.3f}",
-            f"{m.current:.3f}",
-            f"{m.low:.3f} to {m.high:.3f}",
-            str(m.n),
-            _score(m.score, warn, alarm),
-        )
-        for m in judgement.concept.metrics
-    )
-    head = ("Finding", "Metric", "Reference", "Window", "95 % without drift", "Labelled", "Score")
-    return f"<h2>Performance (limit {alarm:.1f})</h2>" + _table(head, rows)
+def _concept(judgement: Judgement) -> Iterator[str]:
+    heads = ("Performance", "Performance, with the windows before")
+    for head, result in zip(heads, judgement.concept, strict=False):
+        rate = judgement.rates["concept"] / len(judgement.concept)
+        alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
+        yield f"<h2>{head} (limit {alarm:.1f})</h2>" + metrics_table(result.metrics, warn, alarm)
 
 
-def _checks(judgement: Judgement, reference: Reference, current: pd.DataFrame) -> str:
-    alarm = reference.thresholds.limit(len(current), judgement.rate)
-    warn = reference.thresholds.limit(len(current), WARN_FACTOR * judgement.rate)
+def _checks(page: Page) -> str:
+    reference, current = page.reference, page.window.table
+    limits = Limits(reference.thresholds, len(current), page.judgement.rates["data"])
     rows = (
         (
             escape(title_of(result)),
             escape(describe(result, reference.table, current)),
-            _score(result.score, warn, alarm),
+            scored(result.score, limits.warn, limits.alarm),
         )
-        for result in judgement.checks
+        for result in page.judgement.checks
     )
     head = ("Check", "Reference → window", "Score")
-    return f"<h2>All data checks (limit {alarm:.1f})</h2>" + _table(head, rows)
-
-
-def _score(score: float, warn: float, alarm: float) -> str:
-    return f'<span class="{level_of(score, warn, alarm) or "ok"}">{score:.1f}</span>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>" if top else f"<table>{body}</table>"
+    return f"<h2>All data checks (limit {limits.alarm:.1f})</h2>" + table(head, rows)

@@ -2,7 +2,8 @@
 
 Columns: `created_at, study, patient`, then those that are watched (`watched_columns`):
 `clinical.NAME`, `quality.NAME`, `image_pc.N`, `note_pc.N`, `has.MODALITY`, `view`,
-`probability.NAME`, `positive.NAME`; then `label.NAME` (1, 0 or missing).
+`note.TRAIT`, `share.FINDING.MODALITY`, `probability.NAME`, `positive.NAME`, `certainty.NAME`; then
+`label.NAME` (1, 0 or missing).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from cxr_mm.contracts.modality import Modality
 from cxr_mm.contracts.record import Outcome, PredictionRecord
-from cxr_mm.contracts.task import Task
+from cxr_mm.contracts.task import Finding, Task
+from cxr_mm.data.note_traits import NOTE_TRAITS
 from monitoring.projection import Projection
 
 Kind = Literal["number", "category"]
-Group = Literal["clinical", "quality", "image_pc", "note_pc", "modality", "view", "prediction"]
+Group = Literal[
+    "clinical", "quality", "note", "modality", "view", "image_pc", "note_pc", "share", "prediction"
+]
 EMBEDDINGS: dict[Modality, Literal["image_pc", "note_pc"]] = {
     "image": "image_pc",
     "note": "note_pc",
@@ -76,15 +80,25 @@ def watched_columns(
     ]
     if task.has_image:
         columns.append(WatchedColumn("view", "category", "view", "View position"))
-    for finding in task.findings:
-        title = f"{finding.title}: "
+    if task.note:
         columns += [
-            WatchedColumn(
-                f"probability.{finding.name}", "number", "prediction", title + "probability"
-            ),
-            WatchedColumn(f"positive.{finding.name}", "category", "prediction", title + "positive"),
+            WatchedColumn(f"note.{name}", "number", "note", f"Note: {name}") for name in NOTE_TRAITS
         ]
-    return columns
+    return columns + [c for finding in task.findings for c in _of_finding(task, finding)]
+
+
+def _of_finding(task: Task, finding: Finding) -> list[WatchedColumn]:
+    """What the model says of a finding, and what it leans on."""
+    name, title = finding.name, f"{finding.title}: "
+    return [
+        *(
+            WatchedColumn(f"share.{name}.{m}", "number", "share", f"{title}share of {m}")
+            for m in _sharing(task)
+        ),
+        WatchedColumn(f"probability.{name}", "number", "prediction", title + "probability"),
+        WatchedColumn(f"positive.{name}", "category", "prediction", title + "positive"),
+        WatchedColumn(f"certainty.{name}", "category", "prediction", title + "certainty"),
+    ]
 
 
 def records_table(
@@ -115,13 +129,31 @@ def records_table(
         data[f"has.{modality}"] = [_yes(modality in r.modalities) for r in records]
     if task.has_image:
         data["view"] = _categories([r.view for r in records])
+    if task.note:
+        for name in NOTE_TRAITS:
+            data[f"note.{name}"] = _numbers([r.note_traits.get(name) for r in records])
     labels = {(o.study_hash, o.finding): float(o.label) for o in outcomes}
     for name in task.finding_names:
-        data[f"probability.{name}"] = _numbers([r.probabilities.get(name) for r in records])
-        positives = [r.positives.get(name) for r in records]
-        data[f"positive.{name}"] = [None if p is None else _yes(p) for p in positives]
+        data |= _answers(records, task, name)
         data[f"label.{name}"] = _numbers([labels.get((r.study_hash, name)) for r in records])
     return pd.DataFrame(data)
+
+
+def _answers(records: Sequence[PredictionRecord], task: Task, name: str) -> dict[str, Any]:
+    """Columns of what was said of a finding."""
+    shares = [r.shares.get(name, {}) for r in records]
+    positives = [r.positives.get(name) for r in records]
+    return {
+        **{f"share.{name}.{m}": _numbers([s.get(m) for s in shares]) for m in _sharing(task)},
+        f"probability.{name}": _numbers([r.probabilities.get(name) for r in records]),
+        f"positive.{name}": [None if p is None else _yes(p) for p in positives],
+        f"certainty.{name}": _categories([r.certainties.get(name) for r in records]),
+    }
+
+
+def _sharing(task: Task) -> tuple[Modality, ...]:
+    """Modalities that share an answer out; one alone gives all of it."""
+    return task.modalities if len(task.modalities) > 1 else ()
 
 
 def newest_per_study(table: pd.DataFrame) -> pd.DataFrame:

@@ -68,6 +68,30 @@ def test_an_answer_carries_what_log_and_explanation_need(predictor):
     assert read.quality == {"noise": 0.5}
 
 
+@pytest.mark.parametrize("subset", subsets(MODALITIES), ids=subset_name)
+def test_shares_of_what_is_there_and_the_answer_to_nothing_add_up_to_the_probability(
+    predictor, subset
+):
+    names = {"image": "image", "tabular": "clinical", "note": "note"}
+    study = Study("s", **{names[m]: GIVEN[names[m]] for m in subset})
+    beside = Study("t", note="fever")
+    answer = predictor.answer([study, beside])[0]
+    for found in answer.prediction.findings:
+        shares = answer.shares[found.finding]
+        assert tuple(shares) == subset
+        assert predictor.bundle.prior[found.finding] + sum(shares.values()) == pytest.approx(
+            found.probability, abs=1e-6
+        )
+
+
+def test_traits_are_of_the_note_as_the_model_reads_it(predictor):
+    answer = predictor.answer([Study("s", note="no fever")])[0]
+    assert answer.note_traits["negation"] == 0.5
+    assert predictor.answer([Study("s", image=FILM)])[0].note_traits == {}
+    hidden = predictor.answer([Study("s", image=FILM, note="no fever")], show=("image",))[0]
+    assert hidden.note_traits == {}
+
+
 def test_synthetic_and_research_use_are_said(predictor):
     prediction = predictor.predict(Study("s", note="fever"))
     assert prediction.synthetic

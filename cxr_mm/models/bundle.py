@@ -156,6 +156,15 @@ class Bundle:
         """Calibrated logits (B, F) → probabilities (B, F)."""
         return link(logits.detach(), self.task.problem).numpy()
 
+    @cached_property
+    def prior(self) -> dict[str, float]:
+        """Finding → probability that the model gives to nothing at all."""
+        nothing = {m: torch.zeros(1, d) for m, d in self.fusion.spec.dims.items()}
+        with torch.inference_mode():
+            logits = self.logits(nothing, torch.zeros(1, len(MODALITIES), dtype=torch.bool))
+        said = self.probabilities(logits)[0].tolist()
+        return dict(zip(self.task.finding_names, said, strict=True))
+
     def operating_point(
         self, finding: str, modalities: Sequence[Modality], reason: Reason | None = None
     ) -> OperatingPoint | None:

@@ -6,7 +6,7 @@ import typer
 
 from cxr_mm.contracts.verdict import ERROR_EXIT_CODE
 from cxr_mm.errors import CxrError
-from monitoring.cli import reports
+from monitoring.cli import log, reports, retraining, running, scenarios
 
 app = typer.Typer(
     add_completion=False,
@@ -15,7 +15,7 @@ app = typer.Typer(
     help="Has the data or the concept drifted since the model was made?\n\n"
     "Research use only. Nothing leaves this machine.",
 )
-for part in (reports,):
+for part in (reports, running, retraining, log, scenarios):
     app.add_typer(part.commands)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cxr_mm.models.pointer import resolved
 from cxr_mm.params import PARAMS_FILE, for_task, load_params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.prediction_log import open_log
@@ -35,12 +36,17 @@ def report(
         Path | None,
         typer.Option(help="CSV of outcomes for this report only: study_id, finding columns."),
     ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Evidently's workspace, to which the report is added.")
+    ] = None,
 ) -> None:
     """Compare a window of the log with the reference.
 
     Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies to judge, 2 error.
     """
-    verdict, folder = run_report(bundle, log, reference, moment(since), moment(until), out, labels)
+    verdict, folder = run_report(
+        bundle, log, reference, moment(since), moment(until), out, labels, workspace
+    )
     print(f"{verdict.line} See {folder / 'summary.html'}")
     raise typer.Exit(verdict.exit_code)
 
@@ -71,7 +77,7 @@ def labels(
     reference: Frozen = None,
 ) -> None:
     """Add outcomes to the log, joined by study; concept drift is measured on them."""
-    frozen = load_reference(reference or bundle.parent / "reference")
+    frozen = load_reference(reference or resolved(bundle).parent / "reference")
     with open_log(log, create=False) as opened:
         outcomes = read_outcomes(csv, frozen.task.finding_names, opened.hash_id)
         known = opened.study_hashes() & {o.study_hash for o in outcomes}

@@ -7,8 +7,9 @@ import torch
 from cxr_mm.contracts.modality import MODALITIES
 from cxr_mm.contracts.study import Study
 from cxr_mm.errors import InputError
-from cxr_mm.explain.shares import coalitions, modality_shares, shapley
+from cxr_mm.explain.shares import modality_shares
 from cxr_mm.explain.subject import Subject
+from cxr_mm.models.shapley import coalitions, shapley
 
 
 @pytest.mark.parametrize("players", [0, 1, 2, 3])

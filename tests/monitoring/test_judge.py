@@ -3,18 +3,22 @@
 import numpy as np
 import pytest
 
-from monitoring.judge import judge
+from monitoring.judge import Window, judge
+
+
+def whole(table):
+    return Window.whole(table, ["pneumonia"])
 
 
 def test_few_undrifted_windows_alarm(window, frozen):
-    status = [judge(window(60, seed), frozen).verdict.status for seed in range(1000, 1030)]
+    status = [judge(whole(window(60, seed)), frozen).verdict.status for seed in range(1000, 1030)]
     assert np.mean([s == "alarm" for s in status]) <= 0.12
     assert status.count("ok") > 20
 
 
 def test_few_undrifted_labelled_windows_alarm(window, frozen):
     verdicts = [
-        judge(window(80, seed, labelled=True), frozen).verdict for seed in range(2000, 2016)
+        judge(whole(window(80, seed, labelled=True)), frozen).verdict for seed in range(2000, 2016)
     ]
     assert np.mean([v.status == "alarm" for v in verdicts]) <= 0.125
     assert all(v.n_labelled == 80 for v in verdicts)
@@ -33,7 +37,7 @@ def test_few_undrifted_labelled_windows_alarm(window, frozen):
     ],
 )
 def test_drift_alarms_and_its_cause_comes_first(window, frozen, drift, cause):
-    verdict = judge(window(150, 5, **drift), frozen).verdict
+    verdict = judge(whole(window(150, 5, **drift)), frozen).verdict
     assert verdict.status == "alarm"
     assert verdict.reasons[0].name == cause
     assert verdict.reasons[0].text in verdict.headline
@@ -41,7 +45,7 @@ def test_drift_alarms_and_its_cause_comes_first(window, frozen, drift, cause):
 
 
 def test_flipped_labels_are_concept_drift_and_no_data_drift(window, frozen):
-    verdict = judge(window(150, 11, labelled=True, slope=-1.0), frozen).verdict
+    verdict = judge(whole(window(150, 11, labelled=True, slope=-1.0)), frozen).verdict
     assert verdict.status == "alarm"
     assert {r.drift for r in verdict.reasons if r.level == "alarm"} == {"concept"}
     assert "pneumonia.auc" in {r.name for r in verdict.reasons}
@@ -49,22 +53,22 @@ def test_flipped_labels_are_concept_drift_and_no_data_drift(window, frozen):
 
 
 def test_moved_inputs_with_the_old_concept_are_data_drift_only(window, frozen):
-    verdict = judge(window(150, 12, labelled=True, age=1.2), frozen).verdict
+    verdict = judge(whole(window(150, 12, labelled=True, age=1.2)), frozen).verdict
     assert {r.drift for r in verdict.reasons} == {"data"}
     assert "does not do measurably worse" in verdict.headline
 
 
 def test_small_window_is_not_judged(window, frozen):
-    judgement = judge(window(19, 3, age=5.0), frozen)
+    judgement = judge(whole(window(19, 3, age=5.0)), frozen)
     assert judgement.verdict.status == "too_small"
     assert judgement.checks == []
     assert "19 studies are too few" in judgement.verdict.line
-    assert judge(window(20, 3, age=5.0), frozen).verdict.status == "alarm"
+    assert judge(whole(window(20, 3, age=5.0)), frozen).verdict.status == "alarm"
 
 
 def test_too_few_labels_are_said(window, frozen):
     table = window(60, 4, labelled=True)
     table.loc[10:, "label.pneumonia"] = np.nan
-    judgement = judge(table, frozen)
-    assert judgement.concept is None
+    judgement = judge(whole(table), frozen)
+    assert judgement.concept == ()
     assert any("10 labelled studies" in note for note in judgement.verdict.notes)

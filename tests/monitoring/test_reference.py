@@ -8,11 +8,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from cxr_mm.data.quality import QUALITY_NAMES
-from cxr_mm.errors import BundleError, StageError
+from cxr_mm.errors import StageError
 from cxr_mm.files import write_json, write_parquet
+from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import load_params
 from cxr_mm.paths import TaskPaths
-from monitoring.reference import load_reference, reference
+from monitoring.heldout import heldout_records
+from monitoring.reference import freeze, load_reference, reference
 
 
 @pytest.fixture
@@ -60,10 +62,10 @@ def paths(tmp_path, frozen):
             "probability.pneumonia": rng.random(100),
             "threshold.pneumonia": 0.5,
             "positive.pneumonia": rng.random(100) < 0.5,
+            "certainty.pneumonia": "present",
         },
     )
     write_parquet(paths.heldout, pd.concat([held, held.assign(subset="image")]))
-    write_json(paths.bundle / "bundle.json", {"digest": "d" * 64})
     return paths
 
 
@@ -71,7 +73,8 @@ def run(paths, frozen, **changed):
     params = load_params(paths.root / "params.yaml")
     changed = {"components": 3, "resamples": 20, "window_sizes": (20, 50), **changed}
     params = params.model_copy(update={"reference": params.reference.model_copy(update=changed)})
-    reference(frozen.task, params, paths)
+    records, outcomes = heldout_records(frozen.task, paths, "d" * 64, 0, {"pneumonia": 0.4})
+    freeze(frozen.task, "d" * 64, records, outcomes, params.reference, paths.reference, refused=3)
     return load_reference(paths.reference)
 
 
@@ -107,6 +110,24 @@ def test_stage_freezes_every_held_out_study_without_its_ids(paths, frozen):
     assert set(made.thresholds.windows[0].mean) == {c.name for c in made.checks}
 
 
+def test_held_out_studies_are_shared_out_as_serving_does(pipeline):
+    bundle = load_bundle(pipeline.paths.bundle)
+    records, _ = heldout_records(pipeline.task, pipeline.paths, bundle.digest, 0, bundle.prior)
+    several = [record for record in records if len(record.modalities) > 1]
+    assert several
+    for record in several:
+        for finding, shares in record.shares.items():
+            assert tuple(shares) == record.modalities
+            total = bundle.prior[finding] + sum(shares.values())
+            assert total == pytest.approx(record.probabilities[finding], abs=1e-6)
+
+
+def test_the_stage_loads_the_bundle_and_says_when_there_are_too_few(pipeline):
+    with pytest.raises(StageError, match="need at least 40"):
+        reference(pipeline.task, pipeline.params, pipeline.paths)
+    assert not pipeline.paths.reference.exists()
+
+
 def test_stage_gives_the_same_bytes_twice(paths, frozen):
     run(paths, frozen)
     first = {p.name: p.read_bytes() for p in paths.reference.iterdir()}
@@ -128,9 +149,6 @@ def test_missing_stage_or_too_few_studies_are_one_line(paths, frozen):
     assert not paths.reference.exists()
     paths.heldout.unlink()
     with pytest.raises(StageError, match="Run the stage fuse first"):
-        run(paths, frozen)
-    (paths.bundle / "bundle.json").write_text("{")
-    with pytest.raises(BundleError, match="not a bundle's description"):
         run(paths, frozen)
 
 

@@ -137,8 +137,6 @@ def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle
 
     assert "no such file" in refused(*words)
     write(30, 26)
-    late = ["--since", "2027-01-01"]
-    assert "no prediction of the model aaaaaaaaaaaa" in refused(*words, *late)
     assert "no time" in refused(*words, "--since", "yesterday")
     assert "no reference" in refused("report", "--bundle", nowhere / "bundle", "--log", url)
     mine = tmp_path / "mine"
@@ -153,6 +151,22 @@ def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle
     damaged = tmp_path / "damaged"
     write_json(damaged / "reference.json", {"task": {}})
     assert "no reference" in refused(*words, "--reference", damaged)
+
+
+def test_a_silent_window_is_too_small_to_judge_and_says_whose_predictions_it_holds(
+    run, logged, bundle, tmp_path
+):
+    url, write = logged
+    write(30, 26, digest="b" * 64)
+    words = ["report", "--bundle", bundle, "--log", url, "--out", tmp_path / "out"]
+    code, said, _ = run(*words)
+    assert code == 3
+    assert "0 studies are too few" in said
+    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert verdict["notes"][0] == "30 predictions of other models are left out: bbbbbbbbbbbb (30)"
+    code, _, _ = run(*words, "--since", "2027-01-01")
+    verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
+    assert (code, verdict["n"], verdict["first"]) == (3, 0, None)
 
 
 def test_help_names_every_verb(run):
@@ -178,5 +192,5 @@ def test_outcome_later_than_another_replaces_it_in_the_report(run, logged, bundl
             )
     out = tmp_path / "out"
     run("report", "--bundle", bundle, "--log", url, "--out", out)
-    figures = json.loads((out / "verdict.json").read_text())["performance"]
+    figures = json.loads((out / "verdict.json").read_text())["performance"][0]
     assert {f["metric"] for f in figures} == {"specificity", "brier", "calibration"}

@@ -31,7 +31,7 @@ def test_values_land_in_their_columns(frozen, make):
         assert np.isnan(row["note_pc.0"]) == (record.note_embedding is None)
         assert row["probability.pneumonia"] == record.probabilities["pneumonia"]
     assert table["label.pneumonia"].notna().sum() == 3
-    assert len(watched_columns(frozen.task, frozen.quality, frozen.projections)) == 19
+    assert len(watched_columns(frozen.task, frozen.quality, frozen.projections)) == 29
 
 
 def test_embedding_of_another_width_is_refused(frozen, make):

@@ -1,0 +1,38 @@
+"""Scenarios: how monitoring does on simulated streams, with and without a shift."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.files import write_json
+from cxr_mm.models.pointer import resolved
+from cxr_mm.paths import TaskPaths
+from monitoring.cli.options import Bundle
+
+commands = typer.Typer()
+
+
+@commands.command()
+def scenarios(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="JSON file with every figure.")] = None,
+    studies: Annotated[int, typer.Option(help="Labelled studies at most.")] = 1200,
+    references: Annotated[int, typer.Option(help="References frozen, each of other studies.")] = 10,
+    streams: Annotated[int, typer.Option(help="Streams per shift, size and window.")] = 40,
+    undrifted: Annotated[int, typer.Option(help="Undrifted windows per reference.")] = 40,
+    rivals: Annotated[int, typer.Option(help="Windows per shift for Evidently's preset.")] = 20,
+) -> None:
+    """Simulate shifts of a task's studies: how often, how soon and why does monitoring alarm?"""
+    from cxr_mm.models.bundle_files import load_bundle
+    from monitoring.scenarios.run import Effort, run
+    from monitoring.scenarios.tables import text_tables
+
+    folder = resolved(bundle)
+    task = load_bundle(folder).task
+    effort = Effort(studies, references, streams, undrifted, rivals)
+    results = run(folder, TaskPaths(task.name), effort, print)
+    print("\n".join(text_tables(results)))
+    if out is not None:
+        write_json(out, results.facts())
+        print(f"See {out}")

@@ -1,0 +1,162 @@
+"""Gather: what a report judges, out of the log; of a large window a part drawn at random.
+
+Only time, study and place of the records are read of the whole window; the records themselves of
+the studies that are compared, which bounds time and memory however large the window is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.contracts.record import Outcome
+from cxr_mm.contracts.verdict import Verdict
+from cxr_mm.prediction_log import PredictionLog
+from monitoring.concept import labelled
+from monitoring.judge import Window
+from monitoring.outcomes import read_outcomes
+from monitoring.reference import Reference
+from monitoring.table import newest_per_study, records_table
+
+MOST_STUDIES = 10_000
+"""Studies of a window that are compared; of more, as many drawn at random. A reference has at most
+2,000, so that more would tell little more."""
+LONGER = 5
+"""How many windows the longer one spans, in which small changes of the concept add up."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A window, and what a reader must know of it besides."""
+
+    window: Window
+    notes: tuple[str, ...]
+
+
+def gather(
+    log: PredictionLog,
+    frozen: Reference,
+    since: datetime | None,
+    until: datetime,
+    labels: Path | None = None,
+    before: Verdict | None = None,
+) -> Gathered:
+    """Read a window of the reference's model.
+
+    Args:
+        log: opened, with its secret where `labels` are given.
+        frozen: the reference.
+        since, until: first moment (included; None: the beginning) and end (not included).
+        labels: CSV of outcomes that count in this report only, above those in the log.
+        before: verdict of the window before.
+
+    Raises:
+        LogError: the log cannot be read.
+        ManifestError: the labels cannot be read.
+    """
+    index = log.window_index(frozen.task.name, since, until, frozen.digest)
+    outcomes = _outcomes(log, labels, frozen)
+    newest = _newest(index.study_hash)
+    rng = np.random.default_rng(frozen.params.seed)
+    compared = _at_most(newest, rng)
+    table = _table(log, frozen, index.position[compared], outcomes)
+    marked = _marked(index.study_hash, newest, outcomes)
+    known = _table(log, frozen, index.position[marked[-MOST_STUDIES:]], outcomes)
+    longer = _longer(log, frozen, since, until, outcomes) if len(marked) else pd.DataFrame()
+    events = log.read_events(frozen.task.name, since, until)
+    notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
+    window = Window(
+        table=table,
+        labelled=labelled(known, frozen.task.finding_names),
+        longer=longer,
+        studies=len(newest),
+        n_labelled=len(marked),
+        events=[event for event in events if event.digest == frozen.digest],
+        before=before,
+    )
+    return Gathered(window, notes)
+
+
+def _longer(
+    log: PredictionLog,
+    frozen: Reference,
+    since: datetime | None,
+    until: datetime,
+    outcomes: Sequence[Outcome],
+) -> pd.DataFrame:
+    """Labelled studies of this window and those before it."""
+    if since is None:
+        return pd.DataFrame()
+    start = until - LONGER * (until - since)
+    index = log.window_index(frozen.task.name, start, until, frozen.digest)
+    newest = _newest(index.study_hash)
+    marked = _marked(index.study_hash, newest, outcomes)[-MOST_STUDIES:]
+    known = _table(log, frozen, index.position[marked], outcomes)
+    return labelled(known, frozen.task.finding_names)
+
+
+def _table(
+    log: PredictionLog,
+    frozen: Reference,
+    positions: NDArray[np.int64],
+    outcomes: Sequence[Outcome],
+) -> pd.DataFrame:
+    records = list(log.read_positions(positions.tolist()))
+    asked = {record.study_hash for record in records}
+    own = [outcome for outcome in outcomes if outcome.study_hash in asked]
+    return newest_per_study(
+        records_table(records, frozen.task, frozen.quality, frozen.projections, own)
+    )
+
+
+def _newest(studies: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of the last record of each study, in the order of time, which the index has."""
+    _, last = np.unique(studies[::-1], return_index=True)
+    return np.sort(len(studies) - 1 - last)
+
+
+def _marked(
+    studies: NDArray[Any], places: NDArray[np.int64], outcomes: Sequence[Outcome]
+) -> NDArray[np.int64]:
+    """Those of the places whose study has a label."""
+    known = np.array(list({outcome.study_hash for outcome in outcomes}), "S64")
+    return places[np.isin(studies[places], known)]
+
+
+def _at_most(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(places) <= MOST_STUDIES:
+        return places
+    return np.sort(rng.choice(places, MOST_STUDIES, replace=False))
+
+
+def _outcomes(log: PredictionLog, labels: Path | None, frozen: Reference) -> list[Outcome]:
+    found = log.read_outcomes()
+    if labels is not None:
+        found += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
+    return found
+
+
+def _notes(
+    frozen: Reference, others: dict[str, int], records: int, studies: int, compared: int
+) -> tuple[str, ...]:
+    notes = []
+    if others:
+        total = sum(others.values())
+        notes.append(f"{total} predictions of other models are left out: {_named(others)}")
+    if studies < records:
+        notes.append(f"{records - studies} predictions repeat a study; the newest of each counts")
+    if compared < studies:
+        notes.append(f"{compared:,} of {studies:,} studies, drawn at random, are compared")
+    if frozen.task.synthetic:
+        notes.append("The reference is synthetic: made-up studies, no patients")
+    return tuple(notes)
+
+
+def _named(others: dict[str, int]) -> str:
+    ranked = sorted(others.items(), key=lambda item: -item[1])
+    return ", ".join(f"{digest[:12]} ({n})" for digest, n in ranked)

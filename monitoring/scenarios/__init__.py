@@ -1,0 +1,1 @@
+"""Scenarios: simulated streams with a shift of known kind and size, and how monitoring does."""

@@ -1,0 +1,93 @@
+"""Streams of made-up studies: drawn without repeats, shifted as asked, judged as in service."""
+
+import numpy as np
+import pytest
+
+from monitoring.scenarios.bank import Bank, Labelled
+from monitoring.scenarios.measure import false_alarms, rival, slow
+from monitoring.scenarios.shifts import SHIFTS
+from monitoring.scenarios.streams import Drawn, Stream, judged, next_window, settle
+
+BY_NAME = {shift.name: shift for shift in SHIFTS}
+UNIT, PHOTOGRAPHS = BY_NAME["laboratory unit"], BY_NAME["photographs"]
+CONCEPT = BY_NAME["concept"]
+
+
+def asked(records, outcomes):
+    labels = {o.study_hash: o.label for o in outcomes}
+    return [
+        Labelled(None, r.study_hash, r.patient_hash, {"pneumonia": labels[r.study_hash]})
+        for r in records
+    ]
+
+
+def tenth(record):
+    crp = record.clinical["crp"]
+    return record.model_copy(
+        update={"clinical": {**record.clinical, "crp": None if crp is None else crp / 10}}
+    )
+
+
+@pytest.fixture(scope="module")
+def setting(make, frozen):
+    """300 of 900 studies are the reference; 200 others were altered in two ways."""
+    pool, known = make(900, 81)
+    rest, labels = make(200, 82)
+    altered = {
+        (UNIT.name, 1.0): [tenth(record) for record in rest],
+        (PHOTOGRAPHS.name, 1.0): [None] * len(rest),
+    }
+    bank = Bank(asked(rest, labels), list(rest), altered)
+    params = frozen.params.model_copy(update={"window_sizes": (50, 100)})
+    rng = np.random.default_rng(0)
+    return settle(frozen.task, "d", (asked(pool, known), pool), bank, params, 300, rng)
+
+
+def test_the_reference_and_the_windows_share_no_study(setting):
+    assert len(setting.reference.table) == 300
+    assert len(setting.fresh) == 600 + 200
+    rng, stream = np.random.default_rng(1), Stream()
+    drawn = Drawn(None, 0.0, 100, labels=0.5)
+    ages = [next_window(setting, drawn, stream, rng).table["clinical.age"] for _ in range(8)]
+    assert len(np.unique(np.concatenate(ages))) == len(np.unique(setting.fresh["clinical.age"]))
+
+
+def test_a_share_is_altered_and_refused_films_are_no_studies_but_events(setting):
+    rng = np.random.default_rng(2)
+    window = next_window(setting, Drawn(PHOTOGRAPHS, 0.2, 200), Stream(), rng)
+    assert len(window.events) == 200 - len(window.table)
+    assert 20 < len(window.events) < 60
+    window = next_window(setting, Drawn(UNIT, 0.5, 200), Stream(), rng)
+    assert window.table["clinical.crp"].median() < 0.7 * setting.fresh["clinical.crp"].median()
+
+
+def test_labels_come_for_a_share_and_a_new_concept_swaps_them(setting):
+    plain = next_window(setting, Drawn(None, 0.0, 200, 0.5), Stream(), np.random.default_rng(3))
+    other = next_window(setting, Drawn(CONCEPT, 1.0, 200, 0.5), Stream(), np.random.default_rng(3))
+    assert 70 < plain.n_labelled < 130
+    both = plain.table["label.pneumonia"] + other.table["label.pneumonia"]
+    assert (both.dropna() == 1).all()
+
+
+def test_verdicts_and_labels_are_handed_on(setting):
+    stream, rng = Stream(), np.random.default_rng(4)
+    drawn = Drawn(UNIT, 1.0, 100, labels=0.5)
+    verdict = judged(setting, drawn, stream, rng)
+    assert (verdict.status, verdict.reasons[0].name) == ("alarm", "clinical.crp")
+    window = next_window(setting, drawn, stream, rng)
+    assert window.before == verdict
+    assert len(window.longer) > len(window.labelled)
+
+
+def test_undrifted_windows_seldom_alarm_and_slow_shifts_do_in_time(setting):
+    for from_reference in (True, False):
+        quiet = false_alarms([setting], 50, 0.5, 12, from_reference)
+        assert quiet.windows == 12
+        assert quiet.alarms <= 2
+    assert all(1 < first <= 10 for first in slow([setting], UNIT, 50, 3))
+
+
+def test_evidentlys_preset_cries_wolf_by_any_column(setting):
+    half, some = rival([setting], Drawn(None, 0.0, 100), 4)
+    assert half == 0.0
+    assert some > 0.4

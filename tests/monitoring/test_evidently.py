@@ -1,0 +1,42 @@
+"""Evidently's page says what the verdict says, also of performance."""
+
+import json
+
+import pytest
+
+from monitoring.evidently_page import write_page
+from monitoring.judge import Window, judge
+
+
+@pytest.fixture(scope="module")
+def written(window, frozen, tmp_path_factory):
+    table = window(120, 71, labelled=True, slope=-1.0)
+    judgement = judge(Window.whole(table, ["pneumonia"]), frozen)
+    folder = tmp_path_factory.mktemp("page")
+    snapshot = write_page(table, frozen, judgement, folder)
+    return judgement, folder, snapshot
+
+
+def test_performance_is_a_metric_of_evidentlys_own_tested_at_the_learnt_limit(written):
+    judgement, folder, snapshot = written
+    said = json.loads((folder / "report.json").read_text())
+    shown = {
+        m["config"]["figure"]: m["value"]
+        for m in said["metrics"]
+        if "FindingPerformance" in m["metric_name"]
+    }
+    (result,) = judgement.concept
+    assert shown == pytest.approx({m.metric: m.current for m in result.metrics})
+    failed = {
+        test.description.split(";")[0]
+        for test in snapshot.tests_results
+        if test.id == "learnt_limit" and test.status.value == "FAIL"
+    }
+    limit = result.limit(judgement.rates["concept"])
+    assert len(failed) == sum(m.score > limit for m in result.metrics)
+    assert failed
+
+
+def test_the_page_is_small_enough_and_loads_nothing_from_elsewhere(written):
+    _, folder, _ = written
+    assert (folder / "report.html").stat().st_size < 10_000_000

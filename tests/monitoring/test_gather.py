@@ -1,0 +1,111 @@
+"""What a report reads of the log: windows, those before, refused films, and a part of many."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import monitoring.gather
+from cxr_mm.contracts.record import ServiceEvent
+from cxr_mm.prediction_log import open_log
+from monitoring.gather import gather
+from monitoring.judge import Window, judge
+from monitoring.report import verdict_before
+
+DAY = timedelta(days=1)
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def log(tmp_path):
+    with open_log(f"sqlite:///{tmp_path / 'log.db'}") as opened:
+        yield opened
+
+
+def write(log, made, day, labels=True):
+    records, outcomes = made
+    log.add_records(r.model_copy(update={"created_at": r.created_at + day * DAY}) for r in records)
+    if labels:
+        log.add_outcomes(outcomes)
+    return records
+
+
+def read(log, frozen, day, **more):
+    return gather(log, frozen, START + day * DAY, START + (day + 1) * DAY, **more)
+
+
+def test_the_longer_window_has_the_labels_of_this_and_the_windows_before(log, frozen, make):
+    for day in range(7):
+        write(log, make(30, 50 + day), day, labels=day != 5)
+    found = read(log, frozen, 6).window
+    assert (found.studies, found.n_labelled) == (30, 30)
+    assert len(found.labelled) == 30
+    assert len(found.longer) == 4 * 30  # of five windows one has no labels
+    assert found.longer["created_at"].min() >= START + 2 * DAY
+
+
+def test_of_many_studies_a_part_is_compared_and_all_are_counted(log, frozen, make, monkeypatch):
+    monkeypatch.setattr(monitoring.gather, "MOST_STUDIES", 50)
+    write(log, make(80, 60), 0)
+    found = read(log, frozen, 0)
+    assert len(found.window.table) == 50
+    assert (found.window.studies, found.window.n_labelled) == (80, 80)
+    assert "50 of 80 studies, drawn at random, are compared" in found.notes
+    verdict = judge(found.window, frozen, found.notes).verdict
+    assert (verdict.n, verdict.n_labelled) == (80, 80)
+
+
+def test_only_the_newest_answer_of_a_study_counts(log, frozen, make):
+    records = write(log, make(30, 61), 0)
+    again = [
+        r.model_copy(update={"record_id": f"again {i}", "clinical": {**r.clinical, "age": 99.0}})
+        for i, r in enumerate(records)
+    ]
+    log.add_records(r.model_copy(update={"created_at": START + DAY / 2}) for r in again)
+    found = read(log, frozen, 0)
+    assert (found.window.table["clinical.age"] == 99.0).all()
+    assert "30 predictions repeat a study; the newest of each counts" in found.notes
+
+
+def test_refused_films_of_this_model_alarm(log, frozen, make):
+    write(log, make(60, 62), 0)
+    for digest, count in ((frozen.digest, 12), ("b" * 64, 90)):
+        log.add_events(
+            ServiceEvent(
+                created_at=START + DAY / 2, task="made_up", digest=digest, kind="refused_film"
+            )
+            for _ in range(count)
+        )
+    judgement = judge(read(log, frozen, 0).window, frozen)
+    assert (judgement.films.refused, judgement.films.films) == (12, 72)
+    assert judgement.verdict.status == "alarm"
+    assert judgement.verdict.reasons[0].name == "films.refused"
+
+
+def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, frozen):
+    for seed in range(500, 540):
+        found = Window.whole(window(60, seed, age=0.42), ["pneumonia"])
+        alone = judge(found, frozen).verdict
+        if alone.status == "warn" and alone.reasons[0].name == "clinical.age":
+            break
+    before = judge(Window.whole(window(60, 1, age=2.0), ["pneumonia"]), frozen).verdict
+    assert before.status == "alarm"
+    after = Window(**{**vars(found), "before": before})
+    assert judge(after, frozen).verdict.status == "alarm"
+    calm = Window(**{**vars(Window.whole(window(60, 1), ["pneumonia"])), "before": before})
+    assert judge(calm, frozen).verdict.status == "ok"
+
+
+def test_the_verdict_before_is_of_the_same_model_and_of_an_earlier_window(tmp_path, window, frozen):
+    verdict = judge(Window.whole(window(60, 1), ["pneumonia"]), frozen).verdict
+    ends = {"a": START - 2 * DAY, "b": START - DAY, "c": START + DAY}
+    for name, last in ends.items():
+        (tmp_path / name).mkdir()
+        facts = {**verdict.model_dump(mode="json"), "last": last.isoformat(), "scores": {}}
+        (tmp_path / name / "verdict.json").write_text(json.dumps(facts))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "verdict.json").write_text("{")
+    found = verdict_before(tmp_path / "new", frozen.digest, START)
+    assert datetime.fromisoformat(found.last) == START - DAY
+    assert verdict_before(tmp_path / "new", "b" * 64, START) is None
+    assert verdict_before(tmp_path / "new", frozen.digest, None) is None
