@@ -287,6 +287,15 @@ def test_what_is_unusual_is_said(fields, text):
     assert any(text in warning for warning in read_radiograph(film(**fields)).warnings)
 
 
+def test_a_name_typed_into_a_code_is_shown_nowhere():
+    typed = dict.fromkeys(("ViewPosition", "BodyPartExamined", "Modality"), "MILLER")
+    found = read_radiograph(film(**typed))
+    assert "MILLER" not in f"{found.view} {found.header} {found.warnings}"
+    assert (found.view, found.header["body_part"]) == ("other", "other")
+    assert found.header["dicom_modality"] == "other"
+    assert any("Body part is other" in warning for warning in found.warnings)
+
+
 def test_no_pixel_data_names_the_kind_of_object():
     ds = dataset(STORED)
     del ds.PixelData
