@@ -164,8 +164,8 @@ def test_the_secret_is_found_without_the_database(url, file, monkeypatch, answer
 
 
 def test_a_log_that_is_wrong_and_not_away_is_refused_and_its_spool_left_free(url, log, spool):
-    Path(spool / "1.jsonl").write_text("one")
     log.close()
+    Path(spool / "1.jsonl").write_text("one")
     with pytest.raises(LogError, match="another secret"):
         SpooledLog(url, SECRET + "!")
     free = Spool(spool)
