@@ -4,6 +4,8 @@ import re
 import urllib.request
 from contextlib import contextmanager
 
+from playwright.sync_api import expect
+
 from tests.browser.test_reading import give_film, opened, predict, preview
 
 WAITING = "#overlay .progress-text"
@@ -99,8 +101,7 @@ def test_whoever_waits_sees_the_place_in_the_queue(browser, site):
         for window in windows:
             choose(window, "LIME")
         last = windows[-1].locator(WAITING).first
-        last.wait_for()
-        assert re.search(r"queue: (2/2|1/1)", last.inner_text())
+        expect(last).to_contain_text(re.compile(r"queue: (2/2|1/1)"))
         assert windows[-1].locator(".progress-text:visible").count() == 1
         for window in windows:
             window.wait_for_function("document.body.innerText.includes('Local fit')")
