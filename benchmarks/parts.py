@@ -171,7 +171,7 @@ PARTS = {
     "scale": Part(
         "scale:measure",
         "A monitoring report, in a process of its own, on windows of up to a million made-up "
-        "records with a hundred checks: counts are of all of them, tests of 10,000 of them.",
+        "records with a hundred checks: counts are of all of them, tests of 4,000 of them.",
         "20 minutes, most of it to write the records; 8 GB of disk",
     ),
     "repro": Part(

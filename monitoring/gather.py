@@ -18,14 +18,17 @@ from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.verdict import Verdict
 from cxr_mm.prediction_log import PredictionLog
 from monitoring.concept import labelled
+from monitoring.drift import LARGEST_WINDOW
 from monitoring.judge import Window
 from monitoring.outcomes import read_outcomes
 from monitoring.reference import Reference
 from monitoring.table import newest_per_study, records_table
 
-MOST_STUDIES = 10_000
+MOST_STUDIES = LARGEST_WINDOW
 """Studies of a window that are compared; of more, as many drawn at random. A reference has at most
 2,000, so that more would tell little more."""
+MOST_LABELLED = 10_000
+"""Labelled studies by which the concept is judged; of more, the newest."""
 LONGER = 5
 """How many windows the longer one spans, in which small changes of the concept add up."""
 
@@ -66,7 +69,7 @@ def gather(
     compared = _at_most(newest, rng)
     table = _table(log, frozen, index.position[compared], outcomes)
     marked = _marked(index.study_hash, newest, outcomes)
-    known = _table(log, frozen, index.position[marked[-MOST_STUDIES:]], outcomes)
+    known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
     longer = _longer(log, frozen, since, until, outcomes) if len(marked) else pd.DataFrame()
     events = log.read_events(frozen.task.name, since, until)
     notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
@@ -95,7 +98,7 @@ def _longer(
     start = until - LONGER * (until - since)
     index = log.window_index(frozen.task.name, start, until, frozen.digest)
     newest = _newest(index.study_hash)
-    marked = _marked(index.study_hash, newest, outcomes)[-MOST_STUDIES:]
+    marked = _marked(index.study_hash, newest, outcomes)[-MOST_LABELLED:]
     known = _table(log, frozen, index.position[marked], outcomes)
     return labelled(known, frozen.task.finding_names)
 
