@@ -1,0 +1,228 @@
+"""A hospital for a day: an app that serves, a schedule that watches, and a clock of its own."""
+
+import shutil
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import uvicorn
+import yaml
+from gradio_client import Client, handle_file
+
+from app.counters import CountedRoom, Counters
+from app.following import Followed
+from app.server import application, places_of, upload_folder
+from app.settings import Limits, Settings
+from cxr_mm.contracts.task import Task
+from cxr_mm.data.sources.synthetic import synthesise
+from cxr_mm.data.sources.synthetic.spec import CLINICAL, FINDINGS
+from cxr_mm.data.split import split
+from cxr_mm.params import for_task, load_params
+from cxr_mm.paths import TaskPaths
+from cxr_mm.prediction_log import PredictionLog, find_secret
+from cxr_mm.training.embed import embed
+from cxr_mm.training.fuse import fuse
+from cxr_mm.training.train_image import train_image
+from monitoring.cli.running import REPORTS, _runner
+from monitoring.reference import reference
+from monitoring.retraining.serving import adopt, pointer_file
+from monitoring.running.cron import Cron
+from monitoring.running.reporting import read_verdict
+from monitoring.running.runner import STAMP, Runner
+from monitoring.running.schedule import Stop
+from monitoring.running.tables import open_state
+from monitoring.settings import MonitorParams
+
+REPOSITORY = Path(__file__).parents[2]
+START, HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC), timedelta(hours=1)
+HOURLY = Cron("0 * * * *")
+KEY_VARIABLE = "HOOK_KEY"
+SMALL = {
+    "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
+    "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
+    "reference": {"components": 2, "window_sizes": [10, 25], "false_alarm_rate": 0.01},
+}
+
+
+class Clock:
+    """The time of day, which passes when somebody says so."""
+
+    now = START
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass(frozen=True)
+class Hour:
+    """What came of an hour.
+
+    Args:
+        start, end: its bounds.
+        digests: of the models that answered.
+        report: folder of its report.
+        told: what the webhook got at its end, headers and body.
+    """
+
+    start: datetime
+    end: datetime
+    digests: set[str]
+    report: Path
+    told: list
+
+    @property
+    def verdict(self):
+        return read_verdict(self.report)
+
+
+@dataclass(frozen=True)
+class Day:
+    """What serves and what watches.
+
+    Args:
+        project: folder of the project.
+        clock: of the log and the schedule.
+        client: of the app, which is at `client.src`.
+        log: URL of the prediction log.
+        runner: of the reports.
+        told: what the webhook has got so far.
+    """
+
+    project: Path
+    clock: Clock
+    client: Client
+    log: str
+    runner: Runner
+    told: list
+
+    @property
+    def pointer(self):
+        return pointer_file("synthetic", self.project)
+
+    def collected(self, name, spec):
+        """A folder with films and no labels, and the table of its studies, labels included."""
+        folder = synthesise(self.project / name, spec, workers=1)
+        table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+        table.drop(columns=list(FINDINGS)).to_csv(folder / "manifest.csv", index=False)
+        return folder, table
+
+    def hour(self, folder, studies, labels):
+        """Send studies over an hour, the first so many with labels, and run what is then due."""
+        start, before, digests = self.clock.now, len(self.told), set()
+        for number, row in enumerate(studies.to_dict("records")):
+            self.clock.now = start + HOUR * number / len(studies)
+            said = self._predicted(folder, row)
+            digests.add(said["digest"])
+            if number < labels:
+                self._tell_labels(said, row)
+        self.clock.now = end = start + HOUR
+        self.runner.catch_up(HOURLY, end)
+        report = self.project / REPORTS / "synthetic" / end.strftime(STAMP)
+        return Hour(start, end, digests, report, self.told[before:])
+
+    def _predicted(self, folder, row):
+        film = handle_file(str(folder / row["image_path"])) if row["image_path"] else None
+        clinical = {name: row[name] for name in CLINICAL if row[name]}
+        rest = {name: row[name] for name in ("note", "view", "study_id")}
+        return self.client.predict(film=film, clinical=clinical, **rest, api_name="/predict")
+
+    def _tell_labels(self, said, row):
+        of_model = {one["finding"]: str(int(one["positive"])) for one in said["findings"]}
+        found = {name: row[name] for name in FINDINGS}
+        verdict = "agree" if found == of_model else "disagree"
+        labels = {name: "present" if label == "1" else "absent" for name, label in found.items()}
+        words = {"verdict": verdict, "labels": labels, "comment": ""}
+        self.client.predict(prediction=said, **words, api_name="/feedback")
+
+
+@pytest.fixture(scope="module")
+def project(pipeline, tmp_path_factory):
+    """A project whose model serves; folds, since a reference needs more than one test has."""
+    root = tmp_path_factory.mktemp("project")
+    said = pipeline.task.model_dump(mode="json")
+    said |= {"split": {"protocol": "folds", "folds": 3}, "params": said["params"] | SMALL}
+    task = Task.model_validate(said)
+    paths = TaskPaths(task.name, root)
+    shutil.copytree(pipeline.paths.ingest, paths.ingest)
+    params = for_task(load_params(REPOSITORY / "params.yaml"), task)
+    for stage in (split, train_image, embed, fuse, reference):
+        stage(task, params, paths)
+    (root / "tasks").mkdir()
+    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(said))
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    adopt(paths.bundle, "A. Reader", root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def webhook():
+    """A web server that takes notices: its address, and what it got."""
+    got = []
+
+    class Taker(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append((self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Taker) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", got
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def served(project, log):
+    """A client of the app, which follows the project's pointer."""
+    settings, counters = Settings(bundles=(), limits=Limits(10_000, 10_000)), Counters(project)
+    room = CountedRoom(Followed(pointer_file("synthetic", project)), log, counters)
+    with upload_folder() as uploads, socket.create_server(("127.0.0.1", 0)) as listening:
+        app = application(settings, places_of([room], settings, uploads), uploads, counters)
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}", verbose=False)
+        yield client
+        client.close()
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def key():
+    """What notices are signed with."""
+    return "a key of the receiver"
+
+
+@pytest.fixture(scope="module")
+def day(project, webhook, key):
+    url, (address, told), clock = f"sqlite:///{project}/log.db", webhook, Clock()
+    hook = {"url": address, "secret_variable": KEY_VARIABLE}
+    params = MonitorParams.model_validate({"alerts": {"webhook": hook}})
+    pointer = pointer_file("synthetic", project)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        PredictionLog(url, find_secret(url), clock=clock) as log,
+        served(project, log) as client,
+    ):
+        patch.setenv(KEY_VARIABLE, key)
+        state = open_state(url)
+        runner = _runner(state, pointer, url, None, params, project / REPORTS, Stop(0))
+        yield Day(project, clock, client, url, runner, told)
+        state.close()

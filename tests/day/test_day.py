@@ -1,0 +1,177 @@
+"""A day in the life: inputs change while the app serves, and a better model takes over."""
+
+import hashlib
+import hmac
+import json
+import time
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+import monitoring.evidently_page  # noqa: F401  the snapshots hold its classes
+from app.following import PAUSE
+from cxr_mm.data.sources.synthetic import SynthesisSpec
+from cxr_mm.data.sources.synthetic.spec import FINDINGS
+from cxr_mm.files import read_json
+from cxr_mm.models.pointer import read_pointer, resolved
+from monitoring import cli
+from monitoring.cli.running import REPORTS
+from monitoring.reference import load_reference
+from monitoring.report import STATUS_NUMBER
+from monitoring.retention import VERDICT_FILE
+from monitoring.retraining.comparison import Margins
+from monitoring.retraining.retrain import Wish, retrain
+from monitoring.retraining.serving import promote
+from monitoring.running.runner import WORKSPACE_NAME
+from monitoring.running.status import status
+from monitoring.running.tables import open_state
+from monitoring.running.workspace import Workspace
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:'_UnionGenericAlias'"),
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'"),
+]
+QUIET = SynthesisSpec(studies=50, seed=101, label_missing=0)
+CHANGED = SynthesisSpec(
+    studies=90, seed=208, label_missing=0, crp_unit="mg/dL", exposure=1.7, concept=1.0
+)
+MOVED = {"clinical.crp", "quality.exposure"}
+WIDE = Margins(auc=0.49, subgroup_auc=0.49, brier=0.49, ece=0.49)
+"""So few studies prove little."""
+
+
+@pytest.fixture(scope="module")
+def quiet(day):
+    """Two hours without any change."""
+    folder, table = day.collected("quiet", QUIET)
+    return [day.hour(folder, part, labels=15) for part in (table[:25], table[25:])]
+
+
+@pytest.fixture(scope="module")
+def changed(day, quiet):
+    """Folder and table of the studies after the change."""
+    return day.collected("changed", CHANGED)
+
+
+@pytest.fixture(scope="module")
+def alarming(day, changed):
+    """Two hours after it."""
+    folder, table = changed
+    return [day.hour(folder, part, labels=28) for part in (table[:30], table[30:60])]
+
+
+@pytest.fixture(scope="module")
+def record(day, changed, alarming):
+    """The challenger, judged."""
+    window = {"since": alarming[0].start, "verdict": alarming[-1].report / VERDICT_FILE}
+    wish = Wish(day.pointer, day.log, changed[0], **window, margins=WIDE, project=day.project)
+    return retrain(wish)
+
+
+@pytest.fixture(scope="module")
+def after(day, changed, record):
+    """The hour after the challenger was promoted."""
+    promote(record.id, "B. Chief", day.project)
+    time.sleep(PAUSE)
+    folder, table = changed
+    return day.hour(folder, table[60:], labels=15)
+
+
+def test_quiet_hours_are_ok_and_nobody_is_told(quiet):
+    for hour in quiet:
+        verdict = hour.verdict
+        assert (verdict.status, verdict.n, verdict.n_labelled) == ("ok", 25, 15)
+        assert hour.digests == {verdict.digest}
+        assert hour.told == []
+
+
+def test_the_alarm_is_told_once_signed_and_names_what_moved(alarming, key):
+    first, second = alarming
+    ((headers, body),) = first.told
+    signed = f"{headers['X-CXR-MM-Timestamp']}.".encode() + body
+    expected = hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()
+    assert headers["X-CXR-MM-Signature"] == f"sha256={expected}"
+    notice = json.loads(body)
+    assert (notice["status"], notice["n"], notice["n_labelled"]) == ("alarm", 30, 28)
+    assert {reason["name"] for reason in notice["reasons"]} == MOVED
+    assert second.verdict.status == "alarm"
+    assert {reason.name for reason in second.verdict.reasons} == MOVED
+    assert second.told == []
+
+
+def test_the_champion_does_worse_since_the_change(record, alarming):
+    assert record.champion.digest == alarming[-1].verdict.digest
+    aucs = {
+        (line["sample"], line["finding"]): line["champion"]["value"]
+        for line in record.evidence
+        if line["group"] == "all" and line["metric"] == "auc"
+    }
+    for finding in FINDINGS:
+        assert aucs["newest", finding] < aucs["frozen test", finding]
+
+
+def test_the_challenger_learns_what_came_since_and_passes_the_gate(record):
+    data, studies = record.change["data"], record.protocol["studies"]
+    older = studies["handed in, labelled and older"]
+    assert data["challenger"]["studies"] == data["champion"]["studies"] + older
+    assert older + studies["handed in, labelled and newest"] == 56
+    assert studies["left out: no label"] == 4
+    assert record.outcome in ("better", "no worse")
+
+
+def test_the_app_that_runs_answers_with_the_challenger_once_it_is_approved(day, record, after):
+    assert record.challenger.digest != record.champion.digest
+    assert after.digests == {record.challenger.digest}
+    (model,) = httpx.get(f"{day.client.src}healthz").json()["models"]
+    assert model["digest"] == record.challenger.digest
+    assert "trouble" not in model
+    assert read_pointer(day.pointer).record == record.id
+
+
+def test_the_next_hour_is_reported_of_the_new_model_against_its_own_reference(day, record, after):
+    verdict = after.verdict
+    assert (verdict.digest, verdict.n, verdict.n_labelled) == (record.challenger.digest, 30, 15)
+    assert load_reference(resolved(day.pointer).parent / "reference").digest == verdict.digest
+
+
+def test_the_change_record_names_both_models_why_and_who_approved(day, record, alarming, after):
+    changes = day.pointer.parent / "changes"
+    page = (changes / f"{record.id}.md").read_text()
+    assert record.champion.digest in page
+    assert record.challenger.digest in page
+    assert "Monitoring said alarm" in page
+    for reason in alarming[-1].verdict.reasons:
+        assert reason.title in page
+    approved = read_json(changes / f"{record.id}.1.json")
+    assert (approved["by"], approved["after"]) == ("B. Chief", record.challenger.digest)
+
+
+def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
+    workspace = Workspace(str(day.project / REPORTS / WORKSPACE_NAME))
+    (project,) = workspace.list_projects()
+    runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]
+    hours = [*quiet, *alarming, after]
+    ends = [hour.end.replace(tzinfo=None) for hour in hours]
+    assert sorted(run.timestamp for run in runs if run.name == "report") == ends
+    drawn = [
+        (run.timestamp, found.value)
+        for run in runs
+        for found in run.metric_results.values()
+        if run.name == "figures" and found.display_name == "Mean value of 'verdict'"
+    ]
+    said = [STATUS_NUMBER[hour.verdict.status] for hour in hours]
+    assert sorted(drawn) == list(zip(ends, said, strict=True))
+
+
+def test_the_log_is_whole_and_status_names_the_newest_hour(day, after):
+    said = CliRunner().invoke(cli.app, ["verify", "--log", day.log])
+    assert said.exit_code == 0
+    assert "predictions: 140 rows hold" in said.output
+    state = open_state(day.log)
+    task = status(state, day.log, day.clock.now)["tasks"]["synthetic"]
+    state.close()
+    assert (task["counts"]["done"], task["counts"]["failed"], task["overdue"]) == (5, 0, 0)
+    assert task["latest"]["until"] == after.end.isoformat()
+    assert task["latest"]["digest"] == after.verdict.digest
