@@ -17,7 +17,7 @@ commands = typer.Typer()
 def scenarios(
     bundle: Bundle,
     out: Annotated[Path | None, typer.Option(help="JSON file with every figure.")] = None,
-    studies: Annotated[int, typer.Option(help="Labelled studies at most.")] = 1200,
+    studies: Annotated[int, typer.Option(help="Labelled studies at most.")] = 2200,
     references: Annotated[int, typer.Option(help="References frozen, each of other studies.")] = 10,
     streams: Annotated[int, typer.Option(help="Streams per shift, size and window.")] = 40,
     undrifted: Annotated[int, typer.Option(help="Undrifted windows per reference.")] = 40,

@@ -48,7 +48,7 @@ class Effort:
         rivals: windows per shift that Evidently's preset judges; 0 leaves it out.
     """
 
-    studies: int = 1200
+    studies: int = 2200
     references: int = 10
     streams: int = 40
     undrifted: int = 40
