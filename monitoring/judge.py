@@ -94,8 +94,7 @@ def judge(window: Window, reference: Reference, notes: tuple[str, ...] = ()) -> 
     """Judge a window."""
     table, smallest = window.table, reference.thresholds.smallest
     if len(table) < smallest:
-        few = f"{len(table)} studies are too few to judge; at least {smallest} are needed"
-        return Judgement(_verdict("too_small", window, reference, few, (), notes))
+        return _too_small(window, reference, notes)
     films, concept = _films(window, reference), _concept(window, reference)
     if not concept:
         notes = (*notes, _too_few_labels(window.n_labelled, smallest))
@@ -118,6 +117,21 @@ def judge(window: Window, reference: Reference, notes: tuple[str, ...] = ()) -> 
     headline += f"First: {reasons[0].text}. {meaning}." if reasons else f"{meaning}."
     verdict = _verdict(worst(reasons), window, reference, headline, reasons, notes)
     return Judgement(verdict, checks, prevalence, films, concept, shift, rates)
+
+
+def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> Judgement:
+    """Of few studies only the refused films can be judged, which may be why they are so few."""
+    films = _films(window, reference)
+    rates = _rates(reference.params.false_alarm_rate, films is not None, concept=False)
+    refused = tested_reason(FILMS, films, rates.get("films", 0.0), _alarmed(window.before))
+    few = (
+        f"{len(window.table)} studies are too few to judge; at least "
+        f"{reference.thresholds.smallest} are needed"
+    )
+    headline = f"First: {refused[0].text}. Of the rest, {few}" if refused else few
+    status = worst(tuple(refused)) if refused else "too_small"
+    verdict = _verdict(status, window, reference, headline, tuple(refused), notes)
+    return Judgement(verdict, films=films)
 
 
 def _rates(whole: float, films: bool, concept: bool) -> dict[Family, float]:

@@ -82,6 +82,20 @@ def test_refused_films_of_this_model_alarm(log, frozen, make):
     assert judgement.verdict.reasons[0].name == "films.refused"
 
 
+def test_where_nearly_all_films_are_refused_the_few_that_are_left_do_not_hide_it(log, frozen, make):
+    write(log, make(10, 63), 0)
+    refusal = ServiceEvent(
+        created_at=START + DAY / 2, task="made_up", digest=frozen.digest, kind="refused_film"
+    )
+    assert judge(read(log, frozen, 0).window, frozen).verdict.status == "too_small"
+    log.add_events(refusal.model_copy(update={"event_id": str(i)}) for i in range(40))
+    judgement = judge(read(log, frozen, 0).window, frozen)
+    assert judgement.verdict.status == "alarm"
+    assert judgement.verdict.reasons[0].name == "films.refused"
+    assert "10 studies are too few" in judgement.verdict.headline
+    assert judgement.checks == []
+
+
 def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, frozen):
     for seed in range(500, 540):
         found = Window.whole(window(60, seed, age=0.42), ["pneumonia"])
