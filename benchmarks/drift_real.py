@@ -77,11 +77,10 @@ def _setting(
     bank = Bank(
         [s for s, _ in there[:n]], [r for _, r in there[:n]], {(shift.name, 1.0): foreign[:n]}
     )
-    params = ReferenceParams(window_sizes=(50, 100, 200))
     pool = [s for s, _ in there], [r for _, r in there]
     rng = np.random.default_rng(0)
     task = predictor.bundle.task
-    return settle(task, "real", pool, bank, params, REFERENCE, rng), shift
+    return settle(task, "real", pool, bank, ReferenceParams(), REFERENCE, rng), shift
 
 
 def _never(study: Study, *_: object) -> Study:
