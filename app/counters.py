@@ -21,6 +21,7 @@ from cxr_mm.contracts.answer import Answer
 from cxr_mm.contracts.explanation import Attribution
 from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.study import Study
+from cxr_mm.contracts.verdict import STATUS_NUMBERS
 from cxr_mm.data.radiograph import read_film
 from cxr_mm.errors import CancelledError
 from cxr_mm.inference import Predictor
@@ -29,7 +30,6 @@ from cxr_mm.prediction_log import PredictionLog
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 T = TypeVar("T")
-VERDICTS = {"too_small": -1, "ok": 0, "warn": 1, "alarm": 2}
 
 
 class Counters:
@@ -164,5 +164,5 @@ class _Verdicts(Collector):
             report = latest_report(bundle.task.name, bundle.digest, self.root)
             if isinstance(report, Report):
                 labels = (bundle.task.name, bundle.digest)
-                family.add_metric(labels, VERDICTS[report.verdict.status])
+                family.add_metric(labels, STATUS_NUMBERS[report.verdict.status])
         yield family

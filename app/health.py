@@ -7,20 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from cxr_mm.contracts.task import Task
-from cxr_mm.contracts.verdict import Verdict
+from cxr_mm.contracts.verdict import REPORT_STAMP, VERDICT_FILE, Verdict
 from cxr_mm.errors import StageError
 from cxr_mm.evaluation.evaluate import CARD_FILE, METRICS_FILE, PLOTS_FOLDER
 from cxr_mm.files import read_json
 from cxr_mm.models.pointer import version_folder
-from cxr_mm.paths import TaskPaths
+from cxr_mm.paths import MONITORING_REPORTS, TaskPaths
 
-STAMP = "%Y%m%dT%H%M%SZ"
 SUMMARY_FILE, EVIDENTLY_FILE = "summary.html", "report.html"
 PAGES = {
     "summary": SUMMARY_FILE,
@@ -96,7 +94,7 @@ def health(task: str, digest: str, root: Path = Path()) -> Health:
 
 def latest_report(task: str, digest: str, root: Path = Path()) -> Report | StageError:
     """The newest report of monitoring on this very bundle."""
-    reports = _reports(root / "reports" / "monitoring" / task)
+    reports = _reports(root / MONITORING_REPORTS / task)
     for report in reports:
         if report.verdict.digest == digest:
             return report
@@ -113,13 +111,12 @@ def latest_report(task: str, digest: str, root: Path = Path()) -> Report | Stage
 def _reports(folder: Path) -> list[Report]:
     """Those that can be read, newest first."""
     found = []
-    for path in folder.glob("*/verdict.json"):
+    for path in folder.glob(f"*/{VERDICT_FILE}"):
         try:
             # A folder that bears no time was written with --out, for another purpose.
-            made = datetime.strptime(path.parent.name, STAMP).replace(tzinfo=UTC)
-            facts = read_json(path)  # the verdict, and every figure behind it
-            verdict = Verdict(**{name: facts[name] for name in Verdict.model_fields})
-        except (OSError, ValueError, TypeError, KeyError, ValidationError):
+            made = datetime.strptime(path.parent.name, REPORT_STAMP).replace(tzinfo=UTC)
+            verdict = Verdict.of_facts(read_json(path))
+        except (OSError, ValueError, AttributeError):
             continue
         found.append(Report(path.parent, made, verdict))
     return sorted(found, key=lambda report: report.made, reverse=True)

@@ -16,7 +16,7 @@ def store(part: str, rows: list[Row]) -> None:
     tables = {part, *(row.table for row in rows)}
     kept = [r for r in read() if r.table not in tables and part_of(r.command) != part]
     every = ordered([*kept, *rows])
-    write_json(RESULTS, [row.model_dump(mode="json") for row in every])
+    write_json(RESULTS, [row.model_dump(mode="json", exclude_none=True) for row in every])
     write_text(PAGE, page(every))
 
 

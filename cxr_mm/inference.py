@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +89,13 @@ class Predictor:
         started = time.perf_counter()
         for study in studies:
             self._check_usable(study, show)
-        batch = self.bundle.prepare(studies)
+        batch = self.bundle.prepare(studies, films=films is None)
         mask = batch.mask & torch.tensor([m in show for m in MODALITIES])
-        if films is None:
-            embeddings = self.bundle.embeddings(batch)
-        else:
-            embeddings = self.bundle.embeddings(replace(batch, image=None))
-            embeddings["image"] = torch.from_numpy(films)
-        logits = self.bundle.logits(embeddings, mask)
-        probabilities = self.bundle.probabilities(logits)
-        shares = self._shares(embeddings, mask)
+        embeddings = self.bundle.embeddings(batch, films)
+        fusion = self.bundle.fusion
+        encoded = {m: fusion.encode(m, rows) for m, rows in embeddings.items()}
+        probabilities = self.bundle.probabilities(fusion.join(encoded, mask))
+        shares = self._shares(encoded, mask)
         images = [_row(embeddings, "image", mask, row) for row in range(len(studies))]
         doubts = [self._doubt(image) for image in images]
         elapsed = (time.perf_counter() - started) * 1000 / len(studies)
@@ -143,15 +139,19 @@ class Predictor:
         return note_traits(mask_note(study.note, spec))
 
     def _shares(
-        self, embeddings: Mapping[Modality, torch.Tensor], mask: torch.Tensor
+        self, encoded: Mapping[Modality, Sequence[torch.Tensor]], mask: torch.Tensor
     ) -> list[dict[str, dict[Modality, float]]]:
-        """Per row of the batch what each modality that is there gives to each probability."""
+        """Per row of the batch what each modality that is there gives to each probability.
+
+        Args:
+            encoded: modality → what `Fusion.encode` made of it.
+            mask: (B, 3), True where shown.
+        """
         players = self.bundle.task.modalities
         if len(players) < 2:
             return [{} for _ in mask]
         there = torch.tensor([m in players for m in MODALITIES])
         asked = []
-        encoded = {m: self.bundle.fusion.encode(m, rows) for m, rows in embeddings.items()}
         for coalition in coalitions(len(players)):
             shown = there.clone()
             shown[there] = torch.from_numpy(coalition)

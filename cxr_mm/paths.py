@@ -6,6 +6,8 @@ from pathlib import Path
 
 DATA_ROOT_VARIABLE = "CXR_MM_DATA"
 DEFAULT_DATA_ROOT = Path("data/raw")
+MONITORING_REPORTS = Path("reports/monitoring")
+"""Reports of monitoring, a folder for each task, below the project's folder."""
 
 
 def data_root() -> Path:

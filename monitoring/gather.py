@@ -69,13 +69,16 @@ def gather(
     compared = _at_most(newest, rng)
     table = _table(log, frozen, index.position[compared], outcomes)
     marked = _marked(index.study_hash, newest, outcomes)
-    known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
-    longer = _longer(log, frozen, since, until, outcomes) if len(marked) else pd.DataFrame()
+    known = table
+    if len(compared) < len(newest):
+        known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
+    known = labelled(known, frozen.task.finding_names)
+    longer = _longer(log, frozen, since, until, outcomes, known)
     events = log.read_events(frozen.task.name, since, until)
     notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
     window = Window(
         table=table,
-        labelled=labelled(known, frozen.task.finding_names),
+        labelled=known,
         longer=longer,
         studies=len(newest),
         n_labelled=len(marked),
@@ -91,16 +94,17 @@ def _longer(
     since: datetime | None,
     until: datetime,
     outcomes: Sequence[Outcome],
+    own: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Labelled studies of this window and those before it."""
-    if since is None:
-        return pd.DataFrame()
+    """Labelled studies of the windows before this one, and its own; without them, none."""
+    if since is None or own.empty:
+        return own.iloc[:0]
     start = until - LONGER * (until - since)
-    index = log.window_index(frozen.task.name, start, until, frozen.digest)
-    newest = _newest(index.study_hash)
-    marked = _marked(index.study_hash, newest, outcomes)[-MOST_LABELLED:]
-    known = _table(log, frozen, index.position[marked], outcomes)
-    return labelled(known, frozen.task.finding_names)
+    index = log.window_index(frozen.task.name, start, since, frozen.digest)
+    marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
+    before = _table(log, frozen, index.position[marked], outcomes)
+    before = labelled(before, frozen.task.finding_names)
+    return newest_per_study(pd.concat([before, own], ignore_index=True) if len(before) else own)
 
 
 def _table(

@@ -6,18 +6,16 @@ They inform and never alarm: with many small groups one or the other always look
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from cxr_mm.contracts.task import Task
-from cxr_mm.evaluation.traits import band_names
+from cxr_mm.evaluation.traits import YEARS, age_bands
 from cxr_mm.params import EvaluateParams
 from monitoring.concept import MetricResult, score_concept
 from monitoring.reference import Reference
 
 RATE = 0.05
 """Chance that an undrifted group is marked, all groups together (Bonferroni)."""
-YEARS = ("a", "y", "years")
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,7 @@ def _characteristics(table: pd.DataFrame, task: Task) -> "dict[str, pd.Series[st
         if feature.name in asked and feature.type == "category":
             found[feature.title] = values
         elif feature.name == "age" and feature.unit in YEARS:
-            found[feature.title] = _bands(values)
+            found[feature.title] = age_bands(values, EvaluateParams().age_bands)
     if task.has_image:
         found["View position"] = table["view"]
     return found
-
-
-def _bands(ages: "pd.Series[float]") -> "pd.Series[str]":
-    starts = EvaluateParams().age_bands
-    return pd.cut(ages, [-np.inf, *starts, np.inf], right=False, labels=band_names(starts))

@@ -21,12 +21,11 @@ from cxr_mm.data.note import mask_note
 from cxr_mm.data.note_traits import note_traits
 from cxr_mm.data.quality import QUALITY_NAMES
 from cxr_mm.errors import StageError
+from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.models.shapley import coalitions, shapley
 from cxr_mm.paths import TaskPaths
 from monitoring.windows import as_codes
 
-AVAILABLE = "available"
-"""Rows of the held-out table in which a study was asked with whatever it has."""
 MOST_STUDIES = 2000
 """Studies kept; of more, as many drawn by patient. Windows gain nothing from a larger one."""
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxr_mm.contracts.record import ServiceEvent
 from cxr_mm.contracts.verdict import Reason, Verdict, worst
-from monitoring.concept import ConceptResult, labelled, score_concept
+from monitoring.concept import ConceptResult, score_concept
 from monitoring.drift import CheckResult, score_window
 from monitoring.films import RefusedFilms, score_refused
 from monitoring.label_shift import LabelShift, label_shift
@@ -58,12 +58,6 @@ class Window:
     n_labelled: int
     events: Sequence[ServiceEvent] = ()
     before: Verdict | None = None
-
-    @classmethod
-    def whole(cls, table: pd.DataFrame, findings: Sequence[str]) -> "Window":
-        """A window all of which is compared, with nothing before it."""
-        known = labelled(table, findings)
-        return cls(table, known, known.iloc[:0], len(table), len(known))
 
 
 @dataclass(frozen=True)

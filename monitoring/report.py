@@ -11,22 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from cxr_mm.contracts.verdict import Status, Verdict
+from cxr_mm.contracts.verdict import REPORT_STAMP, STATUS_NUMBERS, VERDICT_FILE, Verdict
 from cxr_mm.errors import StageError
 from cxr_mm.files import folder_written_aside, read_json, write_json, write_text
 from cxr_mm.models.pointer import resolved
+from cxr_mm.paths import MONITORING_REPORTS
 from cxr_mm.prediction_log import open_log
 from monitoring.gather import gather
 from monitoring.judge import judge
 from monitoring.page import Page, facts
 from monitoring.reasons import Limits
 from monitoring.reference import Reference, bundle_digest, load_reference
-from monitoring.retention import VERDICT_FILE
 from monitoring.service import service
 from monitoring.summary import summary_page
-
-STAMP = "%Y%m%dT%H%M%SZ"
-STATUS_NUMBER: dict[Status, int] = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
 
 
 def report(
@@ -63,7 +60,7 @@ def report(
     _check_digest(frozen, bundle)
     now = datetime.now(UTC)
     until = until or now
-    folder = out or Path("reports") / "monitoring" / frozen.task.name / now.strftime(STAMP)
+    folder = out or MONITORING_REPORTS / frozen.task.name / now.strftime(REPORT_STAMP)
     before = verdict_before(folder, frozen.digest, since)
     with open_log(log, create=False, secret=labels is not None) as opened:
         gathered = gather(opened, frozen, since, until, labels, before)
@@ -82,7 +79,7 @@ def figures(page: Page) -> dict[str, float]:
     """What the dashboard draws over time."""
     judgement = page.judgement
     found: dict[str, float] = {
-        "verdict": STATUS_NUMBER[judgement.verdict.status],
+        "verdict": STATUS_NUMBERS[judgement.verdict.status],
         "volume": page.window.studies,
     }
     if judgement.checks:
@@ -97,20 +94,21 @@ def figures(page: Page) -> dict[str, float]:
 
 
 def verdict_before(folder: Path, digest: str, since: datetime | None) -> Verdict | None:
-    """The newest verdict on the same model in a report beside this one, of before `since`."""
-    found = []
-    for path in folder.parent.glob(f"*/{VERDICT_FILE}"):
+    """The newest verdict on the same model in a report beside this one, of before `since`.
+
+    Folders bear times for names, so that the first that fits is the newest.
+    """
+    if since is None:
+        return None
+    for path in sorted(folder.parent.glob(f"*/{VERDICT_FILE}"), reverse=True):
         try:
-            verdict = Verdict.model_validate(
-                {k: v for k, v in read_json(path).items() if k in Verdict.model_fields}
-            )
-        except (OSError, ValueError):
+            verdict = Verdict.of_facts(read_json(path))
+        except (OSError, ValueError, AttributeError):
             continue  # a report that is being written, or damaged: not what this one is about
-        if since is None or verdict.digest != digest or verdict.last is None:
-            continue
-        if datetime.fromisoformat(verdict.last) < since:
-            found.append(verdict)
-    return max(found, key=lambda verdict: verdict.last or "", default=None)
+        ended = datetime.fromisoformat(verdict.last) if verdict.last else None
+        if verdict.digest == digest and ended and ended < since:
+            return verdict
+    return None
 
 
 def _write(page: Page, folder: Path) -> Any:

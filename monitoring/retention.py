@@ -5,10 +5,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cxr_mm.contracts.verdict import VERDICT_FILE
 from monitoring.running.index import REPORT_RUN, locked_index, snapshot_file
 
-VERDICT_FILE = "verdict.json"
-"""The verdict in a report's folder."""
 DAY_SECONDS = 86_400
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import create_engine, text
 
 import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
@@ -19,6 +20,12 @@ from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths
 
 REPOSITORY = Path(__file__).parent.parent
 ADMIN = "postgres"
+SMALL = {
+    "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
+    "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
+    "reference": {"components": 2, "window_sizes": [10, 25], "false_alarm_rate": 0.01},
+}
+"""Parameters that make the stages after `fuse` quick."""
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +66,32 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     for stage in (split, train_image, embed, fuse):
         stage(task, params, paths)
     return Pipeline(task, params, paths)
+
+
+@pytest.fixture(scope="session")
+def folds_project(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the small task in folds, since a reference needs more studies than one test
+    has: its bundle, its reference, and all that the pipeline needs to run again. To be copied."""
+    from cxr_mm.data.split import split
+    from cxr_mm.training.embed import embed
+    from cxr_mm.training.fuse import fuse
+    from cxr_mm.training.train_image import train_image
+    from monitoring.reference import reference
+
+    root = tmp_path_factory.mktemp("folds") / "project"
+    said = pipeline.task.model_dump(mode="json")
+    said |= {"split": {"protocol": "folds", "folds": 3}, "params": said["params"] | SMALL}
+    task = Task.model_validate(said)
+    paths = TaskPaths(task.name, root)
+    shutil.copytree(pipeline.paths.ingest, paths.ingest)
+    params = for_task(load_params(REPOSITORY / "params.yaml"), task)
+    for stage in (split, train_image, embed, fuse, reference):
+        stage(task, params, paths)
+    (root / "tasks").mkdir()
+    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(said))
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    return root
 
 
 @pytest.fixture(scope="session")

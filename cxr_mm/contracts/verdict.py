@@ -1,12 +1,19 @@
 """Verdict: one word per window, its reasons in the order of their weight, and an exit code."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from cxr_mm.contracts.frozen import Frozen
 
 Status = Literal["ok", "warn", "alarm", "too_small"]
 Level = Literal["warn", "alarm"]
 EXIT_CODES: dict[Status, int] = {"ok": 0, "too_small": 3, "warn": 10, "alarm": 20}
+STATUS_NUMBERS: dict[Status, int] = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
+"""As dashboards and Prometheus have them."""
+VERDICT_FILE = "verdict.json"
+"""In a report's folder: the verdict, and every figure behind it."""
+REPORT_STAMP = "%Y%m%dT%H%M%SZ"
+"""Name of a report's folder: the end of its window, or when it was made, UTC."""
 ERROR_EXIT_CODE = 2
 """A report that could not be made; never a verdict."""
 
@@ -47,6 +54,15 @@ class Verdict(Frozen):
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
     """What a reader must know besides: records left out, labels missing, made-up data."""
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Out of what `VERDICT_FILE` holds.
+
+        Raises:
+            ValueError: it holds no verdict.
+        """
+        return cls.model_validate({k: v for k, v in facts.items() if k in cls.model_fields})
 
     @property
     def exit_code(self) -> int:

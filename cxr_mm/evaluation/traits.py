@@ -103,7 +103,7 @@ def _column(
         return None, "a number; only age has bands"
     if feature.unit not in YEARS:
         return None, f"its unit is {feature.unit or 'not said'}, bands are in years"
-    return _bands(values, params.age_bands), ""
+    return age_bands(values, params.age_bands), ""
 
 
 def _levels(values: Levels, order: Sequence[str]) -> Levels:
@@ -112,7 +112,8 @@ def _levels(values: Levels, order: Sequence[str]) -> Levels:
     return _categorical(values, [*order, *others])
 
 
-def _bands(values: Levels, starts: Sequence[int]) -> Levels:
+def age_bands(values: Levels, starts: Sequence[int]) -> Levels:
+    """Band of each age in years, categorical, by names of `band_names`; missing where not known."""
     names = band_names(starts)
     known = values.notna().to_numpy()
     found = np.full(len(values), None, dtype=object)

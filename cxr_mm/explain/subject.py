@@ -6,7 +6,6 @@ subjects may be asked from several threads.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -59,14 +58,9 @@ class Subject:
         self.answers: dict[str, dict[bytes, Logits]] = {}
         """What games have asked: kind of game → coalition → logits (F,)."""
         with torch.inference_mode():
-            embeddings = self._embeddings(image_embedding)
+            films = None if image_embedding is None else image_embedding[None]
+            embeddings = bundle.embeddings(self.batch, films)
             self._encoded = {m: bundle.fusion.encode(m, e) for m, e in embeddings.items()}
-
-    def _embeddings(self, image: NDArray[np.float32] | None) -> dict[Modality, Tensor]:
-        if image is None:
-            return self.bundle.embeddings(self.batch)
-        rest = self.bundle.embeddings(replace(self.batch, image=None))
-        return {**rest, "image": torch.from_numpy(image)[None]}
 
     def column(self, target: Target) -> int:
         """Column of the target among the logits.

@@ -1,7 +1,7 @@
 """Bundle: everything a prediction needs, loaded; `bundle_files` has it in a folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -101,8 +101,12 @@ class Bundle:
         ignored = not self.task.clinical
         return tuple(m for m in study.modalities if m != "tabular" or known or ignored)
 
-    def prepare(self, studies: Sequence[Study]) -> Batch:
+    def prepare(self, studies: Sequence[Study], *, films: bool = True) -> Batch:
         """Studies → batch, by the very transforms of training.
+
+        Args:
+            studies: any number.
+            films: whether films are needed; else their embeddings are there already.
 
         Raises:
             ClinicalError, NoteError: a value or note is refused.
@@ -112,7 +116,7 @@ class Bundle:
         mask = torch.tensor([[m in there for m in MODALITIES] for there in present])
         return Batch(
             mask=mask,
-            image=self._images(studies) if "image" in used else None,
+            image=self._images(studies) if films and "image" in used else None,
             tabular=self._tabular(studies) if "tabular" in used else None,
             note=self._notes(studies) if "note" in used else None,
         )
@@ -136,9 +140,27 @@ class Bundle:
         )
 
     @torch.inference_mode()
-    def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
-        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
-        return self.classifier.embeddings(batch)
+    def embeddings(
+        self, batch: Batch, films: NDArray[np.float32] | None = None
+    ) -> dict[Modality, Tensor]:
+        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E).
+
+        Args:
+            batch: what `prepare` gave.
+            films: (B, Di) of the films, where they have been made already.
+        """
+        if films is None:
+            return self.classifier.embeddings(batch)
+        made: dict[Modality, Tensor] = {"image": torch.from_numpy(films)}
+        return {**made, **self.classifier.embeddings(replace(batch, image=None))}
+
+    @torch.inference_mode()
+    def film_embeddings(self, studies: Sequence[Study]) -> NDArray[np.float32]:
+        """Embeddings (B, Di) of the films alone, of a blank one where a study has none."""
+        images = self._images(studies)
+        mask = torch.ones(len(images), len(MODALITIES), dtype=torch.bool)
+        made = self.embeddings(Batch(mask=mask, image=images))
+        return np.asarray(made["image"].numpy(), dtype=np.float32)
 
     def loggable(self, modality: Modality) -> int:
         """How much of an embedding, from its start, may be written down.

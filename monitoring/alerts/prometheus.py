@@ -6,13 +6,11 @@ Text exposition format 0.0.4; one file for each task, `cxr_mm_TASK.prom`.
 import re
 import time
 
+from cxr_mm.contracts.verdict import STATUS_NUMBERS
 from cxr_mm.errors import ParamsError
 from cxr_mm.files import write_text
 from monitoring.alerts.notice import Notice
 from monitoring.settings import PrometheusSettings
-
-VERDICTS = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
-"""As the app's /metrics has them; a report that failed has none."""
 
 
 def write_figures(notice: Notice, settings: PrometheusSettings) -> None:
@@ -44,7 +42,7 @@ def figures(notice: Notice) -> str:
         found |= {
             "verdict": (
                 "Newest verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies.",
-                float(VERDICTS[notice.status]),
+                float(STATUS_NUMBERS[notice.status]),
             ),
             "studies": ("Studies of its window.", float(notice.n)),
             "labelled": ("Those of them that have a label.", float(notice.n_labelled)),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cxr_mm.errors import LogError
+from cxr_mm.paths import MONITORING_REPORTS
 from cxr_mm.prediction_log.database import checked_url
 from monitoring.cli.options import Bundle, Frozen, Log, moment
 from monitoring.running.cron import Cron
@@ -27,8 +28,7 @@ Settings = Annotated[
     Path | None, typer.Option("--settings", help="Default: monitoring.yaml, if it is there.")
 ]
 Reports = Annotated[Path, typer.Option(help="A folder for each task is made in it.")]
-REPORTS = Path("reports/monitoring")
-WORKSPACE = REPORTS / WORKSPACE_NAME
+WORKSPACE = MONITORING_REPORTS / WORKSPACE_NAME
 
 
 @commands.command()
@@ -39,7 +39,7 @@ def schedule(
     timezone: Zone = "UTC",
     reference: Frozen = None,
     settings: Settings = None,
-    reports: Reports = REPORTS,
+    reports: Reports = MONITORING_REPORTS,
     once: Annotated[bool, typer.Option("--once", help="Run what is due, then end.")] = False,
 ) -> None:
     """Report each window when it ends, until SIGTERM; missed ones are made up for.
@@ -69,7 +69,7 @@ def backfill(
     timezone: Zone = "UTC",
     reference: Frozen = None,
     settings: Settings = None,
-    reports: Reports = REPORTS,
+    reports: Reports = MONITORING_REPORTS,
 ) -> None:
     """Report windows of the past that were not reported yet; nobody is alerted.
 

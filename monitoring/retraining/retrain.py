@@ -93,9 +93,11 @@ def retrain(wish: Wish) -> ChangeRecord:
 
 def _labelled(wish: Wish, task: Task) -> Labelled:
     with open_log(wish.log, create=False) as log:
-        records = log.read_window(task.name, wish.since, wish.until)
+        index = log.window_index(task.name, wish.since, wish.until)
+        # In order of time, so that the last prediction of a study counts.
+        when = dict(zip(index.study_hash.astype(str).tolist(), index.created_at, strict=True))
         return labelled_studies(
-            task, wish.studies, records, log.read_outcomes(), log.hash_id, wish.share
+            task, wish.studies, when, log.read_outcomes(), log.hash_id, wish.share
         )
 
 

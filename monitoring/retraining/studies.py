@@ -5,9 +5,8 @@ in the layout of a manifest CSV, with films of their own under numbers for names
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.contracts.manifest import finding_column
-from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.task import ANY_OTHER, Finding, Task
 from cxr_mm.data.additions import FOLDER
 from cxr_mm.data.labels import labels_of
@@ -52,7 +51,7 @@ class Labelled:
 def labelled_studies(
     task: Task,
     folder: Path,
-    records: Sequence[PredictionRecord],
+    when: Mapping[str, np.datetime64],
     outcomes: Sequence[Outcome],
     hash_id: Callable[[str], str],
     share: float = KEPT_BACK,
@@ -62,7 +61,8 @@ def labelled_studies(
     Args:
         task: the question.
         folder: holds manifest.csv and films; columns of findings may be there or not.
-        records: of the window; a study that is not among them is left out.
+        when: hash of a study → when it was last predicted in the window, UTC; one that is not
+            there is left out.
         outcomes: labels of the log.
         hash_id: `PredictionLog.hash_id`.
         share: how many of the studies are to be kept back, whole patients, newest first.
@@ -76,11 +76,6 @@ def labelled_studies(
     frame = read_manifest_csv(path, task, labels_required=False)
     _check_patients(frame, path)
     hashes = frame["study_id"].map(hash_id)
-    when: dict[str, datetime] = {}
-    for record in records:
-        when[record.study_hash] = max(
-            record.created_at, when.get(record.study_hash, record.created_at)
-        )
     times = pd.to_datetime(hashes.map(when), utc=True)
     labels = _labels(task, frame, hashes, outcomes, path)
     logged, told = times.notna(), labels.notna().any(axis=1)

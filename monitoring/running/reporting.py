@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cxr_mm.contracts.verdict import EXIT_CODES, Verdict
+from cxr_mm.contracts.verdict import EXIT_CODES, VERDICT_FILE, Verdict
 from cxr_mm.errors import CancelledError, StageError
 from cxr_mm.files import read_json
-from monitoring.retention import VERDICT_FILE
 from monitoring.running.cron import Window
 from monitoring.settings import ReportSettings
 
@@ -74,9 +73,8 @@ def read_verdict(folder: Path) -> Verdict:
         StageError: there is none.
     """
     try:
-        facts = read_json(folder / VERDICT_FILE)
-        return Verdict(**{name: facts[name] for name in Verdict.model_fields if name in facts})
-    except (OSError, ValueError, TypeError) as error:
+        return Verdict.of_facts(read_json(folder / VERDICT_FILE))
+    except (OSError, ValueError, AttributeError) as error:
         raise StageError("the report left no verdict", field=str(folder)) from error
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cxr_mm.contracts.verdict import ERROR_EXIT_CODE, EXIT_CODES
+from cxr_mm.contracts.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP
 from cxr_mm.errors import CancelledError, CxrError, LogError
 from monitoring.alerts import Alerts, Notice
 from monitoring.retention import retain_reports, retain_snapshots
@@ -16,8 +16,6 @@ from monitoring.running.tables import State
 from monitoring.running.windows import Due, Windows
 from monitoring.settings import MonitorParams
 
-STAMP = "%Y%m%dT%H%M%SZ"
-"""A report's folder bears the end of its window."""
 WORKSPACE_NAME = "workspace"
 GRAVITY = (0, EXIT_CODES["too_small"], EXIT_CODES["warn"], ERROR_EXIT_CODE, EXIT_CODES["alarm"])
 
@@ -185,7 +183,7 @@ class Runner:
         """A folder for the report, named for the end of the window, that nothing else was given."""
         moment = window.until
         while True:
-            folder = self._reports / moment.strftime(STAMP)
+            folder = self._reports / moment.strftime(REPORT_STAMP)
             if not folder.exists() and not self._windows.folder_taken(str(folder)):
                 return folder
             moment += timedelta(seconds=1)

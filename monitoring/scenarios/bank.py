@@ -112,8 +112,7 @@ def _asked(
 ) -> tuple[list[Said], NDArray[np.float32] | None]:
     """Records, and embeddings of the films."""
     if films is None and predictor.bundle.image_encoder is not None:
-        batch = predictor.bundle.prepare(studies)
-        films = predictor.bundle.embeddings(batch)["image"].numpy()
+        films = predictor.bundle.film_embeddings(studies)
     answers = predictor.attempt(studies, films=films)
     said = [
         _record(answer, labelled) if isinstance(answer, Answer) else None

@@ -13,42 +13,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import uvicorn
-import yaml
 from gradio_client import Client, handle_file
 
 from app.counters import CountedRoom, Counters
 from app.following import Followed
 from app.server import application, places_of, upload_folder
 from app.settings import Limits, Settings
-from cxr_mm.contracts.task import Task
+from cxr_mm.contracts.verdict import REPORT_STAMP
 from cxr_mm.data.sources.synthetic import synthesise
 from cxr_mm.data.sources.synthetic.spec import CLINICAL, FINDINGS
-from cxr_mm.data.split import split
-from cxr_mm.params import for_task, load_params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.paths import MONITORING_REPORTS, TaskPaths
 from cxr_mm.prediction_log import PredictionLog, find_secret
-from cxr_mm.training.embed import embed
-from cxr_mm.training.fuse import fuse
-from cxr_mm.training.train_image import train_image
-from monitoring.cli.running import REPORTS, _runner
-from monitoring.reference import reference
+from monitoring.cli.running import _runner
 from monitoring.retraining.serving import adopt, pointer_file
 from monitoring.running.cron import Cron
 from monitoring.running.reporting import read_verdict
-from monitoring.running.runner import STAMP, Runner
+from monitoring.running.runner import Runner
 from monitoring.running.schedule import Stop
 from monitoring.running.tables import open_state
 from monitoring.settings import MonitorParams
 
-REPOSITORY = Path(__file__).parents[2]
 START, HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC), timedelta(hours=1)
 HOURLY = Cron("0 * * * *")
 KEY_VARIABLE = "HOOK_KEY"
-SMALL = {
-    "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
-    "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
-    "reference": {"components": 2, "window_sizes": [10, 25], "false_alarm_rate": 0.01},
-}
 
 
 class Clock:
@@ -124,7 +111,7 @@ class Day:
                 self._tell_labels(said, row)
         self.clock.now = end = start + HOUR
         self.runner.catch_up(HOURLY, end)
-        report = self.project / REPORTS / "synthetic" / end.strftime(STAMP)
+        report = self.project / MONITORING_REPORTS / "synthetic" / end.strftime(REPORT_STAMP)
         return Hour(start, end, digests, report, self.told[before:])
 
     def _predicted(self, folder, row):
@@ -143,22 +130,11 @@ class Day:
 
 
 @pytest.fixture(scope="module")
-def project(pipeline, tmp_path_factory):
-    """A project whose model serves; folds, since a reference needs more than one test has."""
-    root = tmp_path_factory.mktemp("project")
-    said = pipeline.task.model_dump(mode="json")
-    said |= {"split": {"protocol": "folds", "folds": 3}, "params": said["params"] | SMALL}
-    task = Task.model_validate(said)
-    paths = TaskPaths(task.name, root)
-    shutil.copytree(pipeline.paths.ingest, paths.ingest)
-    params = for_task(load_params(REPOSITORY / "params.yaml"), task)
-    for stage in (split, train_image, embed, fuse, reference):
-        stage(task, params, paths)
-    (root / "tasks").mkdir()
-    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(said))
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, root / name)
-    adopt(paths.bundle, "A. Reader", root)
+def project(folds_project, tmp_path_factory):
+    """A project whose model serves."""
+    root = tmp_path_factory.mktemp("day") / "project"
+    shutil.copytree(folds_project, root)
+    adopt(TaskPaths("synthetic", root).bundle, "A. Reader", root)
     return root
 
 
@@ -223,6 +199,6 @@ def day(project, webhook, key):
     ):
         patch.setenv(KEY_VARIABLE, key)
         state = open_state(url)
-        runner = _runner(state, pointer, url, None, params, project / REPORTS, Stop(0))
+        runner = _runner(state, pointer, url, None, params, project / MONITORING_REPORTS, Stop(0))
         yield Day(project, clock, client, url, runner, told)
         state.close()

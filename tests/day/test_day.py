@@ -11,15 +11,14 @@ from typer.testing import CliRunner
 
 import monitoring.evidently_page  # noqa: F401  the snapshots hold its classes
 from app.following import PAUSE
+from cxr_mm.contracts.verdict import STATUS_NUMBERS, VERDICT_FILE
 from cxr_mm.data.sources.synthetic import SynthesisSpec
 from cxr_mm.data.sources.synthetic.spec import FINDINGS
 from cxr_mm.files import read_json
 from cxr_mm.models.pointer import read_pointer, resolved
+from cxr_mm.paths import MONITORING_REPORTS
 from monitoring import cli
-from monitoring.cli.running import REPORTS
 from monitoring.reference import load_reference
-from monitoring.report import STATUS_NUMBER
-from monitoring.retention import VERDICT_FILE
 from monitoring.retraining.comparison import Margins
 from monitoring.retraining.retrain import Wish, retrain
 from monitoring.retraining.serving import promote
@@ -149,7 +148,7 @@ def test_the_change_record_names_both_models_why_and_who_approved(day, record, a
 
 
 def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
-    workspace = Workspace(str(day.project / REPORTS / WORKSPACE_NAME))
+    workspace = Workspace(str(day.project / MONITORING_REPORTS / WORKSPACE_NAME))
     (project,) = workspace.list_projects()
     runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]
     hours = [*quiet, *alarming, after]
@@ -161,7 +160,7 @@ def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
         for found in run.metric_results.values()
         if run.name == "figures" and found.display_name == "Mean value of 'verdict'"
     ]
-    said = [STATUS_NUMBER[hour.verdict.status] for hour in hours]
+    said = [STATUS_NUMBERS[hour.verdict.status] for hour in hours]
     assert sorted(drawn) == list(zip(ends, said, strict=True))
 
 

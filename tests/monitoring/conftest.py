@@ -10,6 +10,8 @@ from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
 from cxr_mm.files import write_json
 from cxr_mm.params import ReferenceParams
+from monitoring.concept import labelled
+from monitoring.judge import Window
 from monitoring.reference import freeze, load_reference
 from monitoring.table import newest_per_study, records_table
 
@@ -102,6 +104,12 @@ def made_up(
             )
         )
     return records, outcomes
+
+
+def whole(table):
+    """A window all of which is compared, with nothing before it."""
+    known = labelled(table, TASK.finding_names)
+    return Window(table, known, known.iloc[:0], len(table), len(known))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from cxr_mm.prediction_log import open_log
 from monitoring.gather import gather
 from monitoring.judge import Window, judge
 from monitoring.report import verdict_before
+from tests.monitoring.conftest import whole
 
 DAY = timedelta(days=1)
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -98,20 +99,20 @@ def test_where_nearly_all_films_are_refused_the_few_that_are_left_do_not_hide_it
 
 def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, frozen):
     for seed in range(500, 540):
-        found = Window.whole(window(60, seed, age=0.42), ["pneumonia"])
+        found = whole(window(60, seed, age=0.42))
         alone = judge(found, frozen).verdict
         if alone.status == "warn" and alone.reasons[0].name == "clinical.age":
             break
-    before = judge(Window.whole(window(60, 1, age=2.0), ["pneumonia"]), frozen).verdict
+    before = judge(whole(window(60, 1, age=2.0)), frozen).verdict
     assert before.status == "alarm"
     after = Window(**{**vars(found), "before": before})
     assert judge(after, frozen).verdict.status == "alarm"
-    calm = Window(**{**vars(Window.whole(window(60, 1), ["pneumonia"])), "before": before})
+    calm = Window(**{**vars(whole(window(60, 1))), "before": before})
     assert judge(calm, frozen).verdict.status == "ok"
 
 
 def test_the_verdict_before_is_of_the_same_model_and_of_an_earlier_window(tmp_path, window, frozen):
-    verdict = judge(Window.whole(window(60, 1), ["pneumonia"]), frozen).verdict
+    verdict = judge(whole(window(60, 1)), frozen).verdict
     ends = {"a": START - 2 * DAY, "b": START - DAY, "c": START + DAY}
     for name, last in ends.items():
         (tmp_path / name).mkdir()

@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from monitoring.judge import Window, judge
-
-
-def whole(table):
-    return Window.whole(table, ["pneumonia"])
+from monitoring.judge import judge
+from tests.monitoring.conftest import whole
 
 
 def test_few_undrifted_windows_alarm(window, frozen):

@@ -6,59 +6,35 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from cxr_mm.contracts.task import Task
 from cxr_mm.data.ingest import load_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.split import load_split, split
+from cxr_mm.data.split import load_split
 from cxr_mm.errors import ManifestError, StageError
 from cxr_mm.files import read_json
 from cxr_mm.inference import load_predictor
 from cxr_mm.models.bundle_files import read_index
-from cxr_mm.params import for_task, load_params
 from cxr_mm.paths import TaskPaths
 from cxr_mm.prediction_log import open_log
 from cxr_mm.scoring import iter_studies
-from cxr_mm.training.embed import embed
-from cxr_mm.training.fuse import fuse
-from cxr_mm.training.train_image import train_image
 from monitoring.outcomes import read_outcomes
-from monitoring.reference import load_reference, reference
+from monitoring.reference import load_reference
 from monitoring.retraining.comparison import Margins
 from monitoring.retraining.retrain import EXPERIMENTS, Wish, retrain
 from monitoring.retraining.serving import promote
 
-REPOSITORY = Path(__file__).parents[3]
 FINDINGS = ["consolidation", "effusion"]
-SMALL = {
-    "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
-    "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
-    "reference": {"resamples": 20, "components": 2, "window_sizes": [10]},
-}
 WIDE = Margins(auc=0.49, subgroup_auc=0.49, brier=0.49, ece=0.49)
 
 
 @pytest.fixture(scope="module")
-def project(pipeline, tmp_path_factory):
-    """The champion's project; folds, since a reference needs more studies than one test has."""
-    root = tmp_path_factory.mktemp("project")
-    said = pipeline.task.model_dump(mode="json")
-    said |= {"split": {"protocol": "folds", "folds": 3}, "params": said["params"] | SMALL}
-    task = Task.model_validate(said)
-    paths = TaskPaths(task.name, root)
-    shutil.copytree(pipeline.paths.ingest, paths.ingest)
-    params = for_task(load_params(REPOSITORY / "params.yaml"), task)
-    for stage in (split, train_image, embed, fuse, reference):
-        stage(task, params, paths)
-    (root / "tasks").mkdir()
-    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(said))
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, root / name)
+def project(folds_project, tmp_path_factory):
+    """The champion's project."""
+    root = tmp_path_factory.mktemp("retrain") / "project"
+    shutil.copytree(folds_project, root)
     return root
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.contracts.record import Outcome
 from cxr_mm.contracts.task import Finding, Task
 from cxr_mm.data.additions import read_addition
 from cxr_mm.errors import ManifestError, StageError
@@ -36,20 +36,6 @@ def hashed(name):
     return f"hash of {name}"
 
 
-def record(study, hours):
-    return PredictionRecord(
-        record_id=f"{study} {hours}",
-        created_at=START + timedelta(hours=hours),
-        task="own",
-        model="own",
-        digest="0",
-        study_hash=hashed(study),
-        modalities=("note",),
-        probabilities={"edema": 0.5},
-        positives={"edema": True},
-    )
-
-
 def outcome(study, label):
     return Outcome(study_hash=hashed(study), finding="edema", label=label, recorded_at=START)
 
@@ -61,8 +47,11 @@ def handed_in(folder, rows, header="study_id,patient_id,note,edema"):
 
 
 def labelled(folder, outcomes=(), studies=60, task=None):
-    records = [record(f"s{i}", i) for i in range(studies)]
-    return labelled_studies(task or task_of(), folder, records, outcomes, hashed)
+    when = {
+        hashed(f"s{i}"): np.datetime64("2026-03-01") + np.timedelta64(i, "h")
+        for i in range(studies)
+    }
+    return labelled_studies(task or task_of(), folder, when, outcomes, hashed)
 
 
 def rows(number, label="1", patient=lambda i: i // 2):
