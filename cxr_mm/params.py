@@ -208,6 +208,9 @@ class ReferenceParams(Frozen):
     """Share of undrifted windows that may alarm, over all columns together."""
     window_sizes: tuple[int, ...] = (20, 50, 100, 200, 500)
     """Window sizes for which thresholds are learnt."""
+    newest_studies: int = Field(200, ge=1)
+    """Newest studies that are enough for the reference of a model that is retrained; of fewer, it
+    is of held-out studies."""
     seed: int = 0
 
 

@@ -72,7 +72,7 @@ def heldout_records(
                 task=task.name,
                 model=task.name,
                 digest=digest,
-                study_hash=_study(i),
+                study_hash=study_name(i),
                 patient_hash=f"patient {patients[i]}",
                 modalities=given,
                 view=_known(study["view"]),
@@ -91,7 +91,8 @@ def heldout_records(
                 shares=_shares(answers.get(row["study_id"], {}), task, given, prior),
             )
         )
-    return records, _outcomes(held, task)
+    labels = {name: held[f"label.{name}"] for name in task.finding_names}
+    return records, known_outcomes(labels, "heldout")
 
 
 Answers = dict[str, dict[str, NDArray[np.float64]]]
@@ -135,23 +136,25 @@ def _note_traits(task: Task, note: str | None, given: tuple[Modality, ...]) -> d
     return note_traits(mask_note(note, task.note))
 
 
-def _outcomes(held: pd.DataFrame, task: Task) -> list[Outcome]:
+def known_outcomes(labels: Mapping[str, "pd.Series[Any]"], source: str) -> list[Outcome]:
+    """Finding → label of each study, in the order of their numbers, where it is known."""
     return [
         Outcome(
-            study_hash=_study(i),
+            study_hash=study_name(number),
             finding=name,
             label=int(label),
             recorded_at=EPOCH,
-            source="heldout",
+            source=source,
         )
-        for name in task.finding_names
-        for i, label in enumerate(held[f"label.{name}"])
+        for name, known in labels.items()
+        for number, label in enumerate(known)
         if pd.notna(label)
     ]
 
 
-def _study(i: int) -> str:
-    return f"study {i}"
+def study_name(number: int) -> str:
+    """What stands for the id of a study."""
+    return f"study {number}"
 
 
 def _positions(manifest: Manifest, held: pd.DataFrame, paths: TaskPaths) -> NDArray[np.int64]:

@@ -65,10 +65,10 @@ def fit_projection(
     _, codes = np.unique(patients, return_inverse=True)
     place = np.random.default_rng(seed).permutation(codes.max() + 1)[codes] if len(codes) else codes
     fitted = place < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
-    if min(fitted.sum(), (~fitted).sum()) < FEWEST:
+    if (fewest := min(fitted.sum(), (~fitted).sum())) < FEWEST:
         raise StageError(
-            f"{len(embeddings)} held-out studies have an embedding, at least {3 * FEWEST} are "
-            "needed",
+            f"{len(embeddings)} studies have an embedding; a third of their patients have {fewest} "
+            f"of them, and at least {FEWEST} are needed",
             field="reference",
         )
     most = min(components, embeddings.shape[1], int(fitted.sum()) - 1)

@@ -4,6 +4,7 @@ Held-out studies are turned into the very records that the prediction log would 
 that one function makes the tables of reference and current.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.task import Task
 from cxr_mm.errors import BundleError, StageError
 from cxr_mm.files import folder_written_aside, read_json, write_json
+from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.bundle_files import load_bundle
 from cxr_mm.params import Params, ReferenceParams
 from cxr_mm.paths import TaskPaths
@@ -78,14 +80,19 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     records, outcomes = heldout_records(
         task, paths, bundle.digest, params.reference.seed, bundle.prior
     )
-    films = [r.image_embedding for r in records if r.image_embedding is not None]
-    refused = 0
-    if films and bundle.gate is not None:
-        doubts = bundle.gate.doubts(np.array(films, np.float32))
-        refused = sum(doubt is not None and doubt.refused for doubt in doubts)
+    refused = refused_films(bundle, records)
     freeze(
         task, bundle.digest, records, outcomes, params.reference, paths.reference, refused=refused
     )
+
+
+def refused_films(bundle: Bundle, records: Sequence[PredictionRecord]) -> int:
+    """How many of the records' films the film gate refuses."""
+    films = [r.image_embedding for r in records if r.image_embedding is not None]
+    if not films or bundle.gate is None:
+        return 0
+    doubts = bundle.gate.doubts(np.array(films, np.float32))
+    return sum(doubt is not None and doubt.refused for doubt in doubts)
 
 
 def freeze(

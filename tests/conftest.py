@@ -23,7 +23,12 @@ ADMIN = "postgres"
 SMALL = {
     "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
     "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
-    "reference": {"components": 2, "window_sizes": [10, 25], "false_alarm_rate": 0.01},
+    "reference": {
+        "components": 2,
+        "window_sizes": [10, 25],
+        "false_alarm_rate": 0.01,
+        "newest_studies": 60,
+    },
 }
 """Parameters that make the stages after `fuse` quick."""
 

@@ -3,20 +3,17 @@
 What is kept is a PredictionRecord: no pixels, no note text, ids only as keyed hashes.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from sqlalchemy import URL, Table
 from sqlalchemy.engine import Connection
 
-from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.answer import Answer, record_of
 from cxr_mm.contracts.record import Outcome, PredictionRecord, ServiceEvent, random_id
 from cxr_mm.errors import LogError
 from cxr_mm.prediction_log.database import (
@@ -104,30 +101,13 @@ class PredictionLog(LogReader):
 
     def record(self, answer: Answer) -> PredictionRecord:
         """What would be kept of an answer."""
-        study, prediction = answer.study, answer.prediction
-        patient = study.patient_id
-        return PredictionRecord(
+        patient = answer.study.patient_id
+        return record_of(
+            answer,
             record_id=random_id(),
             created_at=self.clock(),
-            task=prediction.task,
-            model=prediction.model,
-            digest=prediction.digest,
-            study_hash=self.hash_id(study.study_id),
-            patient_hash=None if patient is None else self.hash_id(patient, "patient"),
-            modalities=prediction.modalities,
-            view=study.view,
-            clinical=answer.clinical,
-            quality={k: float(v) for k, v in answer.quality.items() if math.isfinite(v)},
-            image_embedding=_floats(answer.image_embedding),
-            note_embedding=_floats(answer.note_embedding),
-            probabilities={f.finding: f.probability for f in prediction.findings},
-            positives={f.finding: f.positive for f in prediction.findings},
-            certainties={
-                f.finding: f.certainty for f in prediction.findings if f.certainty is not None
-            },
-            note_traits=answer.note_traits,
-            shares=answer.shares,
-            latency_ms=answer.latency_ms,
+            study=self.hash_id(answer.study.study_id),
+            patient=None if patient is None else self.hash_id(patient, "patient"),
         )
 
     def hash_id(self, value: str, kind: Literal["study", "patient"] = "study") -> str:
@@ -228,7 +208,3 @@ def _check_file(url: str | URL, create: bool) -> None:
         make_folder(file)
     elif not file.exists():
         raise LogError("no such file", field=str(file), remedy="Log a prediction first")
-
-
-def _floats(vector: NDArray[np.float32] | None) -> tuple[float, ...] | None:
-    return None if vector is None else tuple(np.asarray(vector, np.float32).ravel().tolist())

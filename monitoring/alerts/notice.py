@@ -79,8 +79,11 @@ class Notice(Frozen):
 
     @property
     def gist(self) -> str:
-        """Equal for two notices that say the same: status and what moved."""
-        return " ".join([self.status, *sorted({f"{r.drift}:{r.name}" for r in self.reasons})])
+        """Equal for two notices that say the same: status, what moved, and of which model."""
+        if self.status == "ok":
+            return self.status
+        moved = sorted({f"{r.drift}:{r.name}" for r in self.reasons})
+        return " ".join([self.status, self.digest, *moved])
 
     @property
     def subject(self) -> str:

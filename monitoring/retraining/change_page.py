@@ -70,7 +70,8 @@ def _reason(reason: dict[str, Any]) -> str:
 def _protocol(protocol: dict[str, Any]) -> str:
     margins = ", ".join(f"{name} {value:g}" for name, value in protocol["margins"].items())
     studies = bullets(f"{plain(what)}: {n}" for what, n in protocol["studies"].items())
-    return f"{plain(protocol['method'])}\n\nMargins: {margins}.\n\n{studies}"
+    watched = f"Once promoted, it is watched against {plain(protocol['reference'])}."
+    return f"{plain(protocol['method'])}\n\nMargins: {margins}.\n\n{studies}\n\n{watched}"
 
 
 def _evidence(lines: Sequence[dict[str, Any]]) -> str:

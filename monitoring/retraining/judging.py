@@ -87,17 +87,34 @@ def newest_sample(
         ManifestError: no study is left.
         StageError: the experiment has not run.
     """
-    task = challenger.bundle.task
+    kept = kept_back(challenger.bundle.task, folder, paths)
+    tables = _answered((champion, challenger), folder, kept.manifest, kept.left_out)
+    inputs = tables[1].set_index("study_id")[INPUTS]
+    traits = _traits(kept.manifest, params, inputs.index.tolist(), inputs)
+    return Newest(Sample(NEWEST, *tables, traits), dict(+kept.left_out))
+
+
+@dataclass(frozen=True)
+class KeptBack:
+    """Studies that were kept back, of patients that nothing was trained on.
+
+    Args:
+        manifest: theirs.
+        left_out: reason → studies that are not among them.
+    """
+
+    manifest: Manifest
+    left_out: Counter[str]
+
+
+def kept_back(task: Task, folder: Path, paths: TaskPaths) -> KeptBack:
+    """Read what `write_studies` wrote, less the patients of the experiment's training data."""
     read = read_addition(task, folder)
     manifest, known = read.manifest, set(load_manifest(paths, task).frame["patient_id"])
     seen = manifest.frame["patient_id"].isin(known)
     left_out = Counter(dropped.reason for dropped in read.dropped)
     left_out["the patient is in the training data"] = int(seen.sum())
-    judged = Manifest(task, manifest.frame[~seen].reset_index(drop=True))
-    tables = _answered((champion, challenger), folder, judged, left_out)
-    inputs = tables[1].set_index("study_id")[INPUTS]
-    traits = _traits(manifest, params, inputs.index.tolist(), inputs)
-    return Newest(Sample(NEWEST, *tables, traits), dict(+left_out))
+    return KeptBack(Manifest(task, manifest.frame[~seen].reset_index(drop=True)), left_out)
 
 
 def _answered(

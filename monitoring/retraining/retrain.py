@@ -26,6 +26,7 @@ from monitoring.retraining.effects import change, impact
 from monitoring.retraining.experiment import lay_out, reproduce
 from monitoring.retraining.gate import judge
 from monitoring.retraining.judging import INPUTS, frozen_sample, newest_sample
+from monitoring.retraining.newest_reference import newest_reference
 from monitoring.retraining.studies import KEPT_BACK, Labelled, labelled_studies, write_studies
 
 EXPERIMENTS = Path("experiments")
@@ -130,9 +131,11 @@ def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> Change
     task = former.bundle.task
     paths = TaskPaths(task.name, folder)
     newer = load_predictor(paths.bundle)
-    params = for_task(load_params(folder / PARAMS_FILE), newer.bundle.task).evaluate
+    every = for_task(load_params(folder / PARAMS_FILE), newer.bundle.task)
+    params = every.evaluate
     frozen = frozen_sample(champion.parent / paths.heldout.name, paths, task, params)
     newest = newest_sample(former, newer, folder / NEWEST, paths, params)
+    watched = newest_reference(paths, folder / NEWEST, every.reference)
     reason = _reason(wish.verdict)
     samples = [frozen, newest.sample]
     said = judge(samples, task.finding_names, params, wish.margins, _drifted(reason))
@@ -149,7 +152,7 @@ def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> Change
         addition=read_json(folder / ASKED)["addition"],
         change=change(former.bundle, newer.bundle, paths),
         reason=reason,
-        protocol=_protocol(wish, samples, params, left_out, found),
+        protocol=_protocol(wish, samples, params, left_out, found) | {"reference": watched},
         outcome=said.outcome,
         reasons=said.reasons,
         evidence=tuple(line.to_json() for line in said.lines),

@@ -38,11 +38,12 @@ from monitoring.retraining.changes import (
     read_record,
 )
 from monitoring.retraining.experiment import dvc
+from monitoring.retraining.newest_reference import FOLDER as NEWEST_REFERENCE
 from monitoring.retraining.studies import keep_addition
 
 FIRST = "first"
 """Stands for a change record where a task's first version is approved of."""
-KEPT = ("reference", "heldout.parquet")
+REFERENCE, HELDOUT = "reference", "heldout.parquet"
 """What lies beside a bundle and belongs to it."""
 REPORTS = "reports"
 DVC_LOG = "dvc.log"
@@ -110,7 +111,9 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
         if not bundle.exists():  # promoted before, and the experiment has been removed
             bundle = version_folder(said.task, said.challenger.digest, root) / BUNDLE
         _expect(read_index(bundle).digest, said.challenger.digest, record)
-        folder = _version(bundle, experiment.reports, root)
+        newest = experiment.root / NEWEST_REFERENCE
+        reference = newest if newest.is_dir() else bundle.parent / REFERENCE
+        folder = _version(bundle, experiment.reports, root, reference)
         path = pointer_file(said.task, root)
         added = keep_addition(experiment.root, said.task, said.addition, root)
         if added and (root / ".dvc").is_dir():
@@ -197,14 +200,15 @@ def _expect(digest: str, wanted: str, record: str) -> None:
         )
 
 
-def _version(bundle: Path, reports: Path, root: Path) -> Path:
+def _version(bundle: Path, reports: Path, root: Path, reference: Path | None = None) -> Path:
     """Copy a bundle and what belongs to it below `versions`; one that is there already stays."""
     index = read_index(bundle)
     folder = version_folder(index.task.name, index.digest, root)
     if folder.exists():
         _expect(read_index(folder / BUNDLE).digest, index.digest, str(folder))
         return folder
-    beside = {name: bundle.parent / name for name in KEPT}
+    beside = {name: bundle.parent / name for name in (REFERENCE, HELDOUT)}
+    beside[REFERENCE] = reference or beside[REFERENCE]
     if missing := [str(path) for path in beside.values() if not path.exists()]:
         raise StageError(
             "it is missing beside the bundle",

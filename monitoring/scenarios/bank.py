@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.answer import Answer
+from cxr_mm.contracts.answer import Answer, record_of
 from cxr_mm.contracts.record import Outcome, PredictionRecord
 from cxr_mm.contracts.study import Study
 from cxr_mm.inference import Predictor
@@ -115,35 +115,15 @@ def _asked(
         films = predictor.bundle.film_embeddings(studies)
     answers = predictor.attempt(studies, films=films)
     said = [
-        _record(answer, labelled) if isinstance(answer, Answer) else None
+        record_of(
+            answer,
+            record_id=labelled.study,
+            created_at=START,
+            study=labelled.study,
+            patient=labelled.patient,
+        )
+        if isinstance(answer, Answer)
+        else None
         for answer, labelled in zip(answers, part, strict=True)
     ]
     return said, films
-
-
-def _record(answer: Answer, labelled: Labelled) -> PredictionRecord:
-    prediction = answer.prediction
-    return PredictionRecord(
-        record_id=labelled.study,
-        created_at=START,
-        task=prediction.task,
-        model=prediction.model,
-        digest=prediction.digest,
-        study_hash=labelled.study,
-        patient_hash=labelled.patient,
-        modalities=prediction.modalities,
-        view=answer.study.view,
-        clinical=answer.clinical,
-        quality=answer.quality,
-        image_embedding=_floats(answer.image_embedding),
-        note_embedding=_floats(answer.note_embedding),
-        probabilities={f.finding: f.probability for f in prediction.findings},
-        positives={f.finding: f.positive for f in prediction.findings},
-        certainties={f.finding: f.certainty for f in prediction.findings if f.certainty},
-        note_traits=answer.note_traits,
-        shares=answer.shares,
-    )
-
-
-def _floats(vector: NDArray[np.float32] | None) -> tuple[float, ...] | None:
-    return None if vector is None else tuple(vector.tolist())

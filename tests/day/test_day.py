@@ -34,7 +34,7 @@ pytestmark = [
 ]
 QUIET = SynthesisSpec(studies=50, seed=101, label_missing=0)
 CHANGED = SynthesisSpec(
-    studies=90, seed=208, label_missing=0, crp_unit="mg/dL", exposure=1.7, concept=1.0
+    studies=115, seed=208, label_missing=0, crp_unit="mg/dL", exposure=1.7, concept=1.0
 )
 MOVED = {"clinical.crp", "quality.exposure"}
 WIDE = Margins(auc=0.49, subgroup_auc=0.49, brier=0.49, ece=0.49)
@@ -58,14 +58,15 @@ def changed(day, quiet):
 def alarming(day, changed):
     """Two hours after it."""
     folder, table = changed
-    return [day.hour(folder, part, labels=28) for part in (table[:30], table[30:60])]
+    return [day.hour(folder, part, labels=43) for part in (table[:45], table[45:90])]
 
 
 @pytest.fixture(scope="module")
 def record(day, changed, alarming):
     """The challenger, judged."""
     window = {"since": alarming[0].start, "verdict": alarming[-1].report / VERDICT_FILE}
-    wish = Wish(day.pointer, day.log, changed[0], **window, margins=WIDE, project=day.project)
+    options = {"share": 0.75, "margins": WIDE, "project": day.project}
+    wish = Wish(day.pointer, day.log, changed[0], **window, **options)
     return retrain(wish)
 
 
@@ -75,7 +76,7 @@ def after(day, changed, record):
     promote(record.id, "B. Chief", day.project)
     time.sleep(PAUSE)
     folder, table = changed
-    return day.hour(folder, table[60:], labels=15)
+    return day.hour(folder, table[90:], labels=15)
 
 
 def test_quiet_hours_are_ok_and_nobody_is_told(quiet):
@@ -93,7 +94,7 @@ def test_the_alarm_is_told_once_signed_and_names_what_moved(alarming, key):
     expected = hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()
     assert headers["X-CXR-MM-Signature"] == f"sha256={expected}"
     notice = json.loads(body)
-    assert (notice["status"], notice["n"], notice["n_labelled"]) == ("alarm", 30, 28)
+    assert (notice["status"], notice["n"], notice["n_labelled"]) == ("alarm", 45, 43)
     assert {reason["name"] for reason in notice["reasons"]} == MOVED
     assert second.verdict.status == "alarm"
     assert {reason.name for reason in second.verdict.reasons} == MOVED
@@ -115,7 +116,7 @@ def test_the_challenger_learns_what_came_since_and_passes_the_gate(record):
     data, studies = record.change["data"], record.protocol["studies"]
     older = studies["handed in, labelled and older"]
     assert data["challenger"]["studies"] == data["champion"]["studies"] + older
-    assert older + studies["handed in, labelled and newest"] == 56
+    assert older + studies["handed in, labelled and newest"] == 86
     assert studies["left out: no label"] == 4
     assert record.outcome in ("better", "no worse")
 
@@ -129,10 +130,15 @@ def test_the_app_that_runs_answers_with_the_challenger_once_it_is_approved(day, 
     assert read_pointer(day.pointer).record == record.id
 
 
-def test_the_next_hour_is_reported_of_the_new_model_against_its_own_reference(day, record, after):
+def test_the_new_model_is_watched_against_the_newest_studies_and_all_is_calm(day, record, after):
     verdict = after.verdict
-    assert (verdict.digest, verdict.n, verdict.n_labelled) == (record.challenger.digest, 30, 15)
-    assert load_reference(resolved(day.pointer).parent / "reference").digest == verdict.digest
+    assert (verdict.digest, verdict.n, verdict.n_labelled) == (record.challenger.digest, 25, 15)
+    reference = load_reference(resolved(day.pointer).parent / "reference")
+    newest = record.protocol["studies"]["newest, compared"]
+    assert reference.digest == verdict.digest
+    assert record.protocol["reference"] == f"the {len(reference.table)} newest studies"
+    assert len(reference.table) >= newest
+    assert verdict.status == "ok", verdict.reasons
 
 
 def test_the_change_record_names_both_models_why_and_who_approved(day, record, alarming, after):
@@ -167,7 +173,7 @@ def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
 def test_the_log_is_whole_and_status_names_the_newest_hour(day, after):
     said = CliRunner().invoke(cli.app, ["verify", "--log", day.log])
     assert said.exit_code == 0
-    assert "predictions: 140 rows hold" in said.output
+    assert "predictions: 165 rows hold" in said.output
     state = open_state(day.log)
     task = status(state, day.log, day.clock.now)["tasks"]["synthetic"]
     state.close()

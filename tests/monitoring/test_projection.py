@@ -23,5 +23,5 @@ def test_patients_are_fitted_whole_and_few_are_refused():
     patients = np.arange(90) // 3
     _, fitted = fit_projection(x, patients, 16, seed=0)
     assert all(len(set(fitted[patients == p])) == 1 for p in range(30))
-    with pytest.raises(StageError, match="at least 60"):
+    with pytest.raises(StageError, match="at least 20"):
         fit_projection(x[:40], patients[:40], 4, seed=0)

@@ -52,6 +52,16 @@ def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mai
     assert len(mailbox.got) == 3
 
 
+def test_the_same_of_another_model_is_told(state, settings, receiver, notice):
+    alerts = Alerts(state, settings)
+    other = {"digest": "b" * 64}
+    calm, alarm = notice("ok"), notice("alarm")
+    for said in (calm, calm.model_copy(update=other), alarm, alarm.model_copy(update=other), alarm):
+        alerts.tell("icu", said)
+    assert [json.loads(body)["digest"][0] for _, _, body in receiver.got] == ["a", "b", "a"]
+    assert set(statuses(receiver)) == {"alarm"}
+
+
 def test_what_could_not_be_delivered_is_told_later_in_order(
     state, settings, receiver, mailbox, notice
 ):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_mm.data.sources import read_source
 from cxr_mm.models.bundle_files import load_bundle, save_bundle
 from monitoring.retraining.change_page import change_page
 from monitoring.retraining.changes import ChangeRecord, Model, record_id, write_record
@@ -81,7 +82,12 @@ def recorded(project: Path, **changes) -> ChangeRecord:
             "code": {"version": "0", "digest": "0"},
         },
         "reason": {},
-        "protocol": {"method": "By hand.", "margins": {"auc": 0.02}, "studies": {}},
+        "protocol": {
+            "method": "By hand.",
+            "margins": {"auc": 0.02},
+            "studies": {},
+            "reference": "held-out studies",
+        },
         "outcome": "better",
         "reasons": ("it was said so",),
         "evidence": (),
@@ -100,3 +106,17 @@ def make_record():
 @pytest.fixture
 def lay_bundle():
     return lay
+
+
+@pytest.fixture(scope="session")
+def came_since(pipeline, tmp_path_factory):
+    """Folder of 100 studies of other patients, with labels."""
+    work = tmp_path_factory.mktemp("since")
+    options = {"studies": 100, "seed": 11}
+    source = pipeline.task.source.model_copy(update={"options": options})
+    task = pipeline.task.model_copy(update={"source": source})
+    raw = read_source(task, work, work).frame
+    for column in ("study_id", "patient_id"):
+        raw[column] = "new-" + raw[column].astype(str)
+    raw.drop(columns=["group", "part"]).to_csv(work / "manifest.csv", index=False)
+    return work

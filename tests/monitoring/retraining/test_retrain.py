@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from cxr_mm.data.ingest import load_manifest
-from cxr_mm.data.sources import read_source
 from cxr_mm.data.split import load_split
 from cxr_mm.errors import ManifestError, StageError
 from cxr_mm.files import read_json
@@ -36,20 +35,6 @@ def project(folds_project, tmp_path_factory):
     root = tmp_path_factory.mktemp("retrain") / "project"
     shutil.copytree(folds_project, root)
     return root
-
-
-@pytest.fixture(scope="module")
-def came_since(pipeline, tmp_path_factory):
-    """Folder of 100 studies of other patients, with labels."""
-    work = tmp_path_factory.mktemp("since")
-    options = {"studies": 100, "seed": 11}
-    source = pipeline.task.source.model_copy(update={"options": options})
-    task = pipeline.task.model_copy(update={"source": source})
-    raw = read_source(task, work, work).frame
-    for column in ("study_id", "patient_id"):
-        raw[column] = "new-" + raw[column].astype(str)
-    raw.drop(columns=["group", "part"]).to_csv(work / "manifest.csv", index=False)
-    return work
 
 
 @pytest.fixture(scope="module")

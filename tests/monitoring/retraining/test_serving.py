@@ -16,6 +16,7 @@ from cxr_mm.models.bundle_files import read_index
 from cxr_mm.models.pointer import read_pointer, resolved
 from monitoring.retraining.changes import read_events
 from monitoring.retraining.experiment import dvc
+from monitoring.retraining.newest_reference import FOLDER as NEWEST_REFERENCE
 from monitoring.retraining.serving import adopt, pointer_file, promote, rollback
 
 CHAMPION = "models/synthetic/bundle"
@@ -76,6 +77,17 @@ def test_promotion_points_to_the_challenger_and_says_who_approved(project, make_
     assert (event.act, event.by) == ("approved", "B. Chief")
     assert (event.before, event.after) == (record.champion.digest, record.challenger.digest)
     assert (project / "additions/synthetic/v1/manifest.csv").is_file()
+
+
+def test_a_challenger_is_watched_against_the_newest_studies_where_they_were_enough(
+    project, make_record
+):
+    newest = project / "experiments/synthetic/one" / NEWEST_REFERENCE
+    newest.mkdir()
+    (newest / "reference.json").write_text("of the newest")
+    promote(make_record(project).id, "B. Chief", project)
+    version = resolved(pointer_file("synthetic", project)).parent
+    assert (version / "reference/reference.json").read_text() == "of the newest"
 
 
 def test_promotion_is_tracked_by_dvc_where_the_project_is(project, make_record):
