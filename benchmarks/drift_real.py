@@ -1,7 +1,8 @@
 """Part `drift-real`: a real change of patients and site, adults of NIH against children, both ways.
 
-The reference is of one collection's studies, the windows of the other's films, as when a model is
-taken to another hospital. `none`: windows of the collection that the reference is of.
+The reference is of one collection's films, the windows of the other's, as when a model is taken to
+another hospital; nothing but the film is given, since what one of them lacks would tell them apart
+at once. `its own`: windows of the collection that the reference is of.
 """
 
 import os
@@ -34,7 +35,7 @@ WINDOWS = 50, 200
 
 @dataclass(frozen=True)
 class _FilmOnly:
-    """Loads a study of another task, of which only the film fits this one."""
+    """Loads a study without what is known beside its film."""
 
     load: Callable[[], Study]
 
@@ -57,13 +58,11 @@ def _way(ours: str, theirs: str, root: Path, work: Path) -> list[Row]:
         labelled_studies(load_task(name), TaskPaths(name, root), MOST, work)
         for name in (ours, theirs)
     )
+    own = [replace(s, load=_FilmOnly(s.load)) for s in own]
     films = [replace(s, load=_FilmOnly(s.load), labels={}) for s in other]
     setting, shift = _setting(ours, theirs, root, own, films)
-    found = []
-    for window in WINDOWS:
-        found += _row(setting, ours, Drawn(shift, 1.0, window), theirs)
-        found += _row(setting, ours, Drawn(None, 0.0, window), "none")
-    return found
+    drawn = [d for w in WINDOWS for d in (Drawn(shift, 1.0, w), Drawn(None, 0.0, w))]
+    return [_row(setting, ours, each, theirs) for each in drawn]
 
 
 def _setting(
@@ -88,7 +87,7 @@ def _never(study: Study, *_: object) -> Study:
     return study
 
 
-def _row(setting: Setting, ours: str, drawn: Drawn, what: str) -> list[Row]:
+def _row(setting: Setting, ours: str, drawn: Drawn, theirs: str) -> Row:
     alarms, blamed = 0, Counter[str]()
     for number in range(STREAMS):
         verdict = judged(setting, drawn, Stream(), np.random.default_rng(number))
@@ -96,17 +95,14 @@ def _row(setting: Setting, ours: str, drawn: Drawn, what: str) -> list[Row]:
         if verdict.status == "alarm":
             blamed[verdict.reasons[0].name] += 1
     first = f", first {blamed.most_common(1)[0][0]}" if blamed else ""
-    return [
-        Row(
-            table="drift-real",
-            task=ours,
-            row=f"windows of {drawn.window}, films of {what}{first}"
-            if drawn.shift
-            else f"windows of {drawn.window}, its own",
-            metric="alarm",
-            value=alarms / STREAMS,
-            n=STREAMS,
-            device=device(),
-            command=COMMAND,
-        )
-    ]
+    films = f"films of {theirs}{first}" if drawn.shift else "its own"
+    return Row(
+        table="drift-real",
+        task=ours,
+        row=f"windows of {drawn.window}, {films}",
+        metric="alarm",
+        value=alarms / STREAMS,
+        n=STREAMS,
+        device=device(),
+        command=COMMAND,
+    )

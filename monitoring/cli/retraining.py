@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from cxr_mm.contracts.pointer import Pointer
 from cxr_mm.errors import ParamsError
@@ -14,6 +15,11 @@ By = Annotated[str, typer.Option("--by", help="Name of the person who decides th
 Served = Annotated[Path, typer.Option(help="Folder of the champion's bundle, or current.json.")]
 REJECTED = 30
 """Exit code where the gate rejects a challenger."""
+
+
+def _margin(what: str) -> OptionInfo:
+    found: OptionInfo = typer.Option(min=0.001, max=0.2, help=f"By how much {what}.")
+    return found
 
 
 @commands.command()
@@ -33,9 +39,10 @@ def retrain(
     keep_back: Annotated[
         float, typer.Option(min=0.1, max=0.9, help="Share of the studies to judge on, newest.")
     ] = 0.4,
-    margin: Annotated[
-        float, typer.Option(min=0.001, max=0.2, help="By how much AUC may be lower.")
-    ] = 0.02,
+    margin: Annotated[float, _margin("AUC may be lower")] = 0.02,
+    margin_subgroup: Annotated[float, _margin("AUC of a subgroup may be lower")] = 0.05,
+    margin_brier: Annotated[float, _margin("the Brier score may be higher")] = 0.02,
+    margin_ece: Annotated[float, _margin("the calibration error may be higher")] = 0.05,
     auto: Annotated[
         bool, typer.Option("--auto", help="Let it serve at once where the gate says better.")
     ] = False,
@@ -63,7 +70,9 @@ def retrain(
         until=moment(until),
         verdict=verdict,
         share=keep_back,
-        margins=Margins(auc=margin),
+        margins=Margins(
+            auc=margin, subgroup_auc=margin_subgroup, brier=margin_brier, ece=margin_ece
+        ),
     )
     record = run(wish)
     print(f"{record.outcome}: {record.id}")

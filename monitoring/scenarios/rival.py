@@ -35,12 +35,14 @@ class PresetSays:
 
 
 def preset_says(table: pd.DataFrame, reference: Reference) -> PresetSays:
-    """Run the preset on a window."""
+    """Run the preset on a window; of one without a study it has nothing to say."""
     columns = [
         c
         for c in reference.columns
         if table[c.name].notna().any() and reference.table[c.name].notna().any()
     ]
+    if not columns:
+        return PresetSays(half=False, any=False)
     definition = DataDefinition(
         numerical_columns=[c.name for c in columns if c.kind == "number"],
         categorical_columns=[c.name for c in columns if c.kind == "category"],

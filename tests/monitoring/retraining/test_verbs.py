@@ -10,6 +10,7 @@ from cxr_mm.errors import ParamsError, StageError
 from cxr_mm.files import write_json
 from cxr_mm.models.pointer import read_pointer
 from monitoring.cli import retraining
+from monitoring.retraining.comparison import Margins
 from monitoring.retraining.experiment import _alone, reproduce
 from monitoring.retraining.serving import pointer_file, promote
 
@@ -75,6 +76,25 @@ def test_auto_promotes_only_what_is_better(
     assert f"{outcome}: {record.id}" in said.output
     digest = read_pointer(pointer_file("synthetic", project)).digest
     assert digest == getattr(record, serves).digest
+
+
+def test_each_margin_is_an_option_with_the_default_of_the_gate(
+    run, project, make_record, monkeypatch
+):
+    wishes, record = [], make_record(project)
+
+    def retrain(wish):
+        wishes.append(wish)
+        return record
+
+    monkeypatch.setattr("monitoring.retraining.retrain.retrain", retrain)
+    words = ("retrain", "--bundle", "x", "--log", "y", "--studies", "z")
+    given = ("--margin", "0.1", "--margin-subgroup", "0.11", "--margin-brier", "0.12")
+    for more in ((), (*given, "--margin-ece", "0.13")):
+        assert run(*words, *more).exit_code == 0
+    plain, changed = (wish.margins for wish in wishes)
+    assert plain == Margins()
+    assert changed == Margins(auc=0.1, subgroup_auc=0.11, brier=0.12, ece=0.13)
 
 
 def test_one_experiment_is_run_by_one_process_at_a_time(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from monitoring.scenarios.bank import Bank, Labelled
 from monitoring.scenarios.measure import false_alarms, rival, slow
+from monitoring.scenarios.rival import preset_says
 from monitoring.scenarios.shifts import SHIFTS
 from monitoring.scenarios.streams import Drawn, Stream, judged, next_window, settle
 
@@ -85,6 +86,11 @@ def test_undrifted_windows_seldom_alarm_and_slow_shifts_do_in_time(setting):
         assert quiet.windows == 12
         assert quiet.alarms <= 2
     assert all(1 < first <= 10 for first in slow([setting], UNIT, 50, 3))
+
+
+def test_evidentlys_preset_has_nothing_to_say_of_a_window_without_studies(setting):
+    said = preset_says(setting.reference.table.iloc[:0], setting.reference)
+    assert (said.half, said.any) == (False, False)
 
 
 def test_evidentlys_preset_cries_wolf_by_any_column(setting):
