@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monitoring.statistics import by_value
-from monitoring.windows import as_codes, draw_windows, learnt_limit
+from monitoring.windows import as_codes, doubt, draw_windows, high_score
 
 Metric = Literal["auc", "sensitivity", "specificity", "brier", "calibration"]
 METRICS: tuple[Metric, ...] = ("auc", "sensitivity", "specificity", "brier", "calibration")
@@ -51,15 +51,23 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class ConceptResult:
-    """All metrics, highest score first; the largest scores of windows of so many patients."""
+    """How a window does.
+
+    Args:
+        metrics: all of them, highest score first.
+        largest: the largest scores of windows of the reference.
+        longer: whether it is of the longer window.
+        part: what of the family's rate of false alarms is this window's.
+    """
 
     metrics: tuple[MetricResult, ...]
     largest: Floats
-    patients: int
+    longer: bool = False
+    part: float = 1.0
 
     def limit(self, rate: float) -> float:
-        """Score that an undrifted window exceeds with a chance of `rate`."""
-        return learnt_limit(self.largest, rate, self.patients)
+        """Score that an undrifted window exceeds with a chance of its part of `rate`."""
+        return high_score(self.largest, self.part * rate)
 
 
 def score_concept(
@@ -84,9 +92,11 @@ def score_concept(
     for key in keys:
         finding, metric = key
         null = shrink * _worse(metric, inside[key], outside[key])
-        mean, spread = np.nanmean(null), max(np.nanstd(null), _least(current, finding))
+        mean = np.nanmean(null)
+        spread = max(float(np.nanstd(null)), float(_least(current, finding)))
         worse = _worse(metric, here[key], there[key])[0]
         scores.append((null - mean) / spread)
+        raised = spread * doubt(_teachers(reference, finding, metric))
         low, high = np.nanquantile(inside[key], (0.025, 0.975))
         results.append(
             MetricResult(
@@ -96,13 +106,13 @@ def score_concept(
                 current=float(here[key][0]),
                 low=float(low),
                 high=float(high),
-                score=float((worse - mean) / spread),
+                score=float((worse - mean) / raised),
                 n=int(current[f"label.{finding}"].notna().sum()),
             )
         )
     largest = np.nanmax(np.stack(scores), axis=0)
     ranked = tuple(sorted(results, key=lambda r: -r.score))
-    return ConceptResult(ranked, np.sort(largest), len(np.unique(patients)))
+    return ConceptResult(ranked, np.sort(largest))
 
 
 def labelled(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
@@ -175,6 +185,15 @@ def _judged(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, M
         }
         keys += [(name, metric) for metric in METRICS if enough[metric]]
     return keys
+
+
+def _teachers(reference: pd.DataFrame, finding: str, metric: Metric) -> int:
+    """Patients of the reference that the spread of a metric is learnt from: those of the class that
+    it is about, of the rarer one for AUC."""
+    label, patient = reference[f"label.{finding}"], reference["patient"]
+    yes, no = (len(set(patient[label == value])) for value in (1, 0))
+    counts: dict[Metric, int] = {"auc": min(yes, no), "sensitivity": yes, "specificity": no}
+    return counts.get(metric, len(set(patient[label.notna()])))
 
 
 def _least(current: pd.DataFrame, finding: str) -> float:

@@ -174,8 +174,10 @@ def _points(
 
 def _performance(judgement: Judgement) -> Iterator[Any]:
     """Performance on the labelled studies of the window itself."""
-    for result in judgement.concept[:1]:
-        limit = result.limit(judgement.rates["concept"] / len(judgement.concept))
+    for result in judgement.concept:
+        if result.longer:
+            continue
+        limit = result.limit(judgement.rates["concept"])
         for metric in result.metrics:
             yield performance_metric(metric, limit)
 

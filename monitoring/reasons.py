@@ -105,14 +105,10 @@ def tested_reason(
 def concept_reasons(
     results: Sequence[ConceptResult], rate: float, held: frozenset[str]
 ) -> list[Reason]:
-    """Metrics that got worse than in undrifted windows, each once, in order.
-
-    The window and the longer one share the rate.
-    """
+    """Metrics that got worse than in undrifted windows, each once, in order."""
     found: dict[str, Reason] = {}
     for result in results:
-        part = rate / len(results)
-        alarm, warn = result.limit(part), result.limit(WARN_FACTOR * part)
+        alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
         for metric in result.metrics:
             name = f"{metric.finding}.{metric.metric}"
             level = level_of(metric.score, warn, alarm, name in held)

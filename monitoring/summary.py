@@ -93,9 +93,9 @@ def _reasons(judgement: Judgement) -> str:
 
 
 def _concept(judgement: Judgement) -> Iterator[str]:
-    heads = ("Performance", "Performance, with the windows before")
-    for head, result in zip(heads, judgement.concept, strict=False):
-        rate = judgement.rates["concept"] / len(judgement.concept)
+    rate = judgement.rates.get("concept", 0.0)
+    for result in judgement.concept:
+        head = "Performance, with the windows before" if result.longer else "Performance"
         alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
         yield f"<h2>{head} (limit {alarm:.1f})</h2>" + metrics_table(result.metrics, warn, alarm)
 

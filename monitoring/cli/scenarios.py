@@ -18,9 +18,10 @@ def scenarios(
     bundle: Bundle,
     out: Annotated[Path | None, typer.Option(help="JSON file with every figure.")] = None,
     studies: Annotated[int, typer.Option(help="Labelled studies at most.")] = 2200,
-    references: Annotated[int, typer.Option(help="References frozen, each of other studies.")] = 10,
+    references: Annotated[int, typer.Option(help="References frozen for shifts.")] = 10,
     streams: Annotated[int, typer.Option(help="Streams per shift, size and window.")] = 40,
-    undrifted: Annotated[int, typer.Option(help="Undrifted windows per reference.")] = 40,
+    divisions: Annotated[int, typer.Option(help="References frozen for false alarms.")] = 40,
+    undrifted: Annotated[int, typer.Option(help="Undrifted windows per division.")] = 10,
     rivals: Annotated[int, typer.Option(help="Windows per shift for Evidently's preset.")] = 20,
 ) -> None:
     """Simulate shifts of a task's studies: how often, how soon and why does monitoring alarm?"""
@@ -30,7 +31,7 @@ def scenarios(
 
     folder = resolved(bundle)
     task = load_bundle(folder).task
-    effort = Effort(studies, references, streams, undrifted, rivals)
+    effort = Effort(studies, references, streams, divisions, undrifted, rivals)
     results = run(folder, TaskPaths(task.name), effort, print)
     print("\n".join(text_tables(results)))
     if out is not None:

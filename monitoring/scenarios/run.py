@@ -12,7 +12,7 @@ from cxr_mm.errors import StageError
 from cxr_mm.inference import load_predictor
 from cxr_mm.params import ReferenceParams
 from cxr_mm.paths import TaskPaths
-from monitoring.scenarios.bank import ask, fill
+from monitoring.scenarios.bank import Bank, ask, fill
 from monitoring.scenarios.measure import (
     LABELS,
     FalseAlarms,
@@ -23,7 +23,7 @@ from monitoring.scenarios.measure import (
     slow,
 )
 from monitoring.scenarios.shifts import SHIFTS, possible
-from monitoring.scenarios.streams import Drawn, Setting, settle
+from monitoring.scenarios.streams import Drawn, Pool, Setting, settle
 from monitoring.scenarios.studies import labelled_studies, split
 
 FEWEST = 200
@@ -42,16 +42,18 @@ class Effort:
 
     Args:
         studies: at most.
-        references: frozen, each of other studies of the pool.
+        references: frozen for shifts, each of other studies of the pool.
         streams: per shift, size and window.
-        undrifted: windows in a row per reference, for false alarms.
+        divisions: references frozen for false alarms, each against all studies that are left.
+        undrifted: windows in a row per division, at most.
         rivals: windows per shift that Evidently's preset judges; 0 leaves it out.
     """
 
     studies: int = 2200
     references: int = 10
     streams: int = 40
-    undrifted: int = 40
+    divisions: int = 40
+    undrifted: int = 10
     rivals: int = 20
 
 
@@ -123,13 +125,17 @@ def run(bundle: Path, paths: TaskPaths, effort: Effort, say: Say) -> Results:
         bank = fill(predictor, rest)
     size = min(300, round(0.8 * len(pool)))
     params = ReferenceParams(window_sizes=(50, 100, 200, 500))
-    say(f"freezing {effort.references} references of {size} studies")
-    settings = [
-        settle(task, "scenario", (pool, said), bank, params, size, np.random.default_rng(number))
-        for number in range(effort.references)
-    ]
+
+    def frozen(asked: Pool, bank: Bank, number: int) -> list[Setting]:
+        say(f"freezing {number} references of {size} studies")
+        randoms = map(np.random.default_rng, range(number))
+        return [settle(task, "scenario", asked, bank, params, size, one) for one in randoms]
+
+    every = [*pool, *rest], [*said, *bank.plain]
+    undrifted = frozen(every, Bank([], [], {}), effort.divisions)
     say("judging undrifted windows")
-    quiet = tuple(_quiet(settings, effort))
+    quiet = tuple(_quiet(undrifted, effort))
+    settings = frozen((pool, said), bank, effort.references)
     say("judging slow shifts")
     slowly = tuple(_slowly(settings, effort))
     say("judging shifts")

@@ -25,6 +25,8 @@ from monitoring.windows import as_codes
 
 Random = np.random.Generator
 Rows = NDArray[np.int64]
+Pool = tuple[Sequence[Labelled], Sequence[Said]]
+"""Studies, and what the model says of each."""
 PLAIN = ("", 0.0)
 
 
@@ -102,13 +104,14 @@ class Stream:
 def settle(
     task: Task,
     digest: str,
-    pool: tuple[Sequence[Labelled], Sequence[Said]],
+    pool: Pool,
     bank: Bank,
     params: ReferenceParams,
     size: int,
     random: Random,
 ) -> Setting:
-    """Freeze a reference of `size` studies of a pool, by patient, and make the bank's tables."""
+    """Freeze a reference of `size` studies of a pool, by patient, and make the bank's tables; of an
+    empty bank there are none, and only undrifted windows can be drawn."""
     studies, said = pool
     patients = as_codes(np.array([s.patient for s in studies], object))
     place = random.permutation(patients.max() + 1)[patients]
@@ -121,11 +124,11 @@ def settle(
         out = Path(folder) / "reference"
         freeze(task, digest, records, outcomes, params, out, refused)
         reference = load_reference(out)
-    kinds = {PLAIN: bank.plain, **bank.altered}
+    kinds = {PLAIN: bank.plain, **bank.altered} if bank.studies else {}
     tables = {key: _rows(reference, bank, rows) for key, rows in kinds.items()}
     refusals = {key: np.array([r is None for r in rows]) for key, rows in kinds.items()}
     others = Bank([studies[i] for i in rest], [said[i] for i in rest], {})
-    fresh = [_rows(reference, others, others.plain), tables[PLAIN]]
+    fresh = [_rows(reference, others, others.plain), *(tables[k] for k in kinds if k == PLAIN)]
     there = np.array([said[i] is not None for i in rest] + [r is not None for r in bank.plain])
     return Setting(reference, tables, refusals, pd.concat(fresh, ignore_index=True)[there])
 

@@ -53,6 +53,16 @@ def test_the_reference_and_the_windows_share_no_study(setting):
     assert len(np.unique(np.concatenate(ages))) == len(np.unique(setting.fresh["clinical.age"]))
 
 
+def test_without_a_bank_undrifted_windows_are_of_all_that_the_reference_left(setting, make):
+    pool, known = make(400, 83)
+    given = asked(pool, known), pool
+    task, params = setting.reference.task, setting.reference.params
+    bare = settle(task, "d", given, Bank([], [], {}), params, 300, np.random.default_rng(0))
+    assert len(bare.fresh) == 100
+    assert not set(bare.fresh["patient"]) & set(bare.reference.table["patient"])
+    assert false_alarms([bare], 50, 0.0, 5, from_reference=False).windows == 2
+
+
 def test_a_share_is_altered_and_refused_films_are_no_studies_but_events(setting):
     rng = np.random.default_rng(2)
     window = next_window(setting, Drawn(PHOTOGRAPHS, 0.2, 200), Stream(), rng)
