@@ -174,9 +174,7 @@ def _points(
 
 def _performance(judgement: Judgement) -> Iterator[Any]:
     """Performance on the labelled studies of the window itself."""
-    for result in judgement.concept:
-        if result.longer:
-            continue
+    for result in (r for r in judgement.concept if not r.longer):
         limit = result.limit(judgement.rates["concept"])
         for metric in result.metrics:
             yield performance_metric(metric, limit)

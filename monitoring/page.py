@@ -70,9 +70,10 @@ def facts(page: Page) -> dict[str, object]:
         "exit_code": judgement.verdict.exit_code,
         "false_alarm_rates": judgement.rates,
         "scores": {result.check.name: result.score for result in judgement.checks},
-        "performance": [
-            [vars(metric) for metric in result.metrics] for result in judgement.concept
-        ],
+        "performance": {
+            "longer" if result.longer else "window": [vars(metric) for metric in result.metrics]
+            for result in judgement.concept
+        },
         "subgroups": [asdict(group) for group in page.groups],
         "estimated": [asdict(one) for one in page.estimates],
         "since": [

@@ -87,7 +87,8 @@ def figures(page: Page) -> dict[str, float]:
         found["share_drifted"] = float(
             np.mean([result.score > limits.alarm for result in judgement.checks])
         )
-    aucs = [m.current for r in judgement.concept[:1] for m in r.metrics if m.metric == "auc"]
+    own = [metric for r in judgement.concept if not r.longer for metric in r.metrics]
+    aucs = [metric.current for metric in own if metric.metric == "auc"]
     if aucs:
         found["auc"] = float(np.mean(aucs))
     return found

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, recall_score, roc_auc_score
 
-from monitoring.concept import performance, score_concept
+from monitoring.concept import METRICS, _teachers, performance, score_concept
+from monitoring.windows import doubt
 
 RNG = np.random.default_rng(9)
 
@@ -58,3 +59,23 @@ def test_better_than_the_reference_is_no_drift_but_miscalibrated_is():
     shifted = current.assign(**{"probability.x": current["probability.x"] * 0.5})
     bad = score_concept(shifted, labelled_table(300), ["x"])
     assert (bad.metrics[0].metric, bad.metrics[0].score > bad.limit(0.05)) == ("calibration", True)
+
+
+def test_a_spread_is_taught_by_the_patients_of_the_class_that_it_is_about():
+    table = pd.DataFrame(
+        {
+            "patient": ["a", "a", "b", "c", "d", "e"],
+            "label.x": [1.0, 1.0, 1.0, 0.0, 0.0, np.nan],
+        }
+    )
+    table = pd.concat([table, table.assign(patient="f", **{"label.x": 0.0})])
+    taught = {metric: _teachers(table, "x", metric) for metric in METRICS}
+    assert taught == {
+        "auc": 2,
+        "sensitivity": 2,
+        "specificity": 3,
+        "brier": 5,
+        "calibration": 5,
+    }
+    assert doubt(4) == 1.5
+    assert doubt(100) == 1.1

@@ -1,6 +1,9 @@
 """Verdicts on made-up windows: silent without drift, right about its cause with it."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from monitoring.judge import judge
@@ -69,3 +72,15 @@ def test_too_few_labels_are_said(window, frozen):
     judgement = judge(whole(table), frozen)
     assert judgement.concept == ()
     assert any("10 labelled studies" in note for note in judgement.verdict.notes)
+
+
+def test_the_window_and_the_longer_one_share_the_rate_and_what_lasts_gets_less(window, frozen):
+    own, before = (window(60, seed, labelled=True) for seed in (4, 5))
+    longer = pd.concat([before, own], ignore_index=True)
+    both = judge(replace(whole(own), longer=longer), frozen).concept
+    assert [(result.longer, result.part) for result in both] == [(False, 0.5), (True, 0.25)]
+    (alone,) = judge(replace(whole(own), labelled=own[:10], longer=longer), frozen).concept
+    assert (alone.longer, alone.part) == (True, 0.5)
+    (only,) = judge(whole(own), frozen).concept
+    assert (only.longer, only.part) == (False, 1.0)
+    assert alone.limit(0.05) == replace(alone, part=1.0).limit(0.025) > alone.limit(0.2)

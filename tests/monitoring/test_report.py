@@ -192,5 +192,5 @@ def test_outcome_later_than_another_replaces_it_in_the_report(run, logged, bundl
             )
     out = tmp_path / "out"
     run("report", "--bundle", bundle, "--log", url, "--out", out)
-    figures = json.loads((out / "verdict.json").read_text())["performance"][0]
+    figures = json.loads((out / "verdict.json").read_text())["performance"]["window"]
     assert {f["metric"] for f in figures} == {"specificity", "brier", "calibration"}
