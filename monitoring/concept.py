@@ -2,8 +2,10 @@
 
 Per finding AUC, sensitivity, specificity, Brier score and calibration in the large (mean
 probability minus share of positives) of the labelled window are held against those of the
-labelled reference. As in `drift`, scores are standardised by windows drawn from the reference by
-patient, and one threshold over all metrics and findings keeps the false-alarm rate.
+labelled reference. Were nothing different, it would be chance which of all these patients are the
+window (permutation test, Fisher 1935): scores are standardised by such divisions, and the largest
+score of all metrics and findings keeps the false-alarm rate (Westfall and Young 1993). Divisions of
+the reference alone would not do: one that happens to hold few errors knows too little of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monitoring.statistics import by_value
-from monitoring.windows import as_codes, doubt, draw_windows, high_score
+from monitoring.windows import as_codes, draw_windows, high_score
 
 Metric = Literal["auc", "sensitivity", "specificity", "brier", "calibration"]
 METRICS: tuple[Metric, ...] = ("auc", "sensitivity", "specificity", "brier", "calibration")
@@ -23,7 +25,9 @@ BETTER: Mapping[Metric, float] = {"auc": 1.0, "sensitivity": 1.0, "specificity":
 """Sign of better; only a change for the worse counts. Calibration counts both ways."""
 FEWEST_OF_CLASS = 5
 DRAWS = 500
+OF_FINDING = ("label", "probability", "positive")
 Floats = NDArray[np.float64]
+Performance = dict[tuple[str, Metric], Floats]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class MetricResult:
         finding: name of the finding.
         metric: which figure.
         reference, current: its values.
-        low, high: between which 95 % of undrifted windows of this size lie.
+        low, high: between which 95 % of windows by chance lie.
         score: standard deviations by which the change for the worse exceeds the usual one.
         n: labelled studies of the window.
     """
@@ -55,7 +59,7 @@ class ConceptResult:
 
     Args:
         metrics: all of them, highest score first.
-        largest: the largest scores of windows of the reference.
+        largest: the largest score of each division by chance.
         longer: whether it is of the longer window.
         part: what of the family's rate of false alarms is this window's.
     """
@@ -84,19 +88,15 @@ def score_concept(
     keys = [k for k in _judged(current, findings) if np.isfinite(there[k][0])]
     if not keys:
         return None
-    patients = as_codes(reference["patient"].to_numpy(object))
-    drawn = draw_windows(patients, len(current), DRAWS, np.random.default_rng(seed))
-    inside, outside = (performance(reference, findings, c) for c in (drawn, 1.0 - drawn))
-    shrink = shrinkage(len(current), len(reference), float(drawn[0].sum()))
+    inside, outside = _by_chance(current, reference, findings, seed)
     results, scores = [], []
     for key in keys:
         finding, metric = key
-        null = shrink * _worse(metric, inside[key], outside[key])
+        null = _worse(metric, inside[key], outside[key])
         mean = np.nanmean(null)
         spread = max(float(np.nanstd(null)), float(_least(current, finding)))
         worse = _worse(metric, here[key], there[key])[0]
         scores.append((null - mean) / spread)
-        raised = spread * doubt(_teachers(reference, finding, metric))
         low, high = np.nanquantile(inside[key], (0.025, 0.975))
         results.append(
             MetricResult(
@@ -106,13 +106,27 @@ def score_concept(
                 current=float(here[key][0]),
                 low=float(low),
                 high=float(high),
-                score=float((worse - mean) / raised),
+                score=float((worse - mean) / spread),
                 n=int(current[f"label.{finding}"].notna().sum()),
             )
         )
     largest = np.nanmax(np.stack(scores), axis=0)
     ranked = tuple(sorted(results, key=lambda r: -r.score))
     return ConceptResult(ranked, np.sort(largest))
+
+
+def _by_chance(
+    current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int
+) -> tuple[Performance, Performance]:
+    """Performance of windows drawn from both by patient, as large as this one, and of the rest."""
+    columns = ["patient", *(f"{c}.{name}" for name in findings for c in OF_FINDING)]
+    pooled = pd.concat([reference[columns], current[columns]], ignore_index=True)
+    whose = ["reference"] * len(reference) + ["window"] * len(current)
+    patients = as_codes((pooled["patient"].astype(str) + whose).to_numpy(object))
+    fewer = min(len(current), len(reference))
+    drawn = draw_windows(patients, fewer, DRAWS, np.random.default_rng(seed))
+    inside = drawn if fewer == len(current) else 1.0 - drawn
+    return performance(pooled, findings, inside), performance(pooled, findings, 1.0 - inside)
 
 
 def labelled(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
@@ -123,7 +137,7 @@ def labelled(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 
 def performance(
     table: pd.DataFrame, findings: Sequence[str], counts: Floats | None = None
-) -> dict[tuple[str, Metric], Floats]:
+) -> Performance:
     """Every metric (R,), NaN where it is not defined.
 
     Args:
@@ -132,7 +146,7 @@ def performance(
         counts: how often each row is in each of R samples, (R, n); None is the table itself.
     """
     counts = np.ones((1, len(table))) if counts is None else counts
-    found: dict[tuple[str, Metric], Floats] = {}
+    found: Performance = {}
     for name in findings:
         rows = (table[f"label.{name}"].notna() & table[f"probability.{name}"].notna()).to_numpy()
         label = table[f"label.{name}"].to_numpy(np.float64)[rows]
@@ -185,15 +199,6 @@ def _judged(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, M
         }
         keys += [(name, metric) for metric in METRICS if enough[metric]]
     return keys
-
-
-def _teachers(reference: pd.DataFrame, finding: str, metric: Metric) -> int:
-    """Patients of the reference that the spread of a metric is learnt from: those of the class that
-    it is about, of the rarer one for AUC."""
-    label, patient = reference[f"label.{finding}"], reference["patient"]
-    yes, no = (len(set(patient[label == value])) for value in (1, 0))
-    counts: dict[Metric, int] = {"auc": min(yes, no), "sensitivity": yes, "specificity": no}
-    return counts.get(metric, len(set(patient[label.notna()])))
 
 
 def _least(current: pd.DataFrame, finding: str) -> float:

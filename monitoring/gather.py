@@ -27,7 +27,7 @@ from monitoring.table import newest_per_study, records_table
 MOST_STUDIES = LARGEST_WINDOW
 """Studies of a window that are compared; of more, as many drawn at random. A reference has at most
 2,000, so that more would tell little more."""
-MOST_LABELLED = 10_000
+MOST_LABELLED = LARGEST_WINDOW
 """Labelled studies by which the concept is judged; of more, the newest."""
 LONGER = 5
 """How many windows the longer one spans, in which small changes of the concept add up."""

@@ -38,18 +38,13 @@ def high_score(scores: NDArray[np.float64], rate: float) -> float:
 
 
 def learnt_limit(scores: NDArray[np.float64], rate: float, patients: int) -> float:
-    """`high_score`, raised because so few patients taught it."""
-    return high_score(scores, rate) * doubt(patients)
-
-
-def doubt(patients: int) -> float:
-    """By how much to raise a limit, or a spread, that so many patients taught.
+    """`high_score`, raised because so few patients taught it.
 
     Spreads learnt from P patients are off by about 1/√(2P), and scores far out feel the low ones
     more than the high ones. With 400 made-up studies of 200 patients as reference, 8 % of undrifted
     windows exceeded the limit for 5 % unraised.
     """
-    return float(1 + 1 / np.sqrt(max(patients, 1)))
+    return high_score(scores, rate) * float(1 + 1 / np.sqrt(patients))
 
 
 def as_codes(names: NDArray[np.object_]) -> NDArray[np.int64]:
