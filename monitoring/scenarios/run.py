@@ -148,7 +148,8 @@ def run(bundle: Path, paths: TaskPaths, effort: Effort, say: Say) -> Results:
 def _quiet(settings: Sequence[Setting], effort: Effort) -> Iterator[FalseAlarms]:
     for labels in (0.0, LABELS):
         for window in FALSE_WINDOWS:
-            yield false_alarms(settings, window, labels, effort.undrifted, from_reference=True)
+            own = settings[: effort.references]
+            yield false_alarms(own, window, labels, effort.undrifted, from_reference=True)
             if window <= min(len(setting.fresh) for setting in settings):
                 yield false_alarms(settings, window, labels, effort.undrifted, from_reference=False)
 

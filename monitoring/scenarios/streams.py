@@ -15,7 +15,7 @@ from cxr_mm.contracts.task import Task
 from cxr_mm.contracts.verdict import Verdict
 from cxr_mm.params import ReferenceParams
 from monitoring.concept import labelled
-from monitoring.gather import LONGER
+from monitoring.gather import LONGER, MOST_LABELLED
 from monitoring.judge import Window, judge
 from monitoring.reference import Reference, freeze, load_reference
 from monitoring.scenarios.bank import START, Bank, Labelled, Said
@@ -175,7 +175,7 @@ def _window(
     return Window(
         table=table,
         labelled=known,
-        longer=pd.concat(stream.known, ignore_index=True),
+        longer=pd.concat(stream.known, ignore_index=True)[-MOST_LABELLED:],
         studies=len(table),
         n_labelled=len(known),
         events=[event] * refused,
