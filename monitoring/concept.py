@@ -205,10 +205,3 @@ def _least(current: pd.DataFrame, finding: str) -> float:
     """Least spread of a metric: one study more or less, where the reference never errs."""
     label = current[f"label.{finding}"]
     return 1.0 / max(min((label == 1).sum(), (label == 0).sum()), FEWEST_OF_CLASS)
-
-
-def shrinkage(current: int, reference: int, drawn: float) -> float:
-    """Spread of window minus reference over that of drawn window minus the rest."""
-    return float(
-        np.sqrt((1 / current + 1 / reference) / (1 / drawn + 1 / max(reference - drawn, 1.0)))
-    )

@@ -104,7 +104,8 @@ def _longer(
     marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
     before = _table(log, frozen, index.position[marked], outcomes)
     before = labelled(before, frozen.task.finding_names)
-    return newest_per_study(pd.concat([before, own], ignore_index=True) if len(before) else own)
+    both = pd.concat([before, own], ignore_index=True) if len(before) else own
+    return newest_per_study(both)[-MOST_LABELLED:]
 
 
 def _table(

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from monitoring.concept import shrinkage
 from monitoring.statistics import normal_score
 from monitoring.windows import as_codes, draw_windows
 
@@ -53,7 +52,7 @@ def score_prevalence(
     drawn = draw_windows(patients, len(here), DRAWS, np.random.default_rng(seed))
     inside = drawn @ there / drawn.sum(axis=1, keepdims=True)
     outside = (1 - drawn) @ there / (1 - drawn).sum(axis=1, keepdims=True)
-    shrink = shrinkage(len(here), len(there), float(drawn[0].sum()))
+    shrink = _shrinkage(len(here), len(there), float(drawn[0].sum()))
     spread = np.maximum(shrink * (inside - outside).std(axis=0), 1 / len(here) / 10)
     before, after = there.mean(axis=0), here.mean(axis=0)
     chance = min(1.0, 2 * len(findings) * norm.sf(np.abs(after - before) / spread).min())
@@ -61,4 +60,11 @@ def score_prevalence(
         dict(zip(findings, before.tolist(), strict=True)),
         dict(zip(findings, after.tolist(), strict=True)),
         normal_score(chance),
+    )
+
+
+def _shrinkage(current: int, reference: int, drawn: float) -> float:
+    """Spread of window minus reference over that of drawn window minus the rest."""
+    return float(
+        np.sqrt((1 / current + 1 / reference) / (1 / drawn + 1 / max(reference - drawn, 1.0)))
     )

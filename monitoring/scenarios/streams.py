@@ -128,7 +128,9 @@ def settle(
     tables = {key: _rows(reference, bank, rows) for key, rows in kinds.items()}
     refusals = {key: np.array([r is None for r in rows]) for key, rows in kinds.items()}
     others = Bank([studies[i] for i in rest], [said[i] for i in rest], {})
-    fresh = [_rows(reference, others, others.plain), *(tables[k] for k in kinds if k == PLAIN)]
+    fresh = [_rows(reference, others, others.plain)]
+    if bank.studies:
+        fresh.append(tables[PLAIN])
     there = np.array([said[i] is not None for i in rest] + [r is not None for r in bank.plain])
     return Setting(reference, tables, refusals, pd.concat(fresh, ignore_index=True)[there])
 
