@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from app.counters import Counters
-from app.decoding import Decoder
-from app.server import application, places_of, rooms_of, run, upload_folder
+from app.metrics import Metrics
+from app.server import application, build_pages, run, services_of, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
-from cxr_mm.errors import CxrError
+from cxr_mm.core.errors import CxrError
+from cxr_mm.imaging.decoder import Decoder
 
 M_ARENA_MAX = -8
 """As glibc's malloc.h has it."""
@@ -74,11 +74,11 @@ def serve(
 
 def _serve(settings: Settings) -> None:
     _share_memory()
-    counters = Counters(settings.root)
+    counters = Metrics(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with upload_folder() as uploads, Decoder() as decoder:
-        rooms = rooms_of(settings, counters, decoder.read)
-        places = places_of(rooms, settings, uploads)
+        services = services_of(settings, counters, decoder.read)
+        places = build_pages(services, settings, uploads)
         app = application(settings, places, uploads, counters)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         for place in places:

@@ -1,4 +1,4 @@
-"""Archive: films that were handed in, loose or in zip files (PKWARE's APPNOTE.TXT), one by one.
+"""Archive: images that were handed in, loose or in zip files (PKWARE's APPNOTE.TXT), one by one.
 
 A name is only ever a label: what leaves a zip file lies on disk under a number. No Gradio here.
 """
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from cxr_mm.data.dicom import is_dicom
-from cxr_mm.data.dimensions import JPEG_START, PNG_SIGNATURE
-from cxr_mm.errors import InputError, RadiographError
-from cxr_mm.files import CHUNK
-from cxr_mm.scoring import BadRow
+from cxr_mm.core.errors import InputError, RadiographError
+from cxr_mm.core.files import CHUNK
+from cxr_mm.imaging.dicom import is_dicom
+from cxr_mm.imaging.image_header import JPEG_START, PNG_SIGNATURE
+from cxr_mm.inference.score import BadRow
 
 FILES = 500
 """Most files that are taken at once."""
@@ -67,12 +67,12 @@ class Upload:
     """What was handed in.
 
     Args:
-        films: files that may be films; of each only the first bytes have been looked at.
+        images: files that may be images; of each only the first bytes have been looked at.
         table: the CSV, where there is one.
         refused: files that were not taken, by name, and why.
     """
 
-    films: tuple[Item, ...]
+    images: tuple[Item, ...]
     table: Item | None
     refused: tuple[BadRow, ...]
 
@@ -84,7 +84,7 @@ def opened(paths: Iterable[Path]) -> Iterator[Upload]:
     What a file is, is told by its first bytes; the CSV alone is told by its name.
 
     Args:
-        paths: films, zip files, and at most one CSV, loose or in a zip file.
+        paths: images, zip files, and at most one CSV, loose or in a zip file.
 
     Raises:
         InputError: a zip file is damaged or inflates too far, there are too many files, or there is
@@ -102,7 +102,7 @@ class _Unpacked:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.films: dict[str, Item] = {}
+        self.images: dict[str, Item] = {}
         self.tables: list[Item] = []
         self.refused: list[BadRow] = []
         self.inflated = 0
@@ -112,7 +112,7 @@ class _Unpacked:
             names = ", ".join(table.name for table in self.tables)
             raise InputError(f"there is more than one CSV ({names})", remedy="Give one")
         table = self.tables[0] if self.tables else None
-        return Upload(tuple(self.films.values()), table, tuple(self.refused))
+        return Upload(tuple(self.images.values()), table, tuple(self.refused))
 
     def add(self, path: Path) -> None:
         if path.stat().st_size > FILE_BYTES:
@@ -124,12 +124,12 @@ class _Unpacked:
 
     def _take(self, name: str, path: Path) -> None:
         item = Item(_label(name), path)
-        if item.name.lower().endswith(".csv") and not _is_film(_start(path)):
+        if item.name.lower().endswith(".csv") and not _is_image(_start(path)):
             self.tables.append(item)
-        elif item.name in self.films:
-            self._refuse(name, RadiographError("another film has this name", remedy="Rename one"))
+        elif item.name in self.images:
+            self._refuse(name, RadiographError("another image has this name", remedy="Rename one"))
         else:
-            self.films[item.name] = item
+            self.images[item.name] = item
         self._check_count()
 
     def _refuse(self, name: str, why: RadiographError) -> None:
@@ -137,7 +137,7 @@ class _Unpacked:
         self._check_count()
 
     def _count(self) -> int:
-        return len(self.films) + len(self.tables) + len(self.refused)
+        return len(self.images) + len(self.tables) + len(self.refused)
 
     def _check_count(self) -> None:
         if self._count() > FILES:
@@ -165,7 +165,7 @@ class _Unpacked:
                         f"it inflates to more than {RATIO} times its size, or with the others to "
                         f"more than {ALL_BYTES // 1024**2} MiB",
                         field=name,
-                        remedy="Give fewer films at once",
+                        remedy="Give fewer images at once",
                     )
 
     def _member(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -201,7 +201,7 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
 
 
 def _passed_over(entry: zipfile.ZipInfo) -> bool:
-    """Folders, and what systems add that nobody means to hand in."""
+    """Folders, and what systems add that no one means to hand in."""
     parts = PureWindowsPath(entry.filename).parts
     hidden = (part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
     return not parts or entry.is_dir() or any(hidden)
@@ -217,7 +217,7 @@ def _check(entry: zipfile.ZipInfo) -> None:
     if path.anchor or ".." in path.parts:
         raise RadiographError("its path leads out of the zip file", remedy="Zip a plain folder")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise RadiographError("a link or device, not a file", remedy="Zip the film itself")
+        raise RadiographError("a link or device, not a file", remedy="Zip the image itself")
     if entry.flag_bits & ENCRYPTED:
         raise RadiographError("it is encrypted", remedy="Make the zip file without a password")
     if entry.compress_type not in READ:
@@ -226,11 +226,11 @@ def _check(entry: zipfile.ZipInfo) -> None:
 
 def _too_large() -> RadiographError:
     return RadiographError(
-        f"it is larger than {FILE_BYTES // 1024**2} MiB", remedy="Export the film smaller"
+        f"it is larger than {FILE_BYTES // 1024**2} MiB", remedy="Export the image smaller"
     )
 
 
-def _is_film(start: bytes) -> bool:
+def _is_image(start: bytes) -> bool:
     return is_dicom(start) or start.startswith((PNG_SIGNATURE, JPEG_START))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-from cxr_mm.contracts.prediction import Prediction
-from cxr_mm.contracts.record import LONGEST_COMMENT, Outcome
-from cxr_mm.contracts.task import Task
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.prediction import Prediction
+from cxr_mm.core.record import LONGEST_COMMENT, Outcome
+from cxr_mm.core.task import Task
 
 Verdict = Literal["agree", "disagree"]
 PRESENT, ABSENT, NOT_SURE = "present", "absent", "not sure"

@@ -1,14 +1,16 @@
 """Server: the pages of all bundles in one FastAPI application, behind sign-in and limits."""
 
+import contextlib
+import fcntl
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
 import uvicorn
@@ -17,23 +19,62 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from app import examples as bundled
-from app import page, style
-from app.counters import CONTENT_TYPE, CountedRoom, Counters
-from app.following import Followed
-from app.gate import Gate
-from app.health import report_routes
-from app.limits import Limited, Proxy, SafeHeaders, SameSite
-from app.reading import ReadFilm, ReadingRoom
-from app.scratch import scratch_folder
+from app.metrics import CONTENT_TYPE, InstrumentedService, Metrics
+from app.model_watcher import ModelWatcher
+from app.monitoring_reports import report_routes
+from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
+from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
+from app.security.route_guard import Gate
+from app.service import InferenceService, ReadImage
 from app.settings import Settings
-from app.sign_in import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, plain_page, routes
-from app.users import Users
-from cxr_mm.errors import LogError, ParamsError
-from cxr_mm.inference import load_predictor
-from cxr_mm.models.pointer import is_pointer
+from app.ui import page, theme
+from app.ui import study_form as bundled
+from cxr_mm.core.errors import LogError, ParamsError
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.models.registry import is_pointer
 from cxr_mm.prediction_log import PredictionLog, open_spooled_log
 from cxr_mm.prediction_log.database import sqlite_file
+
+PREFIX = "cxr-mm-app-"
+UNLOCKED = "cxr-mm-new-"
+"""How the name of a folder begins that is about to be locked, lest it be taken for one left."""
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new folder, below which the process makes its temporary files as long as the context lasts.
+
+    What servers left that were killed is removed first. A folder is locked while its server lives.
+    """
+    _remove_left()
+    new = Path(tempfile.mkdtemp(prefix=UNLOCKED))
+    folder = new.with_name(new.name.replace(UNLOCKED, PREFIX, 1)).resolve()
+    lock = os.open(new, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.rename(folder)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_left() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another's, locked, or gone meanwhile
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.getuid():
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
 
 SESSIONS_KEPT = 200
 STOP_SECONDS = 3
@@ -43,29 +84,29 @@ UPLOADS_VARIABLE = "GRADIO_TEMP_DIR"
 
 
 @dataclass(frozen=True)
-class Place:
+class MountedPage:
     """One page: its path, `/` or `/TASK`, and what stands there."""
 
     path: str
-    room: ReadingRoom
+    service: InferenceService
     blocks: gr.Blocks
 
     @property
     def name(self) -> str:
         """Of the page in the addresses of its reports."""
-        return self.path.strip("/") or self.room.task.name
+        return self.path.strip("/") or self.service.task.name
 
 
-def rooms_of(settings: Settings, counters: Counters, read: ReadFilm) -> list[ReadingRoom]:
-    """A room for each bundle, all with one log and one way to read films.
+def services_of(settings: Settings, counters: Metrics, read: ReadImage) -> list[InferenceService]:
+    """A service for each bundle, all with one log and one way to read images.
 
     Raises:
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    predictors = [Followed(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
+    predictors = [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
-    return [CountedRoom(predictor, log, counters, read) for predictor in predictors]
+    return [InstrumentedService(predictor, log, counters, read) for predictor in predictors]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:
@@ -76,7 +117,9 @@ def paths_of(tasks: Sequence[str]) -> list[str]:
     return [f"/{t}-{n + 1}" if n else f"/{t}" for t, n in zip(tasks, earlier, strict=True)]
 
 
-def places_of(rooms: Sequence[ReadingRoom], settings: Settings, uploads: Path) -> list[Place]:
+def build_pages(
+    services: Sequence[InferenceService], settings: Settings, uploads: Path
+) -> list[MountedPage]:
     """The pages: the first with the examples that are named, those of made-up data with phantoms.
 
     Args:
@@ -85,18 +128,20 @@ def places_of(rooms: Sequence[ReadingRoom], settings: Settings, uploads: Path) -
     Raises:
         ManifestError: the folder of examples has no manifest, or a column is missing.
     """
-    paths = paths_of([room.task.name for room in rooms])
-    titles = [(room.task.title, f"{path}/") for path, room in zip(paths, rooms, strict=True)]
+    paths = paths_of([service.task.name for service in services])
+    titles = [
+        (service.task.title, f"{path}/") for path, service in zip(paths, services, strict=True)
+    ]
     out = [("Sign out", SIGN_OUT)] if settings.users else []
-    places: list[Place] = []
-    for path, room in zip(paths, rooms, strict=True):
+    places: list[MountedPage] = []
+    for path, service in zip(paths, services, strict=True):
         folder = None if places else settings.examples
-        if folder is None and room.task.synthetic:
+        if folder is None and service.task.synthetic:
             folder = bundled.phantoms(uploads / "examples")
-        rows = bundled.read(folder, room.task) if folder else None
+        rows = bundled.read(folder, service.task) if folder else None
         others = [other for other in titles if other[1] != f"{path}/"] + out
-        blocks = page.build(room, rows, others, path.strip("/") or None)
-        places.append(Place(path, room, blocks))
+        blocks = page.build(service, rows, others, path.strip("/") or None)
+        places.append(MountedPage(path, service, blocks))
     return places
 
 
@@ -116,7 +161,7 @@ def upload_folder() -> Iterator[Path]:
 
 
 def application(
-    settings: Settings, places: Sequence[Place], uploads: Path, counters: Counters
+    settings: Settings, places: Sequence[MountedPage], uploads: Path, counters: Metrics
 ) -> ASGIApp:
     """All pages, the sign-in, the state of health and the figures, as one ASGI application.
 
@@ -131,12 +176,12 @@ def application(
     _own_routes(app, places, counters)
     if sessions:
         app.include_router(routes(sessions, counters))
-    reports = report_routes({place.name: place.room for place in places}, settings.root)
+    reports = report_routes({place.name: place.service for place in places}, settings.root)
     app.router.routes.extend(reports)
     for place in places:
         _mount(app, place, settings)
         counters.watch_queue(place.path, place.blocks._queue.__len__)
-        counters.watch_verdict(place.room)
+        counters.watch_verdict(place.service)
     # The last one added is asked first.
     app.add_middleware(
         Gate,
@@ -153,7 +198,7 @@ def application(
     return app
 
 
-def _mount(app: FastAPI, place: Place, settings: Settings) -> None:
+def _mount(app: FastAPI, place: MountedPage, settings: Settings) -> None:
     blocks = place.blocks
     blocks.state_session_capacity = SESSIONS_KEPT
     blocks.max_threads = blocks._queue.max_thread_count = THREADS
@@ -164,9 +209,9 @@ def _mount(app: FastAPI, place: Place, settings: Settings) -> None:
         server_name=settings.host,
         server_port=settings.port,
         auth_dependency=_user if settings.demands_sign_in else None,
-        theme=style.theme(),
-        css=style.CSS,
-        js=style.ON_LOAD,
+        theme=theme.theme(),
+        css=theme.CSS,
+        js=theme.ON_LOAD,
         ssr_mode=False,
         show_error=False,
         run_history=False,
@@ -189,12 +234,12 @@ def _user(request: Request) -> str | None:
     return request.scope.get("user")
 
 
-def _own_routes(app: FastAPI, places: Sequence[Place], counters: Counters) -> None:
+def _own_routes(app: FastAPI, places: Sequence[MountedPage], counters: Metrics) -> None:
     @app.get(HEALTH)
     def health() -> Response:
-        log = places[0].room.log
+        log = places[0].service.log
         writable = None if log is None else log_is_writable(log)
-        models = [_model(place.room) for place in places]
+        models = [_model(place.service) for place in places]
         ok = writable is not False
         said = {"ok": ok, "models": models, "log_writable": writable}
         return JSONResponse(said, 200 if ok else 503)
@@ -208,16 +253,16 @@ def _own_routes(app: FastAPI, places: Sequence[Place], counters: Counters) -> No
         @app.get("/")
         def choose() -> Response:
             links = "".join(
-                f'<li><a href="{place.path}/">{escape(place.room.task.title)}</a> '
-                f"({escape(place.room.bundle.name)})</li>"
+                f'<li><a href="{place.path}/">{escape(place.service.task.title)}</a> '
+                f"({escape(place.service.bundle.name)})</li>"
                 for place in places
             )
             return plain_page("Models", f"<ul>{links}</ul>")
 
 
-def _model(room: ReadingRoom) -> dict[str, str]:
+def _model(service: InferenceService) -> dict[str, str]:
     """The model that serves, and why it is not the one pointed to where it is not."""
-    bundle, trouble = room.bundle, room.trouble
+    bundle, trouble = service.bundle, service.trouble
     said = {"task": bundle.task.name, "model": bundle.name, "digest": bundle.digest}
     return said | {"trouble": trouble} if trouble else said
 
@@ -237,7 +282,7 @@ def log_is_writable(log: PredictionLog) -> bool:
 class _Server(uvicorn.Server):
     """Ends the pages' endless answers first, so that it need not wait for them."""
 
-    def __init__(self, config: uvicorn.Config, places: Sequence[Place]) -> None:
+    def __init__(self, config: uvicorn.Config, places: Sequence[MountedPage]) -> None:
         super().__init__(config)
         self._places = places
 
@@ -248,7 +293,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(app: ASGIApp, places: Sequence[Place], settings: Settings) -> None:
+def run(app: ASGIApp, places: Sequence[MountedPage], settings: Settings) -> None:
     """Serve until a signal ends it.
 
     Raises:

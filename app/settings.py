@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 
-from cxr_mm.errors import ParamsError
+from cxr_mm.core.errors import ParamsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_LOG = "sqlite:///logs/predictions.db"
@@ -12,7 +12,7 @@ DEFAULT_LOG = "sqlite:///logs/predictions.db"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one user, or one address where nobody signs in, may ask of the server."""
+    """How much one user, or one address where no one signs in, may ask of the server."""
 
     asks_per_minute: int = 600
     """Posts to a page; a prediction with its explanation is about fifteen, a slider moved some."""
@@ -66,10 +66,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.on_loopback and not self.demands_sign_in:
             raise ParamsError(
-                f"{self.host} can be reached from other machines, and nobody would have to sign in",
+                f"{self.host} can be reached from other machines, and no one would have to sign in",
                 field="--host",
-                remedy="Name a users file with --users (python -m app.sign_in makes one), or the "
-                "header of a proxy that asks for a sign-in with --user-header",
+                remedy="Name a users file with --users (python -m app.security.auth makes one), "
+                "or the header of a proxy that asks for a sign-in with --user-header",
             )
         if self.users and self.user_header:
             raise ParamsError(

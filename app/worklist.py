@@ -1,28 +1,133 @@
 """Worklist: many studies answered, and which of them to look at first; no Gradio."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+import csv
+import io
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.archive import Item, Upload
-from app.reading import ReadingRoom
-from app.worklist_csv import Cells, read_rows
-from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
-from cxr_mm.contracts.study import Study
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.ahead import made_ahead
-from cxr_mm.data.note import mask_note
-from cxr_mm.data.transform import fitted_study
-from cxr_mm.errors import InputError, RadiographError
-from cxr_mm.explain import render
-from cxr_mm.explain.watch import UNWATCHED, Watch
-from cxr_mm.scoring import BATCH, THREADS, BadRow
+from app.archive import FILES, Item, Upload
+from app.service import InferenceService
+from app.ui.answer import SYNTHETIC
+from cxr_mm.core.errors import InputError, ManifestError, RadiographError
+from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction
+from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import subset_name
+from cxr_mm.data.notes import mask_note
+from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
+from cxr_mm.explain import html
+from cxr_mm.imaging.geometry import fitted_study
+from cxr_mm.inference.score import BATCH, THREADS, VALUES, BadRow
+
+TABLE_BYTES = 16 * 1024**2
+"""Largest table that is read."""
+COLUMNS = 1000
+"""Most columns that are read; a table of millions would take all memory."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would compute (OWASP, CSV injection)."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+Cells = Mapping[str, str | None]
+"""A row: column → text, None where the cell is empty."""
+
+
+def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
+    """Rows of a CSV, and its columns that the task does not know.
+
+    Any of the columns of a manifest CSV may be there: `study_id`, `patient_id`, `image_path`,
+    `view`, the task's note column and its clinical features; one of `study_id` and `image_path`
+    must be.
+
+    Raises:
+        ManifestError: it is no CSV, too large, or has neither column.
+    """
+    try:
+        _check_size(table)
+        frame = csv_rows(next(text_pieces(table.path, FILES + 1)), (), table.path)
+    except ManifestError as error:  # by its name, not by where it lies
+        raise ManifestError(error.message, field=table.name, remedy=error.remedy) from error
+    names = [str(name) for name in frame.columns]
+    if not {"study_id", "image_path"} & set(names):
+        raise ManifestError(
+            f"neither study_id nor image_path is among its columns ({', '.join(names)})",
+            field=table.name,
+            remedy="Add one of them",
+        )
+    if len(frame) > FILES:
+        raise ManifestError(
+            f"it has more than {FILES} rows",
+            field=table.name,
+            remedy="Give it in parts, or use cxr-mm score",
+        )
+    known = {"study_id", "patient_id", "image_path", "view", *task.clinical_names}
+    known |= {task.note.column} if task.note else set()
+    cells = frame.itertuples(index=False, name=None)
+    rows: list[Cells] = [dict(zip(names, row, strict=True)) for row in cells]
+    return rows, tuple(name for name in names if name not in known)
+
+
+def _check_size(table: Item) -> None:
+    """Refuse a table that would take all memory, before pandas reads it."""
+    if table.path.stat().st_size > TABLE_BYTES:
+        raise ManifestError(
+            f"it is larger than {TABLE_BYTES // 1024**2} MiB", remedy="Give it in parts"
+        )
+    with table.path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        try:
+            width = len(next(csv.reader(stream), ()))
+        except csv.Error:
+            width = COLUMNS + 1
+    if width > COLUMNS:
+        raise ManifestError(
+            f"it has more than {COLUMNS} columns", remedy="Keep those that the task knows"
+        )
+
+
+def written(predictions: Iterable[Prediction], task: Task) -> str:
+    """A CSV with one row per prediction; what is said of each finding is named as `score` does.
+
+    A text that a spreadsheet would compute has an apostrophe before it.
+    """
+    findings = [f"{value}.{name}" for name in task.finding_names for value in VALUES]
+    stream = io.StringIO(newline="")
+    table = csv.DictWriter(
+        stream,
+        ["study_id", "modalities", "warnings", *findings, "model", "digest", "notice"],
+        quoting=csv.QUOTE_NONNUMERIC,  # a list separator other than the comma splits no cell then
+    )
+    table.writeheader()
+    for said in predictions:
+        table.writerow({name: _cell(value) for name, value in _row(said).items()})
+    return stream.getvalue()
+
+
+def _row(said: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "study_id": said.study_id,
+        "modalities": subset_name(said.modalities),
+        "warnings": "; ".join(said.warnings),
+        "model": said.model,
+        "digest": said.digest,
+        "notice": f"{said.notice} {SYNTHETIC}" if said.synthetic else said.notice,
+    }
+    for found in said.findings:
+        row |= {f"{value}.{found.finding}": getattr(found, value) for value in VALUES}
+    return row
+
+
+def _cell(value: Any) -> Any:
+    computed = isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value)
+    return f"'{value}" if computed else value
+
 
 LONGEST = 96
 """Pixels of the longer side of a thumbnail."""
@@ -40,7 +145,7 @@ class Row:
 
     Args:
         said: what the model says.
-        thumbnail: uint8 (H, W), the longer side at most 96; None without a film.
+        thumbnail: uint8 (H, W), the longer side at most 96; None without an image.
     """
 
     said: Prediction
@@ -49,7 +154,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Worklist:
-    """Many studies, in the order of the CSV and then of the films.
+    """Many studies, in the order of the CSV and then of the images.
 
     Args:
         rows: studies that were answered.
@@ -88,53 +193,55 @@ class _Case:
     """A study as it was handed in."""
 
     study_id: str
-    film: Item | None
+    image: Item | None
     cells: Cells
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A study whose film is fitted into the model's square, and the film's thumbnail."""
+    """A study whose image is fitted into the model's square, and the image's thumbnail."""
 
     study: Study
     thumbnail: NDArray[np.uint8] | None
 
 
-def predicted(room: ReadingRoom, upload: Upload, watch: Watch = UNWATCHED) -> Worklist:
+def predicted(service: InferenceService, upload: Upload, watch: Progress = NO_PROGRESS) -> Worklist:
     """Answer every study that can be answered, and log the answers once all are there.
 
-    A row of the CSV and a film go together by `image_path`, or where that is empty by `study_id`.
-    Of a film only the thumbnail is kept.
+    A row of the CSV and an image go together by `image_path`, or where that is empty by `study_id`.
+    Of an image only the thumbnail is kept.
 
     Args:
-        room: whose model answers.
-        upload: films, a CSV, or both.
+        service: whose model answers.
+        upload: images, a CSV, or both.
         watch: told after each batch how many studies are done.
 
     Raises:
         InputError: nothing was given, or the CSV cannot be read.
         CancelledError: the watch says so; nothing is logged then.
     """
-    room = room.pinned()
-    table, ignored = read_rows(upload.table, room.task) if upload.table else ([], ())
-    cases, bad = _cases(upload.films, table)
+    service = service.pinned()
+    table, ignored = read_rows(upload.table, service.task) if upload.table else ([], ())
+    cases, bad = _cases(upload.images, table)
     bad = [*upload.refused, *bad]
     if not cases and not bad:
-        raise InputError("Nothing was given yet", remedy="Give films, zip files of films or a CSV")
+        raise InputError(
+            "Nothing was given yet", remedy="Give images, zip files of images or a CSV"
+        )
     rows: list[Row] = []
     answers: list[Answer] = []
-    items = made_ahead(partial(_ready, room), cases, ahead=BATCH, threads=THREADS)
+    items = prefetch(partial(_ready, service), cases, ahead=BATCH, threads=THREADS)
     watch.step(0, len(cases))
     for first in range(0, len(cases), BATCH):
-        for ready, answer in _attempted(room, islice(items, BATCH), bad):
+        for ready, answer in _attempted(service, islice(items, BATCH), bad):
             rows.append(Row(answer.prediction, ready.thumbnail))
             answers.append(replace(answer, study=replace(answer.study, image=None)))
         watch.step(first + BATCH, len(cases))
-    return Worklist(tuple(rows), tuple(bad), ignored, room.logged(answers))
+    return Worklist(tuple(rows), tuple(bad), ignored, service.logged(answers))
 
 
 def _attempted(
-    room: ReadingRoom, batch: Iterable[_Ready | BadRow], bad: list[BadRow]
+    service: InferenceService, batch: Iterable[_Ready | BadRow], bad: list[BadRow]
 ) -> Iterator[tuple[_Ready, Answer]]:
     """The studies of a batch that can be answered; the others join the bad."""
     ready = []
@@ -143,23 +250,23 @@ def _attempted(
             bad.append(item)
         else:
             ready.append(item)
-    answers = room.predictor.attempt([item.study for item in ready])
+    answers = service.predictor.attempt([item.study for item in ready])
     for item, answer in zip(ready, answers, strict=True):
         if isinstance(answer, InputError):
-            room.refused(answer)
+            service.refused(answer)
             bad.append(BadRow(item.study.study_id, _reason(answer)))
         else:
             yield item, answer
 
 
-def _ready(room: ReadingRoom, case: _Case) -> _Ready | BadRow:
-    task, cells = room.task, case.cells
+def _ready(service: InferenceService, case: _Case) -> _Ready | BadRow:
+    task, cells = service.task, case.cells
     note = cells.get(task.note.column) if task.note else None
     try:
         if note and task.note:
             mask_note(note, task.note)  # refused here, so that one note costs one row
-        study = room.study(
-            str(case.film.path) if case.film else None,
+        study = service.study(
+            str(case.image.path) if case.image else None,
             {name: cells.get(name) for name in task.clinical_names},
             note,
             None if "view" in task.clinical_names else cells.get("view"),
@@ -170,65 +277,67 @@ def _ready(room: ReadingRoom, case: _Case) -> _Ready | BadRow:
     study = replace(study, patient_id=cells.get("patient_id"))
     if study.image is None:
         return _Ready(study, None)
-    return _Ready(fitted_study(study, room.bundle.size), render.grey(study.image, LONGEST)[:, :, 0])
+    return _Ready(
+        fitted_study(study, service.bundle.size), html.grey(study.image, LONGEST)[:, :, 0]
+    )
 
 
 def _reason(error: InputError) -> str:
-    """What is wrong, without the name of the film, beside which it stands."""
+    """What is wrong, without the name of the image, beside which it stands."""
     field = "" if isinstance(error, RadiographError) else error.field
     return str(InputError(error.message, field=field, remedy=error.remedy))
 
 
-class _Films:
-    """Films by the names that the cells of a CSV may give them."""
+class _Images:
+    """Images by the names that the cells of a CSV may give them."""
 
-    def __init__(self, films: Iterable[Item]) -> None:
+    def __init__(self, images: Iterable[Item]) -> None:
         self.exact: dict[str, Item] = {}
         self.alike: dict[str, list[Item]] = {}
-        for film in films:
-            self.exact[film.name] = film
-            path = PurePosixPath(film.name)
+        for image in images:
+            self.exact[image.name] = image
+            path = PurePosixPath(image.name)
             for name in {path.name, path.stem}:
-                self.alike.setdefault(name, []).append(film)
+                self.alike.setdefault(name, []).append(image)
 
     def named(self, cell: str) -> Item | None:
-        """The film of this very name, else the only one whose name ends so, folders left out."""
+        """The image of this very name, else the only one whose name ends so, folders left out."""
         path = cell.replace("\\", "/")
         alike = self.alike.get(PurePosixPath(path).name, [])
         return self.exact.get(path) or (alike[0] if len(alike) == 1 else None)
 
 
-def _cases(films: Sequence[Item], rows: Iterable[Cells]) -> tuple[list[_Case], list[BadRow]]:
-    """Rows with their films, then films without a row; each study id once."""
-    known, taken = _Films(films), set[str]()
+def _cases(images: Sequence[Item], rows: Iterable[Cells]) -> tuple[list[_Case], list[BadRow]]:
+    """Rows with their images, then images without a row; each study id once."""
+    known, taken = _Images(images), set[str]()
     cases: dict[str, _Case] = {}
     bad: list[BadRow] = []
     for number, cells in enumerate(rows, 1):
         name = cells.get("study_id") or cells.get("image_path") or ""
-        film = known.named(cells.get("image_path") or name)
-        if film:
-            taken.add(film.name)
-        if reason := _fault(name, cells, film, cases):
+        image = known.named(cells.get("image_path") or name)
+        if image:
+            taken.add(image.name)
+        if reason := _fault(name, cells, image, cases):
             bad.append(BadRow(name or f"row {number}", reason))
         else:
-            cases[name] = _Case(name, film, cells)
-    for film in films:
-        if film.name in taken:
+            cases[name] = _Case(name, image, cells)
+    for image in images:
+        if image.name in taken:
             continue
-        if reason := _fault(film.name, {}, film, cases):
-            bad.append(BadRow(film.name, reason))
+        if reason := _fault(image.name, {}, image, cases):
+            bad.append(BadRow(image.name, reason))
         else:
-            cases[film.name] = _Case(film.name, film, {})
+            cases[image.name] = _Case(image.name, image, {})
     return list(cases.values()), bad
 
 
-def _fault(name: str, cells: Cells, film: Item | None, before: Container[str]) -> str:
+def _fault(name: str, cells: Cells, image: Item | None, before: Container[str]) -> str:
     if not name:
         return "it has neither study_id nor image_path."
     if name in before:
         return "another study has this id."
-    if cells.get("image_path") and film is None:
-        return f"image_path: {cells['image_path']} is not among the films, or more than once."
+    if cells.get("image_path") and image is None:
+        return f"image_path: {cells['image_path']} is not among the images, or more than once."
     return ""
 
 

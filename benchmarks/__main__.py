@@ -7,9 +7,9 @@ import argparse
 import sys
 import time
 
-from benchmarks.parts import PARTS
-from benchmarks.results import PAGE, store
-from cxr_mm.errors import CxrError
+from benchmarks.harness.parts import PARTS
+from benchmarks.harness.report import PAGE, store
+from cxr_mm.core.errors import CxrError
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     if unknown := set(asked.parts) - set(PARTS):
         print(f"error: {', '.join(sorted(unknown))}: no such part. There are {', '.join(PARTS)}.")
         raise SystemExit(2)
-    wanted = asked.parts or [name for name, part in PARTS.items() if part.unasked]
+    wanted = asked.parts or [name for name, part in PARTS.items() if part.run_by_default]
     failed = [name for name in wanted if not _measured(name)]
     if failed:
         print(f"error: not measured: {', '.join(failed)}.", file=sys.stderr)
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _measured(name: str) -> bool:
-    """Measure and store one part; an error a user can mend is told, and the others go on."""
+    """Measure and store one part; an error a user can fix is told, and the others go on."""
     started = time.perf_counter()
     try:
         rows = PARTS[name].load()()
@@ -47,7 +47,7 @@ def _measured(name: str) -> bool:
 def _listed() -> list[str]:
     lines = []
     for name, part in PARTS.items():
-        mark = "" if part.unasked else " *"
+        mark = "" if part.run_by_default else " *"
         lines += [f"{name}{mark} ({part.takes})", f"    {part.about}"]
     return [*lines, "", "* only where it is named"]
 

@@ -14,9 +14,9 @@ import yaml
 from sqlalchemy import create_engine, text
 
 import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
-from cxr_mm.contracts.task import Task
-from cxr_mm.params import Params, for_task, load_params
-from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths
+from cxr_mm.core.config import Params, for_task, load_params
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
+from cxr_mm.core.task import Task
 
 REPOSITORY = Path(__file__).parent.parent
 ADMIN = "postgres"
@@ -54,9 +54,9 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """160 phantoms at 64 pixels through the real stages."""
+    from cxr_mm.core.task import load_task
     from cxr_mm.data.ingest import ingest
     from cxr_mm.data.split import split
-    from cxr_mm.data.tasks import load_task
     from cxr_mm.training.embed import embed
     from cxr_mm.training.fuse import fuse
     from cxr_mm.training.train_image import train_image

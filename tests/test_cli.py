@@ -9,12 +9,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cxr_mm import __version__, cli
-from cxr_mm.cli import use
-from cxr_mm.contracts.study import Study
-from cxr_mm.data.tasks import shipped_tasks
-from cxr_mm.errors import RadiographError
-from cxr_mm.inference import load_predictor
-from cxr_mm.paths import DATA_ROOT_VARIABLE
+from cxr_mm.cli import predict
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import shipped_tasks
+from cxr_mm.inference.predictor import load_predictor
 
 NOTE = ["--note", "fever, productive cough"]
 
@@ -45,8 +45,8 @@ def refused(monkeypatch, capfd):
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    """Takes noise for a film."""
-    return load_predictor(bundle_folder, accept_any_film=True)
+    """Takes noise for an image."""
+    return load_predictor(bundle_folder, accept_any_image=True)
 
 
 @pytest.fixture
@@ -54,28 +54,28 @@ def bundle(bundle_folder, predictor, monkeypatch):
     """Folder of the bundle, which is read only once for this file."""
     known = {bundle_folder: predictor}
 
-    def load(path, accept_any_film=False):
-        return known.get(path) or load_predictor(path, accept_any_film)
+    def load(path, accept_any_image=False):
+        return known.get(path) or load_predictor(path, accept_any_image)
 
-    monkeypatch.setattr("cxr_mm.inference.load_predictor", load)
+    monkeypatch.setattr("cxr_mm.inference.predictor.load_predictor", load)
     return bundle_folder
 
 
 @pytest.fixture
-def film(tmp_path):
-    path = tmp_path / "film.png"
+def image(tmp_path):
+    path = tmp_path / "image.png"
     grey = np.random.default_rng(0).integers(0, 255, (120, 100)).astype(np.uint8)
     Image.fromarray(grey).save(path)
     return path
 
 
-def test_json_of_all_three_inputs(bundle, predictor, film):
+def test_json_of_all_three_inputs(bundle, predictor, image):
     text = answered(
-        *("predict", "--bundle", bundle, "--image", film, "--clinical", "age=63"),
+        *("predict", "--bundle", bundle, "--image", image, "--clinical", "age=63"),
         *("--clinical", "spo2=88", *NOTE, "--json"),
     )
     said = json.loads(text)
-    assert said["study_id"] == "film.png"
+    assert said["study_id"] == "image.png"
     assert said["task"] == "synthetic"
     assert said["model"] == predictor.bundle.name
     assert said["digest"] == predictor.bundle.digest
@@ -88,8 +88,8 @@ def test_json_of_all_three_inputs(bundle, predictor, film):
 
 
 @pytest.mark.parametrize("given", ["image", "note", "tabular"])
-def test_one_input_is_enough(bundle, film, given):
-    options = {"image": ["--image", film], "note": NOTE, "tabular": ["--clinical", "crp=140"]}
+def test_one_input_is_enough(bundle, image, given):
+    options = {"image": ["--image", image], "note": NOTE, "tabular": ["--clinical", "crp=140"]}
     said = json.loads(answered("predict", "--bundle", bundle, *options[given], "--json"))
     assert said["modalities"] == [given]
 
@@ -105,7 +105,7 @@ def test_without_json_it_is_told_in_lines(bundle):
 def test_what_cannot_be_ruled_out_is_told(predictor):
     said = predictor.predict(Study("s", note="fever"))
     sure, doubted = (
-        use.told(
+        predict.told(
             said.model_copy(
                 update={
                     "findings": tuple(
@@ -121,12 +121,12 @@ def test_what_cannot_be_ruled_out_is_told(predictor):
     assert "uncertain: at 90% coverage no answer is ruled out" in doubted
 
 
-def test_a_picture_that_is_no_film_is_refused_unless_any_is_accepted(bundle_folder, film):
-    words = ("predict", "--bundle", bundle_folder, "--image", film)
+def test_a_picture_that_is_no_image_is_refused_unless_any_is_accepted(bundle_folder, image):
+    words = ("predict", "--bundle", bundle_folder, "--image", image)
     with pytest.raises(RadiographError, match="does not look like") as refusal:
         CliRunner().invoke(cli.app, [*map(str, words)], catch_exceptions=False)
-    assert "--accept-any-film" in str(refusal.value)
-    told = answered(*words, "--accept-any-film")
+    assert "--accept-any-image" in str(refusal.value)
+    told = answered(*words, "--accept-any-image")
     assert "warning: image: it may be no upright frontal chest radiograph" in told
 
 
@@ -160,11 +160,11 @@ def test_text_that_is_called_a_picture(refused, bundle, tmp_path):
     assert "notes.png" in refused("predict", "--bundle", bundle, "--image", path)
 
 
-def test_half_a_picture(refused, bundle, film):
-    path = film.with_suffix(".jpg")
-    Image.open(film).save(path)
+def test_half_a_picture(refused, bundle, image):
+    path = image.with_suffix(".jpg")
+    Image.open(image).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "film.jpg" in refused("predict", "--bundle", bundle, "--image", path)
+    assert "image.jpg" in refused("predict", "--bundle", bundle, "--image", path)
 
 
 def test_no_bundle(refused, tmp_path):

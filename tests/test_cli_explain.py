@@ -6,8 +6,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cxr_mm.cli import app
-from cxr_mm.errors import InputError
-from cxr_mm.files import read_json
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.files import read_json
 
 runner = CliRunner()
 
@@ -17,11 +17,11 @@ def run(*arguments):
 
 
 def test_one_study_is_explained_into_a_folder(bundle_folder, tmp_path):
-    film = tmp_path / "film.png"
+    image = tmp_path / "image.png"
     grey = np.random.default_rng(0).integers(0, 255, (120, 100), dtype=np.uint8)
-    Image.fromarray(grey).save(film)
+    Image.fromarray(grey).save(image)
     out = tmp_path / "said"
-    given = ("--image", film, "--clinical", "age=63", "--note", "Fever.", "--accept-any-film")
+    given = ("--image", image, "--clinical", "age=63", "--note", "Fever.", "--accept-any-image")
     asked = ("--finding", "effusion", "--method", "layer_cam", "--method", "lime_tabular")
     result = run("--bundle", bundle_folder, *given, *asked, "--out", out)
     assert result.exit_code == 0, result.exception

@@ -4,10 +4,10 @@ import importlib.metadata
 
 import pytest
 
-from cxr_mm.data.tasks import shipped_tasks
-from cxr_mm.doctor import PACKAGES, describe_task, examine
-from cxr_mm.models.weights import packaged_backbones
-from cxr_mm.paths import DATA_ROOT_VARIABLE
+from cxr_mm.cli.doctor import PACKAGES, describe_task, examine
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE
+from cxr_mm.core.task import shipped_tasks
+from cxr_mm.models.backbones import packaged_backbones
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from cxr_mm import errors
-from cxr_mm.errors import CxrError, InputError
+from cxr_mm.core import errors
+from cxr_mm.core.errors import CxrError, InputError
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.files import (
-    folder_written_aside,
+from cxr_mm.core.files import (
+    atomic_directory,
+    atomic_write,
     read_json,
     sha256_file,
     to_json,
     write_json,
     write_parquet,
-    written_aside,
 )
 
 
@@ -23,20 +23,20 @@ class InterruptedBodyError(Exception):
 
 
 def interrupted_file(path):
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("half")
         raise InterruptedBodyError
 
 
 def interrupted_folder(path):
-    with folder_written_aside(path) as aside:
+    with atomic_directory(path) as aside:
         (aside / "half.txt").write_text("half")
         raise InterruptedBodyError
 
 
 def test_file_takes_its_place_on_success(tmp_path):
     path = tmp_path / "deep" / "a.csv"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         assert aside.suffix == ".csv"
         aside.write_text("new")
         assert not path.exists()
@@ -58,7 +58,7 @@ def test_folder_replaces_the_old_one_as_a_whole(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "stale.txt").write_text("old")
-    with folder_written_aside(path) as aside:
+    with atomic_directory(path) as aside:
         (aside / "new.txt").write_text("new")
         assert [p.name for p in path.iterdir()] == ["stale.txt"]
     assert [p.name for p in path.iterdir()] == ["new.txt"]

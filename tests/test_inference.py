@@ -5,21 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
-from cxr_mm.contracts.prediction import ConformalBounds
-from cxr_mm.contracts.study import Study
-from cxr_mm.data.quality import image_quality
-from cxr_mm.errors import InputError, RadiographError
-from cxr_mm.inference import Predictor, load_predictor
+from cxr_mm.core.errors import InputError, RadiographError
+from cxr_mm.core.prediction import ConformalBounds
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.imaging.quality import image_quality
+from cxr_mm.inference.predictor import Predictor, load_predictor
 
-FILM = np.random.default_rng(0).random((80, 64), dtype=np.float32)
-GIVEN = {"image": FILM, "clinical": {"age": 70.0, "spo2": 88.0}, "note": "c/o SOB, orthopnoea"}
+IMAGE = np.random.default_rng(0).random((80, 64), dtype=np.float32)
+GIVEN = {"image": IMAGE, "clinical": {"age": 70.0, "spo2": 88.0}, "note": "c/o SOB, orthopnoea"}
 
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    """Takes noise for a film."""
-    return load_predictor(bundle_folder, accept_any_film=True)
+    """Takes noise for an image."""
+    return load_predictor(bundle_folder, accept_any_image=True)
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_an_answer_carries_what_log_and_explanation_need(predictor):
     assert answer.image_embedding.shape == (predictor.bundle.image_encoder.dim,)
     meaning = predictor.bundle.note_encoder.parts[0].length  # words could be looked up
     assert answer.note_embedding.shape == (meaning,)
-    assert answer.quality == image_quality(FILM)
+    assert answer.quality == image_quality(IMAGE)
     assert answer.latency_ms > 0
     bare = predictor.answer([Study("s", note="fever")])[0]
     assert bare.image_embedding is None
     assert bare.quality == {}
-    read = predictor.answer([Study("s", image=FILM, quality={"noise": 0.5})])[0]
+    read = predictor.answer([Study("s", image=IMAGE, quality={"noise": 0.5})])[0]
     assert read.quality == {"noise": 0.5}
 
 
@@ -87,8 +87,8 @@ def test_shares_of_what_is_there_and_the_answer_to_nothing_add_up_to_the_probabi
 def test_traits_are_of_the_note_as_the_model_reads_it(predictor):
     answer = predictor.answer([Study("s", note="no fever")])[0]
     assert answer.note_traits["negation"] == 0.5
-    assert predictor.answer([Study("s", image=FILM)])[0].note_traits == {}
-    hidden = predictor.answer([Study("s", image=FILM, note="no fever")], show=("image",))[0]
+    assert predictor.answer([Study("s", image=IMAGE)])[0].note_traits == {}
+    hidden = predictor.answer([Study("s", image=IMAGE, note="no fever")], show=("image",))[0]
     assert hidden.note_traits == {}
 
 
@@ -100,12 +100,12 @@ def test_synthetic_and_research_use_are_said(predictor):
 
 
 def test_a_view_not_trained_on_is_warned_of(predictor):
-    warnings = predictor.predict(Study("s", image=FILM, view="LL", warnings=("blurred",))).warnings
+    warnings = predictor.predict(Study("s", image=IMAGE, view="LL", warnings=("blurred",))).warnings
     assert "blurred" in warnings
     assert any("LL" in text for text in warnings)
 
 
-def test_a_picture_that_is_no_film_is_refused_with_a_way_to_go_on(strict):
+def test_a_picture_that_is_no_image_is_refused_with_a_way_to_go_on(strict):
     with pytest.raises(RadiographError, match=r"^image: this does not look like") as refusal:
         strict.predict(Study("s", **GIVEN))
     assert "predict from tabular and note alone" in refusal.value.remedy
@@ -113,14 +113,14 @@ def test_a_picture_that_is_no_film_is_refused_with_a_way_to_go_on(strict):
     assert strict.predict(Study("s", note=GIVEN["note"])).modalities == ("note",)
 
 
-def test_a_refused_film_costs_no_other_study_its_answer(strict):
+def test_a_rejected_image_costs_no_other_study_its_answer(strict):
     good, bad = Study("good", note="fever"), Study("bad", **GIVEN)
     first, refusal, last = strict.attempt([good, bad, good])
     assert isinstance(refusal, RadiographError)
     assert first.prediction.study_id == last.prediction.study_id == "good"
 
 
-def test_any_film_is_accepted_where_that_is_asked_for_with_a_warning(predictor):
+def test_any_image_is_accepted_where_that_is_asked_for_with_a_warning(predictor):
     warnings = predictor.predict(Study("s", **GIVEN)).warnings
     assert any("may be no upright frontal chest radiograph" in text for text in warnings)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr_mm.data.tasks import load_task, shipped_tasks
-from cxr_mm.errors import ParamsError
-from cxr_mm.params import PARAMS_FILE, Params, SplitParams, for_task, load_params, with_split
+from cxr_mm.core.config import PARAMS_FILE, Params, SplitParams, for_task, load_params, with_split
+from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.task import load_task, shipped_tasks
 
 PROJECT = Path(__file__).parent.parent
 SHIPPED = PROJECT / PARAMS_FILE

@@ -5,6 +5,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 import typer
 import yaml
@@ -13,9 +14,9 @@ from packaging.version import Version
 
 import app.__main__ as serving
 from cxr_mm import cli
-from cxr_mm.data.tasks import shipped_tasks
-from cxr_mm.params import PARAMS_FILE, Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.core.config import PARAMS_FILE, Params
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import shipped_tasks
 from monitoring import cli as monitoring_cli
 
 PROJECT = Path(__file__).parent.parent
@@ -89,6 +90,43 @@ def test_stage_depends_on_what_is_there_or_is_made_before_it(stage):
             assert (PROJECT / dep).exists(), dep
         else:
             assert any(dep == out or dep.startswith(f"{out}/") for out in made), dep
+
+
+ENTRY = {
+    "ingest": "cxr_mm.data.ingest",
+    "split": "cxr_mm.data.split",
+    "train_image": "cxr_mm.training.train_image",
+    "embed": "cxr_mm.training.embed",
+    "fuse": "cxr_mm.training.fuse",
+    "explain": "cxr_mm.explain.stage",
+    "evaluate": "cxr_mm.evaluation.evaluate",
+    "reference": "monitoring.reference",
+}
+"""The module that does the work of a stage."""
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return grimp.build_graph("cxr_mm", "monitoring", cache_dir=None)
+
+
+def source_of(module):
+    path = Path(*module.split("."))
+    return path / "__init__.py" if (PROJECT / path).is_dir() else path.with_suffix(".py")
+
+
+@pytest.mark.parametrize("stage", ENTRY)
+def test_a_stage_watches_the_code_that_it_imports_and_no_other(stage, imports):
+    modules = {ENTRY[stage]} | imports.find_upstream_modules(ENTRY[stage])
+    used = {source_of(module) for module in modules}
+    watched = [Path(d) for d in paths_in(STAGES[stage]["do"]["deps"]) if ITEM not in d]
+    code = {path for path in used if path.name != "__init__.py"}
+    assert not {path for path in code if not any(path.is_relative_to(w) for w in watched)}
+    assert not {str(w) for w in watched if not any(path.is_relative_to(w) for path in used)}
+
+
+def test_every_stage_that_trains_or_measures_has_an_entry():
+    assert set(STAGES) == {*ENTRY, "resolve"}
 
 
 def test_resolved_sections_are_those_that_resolve_writes():

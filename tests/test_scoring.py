@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm import scoring
-from cxr_mm.data.ingest import load_manifest
-from cxr_mm.errors import InputError, ManifestError
-from cxr_mm.files import read_json
-from cxr_mm.inference import load_predictor
-from cxr_mm.scoring import BadRow, iter_studies, score
+from cxr_mm.core.errors import InputError, ManifestError
+from cxr_mm.core.files import read_json
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.inference import score as scoring
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.inference.score import BadRow, iter_studies, score
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, r
         assert reason in row["reason"]
 
 
-def test_a_picture_that_is_no_film_is_a_bad_row(predictor, csv, rows, tmp_path):
+def test_a_picture_that_is_no_image_is_a_bad_row(predictor, csv, rows, tmp_path):
     picture = tmp_path / "noise.png"
     grey = np.random.default_rng(0).integers(0, 255, (90, 80)).astype(np.uint8)
     Image.fromarray(grey).save(picture)
@@ -150,7 +150,7 @@ def test_what_is_no_table_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_films_are_read_only_when_it_is_their_turn(predictor, csv, monkeypatch):
+def test_images_are_read_only_when_it_is_their_turn(predictor, csv, monkeypatch):
     read = []
     real = scoring.read_radiograph
     monkeypatch.setattr(scoring, "read_radiograph", lambda path: read.append(path) or real(path))

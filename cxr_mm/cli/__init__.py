@@ -5,8 +5,8 @@ import sys
 
 import typer
 
-from cxr_mm.cli import data, machine, stages, use
-from cxr_mm.errors import CxrError
+from cxr_mm.cli import data, doctor, predict, stages
+from cxr_mm.core.errors import CxrError
 
 app = typer.Typer(
     add_completion=False,
@@ -15,7 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal chest radiograph models. Decision support for research only.",
 )
-for part in (stages, use, data, machine):
+for part in (stages, predict, data, doctor):
     app.add_typer(part.commands)
 
 

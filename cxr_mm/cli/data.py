@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from cxr_mm.cli.options import TaskName, pairs
-from cxr_mm.errors import InputError
-from cxr_mm.paths import data_root
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.paths import data_root
 
 commands = typer.Typer()
 PANEL = "Data"
@@ -17,8 +17,8 @@ PANEL = "Data"
 @commands.command(rich_help_panel=PANEL)
 def tasks() -> None:
     """List the shipped tasks and whether their data is found."""
-    from cxr_mm.data.tasks import shipped_tasks
-    from cxr_mm.doctor import describe_task
+    from cxr_mm.cli.doctor import describe_task
+    from cxr_mm.core.task import shipped_tasks
 
     for name in shipped_tasks():
         print(describe_task(name, data_root()))
@@ -27,8 +27,8 @@ def tasks() -> None:
 @commands.command(rich_help_panel=PANEL)
 def fetch(task: TaskName) -> None:
     """Download the public original of a task's data below the data root."""
+    from cxr_mm.core.task import load_task
     from cxr_mm.data.fetch import fetch as run
-    from cxr_mm.data.tasks import load_task
 
     print(run(load_task(task), data_root()))
 
@@ -43,11 +43,11 @@ def synthesise(
         typer.Option(help="Drift as NAME=VALUE (see docs/synthetic.md); may be repeated."),
     ] = None,
 ) -> None:
-    """Write synthetic studies as a manifest CSV with films and masks."""
+    """Write synthetic studies as a manifest CSV with images and masks."""
     from pydantic import ValidationError
 
-    from cxr_mm.data.sources.synthetic import SynthesisSpec
-    from cxr_mm.data.sources.synthetic import synthesise as run
+    from cxr_mm.data.synthetic.population import SynthesisSpec
+    from cxr_mm.data.synthetic.writer import synthesise as run
 
     given = pairs(dial or [], "--dial", "exposure=1.3")
     dials = {name: _value(text) for name, text in given.items()}

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.study import Study
 
 TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
-AnyFilm = Annotated[
+AnyImage = Annotated[
     bool,
-    typer.Option("--accept-any-film", help="Warn of a picture that is no such film; refuse none."),
+    typer.Option(
+        "--accept-any-image", help="Warn of a picture that is no such image; refuse none."
+    ),
 ]
 Image = Annotated[Path | None, typer.Option(help="PNG, JPEG or DICOM.")]
 Clinical = Annotated[
@@ -31,17 +33,17 @@ def study_of(
     study_id: str | None,
 ) -> Study:
     """What was given, as a study."""
-    from cxr_mm.data.radiograph import read_radiograph
+    from cxr_mm.imaging.radiograph import read_radiograph
 
-    film = read_radiograph(image) if image else None
+    radiograph = read_radiograph(image) if image else None
     return Study(
         study_id=study_id or (image.name if image else uuid.uuid4().hex),
-        image=film.pixels if film else None,
+        image=radiograph.pixels if radiograph else None,
         clinical=pairs(clinical or [], "--clinical", "age=63"),
         note=note,
-        view=view or (film.view if film else None),
-        warnings=film.warnings if film else (),
-        quality=film.quality if film else {},
+        view=view or (radiograph.view if radiograph else None),
+        warnings=radiograph.warnings if radiograph else (),
+        quality=radiograph.quality if radiograph else {},
     )
 
 

@@ -6,20 +6,11 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.cli.options import (
-    AnyFilm,
-    Clinical,
-    Image,
-    Note,
-    StudyId,
-    TaskName,
-    View,
-    study_of,
-)
-from cxr_mm.contracts.task import Task
-from cxr_mm.errors import InputError
-from cxr_mm.params import Params, for_task, load_params, with_split
-from cxr_mm.paths import TaskPaths, data_root
+from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, TaskName, View, study_of
+from cxr_mm.core.config import Params, for_task, load_params, with_split
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.paths import TaskPaths, data_root
+from cxr_mm.core.task import Task
 
 commands = typer.Typer()
 PANEL = "Stages (dvc repro runs them)"
@@ -27,7 +18,7 @@ PANEL = "Stages (dvc repro runs them)"
 
 def _stage(name: str, run: Callable[[Task, Params, TaskPaths], None]) -> None:
     """Run a stage with the task's own parameters."""
-    from cxr_mm.data.tasks import load_task
+    from cxr_mm.core.task import load_task
 
     task = load_task(name)
     params = for_task(load_params(), task)
@@ -112,7 +103,7 @@ def explain(
         Path | None, typer.Option(help="faithfulness.json of the bundle, if it lies elsewhere.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    accept_any_film: AnyFilm = False,
+    accept_any_image: AnyImage = False,
     out: Annotated[Path, typer.Option(help="Folder for the page, JSON and PNGs.")] = Path(
         "explanation"
     ),
@@ -129,9 +120,9 @@ def explain(
 
         _stage(str(task), run)
         return
-    from cxr_mm.explain.one import Question, explain_to
-    from cxr_mm.inference import load_predictor
+    from cxr_mm.explain.study import Question, explain_to
+    from cxr_mm.inference.predictor import load_predictor
 
     question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
     study = study_of(image, clinical, note, view, study_id)
-    print(explain_to(load_predictor(bundle, accept_any_film), study, question, out))
+    print(explain_to(load_predictor(bundle, accept_any_image), study, question, out))

@@ -1,7 +1,7 @@
 """Additions: studies that join a task's training data later; the original stays as it is.
 
 Each version is a folder `additions/TASK/VERSION/` of the project in the layout of a manifest CSV,
-with films of its own, never changed once it is there; `dvc add` tracks it. They are for training
+with images of its own, never changed once it is there; `dvc add` tracks it. They are for training
 alone: validation and test stay those of the original, so that figures before and after compare.
 """
 
@@ -10,16 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
 from cxr_mm.data.labels import Labelled, to_manifest
+from cxr_mm.data.manifest import Manifest
 from cxr_mm.data.sources.base import Dropped, files_below
-from cxr_mm.data.sources.manifest_csv import (
-    DEFAULT_FILE,
-    read_manifest_csv,
-    without_missing_images,
-)
-from cxr_mm.paths import TaskPaths
+from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv, without_missing_images
 
 ADDED = "added"
 """In the manifest's column `part`."""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.study import ClinicalValue
-from cxr_mm.contracts.task import ClinicalFeature
-from cxr_mm.contracts.units import spoken
-from cxr_mm.errors import ClinicalError
+from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.study import ClinicalValue
+from cxr_mm.core.task import ClinicalFeature
+from cxr_mm.core.types import spoken
 
 UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
 LONGEST_SCORE = 5.0  # standard scores beyond this say no more, and one slip of a unit says too much

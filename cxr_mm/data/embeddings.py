@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from cxr_mm.errors import StageError
-from cxr_mm.files import read_json
-from cxr_mm.paths import TaskPaths
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
 
 EMBEDDINGS_FILE, PARTS_FILE = "embeddings.safetensors", "parts.json"
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError, TaskError
+from cxr_mm.core.files import atomic_directory
+from cxr_mm.core.task import Task
 from cxr_mm.data.sources import EXPECTED, missing_in, source_folder
-from cxr_mm.errors import DataNotFoundError, TaskError
-from cxr_mm.files import folder_written_aside
 
 GIT_SECONDS = 6 * 3600
 
@@ -40,7 +40,7 @@ def fetch(task: Task, root: Path) -> Path:
             field=str(folder),
             remedy="Move it away and fetch again",
         )
-    with folder_written_aside(folder) as aside:
+    with atomic_directory(folder) as aside:
         _download(task, aside, folder)
         if missing := missing_in(task, aside):
             raise _failed(task, folder, f"the download is not as expected: {missing}")

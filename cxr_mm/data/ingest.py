@@ -13,32 +13,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.manifest import ABSENT, TEXT_COLUMNS, Manifest, clinical_column
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.files import atomic_directory, write_json, write_parquet
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES
 from cxr_mm.data.additions import with_additions
-from cxr_mm.data.cache import CacheRow, build_cache
 from cxr_mm.data.labels import Labelled, to_manifest
-from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.data.manifest import ABSENT, QUALITY, Manifest
+from cxr_mm.data.pixel_cache import CacheRow, build_cache
 from cxr_mm.data.sources import Dropped, read_source
-from cxr_mm.errors import StageError
-from cxr_mm.files import folder_written_aside, write_json, write_parquet
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.imaging.quality import QUALITY_NAMES
 
-PIXELS, QUALITY, REPORT = "pixels.npy", "quality.parquet", "report.json"
+PIXELS, REPORT = "pixels.npy", "report.json"
 EXAMPLES = 20
 """Study ids named per reason in the report."""
 
 
 @dataclass(frozen=True)
 class _Ingested:
-    """A manifest with its pixel rows, row by row beside what became of the films."""
+    """A manifest with its pixel rows, row by row beside what became of the images."""
 
     manifest: Manifest
-    films: list[CacheRow]
+    images: list[CacheRow]
     dropped: list[Dropped]
-    kept_without_film: list[Dropped]
+    kept_without_image: list[Dropped]
     cleared: Counter[str]
 
 
@@ -59,66 +58,19 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
         StageError: a decoding process was killed.
     """
     _remove_leftovers(paths.ingest)
-    with folder_written_aside(paths.ingest) as folder:
+    with atomic_directory(paths.ingest) as folder:
         work = folder.resolve()
         labelled = with_additions(to_manifest(task, read_source(task, root, work)), paths)
         names = labelled.manifest.frame["image_path"]
-        films = [None if pd.isna(name) else Path(name) for name in names]
-        cached = build_cache(films, folder / PIXELS, params.ingest.size, params.ingest.workers)
-        done = _with_films(labelled, cached)
+        images = [None if pd.isna(name) else Path(name) for name in names]
+        cached = build_cache(images, folder / PIXELS, params.ingest.size, params.ingest.workers)
+        done = _with_images(labelled, cached)
         moved = done.manifest.frame["image_path"].map(
             lambda path: _later(Path(path), work, paths), na_action="ignore"
         )
         write_json(folder / REPORT, _report(done))
         write_parquet(folder / QUALITY, _quality(done))
         write_parquet(folder / "manifest.parquet", done.manifest.frame.assign(image_path=moved))
-
-
-def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
-    """The manifest that `ingest` left, checked again; image paths as seen from here.
-
-    Raises:
-        StageError: `ingest` has not run for this task.
-        ManifestError: the manifest is another task's.
-    """
-    frame = _read(paths.manifest)
-    for column in TEXT_COLUMNS:
-        frame[column] = _none_where_missing(frame[column])
-    for feature in task.clinical:
-        column = clinical_column(feature.name)
-        if column in frame and feature.type == "category":
-            frame[column] = _none_where_missing(frame[column])
-        elif column in frame:
-            frame[column] = frame[column].astype("float64")
-    frame["image_path"] = frame["image_path"].map(
-        lambda path: str(paths.root / path), na_action="ignore"
-    )
-    return Manifest.checked(task, frame)
-
-
-def load_quality(paths: TaskPaths) -> pd.DataFrame:
-    """Rows as in the manifest: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`.
-
-    The last two are empty, the statistics NaN, where a study has no film.
-
-    Raises:
-        StageError: `ingest` has not run for this task.
-    """
-    return _read(paths.ingest / QUALITY)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise StageError(
-            "missing or not readable", field=str(path), remedy="Run the stage `ingest` first"
-        ) from error
-
-
-def _none_where_missing(column: "pd.Series[str]") -> "pd.Series[str]":
-    values = column.astype(object)
-    return values.where(values.notna(), None)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -135,36 +87,36 @@ def _later(path: Path, work: Path, paths: TaskPaths) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _with_films(labelled: Labelled, films: list[CacheRow]) -> _Ingested:
+def _with_images(labelled: Labelled, images: list[CacheRow]) -> _Ingested:
     """Pixel rows into the manifest; studies left with nothing taken out."""
-    frame = labelled.manifest.frame.assign(pixel_row=[film.pixel_row for film in films])
+    frame = labelled.manifest.frame.assign(pixel_row=[image.pixel_row for image in images])
     task = labelled.manifest.task
     empty = ~Manifest(task, frame).mask().any(axis=1)
-    unreadable = np.asarray([film.reason is not None for film in films])
+    unreadable = np.asarray([image.reason is not None for image in images])
     drop = empty & unreadable
 
     def named(rows: np.ndarray) -> list[Dropped]:
         at = np.flatnonzero(rows)
         return [
-            Dropped(str(frame["study_id"].iloc[i]), f"radiograph: {films[i].reason}") for i in at
+            Dropped(str(frame["study_id"].iloc[i]), f"radiograph: {images[i].reason}") for i in at
         ]
 
     return _Ingested(
         manifest=Manifest.checked(task, frame[~drop]),
-        films=[films[i] for i in np.flatnonzero(~drop)],
+        images=[images[i] for i in np.flatnonzero(~drop)],
         dropped=[*labelled.dropped, *named(drop)],
-        kept_without_film=named(unreadable & ~drop),
+        kept_without_image=named(unreadable & ~drop),
         cleared=labelled.cleared,
     )
 
 
 def _quality(done: _Ingested) -> pd.DataFrame:
-    table = pd.DataFrame([film.quality for film in done.films], columns=list(QUALITY_NAMES))
+    table = pd.DataFrame([image.quality for image in done.images], columns=list(QUALITY_NAMES))
     table = table.astype("float64")
     table.insert(0, "study_id", done.manifest.frame["study_id"])
     return table.assign(
-        file_sha256=[film.file_sha256 for film in done.films],
-        phash=[film.phash for film in done.films],
+        file_sha256=[image.file_sha256 for image in done.images],
+        phash=[image.phash for image in done.images],
     )
 
 
@@ -173,7 +125,7 @@ def _report(done: _Ingested) -> dict[str, Any]:
     manifest, labels = done.manifest, done.manifest.labels()
     rows = manifest.frame["pixel_row"]
     mask = manifest.mask().sum(axis=0)
-    warned = Counter(text for film in done.films for text in film.warnings)
+    warned = Counter(text for image in done.images for text in image.warnings)
     return {
         "task": manifest.task.name,
         "source": manifest.task.source.kind,
@@ -182,7 +134,7 @@ def _report(done: _Ingested) -> dict[str, Any]:
         "studies": len(manifest),
         "patients": int(manifest.frame["patient_id"].nunique()),
         "groups": int(manifest.frame["group"].nunique()),
-        "films": int(rows[rows != ABSENT].nunique()),
+        "images": int(rows[rows != ABSENT].nunique()),
         "modalities": {m: int(n) for m, n in zip(MODALITIES, mask, strict=True)},
         "findings": {
             name: {
@@ -193,9 +145,9 @@ def _report(done: _Ingested) -> dict[str, Any]:
             for i, name in enumerate(manifest.task.finding_names)
         },
         "dropped": _by_reason(done.dropped),
-        "kept_without_film": _by_reason(done.kept_without_film),
+        "kept_without_image": _by_reason(done.kept_without_image),
         "values_cleared": dict(sorted(done.cleared.items())),
-        "film_warnings": dict(sorted(warned.items())),
+        "image_warnings": dict(sorted(warned.items())),
     }
 
 

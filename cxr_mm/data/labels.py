@@ -7,18 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_mm.contracts.manifest import (
-    ABSENT,
-    Manifest,
-    clinical_column,
-    finding_column,
-)
-from cxr_mm.contracts.study import ClinicalValue
-from cxr_mm.contracts.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
+from cxr_mm.core.errors import ClinicalError, ManifestError, NoteError, TaskError
+from cxr_mm.core.study import ClinicalValue
+from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.note import mask_note
+from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
+from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.base import Dropped, RawStudies
-from cxr_mm.errors import ClinicalError, ManifestError, NoteError, TaskError
 
 IDENTITY = ("study_id", "patient_id", "group", "view", "site", "part")
 SEPARATOR = "|"

@@ -1,8 +1,8 @@
-"""Leakage audit: films that occur twice, and what the parts of a split share that they should not.
+"""Leakage audit: images that occur twice, and what the parts of a split share that they should not.
 
 Candidates are near by perceptual hash (Zauner, Implementation and benchmarking of perceptual
-image hash functions, 2010); chest films look alike, so only those whose pixels also agree count
-as one film.
+image hash functions, 2010); chest radiographs look alike, so only those whose pixels also agree
+count as one image.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr_mm.contracts.manifest import Manifest
+from cxr_mm.data.manifest import Manifest
 
-SAME_FILM = 0.99
-"""Correlation of two small copies from which they are one film. Measured on three public sets:
-re-encoded copies reach 0.9999, no other two of 6,919 films exceed 0.975."""
+SAME_IMAGE = 0.99
+"""Correlation of two small copies from which they are one image. Measured on three public sets:
+re-encoded copies reach 0.9999, no other two of 6,919 images exceed 0.975."""
 THUMBNAIL = 32
 LISTED = 50
 """Pairs named in the report."""
@@ -28,7 +28,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs of studies in different groups whose films are near by perceptual hash.
+    """Pairs of studies in different groups whose images are near by perceptual hash.
 
     Args:
         rows: (P, 2) rows of the manifest, first < second.
@@ -41,34 +41,34 @@ class NearPairs:
     correlation: NDArray[np.float64]
 
     @property
-    def same_film(self) -> NDArray[np.bool_]:
-        """(P,) whether the two are one film, encoded or resized anew."""
-        return self.correlation >= SAME_FILM
+    def same_image(self) -> NDArray[np.bool_]:
+        """(P,) whether the two are one image, encoded or resized anew."""
+        return self.correlation >= SAME_IMAGE
 
 
 def near_pairs(
     manifest: Manifest, quality: pd.DataFrame, pixels: NDArray[np.uint8], bits: int
 ) -> NearPairs:
-    """Look for the same film under different groups; byte for byte the same files left out.
+    """Look for the same image under different groups; byte for byte the same files left out.
 
     Args:
         manifest: the studies.
-        quality: rows as in the manifest: `file_sha256` and `phash`, empty without a film.
+        quality: rows as in the manifest: `file_sha256` and `phash`, empty without an image.
         pixels: the pixel cache, uint8 (N, S, S).
         bits: largest distance between two perceptual hashes.
     """
-    films = np.flatnonzero(quality["phash"].to_numpy() != "")
-    phash = np.asarray([int(text, 16) for text in quality["phash"].iloc[films]], np.uint64)
-    digest = pd.factorize(quality["file_sha256"].iloc[films])[0]
-    group = pd.factorize(manifest.frame["group"].iloc[films])[0]
+    images = np.flatnonzero(quality["phash"].to_numpy() != "")
+    phash = np.asarray([int(text, 16) for text in quality["phash"].iloc[images]], np.uint64)
+    digest = pd.factorize(quality["file_sha256"].iloc[images])[0]
+    group = pd.factorize(manifest.frame["group"].iloc[images])[0]
     found = [np.zeros((0, 3), np.int64)]
-    for start in range(0, len(films), BLOCK):
+    for start in range(0, len(images), BLOCK):
         rows, rest = slice(start, start + BLOCK), slice(start, None)
         distance = np.bitwise_count(phash[rows, None] ^ phash[None, rest])
         near = (distance <= bits) & (group[rows, None] != group[None, rest])
         near &= digest[rows, None] != digest[None, rest]
         i, j = np.nonzero(np.triu(near))
-        found.append(np.stack((films[start + i], films[start + j], distance[i, j]), axis=1))
+        found.append(np.stack((images[start + i], images[start + j], distance[i, j]), axis=1))
     pairs = np.concatenate(found)
     pixel_row = manifest.frame["pixel_row"].to_numpy()
     correlation = _correlation(pixels, pixel_row[pairs[:, :2]])
@@ -100,17 +100,17 @@ def _standardised(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray
 def merged_groups(
     group: "pd.Series[str]", file_sha256: "pd.Series[str]", same: NDArray[np.int64]
 ) -> "pd.Series[str]":
-    """Groups that share a film become one, called like the first of them.
+    """Groups that share an image become one, called like the first of them.
 
     Args:
         group: (N,).
-        file_sha256: (N,), empty without a film.
-        same: (P, 2) positions of further films that are the same.
+        file_sha256: (N,), empty without an image.
+        same: (P, 2) positions of further images that are the same.
     """
     codes, names = pd.factorize(group, sort=True)
-    film = (file_sha256 != "").to_numpy()
-    files = pd.factorize(file_sha256[film])[0]
-    heads = np.concatenate((codes[film], codes[same[:, 0]]))
+    image = (file_sha256 != "").to_numpy()
+    files = pd.factorize(file_sha256[image])[0]
+    heads = np.concatenate((codes[image], codes[same[:, 0]]))
     tails = np.concatenate((len(names) + files, codes[same[:, 1]]))
     count = len(names) + len(files)
     edges = coo_array((np.ones(len(heads)), (heads, tails)), shape=(count, count))
@@ -127,7 +127,7 @@ def audit(
     Args:
         manifest: the studies.
         table: the split, rows as in the manifest: `group`, `part`, `fold`.
-        file_sha256: likewise, empty without a film.
+        file_sha256: likewise, empty without an image.
         near: see `near_pairs`.
 
     Returns:
@@ -180,8 +180,8 @@ def _near(manifest: Manifest, near: NearPairs, parts: NDArray[np.object_]) -> di
     order = np.flatnonzero(across)[np.argsort(-near.correlation[across], kind="stable")]
     return {
         "candidates": len(near.rows),
-        "same_film": int(near.same_film.sum()),
-        "same_film_across_parts": int((near.same_film & across).sum()),
+        "same_image": int(near.same_image.sum()),
+        "same_image_across_parts": int((near.same_image & across).sum()),
         "candidates_across_parts": int(across.sum()),
         "listed": [
             {

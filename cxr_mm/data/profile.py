@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES
+from cxr_mm.data.manifest import Manifest
 
 Profile = dict[str, Any]
 

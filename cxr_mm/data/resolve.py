@@ -8,12 +8,12 @@ when, and only when, its own section, the task or the data has changed.
 import shutil
 from pathlib import Path
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.files import to_json, write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
 from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources import fingerprint
-from cxr_mm.files import to_json, write_json
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
 
 PROSE = {"title", "licence", "citation", "caveats"}
 """Parts of a task that a training does not depend on; `question` is the rest without the split."""

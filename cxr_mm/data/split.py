@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.task import SplitSpec, Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import atomic_directory, write_json, write_parquet
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import SplitSpec, Task
 from cxr_mm.data.additions import ADDED
-from cxr_mm.data.cache import open_pixels
-from cxr_mm.data.ingest import load_manifest, load_quality
 from cxr_mm.data.leakage import audit, merged_groups, near_pairs
-from cxr_mm.errors import StageError
-from cxr_mm.files import folder_written_aside, write_json, write_parquet
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
+from cxr_mm.data.pixel_cache import open_pixels
 
 TABLE, AUDIT = "split.parquet", "audit.json"
 
@@ -43,10 +43,10 @@ def split(task: Task, params: Params, paths: TaskPaths) -> None:
     manifest, quality = load_manifest(paths, task), load_quality(paths)
     bits = params.split.near_duplicate_bits
     near = near_pairs(manifest, quality, open_pixels(paths.pixels), bits)
-    same, files = near.rows[near.same_film], quality["file_sha256"]
+    same, files = near.rows[near.same_image], quality["file_sha256"]
     table = divide_all(manifest, files, same, task.split, params.split.seed)
     report = audit(manifest, table, files, near)
-    with folder_written_aside(paths.split) as folder:
+    with atomic_directory(paths.split) as folder:
         write_json(folder / AUDIT, {"protocol": task.split.protocol, **report})
         write_parquet(folder / TABLE, table)
 
@@ -129,13 +129,13 @@ def divide(
 ) -> pd.DataFrame:
     """Divide the studies by the task's protocol.
 
-    Groups that share a film are first merged, so that no film is in two parts; the official
+    Groups that share an image are first merged, so that no image is in two parts; the official
     test part stays as it is, and what it shares with the rest is for the audit to say.
 
     Args:
         manifest: the studies.
-        file_sha256: digest of each study's film, empty without one.
-        same: (P, 2) pairs of rows with the same film in different files.
+        file_sha256: digest of each study's image, empty without one.
+        same: (P, 2) pairs of rows with the same image in different files.
         spec: the protocol and its fractions.
         seed: settles ties.
 
@@ -280,3 +280,41 @@ def _check(manifest: Manifest, table: pd.DataFrame) -> None:
                             field="split",
                             remedy="Collect more studies, or change the task's split",
                         )
+
+
+def group_folds(
+    labels: NDArray[np.float32], groups: NDArray[np.object_], count: int, seed: int, field: str
+) -> NDArray[np.int64]:
+    """Fold (N,) of each row, groups kept whole and label patterns spread evenly.
+
+    Args:
+        labels: (N, F) 1, 0 or NaN.
+        groups: (N,) what must stay together.
+        count: number of folds.
+        seed: for the shuffle.
+        field: the parameter that asked for so many, for the error.
+
+    Raises:
+        StageError: there are fewer groups than folds.
+    """
+    if len(set(groups)) < count:
+        raise StageError(
+            f"{len(set(groups))} groups among the training rows cannot fill {count} folds",
+            field=field,
+            remedy="Take fewer folds",
+        )
+    folds = np.zeros(len(labels), dtype=np.int64)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    strata = _cross_fit_strata(labels, count)
+    for fold, (_, inside) in enumerate(splitter.split(labels, strata, groups)):
+        folds[inside] = fold
+    return folds
+
+
+def _cross_fit_strata(labels: NDArray[np.float32], least: int) -> NDArray[np.int64]:
+    """Label patterns as numbers; those too rare to be in every fold join the commonest."""
+    _, pattern, counts = np.unique(
+        np.nan_to_num(labels, nan=2.0), axis=0, return_inverse=True, return_counts=True
+    )
+    rare = counts[pattern] < least
+    return np.where(rare, counts.argmax(), pattern).astype(np.int64)

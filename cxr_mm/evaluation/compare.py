@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.modality import Modality, subset_name, subsets
-from cxr_mm.contracts.task import Task
-from cxr_mm.errors import InputError
-from cxr_mm.evaluation.delong import AucTest, auc_test
-from cxr_mm.evaluation.intervals import Estimate, holm, multiplicities, rounded
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.evaluation.metrics import auc
+from cxr_mm.evaluation.resampling import AucTest, Estimate, auc_test, holm, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
-from cxr_mm.params import EvaluateParams
 
 METHOD = "bootstrap over patients for intervals; DeLong with patients as clusters for p"
 NEEDED = ("study_id", "group")

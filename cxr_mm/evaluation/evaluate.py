@@ -5,27 +5,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import EvaluateParams, Params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json, sha256_file, write_json, write_text
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
-from cxr_mm.data.ingest import REPORT, load_manifest, load_quality
+from cxr_mm.data.ingest import REPORT
+from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
-from cxr_mm.errors import StageError
 from cxr_mm.evaluation.compare import compare_subsets
-from cxr_mm.evaluation.divisions import measure_divisions
-from cxr_mm.evaluation.evidence import Evidence
-from cxr_mm.evaluation.flags import find_flags
-from cxr_mm.evaluation.model_card import model_card
-from cxr_mm.evaluation.plots import write_plots
+from cxr_mm.evaluation.flags import EvaluationResults, find_flags
+from cxr_mm.evaluation.report.model_card import model_card
+from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, quality_columns
-from cxr_mm.evaluation.subgroup_plot import draw_subgroups
 from cxr_mm.evaluation.subgroups import measure_subgroups
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_table
+from cxr_mm.evaluation.subsets import AVAILABLE, measure_divisions, measure_table
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.files import read_json, sha256_file, write_json, write_text
-from cxr_mm.models.bundle_files import read_index
-from cxr_mm.params import EvaluateParams, Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.models.bundle import read_index
 
 METRICS_FILE, PLOTS_FOLDER, CARD_FILE = "metrics.json", "plots", "model_card.md"
 SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
@@ -43,7 +40,7 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
         BundleError: the bundle is damaged.
     """
     table = read_heldout(task, paths)
-    evidence = gather(task, table, params.evaluate, paths)
+    evidence = compute_metrics(task, table, params.evaluate, paths)
     flags = find_flags(evidence)
     files = {
         METRICS_FILE: evidence.metrics,
@@ -60,7 +57,9 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
     write_text(folder / CARD_FILE, card)
 
 
-def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths) -> Evidence:
+def compute_metrics(
+    task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths
+) -> EvaluationResults:
     """Measure everything that the reports hold.
 
     Raises:
@@ -70,7 +69,7 @@ def gather(task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskP
     index = read_index(paths.bundle)
     manifest = load_manifest(paths, task)
     traits = read_traits(manifest, params, sorted(set(table["study_id"])))
-    return Evidence(
+    return EvaluationResults(
         task=task,
         index=index,
         metrics={**described(task, table), **_measured(task, table, params, paths)},
@@ -94,12 +93,12 @@ def _measured(
 
 
 def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:
-    filmed = manifest.task.has_image
+    with_image = manifest.task.has_image
     return Audited(
         manifest=manifest,
         groups=load_split(paths)["group"].to_numpy(object),
-        embedding=load_embeddings(paths)["image"] if filmed else None,
-        quality=quality_columns(load_quality(paths)) if filmed else None,
+        embedding=load_embeddings(paths)["image"] if with_image else None,
+        quality=quality_columns(load_quality(paths)) if with_image else None,
         traits=read_traits(manifest, params, manifest.frame["study_id"]),
     )
 

@@ -4,12 +4,54 @@ A rule says what its interval excludes, or fails to exclude; no threshold is cho
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cxr_mm.evaluation.evidence import Evidence, Figures
-from cxr_mm.evaluation.markdown import p_value, with_interval
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import Task
+from cxr_mm.evaluation.report.text import p_value, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
+from cxr_mm.models.bundle import BundleIndex
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """Figures and facts of one task.
+
+    Args:
+        task: the question, with the split that was used.
+        index: of the bundle that was evaluated.
+        metrics, subgroups, shortcuts, comparisons: what `evaluate` leaves under these names.
+        ingest: report of what was left out of the source.
+        audit: what the parts of the split share.
+        params: of the stage evaluate.
+        digests: file → sha256, of what the figures were measured on.
+        faithfulness: what `explain` left of this bundle; empty where it has not run.
+    """
+
+    task: Task
+    index: BundleIndex
+    metrics: Figures
+    subgroups: Figures
+    shortcuts: Figures
+    comparisons: Figures
+    ingest: Figures
+    audit: Figures
+    params: EvaluateParams
+    digests: dict[str, str]
+    faithfulness: Figures = field(default_factory=dict)
+
+    def title(self, finding: str) -> str:
+        """A finding as a clinician would write it."""
+        return next(f.title for f in self.task.findings if f.name == finding)
+
+    def figures(self, subset: str) -> Figures:
+        """Figures of each finding in one subset of modalities, empty where it was not measured."""
+        found: Figures = self.metrics["subsets"].get(subset, {}).get("findings", {})
+        return found
+
 
 METRIC_NAMES = {"fnr": "false negative rate", "fpr": "false positive rate", "auc": "AUC"}
 IDEALS = {
@@ -35,7 +77,7 @@ class Flag:
         return asdict(self)
 
 
-def find_flags(evidence: Evidence) -> list[Flag]:
+def find_flags(evidence: EvaluationResults) -> list[Flag]:
     """All flags, those of subgroups and shortcuts first."""
     return [
         *_subgroups(evidence),
@@ -49,7 +91,7 @@ def find_flags(evidence: Evidence) -> list[Flag]:
     ]
 
 
-def _subgroups(evidence: Evidence) -> Iterator[Flag]:
+def _subgroups(evidence: EvaluationResults) -> Iterator[Flag]:
     for flag in evidence.subgroups["flags"]:
         tests = evidence.subgroups["tests"][
             "intersections" if flag["crossed"] else "characteristics"
@@ -64,7 +106,7 @@ def _subgroups(evidence: Evidence) -> Iterator[Flag]:
         )
 
 
-def _shortcuts(evidence: Evidence) -> Iterator[Flag]:
+def _shortcuts(evidence: EvaluationResults) -> Iterator[Flag]:
     for finding, found in evidence.shortcuts["alone"].items():
         raised: set[str] = set()
         for name, told in found.items():
@@ -80,19 +122,19 @@ def _shortcuts(evidence: Evidence) -> Iterator[Flag]:
                 )
 
 
-def _within_view(evidence: Evidence) -> Iterator[Flag]:
+def _within_view(evidence: EvaluationResults) -> Iterator[Flag]:
     for finding, told in evidence.shortcuts["within_view"].items():
         lost = told.get("pooled_minus_adjusted", {})
         if lost.get("ci95") and lost["ci95"][0] > 0:
             yield Flag(
                 "shortcut",
-                f"{evidence.title(finding)}: part of the AUC comes from comparing films of"
+                f"{evidence.title(finding)}: part of the AUC comes from comparing images of"
                 f" different views; within a view it is {with_interval(told['adjusted'])}"
                 f" instead of {with_interval(told['pooled'])}",
             )
 
 
-def _calibration(evidence: Evidence) -> Iterator[Flag]:
+def _calibration(evidence: EvaluationResults) -> Iterator[Flag]:
     for finding, figures in evidence.figures(AVAILABLE).items():
         for metric, (name, ideal, below, above) in IDEALS.items():
             limits = figures[metric]["ci95"]
@@ -105,7 +147,7 @@ def _calibration(evidence: Evidence) -> Iterator[Flag]:
                 )
 
 
-def _coverage(evidence: Evidence) -> Iterator[Flag]:
+def _coverage(evidence: EvaluationResults) -> Iterator[Flag]:
     for title, told in uncertainties(evidence, AVAILABLE):
         limits = told["coverage"]["ci95"]
         if limits and limits[1] < told["target"]:
@@ -116,7 +158,7 @@ def _coverage(evidence: Evidence) -> Iterator[Flag]:
             )
 
 
-def uncertainties(evidence: Evidence, subset: str) -> Iterator[tuple[str, Figures]]:
+def uncertainties(evidence: EvaluationResults, subset: str) -> Iterator[tuple[str, Figures]]:
     """Figures of prediction sets by title: of each finding, or of all classes together."""
     whole = evidence.metrics["subsets"].get(subset, {}).get("uncertainty")
     if whole:
@@ -126,7 +168,7 @@ def uncertainties(evidence: Evidence, subset: str) -> Iterator[tuple[str, Figure
             yield evidence.title(finding), figures["uncertainty"]
 
 
-def _fusion(evidence: Evidence) -> Iterator[Flag]:
+def _fusion(evidence: EvaluationResults) -> Iterator[Flag]:
     gain = evidence.metrics.get("fusion_gain", {})
     for finding, told in gain.get("findings", {}).items():
         limits = told["difference"]["ci95"]
@@ -144,15 +186,15 @@ def _leakage(audit: dict[str, Any]) -> Iterator[Flag]:
     shared = {
         "patient groups": audit["shared_groups"],
         "patients": audit["shared_patients"],
-        "identical film files": exact["files_across_parts"],
-        "pairs of the same film": near["same_film_across_parts"],
+        "identical image files": exact["files_across_parts"],
+        "pairs of the same image": near["same_image_across_parts"],
     }
     for what, count in shared.items():
         if count:
             yield Flag("leakage", f"{count} {what} are in more than one part of the split")
 
 
-def _sizes(evidence: Evidence) -> Iterator[Flag]:
+def _sizes(evidence: EvaluationResults) -> Iterator[Flag]:
     for finding, figures in evidence.figures(AVAILABLE).items():
         if "caution" in figures:
             yield Flag("size", f"{evidence.title(finding)}: {figures['caution']}")

@@ -12,16 +12,66 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 
-from cxr_mm.contracts.manifest import ABSENT, Manifest, finding_column
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.quality import QUALITY_NAMES
-from cxr_mm.evaluation.intervals import Estimate, multiplicities, rounded
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import Task
+from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
-from cxr_mm.evaluation.probe import out_of_fold
+from cxr_mm.evaluation.resampling import Estimate, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SITE, VIEW, Traits
-from cxr_mm.params import EvaluateParams
+from cxr_mm.imaging.quality import QUALITY_NAMES
+
+SPREAD = 1.0
+"""Standard deviation of a logit before any data is seen, which sets the penalty: the same for
+eight statistics of an image as for a thousand numbers of its embedding."""
+STEPS = 300
+FLAT = 1e-6
+
+
+def linear_probe(
+    features: NDArray[np.floating],
+    answers: NDArray[np.bool_],
+    groups: NDArray[np.object_],
+    folds: int,
+    seed: int,
+) -> Floats | None:
+    """Score (N,) of each study by a model that has not seen its group.
+
+    Args:
+        features: (N, D), standardised within each fold's training rows.
+        answers: (N,) what is to be read off.
+        groups: (N,) what stays together.
+        folds: number of folds.
+        seed: for the shuffle.
+
+    Returns:
+        Logits, or None where either answer has fewer groups than there are folds.
+    """
+    kinds = [len(set(groups[answers == side])) for side in (True, False)]
+    if min(kinds) < folds:
+        return None
+    scores = np.zeros(len(answers))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, test in splitter.split(features, answers, groups):
+        scores[test] = _fitted(features[train], answers[train], features[test])
+    return scores
+
+
+def _fitted(
+    features: NDArray[np.floating], answers: NDArray[np.bool_], unseen: NDArray[np.floating]
+) -> Floats:
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(scale > FLAT, scale, 1.0)
+    x = (features - centre) / scale
+    size = float((x**2).sum(axis=1).mean())
+    penalty = SPREAD**2 / max(size, FLAT)
+    model = LogisticRegression(C=penalty, max_iter=STEPS).fit(x, answers)
+    scores: Floats = model.decision_function((unseen - centre) / scale).astype(np.float64)
+    return scores
+
 
 QUALITY = "image quality"
 METHOD = "logistic regression across folds of patients; intervals by bootstrap over patients"
@@ -34,8 +84,8 @@ class Audited:
     Args:
         manifest: the studies.
         groups: (N,) what `split` kept together.
-        embedding: (N, D) of the film; None where the task has none.
-        quality: (N, Q) statistics of the film, NaN without one; None where the task has none.
+        embedding: (N, D) of the image; None where the task has none.
+        quality: (N, Q) statistics of the image, NaN without one; None where the task has none.
         traits: of these studies.
     """
 
@@ -50,8 +100,8 @@ class Audited:
         return self.manifest.frame["study_id"].tolist()
 
     @property
-    def filmed(self) -> NDArray[np.bool_]:
-        """(N,) whether the study has a film."""
+    def with_image(self) -> NDArray[np.bool_]:
+        """(N,) whether the study has an image."""
         return (self.manifest.frame["pixel_row"] != ABSENT).to_numpy()
 
 
@@ -77,7 +127,7 @@ def audit_shortcuts(
 
 
 def read_off_embedding(studies: Audited, params: EvaluateParams) -> dict[str, Any]:
-    """How well each level of each trait is told from the others by the film's embedding."""
+    """How well each level of each trait is told from the others by the image's embedding."""
     if studies.embedding is None:
         return {"reason": "the task has no images", "traits": {}}
     traits: dict[str, Any] = {}
@@ -87,7 +137,7 @@ def read_off_embedding(studies: Audited, params: EvaluateParams) -> dict[str, An
             traits[name] = {"title": studies.traits.titles[name], "levels": levels}
     return {
         "dim": int(studies.embedding.shape[1]),
-        "studies": int(studies.filmed.sum()),
+        "studies": int(studies.with_image.sum()),
         "traits": traits,
     }
 
@@ -97,7 +147,7 @@ def _levels_told_apart(
 ) -> dict[str, Any]:
     """AUC of each level against the rest; of two levels that of the first, since both are equal."""
     column = studies.traits.frame[name]
-    known = column.notna().to_numpy() & studies.filmed
+    known = column.notna().to_numpy() & studies.with_image
     values = column.astype(object).to_numpy(object)[known]
     levels = studies.traits.levels(name)
     return {
@@ -115,7 +165,7 @@ def _told_apart(
     sizes = {"n": int(answers.sum()), "of": len(answers), "patients": len(set(groups[answers]))}
     if min(answers.sum(), (~answers).sum()) < params.smallest_group:
         return {**sizes, **_none(f"too few: {min(answers.sum(), (~answers).sum())} studies")}
-    scores = out_of_fold(features, answers, groups, params.probe_folds, params.seed)
+    scores = linear_probe(features, answers, groups, params.probe_folds, params.seed)
     if scores is None:
         return {**sizes, **_none("too few patients for the folds")}
     weights = multiplicities(groups, params.bootstrap, params.seed)
@@ -138,7 +188,7 @@ def predicted_alone(
     for name, features in inputs.items():
         kept = np.isfinite(labels) & np.isfinite(features).all(axis=1)
         answers = labels[kept] > 0
-        scores = out_of_fold(
+        scores = linear_probe(
             features[kept], answers, studies.groups[kept], params.probe_folds, params.seed
         )
         if scores is None:
@@ -256,5 +306,5 @@ def _none(reason: str) -> dict[str, Any]:
 
 
 def quality_columns(quality: pd.DataFrame) -> Floats:
-    """Statistics of each film as numbers (N, Q), NaN without one."""
+    """Statistics of each image as numbers (N, Q), NaN without one."""
     return quality[list(QUALITY_NAMES)].to_numpy(np.float64)

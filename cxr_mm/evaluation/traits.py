@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.manifest import Manifest, clinical_column
-from cxr_mm.contracts.task import ClinicalFeature, Task
-from cxr_mm.params import EvaluateParams
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import ClinicalFeature, Task
+from cxr_mm.data.manifest import Manifest, clinical_column
 
 AGE, VIEW, SITE = "age", "view", "site"
 OF_MANIFEST = {VIEW: "View position", SITE: "Site"}

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.task import Task
-from cxr_mm.evaluation.intervals import Estimate, rounded
+from cxr_mm.core.task import Task
 from cxr_mm.evaluation.metrics import Floats, Scored, equal_mass_bins
+from cxr_mm.evaluation.resampling import Estimate, rounded
 
 Weights = NDArray[np.uint16]
 Flags = NDArray[np.bool_]

@@ -2,7 +2,7 @@
 (Chattopadhay et al. 2018), Layer-CAM (Jiang et al. 2021), Eigen-CAM (Muhammad and Yeasin 2020).
 
 Where the embedding is taken from several stages, so is the map: each stage's own map in logits,
-one on top of the other. Under Grad-CAM and a linear head they add up to what the film gives the
+one on top of the other. Under Grad-CAM and a linear head they add up to what the image gives the
 logit. The network is differentiated as a function of the image alone, the other modalities held at
 this study's values. Hooks go on a copy of the modules that shares the weights, so that predictions
 and explanations in other threads run through the bundle's own modules undisturbed.
@@ -20,10 +20,9 @@ from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from cxr_mm.contracts.explanation import Attribution, Target
+from cxr_mm.explain.attribution import Attribution, Target
 from cxr_mm.explain.subject import Subject
-from cxr_mm.models.bundle import Bundle
-from cxr_mm.models.classifier import Batch
+from cxr_mm.models.bundle import Batch, Bundle
 
 CamName = Literal["grad_cam", "grad_cam_plus_plus", "layer_cam", "eigen_cam"]
 WEIGHED: dict[CamName, Any] = {
@@ -49,11 +48,11 @@ class ImageOnly(nn.Module):
 
 
 def cam(subject: Subject, target: Target, method: CamName = "grad_cam") -> Attribution:
-    """Explain the logit of one finding by the regions of the film.
+    """Explain the logit of one finding by the regions of the image.
 
     Returns:
-        Values float32 (S, S) in [0, 1] over the square that the model saw (`film.to_film` leads
-        back to the film). `extra["empty"]` is True where no region speaks for the finding: then
+        Values float32 (S, S) in [0, 1] over the square that the model saw (`image.to_image` leads
+        back to the image). `extra["empty"]` is True where no region speaks for the finding: then
         the values are all zero.
 
     Raises:
@@ -89,7 +88,7 @@ def logit_map(
             found: NDArray[np.float64] = explainer(image, [ClassifierOutputTarget(output)])
     finally:
         explainer.activations_and_grads.release()
-    # `feature_map` takes the mean over film and mirror image of gradients too, which add up.
+    # `feature_map` takes the mean over image and mirror image of gradients too, which add up.
     return found * 2 if bundle.image_encoder.spec.mirror else found
 
 

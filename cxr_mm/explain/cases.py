@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.manifest import ABSENT, Manifest
-from cxr_mm.contracts.study import ClinicalValue, Study
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.cache import open_pixels
-from cxr_mm.data.radiograph import read_radiograph
-from cxr_mm.errors import RadiographError
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.core.task import Task
+from cxr_mm.data.manifest import ABSENT, Manifest
+from cxr_mm.data.pixel_cache import open_pixels
+from cxr_mm.imaging.radiograph import read_radiograph
 
 Kind = Literal["true positive", "false positive", "false negative", "true negative"]
 KINDS: tuple[Kind, ...] = ("true positive", "false positive", "false negative", "true negative")
@@ -93,16 +93,16 @@ class Studies:
         self.rows = {str(s): i for i, s in enumerate(self.frame["study_id"])}
         self.pixels = open_pixels(pixels) if pixels is not None else None
 
-    def study(self, study_id: str, *, film: bool = False) -> Study:
-        """A study with its image as the cached square, or as the film itself.
+    def study(self, study_id: str, *, with_image: bool = False) -> Study:
+        """A study with its image as the cached square, or as the image itself.
 
-        The film falls back to the square where its file is gone or can no longer be read.
+        The image falls back to the square where its file is gone or can no longer be read.
         """
         row = self.rows[study_id]
         text = self.frame.iloc[row]
         image = self._image(row)
         warnings: tuple[str, ...] = ()
-        if film and image is not None:
+        if with_image and image is not None:
             try:
                 read = read_radiograph(Path(str(text["image_path"])))
                 image, warnings = read.pixels, read.warnings
@@ -122,19 +122,19 @@ class Studies:
         """Whose study it is."""
         return str(self.frame["patient_id"].iloc[self.rows[study_id]])
 
-    def film_file(self, study_id: str) -> Path | None:
-        """Where the film lies; None where the study has none."""
+    def image_file(self, study_id: str) -> Path | None:
+        """Where the image lies; None where the study has none."""
         path = self.frame["image_path"].iloc[self.rows[study_id]]
         return None if pd.isna(path) else Path(str(path))
 
     def mask_file(self, study_id: str) -> Path | None:
-        """Where the synthetic source keeps the true areas of this film; None where it has none."""
-        film = self.film_file(study_id)
-        mask = None if film is None else film.parent.parent / "masks" / f"{study_id}.png"
+        """Where the synthetic source keeps the true areas of this image; None where it has none."""
+        image = self.image_file(study_id)
+        mask = None if image is None else image.parent.parent / "masks" / f"{study_id}.png"
         return mask if mask is not None and mask.is_file() else None
 
     def has_image(self, study_id: str) -> bool:
-        """Whether the study has a film in the cache."""
+        """Whether the study has an image in the cache."""
         row = self.rows[study_id]
         return self.pixels is not None and int(self.frame["pixel_row"].iloc[row]) != ABSENT
 

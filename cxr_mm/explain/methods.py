@@ -8,20 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.explanation import Attribution, Target
-from cxr_mm.contracts.modality import MODALITIES, Modality
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.progress import NO_PROGRESS, Progress
+from cxr_mm.core.types import MODALITIES, Modality
+from cxr_mm.explain.attribution import Attribution, Target
 from cxr_mm.explain.cam import CamName, cam
-from cxr_mm.explain.games import ClinicalGame, FilmGame, Game, NoteGame
-from cxr_mm.explain.games.film import grid, superpixels
-from cxr_mm.explain.lime_fit import READABLE, LimeFit, lime_fit
-from cxr_mm.explain.occlusion import occlusion
-from cxr_mm.explain.shapley_values import shapley_values
+from cxr_mm.explain.estimators import READABLE, LimeFit, lime_fit, occlusion, shapley_values
+from cxr_mm.explain.games import ClinicalGame, Game, ImageGame, NoteGame, grid, superpixels
 from cxr_mm.explain.subject import Subject
-from cxr_mm.explain.watch import UNWATCHED, Watch
 
 SHAP_CELLS, OCCLUSION_CELLS, SUPERPIXELS = 14, 8, 48
-FILM_COALITIONS, LIME_FILM = 160, 257
+IMAGE_COALITIONS, LIME_IMAGE = 160, 257
 NOTE_COALITIONS, LIME_NOTE = 128, 129
 LIME_CLINICAL = 1000
 
@@ -36,7 +33,7 @@ class Ask:
     """
 
     seed: int = 0
-    watch: Watch = UNWATCHED
+    watch: Progress = NO_PROGRESS
 
 
 Explain = Callable[[Subject, Target, Ask], Attribution]
@@ -70,36 +67,36 @@ def _cam(method: CamName, subject: Subject, target: Target, ask: Ask) -> Attribu
     return cam(subject, target, method)
 
 
-def _film(subject: Subject, target: Target, ask: Ask, cells: int) -> FilmGame:
+def _image(subject: Subject, target: Target, ask: Ask, cells: int) -> ImageGame:
     subject.require("image")
-    return FilmGame(subject, target, grid(subject, cells), ask.watch)
+    return ImageGame(subject, target, grid(subject, cells), ask.watch)
 
 
-def _shap_film(subject: Subject, target: Target, ask: Ask) -> Attribution:
-    game = _film(subject, target, ask, SHAP_CELLS)
-    found = shapley_values(game, ask.seed, FILM_COALITIONS)
+def _shap_image(subject: Subject, target: Target, ask: Ask) -> Attribution:
+    game = _image(subject, target, ask, SHAP_CELLS)
+    found = shapley_values(game, ask.seed, IMAGE_COALITIONS)
     values = game.painted(found.values)
     return Attribution(
         "image", "shap_image", values, signed=True, base=found.base, output=found.output
     )
 
 
-def _lime_film(subject: Subject, target: Target, ask: Ask) -> Attribution:
+def _lime_image(subject: Subject, target: Target, ask: Ask) -> Attribution:
     subject.require("image")
-    game = FilmGame(subject, target, superpixels(subject, SUPERPIXELS), ask.watch)
-    fit = lime_fit(game, LIME_FILM, ask.seed)
+    game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS), ask.watch)
+    fit = lime_fit(game, LIME_IMAGE, ask.seed)
     extra = _local(fit)
     return Attribution("image", "lime_image", game.painted(fit.weights), signed=True, extra=extra)
 
 
 def _occlusion(subject: Subject, target: Target, ask: Ask) -> Attribution:
-    game = _film(subject, target, ask, OCCLUSION_CELLS)
+    game = _image(subject, target, ask, OCCLUSION_CELLS)
     return Attribution("image", "occlusion", game.painted(occlusion(game)), signed=True)
 
 
 def _shap(
     name: str,
-    make: Callable[[Subject, Target, Watch], Game],
+    make: Callable[[Subject, Target, Progress], Game],
     subject: Subject,
     target: Target,
     ask: Ask,
@@ -111,7 +108,7 @@ def _shap(
 
 def _lime(
     name: str,
-    make: Callable[[Subject, Target, Watch], Game],
+    make: Callable[[Subject, Target, Progress], Game],
     samples: int,
     subject: Subject,
     target: Target,
@@ -176,18 +173,18 @@ METHODS: dict[str, Method] = {
             "Eigen-CAM",
             "image",
             partial(_cam, "eigen_cam"),
-            "Regions that differ most from the rest of the film to the network, whatever is asked.",
+            "Regions that differ most from the rest of the image, whatever the finding.",
         ),
         Method(
             "occlusion",
             "Occlusion",
             "image",
             _occlusion,
-            "What the logit loses when a square of the film is that of a film of nobody.",
+            "What the logit loses when a square of the image is that of a baseline image.",
             slow=True,
         ),
-        Method("shap_image", "SHAP", "image", _shap_film, SUM_READING, slow=True),
-        Method("lime_image", "LIME", "image", _lime_film, LIME_READING, slow=True, drawn=True),
+        Method("shap_image", "SHAP", "image", _shap_image, SUM_READING, slow=True),
+        Method("lime_image", "LIME", "image", _lime_image, LIME_READING, slow=True, drawn=True),
         Method(
             "shap_tabular",
             "SHAP",

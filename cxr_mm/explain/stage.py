@@ -1,30 +1,83 @@
 """Stage `explain`: a gallery of right and wrong held-out predictions, what moves the model over
-many studies, and how far each method of explanation can be believed."""
+many studies, and how faithful each method is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.prediction import NOTICE
-from cxr_mm.contracts.study import Study
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.ingest import load_manifest
-from cxr_mm.errors import StageError
+from cxr_mm.core.config import ExplainParams, Params
+from cxr_mm.core.errors import InputError, StageError
+from cxr_mm.core.files import atomic_directory, to_json, write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.prediction import NOTICE
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cases import Studies, choose
-from cxr_mm.explain.faithfulness.figures import localisation_figures, lung_figures
-from cxr_mm.explain.faithfulness.measure import measure
-from cxr_mm.explain.gallery import drawn_cases
-from cxr_mm.explain.gallery_page import gallery_page
-from cxr_mm.explain.importance import importance
-from cxr_mm.explain.methods import METHODS, Method, methods_of
-from cxr_mm.files import folder_written_aside, to_json, write_json
-from cxr_mm.models.bundle import Bundle
-from cxr_mm.models.bundle_files import load_bundle
-from cxr_mm.params import ExplainParams, Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.explain.faithfulness.measure import localisation_figures, lung_figures, measure
+from cxr_mm.explain.faithfulness.metrics import mean_with_interval
+from cxr_mm.explain.methods import METHODS, Ask, Method, methods_of
+from cxr_mm.explain.pages import drawn_cases, gallery_page
+from cxr_mm.explain.subject import Subject, modality_shares
+from cxr_mm.models.bundle import Bundle, load_bundle
+
+
+def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str, Any]:
+    """Mean absolute share of each modality, and SHAP value of each feature, in logits.
+
+    Args:
+        bundle: the model.
+        studies: of one split; those that have nothing the task uses are left out.
+        seed: of SHAP's permutations and of the intervals.
+
+    Returns:
+        Finding → `modalities` and `clinical`, each name → n, mean, and its interval over patients.
+    """
+    rows: list[dict[str, Any]] = []
+    for study in studies:
+        try:
+            subject = Subject(bundle, study)
+        except InputError:
+            continue
+        rows += _of(subject, seed)
+    table = pd.DataFrame(rows, columns=["finding", "kind", "name", "value", "patient_id"])
+    return {
+        finding: {
+            kind: {
+                str(name): {"n": len(own), **_mean(own, seed)}
+                for name, own in chosen.groupby("name", sort=False)
+            }
+            for kind, chosen in table[table["finding"] == finding].groupby("kind", sort=False)
+        }
+        for finding in bundle.task.finding_names
+    }
+
+
+def _of(subject: Subject, seed: int) -> list[dict[str, Any]]:
+    rows = []
+    for finding, said in modality_shares(subject).items():
+        about = {"finding": finding, "patient_id": subject.study.patient_id}
+        rows += [
+            {**about, "kind": "modalities", "name": m, "value": abs(share)}
+            for m, share in said.shares.items()
+        ]
+        if "tabular" in subject.present:
+            values = METHODS["shap_tabular"].explain(subject, Target(finding), Ask(seed))
+            rows += [
+                {**about, "kind": "clinical", "name": name, "value": abs(float(value))}
+                for name, value in zip(values.names, values.values, strict=True)
+            ]
+    return rows
+
+
+def _mean(rows: pd.DataFrame, seed: int) -> dict[str, float]:
+    values = rows["value"].to_numpy(np.float64)
+    return mean_with_interval(values.tolist(), rows["patient_id"].astype(str).tolist(), seed)
+
 
 SUBSET = "available"
 Measured = dict[str, Any]
@@ -44,7 +97,7 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
     shown = _shuffled(heldout, chosen.seed)
     moved = importance(bundle, _read(studies, shown[: chosen.importance]), chosen.seed)
     cases = choose(task, heldout, chosen.gallery, chosen.seed)
-    with folder_written_aside(paths.explanations) as folder:
+    with atomic_directory(paths.explanations) as folder:
         entries, cards = drawn_cases(bundle, studies, cases, folder)
         gallery = {**about, "importance": moved, "cases": entries}
         (folder / "gallery.json").write_text(to_json(gallery), encoding="utf-8")
@@ -103,13 +156,13 @@ def _measured(
 ) -> dict[str, Any]:
     """Every method of the task; slow ones on fewer studies."""
     findings = bundle.task.finding_names
-    films = [s for s in shown if studies.has_image(s) or not bundle.task.has_image]
+    images = [s for s in shown if studies.has_image(s) or not bundle.task.has_image]
     found: dict[str, Any] = {}
     for slow, count in ((False, params.studies), (True, params.slow_studies)):
         methods = [method for method in _of_task(bundle.task) if method.slow == slow]
         cases = [
-            (studies.study(study_id, film=True), Target(findings[k % len(findings)]))
-            for k, study_id in enumerate(films[:count])
+            (studies.study(study_id, with_image=True), Target(findings[k % len(findings)]))
+            for k, study_id in enumerate(images[:count])
         ]
         found |= measure(bundle, cases, methods, params.seed)
     return {name: found[name] for name in METHODS if name in found}
@@ -131,7 +184,7 @@ def _on_lungs(
 ) -> dict[str, Any] | None:
     if params.lung_masks is None or not bundle.task.has_image:
         return None
-    films = [s for s in shown if studies.has_image(s)]
+    images = [s for s in shown if studies.has_image(s)]
     quick = [method for method in methods_of("image") if not method.slow]
     folder = Path(params.lung_masks).expanduser()
-    return lung_figures(bundle, studies, films[: params.localisation], quick, folder, params.seed)
+    return lung_figures(bundle, studies, images[: params.localisation], quick, folder, params.seed)

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.modality import MODALITIES, Modality
-from cxr_mm.contracts.study import Study
-from cxr_mm.data.note import mask_note
-from cxr_mm.errors import InputError
-from cxr_mm.explain.film import content_box
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import MODALITIES, Modality
+from cxr_mm.data.notes import mask_note
+from cxr_mm.explain.attribution import Explanation, Target
+from cxr_mm.imaging.geometry import content_box
+from cxr_mm.inference.predictor import coalitions, shapley
 from cxr_mm.models.bundle import Bundle
 
 Logits = NDArray[np.float64]
@@ -30,7 +31,7 @@ class Subject:
     Args:
         bundle: the model.
         study: any subset of the modalities.
-        image_embedding: (Di,) of the film, where it has been made already.
+        image_embedding: (Di,) of the image, where it has been made already.
 
     Raises:
         InputError: the study cannot be read, or has nothing that the task uses.
@@ -58,8 +59,8 @@ class Subject:
         self.answers: dict[str, dict[bytes, Logits]] = {}
         """What games have asked: kind of game → coalition → logits (F,)."""
         with torch.inference_mode():
-            films = None if image_embedding is None else image_embedding[None]
-            embeddings = bundle.embeddings(self.batch, films)
+            images = None if image_embedding is None else image_embedding[None]
+            embeddings = bundle.embeddings(self.batch, images)
             self._encoded = {m: bundle.fusion.encode(m, e) for m, e in embeddings.items()}
 
     def column(self, target: Target) -> int:
@@ -95,8 +96,8 @@ class Subject:
         return row
 
     @cached_property
-    def film_box(self) -> tuple[slice, slice]:
-        """Rows and columns of the square that hold film and no margin."""
+    def image_box(self) -> tuple[slice, slice]:
+        """Rows and columns of the square that hold image and no margin."""
         self.require("image")
         assert self.study.image is not None
         height, width = self.study.image.shape
@@ -148,3 +149,36 @@ class Subject:
         logits = self.bundle.fusion.join({**self._encoded, **varied}, mask)
         found: Logits = logits.double().numpy()
         return found
+
+
+def modality_shares(subject: Subject) -> dict[str, Explanation]:
+    """Share of each modality in the logit and in the probability of every finding.
+
+    Returns:
+        Finding name → Explanation without attributions; `base + sum(shares) == logit` to 1e-5, and
+        the like in probability.
+    """
+    present = [MODALITIES.index(modality) for modality in subject.present]
+    subsets = coalitions(len(present))
+    mask = torch.zeros(len(subsets), len(MODALITIES), dtype=torch.bool)
+    mask[:, present] = torch.from_numpy(subsets)
+    logits = subject.shown(mask)
+    chances = subject.bundle.probabilities(torch.from_numpy(logits))
+    in_logits, in_chances = shapley(logits), shapley(chances)
+    return {
+        finding: Explanation(
+            study_id=subject.study.study_id,
+            target=Target(finding),
+            base=float(logits[0, f]),
+            shares=_named(subject, in_logits[:, f]),
+            logit=float(logits[-1, f]),
+            base_probability=float(chances[0, f]),
+            probability_shares=_named(subject, in_chances[:, f]),
+            probability=float(chances[-1, f]),
+        )
+        for f, finding in enumerate(subject.bundle.task.finding_names)
+    }
+
+
+def _named(subject: Subject, shares: NDArray[np.float64]) -> dict[Modality, float]:
+    return {m: float(share) for m, share in zip(subject.present, shares, strict=True)}

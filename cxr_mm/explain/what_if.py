@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.study import ClinicalValue
-from cxr_mm.contracts.task import ClinicalFeature
-from cxr_mm.errors import ClinicalError
+from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.study import ClinicalValue
+from cxr_mm.core.task import ClinicalFeature
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject
 
 POINTS = 25

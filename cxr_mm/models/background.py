@@ -1,9 +1,9 @@
 """Background: what stands for a patient of whom nothing is known; kept in the bundle.
 
 Clinical features: each is drawn on its own from the training studies (Janzing et al., AISTATS 2020:
-interventional expectations), so that no row is any patient's. Film: a mixture of training films
-that keeps their texture and is nobody's. A blurred or grey film would not do: a network has never
-seen one, and answers it with logits far beyond those of any real film.
+interventional expectations), so that no row is any patient's. Square: a mixture of training images
+that keeps their texture and is no one's. A blurred or grey image would not do: a network has never
+seen one, and answers it with logits far beyond those of any real image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,21 +14,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.core.task import ClinicalFeature
 
 ROWS = 100
 MIXED = 4
-"""Films in a mixture."""
-Film = NDArray[np.uint8]
+"""Images in a mixture."""
+Square = NDArray[np.uint8]
 
 
-def mixtures(films: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint8]:
-    """Films of nobody: the mean film and what four films have beyond it, at half its size.
+def mixtures(images: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint8]:
+    """Images of no one: the mean image and what four images have beyond it, at half its size.
 
-    The mean of films has no texture; this has that of one (variances add up).
+    The mean of images has no texture; this has that of one (variances add up).
 
     Args:
-        films: uint8 (N, S, S), full of film to the edge; four or more.
+        images: uint8 (N, S, S), full of image to the edge; four or more.
         count: how many to make.
         seed: of the draw.
 
@@ -36,17 +36,17 @@ def mixtures(films: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint
         uint8 (count, S, S).
     """
     rng = np.random.default_rng(seed)
-    mean = films.mean(axis=0, dtype=np.float32)
-    made = np.empty((count, *films.shape[1:]), dtype=np.uint8)
+    mean = images.mean(axis=0, dtype=np.float32)
+    made = np.empty((count, *images.shape[1:]), dtype=np.uint8)
     for k in range(count):
-        drawn = films[np.sort(rng.choice(len(films), MIXED, replace=False))].astype(np.float32)
+        drawn = images[np.sort(rng.choice(len(images), MIXED, replace=False))].astype(np.float32)
         beyond = (drawn - mean).sum(axis=0) / MIXED**0.5
         made[k] = np.clip(np.rint(mean + beyond), 0, 255).astype(np.uint8)
     return made
 
 
-def without_margin(square: Film) -> Film:
-    """The film (S, S) without what is black beside it, stretched to the square again."""
+def without_margin(square: Square) -> Square:
+    """The image (S, S) without what is black beside it, stretched to the square again."""
     there = square > 0
     rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
     if not len(rows):
@@ -55,9 +55,9 @@ def without_margin(square: Film) -> Film:
     return resized(inside, square.shape)
 
 
-def resized(film: Film, shape: tuple[int, ...]) -> Film:
-    """A film of another height and width."""
-    image = Image.fromarray(film).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+def resized(baseline: Square, shape: tuple[int, ...]) -> Square:
+    """A baseline of another height and width."""
+    image = Image.fromarray(baseline).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8)
 
 

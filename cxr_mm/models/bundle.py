@@ -1,32 +1,97 @@
 """Bundle: everything a prediction needs, loaded; `bundle_files` has it in a folder."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from cxr_mm.contracts.modality import MODALITIES, Modality, subset_name
-from cxr_mm.contracts.prediction import ConformalBounds, OperatingPoint, Reason
-from cxr_mm.contracts.study import ClinicalValue, Study
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import BundleError, WeightsError
+from cxr_mm.core.files import atomic_directory, read_json, sha256_file, to_json, write_json
+from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
+from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES, Frozen, Modality, subset_name
 from cxr_mm.data.clinical import ClinicalTransform, check_clinical
-from cxr_mm.data.note import mask_note
-from cxr_mm.data.transform import fit_square, normalise
+from cxr_mm.data.notes import mask_note
+from cxr_mm.imaging.geometry import fit_square, normalise
+from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
-from cxr_mm.models.classifier import Batch, Classifier
-from cxr_mm.models.conformal import Conformal
-from cxr_mm.models.film_gate import FilmGate
-from cxr_mm.models.fusion import Fusion
-from cxr_mm.models.image_encoder import ImageEncoder
+from cxr_mm.models.decision import Conformal, OperatingPoints
+from cxr_mm.models.fusion import Fusion, FusionSpec
+from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.input_gate import InputGate, load_input_gate, save_input_gate
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.models.operating_point import OperatingPoints
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
+
+SERVED = Precision("fp32")
+"""How a bundle is run: not measured, so that starting costs nothing and answers do not vary."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the classifier reads.
+
+    Args:
+        mask: bool (B, 3) in canonical order.
+        image: (B, 1, S, S) in [-1, 1], or None where the task has no image.
+        tabular: (B, T), or None.
+        note: note embeddings (B, E), or None.
+
+    Rows of absent modalities hold anything.
+    """
+
+    mask: Tensor
+    image: Tensor | None = None
+    tabular: Tensor | None = None
+    note: Tensor | None = None
+
+
+class Classifier(nn.Module):
+    """Image encoder and fusion as one differentiable function, run as `SERVED` says."""
+
+    def __init__(self, image_encoder: ImageEncoder | None, fusion: Fusion) -> None:
+        super().__init__()
+        self.image_encoder, self.fusion = image_encoder, fusion
+        if image_encoder is not None:
+            # Weights laid out anew within inference mode could take no part in a gradient.
+            with torch.inference_mode(mode=False):
+                image_encoder.to(memory_format=SERVED.memory_format)  # type: ignore[call-overload]
+
+    def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
+        """What the fusion reads of each modality of the task."""
+        found: dict[Modality, Tensor] = {}
+        if batch.image is not None and self.image_encoder is not None:
+            found["image"] = self.image_encoder(SERVED.arrange(batch.image))
+        if batch.tabular is not None:
+            found["tabular"] = batch.tabular
+        if batch.note is not None:
+            found["note"] = batch.note
+        return found
+
+    def logits(self, embeddings: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Embeddings and mask (B, 3) → calibrated logits (B, F)."""
+        logits: Tensor = self.fusion(embeddings, mask)
+        return logits
+
+    def forward(
+        self, image: Tensor | None, tabular: Tensor | None, note: Tensor | None, mask: Tensor
+    ) -> Tensor:
+        """Calibrated logits (B, F); differentiable in every input."""
+        batch = Batch(mask=mask, image=image, tabular=tabular, note=note)
+        return self.logits(self.embeddings(batch), mask)
+
 
 RECALIBRATED = "recalibrated"
 """Key of `trained_on` under which recalibrations are listed, oldest first."""
@@ -53,9 +118,9 @@ class Bundle:
     trained_on: dict[str, Any]
     background: pd.DataFrame = field(default_factory=pd.DataFrame)
     """As of `draw_background`."""
-    background_film: NDArray[np.uint8] | None = None
+    baseline_image: NDArray[np.uint8] | None = None
     """As of `mixtures`, (S, S)."""
-    gate: FilmGate | None = None
+    gate: InputGate | None = None
     digest: str = ""
 
     @property
@@ -72,15 +137,15 @@ class Bundle:
 
     @property
     def quick(self) -> Precision:
-        """Precision in which this machine embeds many films fastest; measured when first asked.
+        """Precision in which this machine embeds many images fastest; measured when first asked.
 
-        For explanations, which ask hundreds of altered films and weigh their answers together.
+        For explanations, which ask hundreds of altered images and weigh their answers together.
         """
         assert self.image_encoder is not None
         network = self.image_encoder.spec.backbone, self.size
         if network not in _QUICK:
-            films = torch.zeros(MEASURED_ON, 1, self.size, self.size)
-            _QUICK[network] = choose_precision(self.image_encoder, films)
+            images = torch.zeros(MEASURED_ON, 1, self.size, self.size)
+            _QUICK[network] = choose_precision(self.image_encoder, images)
         return _QUICK[network]
 
     def check(self, study: Study) -> dict[str, ClinicalValue]:
@@ -101,12 +166,12 @@ class Bundle:
         ignored = not self.task.clinical
         return tuple(m for m in study.modalities if m != "tabular" or known or ignored)
 
-    def prepare(self, studies: Sequence[Study], *, films: bool = True) -> Batch:
+    def prepare(self, studies: Sequence[Study], *, images: bool = True) -> Batch:
         """Studies → batch, by the very transforms of training.
 
         Args:
             studies: any number.
-            films: whether films are needed; else their embeddings are there already.
+            images: whether images are needed; False where their embeddings are there already.
 
         Raises:
             ClinicalError, NoteError: a value or note is refused.
@@ -116,7 +181,7 @@ class Bundle:
         mask = torch.tensor([[m in there for m in MODALITIES] for there in present])
         return Batch(
             mask=mask,
-            image=self._images(studies) if films and "image" in used else None,
+            image=self._images(studies) if images and "image" in used else None,
             tabular=self._tabular(studies) if "tabular" in used else None,
             note=self._notes(studies) if "note" in used else None,
         )
@@ -141,22 +206,22 @@ class Bundle:
 
     @torch.inference_mode()
     def embeddings(
-        self, batch: Batch, films: NDArray[np.float32] | None = None
+        self, batch: Batch, images: NDArray[np.float32] | None = None
     ) -> dict[Modality, Tensor]:
         """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E).
 
         Args:
             batch: what `prepare` gave.
-            films: (B, Di) of the films, where they have been made already.
+            images: (B, Di) of the images, where they have been made already.
         """
-        if films is None:
+        if images is None:
             return self.classifier.embeddings(batch)
-        made: dict[Modality, Tensor] = {"image": torch.from_numpy(films)}
+        made: dict[Modality, Tensor] = {"image": torch.from_numpy(images)}
         return {**made, **self.classifier.embeddings(replace(batch, image=None))}
 
     @torch.inference_mode()
-    def film_embeddings(self, studies: Sequence[Study]) -> NDArray[np.float32]:
-        """Embeddings (B, Di) of the films alone, of a blank one where a study has none."""
+    def image_embeddings(self, studies: Sequence[Study]) -> NDArray[np.float32]:
+        """Embeddings (B, Di) of the images alone, of a blank one where a study has none."""
         images = self._images(studies)
         mask = torch.ones(len(images), len(MODALITIES), dtype=torch.bool)
         made = self.embeddings(Batch(mask=mask, image=images))
@@ -199,3 +264,174 @@ class Bundle:
         """Conformal bounds of each finding for a subset."""
         found = self.conformal[subset_name(modalities)]
         return [found[name] for name in self.task.finding_names]
+
+
+FORMAT = 4
+INDEX = "bundle.json"
+BASELINE_IMAGE = "background.png"
+
+
+class BundleIndex(Frozen):
+    """What bundle.json says."""
+
+    format: int
+    name: str
+    task: Task
+    size: int
+    """Side of the square image in pixels."""
+    note_tokens: int
+    note_words: int
+    decision: Reason
+    """The operating point that predictions use."""
+    operating_points: OperatingPoints
+    conformal: Conformal
+    """Bounds between which an answer cannot be ruled out."""
+    trained_on: dict[str, Any]
+    """Digest of the manifest, numbers of studies and patients, parameters."""
+    parts: dict[str, str]
+    """File → sha256."""
+    digest: str = ""
+    """sha256 over all of the above."""
+
+    def computed_digest(self) -> str:
+        """Digest of everything but the digest."""
+        text = to_json(self.model_dump(mode="json", exclude={"digest"}))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> str:
+    """Write a bundle whole or not at all; the digest is returned."""
+    with atomic_directory(folder) as aside:
+        _save_parts(bundle, aside)
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        index = BundleIndex(
+            format=FORMAT,
+            name=bundle.name,
+            task=bundle.task,
+            size=bundle.size,
+            note_tokens=bundle.note_tokens,
+            note_words=bundle.note_words,
+            decision=bundle.decision,
+            operating_points=bundle.operating_points,
+            conformal=bundle.conformal,
+            trained_on=bundle.trained_on,
+            parts={p.relative_to(aside).as_posix(): sha256_file(p) for p in files},
+        )
+        digest = index.computed_digest()
+        sealed = index.model_copy(update={"digest": digest})
+        write_json(aside / INDEX, sealed.model_dump(mode="json"))
+    return digest
+
+
+def _save_parts(bundle: Bundle, folder: Path) -> None:
+    state = {n: t.detach().contiguous() for n, t in bundle.fusion.state_dict().items()}
+    save_file(state, folder / "fusion.safetensors")
+    write_json(folder / "fusion.json", bundle.fusion.spec.model_dump(mode="json"))
+    write_json(folder / "clinical.json", bundle.clinical.to_json())
+    write_json(folder / "background.json", background_to_json(bundle.background))
+    if bundle.baseline_image is not None:
+        Image.fromarray(bundle.baseline_image).save(folder / BASELINE_IMAGE)
+    if bundle.image_encoder is not None:
+        save_image_encoder(bundle.image_encoder, folder / "image_encoder")
+    if bundle.gate is not None:
+        save_input_gate(bundle.gate, folder)
+    if bundle.note_encoder is not None:
+        bundle.note_encoder.save(folder / "note_encoder")
+
+
+def read_index(folder: Path) -> BundleIndex:
+    """Read bundle.json and check every part against its digest.
+
+    Raises:
+        BundleError: the folder is no bundle, or a part is missing, added or changed.
+    """
+    try:
+        raw = read_json(folder / INDEX)
+        index = BundleIndex.model_validate(raw)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"there is no {INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
+        ) from error
+    except (ValueError, ValidationError) as error:
+        raise BundleError(
+            f"{INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
+        ) from error
+    _check_parts(folder, index)
+    return index
+
+
+_REMEDY = "Copy the bundle again, or run the stage fuse again"
+
+
+def _check_parts(folder: Path, index: BundleIndex) -> None:
+    if index.format != FORMAT:
+        raise BundleError(
+            f"its format is {index.format}, this version reads {FORMAT}", field=str(folder)
+        )
+    if index.computed_digest() != index.digest:
+        raise BundleError(f"{INDEX} was changed", field=str(folder), remedy=_REMEDY)
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
+    for part in sorted(there ^ set(index.parts)):
+        what = "is missing" if part in index.parts else "does not belong to it"
+        raise BundleError(f"{part} {what}", field=str(folder), remedy=_REMEDY)
+    for part, digest in index.parts.items():
+        if sha256_file(folder / part) != digest:
+            raise BundleError(
+                f"{part} was changed: its digest differs", field=str(folder), remedy=_REMEDY
+            )
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Load a bundle.
+
+    Raises:
+        BundleError: the folder is no bundle, or a part is missing, damaged or foreign.
+    """
+    index = read_index(folder)
+    task = index.task
+    try:
+        fusion = Fusion(FusionSpec.model_validate(read_json(folder / "fusion.json")))
+        fusion.load_state_dict(load_file(folder / "fusion.safetensors"))
+        clinical = ClinicalTransform.from_json(task.clinical, read_json(folder / "clinical.json"))
+        background = background_from_json(task.clinical, read_json(folder / "background.json"))
+        image = load_image_encoder(folder / "image_encoder") if task.has_image else None
+        gate = load_input_gate(folder)
+        note = (
+            NoteEncoder.open(str(folder / "note_encoder"), index.note_tokens, index.note_words)
+            if task.note
+            else None
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, WeightsError) as error:
+        raise BundleError(
+            f"a part does not fit this version ({error})", field=str(folder), remedy=_REMEDY
+        ) from error
+    return Bundle(
+        task=task,
+        size=index.size,
+        note_tokens=index.note_tokens,
+        note_words=index.note_words,
+        fusion=fusion.eval(),
+        clinical=clinical,
+        image_encoder=image.eval() if image else None,
+        note_encoder=note,
+        decision=index.decision,
+        operating_points=index.operating_points,
+        conformal=index.conformal,
+        trained_on=index.trained_on,
+        background=background,
+        baseline_image=_read_image(folder / BASELINE_IMAGE, index.size),
+        gate=gate,
+        digest=index.digest,
+    )
+
+
+def _read_image(path: Path, size: int) -> NDArray[np.uint8] | None:
+    if not path.is_file():
+        return None
+    with Image.open(path, formats=["PNG"]) as image:
+        baseline: NDArray[np.uint8] = np.asarray(image.convert("L"), dtype=np.uint8)
+    if baseline.shape != (size, size):
+        raise BundleError(
+            f"{path.name} is not {size} x {size} pixels", field=str(path.parent), remedy=_REMEDY
+        )
+    return baseline

@@ -1,7 +1,7 @@
 """Calibration: columns of evidence → logits whose probabilities mean what they say.
 
 One for each subset of modalities: a positive weight per column and a bias per finding, by stacking
-(`cxr_mm.models.stacking`) on studies the networks were not trained on. Columns that are parts of
+(`cxr_mm.models.calibration`) on studies the networks were not trained on. Columns that are parts of
 one modality are first made one, in the same way whatever else is shown.
 
 Where there are enough studies an isotonic step may follow (binary and multilabel; multiclass stays
@@ -16,12 +16,159 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+from scipy.special import expit, logit
 from torch import Tensor, nn
 
-from cxr_mm.contracts.modality import MODALITIES, Modality
-from cxr_mm.contracts.task import Problem
-from cxr_mm.models.isotonic import KNOTS, isotonic_shift
-from cxr_mm.models.stacking import blend, stack
+from cxr_mm.core.task import Problem
+from cxr_mm.core.types import MODALITIES, Modality
+
+Floats = NDArray[np.float64]
+
+KNOTS = 32
+GROUP = 25
+"""Studies a group holds at least."""
+SPREAD = 0.5
+"""Standard deviation of a block's shift around none, before any data is seen."""
+LIMIT = 15.0
+"""Logits are held this close to 0 before they are counted: beyond it a probability is 0 or 1."""
+
+
+def isotonic_shift(logits: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """What to add to a logit so that probabilities are the shares seen.
+
+    A block's share is pulled towards what parametric calibration says of it, as by a normal prior
+    in logits around that, so that a block without a positive (or negative) study stays finite and
+    little is lost where the parametric calibration was right.
+
+    Args:
+        logits: (N,) parametrically calibrated, of held-out studies.
+        labels: (N,) 1 or 0.
+
+    Returns:
+        Knots (K,) in logits, rising strictly, K at most KNOTS, and the shift (K,) at each, their
+        sum rising strictly too; the shift is linear between knots and constant beyond them.
+    """
+    probabilities = expit(logits.clip(-LIMIT, LIMIT))
+    groups = _equal_mass(logits)
+    size = np.bincount(groups).astype(np.float64)
+    positive = np.bincount(groups, weights=labels)
+    expected = np.bincount(groups, weights=probabilities)
+
+    blocks = isotonic_regression(positive / size, weights=size).blocks[:-1]
+    size, positive, expected = (np.add.reduceat(a, blocks) for a in (size, positive, expected))
+    mean = expected / size
+    prior = 1 / (SPREAD**2 * mean * (1 - mean))
+    weight = size + prior
+    share = isotonic_regression((positive + prior * mean) / weight, weights=weight)
+
+    starts = share.blocks[:-1]
+    knots = logit(np.add.reduceat(expected, starts) / np.add.reduceat(size, starts))
+    return knots, logit(share.x[starts]) - knots
+
+
+def _equal_mass(logits: Floats) -> NDArray[np.intp]:
+    """Group (N,) of each study, none empty; equal logits share a group."""
+    count = int(np.clip(len(logits) // GROUP, 1, KNOTS))
+    cuts = np.quantile(logits, np.linspace(0, 1, count + 1)[1:-1])
+    number: NDArray[np.intp] = np.unique(
+        np.searchsorted(cuts, logits, side="right"), return_inverse=True
+    )[1]
+    return number
+
+
+BIAS_SPREAD = 2.0
+"""Prior standard deviation of a bias."""
+
+
+def log_likelihoods(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+    """Log likelihood of labels (N, F), 1, 0 or NaN, summed over studies: one for each finding (F,),
+    or one of all, (1,), where a study has exactly one of them."""
+    if problem == "multiclass":
+        rows = (~labels.isnan()).all(1)
+        chosen = labels[rows].argmax(1)
+        return -nn.functional.cross_entropy(logits[rows], chosen, reduction="sum").reshape(1)
+    known = ~labels.isnan()
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.where(known, labels, 0.0), reduction="none"
+    )
+    return -torch.where(known, losses, 0.0).sum(0)
+
+
+def stack(
+    columns: Tensor, labels: Tensor, problem: Problem, spread: float
+) -> tuple[Tensor, Tensor]:
+    """Weigh columns.
+
+    Args:
+        columns: (N, J, F) evidence of held-out studies.
+        labels: (N, F) 1, 0 or NaN.
+        problem: of the task.
+        spread: prior standard deviation of a log weight.
+
+    Returns:
+        Weights (J, F), above 0, and biases (F,).
+    """
+    findings = 1 if problem == "multiclass" else labels.shape[1]
+    centre = torch.full((columns.shape[1], findings), columns.shape[1] ** -0.5).log()
+    log_weight = centre.clone().requires_grad_()
+    bias = torch.zeros(labels.shape[1], requires_grad=True)
+    biased = float(problem != "multiclass")
+    optimiser = torch.optim.LBFGS([log_weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = (log_weight.exp() * columns).sum(1) + bias * biased
+        prior = (log_weight - centre).square().sum() / (2 * spread**2)
+        prior = prior + bias.square().sum() / (2 * BIAS_SPREAD**2)
+        loss = prior - log_likelihoods(logits, labels, problem).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    weight = log_weight.detach().exp().expand(-1, labels.shape[1])
+    return weight, bias.detach() * biased
+
+
+def blend(columns: Tensor, labels: Tensor, problem: Problem, spread: float, fold: Tensor) -> Tensor:
+    """Weigh the parts of one modality, which make one column of evidence together.
+
+    There are two ways, all parts or the last alone, which is the one that an encoder was made to
+    give. Each counts by how well it predicts the studies of folds that it was not weighed on
+    (pseudo-Bayesian model averaging: Geisser and Eddy 1979; Yao et al. 2018).
+
+    Args:
+        columns, labels, problem, spread: as of `stack`.
+        fold: (N,) what goes together; with one fold all parts are taken.
+
+    Returns:
+        Weights (J, F).
+    """
+    everything, _ = stack(columns, labels, problem, spread)
+    if columns.shape[1] == 1 or len(set(fold.tolist())) < 2:
+        return everything
+    last, _ = stack(columns[:, -1:], labels, problem, spread)
+    alone = torch.zeros_like(everything)
+    alone[-1] = last[0]
+    credits = torch.stack(
+        [_estimated(chosen, labels, problem, spread, fold) for chosen in (columns, columns[:, -1:])]
+    ).softmax(0)
+    return credits[0] * everything + credits[1] * alone
+
+
+def _estimated(
+    columns: Tensor, labels: Tensor, problem: Problem, spread: float, fold: Tensor
+) -> Tensor:
+    """Log likelihoods of the labels, each fold by weights of the others."""
+    found = []
+    for number in sorted(set(fold.tolist())):
+        inside = fold == number
+        weight, bias = stack(columns[~inside], labels[~inside], problem, spread)
+        logits = (weight * columns[inside]).sum(1) + bias
+        found.append(log_likelihoods(logits, labels[inside], problem))
+    return torch.stack(found).sum(0)
+
 
 SUBSETS = 2 ** len(MODALITIES)
 

@@ -18,14 +18,136 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.modality import MODALITIES, Modality
+from cxr_mm.core.types import MODALITIES, Frozen, Modality
 from cxr_mm.models.calibration import Calibration
-from cxr_mm.models.projection import projection
-from cxr_mm.models.standardise import Part, Standardise
+
+
+class Part(Frozen):
+    """One stretch of an embedding.
+
+    `counted`: it counts words, and is weighed by how rare each is among the training studies.
+    """
+
+    length: int
+    counted: bool = False
+
+
+class Standardise(nn.Module):
+    """An embedding at unit expected length, which its parts share evenly, so that a long part does
+    not drown a short one.
+
+    A part becomes standard scores; where it counts words, each word is weighed by its inverse
+    document frequency (Spärck Jones 1972) and every note is brought to the same length.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        length = sum(part.length for part in parts)
+        self.register_buffer("mean", torch.zeros(length))
+        self.register_buffer("scale", torch.ones(length))
+        self._learn(self.mean, [torch.ones(part.length) for part in self.parts])
+
+    def fit(self, rows: Tensor) -> None:
+        """Learn from the rows (N, D) of studies that have the modality."""
+        if len(rows) > 1:
+            spread = [_spread(own, part) for own, part in self._split(rows)]
+            self._learn(rows.mean(0), spread)
+
+    def _learn(self, mean: Tensor, spread: Sequence[Tensor]) -> None:
+        share = [
+            1.0 if part.counted else (part.length * len(self.parts)) ** 0.5 for part in self.parts
+        ]
+        self.scale.copy_(torch.cat([own * s for own, s in zip(spread, share, strict=True)]))
+        means = [torch.zeros_like(m) if part.counted else m for m, part in self._split(mean)]
+        self.mean.copy_(torch.cat(means))
+
+    def _split(self, rows: Tensor) -> list[tuple[Tensor, Part]]:
+        lengths = [part.length for part in self.parts]
+        return list(zip(torch.split(rows, lengths, dim=-1), self.parts, strict=True))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) → (B, D)."""
+        scores = self._split((rows - self.mean) / self.scale)
+        length = len(self.parts) ** -0.5
+        return torch.cat(
+            [
+                nn.functional.normalize(own, dim=-1) * length if part.counted else own
+                for own, part in scores
+            ],
+            dim=-1,
+        )
+
+
+def _spread(rows: Tensor, part: Part) -> Tensor:
+    """What each dimension (N, D) of a part is divided by, before the part gets its length."""
+    if part.counted:
+        studies, with_word = len(rows), (rows > 0).sum(0)
+        return 1 / (((1 + studies) / (1 + with_word)).log() + 1)
+    deviation = rows.std(0)
+    # A floor, so that a dimension that hardly varies does not become noise at full volume.
+    return deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)
+
+
+def projection(parts: Sequence[Part], hidden: int, dropout: float, narrow: int) -> nn.Sequential:
+    """Layers from (B, D) to (B, hidden).
+
+    Args:
+        parts: what the D numbers are.
+        hidden: width that comes out.
+        dropout: of what goes in, unless it is narrowed.
+        narrow: width of a layer before; 0 for none.
+    """
+    fold = _Fold(parts)
+    width = fold.width
+    layers: list[nn.Module] = [nn.Dropout(dropout)]
+    if narrow:
+        layers = [nn.Linear(width, narrow), nn.GELU()]
+        width = narrow
+    # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
+    gain = _Gain(fold.width**0.5)
+    return nn.Sequential(fold, gain, *layers, nn.Linear(width, hidden))
+
+
+class _Fold(nn.Module):
+    """Words in fewer cells, as if hashed so: a perceptron with a weight for every pair of words
+    and hidden unit is slow and learns its studies by heart."""
+
+    CELLS = 256
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.width = sum(self.CELLS if self._folds(part) else part.length for part in parts)
+
+    def _folds(self, part: Part) -> bool:
+        return part.counted and part.length > self.CELLS and part.length % self.CELLS == 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        split = torch.split(rows, [part.length for part in self.parts], dim=1)
+        return torch.cat(
+            [
+                own.reshape(len(own), -1, self.CELLS).sum(1) if self._folds(part) else own
+                for own, part in zip(split, self.parts, strict=True)
+            ],
+            dim=1,
+        )
+
+
+class _Gain(nn.Module):
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows * self.gain
+
 
 FusionKind = Literal["late", "concat", "gated"]
-Shown = tuple[Tensor, Tensor]
+TrainingView = tuple[Tensor, Tensor]
 """Logits (B, F) in training, and which studies (B,) were shown anything."""
 
 
@@ -107,8 +229,10 @@ class Late(nn.Module):
         ]
         return torch.stack(energies).sum()
 
-    def rehearse(self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float) -> list[Shown]:
-        """Each part shown alone, so that no head leans on another."""
+    def training_views(
+        self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float
+    ) -> list[TrainingView]:
+        """Each part shown alone, so that no head relies on another."""
         del hide
         columns = self(inputs, mask)
         return [
@@ -156,7 +280,9 @@ class Joint(nn.Module):
         """None: these are held by weight decay and dropout."""
         return torch.zeros(())
 
-    def rehearse(self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float) -> list[Shown]:
+    def training_views(
+        self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float
+    ) -> list[TrainingView]:
         """Modality dropout: each hidden with chance `hide`, at least one left."""
         left = mask & (torch.rand(mask.shape, device=mask.device) >= hide)
         seen = torch.where(left.any(1, keepdim=True), left, mask)
@@ -220,7 +346,7 @@ class Fusion(nn.Module):
                 rows = inputs[modality][mask[:, MODALITIES.index(modality)]]
                 self.standardise[modality].fit(rows)  # type: ignore[operator]
 
-    def adopt_head(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
+    def freeze_head(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
         """Use a head fitted elsewhere, (F, D) and (F,) for embeddings as they come (`late`)."""
         scores = self.standardise[modality]
         assert isinstance(scores, Standardise)

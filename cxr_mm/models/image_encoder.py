@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.data.transform import MEAN, STD
-from cxr_mm.errors import WeightsError
-from cxr_mm.files import read_json, write_json
-from cxr_mm.models.backbone import (
+from cxr_mm.core.errors import WeightsError
+from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.types import Frozen
+from cxr_mm.imaging.geometry import MEAN, STD
+from cxr_mm.models.backbones import (
     bare_backbone,
     embedding_lengths,
     find_feature_layer,
@@ -45,7 +45,7 @@ class ImageEncoderSpec(Frozen):
     parts: tuple[int, ...] = Field(min_length=1)
     """Lengths of the embedding's parts, one for each place it is taken from."""
     mirror: bool
-    """Whether the embedding is the mean of those of the film and its mirror image."""
+    """Whether the embedding is the mean of those of the image and its mirror image."""
     outputs: int = Field(ge=1)
     """Number of findings."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -135,10 +135,10 @@ class ImageEncoder(nn.Module):
         return [self.feature_layer(), *self.taps]
 
     def feature_map(self, features: Tensor) -> Tensor:
-        """Output, or its gradient, of a feature layer → (B, C, h, w), mirrored films turned back.
+        """Output, or its gradient, of a feature layer → (B, C, h, w), mirrored images turned back.
 
         Takes (B, C, h, w), tokens (B, prefix + h * w, C) and channels-last (B, h, w, C), of twice
-        as many films where the encoder mirrors.
+        as many images where the encoder mirrors.
         """
         features = self._as_map(features)
         if not self._mirrors:
@@ -176,7 +176,7 @@ def build_image_encoder(
         dropout: between embedding and head.
         weights: `packaged`, `hub`, `none`, or the path of a safetensors file.
         pool: where the embedding is taken from.
-        mirror: whether it is the mean over the film and its mirror image.
+        mirror: whether it is the mean over the image and its mirror image.
 
     Raises:
         WeightsError: the backbone is unknown, or its weights cannot be had or do not fit.

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from cxr_mm.data.note import MASK
-from cxr_mm.errors import WeightsError
-from cxr_mm.models.standardise import Part
+from cxr_mm.core.errors import WeightsError
+from cxr_mm.data.notes import MASK
+from cxr_mm.models.fusion import Part
 
 transformers_logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
 

@@ -1,4 +1,4 @@
-"""Recalibration: a bundle's logits brought into line with another centre, by no more than it asks.
+"""Recalibration: a bundle's logits fitted to an external site, by no more than it asks.
 
 Between keeping the model, a new intercept, and a new intercept and slope, the closed testing
 procedure decides (Vergouwe et al., Stat Med 2017; 36:4529, without its last step, the revision of
@@ -15,14 +15,11 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.modality import Modality
-from cxr_mm.contracts.task import Problem
+from cxr_mm.core.task import Problem
+from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.models.bundle import RECALIBRATED, Bundle
-from cxr_mm.models.calibration import Calibration, subset_index, subset_mask
-from cxr_mm.models.conformal import Conformal
-from cxr_mm.models.operating_point import OperatingPoints
-from cxr_mm.models.stacking import log_likelihoods
+from cxr_mm.models.calibration import Calibration, log_likelihoods, subset_index, subset_mask
+from cxr_mm.models.decision import Conformal, OperatingPoints
 
 Method = Literal["none", "intercept", "intercept_and_slope"]
 SIGNIFICANCE = 0.05

@@ -27,7 +27,7 @@ def ensure_torchvision() -> TorchvisionState:
     Safe to call any number of times; it changes nothing where torchvision imports by itself.
 
     Returns:
-        `native` where torchvision works as it is, `schemas defined` where it had to be mended.
+        `native` where torchvision works as it is, `schemas defined` where it had to be fixed.
     """
     if _declared:
         return "schemas defined"

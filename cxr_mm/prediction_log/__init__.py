@@ -1,18 +1,24 @@
 """Prediction log: the one place where app and monitoring meet, in any database SQLAlchemy knows."""
 
-from cxr_mm.prediction_log.chain import Broken, Verified, verify
-from cxr_mm.prediction_log.erasure import Going, erase_patient, retain, rows_before, rows_of_patient
+from cxr_mm.prediction_log.chain import Head
+from cxr_mm.prediction_log.database import SECRET_VARIABLE, find_secret
+from cxr_mm.prediction_log.erasure import (
+    ErasurePlan,
+    erase_patient,
+    retain,
+    rows_before,
+    rows_of_patient,
+)
 from cxr_mm.prediction_log.export import export_window
-from cxr_mm.prediction_log.linking import Head
 from cxr_mm.prediction_log.log import PredictionLog, open_log
-from cxr_mm.prediction_log.secret import SECRET_VARIABLE, find_secret
 from cxr_mm.prediction_log.spool import SpooledLog, open_spooled_log, spool_folder
+from cxr_mm.prediction_log.verify import ChainBreak, Verified, verify
 from cxr_mm.prediction_log.windows import ServiceCount, WindowIndex
 
 __all__ = [
     "SECRET_VARIABLE",
-    "Broken",
-    "Going",
+    "ChainBreak",
+    "ErasurePlan",
     "Head",
     "PredictionLog",
     "ServiceCount",

@@ -1,201 +1,150 @@
-"""Verification: whether every row of the log is as it was written, where it was written.
+"""Linking: how rows get their place in a chain, so that none can be altered, lost or slipped in.
 
-What it proves and what it cannot is in docs/prediction_log.md.
+After the hash-linked records of Haber and Stornetta (1991), with HMAC-SHA256 (RFC 2104) for the
+links: without the log's secret no one can write a chain anew.
 """
 
-from bisect import bisect_right
+import hashlib
+import hmac
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Self
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import LargeBinary, Table, insert, select, type_coerce
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.elements import ColumnElement
 
-from cxr_mm.errors import LogError
-from cxr_mm.prediction_log.linking import BATCH, Head, content_of, hashed_columns, link
-from cxr_mm.prediction_log.log import PredictionLog
-from cxr_mm.prediction_log.schema import ACTS, CHAINED, ERASED, HEADS, IDENTITY, emptied_values
+from cxr_mm.core.errors import LogError
+from cxr_mm.prediction_log.schema import (
+    CHAINED,
+    HEADS,
+    IDENTITY,
+    METADATA,
+    Embedding,
+    embedding_bytes,
+    value_columns,
+)
 
-What = Literal["changed", "removed", "inserted", "reordered", "rewritten"]
+BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Broken:
-    """The first row at which a chain does not hold.
-
-    Args:
-        table, position: where.
-        what: the row is `changed`, `removed` or `reordered`; or one that the log never wrote was
-            `inserted`; or the chain holds but is not the one of an earlier head: `rewritten`.
-    """
+class Head:
+    """How far a chain had come: table, position of its last row (0: none) and that row's link."""
 
     table: str
     position: int
-    what: What
+    chain: str
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From `TABLE:POSITION:CHAIN`.
+
+        Raises:
+            LogError: it is written otherwise, or names no table of the log.
+        """
+        table, _, rest = text.partition(":")
+        position, _, chain = rest.partition(":")
+        if table not in {t.name for t in CHAINED} or not position.isdecimal():
+            raise LogError("no head of a chain", field=text, remedy="Write it as verify printed it")
+        return cls(table, int(position), chain)
+
+    def __str__(self) -> str:
+        return f"{self.table}:{self.position}:{self.chain}"
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What a verification found.
+def content_of(table: Table, row: Mapping[str, Any]) -> str:
+    """SHA-256 of a row's values as canonical JSON, hexadecimal.
 
-    Args:
-        rows: table → rows that were checked and hold.
-        erased: table → how many of those were emptied by erasure or retention.
-        heads: where each chain ends; keep them elsewhere, for a later verification.
-        broken: the first row that does not hold; None where all do.
+    Vectors may be given as numbers or as the bytes that are stored.
     """
-
-    rows: dict[str, int]
-    erased: dict[str, int]
-    heads: tuple[Head, ...]
-    broken: Broken | None
+    values = {c.name: _canonical(c.type, row[c.name]) for c in value_columns(table)}
+    body = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
-@dataclass
-class _Known:
-    """What the acts of the log say of one table."""
-
-    anchor: Head
-    """The last row that retention removed."""
-    emptied: list[tuple[int, int]] = field(default_factory=list)
-    """Positions from and to, sorted, that hold nothing any more."""
-
-    def is_emptied(self, position: int) -> bool:
-        place = bisect_right(self.emptied, position, key=lambda span: span[0]) - 1
-        return place >= 0 and position <= self.emptied[place][1]
+def link(key: bytes, table: Table, previous: str, content: str) -> str:
+    """What chains a row to the one before it (`previous` is empty for the first), hexadecimal."""
+    return hmac.digest(key, f"{table.name}:{previous}:{content}".encode(), "sha256").hex()
 
 
-def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
-    """Follow every chain of a log from its start, or from where retention left it, to its end.
+def hashed_columns(table: Table) -> list[ColumnElement[Any]]:
+    """Every column as `content_of` takes it fastest: vectors as the bytes that are stored."""
+    return [
+        type_coerce(c, LargeBinary).label(c.name) if isinstance(c.type, Embedding) else c
+        for c in table.columns
+    ]
 
-    Args:
-        log: opened with its secret.
-        heads: of earlier verifications; that nothing up to them was rewritten is checked too.
+
+def make_tables(connection: Connection) -> None:
+    """Make the tables that are not there, and begin their chains."""
+    METADATA.create_all(connection)
+    begun = set(connection.scalars(select(HEADS.c.name)))
+    for table in CHAINED:
+        if table.name not in begun:
+            connection.execute(insert(HEADS), {"name": table.name, "position": 0, "chain": ""})
+
+
+def locked_head(connection: Connection, table: Table) -> Head:
+    """The end of a table's chain, to which no one else adds before this transaction has ended.
 
     Raises:
-        LogError: the log cannot be read, has no chain yet, was opened without its secret, or
-            a head lies before what retention removed.
+        LogError: it was taken away.
     """
-    key, earlier = log.chain_key, tuple(heads)
-    if not log.is_chained:
+    row = connection.execute(
+        select(HEADS).where(HEADS.c.name == table.name).with_for_update()
+    ).one_or_none()
+    if row is None:
         raise LogError(
-            "the log is of a version without a chain",
-            field=log.url,
-            remedy="Open it once with a program that writes to it, as the page is",
+            "the head of its chain is missing", field=table.name, remedy="Run verify, and ask why"
         )
-    rows, erased, ends = {}, {}, []
-    with log.snapshot() as connection:
-        known = {table.name: _Known(Head(table.name, 0, "")) for table in CHAINED}
-        for table in sorted(CHAINED, key=lambda t: t is not ACTS):
-            wanted = [head for head in earlier if head.table == table.name]
-            walk = _Walk(connection, table, key, known[table.name], wanted)
-            broken = walk.run()
-            rows[table.name], erased[table.name] = walk.rows, walk.erased
-            ends.append(walk.at)
-            if broken is not None:
-                return Verified(rows, erased, tuple(ends), broken)
-            if table is ACTS:
-                _learn(connection, known)
-    return Verified(rows, erased, tuple(ends), None)
+    return Head(row.name, row.position, row.chain)
 
 
-class _Walk:
-    """One table, row by row in the order of the chain."""
+def append_rows(
+    connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]], key: bytes
+) -> None:
+    """Add rows at the end of a table's chain; those whose identity is there already are left out.
 
-    def __init__(
-        self, connection: Connection, table: Table, key: bytes, known: _Known, wanted: list[Head]
-    ) -> None:
-        self.connection, self.table, self.key, self.known = connection, table, key, known
-        self.at = known.anchor
-        self.rows = self.erased = 0
-        self.wanted = {head.position: head.chain for head in wanted}
-        self.end = _end(connection, table)
-
-    def run(self) -> Broken | None:
-        """Go as far as the chain holds."""
-        if min(self.wanted, default=self.at.position) < self.at.position:
-            raise LogError(
-                f"retention has removed the rows up to {self.at.position}",
-                field=f"{self.table.name}:{min(self.wanted)}",
-                remedy="Give the head of a later verification",
-            )
-        if self._is_rewritten():
-            return self._broken(self.at.position, "rewritten")
-        query = select(*hashed_columns(self.table)).order_by(self.table.c.position)
-        with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
-            for row in rows.mappings():
-                if broken := self._step(dict(row)):
-                    return broken
-        return self._at_end()
-
-    def _step(self, row: Mapping[str, Any]) -> Broken | None:
-        place = self.at.position + 1
-        expected = link(self.key, self.table, self.at.chain, row["content"])
-        if row["position"] != place or row["chain"] != expected:
-            return self._broken(place, self._why(row["position"]))
-        if not self._is_whole(row):
-            return self._broken(place, "changed")
-        self.at = Head(self.table.name, place, row["chain"])
-        if self._is_rewritten():
-            return self._broken(place, "rewritten")
-        self.rows += 1
-        self.erased += row.get("erased_at") is not None
-        return None
-
-    def _at_end(self) -> Broken | None:
-        place = self.at.position
-        if place < max(self.end.position, *self.wanted, 0):
-            return self._broken(place + 1, "removed")
-        if place > self.end.position:
-            return self._broken(self.end.position + 1, "inserted")
-        return None if self.at == self.end else self._broken(place, "changed")
-
-    def _is_whole(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row holds what it was written with, or nothing where an act says so."""
-        if not self.known.is_emptied(row["position"]):
-            return row.get("erased_at") is None and content_of(self.table, row) == row["content"]
-        empty = emptied_values(self.table)
-        identity = row[IDENTITY[self.table].name]
-        return (
-            row["erased_at"] is not None
-            and identity == f"{ERASED}{row['position']}"
-            and all(row[c] == v for c, v in empty.items())
-        )
-
-    def _is_rewritten(self) -> bool:
-        return self.wanted.get(self.at.position, self.at.chain) != self.at.chain
-
-    def _why(self, found: int) -> What:
-        """What was done where the next row is not the one that was written next.
-
-        The one that was written next may be further on; the number of rows tells the rest.
-        """
-        c = self.table.c
-        last = self.connection.scalar(select(func.max(c.position))) or 0
-        surplus = last - self.end.position
-        query = select(c.content, c.chain).where(c.position > self.at.position)
-        if surplus > 0:
-            return "inserted"
-        with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
-            if any(link(self.key, self.table, self.at.chain, r.content) == r.chain for r in rows):
-                return "reordered"
-        return "removed" if surplus < 0 or found != self.at.position + 1 else "changed"
-
-    def _broken(self, position: int, what: What) -> Broken:
-        return Broken(self.table.name, position, what)
+    Args:
+        connection: in a transaction that others cannot write beside (`database.writing`).
+        table: a chained one.
+        rows: its values by column.
+        key: of the chain.
+    """
+    head, left = locked_head(connection, table), iter(rows)
+    position, chain = head.position, head.chain
+    while batch := list(islice(left, BATCH)):
+        chained = []
+        for row in _fresh(connection, table, batch):
+            content = content_of(table, row)
+            position, chain = position + 1, link(key, table, chain, content)
+            chained.append({**row, "position": position, "content": content, "chain": chain})
+        if chained:
+            connection.execute(insert(table), chained)
+    moved = HEADS.update().where(HEADS.c.name == table.name)
+    connection.execute(moved.values(position=position, chain=chain))
 
 
-def _end(connection: Connection, table: Table) -> Head:
-    row = connection.execute(select(HEADS).where(HEADS.c.name == table.name)).one_or_none()
-    return Head(table.name, 0, "") if row is None else Head(row.name, row.position, row.chain)
+def _fresh(
+    connection: Connection, table: Table, rows: list[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Rows that the table does not hold yet, each once."""
+    identity = IDENTITY[table]
+    batch = {row[identity.name]: row for row in reversed(rows)}
+    there = set(connection.scalars(select(identity).where(identity.in_(batch))))
+    return [row for key, row in reversed(batch.items()) if key not in there]
 
 
-def _learn(connection: Connection, known: dict[str, _Known]) -> None:
-    """Read the acts, whose own chain holds."""
-    for tables in connection.scalars(select(ACTS.c.tables).order_by(ACTS.c.position)):
-        for name, done in tables.items():
-            known[name].emptied += [(first, last) for first, last in done["emptied"]]
-            if done["removed_to"]:
-                known[name].anchor = Head(name, done["removed_to"], done["chain"])
-    for of_table in known.values():
-        of_table.emptied.sort()
+def _canonical(kind: object, value: Any) -> Any:
+    """A value as it comes back from every database alike."""
+    if isinstance(kind, Embedding):
+        stored = embedding_bytes(value)
+        return None if stored is None else stored.hex()
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    # SQLite keeps NaN in a column of numbers as NULL.
+    return None if isinstance(value, float) and value != value else value

@@ -1,5 +1,10 @@
 """The database behind the log: its URL checked, opened, made if need be, its errors named."""
 
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +24,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import PoolProxiedConnection
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 
 BUSY_SECONDS = 30.0
 """How long a write waits for another."""
@@ -109,7 +114,7 @@ def database_errors(url: URL) -> Iterator[None]:
         ) from error
 
 
-def is_away(error: LogError) -> bool:
+def is_unavailable(error: LogError) -> bool:
     """Whether the database could not be reached or used, which may pass; not a wrong URL or log."""
     return isinstance(error.__cause__, OperationalError)
 
@@ -121,7 +126,7 @@ def is_refused(error: LogError) -> bool:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction; on SQLite nobody else writes from its start, on PostgreSQL rows are locked."""
+    """A transaction; on SQLite no one else writes from its start, on PostgreSQL rows are locked."""
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             # Its driver begins a transaction only before rows change, and would not wait there.
@@ -140,7 +145,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def clear_away(engine: Engine, url: URL) -> None:
+def vacuum(engine: Engine, url: URL) -> None:
     """Take out of the database's files what was removed from its tables.
 
     Raises:
@@ -207,3 +212,77 @@ def write_ahead(engine: Engine, wait: float) -> None:
             if "locked" not in str(error.orig) or time.monotonic() > until:
                 raise
             time.sleep(0.05)
+
+
+SECRET_VARIABLE = "CXR_MM_LOG_SECRET"
+SHORTEST = 16
+
+
+def keyed_hash(secret: bytes, text: str) -> str:
+    """HMAC-SHA256 of a text, hexadecimal."""
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def chain_key(secret: bytes) -> bytes:
+    """The key of the log's chain, so that the secret itself serves for ids alone."""
+    return keyed_hash(secret, "chain").encode()
+
+
+def checked_secret(secret: bytes | str | None) -> bytes | None:
+    """The secret as bytes; None stays None.
+
+    Raises:
+        LogError: it is too short.
+    """
+    key = secret.encode() if isinstance(secret, str) else secret
+    if key is not None and len(key) < SHORTEST:
+        raise LogError(
+            f"the secret has fewer than {SHORTEST} characters",
+            field=SECRET_VARIABLE,
+            remedy="Use a long random one",
+        )
+    return key
+
+
+def find_secret(url: str) -> bytes:
+    """The variable CXR_MM_LOG_SECRET, or the secret file beside an SQLite file, made once.
+
+    Raises:
+        LogError: another database and no variable; or a secret file that others can read or
+            that cannot be made.
+    """
+    if given := os.environ.get(SECRET_VARIABLE):
+        return given.encode()
+    file = sqlite_file(url)
+    if file is None:
+        raise LogError(
+            "only an SQLite log keeps its secret in a file",
+            field=SECRET_VARIABLE,
+            remedy=f"Set {SECRET_VARIABLE} to at least {SHORTEST} random characters",
+        )
+    path = file.with_name(f"{file.name}.secret")
+    make_folder(file)
+    try:
+        if not path.exists():
+            _make(path)
+        if path.stat().st_mode & 0o077:
+            raise LogError("others can read it", field=str(path), remedy=f"chmod 600 {path}")
+        return path.read_bytes()
+    except OSError as error:
+        raise LogError(
+            error.strerror or str(error), field=str(path), remedy="Check who owns the folder"
+        ) from error
+
+
+def _make(path: Path) -> None:
+    """Link a finished file into place: of two processes that start at once, one wins whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32))
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return
+    finally:
+        aside.unlink()

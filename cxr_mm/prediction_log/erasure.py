@@ -1,7 +1,7 @@
-"""Erasure of one patient and retention: rows emptied in their place, or the oldest removed.
+"""Erasure of one patient and retention: rows redacted in their place, or the oldest removed.
 
 Each is an act of its own in the log (table `acts`), chained like all else: it says which rows
-hold nothing any more, so that nobody can empty a row in silence. It does not say of whom.
+hold nothing any more, so that no one can empty a row in silence. It does not say of whom.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Select, String, Table, and_, cast, delete, func, literal, or_, select, update
 from sqlalchemy.engine import Connection
 
-from cxr_mm.contracts.record import random_id
-from cxr_mm.prediction_log.linking import BATCH, append_rows, locked_head
+from cxr_mm.core.record import random_id
+from cxr_mm.prediction_log.chain import BATCH, append_rows, locked_head
 from cxr_mm.prediction_log.log import PredictionLog
 from cxr_mm.prediction_log.schema import (
     ACTS,
@@ -24,14 +24,14 @@ from cxr_mm.prediction_log.schema import (
     OUTCOMES,
     PREDICTIONS,
     aware,
-    emptied_values,
+    redacted_values,
 )
 
 Rows = dict[Table, list[int]]
 
 
 @dataclass(frozen=True)
-class Going:
+class ErasurePlan:
     """How many rows go, or went."""
 
     predictions: int
@@ -45,7 +45,7 @@ class Going:
         return f"{self.predictions} predictions, {self.outcomes} outcomes, {self.events} events"
 
 
-def rows_of_patient(log: PredictionLog, patient_id: str) -> Going:
+def rows_of_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
     """What `erase_patient` would erase.
 
     Raises:
@@ -55,7 +55,7 @@ def rows_of_patient(log: PredictionLog, patient_id: str) -> Going:
         return _counted(_of_patient(connection, log.hash_id(patient_id, "patient")))
 
 
-def erase_patient(log: PredictionLog, patient_id: str) -> Going:
+def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
     """Empty the predictions of a patient and the outcomes of their studies; the chain still holds.
 
     Of each row stay its place and link in the chain, the hash of what it held and its time. A
@@ -75,7 +75,7 @@ def erase_patient(log: PredictionLog, patient_id: str) -> Going:
     return _cleared(log, _counted(going))
 
 
-def rows_before(log: PredictionLog, before: datetime) -> Going:
+def rows_before(log: PredictionLog, before: datetime) -> ErasurePlan:
     """What `retain` would remove.
 
     Raises:
@@ -85,11 +85,11 @@ def rows_before(log: PredictionLog, before: datetime) -> Going:
         return _counted(_older(connection, aware(before)))
 
 
-def retain(log: PredictionLog, before: datetime) -> Going:
+def retain(log: PredictionLog, before: datetime) -> ErasurePlan:
     """Remove what is older than a moment, and the outcomes of studies that are then gone.
 
     An outcome stays as long as a prediction of its study does. Rows at the start of a chain are
-    removed and leave the last one's link to go on from; those between younger rows are emptied.
+    removed and leave the last one's link to go on from; those between younger rows are redacted.
 
     Raises:
         LogError: the moment has no UTC offset, the log cannot be written, or was opened without
@@ -175,14 +175,14 @@ def _take_away(
 def _empty(connection: Connection, table: Table, positions: Sequence[int], when: datetime) -> None:
     place = table.c.position
     identity = literal(ERASED) + cast(place, String(20))
-    values = emptied_values(table) | {IDENTITY[table].name: identity, "erased_at": when}
+    values = redacted_values(table) | {IDENTITY[table].name: identity, "erased_at": when}
     for start in range(0, len(positions), BATCH):
         chosen = place.in_(positions[start : start + BATCH])
         connection.execute(update(table).where(chosen).values(values))
 
 
-def _said(emptied: Sequence[int]) -> dict[str, Any]:
-    return {"emptied": list(_spans(emptied)), "removed_to": 0, "chain": ""}
+def _said(redacted: Sequence[int]) -> dict[str, Any]:
+    return {"redacted": list(_spans(redacted)), "removed_to": 0, "chain": ""}
 
 
 def _spans(positions: Sequence[int]) -> Iterator[list[int]]:
@@ -202,12 +202,12 @@ def _record(
         append_rows(connection, ACTS, [row], key)
 
 
-def _cleared(log: PredictionLog, gone: Going) -> Going:
+def _cleared(log: PredictionLog, gone: ErasurePlan) -> ErasurePlan:
     if gone:
-        log.clear_away()
+        log.vacuum()
     return gone
 
 
-def _counted(rows: Rows) -> Going:
+def _counted(rows: Rows) -> ErasurePlan:
     found = {table.name: len(positions) for table, positions in rows.items()}
-    return Going(found["predictions"], found["outcomes"], found.get("events", 0))
+    return ErasurePlan(found["predictions"], found["outcomes"], found.get("events", 0))

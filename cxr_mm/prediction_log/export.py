@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_mm.contracts.modality import subset_name
-from cxr_mm.contracts.record import PredictionRecord
-from cxr_mm.errors import LogError
-from cxr_mm.files import written_aside
-from cxr_mm.prediction_log.reader import LogReader
+from cxr_mm.core.errors import LogError
+from cxr_mm.core.files import atomic_write
+from cxr_mm.core.record import PredictionRecord
+from cxr_mm.core.types import subset_name
+from cxr_mm.prediction_log.log import LogReader
 
 ROWS = 5000
 PLAIN = {
@@ -71,7 +71,7 @@ def export_window(
     schema = _schema(_flat(log.read_positions(positions, embeddings=False)), embeddings)
     rows, count = _flat(log.read_positions(positions, embeddings=embeddings)), 0
     try:
-        with written_aside(file) as aside, pq.ParquetWriter(aside, schema) as writer:
+        with atomic_write(file) as aside, pq.ParquetWriter(aside, schema) as writer:
             while batch := list(islice(rows, ROWS)):
                 writer.write_table(_table(batch, schema))
                 count += len(batch)

@@ -21,8 +21,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator
 
-from cxr_mm.contracts.record import LONGEST_COMMENT
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
+from cxr_mm.core.record import LONGEST_COMMENT
 
 SCHEMA_VERSION = "3"
 FORMER_VERSIONS = ("1", "2")
@@ -175,13 +175,13 @@ IDENTITY = {
     ACTS: ACTS.c.act_id,
 }
 ERASED = "erased "
-"""What the identity of an emptied row begins with; its position follows."""
+"""What the identity of an redacted row begins with; its position follows."""
 MOMENT = {
     PREDICTIONS: PREDICTIONS.c.created_at,
     OUTCOMES: OUTCOMES.c.recorded_at,
     EVENTS: EVENTS.c.created_at,
 }
-"""When a row was made: what stays of it, with its place in the chain, when it is emptied."""
+"""When a row was made: what stays of it, with its place in the chain, when it is redacted."""
 
 _EMPTY: dict[type[Any], Any] = {String: "", Integer: 0, JSON: {}}
 _ADDED = {
@@ -197,8 +197,8 @@ def value_columns(table: Table, version: str = SCHEMA_VERSION) -> list[Column[An
     return [c for c in table.columns if c.name not in BOOKKEEPING | later]
 
 
-def emptied_values(table: Table) -> dict[str, Any]:
-    """What the columns of an emptied row hold, its time and identity apart."""
+def redacted_values(table: Table) -> dict[str, Any]:
+    """What the columns of an redacted row hold, its time and identity apart."""
     return {
         c.name: None if c.nullable else _EMPTY[type(c.type)]
         for c in value_columns(table)

@@ -5,22 +5,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cxr_mm.contracts.modality import Modality, subset_name, subsets
-from cxr_mm.contracts.task import Problem, Task
+from cxr_mm.core.config import FuseParams
+from cxr_mm.core.task import Problem, Task
+from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.models.calibration import Calibration, link, subset_mask
-from cxr_mm.models.conformal import Conformal, fit_bounds
+from cxr_mm.models.decision import Conformal, OperatingPoints, choose_operating_points, fit_bounds
 from cxr_mm.models.fusion import Fusion
-from cxr_mm.models.operating_point import OperatingPoints, choose_operating_points
-from cxr_mm.params import FuseParams
-from cxr_mm.training.fitted import Fitted
-from cxr_mm.training.studies import Index, Studies
+from cxr_mm.training.fusion_fit import Fitted, Index, Studies
 
 RARER = 100
 """Studies of the rarer class from which `auto` takes isotonic calibration."""
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OofLogits:
     """What networks say of studies they were not trained on, shown one subset of modalities."""
 
     subset: tuple[Modality, ...]
@@ -30,7 +28,7 @@ class Evidence:
 
 
 @torch.inference_mode()
-def gather(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evidence]:
+def collect_oof_logits(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[OofLogits]:
     """For every subset of the task's modalities, of the studies that have all of it."""
     found = []
     inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
@@ -43,12 +41,12 @@ def gather(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[Evidenc
             columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
             labels.append(studies.labels[having])
             folds.append(torch.full((len(having),), number))
-        found.append(Evidence(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
+        found.append(OofLogits(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
     return found
 
 
 def calibrate(
-    task: Task, fusion: Fusion, evidence: list[Evidence], params: FuseParams
+    task: Task, fusion: Fusion, evidence: list[OofLogits], params: FuseParams
 ) -> tuple[OperatingPoints, Conformal]:
     """Fit the calibration of each subset in place, choose its operating points and bounds."""
     points: OperatingPoints = {}
@@ -82,7 +80,7 @@ def calibrate(
 
 
 def _blend_parts(
-    task: Task, calibration: Calibration, evidence: list[Evidence], params: FuseParams
+    task: Task, calibration: Calibration, evidence: list[OofLogits], params: FuseParams
 ) -> None:
     spread = params.calibration_spread
     for seen in evidence:

@@ -16,35 +16,37 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cxr_mm.contracts.manifest import Manifest
-from cxr_mm.contracts.modality import Modality
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import FuseParams, Params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import sha256_file, write_parquet
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Modality
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.data.ingest import load_manifest
+from cxr_mm.data.manifest import Manifest, load_manifest
 from cxr_mm.data.profile import manifest_profile
-from cxr_mm.data.split import Resample, divisions, load_split, resamples
-from cxr_mm.errors import StageError
-from cxr_mm.files import sha256_file, write_parquet
+from cxr_mm.data.split import Resample, divisions, group_folds, load_split, resamples
 from cxr_mm.models.background import draw_background
-from cxr_mm.models.bundle import Bundle
-from cxr_mm.models.bundle_files import save_bundle
+from cxr_mm.models.bundle import Bundle, save_bundle
 from cxr_mm.models.calibration import subset_mask
-from cxr_mm.models.fusion import Fusion, FusionSpec
+from cxr_mm.models.fusion import Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.models.standardise import Part
-from cxr_mm.params import FuseParams, Params
-from cxr_mm.paths import TaskPaths
-from cxr_mm.training.background_film import background_film
-from cxr_mm.training.calibrate import calibrate, gather
-from cxr_mm.training.cross_fit import group_folds
-from cxr_mm.training.film_gate import film_gate
-from cxr_mm.training.fitted import Fitted
-from cxr_mm.training.fusion_module import FusionModule, ShuffledRows, train_fusion
+from cxr_mm.training.background import baseline_image
+from cxr_mm.training.calibrate import calibrate, collect_oof_logits
+from cxr_mm.training.fusion_fit import (
+    Fitted,
+    FusionModule,
+    Index,
+    ShuffledRows,
+    Studies,
+    load_studies,
+    single_threaded,
+    train_fusion,
+)
 from cxr_mm.training.heldout import heldout
-from cxr_mm.training.loss import class_weights
-from cxr_mm.training.studies import Index, Studies, load_studies
-from cxr_mm.training.threads import one_thread
+from cxr_mm.training.input_gate import input_gate
+from cxr_mm.training.losses import class_weights
 
 BACKGROUND_SEED = 0
 """Not the fit's own: explanations of two models are to be compared."""
@@ -76,7 +78,7 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     bundle = _bundle(task, params, paths, fitted)
     bundle = replace(
         bundle,
-        gate=film_gate(manifest, studies.groups, train, val, params, paths),
+        gate=input_gate(manifest, studies.groups, train, val, params, paths),
         **_background(bundle, manifest, studies, np.concatenate([train, val]), paths),
     )
     bundle.trained_on.update(_trained_on(manifest, studies, rounds, paths))
@@ -94,9 +96,9 @@ def _background(
         known = studies.having(rows, subset_mask(("tabular",)))
         found["background"] = draw_background(studies.clinical.iloc[known], BACKGROUND_SEED)
     if "image" in bundle.task.modalities:
-        films = studies.embeddings["image"]
-        found["background_film"] = background_film(
-            bundle, manifest, rows, films, paths, BACKGROUND_SEED
+        images = studies.embeddings["image"]
+        found["baseline_image"] = baseline_image(
+            bundle, manifest, rows, images, paths, BACKGROUND_SEED
         )
     return found
 
@@ -114,7 +116,7 @@ def _predict_unseen(
 
 
 def _learnt_head(task: Task, params: Params, paths: TaskPaths) -> tuple[Tensor, Tensor] | None:
-    """The head that the encoder learnt with, where a new one would see only films it has learnt.
+    """The head that the encoder learnt with, where a new one would see only images it has learnt.
 
     On those an encoder separates the classes nearly without fail, so that a head fitted to its
     embeddings of them learns little of how it sees others.
@@ -134,7 +136,7 @@ def _check_calibration(params: FuseParams) -> None:
         )
 
 
-@one_thread()
+@single_threaded()
 def fit_fusion(
     studies: Studies, train: Index, val: Index, params: FuseParams, number: int
 ) -> Fitted:
@@ -149,7 +151,9 @@ def fit_fusion(
         rows = np.sort(np.concatenate([train, val]))
         fitted = _networks(studies, rows, params, seed)
         unseen = list(_cross_fit(studies, rows, params, seed))
-    points, conformal = calibrate(studies.task, fitted.fusion, gather(studies, unseen), params)
+    points, conformal = calibrate(
+        studies.task, fitted.fusion, collect_oof_logits(studies, unseen), params
+    )
     return replace(fitted, points=points, conformal=conformal)
 
 
@@ -180,7 +184,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     fusion = Fusion(fusion_spec(task, parts, params))
     fusion.fit_standardise(inputs, mask)
     if studies.image_head is not None:
-        fusion.adopt_head("image", *studies.image_head)
+        fusion.freeze_head("image", *studies.image_head)
     size = len(rows) if params.fusion == "late" else params.batch_size
     batches = ShuffledRows(fusion.clean(inputs, mask), mask, labels, size)
     steps = params.epochs * len(batches)

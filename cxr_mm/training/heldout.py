@@ -7,13 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
-from cxr_mm.contracts.prediction import ConformalBounds, Reason
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.prediction import ConformalBounds, Reason
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.models.calibration import link, subset_mask
-from cxr_mm.models.conformal import certainties
-from cxr_mm.training.fitted import Fitted
-from cxr_mm.training.studies import Index, Studies
+from cxr_mm.models.decision import certainties
+from cxr_mm.training.fusion_fit import Fitted, Index, Studies
 
 AVAILABLE = "available"
 

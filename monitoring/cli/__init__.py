@@ -4,8 +4,8 @@ import sys
 
 import typer
 
-from cxr_mm.contracts.verdict import ERROR_EXIT_CODE
-from cxr_mm.errors import CxrError
+from cxr_mm.core.errors import CxrError
+from cxr_mm.core.record import ERROR_EXIT_CODE
 from monitoring.cli import log, reports, retraining, running, scenarios
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ for part in (reports, running, retraining, log, scenarios):
 
 
 def main() -> None:
-    """Run a verb; an error that a user can mend is one line on stderr and exit code 2."""
+    """Run a verb; an error that a user can fix is one line on stderr and exit code 2."""
     try:
         app(prog_name="python -m monitoring")
     except CxrError as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 
 Bundle = Annotated[Path, typer.Option(help="Folder of the model's bundle.")]
 Log = Annotated[str, typer.Option(help="Prediction log, as sqlite:///predictions.db.")]

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.models.pointer import resolved
-from cxr_mm.params import PARAMS_FILE, for_task, load_params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.core.config import PARAMS_FILE, for_task, load_params
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.cli.options import Bundle, Frozen, Log, moment
-from monitoring.outcomes import read_outcomes
 from monitoring.reference import load_reference
 from monitoring.reference import reference as run_reference
-from monitoring.report import report as run_report
+from monitoring.report.report import report as run_report
+from monitoring.window import read_outcomes
 
 commands = typer.Typer()
 
@@ -57,7 +57,7 @@ def reference(
     params: Annotated[Path, typer.Option(help="Parameters.")] = PARAMS_FILE,
 ) -> None:
     """Stage: freeze the held-out studies and learn the thresholds."""
-    from cxr_mm.data.tasks import load_task
+    from cxr_mm.core.task import load_task
 
     loaded = load_task(task)
     paths = TaskPaths(loaded.name)

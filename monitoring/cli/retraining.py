@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
-from cxr_mm.contracts.pointer import Pointer
-from cxr_mm.errors import ParamsError
+from cxr_mm.core.errors import ParamsError
+from cxr_mm.models.registry import Pointer
 from monitoring.cli.options import Log, moment
 
 commands = typer.Typer()
@@ -27,7 +27,7 @@ def retrain(
     bundle: Served,
     log: Log,
     studies: Annotated[
-        Path, typer.Option(help="Folder with manifest.csv and films of the studies in the log.")
+        Path, typer.Option(help="Folder with manifest.csv and images of the studies in the log.")
     ],
     since: Annotated[
         str | None, typer.Option(help="Start of the window, ISO 8601; UTC unless it says else.")
@@ -56,13 +56,13 @@ def retrain(
     --auto: see the change record, then promote.
     """
     from monitoring.retraining.comparison import Margins
-    from monitoring.retraining.retrain import Wish
+    from monitoring.retraining.promotion import promote as switch
+    from monitoring.retraining.retrain import RetrainRequest
     from monitoring.retraining.retrain import retrain as run
-    from monitoring.retraining.serving import promote as switch
 
     if auto and not by:
-        raise ParamsError("nobody answers for it", field="--auto", remedy="Name a person with --by")
-    wish = Wish(
+        raise ParamsError("no one answers for it", field="--auto", remedy="Name a person with --by")
+    wish = RetrainRequest(
         bundle=bundle,
         log=log,
         studies=studies,
@@ -88,7 +88,7 @@ def retrain(
 @commands.command()
 def adopt(bundle: Served, by: By) -> None:
     """Let a bundle be the first version of its task that serves."""
-    from monitoring.retraining.serving import adopt as run
+    from monitoring.retraining.promotion import adopt as run
 
     _told(run(bundle, by))
 
@@ -96,7 +96,7 @@ def adopt(bundle: Served, by: By) -> None:
 @commands.command()
 def promote(record: Annotated[str, typer.Option(help="ID of the change record.")], by: By) -> None:
     """Let the challenger of a change record serve; the app follows without a restart."""
-    from monitoring.retraining.serving import promote as run
+    from monitoring.retraining.promotion import promote as run
 
     _told(run(record, by))
 
@@ -104,7 +104,7 @@ def promote(record: Annotated[str, typer.Option(help="ID of the change record.")
 @commands.command()
 def rollback(task: Annotated[str, typer.Option(help="Name of the task.")], by: By) -> None:
     """Let the version before serve again."""
-    from monitoring.retraining.serving import rollback as run
+    from monitoring.retraining.promotion import rollback as run
 
     _told(run(task, by))
 

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.errors import LogError
-from cxr_mm.paths import MONITORING_REPORTS
+from cxr_mm.core.errors import LogError
+from cxr_mm.core.paths import MONITORING_REPORTS
 from cxr_mm.prediction_log.database import checked_url
 from monitoring.cli.options import Bundle, Frozen, Log, moment
-from monitoring.running.cron import Cron
-from monitoring.running.runner import WORKSPACE_NAME, Judged, Runner
-from monitoring.running.schedule import Stop, run_schedule, stopping
-from monitoring.running.status import lines
-from monitoring.running.status import status as found_status
-from monitoring.running.tables import State, open_state
-from monitoring.settings import MonitorParams, load_settings
+from monitoring.config import MonitorParams, load_settings
+from monitoring.scheduler.cron import Cron
+from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, ServedModel
+from monitoring.scheduler.schedule import Stop, run_schedule, stopping
+from monitoring.scheduler.state import State, open_state
+from monitoring.scheduler.status import lines
+from monitoring.scheduler.status import status as found_status
 
 commands = typer.Typer()
 Line = Annotated[
@@ -44,7 +44,8 @@ def schedule(
 ) -> None:
     """Report each window when it ends, until SIGTERM; missed ones are made up for.
 
-    With --once the exit code is the gravest: 20 alarm, 2 a report failed, 10 warn, 3 too few, 0 ok.
+    With --once the exit code is the most severe: 20 alarm, 2 a report failed, 10 warn, 3 too few, 0
+    ok.
     """
     times, params = Cron(cron, timezone), load_settings(settings)
     state, stop = open_state(log), Stop(params.schedule.grace_seconds)
@@ -71,7 +72,7 @@ def backfill(
     settings: Settings = None,
     reports: Reports = MONITORING_REPORTS,
 ) -> None:
-    """Report windows of the past that were not reported yet; nobody is alerted.
+    """Report windows of the past that were not reported yet; no one is alerted.
 
     The exit code is as that of `schedule --once`.
     """
@@ -111,7 +112,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Serve Evidently's dashboards over time, to this machine alone, until Ctrl-C."""
-    from monitoring.running.workspace import serve_workspace  # slow to import
+    from monitoring.report.workspace import serve_workspace  # slow to import
 
     serve_workspace(workspace, host, port)
 
@@ -125,16 +126,16 @@ def _runner(
     reports: Path,
     stop: Stop,
 ) -> Runner:
-    from cxr_mm.models.pointer import resolved  # slow to import
+    from cxr_mm.models.registry import resolved  # slow to import
     from monitoring.reference import bundle_digest, load_reference
 
-    def model() -> Judged:
+    def model() -> ServedModel:
         folder = resolved(bundle)
         words = ["-m", "monitoring", "report", "--bundle", str(folder)]
         words += ["--log", checked_url(log).render_as_string(hide_password=False)]
         words += ["--workspace", str(reports / WORKSPACE_NAME)]
         words += ["--reference", str(reference)] if reference else []
-        return Judged(bundle_digest(folder), words)
+        return ServedModel(bundle_digest(folder), words)
 
     task = load_reference(reference or resolved(bundle).parent / "reference").task.name
     return Runner(state, task, model, reports / task, params, _say, stop.now, stop.asked)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.files import write_json
-from cxr_mm.models.pointer import resolved
-from cxr_mm.paths import TaskPaths
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.models.registry import resolved
 from monitoring.cli.options import Bundle
 
 commands = typer.Typer()
@@ -25,13 +25,12 @@ def scenarios(
     rivals: Annotated[int, typer.Option(help="Windows per shift for Evidently's preset.")] = 20,
 ) -> None:
     """Simulate shifts of a task's studies: how often, how soon and why does monitoring alarm?"""
-    from cxr_mm.models.bundle_files import load_bundle
-    from monitoring.scenarios.run import Effort, run
-    from monitoring.scenarios.tables import text_tables
+    from cxr_mm.models.bundle import load_bundle
+    from monitoring.simulation.run import SimulationConfig, run, text_tables
 
     folder = resolved(bundle)
     task = load_bundle(folder).task
-    effort = Effort(studies, references, streams, divisions, undrifted, rivals)
+    effort = SimulationConfig(studies, references, streams, divisions, undrifted, rivals)
     results = run(folder, TaskPaths(task.name), effort, print)
     print("\n".join(text_tables(results)))
     if out is not None:

@@ -4,8 +4,10 @@ Differences are paired and resampled by patient. No worse is non-inferiority by 
 of the difference (Piaggio et al., JAMA 2012; 308:2594).
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.errors import InputError
+from cxr_mm import __version__
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.types import Frozen
+from cxr_mm.data.additions import additions_fingerprint
+from cxr_mm.data.sources.base import files_below
 from cxr_mm.evaluation.compare import compare
-from cxr_mm.evaluation.intervals import Estimate, multiplicities
 from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
+from cxr_mm.evaluation.resampling import LEVEL, Estimate, holm, multiplicities
 from cxr_mm.evaluation.subsets import Weights, scored_of
-from cxr_mm.params import EvaluateParams
+from cxr_mm.models.bundle import Bundle
+from monitoring.retraining.change_record import Outcome
 
 EVERYBODY = "all"
 State = Literal["no worse", "worse", "not shown", "too few"]
@@ -241,3 +249,181 @@ def _state(difference: Estimate, margin: float, group: str, *, better: int) -> S
     if most - least > margin and (group != EVERYBODY or least <= 0):
         return "too few"
     return "worse" if least > 0 else "not shown"
+
+
+DATA = ("manifest_sha256", "pixels_sha256", "studies", "groups")
+
+
+def change(champion: Bundle, challenger: Bundle, paths: TaskPaths) -> dict[str, Any]:
+    """Data, parameters and code: what the two were made of.
+
+    Args:
+        paths: of the experiment.
+    """
+    before, after = champion.trained_on, challenger.trained_on
+    old, new = (_flat(known.get("params", {})) for known in (before, after))
+    return {
+        "data": {
+            "champion": {name: before.get(name) for name in DATA},
+            "challenger": {name: after.get(name) for name in DATA},
+            "additions": additions_fingerprint(paths),
+        },
+        "parameters": [
+            {"name": name, "champion": old.get(name), "challenger": new.get(name)}
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ],
+        "code": {"version": __version__, "digest": _code(paths.root)},
+    }
+
+
+def impact(champion: Bundle, challenger: Bundle, newest: Sample) -> dict[str, Any]:
+    """Operating points of all inputs together, and how answers on the newest studies would turn."""
+    task = challenger.task
+    points, turned = {}, {}
+    for name in task.finding_names:
+        before, after = (b.operating_point(name, task.modalities) for b in (champion, challenger))
+        points[name] = {
+            "champion": before.model_dump(mode="json") if before else None,
+            "challenger": after.model_dump(mode="json") if after else None,
+        }
+        old, new = (table[f"positive.{name}"] for table in (newest.champion, newest.challenger))
+        moved = newest.challenger[f"probability.{name}"] - newest.champion[f"probability.{name}"]
+        turned[name] = {
+            "n": len(old),
+            "to_positive": int((new & ~old).sum()),
+            "to_negative": int((old & ~new).sum()),
+            "mean_absolute_change": float(np.abs(moved).mean()),
+        }
+    return {"operating_points": points, "turned": turned}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested parameters under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
+    return found
+
+
+def _code(folder: Path) -> str:
+    """Digest of the code that lies in an experiment."""
+    digest = hashlib.sha256()
+    for package in ("cxr_mm", "monitoring"):
+        for file in files_below(folder / package):
+            if file.suffix in (".py", ".yaml"):
+                digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+FROZEN, NEWEST = "frozen test", "newest"
+REJECTING: tuple[State, ...] = ("worse", "not shown")
+
+
+@dataclass(frozen=True)
+class PromotionDecision:
+    """What the gate says.
+
+    Args:
+        outcome: `better`, `no worse` or `rejected`.
+        reasons: why, in words.
+        lines: every comparison.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def decide(
+    samples: Sequence[Sample],
+    findings: Sequence[str],
+    params: EvaluateParams,
+    margins: Margins,
+    drifted: Collection[str] = (),
+) -> PromotionDecision:
+    """Judge a challenger.
+
+    It is rejected where it is not shown to be no worse on all studies of a sample, or in a subgroup
+    that is large enough to show it, or where a smaller subgroup shows that it is worse. It is
+    better where its AUC is higher on the newest studies, all of them or a subgroup that drifted.
+
+    Args:
+        samples: the frozen test and the newest studies.
+        findings: their names.
+        params: resamples, seed, bins, and how small a subgroup may be.
+        margins: by how much it may be worse.
+        drifted: traits by which monitoring saw drift.
+
+    Raises:
+        InputError: as `compared`.
+    """
+    lines = [
+        line
+        for sample in samples
+        for finding in findings
+        for line in compared(sample, finding, params, margins)
+    ]
+    lines = _worse_small_groups(lines)
+    lines, better = _better(lines, drifted)
+    failed = [line for line in lines if line.state in REJECTING or _unproven(line)]
+    if failed:
+        return PromotionDecision("rejected", tuple(map(_why, failed)), tuple(lines))
+    if better:
+        reasons = [f"{line.name} is higher: {line.said}" for line in better]
+        return PromotionDecision("better", tuple(reasons), tuple(lines))
+    reason = "it is no worse, and the newest studies do not show that it is better"
+    return PromotionDecision("no worse", (reason,), tuple(lines))
+
+
+def _unproven(line: Line) -> bool:
+    """Too few studies are no excuse where all of them are taken together."""
+    return line.group == EVERYBODY and line.state == "too few"
+
+
+def _why(line: Line) -> str:
+    words = {
+        "worse": "is worse",
+        "not shown": f"may be worse by more than {line.margin:g}",
+        "too few": "cannot be shown to be no worse from so few studies",
+    }
+    return f"{line.name} {words[line.state]}: {line.said}"
+
+
+def _worse_small_groups(lines: Sequence[Line]) -> list[Line]:
+    """Subgroups too small to be shown no worse may still show that they are worse."""
+    small = [
+        i
+        for i, line in enumerate(lines)
+        if line.group != EVERYBODY and line.state == "too few" and np.isfinite(line.p)
+    ]
+    judged = list(lines)
+    for i, p in zip(small, holm([lines[i].p for i in small]), strict=True):
+        difference = lines[i].difference
+        assert difference is not None
+        worse = p < 1 - LEVEL and difference.value < 0
+        judged[i] = replace(lines[i], p_holm=p, state="worse" if worse else "too few")
+    return judged
+
+
+def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line], list[Line]]:
+    """The lines, and those of them that show a higher AUC where it was asked for."""
+    asked = [
+        i
+        for i, line in enumerate(lines)
+        if line.sample == NEWEST
+        and line.metric == "auc"
+        and np.isfinite(line.p)
+        and (line.group == EVERYBODY or line.group.split(":")[0] in drifted)
+    ]
+    judged = list(lines)
+    for i, p in zip(asked, holm([lines[i].p for i in asked]), strict=True):
+        judged[i] = replace(lines[i], p_holm=p)
+    return judged, [judged[i] for i in asked if _is_higher(judged[i])]
+
+
+def _is_higher(line: Line) -> bool:
+    limits = line.difference.interval if line.difference else None
+    return limits is not None and limits[0] > 0 and line.p_holm < 1 - LEVEL

@@ -18,11 +18,11 @@ import yaml
 
 import cxr_mm
 import monitoring
+from cxr_mm.core.config import PARAMS_FILE
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import write_text
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 from cxr_mm.data.additions import additions_folder, versions
-from cxr_mm.errors import StageError
-from cxr_mm.files import write_text
-from cxr_mm.params import PARAMS_FILE
-from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 
 PIPELINE = "dvc.yaml"
 LOG = "log.txt"
@@ -32,7 +32,7 @@ LAST = 3
 """Lines of the log that an error repeats."""
 
 
-def lay_out(folder: Path, task: str, project: Path) -> None:
+def create_workspace(folder: Path, task: str, project: Path) -> None:
     """Put into a folder what the pipeline of one task needs besides its data.
 
     Args:

@@ -8,26 +8,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import PARAMS_FILE, EvaluateParams, for_task, load_params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import atomic_directory, read_json, write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.additions import additions_folder
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import StageError
-from cxr_mm.files import folder_written_aside, read_json, write_json
-from cxr_mm.inference import Predictor, load_predictor
-from cxr_mm.models.bundle_files import read_index
-from cxr_mm.models.pointer import resolved
-from cxr_mm.params import PARAMS_FILE, EvaluateParams, for_task, load_params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.models.bundle import read_index
+from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
-from monitoring.retraining.change_page import change_page
-from monitoring.retraining.changes import ChangeRecord, Model, read_record, record_id, write_record
-from monitoring.retraining.comparison import Margins, Sample
-from monitoring.retraining.effects import change, impact
-from monitoring.retraining.experiment import lay_out, reproduce
-from monitoring.retraining.gate import judge
-from monitoring.retraining.judging import INPUTS, frozen_sample, newest_sample
-from monitoring.retraining.newest_reference import newest_reference
-from monitoring.retraining.studies import KEPT_BACK, Labelled, labelled_studies, write_studies
+from monitoring.retraining.change_record import (
+    ChangeRecord,
+    Model,
+    change_page,
+    read_record,
+    record_id,
+    write_record,
+)
+from monitoring.retraining.comparison import Margins, Sample, change, decide, impact
+from monitoring.retraining.experiment import create_workspace, reproduce
+from monitoring.retraining.studies import (
+    INPUTS,
+    KEPT_BACK,
+    Labelled,
+    frozen_sample,
+    labelled_studies,
+    newest_reference,
+    newest_sample,
+    write_studies,
+)
 
 EXPERIMENTS = Path("experiments")
 NEWEST, ASKED, DONE = "newest", "asked.json", "done.json"
@@ -39,13 +49,13 @@ METHOD = (
 
 
 @dataclass(frozen=True)
-class Wish:
+class RetrainRequest:
     """What a retraining is asked for.
 
     Args:
         bundle: folder of the champion, or the pointer to it.
         log: URL of the prediction log.
-        studies: folder with manifest.csv and films of the studies in the log.
+        studies: folder with manifest.csv and images of the studies in the log.
         since, until: bounds of the window, with UTC offset; None for all there is.
         verdict: verdict.json of the report that led to it; None for none.
         share: of the studies, how many are kept back to judge on.
@@ -64,7 +74,7 @@ class Wish:
     project: Path = Path()
 
 
-def retrain(wish: Wish) -> ChangeRecord:
+def retrain(wish: RetrainRequest) -> ChangeRecord:
     """Train a challenger and judge it; nothing that serves is touched.
 
     What the same wish was asked for before is not done again: a run that was killed goes on, and
@@ -92,7 +102,7 @@ def retrain(wish: Wish) -> ChangeRecord:
     return record
 
 
-def _labelled(wish: Wish, task: Task) -> Labelled:
+def _labelled(wish: RetrainRequest, task: Task) -> Labelled:
     with open_log(wish.log, create=False) as log:
         index = log.window_index(task.name, wish.since, wish.until)
         # In order of time, so that the last prediction of a study counts.
@@ -102,7 +112,7 @@ def _labelled(wish: Wish, task: Task) -> Labelled:
         )
 
 
-def _key(wish: Wish, found: Labelled, digest: str) -> str:
+def _key(wish: RetrainRequest, found: Labelled, digest: str) -> str:
     """The same for the same champion, studies, labels, division and parameters."""
     said = hashlib.sha256(f"{digest}\n{wish.margins.model_dump_json()}\n".encode())
     for file in filter(None, (wish.project / PARAMS_FILE, wish.verdict)):
@@ -115,8 +125,8 @@ def _key(wish: Wish, found: Labelled, digest: str) -> str:
 def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
     """Everything that the pipeline starts from, whole or not at all."""
     older = ~found.newest
-    with folder_written_aside(folder) as aside:
-        lay_out(aside, task.name, project)
+    with atomic_directory(folder) as aside:
+        create_workspace(aside, task.name, project)
         version = f"{found.times[older].max():%Y%m%dT%H%M%SZ}-{folder.name}"
         added = additions_folder(TaskPaths(task.name, aside)) / version
         write_studies(task, found.frame[older], found.labels[older], added)
@@ -125,7 +135,7 @@ def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
         write_json(aside / ASKED, {"addition": version})
 
 
-def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
+def _judged(wish: RetrainRequest, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
     """Compare the two, and say all that is known of it."""
     former = load_predictor(champion)
     task = former.bundle.task
@@ -138,7 +148,7 @@ def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> Change
     watched = newest_reference(paths, folder / NEWEST, every.reference)
     reason = _reason(wish.verdict)
     samples = [frozen, newest.sample]
-    said = judge(samples, task.finding_names, params, wish.margins, _drifted(reason))
+    said = decide(samples, task.finding_names, params, wish.margins, _drifted(reason))
     now = datetime.now(UTC)
     left_out = Counter(found.left_out) + Counter(newest.left_out)
     return ChangeRecord(
@@ -161,7 +171,7 @@ def _judged(wish: Wish, champion: Path, folder: Path, found: Labelled) -> Change
 
 
 def _protocol(
-    wish: Wish,
+    wish: RetrainRequest,
     samples: list[Sample],
     params: EvaluateParams,
     left_out: Counter[str],

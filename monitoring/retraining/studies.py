@@ -1,26 +1,41 @@
 """Studies: what a team hands in, with labels and times of the log, divided by time and patient.
 
 The older part becomes a version of additions; the newest is kept back to judge on. Both are folders
-in the layout of a manifest CSV, with films of their own under numbers for names.
+in the layout of a manifest CSV, with images of their own under numbers for names.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_mm.contracts.manifest import finding_column
-from cxr_mm.contracts.record import Outcome
-from cxr_mm.contracts.task import ANY_OTHER, Finding, Task
-from cxr_mm.data.additions import FOLDER
+from cxr_mm.core.config import EvaluateParams, ReferenceParams
+from cxr_mm.core.errors import InputError, ManifestError, StageError
+from cxr_mm.core.files import atomic_directory
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.prediction import Answer
+from cxr_mm.core.record import Outcome, PredictionRecord, record_of
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import ANY_OTHER, Finding, Task
+from cxr_mm.core.types import MODALITIES, subset_name
+from cxr_mm.data.additions import FOLDER, read_addition
 from cxr_mm.data.labels import labels_of
+from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
-from cxr_mm.errors import ManifestError, StageError
-from cxr_mm.files import folder_written_aside
+from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows
+from cxr_mm.evaluation.traits import read_traits
+from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.inference.score import BATCH, BadRow, iter_studies
+from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images, study_name
+from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
+from monitoring.statistics import as_codes
 
 KEPT_BACK = 0.4
 """Share of the studies that is kept back to judge on."""
@@ -60,7 +75,7 @@ def labelled_studies(
 
     Args:
         task: the question.
-        folder: holds manifest.csv and films; columns of findings may be there or not.
+        folder: holds manifest.csv and images; columns of findings may be there or not.
         when: hash of a study → when it was last predicted in the window, UTC; one that is not
             there is left out.
         outcomes: labels of the log.
@@ -109,17 +124,17 @@ def newest_patients(
 
 
 def write_studies(task: Task, frame: pd.DataFrame, labels: pd.DataFrame, folder: Path) -> None:
-    """Write studies and copies of their films as a version of additions, whole or not at all."""
+    """Write studies and copies of their images as a version of additions, whole or not at all."""
     columns = ["study_id", "patient_id", *(c for c in OPTIONAL if c in frame), *task.clinical_names]
     columns += [task.note.column] if task.note else []
     columns += [task.group_key] if task.group_key in frame else []
     table = frame[list(dict.fromkeys(columns))].copy()
     for finding in task.findings:
         table[finding.name] = [_cell(finding, label) for label in labels[finding.name]]
-    with folder_written_aside(folder) as aside:
-        (aside / "films").mkdir()
-        films = [_copied(cell, aside / "films", i) for i, cell in enumerate(frame["image_path"])]
-        table["image_path"] = films
+    with atomic_directory(folder) as aside:
+        (aside / "images").mkdir()
+        images = [_copied(cell, aside / "images", i) for i, cell in enumerate(frame["image_path"])]
+        table["image_path"] = images
         table.to_csv(aside / DEFAULT_FILE, index=False)
 
 
@@ -134,7 +149,7 @@ def keep_addition(experiment: Path, task: str, version: str, root: Path) -> Path
         return folder
     if not made.exists():
         return None
-    with folder_written_aside(folder) as aside:
+    with atomic_directory(folder) as aside:
         shutil.copytree(made, aside, dirs_exist_ok=True)
     return folder
 
@@ -187,12 +202,205 @@ def _cell(finding: Finding, label: float) -> str | None:
     return "0" if ANY_OTHER in finding.negative else finding.negative[0]
 
 
-def _copied(cell: object, films: Path, number: int) -> str | None:
-    """Where the copy of a film is; a film that is not there is named, and left out later."""
+def _copied(cell: object, images: Path, number: int) -> str | None:
+    """Where the copy of an image is; an image that is not there is named, and left out later."""
     if not isinstance(cell, str):
         return None
     source = Path(cell)
-    target = films / f"{number:06d}{source.suffix.lower()}"
+    target = images / f"{number:06d}{source.suffix.lower()}"
     if source.is_file():
         shutil.copy2(source, target)
-    return f"{films.name}/{target.name}"
+    return f"{images.name}/{target.name}"
+
+
+INPUTS = "inputs"
+"""The trait by which studies are told apart that have other modalities."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest studies, judged by both.
+
+    Args:
+        sample: their predictions.
+        left_out: reason → studies that are not among them.
+    """
+
+    sample: Sample
+    left_out: dict[str, int]
+
+
+def frozen_sample(champion: Path, paths: TaskPaths, task: Task, params: EvaluateParams) -> Sample:
+    """Held-out predictions of both; of those, only studies that both held out count.
+
+    Args:
+        champion: heldout.parquet of the champion.
+        paths: of the experiment.
+
+    Raises:
+        StageError: one of them is missing.
+    """
+    tables = []
+    for path in (champion, paths.heldout):
+        if not path.is_file():
+            raise StageError("no such file", field=str(path), remedy="Run the stage fuse first")
+        tables.append(subset_rows(pd.read_parquet(path), AVAILABLE))
+    shared = sorted(set(tables[0]["study_id"]) & set(tables[1]["study_id"]))
+    manifest = load_manifest(paths, task)
+    names = [
+        subset_name(m for m, has in zip(MODALITIES, row, strict=True) if has)
+        for row in manifest.mask()
+    ]
+    inputs = pd.Series(names, index=manifest.frame["study_id"])
+    traits = _traits(manifest, params, shared, inputs)
+    return Sample(FROZEN, tables[0], tables[1], traits)
+
+
+def newest_sample(
+    champion: Predictor,
+    challenger: Predictor,
+    folder: Path,
+    paths: TaskPaths,
+    params: EvaluateParams,
+) -> Newest:
+    """Predictions of both on the studies that were kept back.
+
+    Left out are patients that either was trained on, and studies that either cannot answer.
+
+    Args:
+        folder: what `write_studies` wrote.
+        paths: of the experiment.
+
+    Raises:
+        ManifestError: no study is left.
+        StageError: the experiment has not run.
+    """
+    kept = holdout(challenger.bundle.task, folder, paths)
+    tables = _answered((champion, challenger), folder, kept.manifest, kept.left_out)
+    inputs = tables[1].set_index("study_id")[INPUTS]
+    traits = _traits(kept.manifest, params, inputs.index.tolist(), inputs)
+    return Newest(Sample(NEWEST, *tables, traits), dict(+kept.left_out))
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Studies that were kept back, of patients that nothing was trained on.
+
+    Args:
+        manifest: theirs.
+        left_out: reason → studies that are not among them.
+    """
+
+    manifest: Manifest
+    left_out: Counter[str]
+
+
+def holdout(task: Task, folder: Path, paths: TaskPaths) -> Holdout:
+    """Read what `write_studies` wrote, less the patients of the experiment's training data."""
+    read = read_addition(task, folder)
+    manifest, known = read.manifest, set(load_manifest(paths, task).frame["patient_id"])
+    seen = manifest.frame["patient_id"].isin(known)
+    left_out = Counter(dropped.reason for dropped in read.dropped)
+    left_out["the patient is in the training data"] = int(seen.sum())
+    return Holdout(Manifest(task, manifest.frame[~seen].reset_index(drop=True)), left_out)
+
+
+def _answered(
+    predictors: tuple[Predictor, Predictor],
+    folder: Path,
+    manifest: Manifest,
+    left_out: Counter[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What each predictor answers to the studies of a manifest that both can answer."""
+    task, frame = manifest.task, manifest.frame.set_index("study_id")
+    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    studies = (s for s in iter_studies(task, folder / DEFAULT_FILE) if s.study_id in frame.index)
+    while batch := list(islice(studies, BATCH)):
+        good = [study for study in batch if not isinstance(study, BadRow)]
+        left_out["it cannot be read"] += len(batch) - len(good)
+        answers = [predictor.attempt(good) for predictor in predictors]
+        for study, *both in zip(good, *answers, strict=True):
+            if any(isinstance(answer, InputError) for answer in both):
+                left_out["its image was refused"] += 1
+                continue
+            for table, answer in zip(rows, both, strict=True):
+                table.append(_row(study, frame.loc[study.study_id], answer))
+    first, second = (pd.DataFrame(table, columns=_columns(task)) for table in rows)
+    return first, second
+
+
+def _columns(task: Task) -> list[str]:
+    parts = ("label", "probability", "positive")
+    return ["study_id", "group", INPUTS, *(f"{p}.{f}" for f in task.finding_names for p in parts)]
+
+
+def _row(study: Study, known: "pd.Series[Any]", answer: Any) -> dict[str, Any]:
+    said = answer.prediction
+    row: dict[str, Any] = {
+        "study_id": study.study_id,
+        "group": known["group"],
+        INPUTS: subset_name(said.modalities),
+    }
+    for found in said.findings:
+        row[f"label.{found.finding}"] = known[finding_column(found.finding)]
+        row[f"probability.{found.finding}"] = found.probability
+        row[f"positive.{found.finding}"] = found.positive
+    return row
+
+
+def _traits(
+    manifest: Manifest, params: EvaluateParams, among: list[str], inputs: "pd.Series[str]"
+) -> pd.DataFrame:
+    """Characteristics of these studies, and which inputs each has."""
+    frame = read_traits(manifest, params, among).frame.astype(object)
+    return frame.assign(**{INPUTS: inputs.reindex(frame.index)})
+
+
+NEWEST_REFERENCE_FOLDER = "newest_reference"
+"""In an experiment; not an output of its pipeline, which would make it again."""
+
+
+def newest_reference(paths: TaskPaths, folder: Path, params: ReferenceParams) -> str:
+    """Freeze a reference of the studies kept back, if they are enough; says of which it is.
+
+    Args:
+        paths: of the experiment.
+        folder: what `write_studies` wrote.
+        params: of the reference.
+    """
+    predictor = load_predictor(paths.bundle, accept_any_image=True)
+    bundle = predictor.bundle
+    frame = holdout(bundle.task, folder, paths).manifest.frame
+    if len(frame) < params.newest_studies:
+        return (
+            f"held-out studies, since {len(frame)} newest ones are fewer than the "
+            f"{params.newest_studies} of reference.newest_studies"
+        )
+    records = _records(predictor, frame, folder)
+    labels = {name: frame[finding_column(name)] for name in bundle.task.finding_names}
+    outcomes = known_outcomes(labels, "newest")
+    refused = rejected_images(bundle, records)
+    out = paths.root / NEWEST_REFERENCE_FOLDER
+    try:
+        freeze(bundle.task, bundle.digest, records, outcomes, params, out, refused=refused)
+    except StageError as error:
+        return f"held-out studies, since the newest ones are too few ({error})"
+    return f"the {len(records)} newest studies"
+
+
+def _records(predictor: Predictor, frame: pd.DataFrame, folder: Path) -> list[PredictionRecord]:
+    """What the log would hold of the studies of a manifest's rows; no id is kept."""
+    numbers = {name: i for i, name in enumerate(frame["study_id"])}
+    patients = as_codes(frame["group"].to_numpy(object))
+    found = []
+    every = iter_studies(predictor.bundle.task, folder / DEFAULT_FILE)
+    studies = (s for s in every if isinstance(s, Study) and s.study_id in numbers)
+    while batch := list(islice(studies, BATCH)):
+        for study, answer in zip(batch, predictor.attempt(batch), strict=True):
+            if isinstance(answer, Answer):
+                number = numbers[study.study_id]
+                name, patient = study_name(number), f"patient {patients[number]}"
+                found.append(
+                    record_of(answer, record_id=name, created_at=EPOCH, study=name, patient=patient)
+                )
+    return found

@@ -17,12 +17,12 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from app import page
-from app.counters import CountedRoom, Counters
-from app.server import Place, application, upload_folder
+from app.metrics import InstrumentedService, Metrics
+from app.security.auth import add_user
+from app.server import MountedPage, application, upload_folder
 from app.settings import Limits, Settings
-from app.users import add_user
-from cxr_mm.inference import load_predictor
+from app.ui import page
+from cxr_mm.inference.predictor import load_predictor
 
 # Gradio sets an option that pandas is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")
@@ -37,7 +37,7 @@ class Site:
 
     port: int
     uploads: Path
-    place: Place
+    place: MountedPage
 
     def ask(self, method, path, body=None, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -72,16 +72,16 @@ def given(place, file):
 
 
 @pytest.fixture(scope="module")
-def room(bundle_folder):
-    return CountedRoom(load_predictor(bundle_folder), None, Counters())
+def service(bundle_folder):
+    return InstrumentedService(load_predictor(bundle_folder), None, Metrics())
 
 
 @pytest.fixture(scope="module")
-def site(room):
+def site(service):
     settings = Settings(bundles=(), limits=LIMITS)
     with upload_folder() as uploads, socket.create_server(("127.0.0.1", 0)) as listening:
-        place = Place("/", room, page.build(room))
-        app = application(settings, [place], uploads, Counters())
+        place = MountedPage("/", service, page.build(service))
+        app = application(settings, [place], uploads, Metrics())
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -113,8 +113,8 @@ def outside(secret, uploads):
         str(secret).upper(),
         "C:/Windows/win.ini",
         "C:\\Windows\\win.ini",
-        "\\\\attacker.example\\share\\film.png",
-        "//attacker.example/share/film.png",
+        "\\\\attacker.example\\share\\image.png",
+        "//attacker.example/share/image.png",
         str(Path(__file__)),
         "pyproject.toml",
         f"{secret}\0.png",
@@ -135,7 +135,7 @@ def test_no_file_but_an_uploaded_one_is_served(site, secret):
 
 def test_a_link_among_the_uploads_leads_nowhere(site, secret):
     """The check of a path is worth what it resolves to: CVE-2024-47164."""
-    link = site.uploads / "film.png"
+    link = site.uploads / "image.png"
     link.symlink_to(secret)
     assert site.ask("GET", f"/gradio_api/file={link}").status == 404
     link.unlink()
@@ -163,7 +163,7 @@ NAMES = (
 @pytest.mark.parametrize("name", [*NAMES.split(), "a" * 300])
 def test_an_upload_stays_among_the_uploads_whatever_its_name(site, name):
     """CVE-2024-1728 and its kin: the name of an upload names a place elsewhere."""
-    answer = site.upload(name, b"film")
+    answer = site.upload(name, b"image")
     if answer.status == 200:
         (path,) = json.loads(answer.text)
         assert Path(path).resolve().is_relative_to(site.uploads)
@@ -185,11 +185,11 @@ def test_a_file_that_was_not_uploaded_cannot_be_handed_to_the_page(site, secret)
                 assert site.hand_in(value, f"/gradio_api/{path}").status == 403, name
 
 
-def test_the_page_itself_checks_too_though_it_is_mounted(room, secret):
+def test_the_page_itself_checks_too_though_it_is_mounted(service, secret):
     """CVE-2024-0964 behind the gate: Gradio skips its check where a page was not launched."""
     with upload_folder() as uploads:
-        place = Place("/", room, page.build(room))
-        application(Settings(bundles=()), [place], uploads, Counters())
+        place = MountedPage("/", service, page.build(service))
+        application(Settings(bundles=()), [place], uploads, Metrics())
         with TestClient(place.blocks.app) as inner:
             inner.get("/gradio_api/startup-events")
             said = given(place, file_data(str(secret)))
@@ -212,14 +212,14 @@ def test_a_bare_path_is_no_file(site, secret):
 
 def test_an_uploaded_file_can_be_handed_in(site):
     """What the attacks above are measured against."""
-    (path,) = json.loads(site.upload("film.png", b"no film").text)
+    (path,) = json.loads(site.upload("image.png", b"no image").text)
     assert site.hand_in(file_data(path)).status == 200
 
 
 URLS = (
     "http://169.254.169.254/latest/meta-data/ http://127.0.0.1:22/ http://[::1]/ "
-    "http://0177.0.0.1/ https://example.com/film.png HTTP://example.com/film.png "
-    "ftp://example.com/film.png"
+    "http://0177.0.0.1/ https://example.com/image.png HTTP://example.com/image.png "
+    "ftp://example.com/image.png"
 )
 
 
@@ -237,7 +237,7 @@ def test_the_server_fetches_nothing_from_elsewhere(site, url):
 
 def test_an_upload_is_never_run_by_the_browser(site):
     """CVE-2024-47872: HTML, SVG or JavaScript that another user opens."""
-    for name in ("film.html", "film.svg", "film.js", "film.xhtml"):
+    for name in ("image.html", "image.svg", "image.js", "image.xhtml"):
         (path,) = json.loads(site.upload(name, b"<script>alert(1)</script>").text)
         answer = site.ask("GET", f"/gradio_api/file={path}")
         assert answer.getheader("Content-Disposition").startswith("attachment")
@@ -356,13 +356,13 @@ ASKED = {
 }
 
 
-def test_a_stranger_reaches_nothing_where_one_must_sign_in(room, tmp_path):
+def test_a_stranger_reaches_nothing_where_one_must_sign_in(service, tmp_path):
     """GHSA-hmx6-r76c-85g9 and gradio-app/gradio#13687: routes that asked for no sign-in."""
     users = tmp_path / "users.txt"
     add_user(users, "ada", "correct horse battery")
     with upload_folder() as uploads:
-        place = Place("/", room, page.build(room))
-        app = application(Settings(bundles=(), users=users), [place], uploads, Counters())
+        place = MountedPage("/", service, page.build(service))
+        app = application(Settings(bundles=(), users=users), [place], uploads, Metrics())
         stranger = TestClient(app, base_url="http://127.0.0.1")
         for cookie in ({}, {"cxr_mm_session": "ada|9999999999|0|0"}, {"access-token": "x"}):
             stranger.cookies.update(cookie)

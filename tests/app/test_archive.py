@@ -13,16 +13,16 @@ from PIL import Image
 
 from app import archive
 from app.archive import opened
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
 
 ESCAPES = [
-    "../film.png",
-    "a/../../film.png",
-    "/etc/film.png",
-    "..\\film.png",
-    "C:\\film.png",
-    "C:film.png",
-    "\\\\host\\share\\film.png",
+    "../image.png",
+    "a/../../image.png",
+    "/etc/image.png",
+    "..\\image.png",
+    "C:\\image.png",
+    "C:image.png",
+    "\\\\host\\share\\image.png",
 ]
 
 
@@ -33,7 +33,7 @@ def png(seed=0, side=40):
     return stream.getvalue()
 
 
-FILM = png()
+IMAGE = png()
 
 
 def zipped(members, compression=zipfile.ZIP_DEFLATED):
@@ -66,51 +66,51 @@ def reasons(upload):
     return {row.study_id: row.reason for row in upload.refused}
 
 
-def test_loose_films_and_members_of_zip_files_are_taken_under_their_names(put):
-    with opened([put("a.png", FILM), put("b.zip", zipped([("in/c.png", png(1))]))]) as upload:
-        assert [film.name for film in upload.films] == ["a.png", "in/c.png"]
-        assert upload.films[1].path.read_bytes() == png(1)
+def test_loose_images_and_members_of_zip_files_are_taken_under_their_names(put):
+    with opened([put("a.png", IMAGE), put("b.zip", zipped([("in/c.png", png(1))]))]) as upload:
+        assert [image.name for image in upload.images] == ["a.png", "in/c.png"]
+        assert upload.images[1].path.read_bytes() == png(1)
         assert upload.refused == ()
         assert upload.table is None
 
 
 def test_what_is_unpacked_is_seen_by_nobody_else_and_not_left_behind(put):
-    with opened([put("b.zip", zipped([("c.png", FILM)]))]) as upload:
-        folder = upload.films[0].path.parent
+    with opened([put("b.zip", zipped([("c.png", IMAGE)]))]) as upload:
+        folder = upload.images[0].path.parent
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert not folder.exists()
 
 
 def test_what_a_file_is_is_told_by_its_content(put):
-    upload = taken(put("a.png", zipped([("b.png", FILM)])), put("c.zip", FILM))
-    assert [film.name for film in upload.films] == ["b.png", "c.zip"]
-    upload = taken(put("film.csv", FILM))
+    upload = taken(put("a.png", zipped([("b.png", IMAGE)])), put("c.zip", IMAGE))
+    assert [image.name for image in upload.images] == ["b.png", "c.zip"]
+    upload = taken(put("image.csv", IMAGE))
     assert upload.table is None
-    assert len(upload.films) == 1
+    assert len(upload.images) == 1
 
 
 def test_the_one_csv_may_lie_in_a_zip_file_and_two_are_refused(put):
-    upload = taken(put("b.zip", zipped([("in/rows.CSV", b"study_id\ns1\n"), ("c.png", FILM)])))
+    upload = taken(put("b.zip", zipped([("in/rows.CSV", b"study_id\ns1\n"), ("c.png", IMAGE)])))
     assert upload.table.name == "in/rows.CSV"
-    assert len(upload.films) == 1
+    assert len(upload.images) == 1
     with pytest.raises(InputError, match=r"more than one CSV \(x.csv, y.csv\)"):
         taken(put("x.csv", b"study_id\n"), put("y.csv", b"study_id\n"))
 
 
 def test_folders_and_what_systems_add_are_passed_over_in_silence(put):
     names = ["in/", "__MACOSX/in/._a.png", "in/.DS_Store", ".hidden\\a.png", "empty", "./"]
-    data = zipped([*((n, b"") for n in names), ("./a.png", FILM)]).replace(b"empty", b"\0mpty")
+    data = zipped([*((n, b"") for n in names), ("./a.png", IMAGE)]).replace(b"empty", b"\0mpty")
     upload = taken(put("b.zip", data))
-    assert [film.name for film in upload.films] == ["./a.png"]
+    assert [image.name for image in upload.images] == ["./a.png"]
     assert upload.refused == ()
 
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_a_member_that_leads_out_is_refused_and_the_rest_is_taken(put, tmp_path, name):
-    upload = taken(put("b.zip", zipped([(name, FILM), ("good.png", FILM)])))
+    upload = taken(put("b.zip", zipped([(name, IMAGE), ("good.png", IMAGE)])))
     assert list(reasons(upload)) == [name]
     assert "leads out" in upload.refused[0].reason
-    assert [film.name for film in upload.films] == ["good.png"]
+    assert [image.name for image in upload.images] == ["good.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
 
 
@@ -118,28 +118,28 @@ def test_a_symbolic_link_is_refused(put):
     link = zipfile.ZipInfo("link.png")
     link.create_system = 3
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    upload = taken(put("b.zip", zipped([(link, b"/etc/passwd"), ("good.png", FILM)])))
+    upload = taken(put("b.zip", zipped([(link, b"/etc/passwd"), ("good.png", IMAGE)])))
     assert "link or device" in reasons(upload)["link.png"]
-    assert len(upload.films) == 1
+    assert len(upload.images) == 1
 
 
 def test_an_encrypted_member_is_refused(put):
-    data = bytearray(zipped([("a.png", FILM)]))
+    data = bytearray(zipped([("a.png", IMAGE)]))
     data[6] |= 1
     data[data.index(archive.DIRECTORY_ENTRY) + 8] |= 1
     assert "encrypted" in reasons(taken(put("b.zip", bytes(data))))["a.png"]
 
 
 def test_a_compression_that_may_ask_for_gigabytes_is_refused(put):
-    upload = taken(put("b.zip", zipped([("a.png", FILM)], zipfile.ZIP_LZMA)))
+    upload = taken(put("b.zip", zipped([("a.png", IMAGE)], zipfile.ZIP_LZMA)))
     assert "compression" in reasons(upload)["a.png"]
 
 
 def test_a_zip_file_in_a_zip_file_is_refused_whatever_it_is_called(put):
     inner = zipped([("zeros", bytes(1_000_000))])
-    upload = taken(put("b.zip", zipped([("a.png", inner), ("good.png", FILM)])))
+    upload = taken(put("b.zip", zipped([("a.png", inner), ("good.png", IMAGE)])))
     assert "a zip file in a zip file" in reasons(upload)["a.png"]
-    assert len(upload.films) == 1
+    assert len(upload.images) == 1
 
 
 def test_a_bomb_of_zeros_is_stopped_while_it_inflates_and_leaves_nothing(
@@ -156,11 +156,11 @@ def test_a_bomb_of_zeros_is_stopped_while_it_inflates_and_leaves_nothing(
 
 
 def test_zip_files_may_not_inflate_too_far_together(put, monkeypatch):
-    monkeypatch.setattr(archive, "ALL_BYTES", 3 * len(FILM))
+    monkeypatch.setattr(archive, "ALL_BYTES", 3 * len(IMAGE))
     first, second = (
-        put(f"{k}.zip", zipped([(f"{k}{m}.png", FILM) for m in range(2)])) for k in "xy"
+        put(f"{k}.zip", zipped([(f"{k}{m}.png", IMAGE) for m in range(2)])) for k in "xy"
     )
-    assert len(taken(first).films) == 2
+    assert len(taken(first).images) == 2
     with pytest.raises(InputError, match=r"y.zip: it inflates"):
         taken(first, second)
 
@@ -170,26 +170,26 @@ def test_a_file_too_large_is_refused_and_the_rest_is_taken(put, monkeypatch):
     large = png(side=300)
     packed = zipped([("c.png", bytes(60_000)), ("d.png", png(1))])
     monkeypatch.setattr(archive, "RATIO", 1000)
-    upload = taken(put("large.png", large), put("small.png", FILM), put("b.zip", packed))
+    upload = taken(put("large.png", large), put("small.png", IMAGE), put("b.zip", packed))
     assert list(reasons(upload)) == ["large.png", "c.png"]
-    assert [film.name for film in upload.films] == ["small.png", "d.png"]
+    assert [image.name for image in upload.images] == ["small.png", "d.png"]
 
 
 def test_a_member_that_belies_its_size_is_refused(put):
-    data = bytearray(zipped([("a.png", bytes(300_000) + FILM), ("good.png", FILM)]))
+    data = bytearray(zipped([("a.png", bytes(300_000) + IMAGE), ("good.png", IMAGE)]))
     for place in (data.index(b"PK\x03\x04") + 22, data.index(archive.DIRECTORY_ENTRY) + 24):
         struct.pack_into("<L", data, place, 10)
     upload = taken(put("b.zip", bytes(data)))
     assert "damaged" in reasons(upload)["a.png"]
-    assert [film.name for film in upload.films] == ["good.png"]
+    assert [image.name for image in upload.images] == ["good.png"]
 
 
 def test_five_hundred_files_are_taken_and_one_more_is_not(put):
-    members = [(f"{k}.png", FILM) for k in range(archive.FILES)]
+    members = [(f"{k}.png", IMAGE) for k in range(archive.FILES)]
     full = put("full.zip", zipped(members))
-    assert len(taken(full).films) == 500
+    assert len(taken(full).images) == 500
     with pytest.raises(InputError, match="more than 500 files"):
-        taken(full, put("more.png", FILM))
+        taken(full, put("more.png", IMAGE))
     with pytest.raises(InputError, match="more than 500 files"):
         taken(put("twice.zip", zipped([(f"../{k}.png", b"") for k in range(501)])))
 
@@ -200,28 +200,28 @@ def test_a_zip_file_of_very_many_entries_is_refused_before_they_are_read(put):
         taken(put("b.zip", zipped(entries)))
 
 
-def test_films_of_one_name_are_not_mistaken_for_each_other(put):
-    upload = taken(put("a.png", FILM), put("b.zip", zipped([("a.png", png(1))])))
-    assert "another film has this name" in reasons(upload)["a.png"]
-    assert len(upload.films) == 1
+def test_images_of_one_name_are_not_mistaken_for_each_other(put):
+    upload = taken(put("a.png", IMAGE), put("b.zip", zipped([("a.png", png(1))])))
+    assert "another image has this name" in reasons(upload)["a.png"]
+    assert len(upload.images) == 1
 
 
 def test_a_zip_file_cut_short_is_an_error_that_names_it(put):
-    whole = zipped([("a.png", FILM)])
+    whole = zipped([("a.png", IMAGE)])
     with pytest.raises(InputError, match=r"b.zip: the zip file is damaged or cut short\. Make"):
         taken(put("b.zip", whole[:-30]))
 
 
 def test_a_damaged_member_is_refused_and_the_rest_is_taken(put):
-    data = bytearray(zipped([("a.png", FILM), ("b.png", FILM)], zipfile.ZIP_STORED))
+    data = bytearray(zipped([("a.png", IMAGE), ("b.png", IMAGE)], zipfile.ZIP_STORED))
     data[200] ^= 0xFF
     upload = taken(put("b.zip", bytes(data)))
     assert "damaged" in reasons(upload)["a.png"]
-    assert [film.name for film in upload.films] == ["b.png"]
+    assert [image.name for image in upload.images] == ["b.png"]
 
 
 def test_no_damage_whatever_raises_anything_but_an_input_error(put):
-    whole = zipped([("a.png", FILM), ("in/b.png", png(1)), ("rows.csv", b"study_id\n1\n")])
+    whole = zipped([("a.png", IMAGE), ("in/b.png", png(1)), ("rows.csv", b"study_id\n1\n")])
     draw, faults = random.Random(0), 0
     for _ in range(400):
         data = bytearray(whole)
@@ -237,9 +237,9 @@ def test_no_damage_whatever_raises_anything_but_an_input_error(put):
 
 
 def test_a_name_is_shown_without_what_would_change_how_it_is_read(put):
-    names = ["right\u202egnp.film", "line\nbreak.png", "x" * 300 + ".png"]
-    upload = taken(put("b.zip", zipped([(n, FILM) for n in names])))
-    shown = [film.name for film in upload.films]
-    assert shown[:2] == ["right�gnp.film", "line�break.png"]
+    names = ["right\u202egnp.image", "line\nbreak.png", "x" * 300 + ".png"]
+    upload = taken(put("b.zip", zipped([(n, IMAGE) for n in names])))
+    shown = [image.name for image in upload.images]
+    assert shown[:2] == ["right�gnp.image", "line�break.png"]
     assert len(shown[2]) == archive.LONGEST_NAME
     assert shown[2].endswith(".png")

@@ -14,14 +14,14 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from app.decoding import MIB, Decoder, Limits
-from cxr_mm.data.radiograph import read_film
-from cxr_mm.errors import RadiographError
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.decoder import MIB, Decoder, Limits
+from cxr_mm.imaging.radiograph import read_image
 
 READER = """
 import os, signal, time
 import numpy as np
-from cxr_mm.data.radiograph import read_film
+from cxr_mm.imaging.radiograph import read_image
 
 def read(path, name):
     if name == "hang":
@@ -37,22 +37,22 @@ def read(path, name):
     if name == "write":
         with path.with_suffix(".new").open("wb", buffering=0) as stream:
             stream.write(b"x")
-    film = read_film(path, name)
-    film.radiograph.header["pid"] = os.getpid()
-    return film
+    image = read_image(path, name)
+    image.radiograph.header["pid"] = os.getpid()
+    return image
 """
 
 
 @pytest.fixture
 def path(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (300, 200), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "film.png")
-    return tmp_path / "film.png"
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
 @pytest.fixture
 def decoder_of(tmp_path, monkeypatch):
-    """Makes decoders whose films misbehave by name."""
+    """Makes decoders whose images misbehave by name."""
     (tmp_path / "misbehaving.py").write_text(READER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return lambda **limits: Decoder(Limits(**limits), "misbehaving:read")
@@ -81,11 +81,11 @@ def compressed(folder):
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     change.SetInput(reader.GetImage())
     assert change.Change()
-    writer.SetFileName(str(folder / "film.dcm"))
+    writer.SetFileName(str(folder / "image.dcm"))
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutputAsPixmap())
     assert writer.Write()
-    return folder / "film.dcm"
+    return folder / "image.dcm"
 
 
 def same(one, other):
@@ -101,27 +101,27 @@ def descendants():
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def test_a_film_comes_back_as_it_is_read_here(path, tmp_path):
+def test_a_image_comes_back_as_it_is_read_here(path, tmp_path):
     before = descendants()
     with Decoder() as decoder:
-        assert same(decoder.read(path, "film.png"), read_film(path, "film.png"))
+        assert same(decoder.read(path, "image.png"), read_image(path, "image.png"))
         packed = compressed(tmp_path)
-        assert same(decoder.read(packed, "film.dcm"), read_film(packed, "film.dcm"))
+        assert same(decoder.read(packed, "image.dcm"), read_image(packed, "image.dcm"))
         assert len(descendants() - before) >= 2  # the worker, and gdcm's below it
     left = descendants() - before
-    assert all("cxr_mm.data.decode_apart" in psutil.Process(pid).cmdline() for pid in left)
+    assert all("cxr_mm.imaging.sandbox" in psutil.Process(pid).cmdline() for pid in left)
 
 
 def test_processes_start_when_they_are_needed_and_end_with_the_decoder(path, decoder_of):
     before = descendants()
     with decoder_of() as decoder:
         assert descendants() == before
-        pids = {decoder.read(path, "film.png").radiograph.header["pid"] for _ in range(3)}
+        pids = {decoder.read(path, "image.png").radiograph.header["pid"] for _ in range(3)}
         assert pids == descendants() - before
         assert len(pids) == 1
     assert descendants() == before
-    with pytest.raises(RadiographError, match="no more films are read"):
-        decoder.read(path, "film.png")
+    with pytest.raises(RadiographError, match="no more images are read"):
+        decoder.read(path, "image.png")
     assert descendants() == before
 
 
@@ -134,7 +134,7 @@ def test_errors_are_those_of_the_reader_in_all_their_fields(tmp_path, data, mess
     with Decoder() as decoder, pytest.raises(RadiographError, match=message) as caught:
         decoder.read(tmp_path / "x", "Übersicht\n.png")
     with pytest.raises(RadiographError) as here:
-        read_film(tmp_path / "x", "Übersicht\n.png")
+        read_image(tmp_path / "x", "Übersicht\n.png")
     assert vars(caught.value) == vars(here.value)
     assert str(caught.value) == str(here.value)
 
@@ -147,7 +147,7 @@ def test_errors_are_those_of_the_reader_in_all_their_fields(tmp_path, data, mess
         ("kill", "ended the process"),
     ],
 )
-def test_a_film_that_breaks_its_decoder_is_an_error_and_the_next_is_read(
+def test_a_image_that_breaks_its_decoder_is_an_error_and_the_next_is_read(
     path, decoder_of, name, message
 ):
     with decoder_of(seconds=3, workers=1) as decoder:
@@ -157,7 +157,7 @@ def test_a_film_that_breaks_its_decoder_is_an_error_and_the_next_is_read(
         assert time.monotonic() - begun < 6
         assert caught.value.field == name
         assert caught.value.remedy
-        assert same_pixels(decoder.read(path, "film.png"), path)
+        assert same_pixels(decoder.read(path, "image.png"), path)
 
 
 def test_a_decoder_cannot_write_a_file(path, decoder_of):
@@ -166,8 +166,8 @@ def test_a_decoder_cannot_write_a_file(path, decoder_of):
     assert path.with_suffix(".new").stat().st_size == 0
 
 
-def same_pixels(film, path):
-    return np.array_equal(film.radiograph.pixels, read_film(path).radiograph.pixels)
+def same_pixels(image, path):
+    return np.array_equal(image.radiograph.pixels, read_image(path).radiograph.pixels)
 
 
 def test_what_a_decoder_prints_is_no_answer(path, decoder_of):
@@ -177,15 +177,15 @@ def test_what_a_decoder_prints_is_no_answer(path, decoder_of):
 
 def test_an_idle_process_that_was_killed_is_started_again(path, decoder_of):
     with decoder_of(workers=1) as decoder:
-        first = decoder.read(path, "film.png").radiograph.header["pid"]
+        first = decoder.read(path, "image.png").radiograph.header["pid"]
         psutil.Process(int(first)).kill()
         while decoder._workers[0]._process.poll() is None:  # its last thread ends last
             time.sleep(0.01)
-        assert decoder.read(path, "film.png").radiograph.header["pid"] != first
+        assert decoder.read(path, "image.png").radiograph.header["pid"] != first
 
 
 def test_many_threads_read_at_once_through_few_processes(path, decoder_of):
-    names = ["film.png", "kill", "film.png", "film.png"] * 4
+    names = ["image.png", "kill", "image.png", "image.png"] * 4
     before = descendants()
 
     def outcome(name):
@@ -204,10 +204,10 @@ def test_no_more_wait_than_may(path, decoder_of):
     with decoder_of(workers=1, waiting=1) as decoder, ThreadPoolExecutor(4) as pool:
         reads = [pool.submit(decoder.read, path, "slow") for _ in range(4)]
         errors = [str(read.exception()) for read in reads if read.exception()]
-    assert errors == ["slow: too many films wait to be read. Try again in a minute."] * 2
+    assert errors == ["slow: too many images wait to be read. Try again in a minute."] * 2
 
 
-def test_closing_does_not_wait_for_a_film_that_hangs(path, decoder_of):
+def test_closing_does_not_wait_for_a_image_that_hangs(path, decoder_of):
     before = descendants()
     decoder = decoder_of(workers=1)
     with ThreadPoolExecutor(2) as pool:
@@ -226,7 +226,7 @@ def test_a_large_file_is_refused_before_any_process_is_asked(path):
     with path.open("ab") as stream:
         stream.truncate(64 * MIB + 1)
     with Decoder() as decoder, pytest.raises(RadiographError, match="more than 64 MiB"):
-        decoder.read(path, "film.png")
+        decoder.read(path, "image.png")
     with Decoder() as decoder, pytest.raises(RadiographError, match=r"^no\.png: no such file"):
         decoder.read(Path("no"), "no.png")
     assert descendants() == before
@@ -234,7 +234,7 @@ def test_a_large_file_is_refused_before_any_process_is_asked(path):
 
 def test_the_processes_need_no_torch(path, decoder_of):
     with decoder_of() as decoder:
-        pid = int(decoder.read(path, "film.png").radiograph.header["pid"])
+        pid = int(decoder.read(path, "image.png").radiograph.header["pid"])
         loaded = {Path(each.path).name for each in psutil.Process(pid).memory_maps()}
     assert any("numpy" in name or "multiarray" in name for name in loaded)
     assert not any("torch" in name for name in loaded)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from app.examples import phantoms, read
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import ManifestError
+from app.ui.study_form import phantoms, read
+from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.task import load_task
 
 
 def test_fullest_rows_come_first_and_blanks_stay_blank(tmp_path):
@@ -14,14 +14,14 @@ def test_fullest_rows_come_first_and_blanks_stay_blank(tmp_path):
     features = ",".join(task.clinical_names)
     note = task.note.column
     blanks = "," * (len(task.clinical_names) - 1)
-    (tmp_path / "film.png").touch()
+    (tmp_path / "image.png").touch()
     (tmp_path / "manifest.csv").write_text(
         f"study_id,patient_id,image_path,{note},{features}\n"
         f"s1,p1,gone.png,,{blanks}\n"
-        f"s2,p2,film.png,Cough,61{blanks}\n"
+        f"s2,p2,image.png,Cough,61{blanks}\n"
     )
     first, second = read(tmp_path, task)
-    assert first[:3] == [str(tmp_path / "film.png"), "Cough", "61"]
+    assert first[:3] == [str(tmp_path / "image.png"), "Cough", "61"]
     assert second == [None, "", *[""] * len(task.clinical_names)]
 
 
@@ -32,9 +32,9 @@ def test_a_folder_without_manifest_is_refused(tmp_path):
 
 def test_phantoms_fill_the_form_of_the_synthetic_task(tmp_path):
     task = load_task("synthetic")
-    rows = read(phantoms(tmp_path / "films", 4), task)
+    rows = read(phantoms(tmp_path / "images", 4), task)
     assert len(rows) == 4
-    film, note, *clinical = rows[0]
-    assert Path(film).is_file()
+    image, note, *clinical = rows[0]
+    assert Path(image).is_file()
     assert note
     assert len(clinical) == len(task.clinical)

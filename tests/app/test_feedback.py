@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.feedback import clean, outcomes_of
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
-from cxr_mm.contracts.task import Finding, SourceSpec, SplitSpec, Task
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.prediction import FindingPrediction, Prediction
+from cxr_mm.core.task import Finding, SourceSpec, SplitSpec, Task
 from cxr_mm.prediction_log import PredictionLog
 
 SAID = {"flu": True, "covid": False, "sars": False}

@@ -8,19 +8,18 @@ from datetime import UTC, datetime
 import pytest
 from starlette.testclient import TestClient
 
-from app.counters import CountedRoom, Counters
-from app.following import PAUSE, Followed
-from app.reading import ReadingRoom
-from app.server import application, places_of, rooms_of, upload_folder
+from app.metrics import InstrumentedService, Metrics
+from app.model_watcher import PAUSE, ModelWatcher
+from app.server import application, build_pages, services_of, upload_folder
+from app.service import InferenceService
 from app.settings import Settings
-from cxr_mm.contracts.pointer import Pointer
-from cxr_mm.contracts.study import Study
-from cxr_mm.data.radiograph import read_film
-from cxr_mm.errors import BundleError
-from cxr_mm.files import write_json
-from cxr_mm.inference import Predictor
-from cxr_mm.models.bundle_files import load_bundle, save_bundle
-from cxr_mm.models.pointer import POINTER_FILE
+from cxr_mm.core.errors import BundleError
+from cxr_mm.core.files import write_json
+from cxr_mm.core.study import Study
+from cxr_mm.imaging.radiograph import read_image
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.models.bundle import load_bundle, save_bundle
+from cxr_mm.models.registry import POINTER_FILE, Pointer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -83,21 +82,21 @@ STUDY = Study(study_id="one", note="Fever and cough.")
 
 
 def test_answers_name_the_new_digest_after_a_switch(serving, clock):
-    room = ReadingRoom(Followed(serving, clock), None)
-    before = room.answer(STUDY)
+    service = InferenceService(ModelWatcher(serving, clock), None)
+    before = service.answer(STUDY)
     second = digest_of(serving, "two")
     point(serving.parent, "two")
-    assert room.answer(STUDY).answer.prediction.digest == before.answer.prediction.digest
+    assert service.answer(STUDY).answer.prediction.digest == before.answer.prediction.digest
     clock.now += PAUSE
-    after = room.answer(STUDY)
+    after = service.answer(STUDY)
     assert after.answer.prediction.digest == second != before.answer.prediction.digest
     assert after.subject.bundle.digest == second
 
 
 def test_the_pointer_is_read_at_most_once_a_second(serving, clock, monkeypatch):
     looks = []
-    followed = Followed(serving, clock)
-    monkeypatch.setattr("app.following._bytes", lambda path: looks.append(path))
+    followed = ModelWatcher(serving, clock)
+    monkeypatch.setattr("app.model_watcher._bytes", lambda path: looks.append(path))
     for _ in range(5):
         clock.now += PAUSE / 4
         followed.now()
@@ -105,32 +104,32 @@ def test_the_pointer_is_read_at_most_once_a_second(serving, clock, monkeypatch):
 
 
 def test_what_was_begun_ends_with_the_model_it_began_with(serving, clock):
-    room = ReadingRoom(Followed(serving, clock), None)
-    shown, pinned = room.answer(STUDY), room.pinned()
+    service = InferenceService(ModelWatcher(serving, clock), None)
+    shown, pinned = service.answer(STUDY), service.pinned()
     first = shown.answer.prediction.digest
     point(serving.parent, "two")
     clock.now += PAUSE
-    assert room.digest == digest_of(serving, "two")
+    assert service.digest == digest_of(serving, "two")
     assert pinned.digest == first
-    assert room.at(shown, "high_sensitivity").answer.prediction.digest == first
+    assert service.at(shown, "high_sensitivity").answer.prediction.digest == first
     assert shown.subject.bundle.digest == first
 
 
 def test_a_damaged_version_keeps_the_old_one_serving_and_is_told(serving, clock):
-    room = ReadingRoom(Followed(serving, clock), None)
-    first, second = room.digest, digest_of(serving, "two")
+    service = InferenceService(ModelWatcher(serving, clock), None)
+    first, second = service.digest, digest_of(serving, "two")
     damage(serving.parent, "two")
     point(serving.parent, "two", second)
     clock.now += PAUSE
-    assert room.digest == first
-    assert "fusion.safetensors was changed" in room.trouble
+    assert service.digest == first
+    assert "fusion.safetensors was changed" in service.trouble
     point(serving.parent, "one")
     clock.now += PAUSE
-    assert (room.digest, room.trouble) == (first, "")
+    assert (service.digest, service.trouble) == (first, "")
 
 
 def test_a_version_of_another_digest_than_the_pointer_names_is_not_taken_up(serving, clock):
-    followed = Followed(serving, clock)
+    followed = ModelWatcher(serving, clock)
     first = followed.now().bundle.digest
     point(serving.parent, "two", "0" * 64)
     clock.now += PAUSE
@@ -139,7 +138,7 @@ def test_a_version_of_another_digest_than_the_pointer_names_is_not_taken_up(serv
 
 
 def test_a_version_of_another_question_is_not_taken_up(serving, clock):
-    followed = Followed(serving, clock)
+    followed = ModelWatcher(serving, clock)
     first = followed.now().bundle.digest
     other = load_bundle(serving.parent / "versions/two/bundle")
     other = replace(other, task=other.task.model_copy(update={"views": ("PA",)}))
@@ -152,7 +151,7 @@ def test_a_version_of_another_question_is_not_taken_up(serving, clock):
 
 @pytest.mark.parametrize("said", [None, "{}", "not JSON"])
 def test_a_pointer_that_goes_away_or_is_damaged_keeps_the_old_one_serving(serving, clock, said):
-    followed = Followed(serving, clock)
+    followed = ModelWatcher(serving, clock)
     first = followed.now().bundle.digest
     serving.unlink() if said is None else serving.write_text(said)
     clock.now += PAUSE
@@ -163,13 +162,13 @@ def test_a_pointer_that_goes_away_or_is_damaged_keeps_the_old_one_serving(servin
 def test_a_damaged_version_is_refused_at_the_start(serving):
     damage(serving.parent, "one")
     with pytest.raises(BundleError, match="was changed"):
-        rooms_of(Settings(bundles=(serving,), log=None), Counters(), read_film)
+        services_of(Settings(bundles=(serving,), log=None), Metrics(), read_image)
 
 
 @contextmanager
-def served(room, settings, counters):
+def served(service, settings, counters):
     with upload_folder() as uploads:
-        places = places_of([room], settings, uploads)
+        places = build_pages([service], settings, uploads)
         app = application(settings, places, uploads, counters)
         address = {"client": ("127.0.0.1", 5000), "base_url": "http://127.0.0.1:7860"}
         with TestClient(app, follow_redirects=False, **address) as client:
@@ -177,10 +176,10 @@ def served(room, settings, counters):
 
 
 def test_health_names_the_model_that_serves_and_why_it_is_not_the_one_pointed_to(serving, clock):
-    settings, counters = Settings(bundles=(serving,), log=None), Counters()
-    room = CountedRoom(Followed(serving, clock), None, counters)
-    first, second = room.digest, digest_of(serving, "two")
-    with served(room, settings, counters) as client:
+    settings, counters = Settings(bundles=(serving,), log=None), Metrics()
+    service = InstrumentedService(ModelWatcher(serving, clock), None, counters)
+    first, second = service.digest, digest_of(serving, "two")
+    with served(service, settings, counters) as client:
         (model,) = client.get("/healthz").json()["models"]
         assert (model["digest"], "trouble" in model) == (first, False)
         point(serving.parent, "two")
@@ -198,7 +197,7 @@ def test_health_names_the_model_that_serves_and_why_it_is_not_the_one_pointed_to
 
 def test_rooms_of_a_pointer_follow_it_and_of_a_folder_do_not(serving, bundle_folder):
     settings = Settings(bundles=(serving, bundle_folder), log=None)
-    following, fixed = rooms_of(settings, Counters(), read_film)
-    assert isinstance(following._model, Followed)
+    following, fixed = services_of(settings, Metrics(), read_image)
+    assert isinstance(following._model, ModelWatcher)
     assert isinstance(fixed._model, Predictor)
     assert following.digest == fixed.digest

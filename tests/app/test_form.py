@@ -3,11 +3,10 @@
 import gradio as gr
 import pytest
 
-from app.form import asks_view, clinical_fields, label_of, message, values_of
-from cxr_mm.contracts.task import ClinicalFeature
+from app.ui.study_form import asks_view, clinical_fields, label_of, message, values_of
+from cxr_mm.core.errors import ClinicalError, InputError
+from cxr_mm.core.task import ClinicalFeature, load_task, shipped_tasks
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.tasks import load_task, shipped_tasks
-from cxr_mm.errors import ClinicalError, InputError
 
 TEMPERATURE = ClinicalFeature(
     name="temperature", title="Temperature", type="number", unit="Cel", minimum=30, maximum=43
@@ -40,7 +39,7 @@ def test_a_fault_names_the_field_as_the_form_does(entered):
 
 
 def test_other_faults_keep_their_own_words():
-    assert message(InputError("no", field="film"), (TEMPERATURE,)) == "film: no."
+    assert message(InputError("no", field="image"), (TEMPERATURE,)) == "image: no."
 
 
 @pytest.mark.parametrize("name", shipped_tasks())

@@ -6,17 +6,16 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.health import address, evaluation, health, latest_report, report_routes
-from cxr_mm.contracts.verdict import Reason, Verdict
-from cxr_mm.errors import StageError
+from app.monitoring_reports import address, evaluation, health, latest_report, report_routes
+from cxr_mm.core.config import EvaluateParams, ReferenceParams
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.record import Reason, Verdict
 from cxr_mm.evaluation.evaluate import evaluate
-from cxr_mm.files import read_json, write_json
-from cxr_mm.models.bundle_files import load_bundle
-from cxr_mm.params import EvaluateParams, ReferenceParams
+from cxr_mm.models.bundle import load_bundle
 from cxr_mm.prediction_log import open_log
-from monitoring.heldout import heldout_records
-from monitoring.reference import freeze
-from monitoring.report import report
+from monitoring.reference import freeze, heldout_records
+from monitoring.report.report import report
 
 MOVED = Reason(
     drift="data", name="age", title="Age", level="warn", score=4, limit=3, text="Age moved"

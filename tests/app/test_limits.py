@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from app.counters import Counters
-from app.limits import Buckets, Limited, Proxy, SafeHeaders, SameSite, is_within
+from app.metrics import Metrics
+from app.security.middleware import Buckets, Limited, Proxy, SafeHeaders, SameSite, is_within
 from app.settings import Limits
 
 UPLOAD, ASK = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -60,7 +60,7 @@ def test_a_refused_request_does_not_put_the_next_off():
 
 
 def test_too_many_posts_are_refused_with_the_time_to_wait():
-    counters = Counters()
+    counters = Metrics()
     asked = client(Limited(ECHO, Limits(asks_per_minute=3), counters))
     assert [asked.post(ASK).status_code for _ in range(4)] == [200, 200, 200, 429]
     assert 1 <= int(asked.post(ASK).headers["Retry-After"]) <= 20
@@ -70,7 +70,7 @@ def test_too_many_posts_are_refused_with_the_time_to_wait():
 
 
 def test_another_address_has_tokens_of_its_own():
-    app = Limited(ECHO, Limits(asks_per_minute=1), Counters())
+    app = Limited(ECHO, Limits(asks_per_minute=1), Metrics())
     assert client(app, "10.0.0.1").post(ASK).status_code == 200
     assert client(app, "10.0.0.1").post(ASK).status_code == 429
     assert client(app, "10.0.0.2").post(ASK).status_code == 200
@@ -82,7 +82,7 @@ def test_another_address_has_tokens_of_its_own():
 @pytest.mark.parametrize("said", [None, "1", "right"])
 def test_a_body_is_measured_as_it_comes_whatever_it_says_of_itself(path, most, said):
     limits = Limits(upload_bytes=5000, ask_bytes=400, form_bytes=90)
-    asked = client(Limited(ECHO, limits, Counters()))
+    asked = client(Limited(ECHO, limits, Metrics()))
 
     def send(size):
         headers = {"Content-Length": str(size) if said == "right" else said} if said else {}
@@ -94,7 +94,7 @@ def test_a_body_is_measured_as_it_comes_whatever_it_says_of_itself(path, most, s
 
 
 def test_what_is_too_large_is_counted():
-    counters = Counters()
+    counters = Metrics()
     client(Limited(ECHO, Limits(ask_bytes=10), counters)).post(ASK, content=b"x" * 11)
     assert 'cxr_mm_refused_total{reason="size"} 1.0' in counters.text().decode()
 
@@ -123,7 +123,7 @@ def asked_raw(app, receive):
 
 
 def test_more_uploads_than_allowed_at_once_wait_outside():
-    app = Limited(ECHO, Limits(uploads_at_once=1, upload_seconds=5), Counters())
+    app = Limited(ECHO, Limits(uploads_at_once=1, upload_seconds=5), Metrics())
 
     async def both():
         begun, done = asyncio.Event(), asyncio.Event()
@@ -143,7 +143,7 @@ def test_more_uploads_than_allowed_at_once_wait_outside():
 
 
 def test_an_upload_that_never_ends_is_given_up():
-    app = Limited(ECHO, Limits(upload_seconds=0.05), Counters())
+    app = Limited(ECHO, Limits(upload_seconds=0.05), Metrics())
 
     async def never():
         await asyncio.Event().wait()
@@ -184,7 +184,7 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
     ],
 )
 def test_a_name_of_another_site_is_refused(host, status):
-    asked = client(SameSite(ECHO, HOSTS, Counters()))
+    asked = client(SameSite(ECHO, HOSTS, Metrics()))
     assert asked.get("/", headers={"Host": host}).status_code == status
 
 
@@ -200,7 +200,7 @@ def test_a_name_of_another_site_is_refused(host, status):
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_what_another_site_asks_for_is_refused(origin, status, method):
-    asked = client(SameSite(ECHO, (), Counters()), base_url="http://localhost:7860")
+    asked = client(SameSite(ECHO, (), Metrics()), base_url="http://localhost:7860")
     answer = asked.request(method, "/", headers={"Origin": origin})
     assert (answer.status_code == 403) == (status == 403)
 

@@ -51,7 +51,7 @@ def test_another_host_is_refused_before_anything_is_loaded(tmp_path, capsys):
 
 def test_a_users_file_that_is_missing_is_refused(bundle_folder, tmp_path, capsys):
     line = refused(capsys, bundle=bundle_folder, no_log=True, users=tmp_path / "users.txt")
-    assert "python -m app.sign_in" in line
+    assert "python -m app.security.auth" in line
 
 
 def test_a_log_that_is_no_url_is_refused(bundle_folder, capsys):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.scratch import PREFIX, scratch_folder
+from app.server import PREFIX, scratch_folder
 
 HOLDS = """
 import sys, tempfile
 from pathlib import Path
-from app.scratch import scratch_folder
+from app.server import scratch_folder
 with scratch_folder() as folder:
-    Path(tempfile.mkdtemp(), "film").write_text("a film")
+    Path(tempfile.mkdtemp(), "image").write_text("an image")
     print(folder, flush=True)
     sys.stdin.read()
 """

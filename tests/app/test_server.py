@@ -10,14 +10,21 @@ import pytest
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from app.counters import CountedRoom, Counters
-from app.server import application, log_is_writable, paths_of, places_of, rooms_of, upload_folder
+from app.metrics import InstrumentedService, Metrics
+from app.security.auth import add_user
+from app.server import (
+    application,
+    build_pages,
+    log_is_writable,
+    paths_of,
+    services_of,
+    upload_folder,
+)
 from app.settings import Settings
-from app.users import add_user
-from cxr_mm.data.radiograph import read_film
-from cxr_mm.errors import BundleError, ClinicalError, ParamsError
-from cxr_mm.files import write_json
-from cxr_mm.inference import load_predictor
+from cxr_mm.core.errors import BundleError, ClinicalError, ParamsError
+from cxr_mm.core.files import write_json
+from cxr_mm.imaging.radiograph import read_image
+from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.prediction_log import open_log
 
 pytestmark = [
@@ -36,10 +43,10 @@ def predictor(bundle_folder):
 def served(predictor, pages=1, log=None, **options):
     """A client on this machine, and the application behind it."""
     settings = Settings(bundles=(), **options)
-    counters = Counters(settings.root)
+    counters = Metrics(settings.root)
     with upload_folder() as uploads:
-        places = places_of(
-            [CountedRoom(predictor, log, counters) for _ in range(pages)], settings, uploads
+        places = build_pages(
+            [InstrumentedService(predictor, log, counters) for _ in range(pages)], settings, uploads
         )
         app = application(settings, places, uploads, counters)
         address = {"client": ("127.0.0.1", 5000), "base_url": "http://127.0.0.1:7860"}
@@ -131,7 +138,7 @@ def test_a_prediction_is_counted_and_timed(predictor):
         assert predict(client, place)["success"]
         figures = client.get("/metrics")
         assert figures.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        task = place.room.task.name
+        task = place.service.task.name
         assert f'cxr_mm_done_total{{kind="prediction",task="{task}"}} 1.0' in figures.text
         assert f'cxr_mm_seconds_count{{kind="prediction",task="{task}"}} 1.0' in figures.text
         assert 'cxr_mm_queue_length{page="/"} 0.0' in figures.text
@@ -139,18 +146,18 @@ def test_a_prediction_is_counted_and_timed(predictor):
 
 
 def test_every_answer_of_a_list_is_counted(predictor):
-    counters = Counters()
-    room = CountedRoom(predictor, None, counters)
-    study = room.study(None, {}, "Fever and cough.")
-    room.logged(predictor.answer([study, study, study]))
-    assert f'kind="prediction",task="{room.task.name}"}} 3.0' in counters.text().decode()
+    counters = Metrics()
+    service = InstrumentedService(predictor, None, counters)
+    study = service.study(None, {}, "Fever and cough.")
+    service.logged(predictor.answer([study, study, study]))
+    assert f'kind="prediction",task="{service.task.name}"}} 3.0' in counters.text().decode()
 
 
 def test_what_fails_is_counted_by_its_kind(predictor):
-    counters = Counters()
-    room = CountedRoom(predictor, None, counters)
+    counters = Metrics()
+    service = InstrumentedService(predictor, None, counters)
     with pytest.raises(ClinicalError):
-        room.study(None, {room.task.clinical[0].name: "nonsense"}, None)
+        service.study(None, {service.task.clinical[0].name: "nonsense"}, None)
     assert 'error="ClinicalError",kind="study"' in counters.text().decode()
 
 
@@ -263,10 +270,10 @@ def test_a_proxy_signs_in_and_anyone_else_is_a_stranger(predictor):
 
 def test_uploads_end_with_the_server(predictor):
     with served(predictor) as (client, _):
-        file = {"files": ("film.png", b"no film at all")}
+        file = {"files": ("image.png", b"no image at all")}
         (path,) = client.post("/gradio_api/upload", files=file).json()
         folder = re.match(r".*/cxr-mm-app-[^/]+", path)[0]
-        assert client.get(f"/gradio_api/file={path}").content == b"no film at all"
+        assert client.get(f"/gradio_api/file={path}").content == b"no image at all"
         assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
     assert not Path(folder).exists()
 
@@ -286,4 +293,4 @@ def test_settings_that_will_not_do_are_refused_by_name(options, word):
 
 def test_a_bundle_that_is_none_is_refused(tmp_path):
     with pytest.raises(BundleError):
-        rooms_of(Settings(bundles=(tmp_path,)), Counters(), read_film)
+        services_of(Settings(bundles=(tmp_path,)), Metrics(), read_image)

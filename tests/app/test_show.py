@@ -1,8 +1,8 @@
 """Show: warnings come first and nothing from outside becomes markup."""
 
-from app import show
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
-from cxr_mm.data.tasks import load_task
+from app.ui import answer
+from cxr_mm.core.prediction import FindingPrediction, Prediction
+from cxr_mm.core.task import load_task
 
 
 def prediction(**changes):
@@ -22,33 +22,33 @@ def prediction(**changes):
 
 
 def test_warnings_are_escaped_and_absent_where_there_are_none():
-    assert "&lt;i&gt;odd" in show.warnings(prediction(), "")
-    assert show.warnings(prediction(warnings=()), "") == ""
+    assert "&lt;i&gt;odd" in answer.warnings(prediction(), "")
+    assert answer.warnings(prediction(warnings=()), "") == ""
 
 
 def test_uncertain_is_explained_where_it_is_said_and_nowhere_else():
     (finding,) = prediction().findings
-    assert show.doubt(prediction(coverage=0.9)) == ""
+    assert answer.doubt(prediction(coverage=0.9)) == ""
     doubted = finding.model_copy(update={"certainty": "uncertain", "title": "<b>ICU"})
-    text = show.doubt(prediction(coverage=0.9, findings=(doubted,)))
+    text = answer.doubt(prediction(coverage=0.9, findings=(doubted,)))
     assert "stays in 90 of 100" in text
     assert "ICU" not in text
-    text = show.doubt(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
+    text = answer.doubt(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
     assert "&lt;b&gt;ICU: Uncertain" in text
 
 
 def test_inputs_used_and_not_given_are_both_said():
-    text = show.used(load_task("icu"), prediction())
-    assert "Film: used" in text
+    text = answer.used(load_task("icu"), prediction())
+    assert "Image: used" in text
     assert "Note: not given" in text
 
 
 def test_notices_mark_made_up_data():
-    assert "SYNTHETIC" in show.notices(load_task("synthetic"))
-    assert "SYNTHETIC" not in show.notices(load_task("icu"))
+    assert "SYNTHETIC" in answer.notices(load_task("synthetic"))
+    assert "SYNTHETIC" not in answer.notices(load_task("icu"))
 
 
 def test_a_masked_note_shows_what_is_hidden_and_escapes_the_rest():
-    text = show.masked_note("<script> [MASK] fever")
+    text = answer.masked_note("<script> [MASK] fever")
     assert "<mark>[MASK]</mark>" in text
     assert "<script>" not in text

@@ -9,11 +9,20 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
-from app import sign_in
-from app.counters import Counters
-from app.sign_in import Sessions, SignIn, Slowed, main, routes
-from app.users import Users, add_user, hashed, matches
-from cxr_mm.errors import InputError, ParamsError
+from app.metrics import Metrics
+from app.security import auth
+from app.security.auth import (
+    LoginThrottle,
+    Sessions,
+    SignIn,
+    Users,
+    add_user,
+    hashed,
+    main,
+    matches,
+    routes,
+)
+from cxr_mm.core.errors import InputError, ParamsError
 
 PASSWORD = "correct horse battery"
 HTML = {"Accept": "text/html"}
@@ -35,7 +44,7 @@ def application(sessions):
 
     app.router.routes.insert(0, app.router.routes.pop())
     own = FastAPI()
-    own.include_router(routes(sessions, Counters()))
+    own.include_router(routes(sessions, Metrics()))
     own.mount("/", app)
     own.add_middleware(SignIn, sessions=sessions)
     return own
@@ -98,7 +107,7 @@ def test_a_line_that_is_no_user_is_named(tmp_path, line):
 
 
 def test_a_missing_file_is_said_with_the_remedy(tmp_path):
-    with pytest.raises(ParamsError, match=r"python -m app\.sign_in"):
+    with pytest.raises(ParamsError, match=r"python -m app\.security\.auth"):
         Users(tmp_path / "users.txt")
 
 
@@ -110,7 +119,7 @@ def test_the_command_reads_the_password_from_a_line(tmp_path, monkeypatch):
 
 def test_the_command_asks_twice(tmp_path, monkeypatch, capsys):
     said = iter([PASSWORD, PASSWORD + "x"])
-    monkeypatch.setattr(sign_in, "getpass", lambda prompt: next(said))
+    monkeypatch.setattr(auth, "getpass", lambda prompt: next(said))
     with pytest.raises(SystemExit) as stop:
         main(tmp_path / "users.txt", "ada", stdin=False)
     assert stop.value.code == 2
@@ -127,7 +136,7 @@ class Clock:
 
 def test_wrong_passwords_are_slowed_by_name_and_by_address():
     clock = Clock()
-    slowed = Slowed(clock)
+    slowed = LoginThrottle(clock)
     for _ in range(5):
         slowed.wrong("name ada", "address 10.0.0.1")
     assert slowed.wait("name ada", "address 10.0.0.1") == 0

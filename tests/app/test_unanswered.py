@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from app.archive import Item, Upload
-from app.reading import ReadingRoom
-from app.unanswered import kept_unanswered
+from app.service import InferenceService, logging_failed_requests
 from app.worklist import predicted
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import CancelledError, ClinicalError, InputError, LogError, RadiographError
-from cxr_mm.inference import load_predictor
+from cxr_mm.core.errors import CancelledError, ClinicalError, InputError, LogError, RadiographError
+from cxr_mm.core.study import Study
+from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.prediction_log import open_log
 
 
@@ -23,60 +22,63 @@ def log(tmp_path):
 
 
 @pytest.fixture
-def room(bundle_folder, log):
-    return ReadingRoom(load_predictor(bundle_folder), log)
+def service(bundle_folder, log):
+    return InferenceService(load_predictor(bundle_folder), log)
 
 
 def events(log):
     return [(e.kind, e.field) for e in log.read_events("synthetic")]
 
 
-def test_a_refused_film_a_bad_value_and_an_unreadable_file_are_kept(room, log, tmp_path):
+def test_a_rejected_image_a_bad_value_and_an_unreadable_file_are_kept(service, log, tmp_path):
     noise = np.random.default_rng(0).random((80, 64), dtype=np.float32)
     with pytest.raises(RadiographError):
-        room.answer(Study("patient Miller", image=noise))
+        service.answer(Study("patient Miller", image=noise))
     with pytest.raises(ClinicalError):
-        room.study(None, {"age": "Miller"}, None)
+        service.study(None, {"age": "Miller"}, None)
     text = tmp_path / "Miller.png"
-    text.write_text("no film")
+    text.write_text("no image")
     with pytest.raises(RadiographError):
-        room.study(str(text), {}, None)
-    assert events(log) == [("refused_film", "image"), ("bad_input", "age"), ("bad_input", "")]
-    assert all(event.digest == room.digest for event in log.read_events("synthetic"))
+        service.study(str(text), {}, None)
+    assert events(log) == [("rejected_image", "image"), ("bad_input", "age"), ("bad_input", "")]
+    assert all(event.digest == service.digest for event in log.read_events("synthetic"))
     assert "Miller" not in str(log.read_events("synthetic"))
 
 
-def test_an_empty_form_is_no_failed_request(room, log):
+def test_an_empty_form_is_no_failed_request(service, log):
     with pytest.raises(InputError, match="Nothing was given"):
-        room.study(None, {}, "")
+        service.study(None, {}, "")
     assert events(log) == []
 
 
-def test_a_fault_of_the_program_is_a_failure_and_a_stop_is_nothing(room, log):
+def test_a_fault_of_the_program_is_a_failure_and_a_stop_is_nothing(service, log):
     for error in (ZeroDivisionError("Miller"), CancelledError("stopped")):
-        with pytest.raises(type(error)), kept_unanswered(log, room.task, "d" * 64, asked=True):
+        with (
+            pytest.raises(type(error)),
+            logging_failed_requests(log, service.task, "d" * 64, asked=True),
+        ):
             raise error
     assert events(log) == [("failure", "")]
 
 
-def test_a_log_that_is_away_hides_no_error(room, log, monkeypatch):
+def test_a_log_that_is_away_hides_no_error(service, log, monkeypatch):
     def away(_):
         raise LogError("away")
 
     monkeypatch.setattr(log, "add_events", away)
     with pytest.raises(ClinicalError):
-        room.study(None, {"age": -1}, None)
+        service.study(None, {"age": -1}, None)
 
 
-def test_refused_films_of_a_worklist_are_kept(room, log, tmp_path):
-    films = []
+def test_rejected_images_of_a_worklist_are_kept(service, log, tmp_path):
+    images = []
     for number in range(3):
         path = tmp_path / f"{number}.png"
         pixels = np.random.default_rng(number).integers(0, 255, (90, 80), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
-        films.append(Item(path.name, path))
+        images.append(Item(path.name, path))
     before = datetime.now(UTC)
-    found = predicted(room, Upload(tuple(films), None, ()))
+    found = predicted(service, Upload(tuple(images), None, ()))
     assert len(found.bad) == 3
-    assert events(log) == [("refused_film", "image")] * 3
+    assert events(log) == [("rejected_image", "image")] * 3
     assert all(event.created_at >= before for event in log.read_events("synthetic"))

@@ -6,21 +6,21 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from app import viewer
-from app.form import clinical_fields
+from app.ui import viewer
+from app.ui.study_form import clinical_fields
+from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.radiograph import Film, Radiograph
-from cxr_mm.data.tasks import load_task, shipped_tasks
-from cxr_mm.data.window import Unwindowed, viewable, windowed
+from cxr_mm.imaging.radiograph import DecodedImage, Radiograph
+from cxr_mm.imaging.voi import Unwindowed, viewable, windowed
 
 VALUES = np.add.outer(np.arange(60), np.arange(40)).astype(np.float32) * 20
 HEADER = {"age": 63.0, "sex": "M", "dicom_modality": "DX", "body_part": "CHEST"}
 
 
-def film(values=VALUES, centre=900.0, width=1200.0, view="PA", header=HEADER):
+def image(values=VALUES, centre=900.0, width=1200.0, view="PA", header=HEADER):
     pixels = np.clip(values / 2000, 0, 1).astype(np.float32)
     small = viewable(Unwindowed(values, centre, width), pixels)
-    return Film(Radiograph(pixels, view, dict(header)), small)
+    return DecodedImage(Radiograph(pixels, view, dict(header)), small)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def opened(placed, task, shown):
     return dict(zip(map(id, placed[1].outputs), viewer.opened(task, shown), strict=True))
 
 
-def test_a_film_is_first_shown_as_its_file_says(placed):
-    task, shown = load_task("effusion"), film()
+def test_a_image_is_first_shown_as_its_file_says(placed):
+    task, shown = load_task("effusion"), image()
     values = opened(placed, task, shown)
     parts = placed[1]
     np.testing.assert_array_equal(values[id(parts.preview)], shown.viewable.seen)
@@ -46,8 +46,8 @@ def test_a_film_is_first_shown_as_its_file_says(placed):
     assert values[id(parts.display)]["visible"]
 
 
-def test_a_window_redraws_the_film_and_the_file_can_be_asked_again():
-    kept = viewer.Kept(film().viewable, {})
+def test_a_window_redraws_the_image_and_the_file_can_be_asked_again():
+    kept = viewer.Kept(image().viewable, {})
     drawn = viewer.redrawn(kept, 500, 100, True)
     np.testing.assert_array_equal(drawn, windowed(kept.viewable, 500, 100, True))
     assert not np.array_equal(drawn, kept.viewable.seen)
@@ -55,8 +55,8 @@ def test_a_window_redraws_the_film_and_the_file_can_be_asked_again():
 
 
 @pytest.mark.parametrize("window", [(None, 100), (500, None)])
-def test_a_number_half_typed_and_no_film_change_nothing(window):
-    assert viewer.redrawn(viewer.Kept(film().viewable, {}), *window, False) == gr.skip()
+def test_a_number_half_typed_and_no_image_change_nothing(window):
+    assert viewer.redrawn(viewer.Kept(image().viewable, {}), *window, False) == gr.skip()
     assert viewer.redrawn(None, 500, 100, False) == gr.skip()
     assert viewer.as_stated(None) == (gr.skip(),) * 4
 
@@ -64,15 +64,15 @@ def test_a_number_half_typed_and_no_film_change_nothing(window):
 @pytest.mark.parametrize(
     "shown",
     [
-        film(),
-        film(VALUES * 0),
-        film(VALUES * 0, centre=0.0, width=1.0),
-        film(VALUES - 1024, centre=-600.0, width=1500.0),
-        film(VALUES / 1e4, centre=1.0, width=2.0),
-        film(centre=-5000.0, width=90_000.0),
+        image(),
+        image(VALUES * 0),
+        image(VALUES * 0, centre=0.0, width=1.0),
+        image(VALUES - 1024, centre=-600.0, width=1500.0),
+        image(VALUES / 1e4, centre=1.0, width=2.0),
+        image(centre=-5000.0, width=90_000.0),
     ],
 )
-def test_the_controls_can_be_set_to_what_any_film_states(shown):
+def test_the_controls_can_be_set_to_what_any_image_states(shown):
     _, level, width, _ = viewer.as_stated(viewer.Kept(shown.viewable, {}))
     for control in (level, width):
         given = {k: control[k] for k in ("minimum", "maximum", "value", "step")}
@@ -81,7 +81,7 @@ def test_the_controls_can_be_set_to_what_any_film_states(shown):
         assert 0 < control["step"] <= (control["maximum"] - control["minimum"]) / 2
 
 
-def test_taking_the_film_away_takes_all_of_it_away(placed):
+def test_taking_the_image_away_takes_all_of_it_away(placed):
     values = dict(zip(map(id, placed[1].outputs), viewer.closed(), strict=True))
     parts = placed[1]
     assert values[id(parts.kept)] is None
@@ -90,18 +90,18 @@ def test_taking_the_film_away_takes_all_of_it_away(placed):
 
 
 def test_what_the_file_says_is_offered_in_the_tasks_own_words():
-    assert viewer.offer(load_task("effusion"), film().radiograph) == {
+    assert viewer.offer(load_task("effusion"), image().radiograph) == {
         "age": "63",
         "sex": "M",
         "view": "PA",
     }
-    assert viewer.offer(load_task("synthetic"), film().radiograph) == {"age": "63", "sex": "male"}
+    assert viewer.offer(load_task("synthetic"), image().radiograph) == {"age": "63", "sex": "male"}
 
 
 @pytest.mark.parametrize("name", shipped_tasks())
 def test_every_offer_is_a_value_that_its_task_takes(name):
     task = load_task(name)
-    offered = viewer.offer(task, film(header=HEADER | {"age": 1 / 12}).radiograph)
+    offered = viewer.offer(task, image(header=HEADER | {"age": 1 / 12}).radiograph)
     assert set(offered) <= {"age", "sex", "view"} & set(task.clinical_names)
     taken = check_clinical(task.clinical, offered)
     assert all(taken[feature] is not None for feature in offered)
@@ -109,16 +109,16 @@ def test_every_offer_is_a_value_that_its_task_takes(name):
 
 def test_what_the_task_refuses_is_left_out():
     task = load_task("effusion")
-    odd = film(view="LL", header={"age": 121.0, "sex": "O"}).radiograph
+    odd = image(view="LL", header={"age": 121.0, "sex": "O"}).radiograph
     assert viewer.offer(task, odd) == {}
     age = next(f for f in task.clinical if f.name == "age")
     months = task.model_copy(update={"clinical": (age.model_copy(update={"unit": "mo"}),)})
-    assert viewer.offer(months, film().radiograph) == {}
+    assert viewer.offer(months, image().radiograph) == {}
 
 
 def test_the_form_is_filled_with_the_offers_and_nothing_else():
     task = load_task("synthetic")
-    kept = viewer.Kept(film().viewable, {"sex": "male"})
+    kept = viewer.Kept(image().viewable, {"sex": "male"})
     with gr.Blocks(analytics_enabled=False):
         names = [feature.name for feature in task.clinical]
         fields = dict(zip(names, clinical_fields(task), strict=True))
@@ -137,15 +137,15 @@ def test_nothing_is_filled_in_without_the_click(placed):
 
 def test_the_button_is_there_only_with_an_offer(placed):
     task, parts = load_task("effusion"), placed[1]
-    assert opened(placed, task, film())[id(parts.fill)]["visible"]
-    values = opened(placed, task, film(view=None, header={}))
+    assert opened(placed, task, image())[id(parts.fill)]["visible"]
+    values = opened(placed, task, image(view=None, header={}))
     assert not values[id(parts.fill)]["visible"]
     assert not values[id(parts.said)]["visible"]
 
 
 def test_what_the_file_says_is_written_out_in_words_of_the_standard():
-    assert viewer.header(film().radiograph) == (
+    assert viewer.header(image().radiograph) == (
         '<p class="quiet">The file says: view PA, age 63 years, sex M.</p>'
     )
-    assert "view other," in viewer.header(replace(film().radiograph, view="<b>DOE^JANE"))
-    assert "0.0833 years" in viewer.header(film(header={"age": 1 / 12}).radiograph)
+    assert "view other," in viewer.header(replace(image().radiograph, view="<b>DOE^JANE"))
+    assert "0.0833 years" in viewer.header(image(header={"age": 1 / 12}).radiograph)

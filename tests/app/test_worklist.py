@@ -8,38 +8,38 @@ import pytest
 from PIL import Image
 
 from app.archive import Item, Upload
-from app.reading import ReadingRoom
+from app.service import InferenceService
 from app.worklist import ANY, LONGEST, Row, Wanted, Worklist, chosen, orders, predicted
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
-from cxr_mm.data.ingest import load_manifest
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import CancelledError, InputError, LogError
-from cxr_mm.explain.watch import Watch
-from cxr_mm.inference import Predictor, load_predictor
+from cxr_mm.core.errors import CancelledError, InputError, LogError
+from cxr_mm.core.prediction import FindingPrediction, Prediction
+from cxr_mm.core.progress import Progress
+from cxr_mm.core.task import load_task
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.inference.score import BadRow
 from cxr_mm.prediction_log import open_log
-from cxr_mm.scoring import BadRow
 
 
 @pytest.fixture(scope="module")
 def predictor(bundle_folder):
-    return load_predictor(bundle_folder, accept_any_film=True)
+    return load_predictor(bundle_folder, accept_any_image=True)
 
 
 @pytest.fixture
-def room(predictor):
-    return ReadingRoom(predictor, None)
+def service(predictor):
+    return InferenceService(predictor, None)
 
 
 @pytest.fixture(scope="module")
-def films(pipeline):
-    """Paths of 20 films of the task."""
+def images(pipeline):
+    """Paths of 20 images of the task."""
     frame = load_manifest(pipeline.paths, pipeline.task).frame
     return [Path(path) for path in frame["image_path"].dropna().head(20)]
 
 
-def given(films=(), table=None, refused=()):
-    """An upload; films: name → path."""
-    return Upload(tuple(Item(*film) for film in dict(films).items()), table, tuple(refused))
+def given(images=(), table=None, refused=()):
+    """An upload; images: name → path."""
+    return Upload(tuple(Item(*image) for image in dict(images).items()), table, tuple(refused))
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ def reasons(found):
     return {row.study_id: row.reason for row in found.bad}
 
 
-def test_films_alone_are_answered_as_each_would_be(room, films):
-    found = predicted(room, given((f"in/{k}.png", path) for k, path in enumerate(films)))
+def test_images_alone_are_answered_as_each_would_be(service, images):
+    found = predicted(service, given((f"in/{k}.png", path) for k, path in enumerate(images)))
     assert list(said(found)) == [f"in/{k}.png" for k in range(20)]
     assert found.bad == ()
-    for row, path in zip(found.rows, films, strict=True):
-        alone = room.predictor.predict(room.study(str(path), {}, None))
+    for row, path in zip(found.rows, images, strict=True):
+        alone = service.predictor.predict(service.study(str(path), {}, None))
         assert row.said.modalities == ("image",)
         for batched, single in zip(row.said.findings, alone.findings, strict=True):
             assert batched.probability == pytest.approx(single.probability, abs=1e-4)
@@ -76,7 +76,7 @@ def test_films_alone_are_answered_as_each_would_be(room, films):
         assert row.thumbnail.ndim == 2
 
 
-def test_a_row_and_its_film_go_together_by_path_or_last_part_or_study_id(room, films, csv):
+def test_a_row_and_its_image_go_together_by_path_or_last_part_or_study_id(service, images, csv):
     names = ["in/a.png", "in/b.png", "in/c.dcm", "d.png", "e"]
     table = csv(
         "study_id,image_path,note",
@@ -86,7 +86,7 @@ def test_a_row_and_its_film_go_together_by_path_or_last_part_or_study_id(room, f
         "d.png,,Fever.",
         "s5,,Fever.",
     )
-    found = predicted(room, given(zip(names, films, strict=False), table))
+    found = predicted(service, given(zip(names, images, strict=False), table))
     used = {study: answer.modalities for study, answer in said(found).items()}
     both = ("image", "note")
     assert used == {
@@ -99,14 +99,14 @@ def test_a_row_and_its_film_go_together_by_path_or_last_part_or_study_id(room, f
     }
 
 
-def test_a_row_is_answered_as_the_form_would_answer_it(room, films, csv):
-    number = next(f for f in room.task.clinical if f.type == "number")
+def test_a_row_is_answered_as_the_form_would_answer_it(service, images, csv):
+    number = next(f for f in service.task.clinical if f.type == "number")
     middle = (number.minimum + number.maximum) / 2
     header = f"image_path,patient_id,note,{number.name},colour,finding"
     found = predicted(
-        room, given([("a.png", films[0])], csv(header, f"a.png,p,Fever,{middle},red,1"))
+        service, given([("a.png", images[0])], csv(header, f"a.png,p,Fever,{middle},red,1"))
     )
-    alone = room.predictor.predict(room.study(str(films[0]), {number.name: middle}, "Fever"))
+    alone = service.predictor.predict(service.study(str(images[0]), {number.name: middle}, "Fever"))
     (answer,) = said(found).values()
     assert answer.modalities == ("image", "tabular", "note")
     for batched, single in zip(answer.findings, alone.findings, strict=True):
@@ -114,17 +114,19 @@ def test_a_row_is_answered_as_the_form_would_answer_it(room, films, csv):
     assert found.ignored == ("colour", "finding")
 
 
-def test_films_of_one_last_part_are_not_guessed_between(room, films, csv):
+def test_images_of_one_last_part_are_not_guessed_between(service, images, csv):
     table = csv("study_id,image_path,note", "s1,x/a.png,Fever.")
-    found = predicted(room, given([("in/a.png", films[0]), ("out/a.png", films[1])], table))
+    found = predicted(service, given([("in/a.png", images[0]), ("out/a.png", images[1])], table))
     assert set(said(found)) == {"in/a.png", "out/a.png"}
-    assert "image_path: x/a.png is not among the films" in reasons(found)["s1"]
+    assert "image_path: x/a.png is not among the images" in reasons(found)["s1"]
 
 
-def test_what_cannot_be_answered_is_listed_by_name_and_the_rest_is_done(room, films, csv, tmp_path):
+def test_what_cannot_be_answered_is_listed_by_name_and_the_rest_is_done(
+    service, images, csv, tmp_path
+):
     text = tmp_path / "7"
-    text.write_text("this is no film")
-    number = next(f for f in room.task.clinical if f.type == "number")
+    text.write_text("this is no image")
+    number = next(f for f in service.task.clinical if f.type == "number")
     table = csv(
         f"study_id,image_path,note,{number.name}",
         "gone,gone.png,Fever.,",
@@ -136,7 +138,7 @@ def test_what_cannot_be_answered_is_listed_by_name_and_the_rest_is_done(room, fi
         ",,Fever.,",
     )
     refused = [BadRow("../x.png", "its path leads out of the zip file.")]
-    found = predicted(room, given([("a.png", films[0]), ("b.png", text)], table, refused))
+    found = predicted(service, given([("a.png", images[0]), ("b.png", text)], table, refused))
     assert set(said(found)) == {"good", "a.png"}
     bad = reasons(found)
     assert set(bad) == {"../x.png", "gone", "far", "long", "empty", "good", "row 7", "b.png"}
@@ -147,20 +149,20 @@ def test_what_cannot_be_answered_is_listed_by_name_and_the_rest_is_done(room, fi
     assert "too many" in bad["long"]
 
 
-def test_a_picture_that_the_film_gate_refuses_is_listed(predictor, films, tmp_path):
+def test_a_picture_that_the_input_gate_refuses_is_listed(predictor, images, tmp_path):
     noise = tmp_path / "noise.png"
     pixels = np.random.default_rng(0).integers(0, 255, (120, 100), dtype=np.uint8)
     Image.fromarray(pixels).save(noise)
-    strict = ReadingRoom(Predictor(predictor.bundle), None)
-    found = predicted(strict, given([("noise.png", noise), ("a.png", films[0])]))
+    strict = InferenceService(Predictor(predictor.bundle), None)
+    found = predicted(strict, given([("noise.png", noise), ("a.png", images[0])]))
     assert "does not look like an upright frontal chest" in reasons(found)["noise.png"]
     assert set(said(found)) | set(reasons(found)) == {"noise.png", "a.png"}
     assert "noise.png" not in said(found)
 
 
-def test_nothing_given_is_an_error(room, csv):
+def test_nothing_given_is_an_error(service, csv):
     with pytest.raises(InputError, match="Nothing was given yet"):
-        predicted(room, given())
+        predicted(service, given())
 
 
 @pytest.mark.parametrize(
@@ -175,33 +177,35 @@ def test_nothing_given_is_an_error(room, csv):
         ([""], r"rows\.csv: the file is empty"),
     ],
 )
-def test_a_csv_that_cannot_be_read_is_an_error_that_names_it(room, csv, lines, message):
+def test_a_csv_that_cannot_be_read_is_an_error_that_names_it(service, csv, lines, message):
     with pytest.raises(InputError, match=message) as caught:
-        predicted(room, given(table=csv(*lines)))
+        predicted(service, given(table=csv(*lines)))
     assert "/" not in str(caught.value)
 
 
-def test_five_hundred_rows_are_not_too_many(room, csv):
+def test_five_hundred_rows_are_not_too_many(service, csv):
     table = csv("study_id,note", *(f"s{k}," for k in range(499)), "last,Fever.")
-    found = predicted(room, given(table=table))
+    found = predicted(service, given(table=table))
     assert set(said(found)) == {"last"}
     assert len(found.bad) == 499
 
 
 def test_it_tells_how_far_it_is_and_stops_when_told_to_with_nothing_logged(
-    predictor, films, tmp_path
+    predictor, images, tmp_path
 ):
     told, asked = [], []
-    watch = Watch(told=lambda done, total: told.append((done, total)))
-    upload = given((f"{k}.png", path) for k, path in enumerate(films))
+    watch = Progress(callback=lambda done, total: told.append((done, total)))
+    upload = given((f"{k}.png", path) for k, path in enumerate(images))
     with open_log(f"sqlite:///{tmp_path}/log.db") as log:
-        room = ReadingRoom(predictor, log)
-        stopped = Watch(told=watch.told, cancelled=lambda: asked.append(1) or len(asked) > 1)
+        service = InferenceService(predictor, log)
+        stopped = Progress(
+            callback=watch.callback, cancelled=lambda: asked.append(1) or len(asked) > 1
+        )
         with pytest.raises(CancelledError):
-            predicted(room, upload, stopped)
+            predicted(service, upload, stopped)
         assert told == [(0, 20)]
         assert logged(tmp_path) == 0
-        assert predicted(room, upload, watch).log_trouble == ""
+        assert predicted(service, upload, watch).log_trouble == ""
     assert told == [(0, 20), (0, 20), (16, 20), (20, 20)]
     assert logged(tmp_path) == 20
 
@@ -216,8 +220,8 @@ class BrokenLog:
         raise LogError("the disk is full", field="log")
 
 
-def test_a_log_that_fails_is_said_and_the_list_stays(predictor, films):
-    found = predicted(ReadingRoom(predictor, BrokenLog()), given([("a.png", films[0])]))
+def test_a_log_that_fails_is_said_and_the_list_stays(predictor, images):
+    found = predicted(InferenceService(predictor, BrokenLog()), given([("a.png", images[0])]))
     assert len(found.rows) == 1
     assert "the disk is full" in found.log_trouble
 

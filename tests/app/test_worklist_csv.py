@@ -6,9 +6,9 @@ import io
 import pandas as pd
 import pytest
 
-from app.worklist_csv import written
-from cxr_mm.contracts.prediction import NOTICE, FindingPrediction, Prediction
-from cxr_mm.data.tasks import load_task
+from app.worklist import written
+from cxr_mm.core.prediction import NOTICE, FindingPrediction, Prediction
+from cxr_mm.core.task import load_task
 
 TASK = load_task("icu")
 FORMULAS = [

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import worklist_tab
-from app.reading import ReadingRoom
+from app.service import InferenceService
+from app.ui import worklist
+from app.ui.worklist import PAGE, STOPPED
 from app.worklist import Worklist
-from app.worklist_tab import PAGE, STOPPED
-from cxr_mm.data.ingest import load_manifest
-from cxr_mm.inference import load_predictor
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.inference.predictor import load_predictor
 
 NAMES = ("state", "status", "shown", "undone", "part", "download", "table")
 
 
 @pytest.fixture(scope="module")
-def room(bundle_folder):
-    return ReadingRoom(load_predictor(bundle_folder, accept_any_film=True), None)
+def service(bundle_folder):
+    return InferenceService(load_predictor(bundle_folder, accept_any_image=True), None)
 
 
 @pytest.fixture
@@ -41,23 +41,23 @@ def uploads(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archive(pipeline, tmp_path):
-    """Zips films under these names and gives the path."""
+    """Zips images under these names and gives the path."""
     frame = load_manifest(pipeline.paths, pipeline.task).frame
-    films = [Path(path) for path in frame["image_path"].dropna().head(3)]
+    images = [Path(path) for path in frame["image_path"].dropna().head(3)]
 
     def write(*names):
-        path = tmp_path / "films.zip"
+        path = tmp_path / "images.zip"
         with zipfile.ZipFile(path, "w") as made:
-            for name, film in zip(names, films, strict=False):
-                made.write(film, name)
+            for name, image in zip(names, images, strict=False):
+                made.write(image, name)
         return str(path)
 
     return write
 
 
-def predict(room, films=None, table=None, flag=None, finding="", only=(), text=None):
-    answer = worklist_tab.on_predict(
-        room, flag or threading.Event(), films, table, finding, only, text
+def predict(service, images=None, table=None, flag=None, finding="", only=(), text=None):
+    answer = worklist.on_predict(
+        service, flag or threading.Event(), images, table, finding, only, text
     )
     return dict(zip(NAMES, answer, strict=True))
 
@@ -68,18 +68,18 @@ def cells(path):
 
 
 def test_a_zip_file_and_a_csv_become_a_table_with_thumbnails_and_a_csv(
-    room, uploads, archive, tmp_path
+    service, uploads, archive, tmp_path
 ):
     table = tmp_path / "rows.csv"
     table.write_text("study_id,image_path,note,shoe_size\ns1,a.png,Fever.,44\ns2,gone.png,,\n")
-    answer = predict(room, [archive("in/a.png", "in/b.png")], str(table))
+    answer = predict(service, [archive("in/a.png", "in/b.png")], str(table))
     assert answer["shown"]["visible"]
     assert "Studies answered: 2. Files and rows that could not be: 1." in answer["status"]
     assert "shoe_size" in answer["status"]
-    assert "gone.png is not among the films" in answer["undone"]
+    assert "gone.png is not among the images" in answer["undone"]
     assert answer["table"].count("<img ") == 2
-    assert "<td>Film, Note</td>" in answer["table"]
-    assert 'alt="Film of s1"' in answer["table"]
+    assert "<td>Image, Note</td>" in answer["table"]
+    assert 'alt="Image of s1"' in answer["table"]
     assert "Studies 1 to 2 of 2" in answer["table"]
     assert not answer["part"]["visible"]
     picture = re.search(r'src="data:image/png;base64,([^"]+)"', answer["table"])[1]
@@ -89,11 +89,11 @@ def test_a_zip_file_and_a_csv_become_a_table_with_thumbnails_and_a_csv(
     assert uploads in Path(answer["download"]).parents
 
 
-def test_nothing_from_outside_becomes_markup_or_a_formula(room, uploads, archive, tmp_path):
+def test_nothing_from_outside_becomes_markup_or_a_formula(service, uploads, archive, tmp_path):
     names = ("<img src=x onerror=alert(1)>.png", "=HYPERLINK('x').png", "x' onload='y.png")
     table = tmp_path / "rows.csv"
     table.write_text("study_id,<i>column</i>,note\n<b>id</b>,1,\n@x,1,<u>Fever</u>\n")
-    answer = predict(room, [archive(*names)], str(table))
+    answer = predict(service, [archive(*names)], str(table))
     text = answer["table"] + answer["status"] + answer["undone"]
     assert not re.search(r"<(i|b|u|img src=x)[ >]", text)
     assert "' onload='" not in text
@@ -108,11 +108,11 @@ def test_nothing_from_outside_becomes_markup_or_a_formula(room, uploads, archive
     }
 
 
-def test_a_fault_is_said_and_takes_an_earlier_list_away(room, uploads, tmp_path):
-    broken = tmp_path / "films.zip"
+def test_a_fault_is_said_and_takes_an_earlier_list_away(service, uploads, tmp_path):
+    broken = tmp_path / "images.zip"
     broken.write_bytes(b"PK\x03\x04 cut short")
-    for films in (None, [str(broken)]):
-        answer = predict(room, films)
+    for images in (None, [str(broken)]):
+        answer = predict(service, images)
         assert 'role="alert"' in answer["status"]
         assert answer["state"] is None
         assert not answer["shown"]["visible"]
@@ -120,21 +120,21 @@ def test_a_fault_is_said_and_takes_an_earlier_list_away(room, uploads, tmp_path)
         assert answer["download"] is None
 
 
-def test_stop_ends_what_runs_and_nothing_is_kept(room, uploads, archive):
-    flag = worklist_tab.on_start()[0]
-    said, start, stop = worklist_tab.on_stop(flag)
+def test_stop_ends_what_runs_and_nothing_is_kept(service, uploads, archive):
+    flag = worklist.on_start()[0]
+    said, start, stop = worklist.on_stop(flag)
     assert STOPPED in said
     assert start["interactive"]
     assert not stop["interactive"]
-    answer = predict(room, [archive("a.png")], flag=flag)
+    answer = predict(service, [archive("a.png")], flag=flag)
     assert answer["state"] is None
     assert STOPPED in answer["status"]
 
 
 @pytest.fixture
-def many(room, uploads, archive):
+def many(service, uploads, archive):
     """A list of 120 studies, s0 the most suspicious, of which a third are positive."""
-    (row,) = predict(room, [archive("a.png")])["state"].rows
+    (row,) = predict(service, [archive("a.png")])["state"].rows
     rows = []
     for k in range(120):
         findings = tuple(
@@ -150,50 +150,50 @@ def ids(table):
     return re.findall(r'<th scope="row">([^<]+)</th>', table)
 
 
-def test_a_long_list_is_shown_in_parts(room, many):
-    part, download, table = worklist_tab.on_choose(room, many, "", [], "")
+def test_a_long_list_is_shown_in_parts(service, many):
+    part, download, table = worklist.on_choose(service, many, "", [], "")
     assert [first for _, first in part["choices"]] == [0, 50, 100]
     assert part["visible"]
     assert ids(table) == [f"s{k}" for k in range(PAGE)]
     assert len(cells(download)) == 120
     assert len(table) < 1_000_000
-    last = worklist_tab.on_part(room, many, "", [], "", 100)
+    last = worklist.on_part(service, many, "", [], "", 100)
     assert ids(last) == [f"s{k}" for k in range(100, 120)]
     assert "Studies 101 to 120 of 120" in last
 
 
-def test_choices_act_on_the_kept_list_and_ask_the_model_nothing(room, many):
-    idle = ReadingRoom(room.predictor, None)
+def test_choices_act_on_the_kept_list_and_ask_the_model_nothing(service, many):
+    idle = InferenceService(service.predictor, None)
     idle._model = None
-    part, download, table = worklist_tab.on_choose(idle, many, "", ["positive"], "S3")
+    part, download, table = worklist.on_choose(idle, many, "", ["positive"], "S3")
     expected = ["s3", *(f"s{k}" for k in range(30, 40))]
     assert ids(table) == expected
     assert [row["study_id"] for row in cells(download)] == expected
     assert not part["visible"]
-    _, _, table = worklist_tab.on_choose(idle, many, "", ["warned"], "nobody")
+    _, _, table = worklist.on_choose(idle, many, "", ["warned"], "no one")
     assert "No study is left" in table
 
 
-def test_choices_without_a_list_show_nothing(room):
-    assert worklist_tab.on_choose(room, None, "", [], "")[1:] == (None, "")
-    assert worklist_tab.on_part(room, None, "", [], "", 0) == ""
+def test_choices_without_a_list_show_nothing(service):
+    assert worklist.on_choose(service, None, "", [], "")[1:] == (None, "")
+    assert worklist.on_part(service, None, "", [], "", 0) == ""
 
 
 @pytest.mark.parametrize(
     ("certainty", "words"), [("uncertain", ">uncertain, positive<"), ("present", ">positive<")]
 )
-def test_positive_and_uncertain_are_said_in_words(room, uploads, many, certainty, words):
+def test_positive_and_uncertain_are_said_in_words(service, uploads, many, certainty, words):
     row = many.rows[-1]
     (first, *others) = row.said.findings
     findings = (first.model_copy(update={"certainty": certainty}), *others)
     alone = replace(row, said=row.said.model_copy(update={"findings": findings}))
-    table = worklist_tab.on_choose(room, Worklist((alone,), ()), "", [], "")[2]
+    table = worklist.on_choose(service, Worklist((alone,), ()), "", [], "")[2]
     assert words in table
 
 
-def test_a_list_runs_in_a_lane_of_its_own_and_stop_cancels_it(room):
+def test_a_list_runs_in_a_lane_of_its_own_and_stop_cancels_it(service):
     with gr.Blocks(analytics_enabled=False) as blocks:
-        worklist_tab.build(room)
+        worklist.build(service)
     lanes = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values() if fn.fn}
     assert lanes["worklist"] == 1
     assert all(fn.api_visibility == "private" for fn in blocks.fns.values())
@@ -201,8 +201,8 @@ def test_a_list_runs_in_a_lane_of_its_own_and_stop_cancels_it(room):
     assert any(running in fn.cancels for fn in blocks.fns.values())
 
 
-def test_a_thumbnail_keeps_the_films_aspect(room, uploads, tmp_path):
-    film = tmp_path / "tall.png"
+def test_a_thumbnail_keeps_the_images_aspect(service, uploads, tmp_path):
+    image = tmp_path / "tall.png"
     pixels = np.random.default_rng(0).integers(0, 255, (200, 100), dtype=np.uint8)
-    Image.fromarray(pixels).save(film)
-    assert 'width="48" height="96"' in predict(room, [str(film)])["table"]
+    Image.fromarray(pixels).save(image)
+    assert 'width="48" height="96"' in predict(service, [str(image)])["table"]

@@ -9,18 +9,17 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import results
-from benchmarks.rows import Row
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.task import ClinicalFeature
-from cxr_mm.data.tasks import SHIPPED, load_task
-from cxr_mm.training.studies import Studies
+from benchmarks.harness import report
+from benchmarks.harness.parts import Row
+from cxr_mm.core.task import SHIPPED, ClinicalFeature, load_task
+from cxr_mm.core.types import MODALITIES
+from cxr_mm.training.fusion_fit import Studies
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SMALL: dict[str, dict[str, object]] = {
     "ingest": {"size": 32, "workers": 1},
     "train_image": {"backbone": "small_cnn", "weights": "none", "trainable": "frozen"},
-    "fuse": {"inner_folds": 2, "gate_films": 0},
+    "fuse": {"inner_folds": 2, "gate_images": 0},
     "evaluate": {"bootstrap": 100},
 }
 
@@ -28,8 +27,8 @@ SMALL: dict[str, dict[str, object]] = {
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """The folder of results.json and RESULTS.md."""
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(results, "PAGE", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(report, "PAGE", tmp_path / "RESULTS.md")
     return tmp_path
 
 

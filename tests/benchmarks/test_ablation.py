@@ -3,11 +3,10 @@
 import pandas as pd
 import pytest
 
-from benchmarks import ablation
-from benchmarks.ablation import CHANGES, DEFAULT, Change, each, effective
-from benchmarks.runs import Finished
-from benchmarks.setting import setting
-from cxr_mm.paths import TaskPaths
+from benchmarks.accuracy import ablation
+from benchmarks.accuracy.ablation import CHANGES, DEFAULT, Change, each, effective
+from benchmarks.harness.runs import Finished, setting
+from cxr_mm.core.paths import TaskPaths
 
 TINY = (
     Change("tiny", "wider", {"fuse": {"image_scale": 3.0}}),

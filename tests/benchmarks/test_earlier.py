@@ -3,14 +3,13 @@
 import pytest
 import timm
 
-from benchmarks import earlier
-from benchmarks.earlier import HUB_RECIPES, PLAIN, RECIPES, Recipe
-from benchmarks.runs import Finished
-from benchmarks.setting import setting
-from cxr_mm.data.tasks import load_task
-from cxr_mm.files import write_json
-from cxr_mm.models.weights import PACKAGED, SMALL_CNN, check_backbone
-from cxr_mm.params import TrainImageParams
+from benchmarks.accuracy import prior_systems
+from benchmarks.accuracy.prior_systems import HUB_RECIPES, PLAIN, RECIPES, Recipe
+from benchmarks.harness.runs import Finished, setting
+from cxr_mm.core.config import TrainImageParams
+from cxr_mm.core.files import write_json
+from cxr_mm.core.task import load_task
+from cxr_mm.models.backbones import PACKAGED, SMALL_CNN, check_backbone
 
 EVERY = (*RECIPES, *HUB_RECIPES)
 
@@ -32,7 +31,7 @@ def test_a_recipe_resolves_to_a_network_and_its_weights(recipe: Recipe):
     elif train.trainable != "frozen":
         assert found.params.fuse.calibrate_on == "validation"
     for metric in recipe.claimed:
-        assert metric in earlier.METRICS[recipe.task]
+        assert metric in prior_systems.METRICS[recipe.task]
 
 
 def test_no_default_of_the_task_gets_into_a_recipe(project):
@@ -87,10 +86,12 @@ def test_rows_hold_the_claim_our_figure_and_the_shipped_one(project, monkeypatch
         code="",
         source={},
     )
-    monkeypatch.setattr(earlier, "attempt", lambda task, *_: done if task == "effusion" else None)
-    monkeypatch.setattr(earlier, "RECIPES", RECIPES[:1] + RECIPES[2:3])
+    monkeypatch.setattr(
+        prior_systems, "attempt", lambda task, *_: done if task == "effusion" else None
+    )
+    monkeypatch.setattr(prior_systems, "RECIPES", RECIPES[:1] + RECIPES[2:3])
     write_json(project / "reports/effusion/metrics.json", metrics(0.93))
-    auc, accuracy = earlier.measure()
+    auc, accuracy = prior_systems.measure()
     assert (auc.value, auc.claimed, auc.reference, auc.seconds) == (0.87, 0.952, 0.93, 7.0)
     assert accuracy.claimed == 0.908
     assert auc.row.endswith("frozen, 224 px; 5 folds by patient")

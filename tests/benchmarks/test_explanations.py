@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from benchmarks.explain_stock import Stock, r_squared
-from benchmarks.faithfulness import rows_of
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.study import Study
+from benchmarks.explanations.against_stock import Stock, r_squared
+from benchmarks.explanations.faithfulness import rows_of
+from cxr_mm.core.study import Study
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject
-from cxr_mm.models.bundle_files import load_bundle
+from cxr_mm.models.bundle import load_bundle
 
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
 
@@ -21,12 +21,12 @@ def test_r_squared():
 
 def test_the_stock_call_asks_the_very_model(bundle_folder):
     bundle = load_bundle(bundle_folder)
-    film = np.random.default_rng(0).random((90, 90), dtype=np.float32)
-    subject = Subject(bundle, Study("s", image=film, note="Fever."))
+    image = np.random.default_rng(0).random((90, 90), dtype=np.float32)
+    subject = Subject(bundle, Study("s", image=image, note="Fever."))
     stock = Stock(subject, Target("effusion"))
     column = bundle.task.finding_names.index("effusion")
-    assert stock.film.shape == (bundle.size, bundle.size, 3)
-    logits = stock.logits(np.stack([stock.film, stock.film]))
+    assert stock.image.shape == (bundle.size, bundle.size, 3)
+    logits = stock.logits(np.stack([stock.image, stock.image]))
     np.testing.assert_allclose(logits, subject.logits[column], atol=1e-3)
 
 

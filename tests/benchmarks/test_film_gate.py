@@ -1,36 +1,43 @@
-"""Film gate measured: every kind has its rows, and what is held out is what no gate has seen."""
+"""Input gate measured: every kind has its rows, and what is held out is what no gate has seen."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import film_gate, foreign
-from benchmarks.film_gate import KINDS_TABLE, LEARNT, MUST, TABLE, Run, measure
-from benchmarks.foreign import foreign_pictures
+from benchmarks.accuracy import input_gate
+from benchmarks.accuracy.input_gate import (
+    KINDS_TABLE,
+    LEARNT,
+    MUST,
+    TABLE,
+    Run,
+    foreign_pictures,
+    measure,
+)
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.models.film_gate import Doubt, load_film_gate
+from cxr_mm.models.input_gate import GateDecision, load_input_gate
 
 FEW = {"photographs": [np.eye(40, 30, dtype=np.float32)], "blank": [np.ones((20, 20), np.float32)]}
 
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(film_gate, "foreign_pictures", lambda: FEW)
-    monkeypatch.setattr(film_gate, "SAMPLE", 12)
+    monkeypatch.setattr(input_gate, "foreign_pictures", lambda: FEW)
+    monkeypatch.setattr(input_gate, "SAMPLE", 12)
 
 
 @pytest.fixture
 def run(pipeline, few, monkeypatch):
     """The small pipeline, as if it were the shipped task's."""
     found = Run(pipeline.paths)
-    monkeypatch.setattr(film_gate, "load_task", lambda name: pipeline.task)
-    monkeypatch.setattr(film_gate, "load_params", lambda: pipeline.params)
+    monkeypatch.setattr(input_gate, "load_task", lambda name: pipeline.task)
+    monkeypatch.setattr(input_gate, "load_params", lambda: pipeline.params)
     return found
 
 
-def test_a_run_has_rows_of_held_out_films_and_of_every_kind(run, pipeline, monkeypatch):
-    monkeypatch.setenv(film_gate.RUNS_VARIABLE, str(pipeline.paths.root))
+def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monkeypatch):
+    monkeypatch.setenv(input_gate.RUNS_VARIABLE, str(pipeline.paths.root))
     rows = measure()
     held_out = {row.metric: row for row in rows if row.table == TABLE}
     assert set(held_out) == {"refused", "refused or warned of"}
@@ -45,27 +52,27 @@ def test_a_run_has_rows_of_held_out_films_and_of_every_kind(run, pipeline, monke
 
 def test_the_gate_of_one_split_is_that_of_the_bundle(run, pipeline):
     ((gate, unseen),) = run.gates
-    kept = load_film_gate(pipeline.paths.bundle)
-    assert gate.spec.films == kept.spec.films
+    kept = load_input_gate(pipeline.paths.bundle)
+    assert gate.spec.images == kept.spec.images
     np.testing.assert_allclose(gate.weight, kept.weight, rtol=1e-3, atol=1e-4)
     test = resamples(load_split(pipeline.paths))[0].test
-    assert set(unseen) == set(run._films_of(test))
+    assert set(unseen) == set(run._images_of(test))
 
 
 def test_with_folds_each_gate_learns_from_all_others(run, monkeypatch):
     rows = np.arange(len(run.manifest))
     parts = [SimpleNamespace(fold=k, test=rows[rows % 2 == k]) for k in (0, 1)]
-    monkeypatch.setattr(film_gate, "resamples", lambda table: parts)
-    films = run._films_of(rows)
+    monkeypatch.setattr(input_gate, "resamples", lambda table: parts)
+    images = run._images_of(rows)
     learnt = []
 
     def fit(embeddings, some, copies, params):
         learnt.append(set(some.pixel_rows))
-        return SimpleNamespace(doubts=lambda e: [Doubt(True, "unlike")] * len(e)), ()
+        return SimpleNamespace(doubts=lambda e: [GateDecision(True, "unlike")] * len(e)), ()
 
-    monkeypatch.setattr(film_gate, "fit_film_gate", fit)
+    monkeypatch.setattr(input_gate, "fit_input_gate", fit)
     for (_, unseen), used in zip(run.gates, learnt, strict=True):
-        assert set(unseen) | used == set(films)
+        assert set(unseen) | used == set(images)
         assert not set(unseen) & used
 
 
@@ -81,7 +88,7 @@ def test_foreign_pictures_come_from_what_is_installed_or_drawn():
 
 
 def test_without_a_package_its_pictures_are_left_out(monkeypatch):
-    monkeypatch.setattr(foreign, "_folder", lambda package: None)
+    monkeypatch.setattr(input_gate, "_folder", lambda package: None)
     pictures = foreign_pictures()
     assert "photographs" not in pictures
     assert "CT slices" not in pictures
@@ -89,5 +96,5 @@ def test_without_a_package_its_pictures_are_left_out(monkeypatch):
 
 
 def test_tasks_without_an_encoder_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setenv(film_gate.RUNS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(input_gate.RUNS_VARIABLE, str(tmp_path))
     assert measure() == []

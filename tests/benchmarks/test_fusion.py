@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import fusion
-from benchmarks.fusion import compare, divided, learnt, measure, measure_task
-from benchmarks.fusion_rows import TABLE
+from benchmarks.accuracy import fusion
+from benchmarks.accuracy.fusion import TABLE, compare, divided, learnt, measure, measure_task
+from cxr_mm.core.config import FuseParams
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.split import Resample
-from cxr_mm.files import write_json
-from cxr_mm.params import FuseParams
-from cxr_mm.paths import TaskPaths
 
 
 def protocol(studies, name):

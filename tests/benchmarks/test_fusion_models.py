@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import fusion_models
-from benchmarks.fusion_models import averaged, fused, restricted, specialists
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
+from benchmarks.accuracy import fusion as fusion_models
+from benchmarks.accuracy.fusion import averaged, fused, restricted, specialists
+from cxr_mm.core.config import FuseParams
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.data.split import Resample
-from cxr_mm.params import FuseParams
 from cxr_mm.training.heldout import AVAILABLE
 
 QUICK = FuseParams(inner_folds=2, epochs=20, hidden=8)

@@ -7,8 +7,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.fusion_rivals import LEARN, gradient_boosting, mean_imputation, rival, zero_filling
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
+from benchmarks.accuracy.fusion_baselines import (
+    LEARN,
+    baseline,
+    gradient_boosting,
+    mean_imputation,
+    zero_filling,
+)
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.data.split import Resample
 from cxr_mm.training.heldout import AVAILABLE
 
@@ -17,7 +23,7 @@ PART = Resample(0, np.arange(60), np.arange(60, 80), np.arange(80, 120))
 
 @pytest.mark.parametrize("name", LEARN)
 def test_every_rival_answers_every_subset_of_studies_that_have_it(studies, name):
-    table = rival(studies, PART, name)
+    table = baseline(studies, PART, name)
     assert set(table["subset"]) == {AVAILABLE, *(subset_name(s) for s in subsets(MODALITIES))}
     assert set(table["study_id"]) == {f"s{n}" for n in PART.test}
     assert table["probability.icu"].between(0, 1).all()
@@ -31,7 +37,7 @@ def test_what_is_hidden_or_absent_cannot_be_read(studies, name):
     other = {m: rows.clone() for m, rows in studies.embeddings.items()}
     other["note"][::4] = 1e3
     other["image"][PART.test] = torch.randn(len(PART.test), 40)
-    first, again = (rival(s, PART, name) for s in (studies, replace(studies, embeddings=other)))
+    first, again = (baseline(s, PART, name) for s in (studies, replace(studies, embeddings=other)))
     same = first["subset"].isin(["note", "tabular", "tabular+note"])
     assert same.any()
     np.testing.assert_array_equal(first[same]["probability.icu"], again[same]["probability.icu"])
@@ -40,7 +46,7 @@ def test_what_is_hidden_or_absent_cannot_be_read(studies, name):
 def test_a_study_without_a_label_is_not_learnt_from(studies):
     labels = studies.labels.clone()
     labels[0] = torch.nan
-    assert len(rival(replace(studies, labels=labels), PART, "zero filling"))
+    assert len(baseline(replace(studies, labels=labels), PART, "zero filling"))
 
 
 def blocks(there):

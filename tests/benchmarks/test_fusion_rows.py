@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.fusion_rows import EVERY, TABLE, Compared, rows_of
-from cxr_mm.data.tasks import load_task
-from cxr_mm.params import EvaluateParams, FuseParams
+from benchmarks.accuracy.fusion import EVERY, TABLE, Compared, rows_of
+from cxr_mm.core.config import EvaluateParams, FuseParams
+from cxr_mm.core.task import load_task
 
 SUBSETS = ("image", "tabular", "note", "image+note", "image+tabular+note")
 EVALUATE = EvaluateParams(bootstrap=200)

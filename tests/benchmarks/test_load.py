@@ -1,7 +1,7 @@
 """Load: what counts as another study's answer, and what a row holds."""
 
-from benchmarks.load import Seen, _rows, _same
-from benchmarks.rows import Row
+from benchmarks.harness.parts import Row
+from benchmarks.system.load import Seen, _rows, _same
 
 
 def said(study_id, *chances):

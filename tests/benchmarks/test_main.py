@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.parts import PARTS, Part, part_of
-from benchmarks.results import read
-from cxr_mm.errors import StageError
+from benchmarks.harness.parts import PARTS, Part, part_of
+from benchmarks.harness.report import read
+from cxr_mm.core.errors import StageError
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_part_that_fails_does_not_keep_the_others_from_being_stored(kept, two_
 
 
 def test_what_has_to_be_asked_for_is_not_measured_unasked(kept, two_parts, monkeypatch):
-    monkeypatch.setitem(PARTS, "bad", Part("bad", "what", "1 minute", unasked=False))
+    monkeypatch.setitem(PARTS, "bad", Part("bad", "what", "1 minute", run_by_default=False))
     main([])
     assert [row.table for row in read()] == ["good"]
 
@@ -60,11 +60,11 @@ def test_every_part_leads_to_a_function(name):
 
 
 def test_a_part_is_imported_when_it_is_asked_for(monkeypatch):
-    monkeypatch.delitem(sys.modules, "benchmarks.tasks", raising=False)
-    part = Part("tasks:measure", "what", "1 minute")
-    assert "benchmarks.tasks" not in sys.modules
+    monkeypatch.delitem(sys.modules, "benchmarks.accuracy.tasks", raising=False)
+    part = Part("accuracy.tasks:measure", "what", "1 minute")
+    assert "benchmarks.accuracy.tasks" not in sys.modules
     part.load()
-    assert "benchmarks.tasks" in sys.modules
+    assert "benchmarks.accuracy.tasks" in sys.modules
 
 
 def test_a_command_names_its_part():

@@ -3,19 +3,19 @@
 import pandas as pd
 import pytest
 
-from benchmarks.memory import long_manifest, peak_memory
-from benchmarks.small_task import make_small_task
+from benchmarks.harness.runs import make_small_task
+from benchmarks.system.memory import long_manifest, peak_memory
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     return make_small_task(
-        folder, size=32, backbone="small_cnn", studies=60, film=96, without=("tabular", "note")
+        folder, size=32, backbone="small_cnn", studies=60, image=96, without=("tabular", "note")
     )
 
 
-def test_a_long_manifest_names_few_films_under_many_ids(small):
+def test_a_long_manifest_names_few_images_under_many_ids(small):
     table = long_manifest(small.source / "manifest.csv", 500)
     assert len(table) == table["study_id"].nunique() == 500
     assert 0 < table["image_path"].nunique() <= 60

@@ -1,4 +1,4 @@
-"""Outside: which NIH films are taken, and rows that say what `evaluate-on` found."""
+"""Outside: which NIH images are taken, and rows that say what `evaluate-on` found."""
 
 from types import SimpleNamespace
 
@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import outside
-from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.prediction import FindingPrediction, OperatingPoint, Prediction
+from benchmarks.accuracy import external
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import BundleError, DataNotFoundError, RadiographError
+from cxr_mm.core.prediction import Answer, FindingPrediction, OperatingPoint, Prediction
+from cxr_mm.core.task import load_task
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import BundleError, DataNotFoundError, RadiographError
-from cxr_mm.params import EvaluateParams
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -23,10 +22,10 @@ POINT = OperatingPoint(threshold=0.5, reason="youden", sensitivity=0.9, specific
 
 
 class Bright:
-    """Calls a film pneumonia the more often the brighter it is; AP films are brighter."""
+    """Calls an image pneumonia the more often the brighter it is; AP images are brighter."""
 
-    def __init__(self, bundle, accept_any_film=False):
-        self.bundle, self.accept = bundle, accept_any_film
+    def __init__(self, bundle, accept_any_image=False):
+        self.bundle, self.accept = bundle, accept_any_image
 
     def attempt(self, studies):
         return [self._answer(study) for study in studies]
@@ -75,22 +74,22 @@ def nih(tmp_path):
     return tmp_path
 
 
-def test_films_are_those_with_pneumonia_or_without_any_finding(nih):
-    films = outside.nih_films(nih).set_index("study_id")
-    assert len(films) == 133
-    assert "19.png" not in films.index
-    assert films.loc["0.png", "pneumonia"] == 1
-    assert films.loc["1.png", "pneumonia"] == 0
-    assert films.loc["4.png", "age"] == 9
-    assert films["image_path"].map(lambda path: path.startswith("/")).all()
+def test_images_are_those_with_pneumonia_or_without_any_finding(nih):
+    images = external.nih_images(nih).set_index("study_id")
+    assert len(images) == 133
+    assert "19.png" not in images.index
+    assert images.loc["0.png", "pneumonia"] == 1
+    assert images.loc["1.png", "pneumonia"] == 0
+    assert images.loc["4.png", "age"] == 9
+    assert images["image_path"].map(lambda path: path.startswith("/")).all()
 
 
-def test_without_films_or_bundle_it_says_so(tmp_path, monkeypatch):
+def test_without_images_or_bundle_it_says_so(tmp_path, monkeypatch):
     with pytest.raises(DataNotFoundError, match="fetch effusion"):
-        outside.nih_films(tmp_path)
+        external.nih_images(tmp_path)
     monkeypatch.setenv("CXR_MM_RUNS", str(tmp_path))
     with pytest.raises(BundleError):
-        outside.measure()
+        external.measure()
 
 
 @pytest.fixture
@@ -108,13 +107,13 @@ def measured(nih, monkeypatch):
         trained_on={},
     )
     own = {"subsets": {"available": {"n": 9, "findings": {"pneumonia": {"auc": {"value": 0.97}}}}}}
-    monkeypatch.setattr(outside, "load_bundle", lambda folder: bundle)
-    monkeypatch.setattr(outside, "Predictor", Bright)
-    monkeypatch.setattr(outside, "data_root", lambda: nih)
-    monkeypatch.setattr(outside, "shipped_metrics", lambda task: own)
-    monkeypatch.setattr(outside, "PARAMS", EvaluateParams(bootstrap=100))
-    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
-    return outside.measure()
+    monkeypatch.setattr(external, "load_bundle", lambda folder: bundle)
+    monkeypatch.setattr(external, "Predictor", Bright)
+    monkeypatch.setattr(external, "data_root", lambda: nih)
+    monkeypatch.setattr(external, "shipped_metrics", lambda task: own)
+    monkeypatch.setattr(external, "PARAMS", EvaluateParams(bootstrap=100))
+    monkeypatch.setattr("cxr_mm.evaluation.external.validate.write_plots", lambda *args: None)
+    return external.measure()
 
 
 def test_rows_before_after_by_view_and_by_the_gate(measured):
@@ -127,14 +126,14 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
         "NIH, adults, recalibrated minus as it is",
         "NIH, adults, AP",
         "NIH, adults, PA",
-        "NIH, adults, films the gate accepts",
+        "NIH, adults, images the gate accepts",
         "NIH, under 18",
     }
     values = rows.set_index(["row", "metric"])
-    as_it_is = values.loc["NIH, adults", "auc"]
-    assert as_it_is["value"] < 0.5
-    assert as_it_is["reference"] == 0.97
-    assert as_it_is["n"] == 105
+    identity_collate = values.loc["NIH, adults", "auc"]
+    assert identity_collate["value"] < 0.5
+    assert identity_collate["reference"] == 0.97
+    assert identity_collate["n"] == 105
     after = values.loc["NIH, adults, recalibrated in 5 folds"]
     assert after.loc["ece", "value"] < values.loc[("NIH, adults", "ece"), "value"]
     change = values.loc["NIH, adults, recalibrated minus as it is", "brier"]
@@ -143,9 +142,9 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
     parts = values.xs("auc", level="metric")["n"]
     assert parts["NIH, adults, PA"] + parts["NIH, adults, AP"] == 105
     assert parts["NIH, under 18"] == 28
-    refused = values.loc["NIH, adults", "share of films the gate refuses"]["value"]
+    refused = values.loc["NIH, adults", "share of images the gate refuses"]["value"]
     assert 0 < refused < 0.5
-    accepted = parts["NIH, adults, films the gate accepts"]
+    accepted = parts["NIH, adults, images the gate accepts"]
     assert accepted == round((1 - refused) * 105)
 
 
@@ -153,7 +152,7 @@ def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("CXR_MM_RUNS", str(tmp_path))
-    assert outside._made_up() == []
+    assert external._made_up() == []
     assert "run dvc repro fuse@synthetic" in capsys.readouterr().out
     (tmp_path / "models" / "synthetic" / "bundle").mkdir(parents=True)
     task = load_task("synthetic")
@@ -162,17 +161,17 @@ def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
         "after": {"value": 0.1, "ci95": [0.0, 0.2]},
         "difference": {"value": -0.2, "ci95": [-0.3, -0.1]},
     }
-    figures = dict.fromkeys(outside.SYNTHETIC_METRICS, change)
+    figures = dict.fromkeys(external.SYNTHETIC_METRICS, change)
     brings = {"available": dict.fromkeys(task.finding_names, figures)}
     metrics = {"task": "synthetic", "recalibration": {"brings": brings}}
-    monkeypatch.setattr(outside, "load_bundle", lambda folder: SimpleNamespace(task=task))
-    monkeypatch.setattr(outside, "synthesise", lambda folder, spec: folder)
+    monkeypatch.setattr(external, "load_bundle", lambda folder: SimpleNamespace(task=task))
+    monkeypatch.setattr(external, "synthesise", lambda folder, spec: folder)
     monkeypatch.setattr(
-        outside,
+        external,
         "_evaluated",
-        lambda predictor, manifest, name: outside.Evaluated(name, metrics, pd.DataFrame([1]), 9.0),
+        lambda predictor, manifest, name: external.Evaluated(name, metrics, pd.DataFrame([1]), 9.0),
     )
-    rows = outside._made_up()
+    rows = external._made_up()
     assert {row.task for row in rows} == {"synthetic"}
     values = {(row.row, row.metric): row.value for row in rows}
     assert values["findings half as common: effusion", "ece"] == 0.3
@@ -181,7 +180,7 @@ def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
     assert sum(row.telling for row in rows) == 4
 
 
-def test_films_of_the_real_set(data_root):
-    films = outside.nih_films(data_root)
-    adults = films[films["age"] >= outside.ADULT]
+def test_images_of_the_real_set(data_root):
+    images = external.nih_images(data_root)
+    adults = images[images["age"] >= external.ADULT]
     assert (len(adults), adults["pneumonia"].sum()) == (940, 477)

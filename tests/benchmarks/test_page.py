@@ -1,7 +1,7 @@
 """The page: targets first, one line a figure where something is asked, long tables folded."""
 
-from benchmarks.page import FOLDED, ordered, page
-from benchmarks.parts import PARTS
+from benchmarks.harness.parts import PARTS
+from benchmarks.harness.report import FOLDED, ordered, page
 
 
 def test_targets_are_counted_and_the_missed_named(make_row):

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.paired import difference
-from cxr_mm.data.tasks import load_task
-from cxr_mm.params import EvaluateParams
+from benchmarks.accuracy.ablation import difference
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import load_task
 
 PARAMS = EvaluateParams(bootstrap=200)
 

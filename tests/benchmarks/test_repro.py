@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from benchmarks import repro
-from benchmarks.repro import CHANGES, PROJECT, TASK, change_params, make_project
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import StageError
-from cxr_mm.params import PARAMS_FILE, load_params
+from benchmarks.system import repro
+from benchmarks.system.repro import CHANGES, PROJECT, TASK, change_params, make_project
+from cxr_mm.core.config import PARAMS_FILE, load_params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.task import load_task
 
 
 def test_a_change_sets_what_it_names_alone(tmp_path):

@@ -1,7 +1,7 @@
 """Results: rows of one part replace each other, and the page says what the rows say."""
 
-from benchmarks.results import read, store
-from cxr_mm.files import read_json
+from benchmarks.harness.report import read, store
+from cxr_mm.core.files import read_json
 
 
 def test_a_part_measured_again_replaces_itself_alone(kept, make_row):

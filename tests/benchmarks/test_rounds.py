@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.rounds import in_turn, ratio
+from benchmarks.harness.timing import in_turn, ratio
 
 
 def test_ways_take_turns_and_the_first_round_does_not_count(monkeypatch):
@@ -15,7 +15,7 @@ def test_ways_take_turns_and_the_first_round_does_not_count(monkeypatch):
 
         return run
 
-    monkeypatch.setattr("benchmarks.rounds.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.harness.timing.time.perf_counter", lambda: clock[0])
     taken = in_turn({"a": way("a", 1), "b": way("b", 3)}, 2)
     assert order == ["a", "b"] * 3
     assert taken == {"a": [1, 1], "b": [3, 3]}

@@ -4,11 +4,10 @@ import subprocess
 
 import pytest
 
-from benchmarks import runs
-from benchmarks.runs import attempt, run, run_here
-from benchmarks.setting import setting
-from cxr_mm.errors import StageError
-from cxr_mm.files import read_json, write_json
+from benchmarks.harness import runs
+from benchmarks.harness.runs import attempt, run, run_here, setting
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json, write_json
 from cxr_mm.training import embed as embed_stage
 from cxr_mm.training import fuse as fuse_stage
 from cxr_mm.training import train_image as train_stage

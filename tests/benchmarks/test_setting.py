@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.setting import setting
-from cxr_mm.errors import ParamsError
+from benchmarks.harness.runs import setting
+from cxr_mm.core.errors import ParamsError
 
 
 def test_an_override_is_on_top_of_the_tasks_own(project):

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import precision, speed
+from benchmarks.system import speed
+from benchmarks.system import speed as precision
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def measured(monkeypatch):
         "build_image_encoder": None,
         "training_speed": batch,
         "make_small_task": task,
-        "make_films": "manifest",
+        "make_images": "manifest",
         "load_predictor": predictor,
         "scoring_from_cache": batch,
         "scoring_from_files": batch,
@@ -49,8 +50,8 @@ def test_one_prediction_is_a_multiple_of_the_bare_networks(measured):
 
 def test_the_choice_is_compared_with_plain_fp32(monkeypatch):
     for name, value in {"BACKBONES": {"small_cnn": "none"}, "SIZE": 32, "BATCH": 2}.items():
-        monkeypatch.setattr(precision, name, value)
-    monkeypatch.setattr(precision, "ROUNDS", 2)
-    rows = precision.measure()
+        monkeypatch.setattr(precision, f"PRECISION_{name}", value)
+    monkeypatch.setattr(precision, "PRECISION_ROUNDS", 2)
+    rows = precision.measure_precision()
     assert [row.row.split(":")[0] for row in rows] == ["inference", "training"]
     assert all(row.must == 0.95 and row.value > 0 for row in rows)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from benchmarks import tasks
-from benchmarks.figures import BEST_SINGLE, FUSED, figure
-from cxr_mm.contracts.modality import subset_name, subsets
-from cxr_mm.data.tasks import load_task
-from cxr_mm.files import write_json
+from benchmarks.accuracy import tasks
+from benchmarks.harness.report import BEST_SINGLE, FUSED, figure
+from cxr_mm.core.files import write_json
+from cxr_mm.core.task import load_task
+from cxr_mm.core.types import subset_name, subsets
 
 
 def measured(value):

@@ -2,15 +2,15 @@
 
 import torch
 
-from benchmarks import training
-from benchmarks.training import Stopwatch, training_speed
+from benchmarks.system import speed
+from benchmarks.system.speed import Stopwatch, training_speed
+from cxr_mm.core.config import TrainImageParams
 from cxr_mm.models.image_encoder import build_image_encoder
-from cxr_mm.params import TrainImageParams
 
 
 def test_every_epoch_but_the_first_is_timed_beside_bare_steps(monkeypatch):
-    monkeypatch.setattr(training, "EPOCHS", 3)
-    monkeypatch.setattr(training, "STEPS", 2)
+    monkeypatch.setattr(speed, "EPOCHS", 3)
+    monkeypatch.setattr(speed, "STEPS", 2)
     params = TrainImageParams(
         backbone="small_cnn", weights="none", trainable="all", batch_size=4, precision="fp32"
     )
@@ -24,7 +24,7 @@ def test_every_epoch_but_the_first_is_timed_beside_bare_steps(monkeypatch):
 
 def test_an_epoch_lasts_from_its_first_batch_to_validation(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("benchmarks.training.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("benchmarks.system.speed.time.perf_counter", lambda: clock[0])
 
     def bare():
         assert torch.is_grad_enabled()

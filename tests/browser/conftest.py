@@ -28,12 +28,12 @@ class Site:
 
     Args:
         url: of its first page.
-        films: synthetic films of the very task.
+        images: synthetic images of the very task.
         database: the prediction log.
     """
 
     url: str
-    films: list[Path]
+    images: list[Path]
     database: Path
 
 
@@ -86,10 +86,10 @@ def site(pipeline, tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     database = folder / "log.db"
     manifest = pd.read_parquet(pipeline.paths.manifest)
-    films = [pipeline.paths.root / path for path in manifest["image_path"].iloc[:6]]
+    images = [pipeline.paths.root / path for path in manifest["image_path"].iloc[:6]]
     words = ("--bundle", str(pipeline.paths.bundle), "--log", f"sqlite:///{database}")
     with serving(folder, *words) as url:
-        yield Site(f"{url}/", films, database)
+        yield Site(f"{url}/", images, database)
 
 
 @pytest.fixture(scope="session")

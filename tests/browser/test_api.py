@@ -19,9 +19,9 @@ def client(site):
 
 
 def test_predict_gives_the_json_of_the_command_line(client, site, pipeline):
-    film = site.films[0]
-    said = client.predict(film=handle_file(str(film)), **STUDY, api_name="/predict")
-    words = ["predict", "--bundle", str(pipeline.paths.bundle), "--image", str(film), "--json"]
+    image = site.images[0]
+    said = client.predict(image=handle_file(str(image)), **STUDY, api_name="/predict")
+    words = ["predict", "--bundle", str(pipeline.paths.bundle), "--image", str(image), "--json"]
     words += ["--clinical", "age=63", "--note", STUDY["note"], "--study-id", "s1"]
     told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
     for ours, theirs in zip(said.pop("findings"), told.pop("findings"), strict=True):
@@ -32,7 +32,7 @@ def test_predict_gives_the_json_of_the_command_line(client, site, pipeline):
 
 def test_explain_gives_shares_that_add_up_and_pictures(client, site):
     said = client.predict(
-        film=handle_file(str(site.films[0])),
+        image=handle_file(str(site.images[0])),
         **STUDY,
         findings=["effusion"],
         methods=["grad_cam", "shap_tabular"],
@@ -41,13 +41,13 @@ def test_explain_gives_shares_that_add_up_and_pictures(client, site):
     (explanation,) = said["explanations"]
     parts = explanation["logit"]
     assert parts["base"] + sum(parts["shares"].values()) == pytest.approx(parts["sum"], abs=1e-4)
-    pictures = [a["film"] for a in explanation["attributions"] if "film" in a]
+    pictures = [a["image"] for a in explanation["attributions"] if "image" in a]
     assert pictures
     assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
 
 
 def test_feedback_is_kept(client, site):
-    said = client.predict(film=None, **STUDY, api_name="/predict")
+    said = client.predict(image=None, **STUDY, api_name="/predict")
     kept = client.predict(
         prediction=said, verdict="agree", labels={}, comment="", api_name="/feedback"
     )
@@ -65,12 +65,12 @@ def test_feedback_is_kept(client, site):
 )
 def test_what_is_wrong_reaches_the_caller(client, change, words):
     with pytest.raises(AppError, match=words):
-        client.predict(film=None, **{**STUDY, **change}, api_name="/predict")
+        client.predict(image=None, **{**STUDY, **change}, api_name="/predict")
 
 
-def test_a_text_file_is_no_film(client):
+def test_a_text_file_is_no_image(client):
     with pytest.raises(AppError, match="neither a PNG, a JPEG nor a DICOM") as caught:
-        client.predict(film=handle_file("/etc/passwd"), **STUDY, api_name="/predict")
+        client.predict(image=handle_file("/etc/passwd"), **STUDY, api_name="/predict")
     assert "root:" not in str(caught.value)
 
 

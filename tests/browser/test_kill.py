@@ -1,4 +1,4 @@
-"""A server that is killed half-way through a worklist leaves no film behind and no record twice."""
+"""A server that is killed half-way through a worklist leaves no image and no record twice."""
 
 import sqlite3
 import zipfile
@@ -16,12 +16,12 @@ STUDIES = 160
 
 
 @pytest.fixture
-def films(tmp_path, site):
-    with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
+def images(tmp_path, site):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for number in range(STUDIES):
-            film = site.films[number % len(site.films)]
-            archive.write(film, f"{number:04}.png")
-    return tmp_path / "films.zip"
+            image = site.images[number % len(site.images)]
+            archive.write(image, f"{number:04}.png")
+    return tmp_path / "images.zip"
 
 
 @contextmanager
@@ -37,12 +37,12 @@ def server_of(pipeline, folder):
         server.wait()
 
 
-def begin(window, url, films):
+def begin(window, url, images):
     window.goto(url)
     tab(window, "Worklist")
     window.wait_for_timeout(500)
-    window.locator("input[type=file]:not([accept])").last.set_input_files(films)
-    window.get_by_text(films.name).wait_for()
+    window.locator("input[type=file]:not([accept])").last.set_input_files(images)
+    window.get_by_text(images.name).wait_for()
     window.get_by_role("button", name="Predict all").click()
 
 
@@ -59,9 +59,9 @@ def uploads(folder):
     return [path for path in found if path.is_file() and "examples" not in path.parts]
 
 
-def test_a_worklist_survives_its_server(window, pipeline, films, tmp_path):
+def test_a_worklist_survives_its_server(window, pipeline, images, tmp_path):
     with server_of(pipeline, tmp_path) as (url, process):
-        begin(window, url, films)
+        begin(window, url, images)
         window.get_by_text(f"/{STUDIES}").first.wait_for()
         below = process.children(recursive=True)
         process.kill()
@@ -72,7 +72,7 @@ def test_a_worklist_survives_its_server(window, pipeline, films, tmp_path):
     assert sum(before.values()) < STUDIES
     with server_of(pipeline, tmp_path) as (url, _):
         assert uploads(tmp_path) == []
-        begin(window, url, films)
+        begin(window, url, images)
         window.get_by_text(f"Studies answered: {STUDIES}").wait_for(timeout=180_000)
     after = kept(tmp_path)
     assert len(after) == STUDIES

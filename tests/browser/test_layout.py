@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.browser.test_reading import give_film, opened, preview
+from tests.browser.test_reading import give_image, opened, preview
 
 GOOD = 0.1
 """Cumulative layout shift up to which a page counts as steady (web.dev, Core Web Vitals)."""
@@ -34,7 +34,7 @@ def test_nothing_moves_when_an_answer_arrives(window, site, size):
     window.set_viewport_size({"width": size[0], "height": size[1]})
     opened(window, site)
     window.evaluate(WATCH)
-    give_film(window, site.films[0])
+    give_image(window, site.images[0])
     preview(window)
     window.get_by_label("Clinical note").fill("Fever and cough.")
     window.wait_for_timeout(500)

@@ -1,4 +1,4 @@
-"""Reading room in a real browser: every kind of input, and every kind of bad file."""
+"""Reading service in a real browser: every kind of input, and every kind of bad file."""
 
 import sqlite3
 import zlib
@@ -20,12 +20,12 @@ def opened(window, site):
     return window
 
 
-def give_film(window, path):
+def give_image(window, path):
     window.locator("input[type=file]").first.set_input_files(path)
 
 
 def preview(window):
-    window.wait_for_selector("#film-preview img")
+    window.wait_for_selector("#image-preview img")
 
 
 def predict(window):
@@ -53,13 +53,13 @@ def dicom(path, pixels):
     return path
 
 
-def test_a_film_alone_is_answered_and_explained(window, site):
+def test_a_image_alone_is_answered_and_explained(window, site):
     opened(window, site)
-    give_film(window, site.films[0])
+    give_image(window, site.images[0])
     preview(window)
     predict(window)
     window.wait_for_selector("#overlay img")
-    assert "Film: used" in window.locator("#answer").inner_text()
+    assert "Image: used" in window.locator("#answer").inner_text()
     assert "Note: not given" in window.locator("#answer").inner_text()
 
 
@@ -68,7 +68,7 @@ def test_a_note_alone_is_answered_with_its_words_in_colour(window, site):
     window.get_by_label("Clinical note").fill("Fever and productive cough for three days.")
     predict(window)
     window.wait_for_selector(".cxr-word")
-    assert "Film: not given" in window.locator("#answer").inner_text()
+    assert "Image: not given" in window.locator("#answer").inner_text()
 
 
 def test_a_feature_alone_is_answered_and_can_be_moved(window, site):
@@ -85,7 +85,7 @@ def test_a_feature_alone_is_answered_and_can_be_moved(window, site):
 
 def test_all_three_are_answered_and_another_operating_point_is_drawn(window, site):
     opened(window, site)
-    give_film(window, site.films[1])
+    give_image(window, site.images[1])
     preview(window)
     window.get_by_label("Age").first.fill("63")
     window.get_by_label("Clinical note").fill("Fever and cough.")
@@ -115,9 +115,9 @@ def test_a_value_out_of_range_is_said_by_its_label(window, site):
 
 
 def test_a_dicom_is_windowed_and_fills_the_form_only_when_asked(window, site, tmp_path):
-    pixels = np.asarray(Image.open(site.films[2]).convert("L"))
+    pixels = np.asarray(Image.open(site.images[2]).convert("L"))
     opened(window, site)
-    give_film(window, dicom(tmp_path / "film", pixels))
+    give_image(window, dicom(tmp_path / "image", pixels))
     preview(window)
     age = window.get_by_label("Age").first
     assert age.input_value() == ""
@@ -127,10 +127,10 @@ def test_a_dicom_is_windowed_and_fills_the_form_only_when_asked(window, site, tm
         "[...document.querySelectorAll('input,textarea')].some(f => f.value === '63')"
     )
     window.get_by_role("button", name="Display").click()
-    shown = window.locator("#film-preview img").get_attribute("src")
+    shown = window.locator("#image-preview img").get_attribute("src")
     window.get_by_label("Inverted").check()
     window.wait_for_function(
-        "before => document.querySelector('#film-preview img').getAttribute('src') !== before",
+        "before => document.querySelector('#image-preview img').getAttribute('src') !== before",
         arg=shown,
     )
     predict(window)
@@ -164,27 +164,27 @@ def half_dicom(path):
 
 
 def colours(path):
-    """A picture that is no film."""
+    """A picture that is no image."""
     bars = np.zeros((200, 300, 3), dtype=np.uint8)
     bars[:, ::20], bars[::15, :, 1] = (255, 40, 0), 200
     Image.fromarray(bars).save(path, format="PNG")
 
 
 @pytest.mark.parametrize("make", [bad_png, text, huge, tiny, half_dicom])
-def test_a_bad_file_is_said_beside_the_film(window, site, tmp_path, make):
-    path = tmp_path / "film <b>.png"
+def test_a_bad_file_is_said_beside_the_image(window, site, tmp_path, make):
+    path = tmp_path / "image <b>.png"
     make(path)
     opened(window, site)
-    give_film(window, path)
+    give_image(window, path)
     window.wait_for_selector(FAULT)
-    assert "film" in window.locator(FAULT).inner_text()
+    assert "image" in window.locator(FAULT).inner_text()
     assert window.locator(f"{FAULT} b").count() == 0
 
 
-def test_a_picture_that_is_no_film_is_refused_or_doubted(window, site, tmp_path):
+def test_a_picture_that_is_no_image_is_refused_or_doubted(window, site, tmp_path):
     colours(tmp_path / "bars.png")
     opened(window, site)
-    give_film(window, tmp_path / "bars.png")
+    give_image(window, tmp_path / "bars.png")
     preview(window)
     window.locator("#predict").click()
     window.wait_for_selector(f"{FAULT}, .warn")
@@ -199,7 +199,7 @@ def test_feedback_reaches_the_log(window, site):
     opened(window, site)
     window.get_by_label("Clinical note").fill("Fever.")
     predict(window)
-    window.get_by_role("button", name="Your reading").click()
+    window.get_by_role("button", name="Your assessment").click()
     window.get_by_label("Comment").fill("plain")
     window.get_by_role("button", name="Send").click()
     window.locator("p[role=status]", has_text="Kept").wait_for()
@@ -208,7 +208,7 @@ def test_feedback_reaches_the_log(window, site):
 
 def test_the_report_is_downloaded(window, site):
     opened(window, site)
-    give_film(window, site.films[3])
+    give_image(window, site.images[3])
     preview(window)
     predict(window)
     window.get_by_role("button", name="Report of this case").click()
@@ -225,11 +225,11 @@ def test_the_report_is_downloaded(window, site):
 
 def test_a_slow_method_is_explained_when_it_is_asked_for(window, site):
     opened(window, site)
-    give_film(window, site.films[4])
+    give_image(window, site.images[4])
     preview(window)
     predict(window)
     window.wait_for_selector("#overlay img")
-    window.get_by_label("How the film is explained").click()
+    window.get_by_label("How the image is explained").click()
     window.get_by_role("option", name="LIME").click()
     window.wait_for_function("document.body.innerText.includes('Local fit')")
 

@@ -1,6 +1,6 @@
 """Sign-in in a real browser."""
 
-from app.users import add_user
+from app.security.auth import add_user
 from tests.browser.conftest import serving
 
 PASSWORD = "correct horse battery"

@@ -10,15 +10,15 @@ def tab(window, name):
 
 
 def test_a_zip_becomes_a_worklist_and_a_csv(window, site, tmp_path):
-    path = tmp_path / "films.zip"
+    path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for film in site.films[:3]:
-            archive.write(film, film.name)
-        archive.writestr("broken.png", b"no film")
+        for image in site.images[:3]:
+            archive.write(image, image.name)
+        archive.writestr("broken.png", b"no image")
     opened(window, site)
     tab(window, "Worklist")
     window.locator("input[type=file]:not([accept])").last.set_input_files(path)
-    window.get_by_text("films.zip").wait_for()
+    window.get_by_text("images.zip").wait_for()
     window.get_by_role("button", name="Predict all").click()
     window.wait_for_selector(".worklist table")
     assert window.locator(".worklist tbody tr").count() + window.locator(".undone li").count() == 4
@@ -46,5 +46,5 @@ def test_two_studies_are_compared(window, site):
 def test_health_says_what_is_known_of_the_model(window, site):
     opened(window, site)
     tab(window, "Model health")
-    window.get_by_text("Before believing it").wait_for()
+    window.get_by_text("Limitations").wait_for()
     window.wait_for_selector(".health >> text=monitoring report")

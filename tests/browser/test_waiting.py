@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import expect
 
-from tests.browser.test_reading import give_film, opened, predict, preview
+from tests.browser.test_reading import give_image, opened, predict, preview
 
 WAITING = "#overlay .progress-text"
 
@@ -23,14 +23,14 @@ def explained(site):
 
 
 def idle(window, site):
-    """Wait until nobody waits for the model."""
+    """Wait until no one waits for the model."""
     while figure(site, "cxr_mm_queue_length"):
         window.wait_for_timeout(100)
 
 
-def answered(window, site, film):
+def answered(window, site, image):
     opened(window, site)
-    give_film(window, film)
+    give_image(window, image)
     preview(window)
     predict(window)
     window.wait_for_selector("#overlay img")
@@ -38,7 +38,7 @@ def answered(window, site, film):
 
 
 def choose(window, method):
-    window.get_by_label("How the film is explained").click()
+    window.get_by_label("How the image is explained").click()
     window.get_by_role("option", name=re.compile(rf"^{method}( \(|$)")).click()
 
 
@@ -55,11 +55,11 @@ def visitors(browser, number):
 
 
 def test_a_method_that_was_chosen_is_asked_for_once(window, site):
-    answered(window, site, site.films[0])
+    answered(window, site, site.images[0])
     before = explained(site)
     choose(window, "LIME")
     window.wait_for_function("document.body.innerText.includes('Local fit')")
-    window.get_by_label("How the film is explained").focus()
+    window.get_by_label("How the image is explained").focus()
     window.keyboard.press("Tab")
     window.wait_for_timeout(1000)
     idle(window, site)
@@ -67,7 +67,7 @@ def test_a_method_that_was_chosen_is_asked_for_once(window, site):
 
 
 def test_stop_ends_the_work_on_the_server_and_leaves_the_lane_free(window, site):
-    answered(window, site, site.films[1])
+    answered(window, site, site.images[1])
     before = explained(site)
     with window.expect_response("**/queue/join*"):
         choose(window, "LIME")
@@ -84,20 +84,20 @@ def test_stop_ends_the_work_on_the_server_and_leaves_the_lane_free(window, site)
 
 
 def test_another_prediction_ends_the_explanation_of_the_one_before(window, site):
-    answered(window, site, site.films[2])
+    answered(window, site, site.images[2])
     choose(window, "LIME")
     window.get_by_text("Asking the model").first.wait_for()
     before = explained(site)
     window.locator("#predict").click()
     window.wait_for_function("document.body.innerText.includes('Local fit')")
     idle(window, site)
-    assert explained(site) == before + 2  # the shares and the film of the new answer
+    assert explained(site) == before + 2  # the shares and the image of the new answer
 
 
 def test_whoever_waits_sees_the_place_in_the_queue(browser, site):
     with visitors(browser, 3) as windows:
-        for window, film in zip(windows, site.films, strict=False):
-            answered(window, site, film)
+        for window, image in zip(windows, site.images, strict=False):
+            answered(window, site, image)
         for window in windows:
             choose(window, "LIME")
         last = windows[-1].locator(WAITING).first

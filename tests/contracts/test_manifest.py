@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.manifest import REQUIRED, Manifest
-from cxr_mm.contracts.task import Task
-from cxr_mm.errors import ManifestError
+from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.task import Task
+from cxr_mm.data.manifest import REQUIRED, Manifest
 
 FLU, COLD = ({"name": n, "title": n} for n in ("flu", "cold"))
 AGE = {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum": 120}

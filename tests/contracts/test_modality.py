@@ -1,6 +1,6 @@
 """One canonical order of modalities, whatever order they are named in."""
 
-from cxr_mm.contracts.modality import subset_name, subsets
+from cxr_mm.core.types import subset_name, subsets
 
 
 def test_subsets_singles_first_the_whole_last():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord
+from cxr_mm.core.record import Outcome, PredictionRecord
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RIGHT = {

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.task import Task
 
 FLU = {"name": "flu", "title": "Influenza"}
 COLD = {"name": "cold", "title": "Common cold"}

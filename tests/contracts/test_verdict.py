@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from cxr_mm.contracts.verdict import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, worst
+from cxr_mm.core.record import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, most_severe
 
 
 def reason(level):
@@ -32,9 +32,9 @@ def test_exit_codes_tell_all_outcomes_apart():
 
 
 def test_gravest_level_counts():
-    assert worst(()) == "ok"
-    assert worst((reason("warn"),)) == "warn"
-    assert worst((reason("warn"), reason("alarm"))) == "alarm"
+    assert most_severe(()) == "ok"
+    assert most_severe((reason("warn"),)) == "warn"
+    assert most_severe((reason("warn"), reason("alarm"))) == "alarm"
 
 
 def test_verdict_is_frozen_and_one_line():

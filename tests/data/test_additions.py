@@ -5,15 +5,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
 from cxr_mm.data.additions import additions_fingerprint
-from cxr_mm.data.ingest import ingest, load_manifest
+from cxr_mm.data.ingest import ingest
+from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.resolve import resolve
 from cxr_mm.data.split import load_split, resamples, split
-from cxr_mm.errors import ManifestError
-from cxr_mm.files import read_json
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
 
 HEADER = "study_id,patient_id,image_path,note,part,edema"
 PARAMS = Params.model_validate({"tasks": ["own"], "ingest": {"size": 32, "workers": 1}})
@@ -36,15 +37,15 @@ def task_of(protocol):
 
 
 def write(folder, names, parts=None, patients=None):
-    """Studies, half of them positive, each with a film of noise."""
-    (folder / "films").mkdir(parents=True)
+    """Studies, half of them positive, each with an image of noise."""
+    (folder / "images").mkdir(parents=True)
     rows = []
     for i, name in enumerate(names):
         noise = np.random.default_rng([*name.encode()]).integers(0, 255, (40, 40), np.uint8)
-        Image.fromarray(noise).save(folder / "films" / f"{name}.png")
+        Image.fromarray(noise).save(folder / "images" / f"{name}.png")
         patient = patients[i] if patients else f"p-{name}"
         part = parts[i] if parts else ""
-        rows.append(f"{name},{patient},films/{name}.png,a note,{part},{i % 2}")
+        rows.append(f"{name},{patient},images/{name}.png,a note,{part},{i % 2}")
     (folder / "manifest.csv").write_text("\n".join([HEADER, *rows]))
 
 
@@ -109,5 +110,5 @@ def test_a_version_more_is_another_source_to_the_stages_and_its_copy_is_not(proj
     copy = TaskPaths("own", tmp_path / "copy")
     write(version(copy, "v1"), ["a0", "a1"])
     assert additions_fingerprint(copy) == additions_fingerprint(project)
-    (version(copy, "v1") / "films" / "a0.png").unlink()
+    (version(copy, "v1") / "images" / "a0.png").unlink()
     assert additions_fingerprint(copy) != additions_fingerprint(project)

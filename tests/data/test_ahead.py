@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cxr_mm.data.ahead import made_ahead
+from cxr_mm.core.progress import prefetch
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])
@@ -18,7 +18,7 @@ def test_results_come_in_the_order_of_the_items(ahead):
         turn.set()
         return item * 10
 
-    assert list(made_ahead(make, range(7), ahead=ahead, threads=2)) == [n * 10 for n in range(7)]
+    assert list(prefetch(make, range(7), ahead=ahead, threads=2)) == [n * 10 for n in range(7)]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
@@ -30,21 +30,21 @@ def test_no_more_is_taken_than_is_asked_for(ahead):
             taken.append(number)
             yield number
 
-    made = made_ahead(str, items(), ahead=ahead, threads=2)
+    made = prefetch(str, items(), ahead=ahead, threads=2)
     assert taken == []
     assert [next(made), next(made)] == ["0", "1"]
     assert len(taken) == 2 + ahead
 
 
 def test_an_error_is_raised_when_its_turn_comes():
-    made = made_ahead(lambda n: 6 // n, [3, 2, 0, 1], ahead=3, threads=2)
+    made = prefetch(lambda n: 6 // n, [3, 2, 0, 1], ahead=3, threads=2)
     assert [next(made), next(made)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(made)
 
 
 def test_whoever_stops_early_leaves_no_thread_behind():
-    made = made_ahead(str, range(1000), ahead=4, threads=2)
+    made = prefetch(str, range(1000), ahead=4, threads=2)
     next(made)
     made.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]

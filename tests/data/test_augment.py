@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cxr_mm.data.augment import augment
+from cxr_mm.imaging.augment import augment
 
 
 def drawn(seed=0):

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_mm.data import cache
-from cxr_mm.data.cache import build_cache, open_pixels
-from cxr_mm.data.quality import QUALITY_NAMES, image_quality
-from cxr_mm.data.radiograph import read_radiograph
-from cxr_mm.data.transform import fit_square
-from cxr_mm.errors import StageError
+from cxr_mm.core.errors import StageError
+from cxr_mm.data import pixel_cache
+from cxr_mm.data.pixel_cache import build_cache, open_pixels
+from cxr_mm.imaging.geometry import fit_square
+from cxr_mm.imaging.quality import QUALITY_NAMES, image_quality
+from cxr_mm.imaging.radiograph import read_radiograph
 
 
 @pytest.fixture
-def films(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{name}.png" for name in "abcdef"]
     for path in paths:
@@ -26,26 +26,26 @@ def films(tmp_path):
 
 @pytest.fixture
 def many_processes(monkeypatch):
-    monkeypatch.setattr(cache, "WORTH_A_PROCESS", 1e-9)
+    monkeypatch.setattr(pixel_cache, "WORTH_A_PROCESS", 1e-9)
 
 
-def test_rows_hold_the_one_transform_of_each_film(films, tmp_path):
-    rows = build_cache(films, tmp_path / "pixels.npy", 64)
+def test_rows_hold_the_one_transform_of_each_image(images, tmp_path):
+    rows = build_cache(images, tmp_path / "pixels.npy", 64)
     pixels = open_pixels(tmp_path / "pixels.npy")
     assert pixels.dtype == np.uint8
     assert pixels.shape == (6, 64, 64)
-    for path, row in zip(films, rows, strict=True):
-        film = read_radiograph(path)
-        np.testing.assert_array_equal(pixels[row.pixel_row], fit_square(film.pixels, 64))
-        assert row.quality == image_quality(film.pixels)
+    for path, row in zip(images, rows, strict=True):
+        image = read_radiograph(path)
+        np.testing.assert_array_equal(pixels[row.pixel_row], fit_square(image.pixels, 64))
+        assert row.quality == image_quality(image.pixels)
         assert tuple(row.quality) == QUALITY_NAMES
         assert row.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_equal_paths_share_a_row_and_bad_ones_leave_no_gap(films, tmp_path):
+def test_equal_paths_share_a_row_and_bad_ones_leave_no_gap(images, tmp_path):
     bad = tmp_path / "text.png"
-    bad.write_text("no film")
-    paths = [films[0], bad, None, films[1], films[0], tmp_path / "none.png"]
+    bad.write_text("no image")
+    paths = [images[0], bad, None, images[1], images[0], tmp_path / "none.png"]
     rows = build_cache(paths, tmp_path / "pixels.npy", 32)
     assert [row.pixel_row for row in rows] == [0, -1, -1, 1, 0, -1]
     assert [row.reason is None for row in rows] == [True, False, True, True, True, False]
@@ -53,33 +53,33 @@ def test_equal_paths_share_a_row_and_bad_ones_leave_no_gap(films, tmp_path):
     assert len(open_pixels(tmp_path / "pixels.npy")) == 2
 
 
-def test_processes_give_the_same_bytes(films, tmp_path, many_processes):
-    alone = build_cache(films, tmp_path / "one.npy", 32, workers=1)
-    together = build_cache(films, tmp_path / "two.npy", 32, workers=2)
+def test_processes_give_the_same_bytes(images, tmp_path, many_processes):
+    alone = build_cache(images, tmp_path / "one.npy", 32, workers=1)
+    together = build_cache(images, tmp_path / "two.npy", 32, workers=2)
     assert alone == together
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
 
 
-def test_perceptual_hash_survives_resizing_and_tells_films_apart(films, tmp_path):
+def test_perceptual_hash_survives_resizing_and_tells_images_apart(images, tmp_path):
     smaller = tmp_path / "smaller.jpg"
-    Image.open(films[0]).resize((120, 150)).save(smaller, quality=80)
-    rows = build_cache([*films, smaller], tmp_path / "pixels.npy", 32)
+    Image.open(images[0]).resize((120, 150)).save(smaller, quality=80)
+    rows = build_cache([*images, smaller], tmp_path / "pixels.npy", 32)
     bits = [bin(int(row.phash, 16) ^ int(rows[-1].phash, 16)).count("1") for row in rows]
     assert bits[0] <= 4
     assert min(bits[1:-1]) > 10
     assert rows[0].file_sha256 != rows[-1].file_sha256
 
 
-def test_no_film_at_all_is_an_empty_cache(tmp_path):
+def test_no_image_at_all_is_an_empty_cache(tmp_path):
     build_cache([None, None], tmp_path / "pixels.npy", 32)
     assert open_pixels(tmp_path / "pixels.npy").shape == (0, 32, 32)
 
 
-def test_interrupted_build_leaves_nothing(films, tmp_path, monkeypatch):
+def test_interrupted_build_leaves_nothing(images, tmp_path, monkeypatch):
     out = tmp_path / "out" / "pixels.npy"
-    monkeypatch.setattr(cache, "fit_square", _interrupt)
+    monkeypatch.setattr(pixel_cache, "fit_square", _interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build_cache(films, out, 32)
+        build_cache(images, out, 32)
     assert list(out.parent.iterdir()) == []
 
 
@@ -87,10 +87,10 @@ def _interrupt(pixels, size):
     raise KeyboardInterrupt
 
 
-def test_killed_process_is_one_clear_error(films, tmp_path, many_processes, monkeypatch):
-    monkeypatch.setattr(cache, "_decode", _die)
+def test_killed_process_is_one_clear_error(images, tmp_path, many_processes, monkeypatch):
+    monkeypatch.setattr(pixel_cache, "_decode", _die)
     with pytest.raises(StageError, match="killed"):
-        build_cache(films, tmp_path / "out" / "pixels.npy", 32, workers=2)
+        build_cache(images, tmp_path / "out" / "pixels.npy", 32, workers=2)
     assert list((tmp_path / "out").iterdir()) == []
 
 

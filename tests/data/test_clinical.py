@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.data.clinical import ClinicalTransform, check_clinical
-from cxr_mm.errors import ClinicalError
 
 AGE = ClinicalFeature(name="age", title="Age", type="number", unit="a", minimum=0, maximum=120)
 SEX = ClinicalFeature(

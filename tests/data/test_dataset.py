@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cxr_mm.data.dataset import PixelDataset, as_it_is, image_batches
-from cxr_mm.errors import StageError
+from cxr_mm.core.errors import StageError
+from cxr_mm.data.pixel_cache import PixelDataset, identity_collate, image_batches
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_batches_hold_the_rows_asked_for_with_their_labels(pixels):
     path, squares = pixels
     rows = np.array([7, 2, 5])
     labels = np.array([[1.0], [np.nan], [0.0]], dtype=np.float32)
-    loader = DataLoader(PixelDataset(path, rows, labels), batch_size=2, collate_fn=as_it_is)
+    loader = DataLoader(PixelDataset(path, rows, labels), batch_size=2, collate_fn=identity_collate)
     batches = list(loader)
     assert [len(images) for images, _ in batches] == [2, 1]
     assert torch.equal(torch.cat([b[0] for b in batches]), torch.from_numpy(squares[rows]))

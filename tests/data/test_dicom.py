@@ -24,9 +24,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxr_mm.data import decode_apart, dicom
-from cxr_mm.data.radiograph import read_radiograph
-from cxr_mm.errors import RadiographError
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging import dicom, sandbox
+from cxr_mm.imaging.radiograph import read_radiograph
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -63,7 +63,7 @@ def saved(ds):
     return stream.getvalue()
 
 
-def film(stored=STORED, **kwargs):
+def image(stored=STORED, **kwargs):
     return saved(dataset(stored, **kwargs))
 
 
@@ -105,7 +105,7 @@ SEEN = windowed(RAMP, 700, 1000)
     ],
 )
 def test_native_encodings_are_windowed(syntax):
-    radiograph = read_radiograph(film(syntax=syntax, **WINDOW), "film.dcm")
+    radiograph = read_radiograph(image(syntax=syntax, **WINDOW), "image.dcm")
     assert radiograph.pixels.dtype == np.float32
     np.testing.assert_allclose(radiograph.pixels, SEEN, atol=1e-6)
     assert radiograph.warnings == ()
@@ -121,13 +121,13 @@ def test_native_encodings_are_windowed(syntax):
     ],
 )
 def test_lossless_compressions_give_the_same_pixels(syntax, tmp_path):
-    data = gdcm_encoded(film(**WINDOW), syntax, tmp_path)
+    data = gdcm_encoded(image(**WINDOW), syntax, tmp_path)
     assert dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID.is_compressed
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
 
 
 def test_signed_jpeg_2000(tmp_path):
-    plain = film((RAMP - 1024).astype(np.int16), WindowCenter=-324, WindowWidth=1000)
+    plain = image((RAMP - 1024).astype(np.int16), WindowCenter=-324, WindowWidth=1000)
     data = gdcm_encoded(plain, gdcm.TransferSyntax.JPEG2000Lossless, tmp_path)
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
 
@@ -137,44 +137,44 @@ def test_signed_jpeg_2000(tmp_path):
 )
 def test_lossy_compressions_are_close(syntax, tmp_path):
     stored = (RAMP / 6).astype(np.uint8)
-    plain = film(stored, bits=8, WindowCenter=128, WindowWidth=256)
+    plain = image(stored, bits=8, WindowCenter=128, WindowWidth=256)
     pixels = read_radiograph(gdcm_encoded(plain, syntax, tmp_path)).pixels
     assert np.abs(pixels - stored / 255).max() < 0.03
 
 
 def test_monochrome1_is_inverted_after_the_window():
-    data = film(PhotometricInterpretation="MONOCHROME1", **WINDOW)
+    data = image(PhotometricInterpretation="MONOCHROME1", **WINDOW)
     np.testing.assert_allclose(read_radiograph(data).pixels, 1 - SEEN, atol=1e-6)
 
 
 def test_inverse_presentation_never_inverts_twice():
-    both = film(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE", **WINDOW)
-    alone = film(PresentationLUTShape="INVERSE", **WINDOW)
+    both = image(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE", **WINDOW)
+    alone = image(PresentationLUTShape="INVERSE", **WINDOW)
     np.testing.assert_allclose(read_radiograph(both).pixels, 1 - SEEN, atol=1e-6)
     np.testing.assert_allclose(read_radiograph(alone).pixels, 1 - SEEN, atol=1e-6)
 
 
-def test_negative_rescale_slope_turns_the_film_over_once():
-    data = film(RescaleSlope=-1, RescaleIntercept=1400, WindowCenter=700, WindowWidth=1401)
+def test_negative_rescale_slope_turns_the_image_over_once():
+    data = image(RescaleSlope=-1, RescaleIntercept=1400, WindowCenter=700, WindowWidth=1401)
     np.testing.assert_allclose(
         read_radiograph(data).pixels, windowed(1400 - RAMP, 700, 1401), atol=1e-6
     )
 
 
 def test_window_is_in_rescaled_units():
-    data = film(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=400, WindowWidth=2000)
+    data = image(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=400, WindowWidth=2000)
     np.testing.assert_allclose(
         read_radiograph(data).pixels, windowed(RAMP * 2.0 - 1000, 400, 2000), atol=1e-6
     )
 
 
 def test_signed_values():
-    data = film((RAMP - 1024).astype(np.int16), WindowCenter=-324, WindowWidth=1000)
+    data = image((RAMP - 1024).astype(np.int16), WindowCenter=-324, WindowWidth=1000)
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
 
 
 def test_sixteen_bits():
-    data = film((RAMP * 40).astype(np.uint16), bits=16, WindowCenter=28000, WindowWidth=40000)
+    data = image((RAMP * 40).astype(np.uint16), bits=16, WindowCenter=28000, WindowWidth=40000)
     np.testing.assert_allclose(
         read_radiograph(data).pixels, windowed(RAMP * 40.0, 28000, 40000), atol=1e-5
     )
@@ -188,18 +188,18 @@ def test_sixteen_bits():
     ],
 )
 def test_voi_lut_functions(function, expected):
-    pixels = read_radiograph(film(VOILUTFunction=function, **WINDOW)).pixels
+    pixels = read_radiograph(image(VOILUTFunction=function, **WINDOW)).pixels
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
 
 
 def test_first_of_several_windows():
-    data = film(WindowCenter=[700, 10], WindowWidth=[1000, 20])
+    data = image(WindowCenter=[700, 10], WindowWidth=[1000, 20])
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 700, "WindowWidth": 0}])
-def test_without_a_window_the_film_fills_the_range(window):
-    pixels = read_radiograph(film((RAMP + 2000).astype(np.uint16), **window)).pixels
+def test_without_a_window_the_image_fills_the_range(window):
+    pixels = read_radiograph(image((RAMP + 2000).astype(np.uint16), **window)).pixels
     assert (pixels.min(), pixels.max()) == (0, 1)
     assert np.median(pixels) == pytest.approx(0.5, abs=0.02)
 
@@ -210,7 +210,7 @@ def test_voi_lut_goes_before_the_window_and_states_its_own_white():
     item.LUTDescriptor = [1401, 0, 16]
     item.LUTData = [int(v) for v in table]
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
-    data = film(VOILUTSequence=Sequence([item]), WindowCenter=10, WindowWidth=20)
+    data = image(VOILUTSequence=Sequence([item]), WindowCenter=10, WindowWidth=20)
     np.testing.assert_allclose(
         read_radiograph(data).pixels, np.floor(table)[RAMP] / 4095, atol=1e-6
     )
@@ -222,7 +222,7 @@ def test_modality_lut_is_applied():
     item.LUTData = [1400 - v for v in range(1401)]
     item.ModalityLUTType = "US"
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
-    data = film(ModalityLUTSequence=Sequence([item]), WindowCenter=700, WindowWidth=1401)
+    data = image(ModalityLUTSequence=Sequence([item]), WindowCenter=700, WindowWidth=1401)
     np.testing.assert_allclose(
         read_radiograph(data).pixels, windowed(1400 - RAMP, 700, 1401), atol=1e-6
     )
@@ -232,7 +232,7 @@ def test_modality_lut_is_applied():
 def test_padding_is_black_and_does_not_stretch_the_range(photometric):
     stored = (RAMP + 500).astype(np.uint16)
     stored[:, :20] = 4000
-    data = film(stored, PixelPaddingValue=4000, PhotometricInterpretation=photometric)
+    data = image(stored, PixelPaddingValue=4000, PhotometricInterpretation=photometric)
     pixels = read_radiograph(data).pixels
     assert pixels[:, :20].max() == 0
     assert np.median(pixels[:, 20:]) == pytest.approx(0.5, abs=0.05)
@@ -258,7 +258,7 @@ def test_colour_becomes_luminance():
 
 
 def test_header_has_what_helps_and_nothing_that_identifies():
-    data = film(PatientAge="018M", PatientSex="F", ViewPosition="", PatientBirthDate="20200101")
+    data = image(PatientAge="018M", PatientSex="F", ViewPosition="", PatientBirthDate="20200101")
     ds = dcmread(io.BytesIO(data))
     view = Dataset()
     view.CodeMeaning = "antero-posterior"
@@ -284,12 +284,12 @@ def test_header_has_what_helps_and_nothing_that_identifies():
     ],
 )
 def test_what_is_unusual_is_said(fields, text):
-    assert any(text in warning for warning in read_radiograph(film(**fields)).warnings)
+    assert any(text in warning for warning in read_radiograph(image(**fields)).warnings)
 
 
 def test_a_name_typed_into_a_code_is_shown_nowhere():
     typed = dict.fromkeys(("ViewPosition", "BodyPartExamined", "Modality"), "MILLER")
-    found = read_radiograph(film(**typed))
+    found = read_radiograph(image(**typed))
     assert "MILLER" not in f"{found.view} {found.header} {found.warnings}"
     assert (found.view, found.header["body_part"]) == ("other", "other")
     assert found.header["dicom_modality"] == "other"
@@ -306,11 +306,11 @@ def test_no_pixel_data_names_the_kind_of_object():
 @pytest.mark.parametrize("fields", [{"Rows": 30_000, "Columns": 30_000}, {"NumberOfFrames": 9999}])
 def test_size_is_refused_before_decoding(fields):
     with pytest.raises(RadiographError, match="too large"):
-        read_radiograph(film(**fields))
+        read_radiograph(image(**fields))
 
 
 def test_compressed_frame_of_another_size_is_refused_before_decoding(tmp_path):
-    data = gdcm_encoded(film(), gdcm.TransferSyntax.JPEG2000Lossless, tmp_path)
+    data = gdcm_encoded(image(), gdcm.TransferSyntax.JPEG2000Lossless, tmp_path)
     at = data.index(b"\xff\x4f\xff\x51") + 8
     bomb = data[:at] + struct.pack(">II", 60_000, 60_000) + data[at + 8 :]
     with pytest.raises(RadiographError, match="does not hold"):
@@ -318,7 +318,7 @@ def test_compressed_frame_of_another_size_is_refused_before_decoding(tmp_path):
 
 
 def test_deflated_bomb_is_refused(monkeypatch):
-    data = film(syntax=DeflatedExplicitVRLittleEndian)
+    data = image(syntax=DeflatedExplicitVRLittleEndian)
     meta_end = 144 + struct.unpack_from("<I", data, 140)[0]
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = squeeze.compress(bytes(3_000_000)) + squeeze.flush()
@@ -328,7 +328,7 @@ def test_deflated_bomb_is_refused(monkeypatch):
 
 
 def test_precision_that_ends_the_decoders_process_is_refused(tmp_path):
-    data = gdcm_encoded(film(), gdcm.TransferSyntax.JPEGLSLossless, tmp_path)
+    data = gdcm_encoded(image(), gdcm.TransferSyntax.JPEGLSLossless, tmp_path)
     at = data.index(b"\xff\xf7") + 4
     assert data[at] in (12, 16)
     with pytest.raises(RadiographError, match="does not hold"):
@@ -336,13 +336,13 @@ def test_precision_that_ends_the_decoders_process_is_refused(tmp_path):
 
 
 def test_a_decoder_that_ends_its_process_does_not_end_ours(tmp_path, monkeypatch):
-    data = gdcm_encoded(film(**WINDOW), gdcm.TransferSyntax.JPEGLosslessProcess14_1, tmp_path)
-    first = decode_apart._child._alive()
+    data = gdcm_encoded(image(**WINDOW), gdcm.TransferSyntax.JPEGLosslessProcess14_1, tmp_path)
+    first = sandbox._child._alive()
     first.kill()
     first.wait()
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
-    os.kill(decode_apart._child._alive().pid, signal.SIGSTOP)
-    monkeypatch.setattr(decode_apart, "SECONDS", 0.2)
+    os.kill(sandbox._child._alive().pid, signal.SIGSTOP)
+    monkeypatch.setattr(sandbox, "SECONDS", 0.2)
     with pytest.raises(RadiographError, match="cannot be decoded"):
         read_radiograph(data, "slow.dcm")
     monkeypatch.undo()
@@ -358,7 +358,7 @@ def test_garbage_in_a_compressed_frame_is_one_clear_line():
 
 
 def test_cut_short_is_refused():
-    data = film()
+    data = image()
     with pytest.raises(RadiographError):
         read_radiograph(data[: len(data) - 10_000], "cut.dcm")
 
@@ -367,7 +367,7 @@ def test_errors_and_their_chain_never_quote_the_header():
     ds = dataset(STORED)
     ds.add_new("Rows", "LO", "SECRET")
     with pytest.raises(RadiographError, match="damaged") as caught:
-        read_radiograph(saved(ds), "film.dcm")
+        read_radiograph(saved(ds), "image.dcm")
     assert "SECRET" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -379,12 +379,12 @@ def test_rle_by_pydicom():
     np.testing.assert_allclose(read_radiograph(saved(ds)).pixels, SEEN, atol=1e-6)
 
 
-WHOLE = film(PatientAge="063Y", **WINDOW)
+WHOLE = image(PatientAge="063Y", **WINDOW)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(132, 1200), st.integers(0, 255)), min_size=1, max_size=6))
-def test_damage_gives_a_film_or_a_radiograph_error(changes):
+def test_damage_gives_a_image_or_a_radiograph_error(changes):
     data = bytearray(WHOLE)
     for at, value in changes:
         data[at] = value

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, PARTS_FILE, load_embeddings, load_parts
-from cxr_mm.errors import StageError
-from cxr_mm.files import write_json
-from cxr_mm.paths import TaskPaths
 
 
 def test_what_was_written_is_read(tmp_path):

@@ -5,9 +5,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from cxr_mm.core.errors import DataNotFoundError, TaskError
+from cxr_mm.core.task import load_task
 from cxr_mm.data.fetch import fetch
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import DataNotFoundError, TaskError
 
 
 def downloading(name, download, **fields):

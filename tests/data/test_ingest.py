@@ -5,15 +5,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.contracts.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.errors import DataNotFoundError, ManifestError, StageError
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
 from cxr_mm.data import ingest as module
-from cxr_mm.data.cache import open_pixels
-from cxr_mm.data.ingest import ingest, load_manifest, load_quality
-from cxr_mm.data.quality import QUALITY_NAMES
+from cxr_mm.data.ingest import ingest
+from cxr_mm.data.manifest import load_manifest, load_quality
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.sources import Dropped, RawStudies
-from cxr_mm.errors import DataNotFoundError, ManifestError, StageError
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.imaging.quality import QUALITY_NAMES
 
 SECTIONS = ("split", "train_image", "embed", "fuse", "evaluate", "explain", "reference")
 PARAMS = Params.model_validate(
@@ -44,14 +45,14 @@ IMAGE_ONLY = {"clinical": (), "note": None}
 
 @pytest.fixture
 def root(tmp_path):
-    """A data root with six studies: one film is text, one row has none, one age is impossible."""
+    """A data root with six studies: one image is text, one row has none, one age is impossible."""
     folder = tmp_path / "data_root" / "toy"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in "abcd":
-        film = rng.integers(0, 255, (150, 140), dtype=np.uint8)
-        Image.fromarray(film).save(folder / f"{name}.png")
-    (folder / "text.png").write_text("no film")
+        image = rng.integers(0, 255, (150, 140), dtype=np.uint8)
+        Image.fromarray(image).save(folder / f"{name}.png")
+    (folder / "text.png").write_text("no image")
     pd.DataFrame(
         {
             "study_id": list("uvwxyz"),
@@ -89,11 +90,11 @@ def test_manifest_pixels_quality_and_report_agree(root, paths):
     assert quality["file_sha256"][0] == quality["file_sha256"][4] != ""
     report = report_of(paths)
     assert (report["studies_in_source"], report["studies"], report["patients"]) == (6, 5, 4)
-    assert report["films"] == 2
+    assert report["images"] == 2
     assert report["modalities"] == {"image": 3, "tabular": 3, "note": 3}
     assert report["findings"]["effusion"] == {"positive": 2, "negative": 3, "missing": 0}
     assert report["dropped"]["reasons"] == {"no label": {"count": 1, "examples": ["y"]}}
-    assert report["kept_without_film"]["count"] == 1
+    assert report["kept_without_image"]["count"] == 1
     assert report["values_cleared"] == {"clinical.age: out of range": 1}
 
 
@@ -154,8 +155,8 @@ def test_files_that_a_source_makes_survive_the_rename(paths, monkeypatch, tmp_pa
     assert stored == "data/toy/ingest/source/a.png"
     found = load_manifest(paths, task(**IMAGE_ONLY)).frame["image_path"][0]
     assert found == str(paths.ingest / "source/a.png")
-    with Image.open(found) as film:
-        assert film.size == (200, 200)
+    with Image.open(found) as image:
+        assert image.size == (200, 200)
     assert report_of(paths)["dropped"]["reasons"]["made up"]["examples"] == ["t"]
 
 
@@ -167,8 +168,8 @@ def test_task_without_images_has_an_empty_cache(root, paths):
 
 
 def test_nothing_readable_is_one_clear_error_and_leaves_nothing(root, paths):
-    for film in (root / "toy").glob("*.png"):
-        film.write_text("no film")
+    for image in (root / "toy").glob("*.png"):
+        image.write_text("no image")
     with pytest.raises(ManifestError, match="no study is left"):
         ingest(task(**IMAGE_ONLY), PARAMS, paths, root)
     assert list(paths.data.iterdir()) == []

@@ -1,12 +1,11 @@
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import ManifestError, TaskError
+from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
 from cxr_mm.data.sources.base import Dropped, raw_studies
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import ManifestError, TaskError
 
 FINDINGS = {
     "binary": [

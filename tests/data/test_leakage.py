@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.contracts.manifest import TEXT_COLUMNS, Manifest
-from cxr_mm.contracts.task import Finding, SourceSpec, SplitSpec, Task
+from cxr_mm.core.task import Finding, SourceSpec, SplitSpec, Task
 from cxr_mm.data.leakage import audit, merged_groups, near_pairs, part_names
+from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
 
 TASK = Task(
     name="planted",
@@ -39,7 +39,7 @@ def split_table(m, parts):
 def squares(count, seed=0):
     rng = np.random.default_rng(seed)
     low = [Image.fromarray(rng.integers(0, 255, (5, 5), dtype=np.uint8)) for _ in range(count)]
-    return np.stack([np.asarray(film.resize((96, 96), Image.Resampling.BICUBIC)) for film in low])
+    return np.stack([np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC)) for image in low])
 
 
 def quality(phashes, digests=None):
@@ -47,7 +47,7 @@ def quality(phashes, digests=None):
     return pd.DataFrame({"phash": [f"{h:016x}" for h in phashes], "file_sha256": digests})
 
 
-def test_only_look_alikes_whose_pixels_agree_are_one_film():
+def test_only_look_alikes_whose_pixels_agree_are_one_image():
     pixels = squares(4)
     brighter = np.clip(pixels[0] * 0.8 + 20, 0, 255).astype(np.uint8)
     pixels = np.concatenate([pixels, brighter[None]])
@@ -55,7 +55,7 @@ def test_only_look_alikes_whose_pixels_agree_are_one_film():
     pairs = {
         tuple(rows): (d, same)
         for rows, d, same in zip(
-            near.rows.tolist(), near.distance.tolist(), near.same_film.tolist(), strict=True
+            near.rows.tolist(), near.distance.tolist(), near.same_image.tolist(), strict=True
         )
     }
     assert pairs == {
@@ -85,7 +85,7 @@ def test_near_pairs_agree_with_a_plain_search_across_blocks(monkeypatch):
     assert expected
 
 
-def test_same_group_same_file_and_no_film_are_no_near_pairs():
+def test_same_group_same_file_and_no_image_are_no_near_pairs():
     m = manifest(["a", "a", "b", "c", "d"])
     q = quality([0, 1, 1, 2**60 - 1, 0], ["x", "y", "y", "z", "w"])
     q.loc[4, ["phash", "file_sha256"]] = ""
@@ -93,7 +93,7 @@ def test_same_group_same_file_and_no_film_are_no_near_pairs():
     assert near.rows.tolist() == [[0, 2]]
 
 
-def test_no_films_at_all():
+def test_no_images_at_all():
     q = quality([0, 0])
     q[["phash", "file_sha256"]] = ""
     near = near_pairs(manifest(["a", "b"]), q, np.zeros((0, 32, 32), np.uint8), 4)
@@ -126,7 +126,7 @@ def test_audit_finds_what_was_planted():
         "listed": [{"studies": ["s0", "s4"], "parts": ["train", "val"]}],
     }
     near = report["near_duplicates"]
-    assert near["same_film_across_parts"] == 1
+    assert near["same_image_across_parts"] == 1
     assert near["listed"][0] == {
         "studies": ["s1", "s5"],
         "parts": ["train", "val"],
@@ -141,7 +141,7 @@ def test_audit_finds_what_was_planted():
     }
 
 
-def test_one_film_in_a_thousand_studies_does_not_list_every_pair():
+def test_one_image_in_a_thousand_studies_does_not_list_every_pair():
     m = manifest([f"g{i}" for i in range(1000)])
     table = split_table(m, ["train", "test"] * 500)
     q = quality([5] * 1000, ["same"] * 1000)

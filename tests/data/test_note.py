@@ -2,9 +2,9 @@
 
 import pytest
 
-from cxr_mm.contracts.task import NoteSpec
-from cxr_mm.data.note import mask_note
-from cxr_mm.errors import NoteError
+from cxr_mm.core.errors import NoteError
+from cxr_mm.core.task import NoteSpec
+from cxr_mm.data.notes import mask_note
 
 
 def test_every_match_is_hidden_whatever_its_case():

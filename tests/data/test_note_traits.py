@@ -1,6 +1,6 @@
 import pytest
 
-from cxr_mm.data.note_traits import NOTE_TRAITS, note_traits
+from cxr_mm.data.notes import NOTE_TRAITS, note_traits
 
 
 def test_each_trait_counts_what_it_says():

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from cxr_mm.contracts.manifest import REQUIRED, Manifest
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.task import Task
+from cxr_mm.data.manifest import REQUIRED, Manifest
 from cxr_mm.data.profile import manifest_profile, profile
 
 TASK = Task(

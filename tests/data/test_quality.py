@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from cxr_mm.data.quality import QUALITY_NAMES, image_quality
+from cxr_mm.imaging.quality import QUALITY_NAMES, image_quality
 
 
-def film(side=400):
+def image(side=400):
     """Air, a body, two dark lungs; in [0, 1]."""
     y, x = np.mgrid[:side, :side] / side
     body = (np.abs(x - 0.5) < 0.4) & (y > 0.15)
@@ -14,13 +14,13 @@ def film(side=400):
 
 
 def noisy(sigma, base=None):
-    base = film(256) if base is None else base
+    base = image(256) if base is None else base
     rng = np.random.default_rng(0)
     return np.clip(base + rng.normal(0, sigma, base.shape), 0, 1).astype(np.float32)
 
 
 def test_names_in_order_and_plain_floats():
-    quality = image_quality(film())
+    quality = image_quality(image())
     assert tuple(quality) == QUALITY_NAMES
     assert all(type(value) is float for value in quality.values())
 
@@ -39,14 +39,14 @@ def test_blur_lowers_sharpness():
 
 
 def test_exposure_and_contrast_follow_the_grey_values():
-    normal, dark = image_quality(film()), image_quality(film() * np.float32(0.5))
+    normal, dark = image_quality(image()), image_quality(image() * np.float32(0.5))
     assert dark["exposure"] == pytest.approx(normal["exposure"] / 2, rel=1e-4)
     assert dark["contrast"] == pytest.approx(normal["contrast"] / 2, rel=1e-4)
 
 
 def test_inversion_changes_sign():
-    assert image_quality(film())["inversion"] < -0.3
-    assert image_quality(1 - film())["inversion"] > 0.3
+    assert image_quality(image())["inversion"] < -0.3
+    assert image_quality(1 - image())["inversion"] > 0.3
 
 
 def test_border_is_the_share_of_even_bars():
@@ -64,7 +64,7 @@ def test_saturation_counts_both_ends():
 
 def test_aspect_and_size_hardly_matter_to_the_rest():
     assert image_quality(np.zeros((300, 200), np.float32))["aspect"] == 1.5
-    small, large = image_quality(film(256)), image_quality(film(2048))
+    small, large = image_quality(image(256)), image_quality(image(2048))
     for name in ("exposure", "contrast", "inversion"):
         assert large[name] == pytest.approx(small[name], abs=0.02)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from cxr_mm.data import radiograph
-from cxr_mm.data.radiograph import read_radiograph
-from cxr_mm.errors import RadiographError
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging import radiograph
+from cxr_mm.imaging.radiograph import read_radiograph
 
 ROWS, COLUMNS = 160, 192
 GREY = (np.add.outer(np.arange(ROWS), np.arange(COLUMNS)) * 255 / 350).astype(np.uint8)
@@ -35,17 +35,17 @@ def png_of_size(rows, columns):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
-def test_grey_png_in_every_mode_gives_the_same_film(mode):
-    film = read_radiograph(encoded(GREY, mode=mode))
-    assert film.pixels.dtype == np.float32
-    assert film.pixels.shape == (ROWS, COLUMNS)
-    np.testing.assert_allclose(film.pixels, GREY / 255, atol=1e-6)
-    assert (film.view, film.header, film.warnings) == (None, {}, ())
+def test_grey_png_in_every_mode_gives_the_same_image(mode):
+    image = read_radiograph(encoded(GREY, mode=mode))
+    assert image.pixels.dtype == np.float32
+    assert image.pixels.shape == (ROWS, COLUMNS)
+    np.testing.assert_allclose(image.pixels, GREY / 255, atol=1e-6)
+    assert (image.view, image.header, image.warnings) == (None, {}, ())
 
 
 def test_jpeg_is_close():
-    film = read_radiograph(encoded(GREY, "JPEG", quality=95))
-    assert np.abs(film.pixels - GREY / 255).max() < 0.03
+    image = read_radiograph(encoded(GREY, "JPEG", quality=95))
+    assert np.abs(image.pixels - GREY / 255).max() < 0.03
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -53,27 +53,27 @@ def test_sixteen_bit_png_is_scaled_by_the_bits_it_uses(bits):
     white = 2**bits - 1
     stored = np.rint(GREY / 255 * white).astype(np.uint16)
     stored[0, 0] = white
-    film = read_radiograph(encoded(stored))
-    np.testing.assert_allclose(film.pixels, stored / white, atol=1e-6)
+    image = read_radiograph(encoded(stored))
+    np.testing.assert_allclose(image.pixels, stored / white, atol=1e-6)
 
 
 def test_what_is_transparent_is_black():
     alpha = np.full_like(GREY, 255)
     alpha[:, :50] = 0
-    film = read_radiograph(encoded(np.stack([GREY, GREY, GREY, alpha], axis=-1)))
-    assert film.pixels[:, :50].max() == 0
-    np.testing.assert_allclose(film.pixels[:, 50:], GREY[:, 50:] / 255, atol=1e-6)
+    image = read_radiograph(encoded(np.stack([GREY, GREY, GREY, alpha], axis=-1)))
+    assert image.pixels[:, :50].max() == 0
+    np.testing.assert_allclose(image.pixels[:, 50:], GREY[:, 50:] / 255, atol=1e-6)
 
 
 def test_exif_orientation_is_honoured():
     exif = Image.Exif()
     exif[0x0112] = 6
-    film = read_radiograph(encoded(GREY, "PNG", exif=exif))
-    np.testing.assert_allclose(film.pixels, np.rot90(GREY, -1) / 255, atol=1e-6)
+    image = read_radiograph(encoded(GREY, "PNG", exif=exif))
+    np.testing.assert_allclose(image.pixels, np.rot90(GREY, -1) / 255, atol=1e-6)
 
 
 def test_kind_is_told_by_content_not_by_name(tmp_path):
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(encoded(GREY))
     assert read_radiograph(path).pixels.shape == (ROWS, COLUMNS)
 
@@ -120,8 +120,8 @@ PNG = encoded(NOISE)
 )
 def test_bad_files_give_one_line_with_name_and_remedy(data, message):
     with pytest.raises(RadiographError, match=message) as caught:
-        read_radiograph(data, "film.png")
-    assert str(caught.value).startswith("film.png: ")
+        read_radiograph(data, "image.png")
+    assert str(caught.value).startswith("image.png: ")
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
@@ -145,7 +145,7 @@ def test_missing_path_folder_and_large_file(tmp_path, monkeypatch):
         read_radiograph(tmp_path / "none.png")
     with pytest.raises(RadiographError, match="a folder, not a file"):
         read_radiograph(tmp_path)
-    path = tmp_path / "film.png"
+    path = tmp_path / "image.png"
     path.write_bytes(PNG)
     monkeypatch.setattr(radiograph, "MAX_BYTES", 1000)
     with pytest.raises(RadiographError, match="too large"):
@@ -177,8 +177,8 @@ def _outcome(data):
 @pytest.mark.parametrize(
     "pattern", ["chest_xray/test/NORMAL/*", "nih-chest-xray14/images/*", "covid*/images/*"]
 )
-def test_real_films_are_read_without_a_word(data_root, pattern):
+def test_real_images_are_read_without_a_word(data_root, pattern):
     for path in sorted(data_root.glob(pattern))[:25]:
-        film = read_radiograph(path)
-        assert film.warnings == ()
-        assert 0 <= film.pixels.min() < film.pixels.max() <= 1
+        image = read_radiograph(path)
+        assert image.warnings == ()
+        assert 0 <= image.pixels.min() < image.pixels.max() <= 1

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cxr_mm.core.config import Params, SplitParams, for_task, load_params, with_split
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
+from cxr_mm.core.task import load_task
 from cxr_mm.data.resolve import resolve
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import DataNotFoundError
-from cxr_mm.params import Params, SplitParams, for_task, load_params, with_split
-from cxr_mm.paths import DATA_ROOT_VARIABLE, TaskPaths
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 LONG_AGO = 1_000_000_000
@@ -76,12 +76,12 @@ def test_what_no_section_is_called_is_removed(paths):
 
 def test_new_data_changes_the_source_alone(paths):
     source = load_task("synthetic").source
-    task = changed(source=source.model_copy(update={"kind": "class_folders", "folder": "films"}))
-    films = paths.root / "films"
-    films.mkdir()
-    (films / "a.png").write_bytes(b"1")
+    task = changed(source=source.model_copy(update={"kind": "class_folders", "folder": "images"}))
+    images = paths.root / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(b"1")
     resolved(paths, task)
-    (films / "b.png").write_bytes(b"2")
+    (images / "b.png").write_bytes(b"2")
     assert resolved(paths, task) == {"source"}
 
 

@@ -7,26 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_mm.contracts.manifest import TEXT_COLUMNS, Manifest
-from cxr_mm.contracts.task import Finding, SourceSpec, SplitSpec, Task
+from cxr_mm.core.config import Params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import sha256_file
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Finding, SourceSpec, SplitSpec, Task, load_task
 from cxr_mm.data.ingest import ingest
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.leakage import NearPairs, audit, part_names
+from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.split import (
-    assign,
-    divide,
-    divide_all,
-    divisions,
-    load_split,
-    resamples,
-    split,
-)
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import StageError
-from cxr_mm.files import sha256_file
-from cxr_mm.params import Params
-from cxr_mm.paths import TaskPaths
+from cxr_mm.data.split import assign, divide, divide_all, divisions, load_split, resamples, split
 
 NO_PAIRS = np.zeros((0, 2), np.int64)
 
@@ -77,7 +68,7 @@ protocols = st.sampled_from(["patient", "folds", "official"])
 
 @settings(max_examples=40, deadline=None)
 @given(rows=studies, protocol=protocols, seed=st.integers(0, 5), data=st.data())
-def test_every_study_in_one_part_and_no_group_or_film_in_two(rows, protocol, seed, data):
+def test_every_study_in_one_part_and_no_group_or_image_in_two(rows, protocol, seed, data):
     groups, labels = zip(*rows, strict=True)
     t = task(protocol=protocol, folds=3)
     parts = ["test" if g % 4 == 0 else "train" for g in groups]
@@ -185,7 +176,7 @@ def test_official_test_part_stays_and_validation_comes_from_train():
 
 
 @pytest.mark.parametrize("protocol", ["patient", "folds"])
-def test_groups_that_share_a_film_stay_together(protocol):
+def test_groups_that_share_a_image_stay_together(protocol):
     t = task(protocol=protocol, folds=3)
     m = manifest(t, range(40), [0.0, 1.0] * 20)
     names = [f"file{i}" for i in range(40)]
@@ -196,7 +187,7 @@ def test_groups_that_share_a_film_stay_together(protocol):
     assert table["group"].nunique() == 38
 
 
-def test_official_test_is_left_alone_by_films_it_shares_with_train():
+def test_official_test_is_left_alone_by_images_it_shares_with_train():
     t = task(protocol="official")
     parts = ["test"] * 10 + ["train"] * 30
     m = manifest(t, range(40), [0.0, 1.0] * 20, parts)
@@ -271,8 +262,8 @@ def test_split_of_cohen_keeps_a_case_published_twice_together(data_root, tmp_pat
     ingest(t, params, paths, data_root)
     split(t, params, paths)
     report = json.loads((paths.split / "audit.json").read_text())
-    assert report["near_duplicates"]["same_film"] >= 4
-    assert report["near_duplicates"]["same_film_across_parts"] == 0
+    assert report["near_duplicates"]["same_image"] >= 4
+    assert report["near_duplicates"]["same_image_across_parts"] == 0
     table = load_split(paths)
     group = table.groupby(table["study_id"].str.split("/").str[0])["group"].first()
     assert group["97"] == group["178"]

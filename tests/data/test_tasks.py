@@ -3,11 +3,11 @@ import re
 import pytest
 import yaml
 
-from cxr_mm.data.note import mask_note
+from cxr_mm.core.config import for_task, load_params
+from cxr_mm.core.errors import TaskError
+from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.tasks import load_task, shipped_tasks
-from cxr_mm.errors import TaskError
-from cxr_mm.params import for_task, load_params
 
 SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"}
 

@@ -1,4 +1,4 @@
-"""Window: what a person looks at is in the film's own units, and says nothing of who it is."""
+"""Window: what a person looks at is in the image's own units, and says nothing of who it is."""
 
 import io
 from dataclasses import asdict
@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from cxr_mm.data.radiograph import read_film, read_radiograph
-from cxr_mm.data.window import LONGEST, Unwindowed, viewable, windowed
-from cxr_mm.errors import RadiographError
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.radiograph import read_image, read_radiograph
+from cxr_mm.imaging.voi import LONGEST, Unwindowed, viewable, windowed
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -46,7 +46,7 @@ def saved(ds):
 
 
 def look(stored=RAMP, bits=12, **fields):
-    return read_film(saved(dataset(stored, bits, **fields)), "film.dcm").viewable
+    return read_image(saved(dataset(stored, bits, **fields)), "image.dcm").viewable
 
 
 def png(pixels):
@@ -66,12 +66,12 @@ def as_the_standard_has_it(x, centre, width):
 
 @pytest.mark.parametrize(("centre", "width"), [(700, 1000), (10, 2), (1400, 1), (-50.5, 300.25)])
 def test_a_window_is_the_standards_linear_one(centre, width):
-    film = look(**WINDOW)
-    shown = windowed(film, centre, width)
+    image = look(**WINDOW)
+    shown = windowed(image, centre, width)
     assert shown.dtype == np.uint8
     expected = [as_the_standard_has_it(float(x), centre, width) for x in RAMP[0]]
     np.testing.assert_allclose(shown[0].astype(int), expected, atol=1)
-    np.testing.assert_array_equal(windowed(film, centre, width, inverted=True), 255 - shown)
+    np.testing.assert_array_equal(windowed(image, centre, width, inverted=True), 255 - shown)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_a_window_is_the_standards_linear_one(centre, width):
     ],
 )
 def test_values_of_any_depth_are_those_after_rescale(stored, bits):
-    film = look(stored, bits, RescaleSlope=2, RescaleIntercept=-100, **WINDOW)
-    np.testing.assert_allclose(film.values, stored.astype(float) * 2 - 100)
-    assert film.values.dtype == np.float32
-    assert (film.low, film.high) == (film.values.min(), film.values.max())
-    assert (film.centre, film.width, film.inverted) == (700, 1000, False)
+    image = look(stored, bits, RescaleSlope=2, RescaleIntercept=-100, **WINDOW)
+    np.testing.assert_allclose(image.values, stored.astype(float) * 2 - 100)
+    assert image.values.dtype == np.float32
+    assert (image.low, image.high) == (image.values.min(), image.values.max())
+    assert (image.centre, image.width, image.inverted) == (700, 1000, False)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -97,14 +97,14 @@ def test_what_the_file_says_is_what_the_model_sees_and_the_window_stated_shows_i
     photometric, window
 ):
     data = saved(dataset(PhotometricInterpretation=photometric, **window))
-    film = read_film(data)
+    image = read_image(data)
     pixels = read_radiograph(data).pixels
-    np.testing.assert_array_equal(film.radiograph.pixels, pixels)
-    np.testing.assert_array_equal(film.viewable.seen, np.rint(pixels * 255))
-    assert film.viewable.inverted == (photometric == "MONOCHROME1")
-    stated = (film.viewable.centre, film.viewable.width, film.viewable.inverted)
-    again = windowed(film.viewable, *stated).astype(int)
-    np.testing.assert_allclose(again, film.viewable.seen, atol=1)
+    np.testing.assert_array_equal(image.radiograph.pixels, pixels)
+    np.testing.assert_array_equal(image.viewable.seen, np.rint(pixels * 255))
+    assert image.viewable.inverted == (photometric == "MONOCHROME1")
+    stated = (image.viewable.centre, image.viewable.width, image.viewable.inverted)
+    again = windowed(image.viewable, *stated).astype(int)
+    np.testing.assert_allclose(again, image.viewable.seen, atol=1)
 
 
 def test_a_lookup_table_is_shown_as_it_is_and_its_span_is_the_nearest_window():
@@ -112,9 +112,9 @@ def test_a_lookup_table_is_shown_as_it_is_and_its_span_is_the_nearest_window():
     item.LUTDescriptor, item.LUTData = [1001, 200, 16], [v * v // 250 for v in range(1001)]
     item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
     data = saved(dataset(VOILUTSequence=Sequence([item])))
-    film = read_film(data).viewable
-    np.testing.assert_array_equal(film.seen, np.rint(read_radiograph(data).pixels * 255))
-    shown = windowed(film, film.centre, film.width)
+    image = read_image(data).viewable
+    np.testing.assert_array_equal(image.seen, np.rint(read_radiograph(data).pixels * 255))
+    shown = windowed(image, image.centre, image.width)
     assert shown[RAMP == 200].max() == 0
     assert shown[RAMP == 1200].min() == 255
     assert shown[RAMP == 1196].max() < 255
@@ -124,16 +124,16 @@ def test_a_lookup_table_is_shown_as_it_is_and_its_span_is_the_nearest_window():
 def test_padding_is_black_through_the_window_stated(photometric):
     stored = RAMP + 500
     stored[:, :20] = 4000
-    film = look(stored, PixelPaddingValue=4000, PhotometricInterpretation=photometric)
-    assert film.high == 1900
-    assert windowed(film, film.centre, film.width, film.inverted)[:, :20].max() == 0
-    assert film.seen[:, :20].max() == 0
+    image = look(stored, PixelPaddingValue=4000, PhotometricInterpretation=photometric)
+    assert image.high == 1900
+    assert windowed(image, image.centre, image.width, image.inverted)[:, :20].max() == 0
+    assert image.seen[:, :20].max() == 0
 
 
 def test_the_first_of_several_frames_is_shown():
     both = np.stack([RAMP, RAMP * 0 + 7])
-    film = look(RAMP, NumberOfFrames=2, PixelData=both.tobytes(), **WINDOW)
-    np.testing.assert_array_equal(film.values, RAMP)
+    image = look(RAMP, NumberOfFrames=2, PixelData=both.tobytes(), **WINDOW)
+    np.testing.assert_array_equal(image.values, RAMP)
 
 
 @pytest.mark.parametrize(
@@ -147,21 +147,21 @@ def test_the_first_of_several_frames_is_shown():
 )
 def test_pictures_have_their_own_values_and_their_full_scale_for_a_window(pixels, white):
     # 11 bits are stored as 12.
-    film = read_film(png(pixels)).viewable
+    image = read_image(png(pixels)).viewable
     own = pixels if pixels.ndim == 2 else pixels[..., 0]
-    np.testing.assert_allclose(film.values, own, rtol=1e-4)
-    assert (film.centre, film.width, film.inverted) == ((white + 1) / 2, white + 1, False)
-    shown = windowed(film, film.centre, film.width).astype(int)
+    np.testing.assert_allclose(image.values, own, rtol=1e-4)
+    assert (image.centre, image.width, image.inverted) == ((white + 1) / 2, white + 1, False)
+    shown = windowed(image, image.centre, image.width).astype(int)
     np.testing.assert_allclose(shown, own / white * 255, atol=0.51)
 
 
-def test_a_large_film_is_shrunk_by_averaging_the_area():
+def test_a_large_image_is_shrunk_by_averaging_the_area():
     values = np.random.default_rng(0).integers(0, 4096, (2 * LONGEST, 600)).astype(np.uint16)
     pixels = values.astype(np.float32) / 4095
-    film = viewable(Unwindowed(values, 2048, 4096), pixels)
+    image = viewable(Unwindowed(values, 2048, 4096), pixels)
     blocks = values.reshape(LONGEST, 2, 300, 2).mean((1, 3))
-    np.testing.assert_allclose(film.values, blocks, rtol=1e-5)
-    np.testing.assert_allclose(film.seen, blocks / 4095 * 255, atol=0.51)
+    np.testing.assert_allclose(image.values, blocks, rtol=1e-5)
+    np.testing.assert_allclose(image.seen, blocks / 4095 * 255, atol=0.51)
 
 
 @pytest.mark.parametrize("fields", [{"RescaleSlope": "nan"}, {"RescaleSlope": "1e39"}])
@@ -172,8 +172,8 @@ def test_values_that_are_no_numbers_are_refused(fields):
 
 @pytest.mark.parametrize("window", [("nan", "1000"), ("700", "nan"), ("inf", "10"), ("1", "inf")])
 def test_a_window_that_is_no_number_counts_as_none(window):
-    film = look(WindowCenter=window[0], WindowWidth=window[1])
-    np.testing.assert_array_equal(film.seen, look().seen)
+    image = look(WindowCenter=window[0], WindowWidth=window[1])
+    np.testing.assert_array_equal(image.seen, look().seen)
 
 
 IDENTIFYING = {
@@ -198,16 +198,16 @@ def test_nothing_that_identifies_ever_comes_out():
         view.add_new(tag, vr, IDENTIFYING[vr])
     view.CodeMeaning = "SECRET postero-anterior"
     ds.ViewCodeSequence, ds.OtherPatientIDsSequence = Sequence([view]), Sequence([view])
-    film = read_film(saved(ds), "film.dcm")
-    told = repr(asdict(film))
+    image = read_image(saved(ds), "image.dcm")
+    told = repr(asdict(image))
     assert len(secret) > 900
     assert "KNEE" in told
     for word in ("SECRET", "1958"):
         assert word.lower() not in told.lower()
-    assert film.radiograph.header == {
+    assert image.radiograph.header == {
         "age": 63.0,
         "sex": "F",
         "dicom_modality": "OT",
         "body_part": "KNEE",
     }
-    assert film.radiograph.view == "PA"
+    assert image.radiograph.view == "PA"

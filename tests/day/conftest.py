@@ -15,23 +15,22 @@ import pytest
 import uvicorn
 from gradio_client import Client, handle_file
 
-from app.counters import CountedRoom, Counters
-from app.following import Followed
-from app.server import application, places_of, upload_folder
+from app.metrics import InstrumentedService, Metrics
+from app.model_watcher import ModelWatcher
+from app.server import application, build_pages, upload_folder
 from app.settings import Limits, Settings
-from cxr_mm.contracts.verdict import REPORT_STAMP
-from cxr_mm.data.sources.synthetic import synthesise
-from cxr_mm.data.sources.synthetic.spec import CLINICAL, FINDINGS
-from cxr_mm.paths import MONITORING_REPORTS, TaskPaths
+from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
+from cxr_mm.core.record import REPORT_STAMP
+from cxr_mm.data.synthetic.population import CLINICAL, FINDINGS
+from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.prediction_log import PredictionLog, find_secret
 from monitoring.cli.running import _runner
-from monitoring.retraining.serving import adopt, pointer_file
-from monitoring.running.cron import Cron
-from monitoring.running.reporting import read_verdict
-from monitoring.running.runner import Runner
-from monitoring.running.schedule import Stop
-from monitoring.running.tables import open_state
-from monitoring.settings import MonitorParams
+from monitoring.config import MonitorParams
+from monitoring.retraining.promotion import adopt, pointer_file
+from monitoring.scheduler.cron import Cron
+from monitoring.scheduler.runner import Runner, read_verdict
+from monitoring.scheduler.schedule import Stop
+from monitoring.scheduler.state import open_state
 
 START, HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC), timedelta(hours=1)
 HOURLY = Cron("0 * * * *")
@@ -94,7 +93,7 @@ class Day:
         return pointer_file("synthetic", self.project)
 
     def collected(self, name, spec):
-        """A folder with films and no labels, and the table of its studies, labels included."""
+        """A folder with images and no labels, and the table of its studies, labels included."""
         folder = synthesise(self.project / name, spec, workers=1)
         table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
         table.drop(columns=list(FINDINGS)).to_csv(folder / "manifest.csv", index=False)
@@ -115,10 +114,10 @@ class Day:
         return Hour(start, end, digests, report, self.told[before:])
 
     def _predicted(self, folder, row):
-        film = handle_file(str(folder / row["image_path"])) if row["image_path"] else None
+        image = handle_file(str(folder / row["image_path"])) if row["image_path"] else None
         clinical = {name: row[name] for name in CLINICAL if row[name]}
         rest = {name: row[name] for name in ("note", "view", "study_id")}
-        return self.client.predict(film=film, clinical=clinical, **rest, api_name="/predict")
+        return self.client.predict(image=image, clinical=clinical, **rest, api_name="/predict")
 
     def _tell_labels(self, said, row):
         of_model = {one["finding"]: str(int(one["positive"])) for one in said["findings"]}
@@ -163,10 +162,10 @@ def webhook():
 @contextmanager
 def served(project, log):
     """A client of the app, which follows the project's pointer."""
-    settings, counters = Settings(bundles=(), limits=Limits(10_000, 10_000)), Counters(project)
-    room = CountedRoom(Followed(pointer_file("synthetic", project)), log, counters)
+    settings, counters = Settings(bundles=(), limits=Limits(10_000, 10_000)), Metrics(project)
+    room = InstrumentedService(ModelWatcher(pointer_file("synthetic", project)), log, counters)
     with upload_folder() as uploads, socket.create_server(("127.0.0.1", 0)) as listening:
-        app = application(settings, places_of([room], settings, uploads), uploads, counters)
+        app = application(settings, build_pages([room], settings, uploads), uploads, counters)
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

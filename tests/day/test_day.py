@@ -9,23 +9,22 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-import monitoring.evidently_page  # noqa: F401  the snapshots hold its classes
-from app.following import PAUSE
-from cxr_mm.contracts.verdict import STATUS_NUMBERS, VERDICT_FILE
-from cxr_mm.data.sources.synthetic import SynthesisSpec
-from cxr_mm.data.sources.synthetic.spec import FINDINGS
-from cxr_mm.files import read_json
-from cxr_mm.models.pointer import read_pointer, resolved
-from cxr_mm.paths import MONITORING_REPORTS
+import monitoring.report.evidently  # noqa: F401  the snapshots hold its classes
+from app.model_watcher import PAUSE
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import MONITORING_REPORTS
+from cxr_mm.core.record import STATUS_NUMBERS, VERDICT_FILE
+from cxr_mm.data.synthetic.population import FINDINGS, SynthesisSpec
+from cxr_mm.models.registry import read_pointer, resolved
 from monitoring import cli
 from monitoring.reference import load_reference
+from monitoring.report.workspace import Workspace
 from monitoring.retraining.comparison import Margins
-from monitoring.retraining.retrain import Wish, retrain
-from monitoring.retraining.serving import promote
-from monitoring.running.runner import WORKSPACE_NAME
-from monitoring.running.status import status
-from monitoring.running.tables import open_state
-from monitoring.running.workspace import Workspace
+from monitoring.retraining.promotion import promote
+from monitoring.retraining.retrain import RetrainRequest, retrain
+from monitoring.scheduler.runner import WORKSPACE_NAME
+from monitoring.scheduler.state import open_state
+from monitoring.scheduler.status import status
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -66,7 +65,7 @@ def record(day, changed, alarming):
     """The challenger, judged."""
     window = {"since": alarming[0].start, "verdict": alarming[-1].report / VERDICT_FILE}
     options = {"share": 0.75, "margins": WIDE, "project": day.project}
-    wish = Wish(day.pointer, day.log, changed[0], **window, **options)
+    wish = RetrainRequest(day.pointer, day.log, changed[0], **window, **options)
     return retrain(wish)
 
 

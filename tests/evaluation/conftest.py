@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from cxr_mm.contracts.manifest import TEXT_COLUMNS, Manifest
-from cxr_mm.contracts.modality import subset_name, subsets
-from cxr_mm.contracts.prediction import OperatingPoint
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.prediction import OperatingPoint
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.data.leakage import NearPairs, audit
-from cxr_mm.data.quality import QUALITY_NAMES
-from cxr_mm.evaluation.evaluate import gather
-from cxr_mm.files import write_json
-from cxr_mm.models.bundle_files import FORMAT, BundleIndex
-from cxr_mm.params import EvaluateParams
-from cxr_mm.paths import TaskPaths
+from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
+from cxr_mm.evaluation.evaluate import compute_metrics
+from cxr_mm.imaging.quality import QUALITY_NAMES
+from cxr_mm.models.bundle import FORMAT, BundleIndex
 
 TITLES = {"binary": 1, "multilabel": 2, "multiclass": 3}
 
@@ -205,6 +205,6 @@ def evidence_of(tmp_path_factory):
         task = make_task(**asked)
         table = make_table(task, n=n, folds=folds)
         paths = make_project(task, table, tmp_path_factory.mktemp("evidence"))
-        return gather(task, table, PARAMS, paths)
+        return compute_metrics(task, table, PARAMS, paths)
 
     return of

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cxr_mm.errors import InputError
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError
 from cxr_mm.evaluation.compare import compare, compare_subsets
 from cxr_mm.evaluation.subsets import AVAILABLE, fusion_gain, subset_rows
-from cxr_mm.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=200)
 F = "effusion"

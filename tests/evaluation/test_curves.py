@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from cxr_mm.evaluation.curves import (
+from cxr_mm.evaluation.metrics import Scored
+from cxr_mm.evaluation.report.plots import (
     MOST_POINTS,
     confusion,
     curve_tables,
@@ -10,7 +11,6 @@ from cxr_mm.evaluation.curves import (
     reliability,
     roc,
 )
-from cxr_mm.evaluation.metrics import Scored
 
 
 def scored_of(n=300, steps=50):

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_mm.evaluation.delong import auc_covariance, auc_test, placements
-from cxr_mm.evaluation.intervals import multiplicities
 from cxr_mm.evaluation.metrics import Scored, auc
+from cxr_mm.evaluation.resampling import auc_covariance, auc_test, multiplicities, placements
 
 
 def kernel(x, y):
@@ -74,9 +73,9 @@ def test_alone_patients_give_delongs_covariance():
     assert auc_covariance(labels, scores) == pytest.approx(delong)
 
 
-def simulated(rng, patients=60, films=3, shift=0.0):
-    """Two scores of equal AUC (without `shift`) on films that share their patient's luck."""
-    who = np.repeat(np.arange(patients), films)
+def simulated(rng, patients=60, images=3, shift=0.0):
+    """Two scores of equal AUC (without `shift`) on images that share their patient's luck."""
+    who = np.repeat(np.arange(patients), images)
     labels = (np.arange(patients) % 2).astype(float)[who]
     own = rng.normal(size=(2, patients))[:, who]
     scores = labels + own + 0.5 * rng.normal(size=(2, len(who)))
@@ -93,7 +92,7 @@ def test_error_is_that_of_a_bootstrap_over_patients():
     assert found.difference == pytest.approx(np.mean(draws[0] - draws[1]), abs=0.005)
 
 
-def test_equal_models_are_rejected_as_often_as_promised_and_naive_films_far_more():
+def test_equal_models_are_rejected_as_often_as_promised_and_naive_images_far_more():
     rng = np.random.default_rng(2)
     clustered, naive, shifted = [], [], []
     for _ in range(400):

@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.evaluation.divisions import measure_divisions
-from cxr_mm.evaluation.subsets import measure_table
-from cxr_mm.params import EvaluateParams
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.evaluation.subsets import measure_divisions, measure_table
 
 PARAMS = EvaluateParams(bootstrap=200)
 

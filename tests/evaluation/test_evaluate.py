@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.errors import StageError
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.evaluation.evaluate import evaluate
-from cxr_mm.evaluation.summary import summary
-from cxr_mm.files import read_json
-from cxr_mm.params import EvaluateParams
-from cxr_mm.paths import TaskPaths
+from cxr_mm.evaluation.report.text import summary
 
 PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100, probe_folds=2))
 PNGS = ("roc", "roc_subsets", "precision_recall", "reliability", "confusion", "subgroups")

@@ -1,20 +1,20 @@
-"""First look: figures at the bundle's own thresholds, and how the studies differ."""
+"""Transportability summary: figures at the bundle's own thresholds, and how the studies differ."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.prediction import OperatingPoint
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.prediction import OperatingPoint
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.evaluation.first_look import (
-    first_look,
+from cxr_mm.evaluation.external.validate import (
     operating_points,
     profile_of_training,
     read_traits,
+    transportability,
 )
-from cxr_mm.evaluation.intervals import multiplicities
+from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
-from cxr_mm.params import EvaluateParams
 
 QUICK = EvaluateParams(bootstrap=100)
 
@@ -92,7 +92,7 @@ def look(task, table, tmp_path):
         frame = pd.DataFrame({"study_id": ids, "age": ages, "sex": "f", "view": ""})
         frame.to_csv(path, index=False)
         measured = measure_table(task, table, QUICK)
-        return first_look(Trained(task, **trained_on), table, measured, path, QUICK)
+        return transportability(Trained(task, **trained_on), table, measured, path, QUICK)
 
     return made
 
@@ -131,7 +131,7 @@ def test_a_model_that_knows_nothing_here_is_called_so(task, table, look, skill, 
     assert bool(warnings) == bool(words)
     if words:
         assert words in warnings[0]
-        assert "recalibration cannot mend that" in warnings[0]
+        assert "recalibration cannot fix that" in warnings[0]
 
 
 def test_traits_are_read_as_the_model_reads_them(task_of, tmp_path):

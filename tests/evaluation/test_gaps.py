@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr_mm.evaluation.gaps import Measured, auc_variance, gap_between
-from cxr_mm.evaluation.intervals import Estimate, holm
+from cxr_mm.evaluation.resampling import Estimate, holm
+from cxr_mm.evaluation.subgroups import Measured, auc_variance, gap_between
 
 B = 200
 

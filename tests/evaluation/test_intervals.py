@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cxr_mm.evaluation.intervals import (
-    Estimate,
-    exact_interval,
-    mean_of,
-    multiplicities,
-    rounded,
-)
 from cxr_mm.evaluation.metrics import Scored, auc
+from cxr_mm.evaluation.resampling import Estimate, exact_interval, mean_of, multiplicities, rounded
 
 
 def auc_of(labels, chances, weights):
@@ -48,8 +42,8 @@ def test_interval_is_that_of_a_plain_bootstrap():
 
 
 def covered(resampled_by, trials=150):
-    """Share of simulated studies of 50 patients × 4 films whose interval holds the true AUC."""
-    # A positive patient's films share a shift, so films are anything but independent.
+    """Share of simulated studies of 50 patients × 4 images whose interval holds the true AUC."""
+    # A positive patient's images share a shift, so images are anything but independent.
     truth = 0.7602  # Phi(1 / sqrt(2)): a difference of 1 over total variances of 1 + 1
     hits = 0
     for trial in range(trials):
@@ -64,9 +58,9 @@ def covered(resampled_by, trials=150):
     return hits / trials
 
 
-def test_interval_over_patients_covers_and_one_over_films_would_not():
+def test_interval_over_patients_covers_and_one_over_images_would_not():
     assert covered("patients") > 0.88
-    assert covered("films") < 0.8
+    assert covered("images") < 0.8
 
 
 def test_difference_of_identical_columns_is_exactly_zero():

@@ -1,6 +1,6 @@
 import pytest
 
-from cxr_mm.evaluation.markdown import bullets, number, p_value, plain, table, with_interval
+from cxr_mm.evaluation.report.text import bullets, number, p_value, plain, table, with_interval
 
 
 def test_table_keeps_its_columns_whatever_a_cell_holds():

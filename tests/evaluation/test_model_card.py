@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cxr_mm.contracts.prediction import NOTICE
+from cxr_mm.core.prediction import NOTICE
 from cxr_mm.evaluation.flags import Flag, find_flags
-from cxr_mm.evaluation.model_card import model_card
+from cxr_mm.evaluation.report.model_card import model_card
 
 SECTIONS = [
     "Flags",

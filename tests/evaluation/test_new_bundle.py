@@ -8,16 +8,14 @@ import pandas as pd
 import pytest
 
 from cxr_mm.cli import app
-from cxr_mm.errors import InputError, ManifestError
-from cxr_mm.evaluation import outside
-from cxr_mm.evaluation.new_bundle import check_place
-from cxr_mm.evaluation.outside import evaluate_on
-from cxr_mm.evaluation.recalibration import fit_recalibration, recalibrated
-from cxr_mm.files import read_json, sha256_file
-from cxr_mm.inference import load_predictor
-from cxr_mm.models.bundle import RECALIBRATED
-from cxr_mm.models.bundle_files import load_bundle
-from cxr_mm.params import EvaluateParams
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError, ManifestError
+from cxr_mm.core.files import read_json, sha256_file
+from cxr_mm.evaluation.external import validate
+from cxr_mm.evaluation.external.recalibrate import check_place, fit_recalibration, recalibrated
+from cxr_mm.evaluation.external.validate import evaluate_on
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.models.bundle import RECALIBRATED, load_bundle
 
 QUICK = EvaluateParams(bootstrap=100)
 STUDIES = 120
@@ -47,7 +45,7 @@ def centre(pipeline, tmp_path):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
+    monkeypatch.setattr("cxr_mm.evaluation.external.validate.write_plots", lambda *args: None)
 
 
 @pytest.fixture
@@ -66,7 +64,7 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
     assert new.digest != predictor.bundle.digest
     again = evaluate_on(type(predictor)(new), centre, folder.parent / "again", QUICK)
     after = pd.read_parquet(again / "predictions.parquet")
-    aims = outside.Aims.of(predictor.bundle)
+    aims = validate.Targets.of(predictor.bundle)
     expected = recalibrated(task, table, fit_recalibration(task, table, aims), aims.decision)
     for name in task.finding_names:
         for part in ("probability", "threshold"):
@@ -146,7 +144,7 @@ def test_interrupted_it_leaves_nothing_behind(predictor, centre, undrawn, tmp_pa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cxr_mm.models.bundle_files._save_parts", interrupted)
+    monkeypatch.setattr("cxr_mm.models.bundle._save_parts", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_on(predictor, centre, tmp_path / "out", QUICK, tmp_path / "new")
     assert {p.name for p in tmp_path.iterdir()} == {"centre.csv"}
@@ -170,7 +168,7 @@ def test_a_folder_that_came_to_be_meanwhile_is_not_overwritten(
     def slow(*args):
         shutil.copytree(centre.parent, tmp_path / "new", ignore=lambda *a: ["new"])
 
-    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", slow)
+    monkeypatch.setattr("cxr_mm.evaluation.external.validate.write_plots", slow)
     with pytest.raises(InputError, match="never overwritten"):
         evaluate_on(predictor, centre, tmp_path / "out", QUICK, tmp_path / "new")
     assert (tmp_path / "new" / "centre.csv").exists()
@@ -181,7 +179,9 @@ def test_command_line(predictor, centre, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     quick = replace(predictor.bundle)
-    monkeypatch.setattr("cxr_mm.inference.load_predictor", lambda *args: type(predictor)(quick))
+    monkeypatch.setattr(
+        "cxr_mm.inference.predictor.load_predictor", lambda *args: type(predictor)(quick)
+    )
     place = ["--manifest", str(centre), "--out", str(tmp_path / "out")]
     new = ["--recalibrate", str(tmp_path / "new")]
     asked = ["evaluate-on", "--bundle", "any", *place, *new]

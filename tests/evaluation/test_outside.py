@@ -4,15 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.modality import subset_name, subsets
-from cxr_mm.contracts.prediction import FindingPrediction, OperatingPoint, Prediction
-from cxr_mm.contracts.study import Study
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError, ManifestError, RadiographError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.prediction import Answer, FindingPrediction, OperatingPoint, Prediction
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.errors import InputError, ManifestError, RadiographError
-from cxr_mm.evaluation.outside import WRITTEN, evaluate_on, read_labels, shown
-from cxr_mm.files import read_json
-from cxr_mm.params import EvaluateParams
+from cxr_mm.evaluation.external.validate import WRITTEN, evaluate_on, read_labels, shown
 
 QUICK = EvaluateParams(bootstrap=100)
 
@@ -45,7 +44,7 @@ class OldAndCoughing:
     def answer(self, studies):
         return [self._answer(study) for study in studies]
 
-    attempt = answer  # there is no film that it refuses
+    attempt = answer  # there is no image that it refuses
 
     def _answer(self, study):
         self.seen.append((study.study_id, study.modalities))
@@ -76,7 +75,7 @@ class OldAndCoughing:
 
 
 def centre(path, n=120, **columns):
-    """A manifest CSV of another centre: every third study without a note, every fifth no age."""
+    """A manifest CSV of an external site: every third study without a note, every fifth no age."""
     rng = np.random.default_rng(0)
     age = rng.integers(20, 80, size=n)
     cough = rng.random(n) < 0.5
@@ -102,7 +101,7 @@ def task(task_of):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave out the plots, the slow part, where they are not looked at."""
-    monkeypatch.setattr("cxr_mm.evaluation.outside.write_plots", lambda *args: None)
+    monkeypatch.setattr("cxr_mm.evaluation.external.validate.write_plots", lambda *args: None)
 
 
 def test_every_subset_is_shown_exactly_its_modalities(task, undrawn, tmp_path):
@@ -133,7 +132,7 @@ def test_report_replaces_an_earlier_one_and_has_calibration_and_bad_rows(task, t
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     metrics = read_json(out / "metrics.json")
     assert (metrics["model"], metrics["protocol"]) == ("old-and-coughing", "outside")
-    assert next(iter(metrics)) == "first_look"
+    assert next(iter(metrics)) == "transportability"
     # x000, x015, … have neither age nor note.
     assert metrics["bad_rows"] == 8
     bad = read_json(out / "bad_rows.json")
@@ -221,19 +220,19 @@ def test_a_folder_with_other_things_is_not_replaced(task, tmp_path):
 
 
 class Wary(OldAndCoughing):
-    """Refuses the film of every tenth study."""
+    """Refuses the image of every tenth study."""
 
     def attempt(self, studies):
-        refusal = RadiographError("no film", field="image")
+        refusal = RadiographError("no image", field="image")
         return [refusal if s.study_id[-1] == "1" else self._answer(s) for s in studies]
 
 
-def test_studies_whose_film_is_refused_are_bad_rows(task, undrawn, tmp_path):
+def test_studies_whose_image_is_refused_are_bad_rows(task, undrawn, tmp_path):
     centre(tmp_path / "centre.csv")
     out = evaluate_on(Wary(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     bad = pd.DataFrame(read_json(out / "bad_rows.json")).set_index("study_id")["reason"]
     refused = {f"x{i:03d}" for i in range(1, 120, 10)}
-    assert set(bad.index[bad == "image: no film."]) == refused
+    assert set(bad.index[bad == "image: no image."]) == refused
     assert not refused & set(pd.read_parquet(out / "predictions.parquet")["study_id"])
 
 
@@ -273,7 +272,7 @@ def test_recalibration_is_offered_and_measured(task, undrawn, tmp_path):
     assert "write that bundle with --recalibrate FOLDER" in (out / "summary.txt").read_text()
 
 
-def test_too_few_patients_are_refused_before_any_film_is_read(task, undrawn, tmp_path):
+def test_too_few_patients_are_refused_before_any_image_is_read(task, undrawn, tmp_path):
     centre(tmp_path / "centre.csv", effusion=["1"] * 14 + ["0"] * 106)
     predictor = OldAndCoughing(task)
     place = [predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK]
@@ -289,7 +288,7 @@ def test_too_few_patients_are_refused_before_any_film_is_read(task, undrawn, tmp
 def test_one_class_alone_is_measured_as_far_as_it_goes(task, undrawn, tmp_path):
     centre(tmp_path / "centre.csv", effusion="0")
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
-    look = read_json(out / "metrics.json")["first_look"]["findings"]["effusion"]
+    look = read_json(out / "metrics.json")["transportability"]["findings"]["effusion"]
     assert look["auc"]["reason"] == "no study has the finding"
     assert look["operating_points"]["youden"]["sensitivity"]["value"] is None
     assert look["operating_points"]["youden"]["specificity"]["value"] > 0

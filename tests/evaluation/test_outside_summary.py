@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr_mm.evaluation.outside_summary import outside_summary
+from cxr_mm.evaluation.report.text import outside_summary
 
 
 def estimate(value, low, high):
@@ -35,7 +35,7 @@ def metrics():
     figures = {m: look[m] for m in ("auc", "calibration_slope")}
     figures |= {m: estimate(0.5, 0.4, 0.6) for m in (*SCORES, "accuracy")}
     return {
-        "first_look": {
+        "transportability": {
             "findings": {"effusion": look},
             "studies": {
                 "here": {
@@ -103,14 +103,14 @@ def test_what_is_wrong_is_said_in_words(metrics):
 )
 def test_only_an_interval_beside_the_ideal_is_called_wrong(metrics, metric, interval, words):
     found = estimate(sum(interval) / 2, *interval)
-    metrics["first_look"]["findings"]["effusion"][metric] = found
+    metrics["transportability"]["findings"]["effusion"][metric] = found
     title = metric.replace("_", " ")
     line = next(x for x in outside_summary(metrics).splitlines() if x.startswith(f"  {title}"))
     assert line.rstrip().endswith(words or ("ideal 1" if "slope" in metric else "ideal 0"))
 
 
 def test_what_is_not_defined_is_a_dash_with_its_reason(metrics):
-    metrics["first_look"]["findings"]["effusion"]["calibration_slope"] = NONE
+    metrics["transportability"]["findings"]["effusion"]["calibration_slope"] = NONE
     lines = [" ".join(line.split()) for line in outside_summary(metrics).splitlines()]
     assert "calibration slope - ideal 1 no study has the finding" in lines
 

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.modality import subset_name, subsets
-from cxr_mm.evaluation.recalibration import (
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.types import subset_name, subsets
+from cxr_mm.evaluation.external.recalibrate import (
     FOLDS,
-    Aims,
+    Targets,
     cross_validated,
     fit_recalibration,
     patient_folds,
@@ -16,15 +17,14 @@ from cxr_mm.evaluation.recalibration import (
     what_it_brings,
 )
 from cxr_mm.evaluation.subsets import AVAILABLE, SMALLEST
-from cxr_mm.params import EvaluateParams
 
-AIMS = Aims("youden", sensitivity=0.95, specificity=0.95, coverage=0.9)
+AIMS = Targets("youden", sensitivity=0.95, specificity=0.95, coverage=0.9)
 QUICK = EvaluateParams(bootstrap=100)
 
 
 @pytest.fixture
 def outside(task_of, table_of):
-    """A table of another centre where probabilities are too high and too extreme."""
+    """A table of an external site where probabilities are too high and too extreme."""
 
     def make(problem="binary", n=400, noise=2.0, **kinds):
         task = task_of(problem, **kinds)
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_mended_for_patients_not_learnt_from(outside):
 def test_a_study_is_recalibrated_by_patients_other_than_its_own(outside, monkeypatch):
     task, table = outside(modalities=1)
     monkeypatch.setattr(
-        "cxr_mm.evaluation.recalibration.patient_folds",
+        "cxr_mm.evaluation.external.recalibrate.patient_folds",
         lambda task, table, seed: table["group"].str[1:].astype(int).to_numpy() % 5,
     )
     first = table["group"].str[1:].astype(int) % 5 == 0
@@ -162,7 +162,7 @@ def test_a_finding_with_too_few_patients_is_left_and_said_so(outside):
     pd.testing.assert_frame_equal(after[columns], before[columns], check_like=True)
 
 
-def test_patients_are_counted_not_their_films(outside):
+def test_patients_are_counted_not_their_images(outside):
     task, table = outside(modalities=1)
     table["group"] = np.where(table["label.effusion"] == 1, "p1", table["group"])
     assert rarer_class(task, table, "effusion") == 1

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_strata
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=100, probe_folds=3)
 F = "effusion"
@@ -38,7 +38,7 @@ def test_the_trait_in_the_embedding_is_read_and_no_other(case):
         assert told["auc"]["value"] is None or 0.3 < told["auc"]["value"] < 0.7
 
 
-def test_studies_without_a_film_are_not_read(case):
+def test_studies_without_a_image_are_not_read(case):
     task, table, manifest = case
     manifest.frame.loc[:99, "pixel_row"] = -1
     embedding = np.random.default_rng(0).normal(size=(300, 4))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.evaluation.subgroup_plot import draw_subgroups
+from cxr_mm.evaluation.report.plots import draw_subgroups
 
 
 @pytest.mark.parametrize("asked", [{}, {"problem": "multilabel", "kind": "synthetic"}])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.evaluation.subgroups import METRICS, measure_subgroups
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=100, smallest_group=15)
 F = "effusion"

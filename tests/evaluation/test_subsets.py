@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.evaluation.metrics import METRICS
 from cxr_mm.evaluation.subsets import fusion_gain, measure_subset, measure_table, subset_order
-from cxr_mm.params import EvaluateParams
 
 QUICK = EvaluateParams(bootstrap=100)
 

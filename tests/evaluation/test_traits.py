@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.task import ClinicalFeature
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.evaluation.traits import band_names, read_traits
-from cxr_mm.params import EvaluateParams
 
 PARAMS = EvaluateParams(smallest_group=15)
 

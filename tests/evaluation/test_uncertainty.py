@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.evaluation.intervals import multiplicities
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.evaluation.metrics import Scored, counted
+from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import measure_table
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
     class_uncertainty,
     finding_uncertainty,
 )
-from cxr_mm.params import EvaluateParams
 
 SHARES = (
     "coverage",

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.study import Study
+from cxr_mm.core.study import Study
 from cxr_mm.explain.subject import Subject
-from cxr_mm.models.bundle import Bundle
-from cxr_mm.models.bundle_files import load_bundle
+from cxr_mm.models.bundle import Bundle, load_bundle
 
 NOTE = "Fever and cough for 3 days. No pleural effusion, dull to percussion at the left base."
 CLINICAL = {"age": 71.0, "temperature": 38.9, "sex": "female"}
@@ -25,8 +24,8 @@ def a_study() -> Callable[[int], Study]:
     """A study of noise with every modality, by seed."""
 
     def make(seed: int) -> Study:
-        film = np.random.default_rng(seed).random((130, 90), dtype=np.float32)
-        return Study(f"s{seed}", f"p{seed}", image=film, clinical=dict(CLINICAL), note=NOTE)
+        image = np.random.default_rng(seed).random((130, 90), dtype=np.float32)
+        return Study(f"s{seed}", f"p{seed}", image=image, clinical=dict(CLINICAL), note=NOTE)
 
     return make
 

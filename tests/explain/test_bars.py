@@ -2,9 +2,9 @@
 
 import pytest
 
-from cxr_mm.contracts.explanation import Explanation, Target
-from cxr_mm.contracts.prediction import FindingPrediction, OperatingPoint
-from cxr_mm.explain.bars import percent, probability_bar, share_bars
+from cxr_mm.core.prediction import FindingPrediction, OperatingPoint
+from cxr_mm.explain.attribution import Explanation, Target
+from cxr_mm.explain.html import percent, probability_bar, share_bars
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_is_uncertain_says_so_in_word_and_colour_and_keeps_the_answer():
 def test_shares_point_to_the_side_they_speak_for():
     shares = {"image": 1.0, "note": -0.5}
     html = share_bars(Explanation("s", Target("effusion"), -0.001, shares, 0.499))
-    film, note = html.index("Film"), html.index("Note")
-    assert html.index("cxr-for") > film
+    image, note = html.index("DecodedImage"), html.index("Note")
+    assert html.index("cxr-for") > image
     assert html.index('cxr-against" style="width:25') > note
     assert "−0.50" in html
     assert "−0.00" not in html

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.study import Study
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cam import WEIGHED, cam, logit_map
 from cxr_mm.explain.subject import Subject
-from cxr_mm.models.fusion import Fusion
+from cxr_mm.models.fusion import Fusion, Part
 from cxr_mm.models.image_encoder import build_image_encoder
-from cxr_mm.models.standardise import Part
 
 methods = pytest.mark.parametrize("method", sorted(WEIGHED))
 
@@ -38,7 +37,7 @@ def test_the_methods_differ(bundle, subject):
 
 
 def test_grad_cam_adds_up_to_what_the_embedding_gives_the_logit(bundle, subject):
-    """Over all three stages, film and mirror image: gradient times embedding of a linear head."""
+    """Over all three stages, image and mirror image: gradient times embedding of a linear head."""
     batch = subject.batch
     with torch.inference_mode():
         image = bundle.embeddings(batch)["image"]
@@ -75,14 +74,14 @@ def test_any_backbone_has_a_map(bundle, a_study, backbone, pool):
 
 
 def test_a_finding_that_nothing_speaks_for_gives_an_empty_map(bundle, a_study):
-    silent = Subject(deaf_to_the_film(bundle), a_study(0))
+    silent = Subject(deaf_to_the_image(bundle), a_study(0))
     said = cam(silent, Target(bundle.task.finding_names[0]))
     assert said.extra["empty"]
     assert not said.values.any()
 
 
-def deaf_to_the_film(bundle):
-    """The same bundle, deaf to the film: the fusion's inputs from it are scaled to nothing."""
+def deaf_to_the_image(bundle):
+    """The same bundle, deaf to the image: the fusion's inputs from it are scaled to nothing."""
     fusion = copy.deepcopy(bundle.fusion)
     fusion.standardise["image"].scale.fill_(float("inf"))
     return replace(bundle, fusion=fusion)
@@ -121,6 +120,6 @@ def test_an_unknown_finding_lists_those_that_exist(bundle, subject):
         cam(subject, Target("pneumothorax_of_the_moon"))
 
 
-def test_a_study_without_film_has_no_map(bundle):
+def test_a_study_without_image_has_no_map(bundle):
     with pytest.raises(InputError, match="image"):
         cam(Subject(bundle, Study("s", note="Fever.")), Target(bundle.task.finding_names[0]))

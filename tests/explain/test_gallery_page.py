@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from cxr_mm.contracts.explanation import Explanation, Target
-from cxr_mm.data.tasks import load_task
+from cxr_mm.core.task import load_task
+from cxr_mm.explain.attribution import Explanation, Target
 from cxr_mm.explain.cases import Case
-from cxr_mm.explain.gallery_page import card, gallery_page
+from cxr_mm.explain.pages import card, gallery_page
 
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
 AREAS = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
@@ -57,7 +57,7 @@ def test_ids_are_escaped_and_wrong_ones_stand_out(text):
     assert 'class="wrong"' in text
 
 
-def test_without_films_it_says_that_nothing_was_measured():
+def test_without_images_it_says_that_nothing_was_measured():
     bare = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
     assert "Nothing could be measured" in bare
     assert "SYNTHETIC" not in bare

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.explain.lime_fit import coalitions, lime_fit
+from cxr_mm.explain.estimators import coalitions, lime_fit
 from tests.explain.test_shapley_values import Known
 
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.errors import InputError
+from cxr_mm.core.errors import InputError
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.methods import DEFAULTS, METHODS, Ask, method, methods_of
 from cxr_mm.explain.subject import Subject
 
@@ -32,14 +32,13 @@ def test_shape_names_and_sum(bundle, subject, name):
         assert said.extra["readable"] == (said.extra["r2"] >= 0.5)
 
 
-def test_shap_of_the_film_adds_up_over_its_regions(bundle, subject):
-    from cxr_mm.explain.games import FilmGame
-    from cxr_mm.explain.games.film import grid
+def test_shap_of_the_image_adds_up_over_its_regions(bundle, subject):
+    from cxr_mm.explain.games import ImageGame, grid
     from cxr_mm.explain.methods import SHAP_CELLS
 
     target = Target(bundle.task.finding_names[0])
     said = METHODS["shap_image"].explain(subject, target, Ask())
-    regions = FilmGame(subject, target, grid(subject, SHAP_CELLS)).scores(said.values)
+    regions = ImageGame(subject, target, grid(subject, SHAP_CELLS)).scores(said.values)
     assert said.base + regions.sum() == pytest.approx(said.output, abs=1e-4)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr_mm.explain.note_units import sentences
+from cxr_mm.explain.games import sentences
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ import re
 
 import pytest
 
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError
-from cxr_mm.explain.one import Question, explain_to
-from cxr_mm.files import read_json, write_json
-from cxr_mm.inference import Predictor
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.study import Study
+from cxr_mm.explain.study import Question, explain_to
+from cxr_mm.inference.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
 def predictor(bundle):
-    return Predictor(bundle, accept_any_film=True)
+    return Predictor(bundle, accept_any_image=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_the_json_adds_up_and_names_its_pictures(folder, bundle):
             assert total == pytest.approx(parts["sum"], abs=1e-5)
         methods = [a["method"] for a in explanation["attributions"]]
         assert methods == ["grad_cam", "shap_tabular", "shap_note"]
-        assert (folder / explanation["attributions"][0]["film"]).is_file()
+        assert (folder / explanation["attributions"][0]["image"]).is_file()
         curves = said["what_if"][explanation["finding"]]
         assert [c["feature"] for c in curves] == list(bundle.task.clinical_names)
     assert said["prediction"]["digest"] == bundle.digest

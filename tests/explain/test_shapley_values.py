@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cxr_mm.errors import CancelledError
-from cxr_mm.explain.shapley_values import shapley_values
-from cxr_mm.explain.tree import balanced, linkage
-from cxr_mm.explain.watch import Watch
+from cxr_mm.core.errors import CancelledError
+from cxr_mm.core.progress import Progress
+from cxr_mm.explain.estimators import shapley_values
+from cxr_mm.explain.games import balanced, linkage
 
 
 class Known:
@@ -16,7 +16,7 @@ class Known:
 
     def __init__(self, players, worth, tree=None, watch=None):
         self.names = tuple(f"p{k}" for k in range(players))
-        self.worth, self.tree, self.watch = worth, tree, watch or Watch()
+        self.worth, self.tree, self.watch = worth, tree, watch or Progress()
         self.expected = self.asked = 0
 
     def values(self, kept):
@@ -74,7 +74,7 @@ def test_same_seed_same_answer():
 
 def test_it_can_be_stopped():
     asked = []
-    watch = Watch(told=lambda done, _: asked.append(done), cancelled=lambda: len(asked) >= 3)
+    watch = Progress(callback=lambda done, _: asked.append(done), cancelled=lambda: len(asked) >= 3)
     game = Known(20, lambda kept: kept.sum(1), tree(20), watch)
     with pytest.raises(CancelledError):
         shapley_values(game, seed=0, most=500)

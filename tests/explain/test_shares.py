@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import InputError
-from cxr_mm.explain.shares import modality_shares
-from cxr_mm.explain.subject import Subject
-from cxr_mm.models.shapley import coalitions, shapley
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import MODALITIES
+from cxr_mm.explain.subject import Subject, modality_shares
+from cxr_mm.inference.predictor import coalitions, shapley
 
 
 @pytest.mark.parametrize("players", [0, 1, 2, 3])
@@ -42,13 +41,13 @@ def test_shares_are_symmetric_in_the_players():
 
 
 def studies(bundle):
-    film = np.random.default_rng(0).random((90, 70), dtype=np.float32)
+    image = np.random.default_rng(0).random((90, 70), dtype=np.float32)
     number = next(f for f in bundle.task.clinical if f.type == "number")
     clinical = {number.name: (number.minimum + number.maximum) / 2}
     return {
-        ("image",): Study("s", image=film),
+        ("image",): Study("s", image=image),
         ("tabular", "note"): Study("s", clinical=clinical, note="Fever and cough."),
-        MODALITIES: Study("s", image=film, clinical=clinical, note="Fever and cough."),
+        MODALITIES: Study("s", image=image, clinical=clinical, note="Fever and cough."),
     }
 
 

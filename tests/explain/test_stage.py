@@ -2,12 +2,12 @@
 
 import pytest
 
-from cxr_mm.errors import StageError
+from cxr_mm.core.config import ExplainParams
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import explain
-from cxr_mm.files import read_json
-from cxr_mm.params import ExplainParams
-from cxr_mm.paths import TaskPaths
 
 SMALL = ExplainParams(gallery=4, studies=4, slow_studies=1, localisation=4, importance=10)
 
@@ -18,14 +18,14 @@ def paths(pipeline):
     return pipeline.paths
 
 
-def test_each_case_has_its_shares_and_its_film(paths):
+def test_each_case_has_its_shares_and_its_image(paths):
     cases = read_json(paths.explanations / "gallery.json")["cases"]
     assert 0 < len(cases) <= 4
     for case in cases:
         total = case["base"] + sum(case["shares"].values())
         assert total == pytest.approx(case["logit"], abs=1e-5)
-        assert (case["film"] is not None) == ("image" in case["shares"])
-        assert case["film"] is None or (paths.explanations / case["film"]).is_file()
+        assert (case["image"] is not None) == ("image" in case["shares"])
+        assert case["image"] is None or (paths.explanations / case["image"]).is_file()
         assert "patient_id" not in case
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import is_valid_linkage
 
-from cxr_mm.explain.tree import balanced, bisected, linkage
+from cxr_mm.explain.games import balanced, bisected, linkage
 
 
 @pytest.mark.parametrize("leaves", [2, 3, 7, 16, 33])

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import ClinicalError
-from cxr_mm.explain.shares import modality_shares
-from cxr_mm.explain.subject import Subject
+from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.study import Study
+from cxr_mm.explain.attribution import Target
+from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import typical_range, what_if
 
 

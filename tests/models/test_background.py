@@ -1,10 +1,10 @@
-"""Background: usual values that are no patient's, and a film with texture that is nobody's."""
+"""Background: usual values that are no patient's, and an image with texture that is no one's."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.data.tasks import load_task
+from cxr_mm.core.task import load_task
 from cxr_mm.models.background import (
     ROWS,
     background_from_json,
@@ -44,18 +44,18 @@ def test_json_gives_it_back():
     assert background_to_json(frame) == values
 
 
-def test_a_mixture_has_the_contrast_of_one_film_and_is_none(bundle_films):
-    made = mixtures(bundle_films, 5, seed=0)
+def test_a_mixture_has_the_contrast_of_one_image_and_is_none(bundle_images):
+    made = mixtures(bundle_images, 5, seed=0)
     assert made.shape == (5, 32, 32)
-    assert made.std(axis=0).mean() == pytest.approx(bundle_films.std(axis=0).mean(), rel=0.5)
-    assert bundle_films.mean(axis=0).std() < 0.5 * made.std(axis=(1, 2)).mean()
-    flat = bundle_films.reshape(len(bundle_films), -1)
+    assert made.std(axis=0).mean() == pytest.approx(bundle_images.std(axis=0).mean(), rel=0.5)
+    assert bundle_images.mean(axis=0).std() < 0.5 * made.std(axis=(1, 2)).mean()
+    flat = bundle_images.reshape(len(bundle_images), -1)
     likeness = np.corrcoef(np.vstack([made.reshape(5, -1), flat]))[:5, 5:]
     assert likeness.max() < 0.8
 
 
 @pytest.fixture
-def bundle_films():
+def bundle_images():
     return np.random.default_rng(1).integers(80, 180, (40, 32, 32)).astype(np.uint8)
 
 

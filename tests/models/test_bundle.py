@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import BundleError, ClinicalError, NoteError
-from cxr_mm.models.bundle_files import INDEX, load_bundle, save_bundle
+from cxr_mm.core.errors import BundleError, ClinicalError, NoteError
+from cxr_mm.core.study import Study
+from cxr_mm.models.bundle import INDEX, load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def copied(bundle_folder, tmp_path):
 
 
 def study(**changes):
-    film = torch.rand(90, 70, generator=torch.Generator().manual_seed(0)).numpy()
-    given = {"image": film, "clinical": {"age": 61.0, "crp": 80.0}, "note": "fever and rigors"}
+    image = torch.rand(90, 70, generator=torch.Generator().manual_seed(0)).numpy()
+    given = {"image": image, "clinical": {"age": 61.0, "crp": 80.0}, "note": "fever and rigors"}
     return Study("s", **{**given, **changes})
 
 

@@ -2,14 +2,8 @@
 
 import torch
 
-from cxr_mm.contracts.modality import MODALITIES, subsets
-from cxr_mm.models.calibration import (
-    Calibration,
-    link,
-    subset_index,
-    subset_mask,
-)
-from cxr_mm.models.stacking import log_likelihoods
+from cxr_mm.core.types import MODALITIES, subsets
+from cxr_mm.models.calibration import Calibration, link, log_likelihoods, subset_index, subset_mask
 
 ROWS = 4000
 
@@ -111,7 +105,7 @@ def test_missing_labels_count_for_nothing():
 
 
 def bent(seed):
-    """A column that is too sharp below nought and too dull above: no line can mend it."""
+    """A column that is too sharp below nought and too dull above: no line can fix it."""
     columns, labels = binary(seed, 1.0)
     return torch.where(columns < 0, 3 * columns, columns / 3), labels
 

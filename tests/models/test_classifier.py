@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from cxr_mm.models.classifier import SERVED, Batch, Classifier
+from cxr_mm.models.bundle import SERVED, Batch, Classifier
 from cxr_mm.models.image_encoder import build_image_encoder
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from cxr_mm.contracts.prediction import ConformalBounds
-from cxr_mm.models.conformal import certainties, fit_bounds
+from cxr_mm.core.prediction import ConformalBounds
+from cxr_mm.models.decision import certainties, fit_bounds
 
 
 def binary(n, seed, strength=0.7):

@@ -6,10 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cxr_mm.contracts.modality import MODALITIES, subsets
+from cxr_mm.core.types import MODALITIES, subsets
 from cxr_mm.models.calibration import subset_mask
-from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec
-from cxr_mm.models.standardise import Part, Standardise
+from cxr_mm.models.fusion import KINDS, Fusion, FusionSpec, Part, Standardise
 
 DIMS = {"image": 12, "tabular": 5, "note": 8}
 ROWS, FINDINGS = 16, 3
@@ -179,9 +178,9 @@ def test_rehearsal_never_shows_what_is_absent_nor_hides_all(kind):
     fusion = build(kind, members=1).train()
     member = fusion.members[0]
     rows = fusion.clean(inputs, mask)
-    for _, seen in member.rehearse(rows, mask, 0.9):
+    for _, seen in member.training_views(rows, mask, 0.9):
         assert not (seen & ~mask.any(1)).any()
-    shown = torch.stack([seen for _, seen in member.rehearse(rows, mask, 0.9)]).any(0)
+    shown = torch.stack([seen for _, seen in member.training_views(rows, mask, 0.9)]).any(0)
     assert torch.equal(shown, mask.any(1))
 
 
@@ -190,7 +189,7 @@ def test_late_trains_each_head_on_its_own_modality_alone():
     mask = torch.ones(ROWS, 3, dtype=torch.bool)
     fusion = build("late", members=1)
     member = fusion.members[0]
-    logits, _ = member.rehearse(fusion.clean(inputs, mask), mask, 0.0)[0]
+    logits, _ = member.training_views(fusion.clean(inputs, mask), mask, 0.0)[0]
     logits.sum().backward()
     assert member.heads[0].weight.grad.any()
     assert member.heads[2].weight.grad is None or not member.heads[2].weight.grad.any()

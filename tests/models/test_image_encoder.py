@@ -4,13 +4,9 @@ import json
 import pytest
 import torch
 
-from cxr_mm.errors import ParamsError, WeightsError
-from cxr_mm.models.image_encoder import (
-    build_image_encoder,
-    load_image_encoder,
-    save_image_encoder,
-)
-from cxr_mm.models.small_cnn import SmallCnn
+from cxr_mm.core.errors import ParamsError, WeightsError
+from cxr_mm.models.backbones import SmallCnn
+from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder, save_image_encoder
 
 BACKBONES = ["small_cnn", "resnet10t", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
 
@@ -67,7 +63,7 @@ def test_a_backbone_that_shows_no_stages_is_refused(monkeypatch):
         build_image_encoder("small_cnn", 64, 1, 0.0, "none", "stages")
 
 
-def test_a_film_and_its_mirror_image_embed_alike():
+def test_a_image_and_its_mirror_image_embed_alike():
     torch.manual_seed(0)
     encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none", mirror=True).eval()
     images, seen = torch.randn(2, 1, 64, 64), {}

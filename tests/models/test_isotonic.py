@@ -1,11 +1,11 @@
-"""The isotonic step: it rises strictly, stays finite, and mends what a line cannot."""
+"""The isotonic step: it rises strictly, stays finite, and fixes what a line cannot."""
 
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from cxr_mm.models.isotonic import KNOTS, isotonic_shift
+from cxr_mm.models.calibration import KNOTS, isotonic_shift
 
 
 def bent(n, seed):

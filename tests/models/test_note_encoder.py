@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr_mm.data.note import MASK
-from cxr_mm.errors import WeightsError
+from cxr_mm.core.errors import WeightsError
+from cxr_mm.data.notes import MASK
 from cxr_mm.models.note_encoder import NoteEncoder
 
 

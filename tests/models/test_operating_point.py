@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr_mm.errors import StageError
-from cxr_mm.models.operating_point import choose_operating_points
+from cxr_mm.core.errors import StageError
+from cxr_mm.models.decision import choose_operating_points
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random(500) < 0.3).astype(np.float32)

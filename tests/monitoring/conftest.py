@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.record import Outcome, PredictionRecord
-from cxr_mm.contracts.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
-from cxr_mm.files import write_json
-from cxr_mm.params import ReferenceParams
-from monitoring.concept import labelled
-from monitoring.judge import Window
+from cxr_mm.core.config import ReferenceParams
+from cxr_mm.core.files import write_json
+from cxr_mm.core.record import Outcome, PredictionRecord
+from cxr_mm.core.task import ClinicalFeature, Finding, NoteSpec, SourceSpec, SplitSpec, Task
+from monitoring.concept_drift import labelled
 from monitoring.reference import freeze, load_reference
 from monitoring.table import newest_per_study, records_table
+from monitoring.verdict import Window
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, recall_score, roc_auc_score
 
-from monitoring.concept import performance, score_concept
+from monitoring.concept_drift import performance, score_concept
 
 RNG = np.random.default_rng(9)
 

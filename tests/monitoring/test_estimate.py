@@ -1,10 +1,10 @@
-"""Performance foretold from probabilities alone, and whether that held."""
+"""Performance estimated from probabilities alone, and whether that held."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring.estimate import estimate
+from monitoring.concept_drift import estimate
 
 
 def table(n, seed, truth=lambda p: p, labelled=True):
@@ -47,4 +47,4 @@ def test_where_labels_came_the_foretold_held_or_did_not():
     assert held["auc"].labelled == 400
     changed = found(table(400, 3, truth=lambda p: 1 - p))
     assert changed["auc"].held is False
-    assert changed["auc"].found < 0.5 < changed["auc"].foretold
+    assert changed["auc"].found < 0.5 < changed["auc"].estimated

@@ -5,15 +5,15 @@ import re
 
 import pytest
 
-from monitoring.evidently_page import write_page
-from monitoring.judge import judge
+from monitoring.report.evidently import write_page
+from monitoring.verdict import evaluate_window
 from tests.monitoring.conftest import whole
 
 
 @pytest.fixture(scope="module")
 def written(window, frozen, tmp_path_factory):
     table = window(120, 71, labelled=True, slope=-1.0)
-    judgement = judge(whole(table), frozen)
+    judgement = evaluate_window(whole(table), frozen)
     folder = tmp_path_factory.mktemp("page")
     snapshot = write_page(table, frozen, judgement, folder)
     return judgement, folder, snapshot

@@ -1,17 +1,17 @@
-"""Refused films against Fisher's exact test, and its rate."""
+"""Rejected images against Fisher's exact test, and its rate."""
 
 import numpy as np
 import pytest
 from scipy.stats import fisher_exact, norm
 
-from monitoring.films import score_refused
+from monitoring.shift_tests import score_refused
 from monitoring.statistics import normal_limit
 
 
-@pytest.mark.parametrize(("refused", "films"), [(0, 50), (3, 50), (20, 200)])
-def test_the_score_is_that_of_fishers_test(refused, films):
-    found = score_refused(refused, films, 4, 300)
-    table = [[refused, films - refused], [4, 296]]
+@pytest.mark.parametrize(("refused", "images"), [(0, 50), (3, 50), (20, 200)])
+def test_the_score_is_that_of_fishers_test(refused, images):
+    found = score_refused(refused, images, 4, 300)
+    table = [[refused, images - refused], [4, 296]]
     chance = fisher_exact(table, alternative="greater").pvalue
     assert norm.sf(found.score) == pytest.approx(chance, abs=1e-9)
 
@@ -26,7 +26,7 @@ def test_undrifted_windows_exceed_the_limit_no_more_often_than_asked():
     assert np.mean(above) <= 0.05
 
 
-def test_fewer_refused_are_no_reason_and_no_film_no_score():
+def test_fewer_refused_are_no_reason_and_no_image_no_score():
     assert score_refused(0, 100, 30, 300).score < 0
     assert score_refused(0, 0, 4, 300) is None
     assert "4.0 % (2 of 50)" in score_refused(2, 50, 4, 300).text

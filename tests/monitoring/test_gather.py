@@ -1,16 +1,16 @@
-"""What a report reads of the log: windows, those before, refused films, and a part of many."""
+"""What a report reads of the log: windows, those before, rejected images, and a part of many."""
 
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import monitoring.gather
-from cxr_mm.contracts.record import ServiceEvent
+import monitoring.window
+from cxr_mm.core.record import ServiceEvent
 from cxr_mm.prediction_log import open_log
-from monitoring.gather import gather
-from monitoring.judge import Window, judge
-from monitoring.report import verdict_before
+from monitoring.report.report import verdict_before
+from monitoring.verdict import Window, evaluate_window
+from monitoring.window import load_window
 from tests.monitoring.conftest import whole
 
 DAY = timedelta(days=1)
@@ -32,7 +32,7 @@ def write(log, made, day, labels=True):
 
 
 def read(log, frozen, day, **more):
-    return gather(log, frozen, START + day * DAY, START + (day + 1) * DAY, **more)
+    return load_window(log, frozen, START + day * DAY, START + (day + 1) * DAY, **more)
 
 
 def test_the_longer_window_has_the_labels_of_this_and_the_windows_before(log, frozen, make):
@@ -46,13 +46,13 @@ def test_the_longer_window_has_the_labels_of_this_and_the_windows_before(log, fr
 
 
 def test_of_many_studies_a_part_is_compared_and_all_are_counted(log, frozen, make, monkeypatch):
-    monkeypatch.setattr(monitoring.gather, "MOST_STUDIES", 50)
+    monkeypatch.setattr(monitoring.window, "MOST_STUDIES", 50)
     write(log, make(80, 60), 0)
     found = read(log, frozen, 0)
     assert len(found.window.table) == 50
     assert (found.window.studies, found.window.n_labelled) == (80, 80)
     assert "50 of 80 studies, drawn at random, are compared" in found.notes
-    verdict = judge(found.window, frozen, found.notes).verdict
+    verdict = evaluate_window(found.window, frozen, found.notes).verdict
     assert (verdict.n, verdict.n_labelled) == (80, 80)
 
 
@@ -68,31 +68,33 @@ def test_only_the_newest_answer_of_a_study_counts(log, frozen, make):
     assert "30 predictions repeat a study; the newest of each counts" in found.notes
 
 
-def test_refused_films_of_this_model_alarm(log, frozen, make):
+def test_rejected_images_of_this_model_alarm(log, frozen, make):
     write(log, make(60, 62), 0)
     for digest, count in ((frozen.digest, 12), ("b" * 64, 90)):
         log.add_events(
             ServiceEvent(
-                created_at=START + DAY / 2, task="made_up", digest=digest, kind="refused_film"
+                created_at=START + DAY / 2, task="made_up", digest=digest, kind="rejected_image"
             )
             for _ in range(count)
         )
-    judgement = judge(read(log, frozen, 0).window, frozen)
-    assert (judgement.films.refused, judgement.films.films) == (12, 72)
+    judgement = evaluate_window(read(log, frozen, 0).window, frozen)
+    assert (judgement.images.refused, judgement.images.images) == (12, 72)
     assert judgement.verdict.status == "alarm"
-    assert judgement.verdict.reasons[0].name == "films.refused"
+    assert judgement.verdict.reasons[0].name == "images.rejected"
 
 
-def test_where_nearly_all_films_are_refused_the_few_that_are_left_do_not_hide_it(log, frozen, make):
+def test_where_nearly_all_images_are_refused_the_few_that_are_left_do_not_hide_it(
+    log, frozen, make
+):
     write(log, make(10, 63), 0)
     refusal = ServiceEvent(
-        created_at=START + DAY / 2, task="made_up", digest=frozen.digest, kind="refused_film"
+        created_at=START + DAY / 2, task="made_up", digest=frozen.digest, kind="rejected_image"
     )
-    assert judge(read(log, frozen, 0).window, frozen).verdict.status == "too_small"
+    assert evaluate_window(read(log, frozen, 0).window, frozen).verdict.status == "too_small"
     log.add_events(refusal.model_copy(update={"event_id": str(i)}) for i in range(40))
-    judgement = judge(read(log, frozen, 0).window, frozen)
+    judgement = evaluate_window(read(log, frozen, 0).window, frozen)
     assert judgement.verdict.status == "alarm"
-    assert judgement.verdict.reasons[0].name == "films.refused"
+    assert judgement.verdict.reasons[0].name == "images.rejected"
     assert "10 studies are too few" in judgement.verdict.headline
     assert judgement.checks == []
 
@@ -100,19 +102,19 @@ def test_where_nearly_all_films_are_refused_the_few_that_are_left_do_not_hide_it
 def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, frozen):
     for seed in range(500, 540):
         found = whole(window(60, seed, age=0.42))
-        alone = judge(found, frozen).verdict
+        alone = evaluate_window(found, frozen).verdict
         if alone.status == "warn" and alone.reasons[0].name == "clinical.age":
             break
-    before = judge(whole(window(60, 1, age=2.0)), frozen).verdict
+    before = evaluate_window(whole(window(60, 1, age=2.0)), frozen).verdict
     assert before.status == "alarm"
     after = Window(**{**vars(found), "before": before})
-    assert judge(after, frozen).verdict.status == "alarm"
+    assert evaluate_window(after, frozen).verdict.status == "alarm"
     calm = Window(**{**vars(whole(window(60, 1))), "before": before})
-    assert judge(calm, frozen).verdict.status == "ok"
+    assert evaluate_window(calm, frozen).verdict.status == "ok"
 
 
 def test_the_verdict_before_is_of_the_same_model_and_of_an_earlier_window(tmp_path, window, frozen):
-    verdict = judge(whole(window(60, 1)), frozen).verdict
+    verdict = evaluate_window(whole(window(60, 1)), frozen).verdict
     ends = {"a": START - 2 * DAY, "b": START - DAY, "c": START + DAY}
     for name, last in ends.items():
         (tmp_path / name).mkdir()

@@ -1,6 +1,6 @@
 """Subgroups: the same figures by sex, age band and view, each against its own reference."""
 
-from monitoring.groups import score_groups
+from monitoring.diagnostics import score_groups
 
 
 def test_groups_that_are_large_enough_are_held_against_their_own(window, frozen):

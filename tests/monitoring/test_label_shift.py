@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring.judge import judge
-from monitoring.label_shift import label_shift
+from monitoring.shift_tests import label_shift
+from monitoring.verdict import evaluate_window
 from tests.monitoring.conftest import whole
 
 
@@ -28,13 +28,13 @@ def test_a_new_prevalence_is_estimated_and_blamed(window, frozen, share):
     assert shift.before["pneumonia"] == pytest.approx(0.5, abs=0.1)
     assert shift.after["pneumonia"] == pytest.approx(share, abs=0.12)
     unlabelled = table.assign(**{"label.pneumonia": np.nan})
-    verdict = judge(whole(unlabelled), frozen).verdict
+    verdict = evaluate_window(whole(unlabelled), frozen).verdict
     assert verdict.status == "alarm"
     assert verdict.reasons[0].name == "prevalence"
 
 
 def test_moved_inputs_are_not_blamed_on_prevalence(window, frozen):
-    verdict = judge(whole(window(200, 32, age=1.0)), frozen).verdict
+    verdict = evaluate_window(whole(window(200, 32, age=1.0)), frozen).verdict
     assert "prevalence" not in {reason.name for reason in verdict.reasons}
 
 

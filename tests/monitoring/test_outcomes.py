@@ -2,8 +2,8 @@
 
 import pytest
 
-from cxr_mm.errors import ManifestError
-from monitoring.outcomes import read_outcomes
+from cxr_mm.core.errors import ManifestError
+from monitoring.window import read_outcomes
 
 
 def read(tmp_path, text):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitoring.prevalence import score_prevalence
+from monitoring.shift_tests import score_prevalence
 from monitoring.statistics import normal_limit
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr_mm.errors import StageError
-from monitoring.projection import fit_projection
+from cxr_mm.core.errors import StageError
+from monitoring.table import fit_projection
 
 
 def test_scores_of_new_studies_spread_as_those_of_the_reference():

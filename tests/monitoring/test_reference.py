@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from cxr_mm.data.quality import QUALITY_NAMES
-from cxr_mm.errors import StageError
-from cxr_mm.files import write_json, write_parquet
-from cxr_mm.models.bundle_files import load_bundle
-from cxr_mm.params import load_params
-from cxr_mm.paths import TaskPaths
-from monitoring.heldout import heldout_records
-from monitoring.reference import freeze, load_reference, reference
+from cxr_mm.core.config import load_params
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import write_json, write_parquet
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.imaging.quality import QUALITY_NAMES
+from cxr_mm.models.bundle import load_bundle
+from monitoring.reference import freeze, heldout_records, load_reference, reference
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def paths(tmp_path, frozen):
         }
     )
     write_parquet(paths.manifest, manifest)
-    # Every film alike: what does not vary is not watched.
+    # Every image alike: what does not vary is not watched.
     same = {name: np.where(has_image, 0.5, np.nan) for name in QUALITY_NAMES}
     quality = pd.DataFrame({"study_id": ids, **same, "phash": "0"})
     write_parquet(paths.ingest / "quality.parquet", quality)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cxr_mm.contracts.record import Outcome
-from cxr_mm.files import write_json
+from cxr_mm.core.files import write_json
+from cxr_mm.core.record import Outcome
 from cxr_mm.prediction_log import open_log
 from monitoring.cli import main
 
@@ -74,7 +74,7 @@ def test_drifted_window_is_reported_and_alarms(run, logged, bundle, tmp_path):
 @pytest.fixture
 def pageless(monkeypatch):
     """Reports without Evidently's page, which takes seconds."""
-    monkeypatch.setattr("monitoring.evidently_page.write_page", lambda *_: None)
+    monkeypatch.setattr("monitoring.report.evidently.write_page", lambda *_: None)
 
 
 @pytest.mark.usefixtures("pageless")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cxr_mm.prediction_log.windows import ServiceCount
-from monitoring.service import service
+from monitoring.diagnostics import service
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -15,7 +15,7 @@ def hour(at, records, p95=None, **events):
 
 
 def test_hours_are_summed_up_and_the_longest_silence_is_found():
-    hours = [hour(1, 10, 200.0, refused_film=2), hour(2, 5, 900.0), hour(9, 1, failure=1)]
+    hours = [hour(1, 10, 200.0, rejected_image=2), hour(2, 5, 900.0), hour(9, 1, failure=1)]
     found = service(hours, START, START + timedelta(hours=12))
     assert (found.predictions, found.refused, found.bad_input, found.failures) == (16, 2, 0, 1)
     assert found.slowest == 900.0

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from monitoring.streaming import DETECTORS, detect
+from monitoring.diagnostics import DETECTORS, detect
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

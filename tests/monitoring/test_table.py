@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.errors import StageError
+from cxr_mm.core.errors import StageError
 from monitoring.table import newest_per_study, records_table, watched_columns
 
 

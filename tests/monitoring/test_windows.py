@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from monitoring.windows import draw_windows, high_score
+from monitoring.statistics import draw_windows, high_score
 
 RNG = np.random.default_rng(5)
 

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.answer import Answer
-from cxr_mm.contracts.prediction import FindingPrediction, Prediction
-from cxr_mm.contracts.record import Outcome, ServiceEvent
-from cxr_mm.contracts.study import Study
+from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction
+from cxr_mm.core.record import Outcome, ServiceEvent
+from cxr_mm.core.study import Study
 
 SECRET = "a secret that is long enough"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,7 +57,7 @@ def outcome(study_hash="s", **changes):
 
 
 def refusal(**changes):
-    values = {"created_at": NOON, "task": "icu", "digest": "d" * 64, "kind": "refused_film"}
+    values = {"created_at": NOON, "task": "icu", "digest": "d" * 64, "kind": "rejected_image"}
     return ServiceEvent(**(values | changes))
 
 
@@ -95,7 +94,7 @@ def url(file):
 
 @pytest.fixture
 def locked(file):
-    """`with locked(): …`: nobody else can write to the database."""
+    """`with locked(): …`: no one else can write to the database."""
 
     @contextmanager
     def lock():

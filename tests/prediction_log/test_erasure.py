@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log import (
-    Broken,
-    Going,
+    ChainBreak,
+    ErasurePlan,
     PredictionLog,
     erase_patient,
     retain,
@@ -59,7 +59,7 @@ def test_only_what_is_of_the_patient_goes(log, add, outcome):
     theirs = [outcome(r.study_hash) for r in (first, second)]
     others = [outcome(r.study_hash) for r in (other, unknown)]
     log.add_outcomes([*theirs, *others])
-    going = Going(predictions=3, outcomes=2, events=0)
+    going = ErasurePlan(predictions=3, outcomes=2, events=0)
     assert rows_of_patient(log, "p") == going
     assert verify(log).erased["predictions"] == 0
     assert erase_patient(log, "p") == going
@@ -88,7 +88,7 @@ def test_the_chain_holds_and_says_that_something_was_erased_but_not_of_whom(log,
 
 def test_a_patient_whom_the_log_does_not_know_leaves_no_trace(log, add):
     add(log, "1", "p")
-    assert not erase_patient(log, "nobody")
+    assert not erase_patient(log, "no one")
     assert verify(log).rows["acts"] == 0
 
 
@@ -138,7 +138,7 @@ def test_a_row_emptied_behind_the_back_of_the_log_is_found(log, add, database):
         row = "erased_at = (SELECT erased_at FROM predictions WHERE position = 1)"
         connection.execute(text(f"UPDATE predictions SET {row} WHERE position = 3"))
     engine.dispose()
-    assert verify(log).broken == Broken("predictions", 3, "changed")
+    assert verify(log).broken == ChainBreak("predictions", 3, "changed")
 
 
 def test_something_written_into_an_emptied_row_is_found(log, add, database):
@@ -148,7 +148,7 @@ def test_something_written_into_an_emptied_row_is_found(log, add, database):
     with engine.begin() as connection:
         connection.execute(text("UPDATE predictions SET task = 'icu' WHERE position = 1"))
     engine.dispose()
-    assert verify(log).broken == Broken("predictions", 1, "changed")
+    assert verify(log).broken == ChainBreak("predictions", 1, "changed")
 
 
 def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
@@ -161,7 +161,7 @@ def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
     kept = [outcome(log.hash_id("again")), outcome("never seen", recorded_at=NOON + 5 * HOUR)]
     log.add_outcomes([outcome("never seen and old"), late, *kept])
     log.add_events([refusal(), refusal(created_at=NOON + 3 * HOUR)])
-    going = Going(predictions=2, outcomes=2, events=1)
+    going = ErasurePlan(predictions=2, outcomes=2, events=1)
     assert rows_before(log, NOON + 2 * HOUR) == going
     assert retain(log, NOON + 2 * HOUR) == going
     assert log.read_window("icu") == last
@@ -212,7 +212,7 @@ def test_rows_removed_beyond_what_retention_said_are_found(log, add, database):
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM predictions WHERE position = 3"))
     engine.dispose()
-    assert verify(log).broken == Broken("predictions", 3, "removed")
+    assert verify(log).broken == ChainBreak("predictions", 3, "removed")
 
 
 def test_a_moment_without_an_offset_is_refused(log):

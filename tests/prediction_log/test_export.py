@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log import PredictionLog, erase_patient, export_window
 
 SECRET = "a secret that is long enough"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from cxr_mm.contracts.record import Outcome
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
+from cxr_mm.core.record import Outcome
 from cxr_mm.prediction_log import SECRET_VARIABLE, PredictionLog, find_secret, open_log
 
 SECRET = "a secret that is long enough"

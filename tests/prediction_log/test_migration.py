@@ -21,10 +21,10 @@ from sqlalchemy import (
     text,
 )
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log import PredictionLog, verify
+from cxr_mm.prediction_log.database import keyed_hash
 from cxr_mm.prediction_log.schema import Embedding, UtcDateTime
-from cxr_mm.prediction_log.secret import keyed_hash
 
 SECRET = "a secret that is long enough"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

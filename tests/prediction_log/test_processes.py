@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log import PredictionLog, SpooledLog, erase_patient, verify
-from cxr_mm.prediction_log.linking import locked_head
+from cxr_mm.prediction_log.chain import locked_head
 from cxr_mm.prediction_log.schema import PREDICTIONS
 
 SECRET = "a secret that is long enough"

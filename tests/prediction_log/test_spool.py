@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cxr_mm.contracts.record import Outcome
-from cxr_mm.errors import LogError
+from cxr_mm.core.errors import LogError
+from cxr_mm.core.record import Outcome
 from cxr_mm.prediction_log import SpooledLog, open_spooled_log
-from cxr_mm.prediction_log.spool import spool_folder
-from cxr_mm.prediction_log.spool_files import Spool, encoded
+from cxr_mm.prediction_log.spool import Spool, encoded, spool_folder
 
 SECRET = "a secret that is long enough"
 FAST = {"wait": 0.05, "retry": 0.05}

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cxr_mm.contracts.record import Outcome
+from cxr_mm.core.record import Outcome
 from cxr_mm.prediction_log import PredictionLog
-from cxr_mm.prediction_log.spool_files import Spool, SpoolFile, decoded, encoded
+from cxr_mm.prediction_log.spool import Spool, SpoolFile, decoded, encoded
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -83,12 +83,12 @@ def test_the_service_is_counted_by_the_hour(log, records, refusal):
     )
     first, second, *_, last = log.service_counts("icu")
     assert (first.start, first.records) == (NOON, 2)
-    assert first.events == {"failure": 1, "refused_film": 2}
+    assert first.events == {"failure": 1, "rejected_image": 2}
     assert first.latency_mean == first.latency_p95 == 1
     assert (second.start, second.records, second.events) == (NOON + HOUR, 2, {})
     assert second.latency_mean == 2.5
     assert second.latency_p95 == pytest.approx(np.percentile([2, 3], 95))
-    assert (last.start, last.records, last.events) == (NOON + 9 * HOUR, 0, {"refused_film": 1})
+    assert (last.start, last.records, last.events) == (NOON + 9 * HOUR, 0, {"rejected_image": 1})
     assert last.latency_mean is None
 
 
@@ -96,7 +96,7 @@ def test_the_service_is_counted_by_the_day_of_one_digest_and_window(log, records
     log.add_events([refusal(digest="f" * 64), refusal()])
     (day,) = log.service_counts("icu", until=NOON + 2 * HOUR, digest="f" * 64, by="day")
     assert day.start == NOON.replace(hour=0)
-    assert (day.records, day.events) == (1, {"refused_film": 1})
+    assert (day.records, day.events) == (1, {"rejected_image": 1})
     assert log.service_counts("covid") == []
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_mm.contracts.task import Finding, SourceSpec, SplitSpec, Task
-from cxr_mm.params import (
+from cxr_mm.core.config import (
     EmbedParams,
     EvaluateParams,
     ExplainParams,
@@ -19,7 +18,8 @@ from cxr_mm.params import (
     SplitParams,
     TrainImageParams,
 )
-from cxr_mm.paths import TaskPaths
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Finding, SourceSpec, SplitSpec, Task
 
 SIDE, STUDIES = 32, 120
 
@@ -64,7 +64,7 @@ def _params(**changes) -> Params:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
+def single_threaded():
     """Tiny networks only wait for one another's threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

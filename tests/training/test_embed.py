@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_mm.contracts.task import NoteSpec
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.task import NoteSpec
 from cxr_mm.data.embeddings import load_embeddings
-from cxr_mm.errors import StageError
+from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import build_image_encoder, save_image_encoder
-from cxr_mm.models.standardise import Part
+from cxr_mm.training import embed as image_embeddings
 from cxr_mm.training import embed as stage
-from cxr_mm.training import film_embeddings
 from cxr_mm.training.embed import align, embed
 
 NOTES = {3: "fever and cough", 7: "no complaints", 8: "fever and cough"}
@@ -79,7 +79,7 @@ def test_align_says_the_mean_where_the_source_says_nothing():
     np.testing.assert_allclose(aligned, np.tile(target.mean(0), (2, 1)), atol=1e-5)
 
 
-def test_rows_are_those_of_the_manifest_and_zero_without_a_film(
+def test_rows_are_those_of_the_manifest_and_zero_without_a_image(
     encoded, encoder, spot_task, spot_params
 ):
     embed(spot_task(), spot_params(), encoded)
@@ -106,7 +106,7 @@ def test_training_rows_come_from_the_encoder_that_has_not_seen_them(
     table.to_parquet(encoded.image_encoder / "folds.parquet")
     save_image_encoder(encoder, encoded.image_encoder / f"fold_{1 - blind}")
     for tensor in encoder.state_dict().values():
-        tensor.zero_()  # an encoder that says the same of every film
+        tensor.zero_()  # an encoder that says the same of every image
     save_image_encoder(encoder, encoded.image_encoder / f"fold_{blind}")
     embed(spot_task(), spot_params(), encoded)
     crossed = load_embeddings(encoded)["image"]
@@ -119,13 +119,13 @@ def test_training_rows_come_from_the_encoder_that_has_not_seen_them(
     assert 0 < away < 0.75 * np.abs(own[others] - own[others].mean(0)).mean()
 
 
-def test_films_are_read_once_as_long_as_films_and_encoder_stay(
+def test_images_are_read_once_as_long_as_images_and_encoder_stay(
     encoded, encoder, spot_task, spot_params, monkeypatch
 ):
     reads = []
-    real = film_embeddings.open_pixels
+    real = image_embeddings.open_pixels
     monkeypatch.setattr(
-        film_embeddings, "open_pixels", lambda path: reads.append(path) or real(path)
+        image_embeddings, "open_pixels", lambda path: reads.append(path) or real(path)
     )
     embed(spot_task(), spot_params(), encoded)
     first = load_embeddings(encoded)["image"]

@@ -1,4 +1,4 @@
-"""Fitting the film gate: rates of refusals hold on new films, and what is no film is caught."""
+"""Fitting the input gate: rates of refusals hold on new images, and what is no image is caught."""
 
 import math
 from types import SimpleNamespace
@@ -8,40 +8,47 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_mm.contracts.manifest import ABSENT
-from cxr_mm.data.cache import open_pixels
-from cxr_mm.data.ingest import load_manifest
+from cxr_mm.core.config import FuseParams
+from cxr_mm.data.manifest import ABSENT, load_manifest
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.data.transform import normalise
-from cxr_mm.inference import load_predictor
-from cxr_mm.models.film_gate import FILM, Limits
+from cxr_mm.imaging.geometry import normalise
+from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
-from cxr_mm.params import FuseParams
-from cxr_mm.training import film_copies as copying
-from cxr_mm.training import film_gate as fitting
-from cxr_mm.training.film_copies import KINDS, PICTURE, Copies, film_copies
-from cxr_mm.training.film_gate import GateFilms, film_gate, fit_film_gate, gate_films
+from cxr_mm.models.input_gate import IMAGE, Limits
+from cxr_mm.training import input_gate as copying
+from cxr_mm.training import input_gate as fitting
+from cxr_mm.training.input_gate import (
+    KINDS,
+    PICTURE,
+    Copies,
+    GateImages,
+    corrupted_copies,
+    fit_input_gate,
+    gate_images,
+    input_gate,
+)
 
-DIM, FILMS = 24, 400
+DIM, IMAGES = 24, 400
 INVERTED = KINDS.index("inverted")
 
 
 def drawn(count, seed, shift=0.0):
-    """Films that vary most in a few dimensions; `shift` moves the last ones."""
+    """Images that vary most in a few dimensions; `shift` moves the last ones."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(count, DIM)) * np.linspace(3, 0.5, DIM)
     rows[:, -3:] += shift
     return rows.astype(np.float32)
 
 
-def films_of(count, limiting=None, per_group=2):
+def images_of(count, limiting=None, per_group=2):
     groups = np.array([f"p{n // per_group}" for n in range(count)], dtype=object)
     every = np.ones(count, bool) if limiting is None else limiting
-    return GateFilms(np.arange(count), groups, every)
+    return GateImages(np.arange(count), groups, every)
 
 
 def copies_of(count, seed=7):
-    """Of the first films, an inverted copy and a varied one; and some pictures."""
+    """Of the first images, an inverted copy and a varied one; and some pictures."""
     embeddings = np.concatenate([drawn(count, seed, 4.0), drawn(count, seed + 1), pictures(20)])
     kind = np.repeat([INVERTED, 0, KINDS.index(PICTURE)], [count, count, 20])
     owner = np.concatenate([np.arange(count), np.arange(count), np.full(20, -1)])
@@ -54,21 +61,21 @@ def pictures(count):
 
 @pytest.fixture(scope="module")
 def gate():
-    return fit_film_gate(drawn(FILMS, 0), films_of(FILMS), copies_of(150), FuseParams())[0]
+    return fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), FuseParams())[0]
 
 
 def refused(gate, rows):
-    return np.mean([doubt is not None and doubt.refused for doubt in gate.doubts(rows)])
+    return np.mean([doubt is not None and doubt.refused for doubt in gate.check(rows)])
 
 
-def test_of_new_films_hardly_any_is_refused_and_few_are_warned_of(gate):
+def test_of_new_images_hardly_any_is_refused_and_few_are_warned_of(gate):
     new = drawn(4000, 11)
     assert refused(gate, new) <= 0.02
-    assert np.mean([doubt is not None for doubt in gate.doubts(new)]) <= 0.05
+    assert np.mean([doubt is not None for doubt in gate.check(new)]) <= 0.05
 
 
-def test_what_copies_taught_is_caught_in_new_films_and_named(gate):
-    doubts = gate.doubts(drawn(300, 12, 4.0))
+def test_what_copies_taught_is_caught_in_new_images_and_named(gate):
+    doubts = gate.check(drawn(300, 12, 4.0))
     assert np.mean([doubt is not None and doubt.refused for doubt in doubts]) > 0.95
     assert {doubt.looks_like for doubt in doubts if doubt} == {"inverted"}
 
@@ -82,27 +89,27 @@ def test_what_no_copy_resembles_is_caught_by_its_distance(gate):
 def test_a_laxer_rate_warns_of_more(gate):
     new = drawn(3000, 11)
     lax = FuseParams(gate_refuse=0.1, gate_warn=0.3)
-    other, _ = fit_film_gate(drawn(FILMS, 0), films_of(FILMS), copies_of(150), lax)
-    doubted = [np.mean([d is not None for d in g.doubts(new)]) for g in (gate, other)]
+    other, _ = fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), lax)
+    doubted = [np.mean([d is not None for d in g.check(new)]) for g in (gate, other)]
     assert doubted[0] < doubted[1] < 0.35
 
 
-def test_a_training_film_that_is_none_is_found():
-    rows = drawn(FILMS, 0)
+def test_a_training_image_that_is_none_is_found():
+    rows = drawn(IMAGES, 0)
     rows[[5, 70], -3:] += 5
-    _, refused = fit_film_gate(rows, films_of(FILMS), copies_of(150), FuseParams())
+    _, refused = fit_input_gate(rows, images_of(IMAGES), copies_of(150), FuseParams())
     assert {5, 70} <= set(refused)
     assert len(refused) < 8
 
 
-def test_odd_training_films_are_named(caplog):
+def test_odd_training_images_are_named(caplog):
     manifest = SimpleNamespace(
         frame=pd.DataFrame({"pixel_row": [2, 0, 1], "study_id": ["s2", "s0", "s1"]})
     )
     fitting._tell(manifest, np.array([], np.int64))
     assert not caplog.records
     fitting._tell(manifest, np.array([0, 2]))
-    assert caplog.messages == ["training films that look upside down or foreign: s2, s0"]
+    assert caplog.messages == ["training images that look upside down or foreign: s2, s0"]
 
 
 def tailed(seed=0):
@@ -112,36 +119,36 @@ def tailed(seed=0):
 
 def test_limits_are_the_quantiles_of_the_rate_shared_by_both_scores():
     limits = fitting._limits(tailed(), 0.005, -9.0)
-    assert limits.oddness == pytest.approx(-math.log(0.0025), rel=0.15)
+    assert limits.ood_score == pytest.approx(-math.log(0.0025), rel=0.15)
     assert limits.distance == pytest.approx(-3 * math.log(0.0025), rel=0.15)
     common = fitting._limits(tailed(), 0.5, -9.0)
-    assert common.oddness == pytest.approx(-math.log(0.25), rel=0.15)
+    assert common.ood_score == pytest.approx(-math.log(0.25), rel=0.15)
 
 
-def test_a_few_training_films_that_are_none_do_not_move_the_limits():
+def test_a_few_training_images_that_are_none_do_not_move_the_limits():
     scores = tailed()
     scores[:2] += 50
     kept, moved = (fitting._limits(s, 0.005, -9.0) for s in (tailed(), scores))
-    assert moved.oddness == pytest.approx(kept.oddness, rel=0.15)
+    assert moved.ood_score == pytest.approx(kept.ood_score, rel=0.15)
     assert moved.distance == pytest.approx(kept.distance, rel=0.3)
 
 
-def test_no_film_is_refused_that_looks_more_like_a_film_than_not():
-    assert fitting._limits(tailed() - 90, 0.005, 0.0).oddness == 0.0
+def test_no_image_is_refused_that_looks_more_like_a_image_than_not():
+    assert fitting._limits(tailed() - 90, 0.005, 0.0).ood_score == 0.0
 
 
-def test_far_pictures_give_films_of_other_hospitals_room():
-    tight = Limits(oddness=0.0, distance=1.0)
+def test_far_pictures_give_images_of_other_hospitals_room():
+    tight = Limits(ood_score=0.0, distance=1.0)
     assert fitting._between(tight, np.full(8, 3.0)).distance == 2.0
     assert fitting._between(tight, np.full(8, -3.0)) == tight
 
 
-def test_only_films_that_may_set_limits_do():
-    rows = drawn(FILMS, 0)
-    may = np.arange(FILMS) % 4 == 0
+def test_only_images_that_may_set_limits_do():
+    rows = drawn(IMAGES, 0)
+    may = np.arange(IMAGES) % 4 == 0
     rows[may] *= 1.5
     gates = [
-        fit_film_gate(rows, films_of(FILMS, limiting), copies_of(150), FuseParams())[0]
+        fit_input_gate(rows, images_of(IMAGES, limiting), copies_of(150), FuseParams())[0]
         for limiting in (may, ~may)
     ]
     assert [g.spec.limits_from for g in gates] == [may.sum(), (~may).sum()]
@@ -155,7 +162,7 @@ def test_folds_keep_groups_whole():
     assert all(len(set(fold[groups == group])) == 1 for group in set(groups))
 
 
-def test_copies_of_some_films_are_renumbered_and_pictures_stay():
+def test_copies_of_some_images_are_renumbered_and_pictures_stay():
     some = copies_of(10).of(np.array([7, 2]))
     assert some.owner.tolist() == [1, 0, 1, 0, *[-1] * 20]
     assert set(some.kind[:2]) == {INVERTED}
@@ -166,17 +173,17 @@ def manifest_of(pixel_rows):
     return SimpleNamespace(frame=pd.DataFrame({"pixel_row": pixel_rows}))
 
 
-def test_films_are_distinct_and_those_that_set_limits_come_first(spot_params, monkeypatch):
+def test_images_are_distinct_and_those_that_set_limits_come_first(spot_params, monkeypatch):
     manifest = manifest_of([0, 1, ABSENT, 1, 2, 3, 4, 5])
     groups = np.array(list("abccdefg"), dtype=object)
     train, val = np.arange(5), np.arange(5, 8)
-    learning = gate_films(manifest, groups, train, val, spot_params(trainable="all"))
+    learning = gate_images(manifest, groups, train, val, spot_params(trainable="all"))
     assert learning.pixel_rows.tolist() == [0, 1, 2, 3, 4, 5]
     assert learning.limiting.tolist() == [False] * 3 + [True] * 3
-    frozen = gate_films(manifest, groups, train, val, spot_params(trainable="frozen"))
+    frozen = gate_images(manifest, groups, train, val, spot_params(trainable="frozen"))
     assert frozen.limiting.all()
     monkeypatch.setattr(fitting, "MOST", 4)
-    fewer = gate_films(manifest, groups, train, val, spot_params(trainable="all"))
+    fewer = gate_images(manifest, groups, train, val, spot_params(trainable="all"))
     assert fewer.limiting.tolist() == [False, True, True, True]
 
 
@@ -188,12 +195,12 @@ def encoder(spots):
 
 def test_copies_are_embedded_as_the_encoder_does_and_kept(encoder, spots, monkeypatch):
     rows = np.arange(10, 30)
-    params = FuseParams(gate_films=8)
-    made = film_copies(encoder, spots, rows, params, "fp32")
+    params = FuseParams(gate_images=8)
+    made = corrupted_copies(encoder, spots, rows, params, "fp32")
     assert len(made.embeddings) == 8 * (len(KINDS) - 1) + 4
     owners = {kind: made.owner[made.kind == n] for n, kind in enumerate(KINDS)}
-    assert len(set(owners[FILM])) == 8
-    assert all((owners[kind] == owners[FILM]).all() for kind in KINDS[1:-1])
+    assert len(set(owners[IMAGE])) == 8
+    assert all((owners[kind] == owners[IMAGE]).all() for kind in KINDS[1:-1])
     assert (owners[PICTURE] == -1).all()
     square = open_pixels(spots.pixels)[rows[owners["inverted"][0]]]
     with torch.inference_mode():
@@ -201,20 +208,20 @@ def test_copies_are_embedded_as_the_encoder_does_and_kept(encoder, spots, monkey
     found = made.embeddings[made.kind == INVERTED][0]
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
     monkeypatch.setattr(copying, "embed_squares", None)
-    again = film_copies(encoder, spots, rows, params, "fp32")
+    again = corrupted_copies(encoder, spots, rows, params, "fp32")
     np.testing.assert_array_equal(again.embeddings, made.embeddings)
     with pytest.raises(TypeError):
-        film_copies(encoder, spots, rows, params.model_copy(update={"seed": 1}), "fp32")
+        corrupted_copies(encoder, spots, rows, params.model_copy(update={"seed": 1}), "fp32")
 
 
 def test_no_gate_where_none_is_wanted_or_can_be(spot_task, spot_params, spots, caplog):
     manifest = load_manifest(spots, spot_task())
     groups = load_split(spots)["group"].to_numpy(object)
     rows, none, params = np.arange(len(groups)), np.arange(0), spot_params()
-    unwanted = params.model_copy(update={"fuse": FuseParams(gate_films=0)})
-    assert film_gate(manifest, groups, rows, none, unwanted, spots) is None
+    unwanted = params.model_copy(update={"fuse": FuseParams(gate_images=0)})
+    assert input_gate(manifest, groups, rows, none, unwanted, spots) is None
     assert not caplog.records
-    assert film_gate(manifest, groups, rows[:20], none, params, spots) is None
+    assert input_gate(manifest, groups, rows[:20], none, params, spots) is None
     assert "too few" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Held-out predictions: of studies nobody learnt from, and the same that the bundle gives."""
+"""Held-out predictions: of studies no one learnt from, and the same that the bundle gives."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,22 +9,22 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cxr_mm.contracts.modality import MODALITIES, subset_name, subsets
-from cxr_mm.contracts.study import Study
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.ingest import load_manifest
-from cxr_mm.data.radiograph import read_radiograph
+from cxr_mm.core.config import FuseParams
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.errors import StageError
-from cxr_mm.files import read_json
-from cxr_mm.inference import load_predictor
-from cxr_mm.models.bundle_files import INDEX
+from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.models.bundle import INDEX
 from cxr_mm.models.calibration import subset_mask
-from cxr_mm.params import FuseParams
-from cxr_mm.paths import TaskPaths
 from cxr_mm.training.fuse import fit_fusion, fuse
+from cxr_mm.training.fusion_fit import Studies
 from cxr_mm.training.heldout import AVAILABLE, heldout
-from cxr_mm.training.studies import Studies
 
 COLUMNS = ("label", "logit", "probability", "threshold", "positive", "certainty")
 PATIENTS, FOLDS = 90, 3
@@ -98,7 +98,7 @@ def test_the_bundle_answers_raw_studies_as_the_stage_did(kept, manifest, pipelin
         )
         for study_id, row in frame.iterrows()
     ]
-    predictor = load_predictor(pipeline.paths.bundle, accept_any_film=True)
+    predictor = load_predictor(pipeline.paths.bundle, accept_any_image=True)
     for answer in predictor.answer(studies):
         said = rows.loc[answer.prediction.study_id]
         for found in answer.prediction.findings:

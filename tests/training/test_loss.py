@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cxr_mm.training.loss import calibrated_loss, class_weights, masked_loss
+from cxr_mm.training.losses import calibrated_loss, class_weights, masked_loss
 
 NAN = float("nan")
 

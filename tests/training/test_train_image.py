@@ -7,12 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_mm.data.cache import open_pixels
-from cxr_mm.data.dataset import image_batches
-from cxr_mm.errors import ParamsError, StageError, WeightsError
+from cxr_mm.core.errors import ParamsError, StageError, WeightsError
+from cxr_mm.data.pixel_cache import image_batches, open_pixels
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.precision import Precision
-from cxr_mm.training.image_module import ImageModule, choose_trainable
+from cxr_mm.training.image_trainer import ImageModule, choose_trainable
 from cxr_mm.training.train_image import train_image
 
 

@@ -4,15 +4,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from cxr_mm.contracts.task import SourceKind, Task
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE
+from cxr_mm.core.task import SourceKind, Task
 from cxr_mm.data.sources import cohen, kermany, nih14
 from cxr_mm.data.sources.base import Dropped, RawStudies, Source, files_below
 from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
 from cxr_mm.data.sources.manifest_csv import manifest_file, read_manifest_source
 from cxr_mm.data.sources.synthetic import read_synthetic
-from cxr_mm.errors import DataNotFoundError
-from cxr_mm.paths import DATA_ROOT_VARIABLE
 
 __all__ = [
     "EXPECTED",

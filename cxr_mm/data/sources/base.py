@@ -10,9 +10,9 @@ from typing import TypeVar
 import pandas as pd
 from pydantic import ValidationError
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.task import Task
-from cxr_mm.errors import TaskError
+from cxr_mm.core.errors import TaskError
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 
 RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 from pydantic import field_validator
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -17,7 +18,6 @@ from cxr_mm.data.sources.base import (
     files_below,
     raw_studies,
 )
-from cxr_mm.errors import DataNotFoundError
 
 PARTS = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
 SUFFIXES = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)

@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.contracts.task import Task
-from cxr_mm.data.sources.base import (
-    Dropped,
-    NoOptions,
-    RawStudies,
-    checked_options,
-    raw_studies,
-)
-from cxr_mm.errors import DataNotFoundError
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import Task
+from cxr_mm.data.sources.base import Dropped, NoOptions, RawStudies, checked_options, raw_studies
 
 EXPECTED = ("metadata.csv", "images")
 RENAMED = {

@@ -10,8 +10,9 @@ import pandas as pd
 from pydicom import dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     Dropped,
@@ -22,7 +23,6 @@ from cxr_mm.data.sources.base import (
     raw_studies,
 )
 from cxr_mm.data.sources.manifest_csv import read_table
-from cxr_mm.errors import DataNotFoundError
 
 TAGS = {
     "study_id": "SOPInstanceUID",

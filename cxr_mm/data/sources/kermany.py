@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
     Dropped,
@@ -29,7 +29,7 @@ def read_kermany(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: A
 
     Labels are `NORMAL`, `BACTERIAL`, `VIRAL`, or `PNEUMONIA` where the name tells no aetiology.
     Patients are told apart by file name, and within a part only: the numbering may restart.
-    All films are AP. The 16 images of `val` are counted as dropped.
+    All images are AP. The 16 images of `val` are counted as dropped.
     """
     checked_options(NoOptions, task)
     rows = [

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.contracts.frozen import Frozen
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import Dropped, RawStudies, checked_options, raw_studies
-from cxr_mm.errors import ManifestError
 
 DEFAULT_FILE = "manifest.csv"
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
     Dropped,
@@ -15,7 +16,6 @@ from cxr_mm.data.sources.base import (
     files_below,
     raw_studies,
 )
-from cxr_mm.errors import DataNotFoundError
 
 EXPECTED = ("Data_Entry_2017*.csv", "images*")
 COLUMNS = {

@@ -1,1 +1,1 @@
-"""Faithfulness: how far each method of explanation can be believed, on held-out studies."""
+"""Faithfulness: how faithful each method is, on held-out studies."""

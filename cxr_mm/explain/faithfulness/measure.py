@@ -1,26 +1,35 @@
 """Measure: every method on some held-out studies, and which methods may be believed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
-from cxr_mm.contracts.explanation import Attribution, Target
-from cxr_mm.contracts.modality import Modality
-from cxr_mm.contracts.study import Study
-from cxr_mm.explain.faithfulness.disturbed import DEPTHS, randomised, with_noise
-from cxr_mm.explain.faithfulness.intervals import mean_with_interval
-from cxr_mm.explain.faithfulness.ranking import (
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import Modality
+from cxr_mm.data.synthetic.phantom import CONSOLIDATION_BIT, EFFUSION_BIT
+from cxr_mm.explain.attribution import Attribution, Target
+from cxr_mm.explain.cases import Studies
+from cxr_mm.explain.faithfulness.metrics import (
+    DEPTHS,
     Scores,
     agreement,
     deletion_and_insertion,
     gini,
+    localise,
+    mean_with_interval,
+    randomised,
+    with_noise,
 )
-from cxr_mm.explain.games import ClinicalGame, FilmGame, Game, NoteGame
-from cxr_mm.explain.games.film import grid
+from cxr_mm.explain.games import ClinicalGame, Game, ImageGame, NoteGame, grid
 from cxr_mm.explain.methods import Ask, Method
 from cxr_mm.explain.subject import Subject
+from cxr_mm.imaging.geometry import mask_to_square
 from cxr_mm.models.bundle import Bundle
 
 CELLS = 14
@@ -93,20 +102,20 @@ def _of_study(
 def game_of(subject: Subject, target: Target, modality: Modality) -> Game:
     """The game on which all methods of a modality are compared."""
     if modality == "image":
-        return FilmGame(subject, target, grid(subject, CELLS))
+        return ImageGame(subject, target, grid(subject, CELLS))
     return ClinicalGame(subject, target) if modality == "tabular" else NoteGame(subject, target)
 
 
 def part_scores(game: Game, said: Attribution) -> Scores:
     """What an attribution gives each part of a game (n,)."""
-    if isinstance(game, FilmGame):
+    if isinstance(game, ImageGame):
         return game.scores(said.values)
     return said.values.astype(np.float64)
 
 
 def _against(game: Game, said: Attribution, scores: Scores, other: Attribution) -> float | None:
     """Agreement with another attribution of the same parts, or of all of them but one."""
-    if isinstance(game, FilmGame) or said.names == other.names:
+    if isinstance(game, ImageGame) or said.names == other.names:
         return agreement(scores, part_scores(game, other))
     left = next(
         (k for k, (a, b) in enumerate(zip(said.names, other.names, strict=False)) if a != b),
@@ -144,3 +153,140 @@ def _mean(rows: pd.DataFrame, name: str, seed: int) -> dict[str, float] | None:
         return None
     values = known[name].astype(float).tolist()
     return {**mean_with_interval(values, known["patient_id"].tolist(), seed), "n": len(known)}
+
+
+BITS = {"consolidation": CONSOLIDATION_BIT, "effusion": EFFUSION_BIT}
+Mask = NDArray[np.bool_]
+
+
+def localisation_figures(
+    bundle: Bundle,
+    studies: Studies,
+    heldout: pd.DataFrame,
+    methods: Sequence[Method],
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Image methods against the true masks, on held-out studies that have the finding.
+
+    Args:
+        bundle: the model.
+        studies: where the images are.
+        heldout: rows of one subset, one a study.
+        methods: which.
+        count: studies of a finding at most.
+        seed: of the choice, the methods and the bootstrap.
+
+    Returns:
+        Finding → method → n, and mean with interval of each figure of `Localisation`, and of `gain`
+        (energy less what chance gives).
+    """
+    figures: dict[str, Any] = {}
+    for finding in (f for f in bundle.task.finding_names if f in BITS):
+        rows = heldout[heldout[f"label.{finding}"] == 1].sample(frac=1, random_state=seed)
+        shown = [str(s) for s in rows["study_id"] if studies.has_image(s) and studies.mask_file(s)]
+
+        def true_area(study_id: str, bit: int = BITS[finding]) -> Mask | None:
+            path = studies.mask_file(study_id)
+            return None if path is None else _bits(path) & bit > 0
+
+        found = {
+            method.name: _figures_against(
+                bundle, studies, shown[:count], method, finding, true_area, seed
+            )
+            for method in methods
+        }
+        figures[finding] = {name: figure for name, figure in found.items() if figure}
+    return figures
+
+
+def lung_figures(
+    bundle: Bundle,
+    studies: Studies,
+    chosen: Sequence[str],
+    methods: Sequence[Method],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Image methods against masks of the lungs that the user gives, as PNG by the image's name.
+
+    Raises:
+        StageError: none of the studies has a mask there.
+    """
+    there = [s for s in chosen if (mask := _lung_mask(studies, folder, s)) and mask.is_file()]
+    if not there:
+        raise StageError(
+            "none of the images has a mask there",
+            field=f"explain.lung_masks: {folder}",
+            remedy="Name each mask as its image, with the ending .png",
+        )
+
+    def lungs(study_id: str) -> Mask | None:
+        path = _lung_mask(studies, folder, study_id)
+        return None if path is None else _bits(path) > 0
+
+    return {
+        finding: {
+            method.name: _figures_against(bundle, studies, there, method, finding, lungs, seed)
+            for method in methods
+        }
+        for finding in bundle.task.finding_names
+    }
+
+
+def _lung_mask(studies: Studies, folder: Path, study_id: str) -> Path | None:
+    image = studies.image_file(study_id)
+    return None if image is None else folder / f"{image.stem}.png"
+
+
+def _bits(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path, formats=["PNG"]) as image:
+        return np.asarray(image.convert("L"), dtype=np.uint8)
+
+
+def _figures_against(
+    bundle: Bundle,
+    studies: Studies,
+    chosen: Sequence[str],
+    method: Method,
+    finding: str,
+    area: Callable[[str], Mask | None],
+    seed: int,
+) -> dict[str, Any] | None:
+    rows = [
+        row
+        for study_id in chosen
+        if (row := _localised(bundle, studies, study_id, method, finding, area, seed)) is not None
+    ]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows)
+    table["gain"] = table["energy"] - table["chance_energy"]
+    patients = table.pop("patient_id").astype(str).tolist()
+    return {
+        "n": len(table),
+        **{str(n): mean_with_interval(c.tolist(), patients, seed) for n, c in table.items()},
+    }
+
+
+def _localised(
+    bundle: Bundle,
+    studies: Studies,
+    study_id: str,
+    method: Method,
+    finding: str,
+    area: Callable[[str], Mask | None],
+    seed: int,
+) -> dict[str, Any] | None:
+    """Figures over the image, without the black margin; None where the area left no trace."""
+    true = area(study_id)
+    if true is None:
+        return None
+    mask = mask_to_square(true, bundle.size)
+    if not mask.any():
+        return None
+    subject = Subject(bundle, studies.study(study_id, with_image=True))
+    said = method.explain(subject, Target(finding), Ask(seed))
+    inside = subject.image_box
+    figures = localise(np.maximum(said.values[inside], 0), mask[inside])
+    return {"patient_id": subject.study.patient_id, **figures.as_dict()}

@@ -1,10 +1,10 @@
 import pytest
 from PIL import Image
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError, TaskError
+from cxr_mm.core.task import Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.errors import DataNotFoundError, TaskError
 
 
 def task(**options):

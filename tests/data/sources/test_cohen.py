@@ -2,9 +2,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import load_task
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import DataNotFoundError
 
 DEFAULT = {
     "view": "PA",

@@ -3,10 +3,10 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError, ManifestError
+from cxr_mm.core.task import Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.errors import DataNotFoundError, ManifestError
 
 
 def task(**options):
@@ -102,7 +102,7 @@ def test_csv_joins_by_uid_name_and_study(tmp_path):
     ]
     labelled = to_manifest(task(), raw)
     rows = labelled.manifest.frame.set_index("study_id")
-    assert set(rows.index) == {by_uid, by_name, *twins}, "the film without a row has no label"
+    assert set(rows.index) == {by_uid, by_name, *twins}, "the image without a row has no label"
     assert rows["patient_id"][[by_uid, by_name, *twins]].tolist() == ["p1", "p2", "p3", "p3"]
     assert rows["clinical.age"][[by_uid, by_name]].tolist() == [50, 45], "the CSV holds"
     assert rows["clinical.crp"][twins].tolist() == [7, 7]
@@ -117,7 +117,7 @@ def test_csv_without_a_clinical_column(tmp_path):
         read_source(task(csv="labels.csv"), tmp_path, tmp_path / "w")
 
 
-def test_film_without_patient_is_dropped(tmp_path):
+def test_image_without_patient_is_dropped(tmp_path):
     uid = write(tmp_path / "pacs/a.dcm", PatientID="")
     write(tmp_path / "pacs/b.dcm")
     (tmp_path / "pacs/labels.csv").write_text("study_id,note,crp,edema\na,,1,1\nb,,1,1\n")

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cxr_mm.core.errors import DataNotFoundError, TaskError
+from cxr_mm.core.task import load_task
 from cxr_mm.data.sources import fingerprint, read_source, source_found
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import DataNotFoundError, TaskError
 
 FILES = (
     "train/NORMAL/IM-0115-0001.jpeg",

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.contracts.task import Task
+from cxr_mm.core.errors import DataNotFoundError, ManifestError
+from cxr_mm.core.task import Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv, read_manifest_csv
-from cxr_mm.errors import DataNotFoundError, ManifestError
 
 TASK = Task.model_validate(
     {

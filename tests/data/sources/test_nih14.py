@@ -1,9 +1,9 @@
 import pytest
 from PIL import Image
 
+from cxr_mm.core.errors import DataNotFoundError
+from cxr_mm.core.task import load_task
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import DataNotFoundError
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

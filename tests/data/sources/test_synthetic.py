@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.data.sources.synthetic import SynthesisSpec, read_synthetic, synthesise
-from cxr_mm.data.sources.synthetic.spec import CLINICAL, FINDINGS
-from cxr_mm.data.tasks import load_task
-from cxr_mm.errors import TaskError
+from cxr_mm.core.errors import TaskError
+from cxr_mm.core.task import load_task
+from cxr_mm.data.sources.synthetic import read_synthetic
+from cxr_mm.data.synthetic.population import CLINICAL, FINDINGS, SynthesisSpec
+from cxr_mm.data.synthetic.writer import synthesise
 
 SPEC = SynthesisSpec(studies=45, size=96, seed=5, image_absent=0.1)
 
@@ -36,24 +37,27 @@ def content(folder):
 
 
 def test_the_same_bytes_whatever_the_number_of_workers(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxr_mm.data.sources.synthetic.writing.SPAWN_FROM", 1)
+    monkeypatch.setattr("cxr_mm.data.synthetic.writer.SPAWN_FROM", 1)
     again = synthesise(tmp_path / "again", SPEC, workers=2)
     assert content(again) == content(folder)
 
 
-def test_every_film_has_a_mask_and_says_that_it_is_synthetic(folder):
+def test_every_image_has_a_mask_and_says_that_it_is_synthetic(folder):
     paths = [path for path in table(folder)["image_path"] if path]
     assert 0 < len(paths) < SPEC.studies
     assert len(list((folder / "images").iterdir())) == len(paths)
     for path in paths:
-        with Image.open(folder / path) as film, Image.open(folder / "masks" / film_name(path)) as m:
-            assert film.mode == m.mode == "L"
-            assert film.size == m.size
-            assert "SYNTHETIC" in film.text["Description"]
+        with (
+            Image.open(folder / path) as image,
+            Image.open(folder / "masks" / image_name(path)) as m,
+        ):
+            assert image.mode == m.mode == "L"
+            assert image.size == m.size
+            assert "SYNTHETIC" in image.text["Description"]
             assert "SYNTHETIC" in m.text["Description"]
 
 
-def film_name(path):
+def image_name(path):
     return path.removeprefix("images/")
 
 
@@ -92,10 +96,10 @@ def test_read_synthetic_gives_what_it_wrote(folder, task, tmp_path):
     written = table(folder)
     assert raw.dropped == []
     assert list(raw.frame["study_id"]) == list(written["study_id"])
-    films = raw.frame["image_path"].dropna()
-    assert len(films) == (written["image_path"] != "").sum()
-    assert films.str.startswith(str(tmp_path / "work" / "source")).all()
-    assert all(Path(path).is_file() for path in films)
+    images = raw.frame["image_path"].dropna()
+    assert len(images) == (written["image_path"] != "").sum()
+    assert images.str.startswith(str(tmp_path / "work" / "source")).all()
+    assert all(Path(path).is_file() for path in images)
     assert (raw.frame["note"].isna() == (written["note"] == "")).all()
     assert (raw.frame["crp"].isna() == (written["crp"] == "")).all()
 
@@ -120,7 +124,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("cxr_mm.data.sources.synthetic.writing.write_film", fail)
+    monkeypatch.setattr("cxr_mm.data.synthetic.writer.write_image", fail)
     with pytest.raises(OSError, match="disk full"):
         synthesise(tmp_path / "made", SPEC, workers=1)
     assert list(tmp_path.iterdir()) == []

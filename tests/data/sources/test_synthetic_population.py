@@ -8,13 +8,17 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr_mm.data.note import mask_note
-from cxr_mm.data.sources.synthetic import SynthesisSpec
-from cxr_mm.data.sources.synthetic.clinical import MISSING
-from cxr_mm.data.sources.synthetic.population import draw_cases
-from cxr_mm.data.sources.synthetic.spec import CLINICAL, FINDINGS, NUMBERS
-from cxr_mm.data.sources.synthetic.writing import manifest_row
-from cxr_mm.data.tasks import load_task
+from cxr_mm.core.task import load_task
+from cxr_mm.data.notes import mask_note
+from cxr_mm.data.synthetic.population import (
+    CLINICAL,
+    FINDINGS,
+    MISSING,
+    NUMBERS,
+    SynthesisSpec,
+    draw_cases,
+)
+from cxr_mm.data.synthetic.writer import manifest_row
 
 N, FEW = 1200, 250
 

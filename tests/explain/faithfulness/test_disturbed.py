@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cxr_mm.explain.faithfulness.disturbed import DEPTHS, randomised, with_noise
+from cxr_mm.explain.faithfulness.metrics import DEPTHS, randomised, with_noise
 
 
 def test_noise_is_small_seeded_and_within_range(bundle, a_study):

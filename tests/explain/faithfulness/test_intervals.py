@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.explain.faithfulness.intervals import mean_with_interval
+from cxr_mm.explain.faithfulness.metrics import mean_with_interval
 
 
 def test_the_mean_counts_studies_and_the_interval_holds_it():

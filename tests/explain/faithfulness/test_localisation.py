@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.explain.faithfulness.localisation import localise
+from cxr_mm.explain.faithfulness.metrics import localise
 
 
 @pytest.fixture

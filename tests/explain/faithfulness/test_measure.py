@@ -2,11 +2,11 @@
 
 import pytest
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.data.ingest import load_manifest
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import measure
-from cxr_mm.explain.faithfulness.words import believed, verdict
+from cxr_mm.explain.faithfulness.verdict import believed, verdict
 from cxr_mm.explain.methods import METHODS
 
 MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
@@ -16,7 +16,7 @@ MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"
 def found(bundle, pipeline):
     studies = Studies(load_manifest(pipeline.paths, pipeline.task), pipeline.paths.pixels)
     rows = [s for s in studies.frame["study_id"] if studies.has_image(s)][:6]
-    cases = [(studies.study(s, film=True), Target("effusion")) for s in rows]
+    cases = [(studies.study(s, with_image=True), Target("effusion")) for s in rows]
     return measure(bundle, cases, [METHODS[name] for name in MEASURED], seed=0)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_mm.explain.faithfulness.ranking import agreement, deletion_and_insertion, gini
+from cxr_mm.explain.faithfulness.metrics import agreement, deletion_and_insertion, gini
 from tests.explain.test_shapley_values import Known
 
 WEIGHTS = np.arange(20.0)

@@ -1,24 +1,23 @@
-"""Games on a real bundle: what all and nobody are worth, and that nothing is asked twice."""
+"""Games on a real bundle: what all and no one are worth, and that nothing is asked twice."""
 
 import numpy as np
 import pytest
 import torch
 
-from cxr_mm.contracts.explanation import Target
-from cxr_mm.contracts.modality import MODALITIES
-from cxr_mm.contracts.study import Study
-from cxr_mm.errors import CancelledError, InputError, NoteError
-from cxr_mm.explain.games import ClinicalGame, FilmGame, NoteGame
-from cxr_mm.explain.games.film import background, grid, superpixels
+from cxr_mm.core.errors import CancelledError, InputError, NoteError
+from cxr_mm.core.progress import Progress
+from cxr_mm.core.study import Study
+from cxr_mm.core.types import MODALITIES
+from cxr_mm.explain.attribution import Target
+from cxr_mm.explain.games import ClinicalGame, ImageGame, NoteGame, background, grid, superpixels
 from cxr_mm.explain.subject import Subject
-from cxr_mm.explain.watch import Watch
 
 
-def film_game(subject, target, cells=4):
-    return FilmGame(subject, target, grid(subject, cells))
+def image_game(subject, target, cells=4):
+    return ImageGame(subject, target, grid(subject, cells))
 
 
-makers = pytest.mark.parametrize("make", [film_game, ClinicalGame, NoteGame])
+makers = pytest.mark.parametrize("make", [image_game, ClinicalGame, NoteGame])
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_no_coalition_is_asked_twice_nor_for_another_finding(bundle, subject, ta
 @makers
 def test_a_study_without_the_modality_is_refused_by_name(bundle, target, make):
     given = {"image": {"note": "Fever."}, "tabular": {"note": "Fever."}, "note": {}}
-    modality = {film_game: "image", ClinicalGame: "tabular", NoteGame: "note"}[make]
+    modality = {image_game: "image", ClinicalGame: "tabular", NoteGame: "note"}[make]
     study = Study("s", clinical={"age": 50.0} if modality != "tabular" else {}, **given[modality])
     with pytest.raises(InputError, match=modality):
         make(Subject(bundle, study), target)
@@ -75,36 +74,36 @@ def test_nobody_of_the_features_is_the_mean_over_the_background(bundle, subject,
     assert game.base == pytest.approx(float(subject.of_clinical(vectors)[:, 1].mean()), abs=1e-5)
 
 
-def test_nobody_of_the_regions_is_the_film_of_nobody_in_this_film_s_place(subject):
-    film = background(subject)
-    rows, columns = subject.film_box
-    assert film.shape == subject.batch.image.shape
-    beside = film.clone()
+def test_nobody_of_the_regions_is_the_image_of_nobody_in_this_image_s_place(subject):
+    image = background(subject)
+    rows, columns = subject.image_box
+    assert image.shape == subject.batch.image.shape
+    beside = image.clone()
     beside[..., rows, columns] = -1
     assert bool((beside == -1).all())  # black
-    assert float(film[..., rows, columns].std()) > 0.05
+    assert float(image[..., rows, columns].std()) > 0.05
 
 
-def test_regions_cover_the_film_and_no_more(subject):
+def test_regions_cover_the_image_and_no_more(subject):
     for regions in (grid(subject, 7), superpixels(subject, 20)):
-        inside = regions[subject.film_box]
+        inside = regions[subject.image_box]
         assert inside.min() == 0
         assert set(np.unique(inside)) == set(range(inside.max() + 1))
         assert (regions >= 0).sum() == inside.size
 
 
 def test_a_map_and_its_regions_lead_back_to_each_other(subject, target):
-    game = film_game(subject, target)
+    game = image_game(subject, target)
     values = np.random.default_rng(0).normal(size=len(game.names))
     np.testing.assert_allclose(game.scores(game.painted(values)), values, atol=1e-6)
 
 
 def test_whoever_waits_is_told_and_may_stop(subject, target):
     told = []
-    watch = Watch(
-        told=lambda done, total: told.append((done, total)), cancelled=lambda: len(told) > 1
+    watch = Progress(
+        callback=lambda done, total: told.append((done, total)), cancelled=lambda: len(told) > 1
     )
-    game = FilmGame(subject, target, grid(subject, 8), watch)
+    game = ImageGame(subject, target, grid(subject, 8), watch)
     game.expected = 200
     kept = np.random.default_rng(0).integers(0, 2, (200, len(game.names))).astype(bool)
     with pytest.raises(CancelledError):

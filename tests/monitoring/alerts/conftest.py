@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cxr_mm.contracts.verdict import Reason, Verdict
+from cxr_mm.core.record import Reason, Verdict
 from cxr_mm.prediction_log import open_log
 from monitoring.alerts import Notice
-from monitoring.running.cron import Window
-from monitoring.running.tables import open_state
+from monitoring.scheduler.cron import Window
+from monitoring.scheduler.state import open_state
 
 WINDOW = Window(datetime(2026, 3, 1, 6, tzinfo=UTC), datetime(2026, 3, 2, 6, tzinfo=UTC))
 
@@ -107,7 +107,7 @@ def mailbox():
             while line := self.rfile.readline():
                 word = line.decode().strip().upper()
                 if word.startswith("RCPT") and self.server.refuse:
-                    self.say("550 nobody of that name")
+                    self.say("550 no one of that name")
                 elif word == "DATA":
                     self.say("354 go on")
                     self.server.got.append(self.mail())

@@ -1,4 +1,4 @@
-"""Tell: who hears what how often, and that nothing is lost while nobody listens."""
+"""Tell: who hears what how often, and that nothing is lost while no one listens."""
 
 import json
 
@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
 from monitoring.alerts import Alerts, Notice
-from monitoring.running.cron import Window
-from monitoring.running.tables import WAITING_ALERTS
-from monitoring.settings import AlertSettings
+from monitoring.config import AlertSettings
+from monitoring.scheduler.cron import Window
+from monitoring.scheduler.state import WAITING_ALERTS
 
 
 @pytest.fixture

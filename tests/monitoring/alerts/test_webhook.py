@@ -8,9 +8,9 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from cxr_mm.errors import CxrError, ParamsError
-from monitoring.alerts.webhook import post
-from monitoring.settings import WebhookSettings
+from cxr_mm.core.errors import CxrError, ParamsError
+from monitoring.alerts.channels import post
+from monitoring.config import WebhookSettings
 
 KEY = "a key of the receiver"
 
@@ -56,10 +56,10 @@ def test_a_refusal_is_not_tried_again_and_a_redirect_not_followed(receiver, hook
     assert [path for path, _, _ in receiver.got] == ["/hook"] * 3
 
 
-def test_nobody_there_is_one_error(hook, notice):
-    nobody = hook.model_copy(update={"url": "http://127.0.0.1:9/"})
+def test_no_server_there_is_one_error(hook, notice):
+    nowhere = hook.model_copy(update={"url": "http://127.0.0.1:9/"})
     with pytest.raises(CxrError, match="cannot be reached"):
-        post(notice(), nobody, first_wait=0.01)
+        post(notice(), nowhere, first_wait=0.01)
 
 
 def test_no_key_and_no_web_address_are_errors(hook, notice, monkeypatch):

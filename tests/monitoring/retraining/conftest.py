@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from cxr_mm.data.sources import read_source
-from cxr_mm.models.bundle_files import load_bundle, save_bundle
-from monitoring.retraining.change_page import change_page
-from monitoring.retraining.changes import ChangeRecord, Model, record_id, write_record
+from cxr_mm.models.bundle import load_bundle, save_bundle
+from monitoring.retraining.change_record import (
+    ChangeRecord,
+    Model,
+    change_page,
+    record_id,
+    write_record,
+)
 
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.errors import InputError
-from cxr_mm.params import EvaluateParams
-from monitoring.retraining.comparison import Margins, Sample
-from monitoring.retraining.gate import FROZEN, NEWEST, judge
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError
+from monitoring.retraining.comparison import FROZEN, NEWEST, Margins, Sample, decide
 
 PARAMS = EvaluateParams(bootstrap=400)
 N = 3000
@@ -56,7 +55,7 @@ def sample(name, seed, champion, challenger, n=N, **options):
 
 
 def judged(frozen, newest, drifted=()):
-    return judge([frozen, newest], ["effusion"], PARAMS, Margins(), drifted)
+    return decide([frozen, newest], ["effusion"], PARAMS, Margins(), drifted)
 
 
 def line(said, sample, group="all", metric="auc"):
@@ -75,7 +74,7 @@ def test_an_equal_challenger_is_no_worse_and_not_better():
 def test_a_challenger_that_is_the_champion_is_no_worse():
     one, other = sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0)
     same = [Sample(s.name, s.champion, s.champion, s.traits) for s in (one, other)]
-    assert judge(same, ["effusion"], PARAMS, Margins()).outcome == "no worse"
+    assert decide(same, ["effusion"], PARAMS, Margins()).outcome == "no worse"
 
 
 def test_a_challenger_that_is_better_on_the_newest_is_better():
@@ -158,8 +157,8 @@ def test_better_where_it_drifted_counts_only_where_drift_was_seen():
     frozen = sample(FROZEN, 10, 1.0, 1.0)
     newest = sample(NEWEST, 20, before, helped)
     wide = Margins(auc=0.1, subgroup_auc=0.2, brier=0.1, ece=0.1)
-    assert judge([frozen, newest], ["effusion"], PARAMS, wide).outcome == "no worse"
-    seen = judge([frozen, newest], ["effusion"], PARAMS, wide, {"sex"})
+    assert decide([frozen, newest], ["effusion"], PARAMS, wide).outcome == "no worse"
+    seen = decide([frozen, newest], ["effusion"], PARAMS, wide, {"sex"})
     assert seen.outcome == "better"
     assert "sex: F" in seen.reasons[0]
 

@@ -10,20 +10,20 @@ import time
 import pandas as pd
 import pytest
 
-from cxr_mm.data.ingest import load_manifest
+from cxr_mm.core.errors import ManifestError, StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split
-from cxr_mm.errors import ManifestError, StageError
-from cxr_mm.files import read_json
-from cxr_mm.inference import load_predictor
-from cxr_mm.models.bundle_files import read_index
-from cxr_mm.paths import TaskPaths
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.inference.score import iter_studies
+from cxr_mm.models.bundle import read_index
 from cxr_mm.prediction_log import open_log
-from cxr_mm.scoring import iter_studies
-from monitoring.outcomes import read_outcomes
 from monitoring.reference import load_reference
 from monitoring.retraining.comparison import Margins
-from monitoring.retraining.retrain import EXPERIMENTS, Wish, retrain
-from monitoring.retraining.serving import promote
+from monitoring.retraining.promotion import promote
+from monitoring.retraining.retrain import EXPERIMENTS, RetrainRequest, retrain
+from monitoring.window import read_outcomes
 
 FINDINGS = ["consolidation", "effusion"]
 WIDE = Margins(auc=0.49, subgroup_auc=0.49, brier=0.49, ece=0.49)
@@ -41,7 +41,7 @@ def project(folds_project, tmp_path_factory):
 def log(project, came_since, pipeline):
     """Predictions of all but the last ten, without outcomes."""
     url = f"sqlite:///{project}/log.db"
-    predictor = load_predictor(project / "models/synthetic/bundle", accept_any_film=True)
+    predictor = load_predictor(project / "models/synthetic/bundle", accept_any_image=True)
     studies = list(iter_studies(pipeline.task, came_since / "manifest.csv"))
     with open_log(url) as opened:
         for study in studies[:-10]:
@@ -51,7 +51,9 @@ def log(project, came_since, pipeline):
 
 @pytest.fixture(scope="module")
 def wish(project, came_since, log):
-    return Wish(project / "models/synthetic/bundle", log, came_since, margins=WIDE, project=project)
+    return RetrainRequest(
+        project / "models/synthetic/bundle", log, came_since, margins=WIDE, project=project
+    )
 
 
 def bytes_of(folder):
@@ -64,7 +66,8 @@ def record(wish, project):
     before = bytes_of(project / "models")
     code = (
         "from pathlib import Path; from monitoring.retraining.retrain import *; "
-        f"retrain(Wish(Path({str(wish.bundle)!r}), {wish.log!r}, Path({str(wish.studies)!r}), "
+        f"retrain(RetrainRequest(Path({str(wish.bundle)!r}), {wish.log!r}, "
+        f"Path({str(wish.studies)!r}), "
         f"margins=Margins(**{WIDE.model_dump()}), project=Path({str(project)!r})))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -164,10 +167,10 @@ def test_folder_and_log_that_contradict_each_other_are_an_error_naming_the_study
     with open_log(url) as opened:
         opened.add_outcomes(read_outcomes(outcomes, FINDINGS, opened.hash_id))
     with pytest.raises(ManifestError, match=study["study_id"]):
-        retrain(Wish(wish.bundle, url, wish.studies, project=project))
+        retrain(RetrainRequest(wish.bundle, url, wish.studies, project=project))
 
 
 def test_a_project_without_a_pipeline_is_refused(wish, tmp_path):
     shutil.copytree(wish.project / "tasks", tmp_path / "tasks")
     with pytest.raises(StageError, match=r"dvc\.yaml"):
-        retrain(Wish(wish.bundle, wish.log, wish.studies, project=tmp_path))
+        retrain(RetrainRequest(wish.bundle, wish.log, wish.studies, project=tmp_path))

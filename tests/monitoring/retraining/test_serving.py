@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cxr_mm.errors import BundleError, InputError, StageError
-from cxr_mm.models.bundle_files import read_index
-from cxr_mm.models.pointer import read_pointer, resolved
-from monitoring.retraining.changes import read_events
+from cxr_mm.core.errors import BundleError, InputError, StageError
+from cxr_mm.models.bundle import read_index
+from cxr_mm.models.registry import read_pointer, resolved
+from monitoring.retraining.change_record import read_events
 from monitoring.retraining.experiment import dvc
-from monitoring.retraining.newest_reference import FOLDER as NEWEST_REFERENCE
-from monitoring.retraining.serving import adopt, pointer_file, promote, rollback
+from monitoring.retraining.promotion import adopt, pointer_file, promote, rollback
+from monitoring.retraining.studies import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
 
 CHAMPION = "models/synthetic/bundle"
 CHANGES = "serving/synthetic/changes"
@@ -175,7 +175,7 @@ def test_a_challenger_that_was_compared_with_another_champion_is_refused(
 
 
 PROMOTE = (
-    "import sys; from pathlib import Path; from monitoring.retraining.serving import promote; "
+    "import sys; from pathlib import Path; from monitoring.retraining.promotion import promote; "
 )
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_mm.contracts.record import Outcome
-from cxr_mm.contracts.task import Finding, Task
+from cxr_mm.core.errors import ManifestError, StageError
+from cxr_mm.core.record import Outcome
+from cxr_mm.core.task import Finding, Task
 from cxr_mm.data.additions import read_addition
-from cxr_mm.errors import ManifestError, StageError
 from monitoring.retraining.studies import labelled_studies, newest_patients, write_studies
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -139,19 +139,19 @@ def test_what_is_written_is_read_again_by_the_rules_of_the_task(tmp_path, findin
     assert manifest.frame["note"].tolist() == ["fever"] * 60
 
 
-def test_films_are_copied_under_numbers_and_one_that_is_gone_is_left_out_later(tmp_path):
+def test_images_are_copied_under_numbers_and_one_that_is_gone_is_left_out_later(tmp_path):
     task = task_of()
     given = tmp_path / "given"
     given.mkdir()
-    (given / "Doe_Jane.PNG").write_bytes(b"a film")
+    (given / "Doe_Jane.PNG").write_bytes(b"an image")
     own = [f"s{i},p{i},fever,1," for i in range(60)]
     own[0] += "Doe_Jane.PNG"
     own[1] += "gone.png"
     handed_in(given, own, "study_id,patient_id,note,edema,image_path")
     found = labelled(given)
     write_studies(task, found.frame, found.labels, tmp_path / "written")
-    assert [p.name for p in (tmp_path / "written/films").iterdir()] == ["000000.png"]
+    assert [p.name for p in (tmp_path / "written/images").iterdir()] == ["000000.png"]
     assert "Doe" not in (tmp_path / "written/manifest.csv").read_text()
     read = read_addition(task, tmp_path / "written")
-    assert Path(str(read.manifest.frame["image_path"].iloc[0])).read_bytes() == b"a film"
+    assert Path(str(read.manifest.frame["image_path"].iloc[0])).read_bytes() == b"an image"
     assert [one.study_id for one in read.dropped] == ["s1"]

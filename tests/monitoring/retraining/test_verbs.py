@@ -5,14 +5,14 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from app.health import Evaluation, evaluation
-from cxr_mm.errors import ParamsError, StageError
-from cxr_mm.files import write_json
-from cxr_mm.models.pointer import read_pointer
+from app.monitoring_reports import Evaluation, evaluation
+from cxr_mm.core.errors import ParamsError, StageError
+from cxr_mm.core.files import write_json
+from cxr_mm.models.registry import read_pointer
 from monitoring.cli import retraining
 from monitoring.retraining.comparison import Margins
 from monitoring.retraining.experiment import _alone, reproduce
-from monitoring.retraining.serving import pointer_file, promote
+from monitoring.retraining.promotion import pointer_file, promote
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from cxr_mm.prediction_log import open_log
-from monitoring.running.tables import WINDOWS, open_state
+from monitoring.scheduler.state import WINDOWS, open_state
 
 FAKE = """
 import json, pathlib, sys, time

@@ -6,14 +6,14 @@ from datetime import timedelta
 import pytest
 from typer.testing import CliRunner
 
-from cxr_mm.errors import CxrError
+from cxr_mm.core.errors import CxrError
 from cxr_mm.prediction_log import open_log
 from monitoring.cli.running import commands
 
 
 @pytest.fixture
 def run():
-    """Exit code and output; an error that a user can mend is raised."""
+    """Exit code and output; an error that a user can fix is raised."""
 
     def command(*words):
         found = CliRunner().invoke(commands, [str(word) for word in words])

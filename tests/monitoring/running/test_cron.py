@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from cxr_mm.errors import ParamsError
-from monitoring.running.cron import Cron, Window
+from cxr_mm.core.errors import ParamsError
+from monitoring.scheduler.cron import Cron, Window
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

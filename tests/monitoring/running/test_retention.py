@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from monitoring.retention import retain_reports
+from monitoring.report.retention import retain_reports
 
 DAY = 86_400
 
@@ -40,8 +40,8 @@ def whole(reports):
 
 
 def test_pages_of_old_reports_go_and_their_verdicts_stay(reports):
-    emptied = retain_reports(reports, keep_days=30, keep_last=1)
-    assert {folder.name for folder in emptied} == {"40 days", "50 days", "60 days"}
+    redacted = retain_reports(reports, keep_days=30, keep_last=1)
+    assert {folder.name for folder in redacted} == {"40 days", "50 days", "60 days"}
     assert whole(reports) == {"1 days", "20 days"}
     assert len([v for v in reports.glob("*/verdict.json") if v.parent.name[0] != "."]) == 5
     assert [path.name for path in (reports / "60 days").iterdir()] == ["verdict.json"]

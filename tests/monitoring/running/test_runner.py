@@ -6,12 +6,11 @@ import time
 import pytest
 
 from cxr_mm.prediction_log.spool import spool_folder
-from monitoring.running.cron import Cron, Window
-from monitoring.running.lease import Lease
-from monitoring.running.runner import Judged, Runner
-from monitoring.running.status import lines, status
-from monitoring.running.windows import Windows
-from monitoring.settings import AlertSettings, MonitorParams
+from monitoring.config import AlertSettings, MonitorParams
+from monitoring.scheduler.cron import Cron, Window
+from monitoring.scheduler.runner import Runner, ServedModel
+from monitoring.scheduler.state import Lease, Windows
+from monitoring.scheduler.status import lines, status
 
 DAILY = Cron("0 6 * * *")
 DIGEST = "a" * 64
@@ -32,7 +31,7 @@ def runner(state, fake, tmp_path):
         return Runner(
             state,
             "icu",
-            lambda: Judged(digest, fake.command),
+            lambda: ServedModel(digest, fake.command),
             tmp_path / "reports",
             SETTINGS.model_copy(update=settings),
             make.said.append,
@@ -83,7 +82,7 @@ def test_the_gravest_verdict_is_the_exit_code(runner, fake, at):
 @EITHER
 def test_a_report_that_fails_is_tried_twice_more_and_stops_nothing(runner, fake, rows, at):
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
-    fake.order("if '2026-03-02' in option('--until'): sys.exit('no film was found')")
+    fake.order("if '2026-03-02' in option('--until'): sys.exit('no image was found')")
     now = at("2026-03-03 07:00")
     first = runner().catch_up(DAILY, now)
     assert (first.exit_codes, first.exit_code, first.again) == ((2, 0), 2, True)
@@ -92,7 +91,7 @@ def test_a_report_that_fails_is_tried_twice_more_and_stops_nothing(runner, fake,
     assert runner().catch_up(DAILY, now).exit_codes == ()
     failed = rows()[1]
     assert (failed.status, failed.attempts) == ("failed", 3)
-    assert "exit code 1: no film was found" in failed.message
+    assert "exit code 1: no image was found" in failed.message
 
 
 def test_a_report_above_its_memory_or_time_or_without_a_verdict_has_failed(runner, fake, rows, at):
@@ -144,7 +143,7 @@ def test_whoever_comes_second_is_told_who_is_at_work(runner, state, fake, at):
     assert found.held_by.startswith(lease.holder)
     assert "nothing is run" in runner.said[0]
     assert status(state, str(state.url))["tasks"]["icu"]["held_by"] == lease.holder
-    lease.give_back()
+    lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).held_by is None
     assert len(fake.runs) == 1
 
@@ -160,7 +159,7 @@ def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
     first._thread.join()
     time.sleep(1.2)
     assert second.take() is None
-    second.give_back()
+    second.release()
 
 
 @EITHER
@@ -173,7 +172,7 @@ def test_no_window_is_claimed_without_the_lease(state, at):
     lease.take()
     assert windows.claim(due, lease.holder, "folder")
     assert not windows.claim(due, lease.holder, "folder")
-    lease.give_back()
+    lease.release()
 
 
 @EITHER
@@ -222,7 +221,7 @@ def test_a_window_whose_end_could_not_be_written_is_run_again(runner, state, fak
         windows.add(DIGEST, [window])
         (due,) = windows.due(DIGEST, lease.holder)
         assert windows.claim(due, lease.holder, "folder")
-        lease.give_back()
+        lease.release()
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert [(r.status, r.attempts) for r in rows()] == [("done", 3)]
 
@@ -234,7 +233,7 @@ def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, state,
         lease.take()
         (due,) = windows.due(DIGEST, lease.holder)
         windows.claim(due, lease.holder, "folder")
-        lease.give_back()
+        lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
     assert "3 times" in rows()[0].message
     assert not fake.runs

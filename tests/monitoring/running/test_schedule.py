@@ -17,11 +17,11 @@ from pathlib import Path
 from datetime import UTC
 from apscheduler.triggers.cron import CronTrigger
 from cxr_mm.prediction_log.spool import spool_folder
-from monitoring.running.cron import Cron
-from monitoring.running.runner import Judged, Runner
-from monitoring.running.schedule import Stop, run_schedule
-from monitoring.running.tables import open_state
-from monitoring.settings import MonitorParams
+from monitoring.scheduler.cron import Cron
+from monitoring.scheduler.runner import ServedModel, Runner
+from monitoring.scheduler.schedule import Stop, run_schedule
+from monitoring.scheduler.state import open_state
+from monitoring.config import MonitorParams
 log, script, root, mode, line = sys.argv[1:]
 cron = Cron("* * * * *" if line == "each second" else line)
 if line == "each second":  # which crontab cannot say
@@ -31,7 +31,7 @@ settings = MonitorParams.model_validate({"schedule": {"lease_seconds": 1.5, "ret
 stop = Stop(settings.schedule.grace_seconds)
 state = open_state(log)
 say = lambda line: print(line, flush=True)
-model = Judged("a" * 64, (script, root))
+model = ServedModel("a" * 64, (script, root))
 runner = Runner(state, "icu", lambda: model, Path(root) / "reports", settings, say, stop.now,
                 stop.asked)
 if mode == "once":

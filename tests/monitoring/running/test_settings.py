@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_mm.errors import ParamsError
-from monitoring.settings import MonitorParams, load_settings
+from cxr_mm.core.errors import ParamsError
+from monitoring.config import MonitorParams, load_settings
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "monitoring.yaml"
 

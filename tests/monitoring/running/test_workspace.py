@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from cxr_mm.errors import ParamsError
-from monitoring.retention import retain_snapshots
-from monitoring.running.workspace import add_snapshot, serve_workspace
+from cxr_mm.core.errors import ParamsError
+from monitoring.report.retention import retain_snapshots
+from monitoring.report.workspace import add_snapshot, serve_workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def ask():
 @pytest.fixture
 def served(tmp_path, free_port):
     """`with served(workspace)`: the address of a server of its own process."""
-    code = "import sys; from pathlib import Path; from monitoring.running import workspace as w; "
+    code = "import sys; from pathlib import Path; from monitoring.report import workspace as w; "
     code += "w.serve_workspace(Path(sys.argv[1]), port=int(sys.argv[2]))"
     started = []
 

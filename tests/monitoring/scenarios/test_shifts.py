@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from cxr_mm.contracts.study import Study
-from cxr_mm.data.tasks import load_task
-from monitoring.scenarios.shifts import SHIFTS, blamed_rightly, possible
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import load_task
+from monitoring.simulation.shifts import SHIFTS, blamed_rightly, possible
 
 TASK = load_task("synthetic")
-FILM = np.random.default_rng(0).random((60, 50), dtype=np.float32)
+IMAGE = np.random.default_rng(0).random((60, 50), dtype=np.float32)
 STUDY = Study(
     "s",
-    image=FILM,
+    image=IMAGE,
     clinical={"age": 60.0, "crp": 120.0, "sex": "female"},
     note="The patient has had a fever and a cough for three days.",
 )
@@ -51,8 +51,8 @@ def test_sizes_grow():
 
 
 def test_only_what_a_task_has_can_shift():
-    films = load_task("pneumonia")
-    names = {shift.name for shift in SHIFTS if possible(shift, films)}
+    images = load_task("pneumonia")
+    names = {shift.name for shift in SHIFTS if possible(shift, images)}
     assert "scanner noise" in names
     assert not names & {"note language", "laboratory unit", "children"}
 

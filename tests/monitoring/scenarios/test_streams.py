@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from monitoring.scenarios.bank import Bank, Labelled
-from monitoring.scenarios.measure import false_alarms, rival, slow
-from monitoring.scenarios.rival import preset_says
-from monitoring.scenarios.shifts import SHIFTS
-from monitoring.scenarios.streams import Drawn, Stream, judged, next_window, settle
+from monitoring.simulation.measure import baseline, false_alarms, preset_says, slow
+from monitoring.simulation.shifts import SHIFTS
+from monitoring.simulation.streams import (
+    Labelled,
+    PredictionPool,
+    Stream,
+    WindowSpec,
+    build_setup,
+    judged,
+    next_window,
+)
 
 BY_NAME = {shift.name: shift for shift in SHIFTS}
 UNIT, PHOTOGRAPHS = BY_NAME["laboratory unit"], BY_NAME["photographs"]
@@ -38,17 +44,17 @@ def setting(make, frozen):
         (UNIT.name, 1.0): [tenth(record) for record in rest],
         (PHOTOGRAPHS.name, 1.0): [None] * len(rest),
     }
-    bank = Bank(asked(rest, labels), list(rest), altered)
+    bank = PredictionPool(asked(rest, labels), list(rest), altered)
     params = frozen.params.model_copy(update={"window_sizes": (50, 100)})
     rng = np.random.default_rng(0)
-    return settle(frozen.task, "d", (asked(pool, known), pool), bank, params, 300, rng)
+    return build_setup(frozen.task, "d", (asked(pool, known), pool), bank, params, 300, rng)
 
 
 def test_the_reference_and_the_windows_share_no_study(setting):
     assert len(setting.reference.table) == 300
     assert len(setting.fresh) == 600 + 200
     rng, stream = np.random.default_rng(1), Stream()
-    drawn = Drawn(None, 0.0, 100, labels=0.5)
+    drawn = WindowSpec(None, 0.0, 100, labels=0.5)
     ages = [next_window(setting, drawn, stream, rng).table["clinical.age"] for _ in range(8)]
     assert len(np.unique(np.concatenate(ages))) == len(np.unique(setting.fresh["clinical.age"]))
 
@@ -57,24 +63,30 @@ def test_without_a_bank_undrifted_windows_are_of_all_that_the_reference_left(set
     pool, known = make(400, 83)
     given = asked(pool, known), pool
     task, params = setting.reference.task, setting.reference.params
-    bare = settle(task, "d", given, Bank([], [], {}), params, 300, np.random.default_rng(0))
+    bare = build_setup(
+        task, "d", given, PredictionPool([], [], {}), params, 300, np.random.default_rng(0)
+    )
     assert len(bare.fresh) == 100
     assert not set(bare.fresh["patient"]) & set(bare.reference.table["patient"])
     assert false_alarms([bare], 50, 0.0, 5, from_reference=False).windows == 2
 
 
-def test_a_share_is_altered_and_refused_films_are_no_studies_but_events(setting):
+def test_a_share_is_altered_and_rejected_images_are_no_studies_but_events(setting):
     rng = np.random.default_rng(2)
-    window = next_window(setting, Drawn(PHOTOGRAPHS, 0.2, 200), Stream(), rng)
+    window = next_window(setting, WindowSpec(PHOTOGRAPHS, 0.2, 200), Stream(), rng)
     assert len(window.events) == 200 - len(window.table)
     assert 20 < len(window.events) < 60
-    window = next_window(setting, Drawn(UNIT, 0.5, 200), Stream(), rng)
+    window = next_window(setting, WindowSpec(UNIT, 0.5, 200), Stream(), rng)
     assert window.table["clinical.crp"].median() < 0.7 * setting.fresh["clinical.crp"].median()
 
 
 def test_labels_come_for_a_share_and_a_new_concept_swaps_them(setting):
-    plain = next_window(setting, Drawn(None, 0.0, 200, 0.5), Stream(), np.random.default_rng(3))
-    other = next_window(setting, Drawn(CONCEPT, 1.0, 200, 0.5), Stream(), np.random.default_rng(3))
+    plain = next_window(
+        setting, WindowSpec(None, 0.0, 200, 0.5), Stream(), np.random.default_rng(3)
+    )
+    other = next_window(
+        setting, WindowSpec(CONCEPT, 1.0, 200, 0.5), Stream(), np.random.default_rng(3)
+    )
     assert 70 < plain.n_labelled < 130
     both = plain.table["label.pneumonia"] + other.table["label.pneumonia"]
     assert (both.dropna() == 1).all()
@@ -82,7 +94,7 @@ def test_labels_come_for_a_share_and_a_new_concept_swaps_them(setting):
 
 def test_verdicts_and_labels_are_handed_on(setting):
     stream, rng = Stream(), np.random.default_rng(4)
-    drawn = Drawn(UNIT, 1.0, 100, labels=0.5)
+    drawn = WindowSpec(UNIT, 1.0, 100, labels=0.5)
     verdict = judged(setting, drawn, stream, rng)
     assert (verdict.status, verdict.reasons[0].name) == ("alarm", "clinical.crp")
     window = next_window(setting, drawn, stream, rng)
@@ -104,6 +116,6 @@ def test_evidentlys_preset_has_nothing_to_say_of_a_window_without_studies(settin
 
 
 def test_evidentlys_preset_cries_wolf_by_any_column(setting):
-    half, some = rival([setting], Drawn(None, 0.0, 100), 4)
+    half, some = baseline([setting], WindowSpec(None, 0.0, 100), 4)
     assert half == 0.0
     assert some > 0.4

@@ -1,0 +1,105 @@
+"""Following: the model that a pointer names, taken up anew while the page serves."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cxr_mm.core.errors import BundleError
+from cxr_mm.core.task import Task
+from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.models.registry import bundle_of, read_pointer
+
+PAUSE = 1.0
+"""Seconds between two looks at a pointer."""
+QUESTION = {"name", "problem", "findings", "clinical", "note", "has_image", "views"}
+"""Parts of a task that a page is built of: with another one of these it must start anew."""
+
+
+class ModelWatcher:
+    """The model that a pointer names, as far as it could be loaded.
+
+    Whoever asks while another asker loads a new version gets the old one. A version that cannot be
+    taken up leaves the old one serving; it is tried again once the pointer changes.
+
+    Args:
+        pointer: path of `current.json`.
+        clock: monotonic seconds.
+
+    Raises:
+        BundleError: the pointer or what it names cannot be read.
+    """
+
+    def __init__(self, pointer: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pointer, self._clock = pointer, clock
+        self._seen = _bytes(pointer)
+        self._predictor = _load(pointer)
+        self._looked = clock()
+        self._looking = threading.Lock()
+        self._trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the model that serves is not the one that is pointed to; empty where it is."""
+        self.now()
+        return self._trouble
+
+    def now(self) -> Predictor:
+        """The predictor that serves now; the pointer is looked at once a second at most."""
+        due = self._clock() - self._looked >= PAUSE
+        if due and self._looking.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._looked = self._clock()
+                self._looking.release()
+        return self._predictor
+
+    def _look(self) -> None:
+        seen = _bytes(self._pointer)
+        if seen == self._seen:
+            return
+        try:
+            self._predictor = self._newer()
+            self._trouble = ""
+        except BundleError as error:
+            self._trouble = str(error)
+        self._seen = seen
+
+    def _newer(self) -> Predictor:
+        bundle = self._predictor.bundle
+        if read_pointer(self._pointer).digest == bundle.digest:
+            return self._predictor
+        newer = _load(self._pointer)
+        if _question(newer.bundle.task) != _question(bundle.task):
+            raise BundleError(
+                "it answers another question than the page was built for",
+                field=newer.bundle.digest,
+                remedy="Start the app anew",
+            )
+        return newer
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _load(path: Path) -> Predictor:
+    """Load and check what a pointer names."""
+    pointer = read_pointer(path)
+    folder = bundle_of(path, pointer)
+    predictor = load_predictor(folder)
+    if predictor.bundle.digest != pointer.digest:
+        raise BundleError(
+            f"its digest is not the one that {path} names",
+            field=str(folder),
+            remedy="Point anew with python -m monitoring rollback or promote",
+        )
+    return predictor
+
+
+def _question(task: Task) -> dict[str, object]:
+    return task.model_dump(include=QUESTION)

@@ -1,0 +1,1 @@
+"""Security: middleware, the route guard and authentication; imports no torch."""

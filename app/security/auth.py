@@ -1,0 +1,391 @@
+"""Sign-in: signed sessions, wrong passwords slowed down, and a page of its own.
+
+`python -m app.security.auth FILE NAME` adds a user to the file, or gives a user another password.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from getpass import getpass
+from html import escape
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from fastapi import APIRouter, Request
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.metrics import Metrics
+from app.security.middleware import address, is_within, refuse
+from cxr_mm.core.errors import CxrError, InputError, ParamsError
+
+COST = (1 << 15, 8, 1)
+"""n, r, p of scrypt: about 0.1 seconds and 32 MB."""
+SHORTEST = 12
+NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+STORED = re.compile(r"scrypt\$(\d{1,8})\$(\d{1,3})\$(\d{1,3})\$([0-9a-f]{32,})\$([0-9a-f]{64})")
+
+
+def hashed(password: str) -> str:
+    """A password as the users file keeps it.
+
+    Raises:
+        InputError: it is shorter than 12 characters.
+    """
+    if len(password) < SHORTEST:
+        raise InputError(
+            f"the password has fewer than {SHORTEST} characters", remedy="Choose a longer one"
+        )
+    salt = secrets.token_bytes(16)
+    return f"scrypt${COST[0]}${COST[1]}${COST[2]}${salt.hex()}${_scrypt(password, salt, *COST)}"
+
+
+def matches(password: str, stored: str) -> bool:
+    """Whether this is the password that was stored, in a time that does not tell."""
+    found = STORED.fullmatch(stored)
+    if found is None:
+        return False
+    n, r, p = (int(number) for number in found.groups()[:3])
+    return hmac.compare_digest(_scrypt(password, bytes.fromhex(found[4]), n, r, p), found[5])
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> str:
+    memory = 128 * r * (n + p + 2)
+    text = password.encode("utf-8", "surrogatepass")
+    return hashlib.scrypt(text, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32).hex()
+
+
+DUMMY_HASH = f"scrypt${COST[0]}${COST[1]}${COST[2]}${'0' * 32}${'0' * 64}"
+"""Compared with where there is no such user, so that it takes as long."""
+
+
+class Users:
+    """The users of a file, read again whenever it changes.
+
+    Raises:
+        ParamsError: the file cannot be read, or a line is not `name:scrypt$n$r$p$salt$hash`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._read = file, -1
+        self._stored: dict[str, str] = {}
+        self.stored("")
+
+    def stored(self, name: str) -> str | None:
+        """The stored password of a user; None where there is no such user."""
+        try:
+            changed = self._file.stat().st_mtime_ns
+            if changed != self._read:
+                self._stored = read_users(self._file)
+                self._read = changed
+        except OSError as error:
+            raise ParamsError(
+                error.strerror or str(error),
+                field=str(self._file),
+                remedy="Make it with python -m app.security.auth FILE NAME",
+            ) from error
+        return self._stored.get(name)
+
+
+def read_users(file: Path) -> dict[str, str]:
+    """Name → stored password.
+
+    Raises:
+        ParamsError: a line is not `name:scrypt$n$r$p$salt$hash`.
+        OSError: the file cannot be read.
+    """
+    users = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, stored = line.strip().partition(":")
+        if not name:
+            continue
+        if not NAME.fullmatch(name) or not STORED.fullmatch(stored):
+            raise ParamsError(
+                f"line {number} is not name:scrypt$n$r$p$salt$hash",
+                field=str(file),
+                remedy="Make its lines with python -m app.security.auth",
+            )
+        users[name] = stored
+    return users
+
+
+def add_user(file: Path, name: str, password: str) -> None:
+    """Add a user to the file or change the password; only the owner can read the file.
+
+    Raises:
+        InputError: the name has other than letters, digits and `._@-`, or the password is short.
+        ParamsError: the file there is no users file.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            "a name has 1 to 64 letters, digits and ._@-", field=name, remedy="Choose another"
+        )
+    users = read_users(file) if file.exists() else {}
+    users[name] = hashed(password)
+    # Made readable for its owner only, from the first byte on.
+    handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{each}:{stored}\n" for each, stored in users.items())
+        Path(aside).replace(file)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+SIGN_IN, SIGN_OUT, HEALTH, METRICS = "/sign-in", "/sign-out", "/healthz", "/metrics"
+SESSION_SECONDS = 12 * 3600
+SESSION, FORM = "cxr_mm_session", "cxr_mm_form"
+FREE_ATTEMPTS, LONGEST_WAIT = 5, 60.0
+LOOPBACKS = ("127.0.0.0/8", "::1/128")
+LOCAL = re.compile(r"/(?![/\\])[^\\\s]*")
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+CSS = """
+body{font:17px/1.5 system-ui,sans-serif;max-width:26rem;margin:10vh auto;padding:0 1rem;
+  background:#fff;color:#1b1f24}
+label{display:block;font-weight:600;margin-top:1rem}
+input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border-radius:4px}
+input{border:1px solid #6b7280;background:#fff;color:#1b1f24}
+button{margin-top:1.5rem;border:0;background:#1d4ed8;color:#fff;cursor:pointer}
+a{color:#1d4ed8}
+:focus-visible{outline:3px solid #c65d00;outline-offset:2px}
+.fault{border-left:4px solid #b3261e;padding-left:.75rem;font-weight:600}
+@media(prefers-color-scheme:dark){body{background:#111418;color:#e8eaed}
+  input{background:#1b1f24;color:#e8eaed;border-color:#9ca3af}a{color:#93b4ff}}
+"""
+
+
+class LoginThrottle:
+    """Wrong passwords, counted by name and by address: after five, each doubles the wait."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def wait(self, *keys: str) -> float:
+        """Seconds until any of these may be tried again; 0 is now."""
+        now = self._clock()
+        return max(0.0, *(self._wrong.get(key, (0, now))[1] - now for key in keys))
+
+    def wrong(self, *keys: str) -> None:
+        """Count a wrong password, of this name and from this address."""
+        for key in keys:
+            count = self._wrong.pop(key, (0, 0.0))[0] + 1
+            wait = min(LONGEST_WAIT, 2.0 ** min(count - FREE_ATTEMPTS, 16)) * (
+                count > FREE_ATTEMPTS
+            )
+            self._wrong[key] = (count, self._clock() + wait)
+        while len(self._wrong) > 10_000:
+            self._wrong.popitem(last=False)
+
+    def right(self, *keys: str) -> None:
+        """Forget what was wrong before."""
+        for key in keys:
+            self._wrong.pop(key, None)
+
+
+class Sessions:
+    """Who has signed in, in a cookie signed with a key that lives as long as the server."""
+
+    def __init__(self, users: Users, clock: Callable[[], float] = time.time) -> None:
+        self.users, self._clock = users, clock
+        self._key = secrets.token_bytes(32)
+        self._ended: dict[str, float] = {}
+
+    def issue(self, name: str) -> str:
+        """A cookie for this user; a changed password ends it."""
+        until = self._clock() + SESSION_SECONDS
+        said = f"{name}|{until:.0f}|{secrets.token_hex(8)}"
+        return f"{said}|{self._sign(said, self.users.stored(name) or '')}"
+
+    def user(self, cookie: str) -> str | None:
+        """The user of a cookie; None where it is false, too old, or has ended."""
+        said, _, signature = cookie.rpartition("|")
+        name, _, rest = said.partition("|")
+        stored = self.users.stored(name)
+        if stored is None or not hmac.compare_digest(
+            self._sign(said, stored).encode(), signature.encode()
+        ):
+            return None
+        old = float(rest.partition("|")[0]) <= self._clock()
+        return None if old or cookie in self._ended else name
+
+    def end(self, cookie: str) -> None:
+        """End one session before its time."""
+        if self.user(cookie):
+            now = self._clock()
+            self._ended = {each: until for each, until in self._ended.items() if until > now}
+            self._ended[cookie] = now + SESSION_SECONDS
+
+    def _sign(self, said: str, stored: str) -> str:
+        return hmac.new(self._key, f"{said}|{stored}".encode(), hashlib.sha256).hexdigest()
+
+
+class SignIn:
+    """Lets no one unknown past, but to the sign-in page and the state of health.
+
+    Args:
+        sessions: None where a trusted proxy names the user.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions | None) -> None:
+        self.app, self.sessions = app, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._known(scope) or self._open(scope):
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif self.sessions and _navigates(scope):
+            there = f"{SIGN_IN}?next={quote(scope['path'], safe='/')}"
+            await RedirectResponse(there, 303)(scope, receive, send)
+        else:
+            await refuse(scope, receive, send, 401, "Sign in first.")
+
+    def _known(self, scope: Scope) -> bool:
+        if self.sessions:
+            cookie = Request(scope).cookies.get(SESSION, "")
+            scope["user"] = self.sessions.user(cookie)
+        return bool(scope.get("user"))
+
+    def _open(self, scope: Scope) -> bool:
+        path = scope.get("path")
+        if path == METRICS:
+            return bool(scope.get("direct")) and is_within(address(scope), LOOPBACKS)
+        return path == HEALTH or (self.sessions is not None and path == SIGN_IN)
+
+
+def _navigates(scope: Scope) -> bool:
+    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def plain_page(title: str, body: str, status: int = 200) -> HTMLResponse:
+    """A page that needs no script and nothing from elsewhere; `body` is HTML."""
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
+        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>"
+    )
+    # A form whose page sends no referrer at all says that it comes from the origin "null".
+    headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"}
+    return HTMLResponse(text, status, headers)
+
+
+def routes(sessions: Sessions, counters: Metrics) -> APIRouter:
+    """The pages to sign in and out."""
+    router, slowed, one_at_a_time = APIRouter(), LoginThrottle(), asyncio.Semaphore(2)
+
+    @router.get(SIGN_IN)
+    def ask(request: Request) -> Response:
+        return _form(request, _local(request.query_params.get("next")))
+
+    @router.post(SIGN_IN)
+    async def answer(request: Request) -> Response:
+        form = {k: v for k, v in (await request.form()).items() if isinstance(v, str)}
+        name, there = form.get("name", "").strip(), _local(form.get("next"))
+        token = request.cookies.get(FORM, "")
+        if not token or not hmac.compare_digest(token.encode(), form.get("form", "").encode()):
+            return _form(request, there, "This form is too old. Please try again.", 403)
+        keys = f"name {name[:64]}", f"address {address(request.scope)}"
+        if wait := slowed.wait(*keys):
+            fault = f"Too many wrong passwords. Please wait {wait:.0f} seconds."
+            return _form(request, there, fault, 429)
+        stored = sessions.users.stored(name)
+        async with one_at_a_time:
+            right = await asyncio.to_thread(matches, form.get("password", ""), stored or DUMMY_HASH)
+        if stored is None or not right:
+            slowed.wrong(*keys)
+            counters.refuse("password")
+            return _form(request, there, "Name or password is wrong.", 401)
+        slowed.right(*keys)
+        response = RedirectResponse(there, 303)
+        _keep(request, response, SESSION, sessions.issue(name), SESSION_SECONDS)
+        response.delete_cookie(FORM, path=SIGN_IN)
+        return response
+
+    @router.get(SIGN_OUT)
+    def ask_out() -> Response:
+        return plain_page(
+            "Sign out", f'<form method="post" action="{SIGN_OUT}"><button>Sign out</button></form>'
+        )
+
+    @router.post(SIGN_OUT)
+    def out(request: Request) -> Response:
+        sessions.end(request.cookies.get(SESSION, ""))
+        response = RedirectResponse(SIGN_IN, 303)
+        response.delete_cookie(SESSION)
+        return response
+
+    return router
+
+
+def _form(request: Request, there: str, fault: str = "", status: int = 200) -> Response:
+    token = secrets.token_urlsafe(16)
+    alert = f'<p class="fault" role="alert">{escape(fault)}</p>' if fault else ""
+    response = plain_page(
+        "Sign in",
+        f'{alert}<form method="post" action="{SIGN_IN}">'
+        f'<input type="hidden" name="form" value="{token}">'
+        f'<input type="hidden" name="next" value="{escape(there)}">'
+        '<label for="name">Name</label>'
+        '<input id="name" name="name" autocomplete="username" required maxlength="64">'
+        '<label for="password">Password</label><input id="password" name="password" '
+        'type="password" autocomplete="current-password" required>'
+        "<button>Sign in</button></form>",
+        status,
+    )
+    _keep(request, response, FORM, token, 3600, SIGN_IN)
+    return response
+
+
+def _keep(
+    request: Request, response: Response, name: str, value: str, seconds: int, path: str = "/"
+) -> None:
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        name, value, seconds, path=path, secure=secure, httponly=True, samesite="lax"
+    )
+
+
+def _local(target: object) -> str:
+    """A path of this server; anything else becomes the first page."""
+    return target if isinstance(target, str) and LOCAL.fullmatch(target) else "/"
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="The users file; made where it is not there.")],
+    name: Annotated[str, typer.Argument(help="Name of the user.")],
+    stdin: Annotated[bool, typer.Option("--stdin", help="Read the password as a line.")] = False,
+) -> None:
+    """Add a user to the file, or give a user another password."""
+    try:
+        if stdin:
+            password = sys.stdin.readline().rstrip("\r\n")
+        else:
+            password = getpass(f"Password of {name}: ")
+            if getpass("Once more: ") != password:
+                raise InputError("the two passwords differ", remedy="Try again")
+        add_user(file, name, password)
+    except (CxrError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    cli.command()(main)
+    cli()

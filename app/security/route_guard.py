@@ -1,0 +1,123 @@
+"""Gate: what of Gradio's many routes is open, and which files a request may name."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.security.auth import HEALTH, METRICS, SIGN_IN, SIGN_OUT
+from app.security.middleware import API, UPLOAD, refuse
+
+# What Gradio's page and its clients ask for, relative to the page; all other routes are closed.
+ASSET = r"favicon\.ico|theme\.css|robots\.txt|manifest\.json|(?:assets|static|svelte)/.+"
+READ = r"gradio_api/(?:info/?|app_id|startup-events|heartbeat/\w+|queue/data|upload_progress)"
+CALL = r"call/(?:v2/)?\w+"
+ASKED = re.compile(rf"(?:|config/?|{ASSET}|{READ}|gradio_api/file=/.+|gradio_api/{CALL}/\w+)")
+POSTED = re.compile(rf"gradio_api/(?:queue/join|run/predict|{CALL}|upload|cancel|reset)")
+
+
+class Gate:
+    """Opens only what Gradio's page asks for, and lets it name no file but an uploaded one.
+
+    Args:
+        places: paths of the pages.
+        others: paths besides, that can only be read.
+        uploads: folder in which every file that a request names must lie.
+    """
+
+    def __init__(
+        self, app: ASGIApp, places: Sequence[str], others: Sequence[str], uploads: Path
+    ) -> None:
+        self.app, self.others, self.uploads = app, others, uploads
+        self.places = sorted(places, key=len, reverse=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif not self._is_open(scope["method"], scope["path"]):
+            await refuse(scope, receive, send, 404, "Not found.")
+        elif (
+            scope["method"] == "POST"
+            and API in scope["path"]
+            and not scope["path"].endswith(UPLOAD)
+        ):
+            await self._checked(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _is_open(self, method: str, path: str) -> bool:
+        if path in (HEALTH, METRICS, "/", *self.others):
+            return method in ("GET", "HEAD")
+        if path in (SIGN_IN, SIGN_OUT):
+            return method in ("GET", "POST")
+        if ".." in path.split("/") or "\\" in path or "\0" in path:
+            return False
+        place = next((p for p in self.places if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
+        if place is None:
+            return False
+        asked = path[len(place) :].lstrip("/")
+        if "file=" in asked and not self._is_uploaded(asked.partition("file=")[2]):
+            return False
+        pattern = POSTED if method == "POST" else ASKED
+        return method in ("GET", "HEAD", "POST") and pattern.fullmatch(asked) is not None
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _whole(receive)
+        try:
+            named = list(_paths(json.loads(body)))
+        except (ValueError, RecursionError):
+            await refuse(scope, receive, send, 400, "This is no JSON.")
+            return
+        if not all(self._is_uploaded(path) for path in named):
+            await refuse(scope, receive, send, 403, "Only an uploaded file can be named.")
+            return
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+    def _is_uploaded(self, path: object) -> bool:
+        try:
+            return Path(str(path)).resolve().is_relative_to(self.uploads)
+        except (OSError, ValueError):
+            return False
+
+
+def _is_ask(scope: Scope) -> bool:
+    path = scope["path"]
+    return scope["method"] == "POST" and API in path and not path.endswith(UPLOAD)
+
+
+async def _whole(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _paths(said: object) -> Iterator[object]:
+    """Every `path` in a JSON value: how Gradio's components name a file."""
+    waiting = [said]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("path") is not None:
+                yield value["path"]
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)

@@ -1,0 +1,352 @@
+"""Reading: from what a person handed in to a study, its answer and its explanation; no Gradio.
+
+Images stay in memory only as long as the page that asked: the square that the model saw, and a
+small copy to draw on.
+"""
+
+import copy
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.model_watcher import ModelWatcher
+from cxr_mm.core.errors import CancelledError, CxrError, InputError, LogError, RadiographError
+from cxr_mm.core.prediction import Answer, Reason
+from cxr_mm.core.progress import NO_PROGRESS, Progress
+from cxr_mm.core.record import Outcome, ServiceEvent
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Modality
+from cxr_mm.data.clinical import check_clinical
+from cxr_mm.explain import html
+from cxr_mm.explain.attribution import Attribution, Explanation, Target
+from cxr_mm.explain.faithfulness.verdict import believed, verdict
+from cxr_mm.explain.games import sentences
+from cxr_mm.explain.html import coloured_note, feature_bars
+from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
+from cxr_mm.explain.study import Question, explain_to, measured
+from cxr_mm.explain.subject import Subject, modality_shares
+from cxr_mm.explain.what_if import moved
+from cxr_mm.imaging.geometry import fitted_study, shrunk
+from cxr_mm.imaging.radiograph import DecodedImage, read_image
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.models.bundle import Bundle
+from cxr_mm.models.registry import version_folder
+from cxr_mm.prediction_log import PredictionLog
+
+Kind = Literal["rejected_image", "bad_input", "failure"]
+
+
+@contextmanager
+def logging_failed_requests(
+    log: PredictionLog | None, task: Task, digest: str, *, asked: bool
+) -> Iterator[None]:
+    """Keep what the body raises, and raise it.
+
+    Args:
+        log: where; None keeps nothing.
+        task, digest: of the model.
+        asked: whether the body asks the model, which refuses images; else it reads what was given.
+    """
+    try:
+        yield
+    except CancelledError:
+        raise
+    except Exception as error:
+        log_failed_request(log, task, digest, error, asked=asked)
+        raise
+
+
+def log_failed_request(
+    log: PredictionLog | None, task: Task, digest: str, error: Exception, *, asked: bool
+) -> None:
+    """Keep one request; a log that fails loses it and nothing else."""
+    if log is None:
+        return
+    event = ServiceEvent(
+        created_at=log.clock(),
+        task=task.name,
+        digest=digest,
+        kind=_kind(error, asked),
+        field=_field(error, task),
+    )
+    with suppress(LogError):
+        log.add_events([event])
+
+
+def _kind(error: Exception, asked: bool) -> Kind:
+    if not isinstance(error, InputError):
+        return "failure"
+    return "rejected_image" if asked and isinstance(error, RadiographError) else "bad_input"
+
+
+def _field(error: Exception, task: Task) -> str:
+    """The field at fault, if it is a name of the task's own: others may hold what was typed."""
+    field = error.field if isinstance(error, CxrError) else ""
+    return field if field in {"image", "note", "view", *task.clinical_names} else ""
+
+
+GENERATED_ID = "app-"
+"""How a study id begins that no one typed in."""
+ReadImage = Callable[[Path, str], DecodedImage]
+
+
+@dataclass(frozen=True)
+class StudySession:
+    """One answered study, as the page keeps it.
+
+    Args:
+        subject: the study, its image already fitted into the model's square, with what the model
+            has made of it.
+        image: float32 (H, W) for drawing, in the image's own aspect; None without an image.
+        answer: what the model said; its study carries no image.
+        explanations: finding → modality shares.
+        log_trouble: what a person should know of the log; empty where there is nothing.
+        reason: of the operating point that the reader chose; None for the bundle's own.
+        stop: set to end a long explanation.
+    """
+
+    subject: Subject
+    image: NDArray[np.float32] | None
+    answer: Answer
+    explanations: dict[str, Explanation]
+    log_trouble: str = ""
+    reason: Reason | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def study(self) -> Study:
+        """What was handed in."""
+        return self.subject.study
+
+
+class InferenceService:
+    """Answers and explains studies with one model, and logs what it answered.
+
+    Args:
+        predictor: the model, or the one that a pointer names; what one model began, it ends.
+        log: where predictions and feedback go; None keeps none.
+        read: reads uploaded images.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | ModelWatcher,
+        log: PredictionLog | None,
+        read: ReadImage = read_image,
+    ) -> None:
+        self._model, self.log, self._read = predictor, log, read
+        self.task = self.bundle.task
+        self._figures: dict[str, dict[str, Any]] = {}
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model that serves now."""
+        return self._model.now() if isinstance(self._model, ModelWatcher) else self._model
+
+    @property
+    def bundle(self) -> Bundle:
+        """Of the model that serves now."""
+        return self.predictor.bundle
+
+    @property
+    def digest(self) -> str:
+        """Of the model that serves now."""
+        return self.bundle.digest
+
+    @property
+    def trouble(self) -> str:
+        """Why another model serves than the one pointed to; empty where none does."""
+        return self._model.trouble if isinstance(self._model, ModelWatcher) else ""
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """How far each method of explanation is faithful, where that was measured."""
+        digest = self.digest
+        if digest not in self._figures:
+            own = version_folder(self.task.name, digest) / "reports" / "faithfulness.json"
+            found = measured(self.task.name, digest, own if own.is_file() else None)
+            self._figures = {digest: found}
+        return self._figures[digest]
+
+    def pinned(self) -> Self:
+        """This service, with the model that serves now for good: for work of many steps."""
+        service = copy.copy(self)
+        service._model = self.predictor
+        return service
+
+    def image(self, path: str) -> DecodedImage:
+        """Read an uploaded file.
+
+        Raises:
+            RadiographError: it is no readable radiograph.
+        """
+        return self._read(Path(path), Path(path).name)
+
+    def study(
+        self,
+        path: str | None,
+        clinical: Mapping[str, Any],
+        note: str | None,
+        view: str | None = None,
+        study_id: str | None = None,
+    ) -> Study:
+        """What was entered, as a checked study.
+
+        Raises:
+            RadiographError, ClinicalError: of the input at fault.
+            InputError: nothing was entered that the model reads.
+        """
+        with self._keeping(asked=False):
+            image = self.image(path).radiograph if path and self.task.has_image else None
+            values = check_clinical(self.task.clinical, clinical)
+        asked = values.get("view")
+        view = (
+            view or (asked if isinstance(asked, str) else None) or (image.view if image else None)
+        )
+        text = note.strip() if note and self.task.note else ""
+        study = Study(
+            study_id=(study_id or "").strip() or f"{GENERATED_ID}{uuid.uuid4()}",
+            image=image.pixels if image else None,
+            clinical=values,
+            note=text or None,
+            view=view,
+            warnings=image.warnings if image else (),
+            quality=image.quality if image else {},
+        )
+        if not study.modalities:
+            raise InputError(
+                "Nothing was given yet", remedy="Give an image, a clinical feature or a note"
+            )
+        return study
+
+    def answer(self, study: Study) -> StudySession:
+        """Predict, share out, and log; a log that fails does not take the answer away.
+
+        Raises:
+            InputError: the study cannot be read.
+        """
+        predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
+        with self._keeping(asked=True):
+            answer = predictor.answer([study])[0]
+        trouble = self.logged([answer])
+        image = None if study.image is None else shrunk(study.image, html.LONGEST)
+        kept = replace(answer, study=replace(study, image=None))
+        square = fitted_study(study, predictor.bundle.size)
+        subject = Subject(predictor.bundle, square, answer.image_embedding)
+        return StudySession(subject, image, kept, modality_shares(subject), trouble)
+
+    def refused(self, error: InputError) -> None:
+        """Keep in the log that the model refused a study that it was asked about."""
+        log_failed_request(self.log, self.task, self.digest, error, asked=True)
+
+    def _keeping(self, *, asked: bool) -> AbstractContextManager[None]:
+        return logging_failed_requests(self.log, self.task, self.digest, asked=asked)
+
+    def at(self, shown: StudySession, reason: Reason | None) -> StudySession:
+        """The same answer at another operating point; None for the bundle's own."""
+        bundle = shown.subject.bundle
+        said = Predictor(bundle).at(shown.answer.prediction, reason or bundle.decision)
+        return replace(shown, answer=replace(shown.answer, prediction=said), reason=reason)
+
+    def usual(self, modality: Modality) -> str:
+        """The method that a modality is explained by where none is asked for: one that may be
+        believed, if there is one."""
+        fit = [name for name in believed(self.figures) if METHODS[name].modality == modality]
+        return fit[0] if fit else methods_of(modality)[0].name
+
+    def explained(
+        self, shown: StudySession, finding: str, name: str, watch: Progress = NO_PROGRESS
+    ) -> Attribution | None:
+        """What a method says of the image for one finding; None without an image.
+
+        Raises:
+            InputError: the task has no such finding, or there is no such method.
+            CancelledError: the watch says so.
+        """
+        if shown.image is None:
+            return None
+        return method(name).explain(shown.subject, Target(finding), Ask(watch=watch))
+
+    def drawn(
+        self, shown: StudySession, said: Attribution | None, opacity: float = html.OPACITY
+    ) -> NDArray[np.uint8] | None:
+        """The image with an explanation of `explained` over it."""
+        if shown.image is None:
+            return None
+        if said is None or said.extra.get("empty"):
+            return html.grey(shown.image)
+        return html.overlay(shown.image, said.values, signed=said.signed, opacity=opacity)
+
+    def caption(self, said: Attribution | None) -> str:
+        """How to read an explanation of `explained`, and how faithful it is."""
+        if said is None:
+            return "No image was given, so there is nothing to show where."
+        if said.extra.get("empty"):
+            return "No region of the image speaks for this finding."
+        fit = f" Local fit R² {said.extra['r2']:.2f}." if "r2" in said.extra else ""
+        if said.extra.get("readable") is False:
+            fit += " That is too low: do not read this one."
+        return f"{METHODS[said.method].reading}{fit} {self.believed(said.method)}"
+
+    def believed(self, name: str) -> str:
+        """How far a method is faithful, in a sentence."""
+        return verdict(self.figures.get(name))
+
+    def explanation(self, study: Study, question: Question, out: Path) -> Path:
+        """A study explained into a folder, as `explain_to` does."""
+        return explain_to(self.predictor, study, question, out)
+
+    def moved(self, shown: StudySession, values: Mapping[str, Any]) -> dict[str, float]:
+        """The probability of each finding if some clinical features were others.
+
+        Raises:
+            ClinicalError: a value is refused.
+        """
+        checked = check_clinical(self.task.clinical, {**shown.study.clinical, **values})
+        chances = moved(shown.subject, checked)
+        return dict(zip(self.task.finding_names, chances, strict=True))
+
+    def details(self, shown: StudySession, finding: str) -> tuple[str, str]:
+        """Bars of the clinical features, and the note with its words coloured, as HTML; empty where
+        the study has none.
+
+        Raises:
+            InputError: the task has no such finding.
+        """
+        subject, target = shown.subject, Target(finding)
+        bars = words = ""
+        if "tabular" in subject.present:
+            said = METHODS[self.usual("tabular")].explain(subject, target, Ask())
+            values = subject.bundle.check(shown.study)
+            bars = feature_bars(self.task, said, values, subject.bundle.background)
+        if "note" in subject.present and sentences(subject.note):
+            words = coloured_note(METHODS[self.usual("note")].explain(subject, target, Ask()))
+        return bars, words
+
+    def feedback(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep what a reader says.
+
+        Raises:
+            LogError: no log is kept, or it cannot be written.
+        """
+        if self.log is None:
+            raise LogError("no log is kept", field="feedback")
+        self.log.add_outcomes(outcomes)
+
+    def logged(self, answers: Sequence[Answer]) -> str:
+        """Log some answers; what a person should know of it, empty where all went well."""
+        if self.log is None or not answers:
+            return ""
+        try:
+            self.log.append_many(answers)
+        except LogError as error:
+            return f"Not logged. {error}"
+        return self.log.trouble

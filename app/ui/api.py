@@ -1,0 +1,172 @@
+"""API: predictions, explanations and feedback for programs, through Gradio's own client.
+
+What `predict` gives is the JSON of `cxr-mm predict --json`; what `explain` gives is the
+`explanation.json` of `cxr-mm explain`, with its pictures in place of their file names.
+"""
+
+import base64
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from pydantic import ValidationError
+
+from app.feedback import Verdict, outcomes_of
+from app.service import InferenceService
+from app.ui.queues import EXPLANATION, PREDICTION, READING
+from cxr_mm.core.errors import CxrError, InputError, LogError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.prediction import Prediction
+from cxr_mm.core.study import Study
+from cxr_mm.explain.study import Question
+
+PUBLIC = {"api_visibility": "public"}
+
+
+def build(service: InferenceService) -> None:
+    """The three calls, inside a Blocks; nothing of them is seen on the page."""
+    with gr.Column(visible=False):
+        image = gr.File(label="image", type="filepath")
+        clinical = gr.JSON(label="clinical")
+        note, view, study_id = (gr.Textbox(label=n) for n in ("note", "view", "study_id"))
+        findings, methods = gr.JSON(label="findings"), gr.JSON(label="methods")
+        prediction, labels = gr.JSON(label="prediction"), gr.JSON(label="labels")
+        verdict, comment = gr.Textbox(label="verdict"), gr.Textbox(label="comment")
+        answer = gr.JSON(label="answer")
+        button = gr.Button("API")
+    study = [image, clinical, note, view, study_id]
+    for name, call, inputs, lane in (
+        ("predict", predict, study, PREDICTION),
+        ("explain", explain, [*study, findings, methods], EXPLANATION),
+        ("feedback", feedback, [prediction, verdict, labels, comment], READING),
+    ):
+        button.click(_told(call, service), inputs, answer, api_name=name, **(lane | PUBLIC))
+
+
+def predict(
+    service: InferenceService,
+    image: str | None,
+    clinical: Mapping[str, Any] | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+) -> dict[str, Any]:
+    """Predict one study from any subset of its inputs, and log it.
+
+    Raises:
+        InputError: the study cannot be read.
+    """
+    study = _study(service, image, clinical, note, view, study_id)
+    return service.answer(study).answer.prediction.model_dump(mode="json")
+
+
+def explain(
+    service: InferenceService,
+    image: str | None,
+    clinical: Mapping[str, Any] | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+    findings: Sequence[str] | None,
+    methods: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Explain one study; nothing is logged.
+
+    Raises:
+        InputError: the study cannot be read, or a finding or method does not exist.
+    """
+    study = _study(service, image, clinical, note, view, study_id)
+    question = Question(_names(findings, "findings"), _names(methods, "methods"))
+    with tempfile.TemporaryDirectory() as folder:
+        page = service.explanation(study, question, Path(folder) / "explanation")
+        said: dict[str, Any] = read_json(page.with_name("explanation.json"))
+        for each in said["explanations"]:
+            for found in each["attributions"]:
+                if "image" in found:
+                    picture = page.with_name(found["image"]).read_bytes()
+                    found["image"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return said
+
+
+def feedback(
+    service: InferenceService,
+    prediction: Mapping[str, Any] | None,
+    verdict: Verdict,
+    labels: Mapping[str, str] | None,
+    comment: str | None,
+) -> dict[str, Any]:
+    """Keep what a reader says of a prediction.
+
+    Args:
+        service: whose log it goes to.
+        prediction: as `predict` gave it.
+        verdict: `agree` or `disagree`.
+        labels: where the reader disagrees, finding → `present`, `absent` or `not sure`.
+        comment: at most 500 characters, without names.
+
+    Raises:
+        InputError: it is no prediction of this task, or a label is unknown.
+        LogError: no log is kept, or it cannot be written.
+    """
+    if service.log is None:
+        raise LogError("no log is kept", field="feedback", remedy="Start the app without --no-log")
+    try:
+        said = Prediction.model_validate(prediction)
+    except ValidationError as error:
+        raise InputError(
+            "it is no prediction", field="prediction", remedy="Hand in what /predict gave"
+        ) from error
+    if said.task != service.task.name or verdict not in ("agree", "disagree"):
+        raise InputError(
+            "it is of another task, or the verdict is neither agree nor disagree",
+            field="prediction",
+            remedy=f"Hand in a prediction of {service.task.name} and one of the two",
+        )
+    outcomes = outcomes_of(
+        said, service.task, verdict, labels or {}, comment or "", service.log.hash_id
+    )
+    service.feedback(outcomes)
+    return {"kept": len(outcomes)}
+
+
+def _study(
+    service: InferenceService,
+    image: str | None,
+    clinical: Mapping[str, Any] | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+) -> Study:
+    if clinical is not None and not isinstance(clinical, Mapping):
+        raise InputError(
+            "it is no mapping", field="clinical", remedy='Write it as {"age": 63, "sex": "F"}'
+        )
+    return service.study(image, clinical or {}, note, view, study_id)
+
+
+def _names(given: Any, field: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise InputError("it is no list of names", field=field, remedy=f"Give {field} as a list")
+    return tuple(given)
+
+
+def _told(
+    call: Callable[..., dict[str, Any]], service: InferenceService
+) -> Callable[..., dict[str, Any]]:
+    """The call, its errors in Gradio's own kind, which alone reach a client with their words."""
+
+    def told(*given: Any) -> dict[str, Any]:
+        try:
+            return call(service, *given)
+        except CxrError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    # Clients call by name, and Gradio takes the names from the signature.
+    own = inspect.signature(call)
+    told.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])  # type: ignore[attr-defined]
+    return told

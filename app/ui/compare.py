@@ -1,0 +1,103 @@
+"""Compare tab: the studies that this page has answered, and two of them side by side."""
+
+from collections.abc import Sequence
+from functools import partial
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.service import GENERATED_ID, InferenceService, StudySession
+from app.ui import answer
+from app.ui.queues import READING
+from cxr_mm.explain.html import data_uri, grey, percent
+
+SIDE = 420
+EMPTY = "Studies that were answered appear here, the newest first."
+
+CSS = """
+.compared{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:18px}
+.compared img{width:100%;max-height:420px;object-fit:contain;background:#000;border-radius:4px}
+.compared table{width:100%;border-collapse:collapse}
+"""
+
+
+def build(service: InferenceService, history: Any, answered: Any) -> None:
+    """The tab's contents, inside a Blocks.
+
+    Args:
+        service: which answers.
+        history: state that holds what was answered.
+        answered: event after which there is more of it.
+    """
+    with gr.Row():
+        first, second = (
+            gr.Dropdown([], label=label, filterable=False, min_width=220, visible=False)
+            for label in ("Study", "Beside it")
+        )
+    table = gr.HTML(f'<p class="quiet">{EMPTY}</p>', elem_id="compared")
+    answered.then(partial(on_answer, service), history, [first, second, table], **READING)
+    gr.on(
+        [first.input, second.input],
+        partial(on_choose, service),
+        [history, first, second],
+        table,
+        **READING,
+    )
+
+
+def on_answer(service: InferenceService, history: Sequence[StudySession]) -> tuple[Any, Any, str]:
+    """One more study: the two newest are compared."""
+    names = [(name_of(k, shown), k) for k, shown in enumerate(history)][::-1]
+    newest = [k for _, k in names[:2]] + [None, None]
+    one, other = newest[:2]
+    left, right = (gr.update(choices=names, value=k, visible=True) for k in (one, other))
+    return left, right, on_choose(service, history, one, other)
+
+
+def name_of(number: int, shown: StudySession) -> str:
+    """How a study is called in the list: its own id if one was typed in, and what was said."""
+    said = shown.answer.prediction
+    own = "" if said.study_id.startswith(GENERATED_ID) else f" {said.study_id}"
+    likeliest = max(said.findings, key=lambda found: found.probability)
+    return f"{number + 1}{own}: {likeliest.title} {percent(likeliest.probability)}"
+
+
+def on_choose(
+    service: InferenceService,
+    history: Sequence[StudySession],
+    first: int | None,
+    second: int | None,
+) -> str:
+    """Two studies were chosen, or one."""
+    chosen = [(k, history[k]) for k in (first, second) if k is not None and k < len(history)]
+    if not chosen:
+        return f'<p class="quiet">{EMPTY}</p>'
+    cards = "".join(_card(service, shown, k) for k, shown in chosen)
+    return f'<div class="compared">{cards}</div>{_changes([shown for _, shown in chosen])}'
+
+
+def _card(service: InferenceService, shown: StudySession, number: int) -> str:
+    title = name_of(number, shown)
+    image = '<p class="quiet">No image.</p>'
+    if shown.image is not None:
+        source = data_uri(grey(shown.image, SIDE))
+        image = f'<img src="{source}" alt="Image of study {escape(title)}">'
+    return (
+        f"<section><h3>{escape(title)}</h3>{image}{answer.answer(service.bundle, shown)}</section>"
+    )
+
+
+def _changes(chosen: Sequence[StudySession]) -> str:
+    """How far the probabilities of two studies lie apart, in points of a hundred."""
+    if len(chosen) < 2:
+        return ""
+    left, right = (shown.answer.prediction.findings for shown in chosen)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(a.title)}</th><td>{percent(a.probability)}</td>'
+        f"<td>{percent(b.probability)}</td>"
+        f"<td>{100 * (a.probability - b.probability):+.1f} points</td></tr>"
+        for a, b in zip(left, right, strict=True)
+    )
+    head = "".join(f'<th scope="col">{c}</th>' for c in ("Finding", "study", "beside it", "apart"))
+    return f'<table class="cxr-moved"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

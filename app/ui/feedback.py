@@ -1,0 +1,89 @@
+"""Feedback on the page: whether the reader agrees, which label is right, a comment → the log."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from app.feedback import ABSENT, NOT_SURE, PRESENT, Verdict, outcomes_of
+from app.service import InferenceService, StudySession
+from app.ui import answer
+from app.ui.queues import READING
+from cxr_mm.core.errors import InputError, LogError
+from cxr_mm.core.record import LONGEST_COMMENT
+
+THANKS = "Kept. A later one of the same study takes its place."
+
+
+@dataclass(frozen=True)
+class FeedbackPart:
+    """The parts."""
+
+    box: Any
+    verdict: Any
+    labels: list[Any]
+    comment: Any
+    send: Any
+    said: Any
+
+
+def build(service: InferenceService) -> FeedbackPart:
+    """Place the feedback where the page stands; hidden where no log is kept."""
+    with gr.Accordion("Your assessment", open=False, visible=service.log is not None) as box:
+        verdict = gr.Radio(
+            [("I agree", "agree"), ("I disagree", "disagree")],
+            label="The answer",
+            value="agree",
+        )
+        with gr.Row(visible=False) as row:
+            labels = [
+                gr.Radio([PRESENT, ABSENT, NOT_SURE], value=NOT_SURE, label=finding.title)
+                for finding in service.task.findings
+            ]
+        comment = gr.Textbox(
+            label="Comment (optional)",
+            info="Kept in the log as it is: no names or other identifiers.",
+            max_length=LONGEST_COMMENT,
+            lines=2,
+        )
+        send = gr.Button("Send", size="sm")
+        said = gr.HTML()
+    verdict.change(lambda v: gr.update(visible=v == "disagree"), verdict, row, **READING)
+    return FeedbackPart(box, verdict, labels, comment, send, said)
+
+
+def sends(service: InferenceService, part: FeedbackPart, state: Any) -> None:
+    """Wire the button."""
+    part.send.click(
+        partial(on_send, service),
+        [state, part.verdict, part.comment, *part.labels],
+        part.said,
+        **READING,
+    )
+
+
+def on_send(
+    service: InferenceService,
+    shown: StudySession | None,
+    verdict: Verdict,
+    comment: str | None,
+    *labels: str,
+) -> str:
+    """Keep what the reader says of the answer on show."""
+    if shown is None or service.log is None:
+        return answer.fault("There is no answer to say anything of. Predict first.")
+    given = dict(zip(service.task.finding_names, labels, strict=True))
+    try:
+        outcomes = outcomes_of(
+            shown.answer.prediction,
+            service.task,
+            verdict,
+            given,
+            comment or "",
+            service.log.hash_id,
+        )
+        service.feedback(outcomes)
+    except (InputError, LogError) as error:
+        return answer.fault(str(error))
+    return f'<p role="status">{THANKS}</p>'

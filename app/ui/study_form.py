@@ -1,0 +1,278 @@
+"""Entry: image, clinical features and note of one study; faults stand by their field."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.service import InferenceService, StudySession
+from app.ui import answer as show
+from app.ui import viewer
+from app.ui.queues import KEPT_SECONDS, PREDICTION, READING
+from app.ui.theme import FRESH
+from app.upload_cache import read_for
+from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
+from cxr_mm.core.task import ClinicalFeature, Task
+from cxr_mm.core.types import spoken
+from cxr_mm.data.notes import mask_note
+from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
+from cxr_mm.data.synthetic.population import SynthesisSpec
+from cxr_mm.data.synthetic.writer import synthesise
+
+UNKNOWN = "unknown"
+VIEWS = ("PA", "AP", "AP Supine")
+
+
+def label_of(feature: ClinicalFeature) -> str:
+    """Title, range and unit, as `Age (0 to 120 years)`."""
+    if feature.type == "category":
+        return feature.title
+    return f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{spoken(feature.unit)})"
+
+
+def clinical_fields(task: Task) -> list[Any]:
+    """One field for each clinical feature of the task, in its order, each blank at first.
+
+    A number is entered as text: a blank `gr.Number` shows 0 and hands in 0, and unknown is not 0.
+    The clinical transform checks it, so that the message names the feature.
+    """
+    return [_field(feature) for feature in task.clinical]
+
+
+def _field(feature: ClinicalFeature) -> Any:
+    label, info = label_of(feature), feature.description or None
+    if feature.type == "category":
+        choices = [(UNKNOWN, ""), *((c, c) for c in feature.categories)]
+        return gr.Dropdown(
+            choices, value="", label=label, info=info, filterable=False, min_width=150
+        )
+    signed = feature.minimum is None or feature.minimum < 0
+    return gr.Textbox(
+        value="",
+        label=label,
+        info=info,
+        placeholder=UNKNOWN,
+        max_lines=1,
+        min_width=150,
+        elem_classes=[] if signed else ["decimal"],
+        html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+    )
+
+
+def view_field(task: Task) -> Any:
+    """View position of the image; blank takes what the file says."""
+    choices = [("as the file says, or unknown", ""), *((v, v) for v in task.views or VIEWS)]
+    return gr.Dropdown(choices, value="", label="View position", filterable=False, min_width=150)
+
+
+def asks_view(task: Task) -> bool:
+    """Whether the view is asked for on its own, and not already as a clinical feature."""
+    return task.has_image and "view" not in task.clinical_names
+
+
+def values_of(features: Sequence[ClinicalFeature], entered: Sequence[Any]) -> dict[str, Any]:
+    """What was entered, by feature name; blank becomes None."""
+    return {
+        feature.name: None if value in ("", None) else value
+        for feature, value in zip(features, entered, strict=True)
+    }
+
+
+def message(error: InputError, features: Sequence[ClinicalFeature]) -> str:
+    """The error in the words of the form: the field's label in place of the feature's name."""
+    for feature in features:
+        if feature.name == error.field:
+            return f"{label_of(feature)}: {error.message}."
+    return str(error)
+
+
+HISTORY = 12
+"""Answered studies that a page remembers, the oldest forgotten first."""
+IDENTIFIERS = "without names or other identifiers"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The parts of the form.
+
+    Args:
+        entered: what `on_predict` takes, in its order.
+        faults: of image, clinical features, note, and the rest.
+    """
+
+    image: Any
+    viewer: viewer.Viewer
+    clinical: list[Any]
+    note: Any
+    entered: list[Any]
+    faults: list[Any]
+    predict: Any
+
+
+def build(service: InferenceService) -> Entry:
+    """Place the form where the page stands, and wire what stays within it."""
+    task = service.task
+    place = ["part", "image", *(["asks-view"] if asks_view(task) else [])]
+    with gr.Column(visible=task.has_image, elem_classes=place):
+        gr.HTML('<h2 class="step">Image</h2>')
+        # No list of file types: DICOM files often have no suffix. The content decides.
+        image = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
+        shown = viewer.build(KEPT_SECONDS)
+        image_fault = gr.HTML(visible=False)
+        view = view_field(task)
+        view.visible = asks_view(task)
+    with gr.Column(visible=bool(task.clinical), elem_classes="part"):
+        gr.HTML('<h2 class="step">Clinical features</h2>')
+        with gr.Row(elem_id="clinical"):
+            clinical = clinical_fields(task)
+        clinical_fault = gr.HTML(visible=False)
+    with gr.Column(visible=task.note is not None, elem_classes="part"):
+        gr.HTML('<h2 class="step">Note</h2>')
+        note = gr.Textbox(label=f"Clinical note, {IDENTIFIERS}", lines=3, max_lines=8)
+        note_fault = gr.HTML(visible=False)
+    study_id = gr.Textbox(
+        label="Study id (optional)",
+        info="To add the outcome later; only a keyed hash of it is kept.",
+        max_lines=1,
+        visible=service.log is not None,
+    )
+    fault = gr.HTML(visible=False)
+    predict = gr.Button("Predict", variant="primary", elem_id="predict")
+    faults = [image_fault, clinical_fault, note_fault, fault]
+    entry = Entry(
+        image, shown, clinical, note, [image, note, view, study_id, *clinical], faults, predict
+    )
+    _events(service, entry)
+    return entry
+
+
+def _events(service: InferenceService, entry: Entry) -> None:
+    image_fault, _, note_fault, _ = entry.faults
+    entry.image.change(
+        _for_visitor(partial(on_image, service)),
+        entry.image,
+        [*entry.viewer.outputs, image_fault],
+        show_progress="minimal",
+        **READING,
+    )
+    entry.viewer.fill.click(
+        partial(viewer.filled, service.task), entry.viewer.kept, entry.clinical, **READING
+    )
+    if service.task.note is not None:
+        entry.note.blur(
+            partial(on_note, service), entry.note, note_fault, show_progress="hidden", **READING
+        )
+
+
+def predicts(service: InferenceService, entry: Entry, state: Any, history: Any, answer: Any) -> Any:
+    """Wire the button: what it hands in, and `on_predict`'s answer; the event is returned."""
+    return entry.predict.click(
+        _for_visitor(partial(on_predict, service)),
+        [history, *entry.entered],
+        [state, history, answer, *entry.faults],
+        js=FRESH,
+        show_progress_on=answer,
+        **PREDICTION,
+    )
+
+
+def _for_visitor(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, with the image that it reads kept for who asks, whom Gradio names to it."""
+
+    def asked(request: gr.Request, *given: Any) -> Any:
+        with read_for(request.session_hash):
+            return call(*given)
+
+    return asked
+
+
+def on_image(service: InferenceService, path: str | None) -> list[Any]:
+    """A file was chosen or taken away: show it, or say beside it why it cannot be read."""
+    if not path:
+        return [*viewer.closed(), _fault("")]
+    try:
+        return [*viewer.opened(service.task, service.image(path)), _fault("")]
+    except InputError as error:
+        return [*viewer.closed(), _fault(str(error))]
+
+
+def on_note(service: InferenceService, note: str | None) -> Any:
+    """The note was left: show it as the model will read it, where something is hidden."""
+    spec = service.task.note
+    if not note or not note.strip() or spec is None:
+        return _fault("")
+    try:
+        masked = mask_note(note, spec)
+    except NoteError as error:
+        return _fault(str(error))
+    hidden = masked != " ".join(note.split())
+    return gr.update(value=show.masked_note(masked) if hidden else "", visible=hidden)
+
+
+def on_predict(
+    service: InferenceService,
+    history: Sequence[StudySession],
+    path: str | None,
+    note: str | None,
+    view: str | None,
+    study_id: str | None,
+    *clinical: Any,
+) -> tuple[Any, ...]:
+    """Answer what was entered; a fault takes any earlier answer away and stands by its field."""
+    for earlier in history:
+        earlier.stop.set()  # no one looks at its explanation any longer
+    image_fault = clinical_fault = note_fault = fault = ""
+    shown: StudySession | None = None
+    try:
+        values = values_of(service.task.clinical, clinical)
+        shown = service.answer(service.study(path, values, note, view, study_id))
+    except RadiographError as error:
+        image_fault = str(error)
+    except ClinicalError as error:
+        clinical_fault = message(error, service.task.clinical)
+    except NoteError as error:
+        note_fault = str(error)
+    except InputError as error:
+        fault = str(error)
+    text = show.answer(service.bundle, shown) if shown else show.EMPTY
+    note_line = _fault(note_fault) if note_fault else on_note(service, note)
+    lines = [_fault(image_fault), _fault(clinical_fault), note_line, _fault(fault)]
+    kept = [*history, shown][-HISTORY:] if shown else list(history)
+    return (shown, kept, text, *lines)
+
+
+def _fault(message: str) -> Any:
+    return gr.update(value=show.fault(message), visible=bool(message))
+
+
+SHOWN = 6
+SEED = 2026
+"""Of the phantoms, whom no model of ours was trained on."""
+
+
+def phantoms(folder: Path, count: int = SHOWN) -> Path:
+    """Draw synthetic studies, as the task `synthetic` has them, into a folder."""
+    return synthesise(folder, SynthesisSpec(studies=count, seed=SEED), workers=1)
+
+
+def read(folder: Path, task: Task, count: int = SHOWN) -> list[list[Any]]:
+    """Image path, note and clinical values of up to `count` studies, most inputs first.
+
+    Raises:
+        ManifestError: the folder has no manifest.csv, or a column is missing.
+    """
+    frame = read_manifest_csv(folder / DEFAULT_FILE, task, labels_required=False)
+    note = task.note.column if task.note else None
+    columns = ["image_path", *([note] if note else []), *task.clinical_names]
+    fullest = frame[columns].notna().sum(axis=1).sort_values(ascending=False, kind="stable")
+    rows = []
+    for _, row in frame.loc[fullest.index[:count]].iterrows():
+        values = {k: v for k, v in row.items() if isinstance(v, str)}
+        path = values.get("image_path")
+        image = path if path and Path(path).is_file() else None
+        clinical = [values.get(name, "") for name in task.clinical_names]
+        rows.append([image, values.get(note or "") or "", *clinical])
+    return rows

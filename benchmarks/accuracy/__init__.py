@@ -1,0 +1,1 @@
+"""Accuracy: how well the models do, beside floors and baselines."""

@@ -1,0 +1,354 @@
+"""Part `fusion`: one model for every subset of modalities, against specialists and baselines.
+
+Every task with several modalities that `dvc repro` has embedded, by cross-validation over patients:
+the folds of the task where it has some, else five. An official test part is never touched.
+"""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.accuracy.fusion_baselines import LEARN, baseline
+from benchmarks.harness.parts import Row
+from benchmarks.harness.report import RUNS_VARIABLE
+from cxr_mm.core.config import EvaluateParams, FuseParams, for_task, load_params
+from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task, load_task, shipped_tasks
+from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.data.split import Resample, group_folds, load_split, resamples
+from cxr_mm.evaluation.metrics import Scored, auc, expected_calibration_error
+from cxr_mm.evaluation.resampling import Estimate, mean_of, multiplicities, rounded
+from cxr_mm.evaluation.subsets import Weights, subset_order, subset_rows
+from cxr_mm.models.calibration import subset_mask
+from cxr_mm.models.fusion import KINDS, FusionKind
+from cxr_mm.training.fuse import fit_fusion
+from cxr_mm.training.fusion_fit import Studies, load_studies
+from cxr_mm.training.heldout import AVAILABLE, heldout
+from cxr_mm.training.image_trainer import HISTORY
+
+STEPS = 150
+"""Steps of gradient descent for `concat` and `gated`. Of 60 to 1000 tried on out-of-fold studies of
+`synthetic` and `icu` 125 to 200 were best; beyond that they learn the training studies by heart."""
+
+
+def fused(studies: Studies, part: Resample, params: FuseParams, kind: FusionKind) -> pd.DataFrame:
+    """One model of the kind, trained once, asked with every subset."""
+    chosen = _of_kind(params, kind, part)
+    fitted = fit_fusion(studies, part.train, part.val, chosen, part.fold)
+    return heldout(studies, fitted, part.test, chosen.operating_point)
+
+
+def _of_kind(params: FuseParams, kind: FusionKind, part: Resample) -> FuseParams:
+    changes: dict[str, object] = {"fusion": kind}
+    if kind != "late":
+        batches = -(-(len(part.train) + len(part.val)) // params.batch_size)
+        changes["epochs"] = -(-STEPS // batches)
+    return params.model_copy(update=changes)
+
+
+def specialists(
+    studies: Studies, part: Resample, params: FuseParams, kind: FusionKind
+) -> pd.DataFrame:
+    """For each subset a model that never sees anything else, and is never left without any of it.
+
+    It is trained on the studies that have the whole subset.
+    """
+    chosen = _of_kind(params, kind, part).model_copy(update={"modality_dropout": 0.0})
+    tables = []
+    for subset in subsets(studies.task.modalities):
+        alone, shown = restricted(studies, subset), subset_mask(subset)
+        train, val = (studies.having(rows, shown) for rows in (part.train, part.val))
+        fitted = fit_fusion(alone, train, val, chosen, part.fold)
+        table = heldout(alone, fitted, part.test, chosen.operating_point)
+        tables.append(table[table["subset"] == subset_name(subset)])
+    return pd.concat(tables, ignore_index=True)
+
+
+def restricted(studies: Studies, subset: tuple[Modality, ...]) -> Studies:
+    """The same studies as if no modality outside the subset had ever been recorded."""
+    task = studies.task.model_copy(
+        update={
+            "has_image": "image" in subset,
+            "clinical": studies.task.clinical if "tabular" in subset else (),
+            "note": studies.task.note if "note" in subset else None,
+        }
+    )
+    return replace(
+        studies,
+        task=task,
+        embeddings={m: rows for m, rows in studies.embeddings.items() if m in subset},
+        mask=studies.mask & subset_mask(subset),
+    )
+
+
+def averaged(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Mean over the modalities shown of the calibrated probabilities that single ones give.
+
+    Args:
+        table: of `fused` with kind `late`, whose heads are trained alone; each study once.
+        task: names the findings and modalities.
+    """
+    columns = [f"probability.{name}" for name in task.finding_names]
+    result = table.reset_index(drop=True)
+    chances = []
+    for modality in task.modalities:
+        alone = table[table["subset"] == modality].set_index("study_id")[columns]
+        asked = [s == AVAILABLE or modality in s.split("+") for s in result["subset"]]
+        own = alone.reindex(result["study_id"]).to_numpy(np.float64)
+        chances.append(np.where(np.array(asked)[:, None], own, np.nan))
+    return result.assign(**dict(zip(columns, np.nanmean(chances, axis=0).T, strict=True)))
+
+
+TABLE, EVERY = "fusion", "fusion: every model"
+COMMAND = "make benchmark PART=fusion"
+SPECIALIST = "specialist"
+WITHIN = -0.01
+"""How far the fused model may be from a specialist."""
+CALIBRATED = 0.05
+"""The most that the calibration error may be where there are studies enough to tell it."""
+Limits = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Held-out predictions of one model in all rounds, and how long it took."""
+
+    table: pd.DataFrame
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One model's figures on one subset, the mean over findings."""
+
+    auc: Estimate
+    ece: Estimate
+
+
+def rows_of(
+    task: Task, compared: dict[str, Compared], fuse: FuseParams, evaluate: EvaluateParams
+) -> list[Row]:
+    """What is asked of the task's own kind of fusion, then every model beside it."""
+    own = compared[fuse.fusion].table
+    asked: list[Row] = []
+    every: list[Row] = []
+    for subset in subset_order(task):
+        frames = {m: subset_rows(found.table, subset) for m, found in compared.items()}
+        frames = {model: frame for model, frame in frames.items() if len(frame)}
+        if not frames:
+            continue
+        seen = {model: figures(task, frame, evaluate) for model, frame in frames.items()}
+        write = _Writer(task, subset, len(frames[fuse.fusion]), evaluate.seed)
+        asked += _asked(write, seen, fuse.fusion)
+        if "+" in subset:
+            asked += _gain(write, seen[fuse.fusion].auc, _singles(task, own, subset, evaluate))
+        every += _every(write, seen, fuse.fusion, compared)
+    return [*asked, *every]
+
+
+def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
+    """Figures of one model on the studies of a frame, one row each.
+
+    The resamples depend on the studies' groups alone, so that two models of the same studies
+    can be subtracted.
+    """
+    weights = multiplicities(frame["group"], params.bootstrap, params.seed)
+    found = [_finding(frame, name, weights, params.ece_bins) for name in task.finding_names]
+    return Seen(mean_of([s.auc for s in found]), mean_of([s.ece for s in found]))
+
+
+def _finding(frame: pd.DataFrame, finding: str, weights: Weights, bins: int) -> Seen:
+    chances = frame[f"probability.{finding}"]
+    scored, kept = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
+    own = weights[:, kept]
+    error = float(expected_calibration_error(scored, bins=bins)[0])
+    errors = expected_calibration_error(scored, own, bins)
+    return Seen(
+        Estimate(float(auc(scored)[0]), auc(scored, own)), Estimate(error, errors, centred=True)
+    )
+
+
+def _singles(
+    task: Task, table: pd.DataFrame, subset: str, params: EvaluateParams
+) -> dict[str, Estimate]:
+    """AUC of each modality of a subset alone, on the studies that have all of the subset."""
+    studies = subset_rows(table, subset)["study_id"]
+    found = {}
+    for modality in subset.split("+"):
+        frame = subset_rows(table, modality)
+        same = frame[frame["study_id"].isin(studies)].reset_index(drop=True)
+        found[modality] = figures(task, same, params).auc
+    return found
+
+
+@dataclass(frozen=True)
+class _Writer:
+    task: Task
+    subset: str
+    n: int
+    seed: int
+
+    def row(self, table: str, row: str, metric: str, value: float, ci95: Limits) -> Row:
+        return Row(
+            table=table,
+            task=self.task.name,
+            row=row,
+            metric=metric,
+            value=rounded(value),
+            ci95=None if ci95 is None else (rounded(ci95[0]), rounded(ci95[1])),
+            n=self.n,
+            seed=self.seed,
+            command=COMMAND,
+        )
+
+    def asked(self, row: str, metric: str, found: Estimate, **targets: object) -> Row:
+        written = self.row(TABLE, row, metric, found.value, found.interval)
+        return written.model_copy(update=targets)
+
+
+def _asked(write: _Writer, seen: dict[str, Seen], own: str) -> list[Row]:
+    """Calibration, and the distance from the better of the specialists on these very studies."""
+    bound = {"must": CALIBRATED, "ceiling": True} if write.task.synthetic else {}
+    rows = [write.asked(f"{write.subset}: {own}", "ece", seen[own].ece, **bound)]
+    experts = {model: s for model, s in seen.items() if model.startswith(SPECIALIST)}
+    if experts:
+        best = max(experts, key=lambda model: experts[model].auc.value)
+        difference = seen[own].auc - experts[best].auc
+        named = f"{write.subset}: {own} minus {best}"
+        rows.append(write.asked(named, "auc", difference, reference=0.0, must=WITHIN))
+    return rows
+
+
+def _gain(write: _Writer, together: Estimate, singles: dict[str, Estimate]) -> list[Row]:
+    """Distance from the best single modality, and on made-up data the least it may be."""
+    best = max(singles, key=lambda modality: singles[modality].value)
+    gain = together - singles[best]
+    named = f"{write.subset} minus {best} alone"
+    rows = [write.asked(named, "auc", gain, reference=0.0)]
+    if write.task.synthetic and gain.interval is not None:
+        low = write.row(TABLE, named, "lower limit of the gain", gain.interval[0], None)
+        rows.append(low.model_copy(update={"must": 0.0}))
+    return rows
+
+
+def _every(
+    write: _Writer, seen: dict[str, Seen], own: str, compared: dict[str, Compared]
+) -> list[Row]:
+    rows = []
+    for model, found in seen.items():
+        named = f"{write.subset}: {model}"
+        for metric, estimate in (("auc", found.auc), ("ece", found.ece)):
+            row = write.row(EVERY, named, metric, estimate.value, estimate.interval)
+            rows.append(row.model_copy(update={"seconds": compared[model].seconds}))
+        if model != own:
+            less = found.auc - seen[own].auc
+            row = write.row(EVERY, named, f"auc minus {own}", less.value, less.interval)
+            rows.append(row.model_copy(update={"reference": 0.0}))
+    return rows
+
+
+FOLDS = 5
+RECIPES: tuple[FusionKind, ...] = ("late", "concat")
+"""What specialists are made by: heads that are weighed, and a perceptron over all at once."""
+NOTHING = np.zeros(0, dtype=np.int64)
+
+
+def measure() -> list[Row]:
+    """Rows of every shipped task that can be compared; says which are left out."""
+    rows: list[Row] = []
+    for name in shipped_tasks():
+        task = load_task(name)
+        if len(task.modalities) < 2 or task.problem == "multiclass":
+            continue
+        paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
+        if paths.embeddings.is_dir():
+            print(f"fusion: {name}", flush=True)
+            rows += measure_task(task, paths)
+        else:
+            print(f"fusion: {name} is left out: run dvc repro embed@{name}")
+    return rows
+
+
+def measure_task(task: Task, paths: TaskPaths) -> list[Row]:
+    """Rows of one task whose embeddings are there."""
+    params = for_task(load_params(), task)
+    table = load_split(paths)
+    studies = load_studies(load_manifest(paths, task), table, paths)
+    parts = divided(studies, table, learnt(paths))
+    return rows_of(task, compare(studies, parts, params.fuse), params.fuse, params.evaluate)
+
+
+def learnt(paths: TaskPaths) -> bool:
+    """Whether the image encoder has learnt from studies of the task."""
+    history = read_json(paths.image_encoder / HISTORY)
+    return "skipped" not in history and history["params"]["trainable"] != "frozen"
+
+
+def divided(studies: Studies, table: pd.DataFrame, learnt: bool) -> list[Resample]:
+    """Trainings and what each is tested on.
+
+    Args:
+        studies: all of the task.
+        table: what `split` left.
+        learnt: whether the image encoder has seen the training part, so that only the task's own
+            test part (of an official split, its validation part) is new to it.
+    """
+    part, official = table["part"], studies.task.split.protocol == "official"
+    if (part == "").all() or (learnt and not official):
+        return resamples(table)
+    train, val, test = (np.flatnonzero(part == name) for name in ("train", "val", "test"))
+    if learnt:
+        return [Resample(0, train, NOTHING, val)]
+    rows = np.sort(np.concatenate([train, val, NOTHING if official else test]))
+    labels = studies.labels[rows].numpy()
+    fold = group_folds(labels, studies.groups[rows], FOLDS, 0, "fusion")
+    return [Resample(k, rows[fold != k], NOTHING, rows[fold == k]) for k in range(FOLDS)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be trained on one round.
+
+    `model`: a kind of fusion, `specialist KIND` or the name of a baseline.
+    """
+
+    model: str
+    part: Resample
+
+
+def compare(studies: Studies, parts: list[Resample], params: FuseParams) -> dict[str, Compared]:
+    """Predictions of every model for every subset, by model; rounds one below the other."""
+    models = [*KINDS, *(f"specialist {kind}" for kind in RECIPES), *LEARN]
+    jobs = [Job(model, part) for model in models for part in parts]
+    done = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(studies, job, params) for job in jobs)
+    found = {}
+    for model in models:
+        own = [d for job, d in zip(jobs, done, strict=True) if job.model == model]
+        tables = pd.concat([table for table, _ in own], ignore_index=True)
+        found[model] = Compared(tables, sum(seconds for _, seconds in own))
+    late = found["late"]
+    found["late averaging"] = Compared(averaged(late.table, studies.task), late.seconds)
+    return found
+
+
+def _run(studies: Studies, job: Job, params: FuseParams) -> tuple[pd.DataFrame, float]:
+    torch.set_num_threads(1)  # as many jobs run side by side as there are cores
+    if not len(job.part.val):
+        params = params.model_copy(update={"calibrate_on": "cross_fit"})
+    started = time.perf_counter()
+    if job.model in LEARN:
+        table = baseline(studies, job.part, job.model)
+    elif job.model in KINDS:
+        table = fused(studies, job.part, params, job.model)
+    else:
+        kind = next(kind for kind in RECIPES if job.model.endswith(kind))
+        table = specialists(studies, job.part, params, kind)
+    return table.assign(fold=job.part.fold), time.perf_counter() - started

@@ -1,0 +1,342 @@
+"""Part `input_gate`: how often the input gate refuses or warns, of radiographs and of others.
+
+Gates are fitted as the stage `fuse` does, but each is asked of images of patients that it has not
+seen: the test part, or each fold in turn. The tasks are those whose stages up to `train_image` have
+run below the folder in CXR_MM_RUNS (default: this one).
+"""
+
+import importlib.util
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib import style
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.stats import binomtest
+
+from benchmarks.harness.parts import Row
+from cxr_mm.core.config import Params, for_task, load_params
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
+from cxr_mm.data.pixel_cache import open_pixels
+from cxr_mm.data.split import Resample, load_split, resamples
+from cxr_mm.imaging.augment import ALTERATIONS, cropped
+from cxr_mm.imaging.geometry import fit_square
+from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
+from cxr_mm.models.input_gate import InputGate
+from cxr_mm.training.embed import image_embeddings
+from cxr_mm.training.input_gate import (
+    Copies,
+    GateImages,
+    corrupted_copies,
+    embed_squares,
+    fit_input_gate,
+    gate_images,
+)
+
+Picture = NDArray[np.float32]
+"""float32 (H, W) in [0, 1]."""
+CROPS, DRAWN = 4, 12
+PHOTOGRAPHS = {
+    "sklearn/datasets/images": "china.jpg flower.jpg",
+    "skimage/data": (
+        "astronaut.png brick.png camera.png chelsea.png coffee.png coins.png grass.png gravel.png "
+        "hubble_deep_field.jpg moon.png motorcycle_left.png rocket.jpg"
+    ),
+}
+"""By package and folder in it, names of files."""
+MICROSCOPY = {"skimage/data": "cell.png ihc.png microaneurysms.png retina.jpg"}
+GRAPHICS = {"skimage/data": "chessboard_GRAY.png color.png horse.png logo.png phantom.png"}
+PAGES = {"skimage/data": "page.png text.png"}
+SLICES = {
+    "CT slices": "693_J2KI.dcm CT_small.dcm J2K_pixelrep_mismatch.dcm",
+    "MR slices": "MR_small.dcm examples_overlay.dcm",
+    "ultrasound": "examples_jpeg2k.dcm examples_palette.dcm examples_rgb_color.dcm",
+    "scintigraphy": "JPEG2000.dcm",
+}
+"""Files of pydicom's own tests."""
+
+
+def foreign_pictures(seed: int = 0) -> dict[str, list[Picture]]:
+    """Pictures by kind; a kind none of whose files is installed is left out."""
+    random = np.random.default_rng(seed)
+    photographs = list(_files(PHOTOGRAPHS))
+    kinds = {
+        "photographs": photographs,
+        "crops of photographs": [
+            _crop(picture, random) for picture in photographs for _ in range(CROPS)
+        ],
+        "microscopy and fundus": list(_files(MICROSCOPY)),
+        "graphics": list(_files(GRAPHICS)),
+        "drawings": _drawn(_drawing, random),
+        "charts": _drawn(_chart, random),
+        "pages of text": [*_files(PAGES), *_drawn(_page, random)],
+        **{kind: list(_slices(names)) for kind, names in SLICES.items()},
+        "noise": _drawn(lambda r: r.random((256, 256)), random),
+        "blank": [np.full((256, 256), grey, np.float32) for grey in np.linspace(0, 1, 6)],
+    }
+    return {kind: pictures for kind, pictures in kinds.items() if pictures}
+
+
+def _folder(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _paths(place: str, names: str) -> Iterator[Path]:
+    """Those files that are there, of a folder of a package."""
+    package, _, below = place.partition("/")
+    folder = _folder(package)
+    for name in names.split():
+        if folder and (folder / below / name).is_file():
+            yield folder / below / name
+
+
+def _files(wanted: dict[str, str]) -> Iterator[Picture]:
+    for place, names in wanted.items():
+        for path in _paths(place, names):
+            with Image.open(path) as image:
+                yield np.asarray(image.convert("L"), np.float32) / np.float32(255)
+
+
+def _slices(names: str) -> Iterator[Picture]:
+    for path in _paths("pydicom/data/test_files", names):
+        yield read_radiograph(path).pixels
+
+
+def _crop(picture: Picture, random: np.random.Generator) -> Picture:
+    size = [round(side * random.uniform(0.4, 0.8)) for side in picture.shape]
+    top, left = (random.integers(0, s - n + 1) for s, n in zip(picture.shape, size, strict=True))
+    return picture[top : top + size[0], left : left + size[1]]
+
+
+def _drawn(
+    draw: Callable[[np.random.Generator], NDArray[np.generic]], random: np.random.Generator
+) -> list[Picture]:
+    return [np.asarray(draw(random), np.float32) for _ in range(DRAWN)]
+
+
+def _drawing(random: np.random.Generator) -> NDArray[np.float32]:
+    """Ellipses, boxes and lines on an even ground."""
+    image = Image.new("L", (400, 400), int(random.integers(256)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        low, high = np.sort(random.integers(0, 400, (2, 2)), axis=0)
+        shape = (pen.ellipse, pen.rectangle, pen.line)[random.integers(3)]
+        shape((*low.tolist(), *(high + 1).tolist()), fill=int(random.integers(256)))
+    return np.asarray(image, np.float32) / np.float32(255)
+
+
+def _chart(random: np.random.Generator) -> NDArray[np.float32]:
+    """Lines, bars or points, on white or on black."""
+    with style.context("dark_background" if random.random() < 0.5 else "default"):
+        figure = Figure(figsize=(4, 4), dpi=80)
+        axes = figure.add_subplot()
+        kind = random.integers(3)
+        if kind == 0:
+            axes.plot(random.normal(size=(40, 3)).cumsum(axis=0))
+        elif kind == 1:
+            axes.bar(range(8), random.random(8))
+        else:
+            axes.scatter(*random.normal(size=(2, 100)))
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("L"), np.float32) / np.float32(255)
+
+
+def _page(random: np.random.Generator) -> NDArray[np.float32]:
+    """Lines of words, black on white or white on black."""
+    ink = 255 * int(random.random() < 0.5)
+    image = Image.new("L", (400, 520), 255 - ink)
+    pen = ImageDraw.Draw(image)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    for height in range(20, 500, 16):
+        words = ("".join(random.choice(letters, random.integers(2, 9))) for _ in range(9))
+        pen.text((20, height), " ".join(words)[:60], fill=ink)
+    return np.asarray(image, np.float32) / np.float32(255)
+
+
+TABLE, KINDS_TABLE = "input_gate", "input_gate: by kind"
+COMMAND = "make benchmark PART=input_gate"
+RUNS_VARIABLE = "CXR_MM_RUNS"
+MUST = 0.02
+SAMPLE, SEED = 200, 1
+"""Images of which altered copies are made, and of another task; not the seed of the gate's own."""
+LEARNT = " (a kind the gate learns from)"
+GENERATED_ID = ("noise", "blank")
+"""Drawn here, but of the kind that is made up for the gate to learn from."""
+Squares = NDArray[np.uint8]
+
+
+def measure() -> list[Row]:
+    """Rows of every task with images and an image encoder."""
+    root = Path(os.environ.get(RUNS_VARIABLE) or ".")
+    tasks = [TaskPaths(name, root) for name in shipped_tasks()]
+    runs = [Run(paths) for paths in tasks if (paths.image_encoder / "encoder.json").is_file()]
+    rows: list[Row] = []
+    for run in runs:
+        others = {o.paths.task: partial(o.sample, run.size) for o in runs if o is not run}
+        print(f"input_gate: {run.paths.task}", flush=True)
+        rows += [*_false_refusals(run), *_by_kind(run)]
+        for task, images in others.items():
+            rows += _rows(run, f"images of {task}", images())
+    return rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """A task's stages up to `train_image`, and its gates fitted without each test part."""
+
+    paths: TaskPaths
+
+    @cached_property
+    def params(self) -> Params:
+        return for_task(load_params(), load_task(self.paths.task))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return load_manifest(self.paths, load_task(self.paths.task))
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        return load_image_encoder(self.paths.image_encoder)
+
+    @property
+    def size(self) -> int:
+        return self.encoder.spec.size
+
+    @cached_property
+    def embeddings(self) -> NDArray[np.float32]:
+        """Of every image in the pixel cache."""
+        wanted = self.params.embed.precision
+        return image_embeddings(self.encoder, self.paths, wanted)
+
+    def embed(self, squares: Squares) -> NDArray[np.float32]:
+        return embed_squares(self.encoder, squares, self.params.embed.precision)
+
+    @cached_property
+    def gates(self) -> list[tuple[InputGate, NDArray[np.int64]]]:
+        """Each gate with the rows of the pixel cache that it has not seen."""
+        table = load_split(self.paths)
+        parts = resamples(table)
+        first, groups = parts[0], table["group"].to_numpy(object)
+        train, val = (first.train, first.val) if len(parts) == 1 else (_all(parts), _all([]))
+        images = gate_images(self.manifest, groups, train, val, self.params)
+        copies = corrupted_copies(
+            self.encoder,
+            self.paths,
+            images.pixel_rows,
+            self.params.fuse,
+            self.params.embed.precision,
+        )
+        unseen = [self._images_of(part.test) for part in parts]
+        return [(self._fit(images, copies, rows), rows) for rows in unseen]
+
+    def _fit(self, images: GateImages, copies: Copies, unseen: NDArray[np.int64]) -> InputGate:
+        kept = np.flatnonzero(~np.isin(images.pixel_rows, unseen))
+        images = images.of(kept)
+        embeddings = self.embeddings[images.pixel_rows]
+        return fit_input_gate(embeddings, images, copies.of(kept), self.params.fuse)[0]
+
+    def _images_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = np.unique(self.manifest.frame["pixel_row"].to_numpy(np.int64)[rows])
+        there: NDArray[np.int64] = found[found != ABSENT]
+        return there
+
+    def sample(self, size: int) -> Squares:
+        """Some images of the task as another one's encoder takes them."""
+        pixels = open_pixels(self.paths.pixels)
+        chosen = np.random.default_rng(SEED).permutation(len(pixels))[:SAMPLE]
+        return np.stack([fit_square(pixels[row] / np.float32(255), size) for row in chosen])
+
+
+def _all(parts: list[Resample]) -> NDArray[np.int64]:
+    """Test rows of some parts."""
+    return np.sort(np.concatenate([np.arange(0), *(part.test for part in parts)]))
+
+
+def _false_refusals(run: Run) -> Iterator[Row]:
+    """Of held-out images, by the gate that has not seen them."""
+    found = [_doubted(gate, run.embeddings[rows]) for gate, rows in run.gates]
+    every = np.concatenate(found)
+    for metric, count, must in zip(
+        ("refused", "refused or warned of"), every.sum(axis=0), (MUST, None), strict=True
+    ):
+        low, high = binomtest(int(count), len(every)).proportion_ci()
+        yield Row(
+            table=TABLE,
+            task=run.paths.task,
+            row="held-out images",
+            metric=metric,
+            value=count / len(every),
+            ci95=(float(low), float(high)),
+            must=must,
+            ceiling=True,
+            n=len(every),
+            seed=run.params.fuse.seed,
+            command=COMMAND,
+        )
+
+
+def _by_kind(run: Run) -> Iterator[Row]:
+    """Of altered held-out images by the gates that have not seen them, of others by every gate."""
+    found: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
+    share = -(-SAMPLE // len(run.gates))
+    pixels = open_pixels(run.paths.pixels)
+    for number, (gate, rows) in enumerate(run.gates):
+        random = np.random.default_rng([SEED, number])
+        images = pixels[np.sort(random.permutation(rows)[:share])]
+        for kind, copies in _altered(images, random).items():
+            found[kind].append(_doubted(gate, run.embed(copies)))
+    for kind, doubted in found.items():
+        every = np.concatenate(doubted)
+        yield from _two(run, kind, every.mean(axis=0).tolist(), len(every))
+    for kind, pictures in foreign_pictures().items():
+        kind += LEARNT if kind in GENERATED_ID else ""
+        yield from _rows(run, kind, np.stack([fit_square(p, run.size) for p in pictures]))
+
+
+def _altered(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
+    made = {
+        f"{kind.replace('_', ' ')}{LEARNT}": np.stack([alter(image, random) for image in images])
+        for kind, alter in ALTERATIONS.items()
+    }
+    made["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
+    made["mirrored (an image still; situs inversus cannot be told)"] = images[..., ::-1]
+    return made
+
+
+def _rows(run: Run, kind: str, squares: Squares) -> Iterator[Row]:
+    """Of pictures that no gate has seen, the mean over the gates."""
+    embedded = run.embed(squares)
+    rates = np.mean([_doubted(gate, embedded).mean(axis=0) for gate, _ in run.gates], axis=0)
+    yield from _two(run, kind, rates.tolist(), len(squares))
+
+
+def _two(run: Run, kind: str, rates: list[float], count: int) -> Iterator[Row]:
+    for metric, value in zip(("refused", "refused or warned of"), rates, strict=True):
+        yield Row(
+            table=KINDS_TABLE,
+            task=run.paths.task,
+            row=kind,
+            metric=metric,
+            value=value,
+            n=count,
+            seed=SEED,
+            command=COMMAND,
+        )
+
+
+def _doubted(gate: InputGate, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Refused, and refused or warned of: (N, 2)."""
+    doubts = gate.check(embeddings)
+    return np.array([(d is not None and d.refused, d is not None) for d in doubts]).reshape(-1, 2)

@@ -1,0 +1,195 @@
+"""Parts `earlier` and `earlier-hub`: four earlier single-notebook systems by configuration alone.
+
+Their recipes: effusion against no finding with a frozen ResNet50V2, global pooling, a dense layer
+and dropout; pneumonia against normal with a CNN from scratch, and with ResNet50 and VGG16 whose
+last layers were fine-tuned; the same in three classes; and a CNN from scratch against a frozen and
+a fine-tuned one. Their augmentation of the smaller class is class weights and light augmentation.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from benchmarks.accuracy.tasks import division
+from benchmarks.harness.parts import Row
+from benchmarks.harness.report import figure, shipped_metrics
+from benchmarks.harness.runs import Finished, Overrides, attempt, setting
+from cxr_mm.core.config import FuseParams, IngestParams, Params, TrainImageParams
+
+INPUTS = "image"
+"""All of them saw the image alone."""
+METRICS = {
+    "effusion": ("auc", "accuracy"),
+    "pneumonia": ("accuracy", "auc", "specificity"),
+    "pneumonia3": ("accuracy",),
+}
+PLAIN: dict[str, Any] = {
+    "pool": "last",
+    "mirror": False,
+    "augment": "light",
+    "class_weights": True,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+    "cross_fit": 0,
+}
+"""What a notebook of theirs did, whatever the defaults of this project are."""
+LITE0 = "tf_efficientnet_lite0"
+EFFUSION = {"auc": 0.952, "accuracy": 0.908}
+PNEUMONIA3 = {"accuracy": 0.94}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One network of one earlier system."""
+
+    task: str
+    system: str
+    backbone: str
+    weights: Literal["none", "packaged", "hub"]
+    trainable: Literal["frozen", "last_stage", "all"]
+    px: int
+    train: dict[str, Any] = field(default_factory=dict)
+    """Further parameters of `train_image`."""
+    claimed: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def overrides(self) -> Overrides:
+        """The whole of the sections it concerns, so that no default of the task's gets in."""
+        learns = self.trainable != "frozen"
+        named = {"backbone": self.backbone, "weights": self.weights, "trainable": self.trainable}
+        train = TrainImageParams(**{**PLAIN, **named, **self.train})
+        unseen: Literal["validation", "cross_fit"] = "validation" if learns else "cross_fit"
+        fuse = FuseParams(calibrate_on=unseen, gate_images=0)
+        sections: Overrides = {
+            "ingest": IngestParams(size=self.px).model_dump(),
+            "train_image": train.model_dump(),
+            "fuse": fuse.model_dump(),
+        }
+        if learns and self.task == "effusion":  # else cross-validated, which no encoder may be
+            sections["split"] = {"protocol": "patient"}
+        return sections
+
+    @property
+    def name(self) -> str:
+        """System and recipe, read off the parameters that it runs with."""
+        return f"{self.system}: {described(setting(self.task, self.overrides).params)}"
+
+
+def described(params: Params) -> str:
+    """A recipe in words: network, weights, what learns, size and epochs."""
+    train = params.train_image
+    weights = "from scratch" if train.weights == "none" else f"ImageNet ({train.weights})"
+    learns = {"frozen": "frozen", "last_stage": "last stage learns", "all": "all learns"}
+    words = [f"{train.backbone} {weights}", f"{params.ingest.size} px"]
+    if train.weights != "none":
+        words.insert(1, learns.get(train.trainable, train.trainable))
+    if train.trainable != "frozen":
+        words.append(f"{train.epochs} epochs")
+    return ", ".join(words)
+
+
+_CNN = Recipe("pneumonia", "CNN", "small_cnn", "none", "all", 96, {"epochs": 3}, {"accuracy": 0.86})
+_RESNET50 = Recipe(
+    "pneumonia", "ResNet50", "resnet50", "none", "all", 96, {"epochs": 2}, {"accuracy": 0.82}
+)
+_VGG16 = Recipe(
+    "pneumonia",
+    "VGG16",
+    "vgg16",
+    "none",
+    "all",
+    96,
+    # Without normalisation it needs small steps; large batches, because its optimiser is slow.
+    {"epochs": 2, "lr": 1e-4, "head_lr": 1e-3, "batch_size": 64},
+    {"accuracy": 0.92},
+)
+_TRANSFER = Recipe(
+    "pneumonia",
+    "transfer, last layers",
+    LITE0,
+    "packaged",
+    "last_stage",
+    96,
+    {"epochs": 3},
+    {"accuracy": 0.92},
+)
+_THREE: dict[str, Any] = {"task": "pneumonia3", "claimed": PNEUMONIA3}
+RECIPES = (
+    Recipe("effusion", "ResNet50V2", LITE0, "packaged", "frozen", 224, {}, EFFUSION),
+    Recipe("effusion", "ResNet50V2", "resnetv2_50", "none", "all", 128, {"epochs": 10}, EFFUSION),
+    _CNN,
+    _TRANSFER,
+    _RESNET50,
+    _VGG16,
+    *(replace(recipe, **_THREE) for recipe in (_CNN, _TRANSFER, _RESNET50)),
+    replace(_CNN, system="scratch", claimed={}),
+    replace(_TRANSFER, system="frozen", trainable="frozen", train={}, claimed={}),
+    replace(_TRANSFER, system="fine-tuned", claimed={}),
+    replace(_TRANSFER, system="fine-tuned", trainable="all", claimed={}),
+)
+"""For two cores: the packaged backbone, and each architecture from scratch."""
+
+_FULL: dict[str, Any] = {"px": 224, "train": {"epochs": 20}}
+_TUNED: dict[str, Any] = {**_FULL, "weights": "hub", "trainable": "last_stage"}
+_TUNED_VGG16 = {**_TUNED, "train": {**_VGG16.train, "epochs": 20}}
+HUB_RECIPES = (
+    Recipe("effusion", "ResNet50V2", "resnetv2_50", "hub", "frozen", 224, {}, EFFUSION),
+    replace(_CNN, **_FULL),
+    replace(_RESNET50, **_TUNED),
+    replace(_VGG16, **_TUNED_VGG16),
+    replace(_CNN, **_THREE, **_FULL),
+    replace(_RESNET50, **_THREE, **_TUNED),
+    replace(_VGG16, **_THREE, **_TUNED_VGG16),
+    replace(_CNN, **_FULL, system="scratch", claimed={}),
+    replace(
+        _RESNET50, system="frozen", px=224, weights="hub", trainable="frozen", train={}, claimed={}
+    ),
+    replace(_RESNET50, **_TUNED, system="fine-tuned", claimed={}),
+    replace(_RESNET50, **{**_TUNED, "trainable": "all"}, system="fine-tuned", claimed={}),
+)
+"""For a machine with a model hub, and a GPU or patience."""
+
+
+def measure() -> list[Row]:
+    """The recipes that run on two cores without a hub."""
+    return _rows("earlier", RECIPES)
+
+
+def measure_hub() -> list[Row]:
+    """The recipes at full size with the weights of the hub."""
+    return _rows("earlier-hub", HUB_RECIPES)
+
+
+def _rows(part: str, recipes: tuple[Recipe, ...]) -> list[Row]:
+    rows = []
+    for recipe in recipes:
+        done = attempt(recipe.task, recipe.overrides, recipe.name)
+        if done is not None:
+            rows += _of(part, recipe, done)
+    return rows
+
+
+def _of(part: str, recipe: Recipe, done: Finished) -> list[Row]:
+    ours = shipped_metrics(recipe.task)
+    rows = []
+    for metric in METRICS[recipe.task]:
+        found = figure(done.metrics, INPUTS, metric)
+        default = None if ours is None else figure(ours, INPUTS, metric)
+        if found is not None:
+            rows.append(
+                Row(
+                    table=part,
+                    task=recipe.task,
+                    row=f"{recipe.name}; {division(done.metrics)}",
+                    metric=metric,
+                    value=found.value,
+                    ci95=found.ci95,
+                    reference=default.value if default else None,
+                    claimed=recipe.claimed.get(metric),
+                    n=found.n,
+                    seed=0,
+                    seconds=done.total_seconds,
+                    device=done.device,
+                    command=f"make benchmark PART={part}",
+                )
+            )
+    return rows

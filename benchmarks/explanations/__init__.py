@@ -1,0 +1,1 @@
+"""Explanations: their speed and their faithfulness."""

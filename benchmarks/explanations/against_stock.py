@@ -1,0 +1,274 @@
+"""Against stock: LIME and SHAP of an image beside the calls that lime and shap document."""
+
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import shap
+import torch
+from lime.lime_image import LimeImageExplainer
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+
+from benchmarks.harness.parts import Row
+from benchmarks.harness.report import RUNS_VARIABLE
+from benchmarks.harness.timing import device
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import load_task
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.explain.attribution import Attribution, Target
+from cxr_mm.explain.cases import Studies
+from cxr_mm.explain.estimators import RIDGE, closeness
+from cxr_mm.explain.faithfulness.measure import CELLS
+from cxr_mm.explain.faithfulness.metrics import deletion_and_insertion
+from cxr_mm.explain.games import ImageGame, grid, superpixels
+from cxr_mm.explain.methods import METHODS, SUPERPIXELS, Ask
+from cxr_mm.explain.subject import Subject
+from cxr_mm.imaging.geometry import normalise
+from cxr_mm.models.bundle import Batch, Bundle, load_bundle
+
+TABLE, COMMAND = "explain", "make benchmark PART=explain"
+STUDIES = 20
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task's bundle, and studies that have every modality."""
+
+    task: str
+    bundle: Bundle
+    subjects: list[Subject]
+    target: Target
+
+    def row(self, row: str, metric: str, value: float, n: int, **targets: Any) -> Row:
+        """A row of the table."""
+        return Row(
+            table=TABLE,
+            task=self.task,
+            row=row,
+            metric=metric,
+            value=round(value, 4),
+            n=n,
+            seed=0,
+            device=device(),
+            command=COMMAND,
+            **targets,
+        )
+
+
+def open_bench(name: str) -> Bench | None:
+    """The bench of a task; None where it has no bundle yet."""
+    paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
+    if not paths.bundle.is_dir():
+        return None
+    task, bundle = load_task(name), load_bundle(paths.bundle)
+    studies = Studies(load_manifest(paths, task), paths.pixels)
+    heldout = pd.read_parquet(paths.heldout)
+    everything = heldout[heldout["subset"] == "image+tabular+note"].drop_duplicates("study_id")
+    chosen = everything.sample(STUDIES, random_state=0)["study_id"].astype(str)
+    subjects = [Subject(bundle, studies.study(s, with_image=True)) for s in chosen]
+    return Bench(name, bundle, subjects, Target(task.finding_names[-1]))
+
+
+def fresh(subject: Subject) -> Subject:
+    """The subject with nothing remembered."""
+    return Subject(subject.bundle, subject.study)
+
+
+def timed(run: Callable[[], Found]) -> tuple[float, Found]:
+    """How long a call takes (s), and what it gives."""
+    started = time.perf_counter()
+    found = run()
+    return time.perf_counter() - started, found
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """How long a call takes (s)."""
+    return timed(run)[0]
+
+
+BLUR = "blur(128,128)"
+"""The masker of shap's image example."""
+
+
+class Stock:
+    """A study's image as the libraries take it: uint8 (S, S, 3), and a function of many of them."""
+
+    def __init__(self, subject: Subject, target: Target) -> None:
+        assert subject.batch.image is not None
+        self.subject, self.column = subject, subject.column(target)
+        grey = ((subject.batch.image[0, 0].numpy() + 1) * 127.5).round().astype(np.uint8)
+        self.image = np.repeat(grey[:, :, None], 3, axis=2)
+        self.held = subject.bundle.embeddings(subject.batch)
+        self._lime: Any = None
+        self._shap: Any = None
+
+    @torch.inference_mode()
+    def logits(self, embedded: NDArray[Any]) -> NDArray[np.float64]:
+        """Images (K, S, S, 3) → logits (K, 1), all else as it is."""
+        bundle, batch = self.subject.bundle, self.subject.batch
+        images = normalise(np.asarray(embedded)[..., 0].astype(np.uint8))
+        mask = batch.mask.expand(len(images), -1)
+        shown = {m: e.expand(len(images), -1) for m, e in self.held.items()}
+        shown |= bundle.embeddings(Batch(mask=mask, image=images))
+        logits = bundle.logits(shown, mask)[:, self.column]
+        found: NDArray[np.float64] = logits.double().numpy()[:, None]
+        return found
+
+    def lime(self) -> None:
+        """lime_image with its defaults."""
+        explainer = LimeImageExplainer(random_state=0)
+        with redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+            self._lime = explainer.explain_instance(
+                self.image, self.logits, labels=(0,), top_labels=None
+            )
+
+    def lime_map(self) -> NDArray[np.float32]:
+        """What `lime` found, as a map (S, S)."""
+        painted: NDArray[np.float32] = self._weights()[self._lime.segments].astype(np.float32)
+        return painted
+
+    def lime_fit(self, fresh: int) -> float:
+        """R² of lime's linear model on coalitions that it was not fitted on."""
+        segments, weights = self._lime.segments, self._weights()
+        kept = uniform(fresh, len(weights), 99)
+        fill = np.zeros_like(self.image)
+        for segment in np.unique(segments):
+            inside = segments == segment
+            fill[inside] = self.image[inside].mean(axis=0)
+        images = np.where(kept[:, segments][..., None], self.image, fill)
+        true = np.concatenate([self.logits(images[k : k + 10]) for k in range(0, fresh, 10)])[:, 0]
+        told = self._lime.intercept[0] + kept @ weights
+        return r_squared(true, told)
+
+    def shap(self) -> None:
+        """shap's partition explainer with its image masker and defaults."""
+        masker = shap.maskers.Image(BLUR, self.image.shape)
+        self._shap = shap.Explainer(self.logits, masker)(self.image[None], silent=True)
+
+    def shap_map(self) -> NDArray[np.float32]:
+        """What `shap` found, as a map (S, S)."""
+        values = np.asarray(self._shap.values, dtype=np.float32).reshape(*self.image.shape)
+        summed: NDArray[np.float32] = values.sum(axis=2)
+        return summed
+
+    def _weights(self) -> NDArray[np.float64]:
+        weights = np.zeros(int(self._lime.segments.max()) + 1)
+        for segment, weight in self._lime.local_exp[0]:
+            weights[segment] = weight
+        return weights
+
+
+def uniform(samples: int, players: int, seed: int) -> NDArray[np.bool_]:
+    """Coalitions (samples, players) as lime draws them: each player in with even chance."""
+    return np.random.default_rng(seed).integers(0, 2, (samples, players)).astype(bool)
+
+
+def r_squared(true: NDArray[np.float64], told: NDArray[np.float64]) -> float:
+    """Share of the variance that is estimated."""
+    return float(1 - ((true - told) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+
+
+STOCK_STUDIES = 3
+FRESH = 100
+"""Coalitions on which the fit of a linear model is measured, none of which it was fitted on."""
+INSERTION = "insertion, logits above random order"
+FIT = "R² on fresh coalitions"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One study explained by both."""
+
+    faster: float
+    own_insertion: float
+    stock_insertion: float
+    own_fit: float = 0.0
+    same_game_fit: float = 0.0
+    stock_fit: float = 0.0
+
+
+def against_stock(bench: Bench) -> list[Row]:
+    """Rows of LIME and SHAP of the image."""
+    lime, shap = list(_lime(bench)), list(_shap(bench))
+    rows = []
+    for title, library, pairs in (("LIME", "lime_image", lime), ("SHAP", "shap", shap)):
+        row, n = f"{title} of the image", len(pairs)
+        faster = statistics.median(p.faster for p in pairs)
+        own = statistics.median(p.own_insertion for p in pairs)
+        stock = round(statistics.median(p.stock_insertion for p in pairs), 4)
+        rows += [
+            bench.row(row, f"times as fast as {library}", faster, n, must=4.0, aim=10.0),
+            bench.row(row, INSERTION, own, n, reference=stock),
+        ]
+    return [*rows, *_fits(bench, lime)]
+
+
+def _fits(bench: Bench, pairs: list[Pair]) -> list[Row]:
+    """How well linear models predict coalitions that they have not seen."""
+    n = len(pairs)
+    same = round(statistics.median(p.same_game_fit for p in pairs), 4)
+    own = statistics.median(p.own_fit for p in pairs)
+    stock = statistics.median(p.stock_fit for p in pairs)
+    return [
+        bench.row(
+            "LIME of the image, beside 1,000 uniform coalitions", FIT, own, n, reference=same
+        ),
+        bench.row("lime_image, of its own fill by mean grey", FIT, stock, n),
+    ]
+
+
+def _lime(bench: Bench) -> Iterator[Pair]:
+    for known in bench.subjects[:STOCK_STUDIES]:
+        stock = Stock(known, bench.target)
+        faster, subject, said = _raced(bench, known, "lime_image", stock.lime)
+        own, same_game = _fit_of(subject, bench.target, said)
+        inserted = _insertions(subject, bench.target, said.values, stock.lime_map())
+        yield Pair(faster, *inserted, own, same_game, stock.lime_fit(FRESH))
+
+
+def _shap(bench: Bench) -> Iterator[Pair]:
+    for known in bench.subjects[:STOCK_STUDIES]:
+        stock = Stock(known, bench.target)
+        faster, subject, said = _raced(bench, known, "shap_image", stock.shap)
+        yield Pair(faster, *_insertions(subject, bench.target, said.values, stock.shap_map()))
+
+
+def _raced(
+    bench: Bench, known: Subject, method: str, stock: Callable[[], None]
+) -> tuple[float, Subject, Attribution]:
+    """How many times as fast as the stock call, and what was said of which subject."""
+    taken, subject = seconds(stock), fresh(known)
+    own, said = timed(partial(METHODS[method].explain, subject, bench.target, Ask()))
+    return taken / own, subject, said
+
+
+def _insertions(
+    subject: Subject, target: Target, own: NDArray[np.float32], stock: NDArray[np.float32]
+) -> tuple[float, float]:
+    """Of two maps (S, S): how much sooner than in random order the logit rises."""
+    game = ImageGame(subject, target, grid(subject, CELLS))
+    first, second = (deletion_and_insertion(game, game.scores(m), 0) for m in (own, stock))
+    return first["insertion"], second["insertion"]
+
+
+def _fit_of(subject: Subject, target: Target, said: Attribution) -> tuple[float, float]:
+    """R² of LIME's linear model, and of one through 1,000 coalitions drawn as lime draws them."""
+    game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS))
+    weights = game.scores(said.values)
+    kept = uniform(FRESH, game.count, 99)
+    true = game.values(kept)
+    asked = uniform(1000, game.count, 0)
+    many = Ridge(alpha=RIDGE).fit(asked, game.values(asked), sample_weight=closeness(asked))
+    own = r_squared(true, said.extra["intercept"] + kept @ weights)
+    return own, r_squared(true, many.predict(kept))

@@ -1,0 +1,1 @@
+"""Harness: runs, timing, the parts and the report they are written into."""

@@ -1,0 +1,1 @@
+"""System: speed, memory, load, reproducibility and drift."""

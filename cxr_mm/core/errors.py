@@ -1,0 +1,88 @@
+"""The one error tree: what went wrong, in which field, and what to do about it.
+
+CxrError
+├── TaskError            a task file that does not say what it must
+├── ParamsError          params.yaml or a task's overrides
+├── DataNotFoundError    a source whose files are not where they should be
+├── InputError           something a user handed in
+│   ├── RadiographError  a file that is no readable radiograph
+│   ├── ClinicalError    a clinical value: unknown, out of range, wrong type
+│   ├── NoteError        a note that cannot be read
+│   └── ManifestError    a table of studies: column, row or label
+├── WeightsError         pretrained weights that cannot be had or do not fit
+├── BundleError          a bundle that is damaged, foreign or incomplete
+├── StageError           a stage run before the one it needs, or with too little data
+├── LogError             the prediction log
+└── CancelledError       a long computation that whoever asked for it has stopped
+"""
+
+
+class CxrError(Exception):
+    """Base of every error that a user can fix.
+
+    Args:
+        message: what is wrong, one sentence without a full stop.
+        field: the input, column, parameter or file at fault.
+        remedy: what to do, one sentence without a full stop.
+    """
+
+    def __init__(self, message: str, *, field: str = "", remedy: str = "") -> None:
+        self.message, self.field, self.remedy = message, field, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.field}: {self.message}" if self.field else self.message
+        text = f"{text}. {self.remedy}." if self.remedy else f"{text}."
+        return " ".join(text.split())
+
+
+class TaskError(CxrError):
+    """A task file that does not say what it must."""
+
+
+class ParamsError(CxrError):
+    """A parameter that is unknown, of the wrong type or out of range."""
+
+
+class DataNotFoundError(CxrError):
+    """A source whose files are not where they should be."""
+
+
+class InputError(CxrError):
+    """Something a user handed in."""
+
+
+class RadiographError(InputError):
+    """A file that is no readable radiograph."""
+
+
+class ClinicalError(InputError):
+    """A clinical value that is unknown, out of range or of the wrong type."""
+
+
+class NoteError(InputError):
+    """A note that cannot be read."""
+
+
+class ManifestError(InputError):
+    """A table of studies with a missing column, a bad row or a bad label."""
+
+
+class WeightsError(CxrError):
+    """Pretrained weights that cannot be had or do not fit the network."""
+
+
+class BundleError(CxrError):
+    """A bundle that is damaged, foreign or incomplete."""
+
+
+class StageError(CxrError):
+    """A stage that was run before the one it needs, or with too little data."""
+
+
+class LogError(CxrError):
+    """A prediction log that cannot be opened, read or written."""
+
+
+class CancelledError(CxrError):
+    """A long computation that whoever asked for it has stopped."""

@@ -1,0 +1,102 @@
+"""Paths: where each stage leaves what it makes; the one place that dvc.yaml's outputs mirror."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DATA_ROOT_VARIABLE = "CXR_MM_DATA"
+DEFAULT_DATA_ROOT = Path("data/raw")
+MONITORING_REPORTS = Path("reports/monitoring")
+"""Reports of monitoring, a folder for each task, below the project's folder."""
+
+
+def data_root() -> Path:
+    """Folder that holds the sources: the variable CXR_MM_DATA, or `data/raw`."""
+    return Path(os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_DATA_ROOT).expanduser()
+
+
+@dataclass(frozen=True)
+class TaskPaths:
+    """Everything a task leaves, below `root` (the project's folder)."""
+
+    task: str
+    root: Path = Path()
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / self.task
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models" / self.task
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports" / self.task
+
+    @property
+    def resolved(self) -> Path:
+        """`resolve`: the task and each section of its parameters, one JSON file each."""
+        return self.data / "resolved"
+
+    @property
+    def ingest(self) -> Path:
+        """`ingest`: manifest.parquet, pixels.npy, report.json (and source/ where made up)."""
+        return self.data / "ingest"
+
+    @property
+    def manifest(self) -> Path:
+        return self.ingest / "manifest.parquet"
+
+    @property
+    def pixels(self) -> Path:
+        return self.ingest / "pixels.npy"
+
+    @property
+    def split(self) -> Path:
+        """`split`: split.parquet and audit.json."""
+        return self.data / "split"
+
+    @property
+    def embeddings(self) -> Path:
+        """`embed`: embeddings.safetensors, rows as in the manifest."""
+        return self.data / "embeddings"
+
+    @property
+    def image_encoder(self) -> Path:
+        """`train_image`: the encoder's weights and description."""
+        return self.models / "image_encoder"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where an interrupted training is resumed from; not an output of any stage."""
+        return self.models / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        """`fuse`: everything a prediction needs."""
+        return self.models / "bundle"
+
+    @property
+    def heldout(self) -> Path:
+        """`fuse`: predictions on held-out studies, per subset of modalities."""
+        return self.models / "heldout.parquet"
+
+    @property
+    def divisions(self) -> Path:
+        """`fuse`: the same of further divisions into folds; no row where there is only one."""
+        return self.models / "divisions.parquet"
+
+    @property
+    def reference(self) -> Path:
+        """`reference`: what monitoring compares against."""
+        return self.models / "reference"
+
+    @property
+    def faithfulness(self) -> Path:
+        """`explain`: how faithful each method is."""
+        return self.reports / "faithfulness.json"
+
+    @property
+    def explanations(self) -> Path:
+        return self.reports / "explain"

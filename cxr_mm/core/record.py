@@ -1,0 +1,209 @@
+"""Records: what is kept of a prediction, of its label and of a refusal; no pixels, no note text,
+ids hashed."""
+
+import math
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, Field
+
+from cxr_mm.core.prediction import Answer, Certainty
+from cxr_mm.core.study import ClinicalValue
+from cxr_mm.core.types import Frozen, Modality
+
+LONGEST_COMMENT = 500
+
+
+def random_id() -> str:
+    """An identity that no other record or outcome has: 128 random bits, hexadecimal."""
+    return secrets.token_hex(16)
+
+
+class PredictionRecord(Frozen):
+    """One logged prediction.
+
+    Args:
+        record_id: random, unique.
+        created_at: UTC.
+        task, model, digest: which model answered.
+        study_hash, patient_hash: keyed hashes (HMAC-SHA256) of the ids.
+        modalities: which were used.
+        view: view position, if known.
+        clinical: checked feature values, None where not known.
+        quality: image quality statistics; empty without an image.
+        image_embedding, note_embedding: as the fusion saw them; None where absent.
+        probabilities: finding → calibrated probability.
+        positives: finding → at or above the operating point.
+        certainties: finding → what the conformal set says of it.
+        note_traits: what the note is like (`cxr_mm.data.notes`); empty without a note.
+        shares: finding → modality → its Shapley value in the probability.
+        latency_ms: time from study to prediction.
+    """
+
+    record_id: str
+    created_at: AwareDatetime
+    task: str
+    model: str
+    digest: str
+    study_hash: str
+    patient_hash: str | None = None
+    modalities: tuple[Modality, ...]
+    view: str | None = None
+    clinical: dict[str, ClinicalValue] = Field(default_factory=dict)
+    quality: dict[str, float] = Field(default_factory=dict)
+    image_embedding: tuple[float, ...] | None = None
+    note_embedding: tuple[float, ...] | None = None
+    probabilities: dict[str, float]
+    positives: dict[str, bool]
+    certainties: dict[str, Certainty] = Field(default_factory=dict)
+    note_traits: dict[str, float] = Field(default_factory=dict)
+    shares: dict[str, dict[Modality, float]] = Field(default_factory=dict)
+    latency_ms: float | None = None
+
+
+class Outcome(Frozen):
+    """A label that came later for a logged study: what concept drift is measured on."""
+
+    outcome_id: str = Field(default_factory=random_id)
+    """Random, unique: an outcome that is sent twice is kept once."""
+    study_hash: str
+    finding: str
+    label: int = Field(ge=0, le=1)
+    recorded_at: AwareDatetime
+    source: str = "csv"
+    """`csv`, `feedback` or whatever brought it."""
+    comment: str = Field("", max_length=LONGEST_COMMENT)
+    """What the reader wrote, as it was written: no names belong in it."""
+
+
+class ServiceEvent(Frozen):
+    """A request that got no prediction: what volume and errors are counted by, besides records."""
+
+    event_id: str = Field(default_factory=random_id)
+    created_at: AwareDatetime
+    task: str
+    digest: str
+    kind: Literal["rejected_image", "bad_input", "failure"]
+    """`rejected_image`: the input gate took it for no frontal chest radiograph; `bad_input`: a
+    value, file or note that cannot be read; `failure`: a fault of the program."""
+    field: str = ""
+    """The field at fault, a name of the task's own; never a value."""
+
+
+Status = Literal["ok", "warn", "alarm", "too_small"]
+Level = Literal["warn", "alarm"]
+EXIT_CODES: dict[Status, int] = {"ok": 0, "too_small": 3, "warn": 10, "alarm": 20}
+STATUS_NUMBERS: dict[Status, int] = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
+"""As dashboards and Prometheus have them."""
+VERDICT_FILE = "verdict.json"
+"""In a report's folder: the verdict, and every figure behind it."""
+REPORT_STAMP = "%Y%m%dT%H%M%SZ"
+"""Name of a report's folder: the end of its window, or when it was made, UTC."""
+ERROR_EXIT_CODE = 2
+"""A report that could not be made; never a verdict."""
+
+
+class Reason(Frozen):
+    """One thing that moved further than undrifted windows do."""
+
+    drift: Literal["data", "concept"]
+    name: str
+    """Column, embedding, or finding and metric."""
+    title: str
+    level: Level
+    score: float
+    """Standard deviations above what undrifted windows show; comparable across reasons."""
+    limit: float
+    """Score above which this level begins."""
+    text: str
+    """What moved, from where to where."""
+
+
+class Verdict(Frozen):
+    """What a report says of one window.
+
+    `too_small` is no judgement: the window has fewer studies than the smallest size for which
+    thresholds were learnt.
+    """
+
+    status: Status
+    task: str
+    digest: str
+    n: int
+    """Distinct studies in the window."""
+    n_labelled: int
+    first: str | None
+    last: str | None
+    """Time of the oldest and of the newest prediction in the window, ISO 8601, UTC."""
+    headline: str
+    reasons: tuple[Reason, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader must know besides: records left out, labels missing, made-up data."""
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Out of what `VERDICT_FILE` holds.
+
+        Raises:
+            ValueError: it holds no verdict.
+        """
+        return cls.model_validate({k: v for k, v in facts.items() if k in cls.model_fields})
+
+    @property
+    def exit_code(self) -> int:
+        """0 ok, 3 too small to judge, 10 warn, 20 alarm."""
+        return EXIT_CODES[self.status]
+
+    @property
+    def line(self) -> str:
+        """The verdict in one line."""
+        return f"{self.status.upper().replace('_', ' ')} {self.task}: {self.headline}"
+
+
+def most_severe(reasons: tuple[Reason, ...]) -> Literal["ok", "warn", "alarm"]:
+    """The most severe level among the reasons."""
+    levels = {reason.level for reason in reasons}
+    return "alarm" if "alarm" in levels else "warn" if levels else "ok"
+
+
+def record_of(
+    answer: Answer, *, record_id: str, created_at: datetime, study: str, patient: str | None
+) -> PredictionRecord:
+    """What is kept of an answer.
+
+    Args:
+        answer: the answer.
+        record_id: its identity.
+        created_at: when it was given, with UTC offset.
+        study, patient: what stands for the ids.
+    """
+    prediction = answer.prediction
+    return PredictionRecord(
+        record_id=record_id,
+        created_at=created_at,
+        task=prediction.task,
+        model=prediction.model,
+        digest=prediction.digest,
+        study_hash=study,
+        patient_hash=patient,
+        modalities=prediction.modalities,
+        view=answer.study.view,
+        clinical=answer.clinical,
+        quality={k: float(v) for k, v in answer.quality.items() if math.isfinite(v)},
+        image_embedding=_floats(answer.image_embedding),
+        note_embedding=_floats(answer.note_embedding),
+        probabilities={f.finding: f.probability for f in prediction.findings},
+        positives={f.finding: f.positive for f in prediction.findings},
+        certainties={f.finding: f.certainty for f in prediction.findings if f.certainty},
+        note_traits=answer.note_traits,
+        shares=answer.shares,
+        latency_ms=answer.latency_ms,
+    )
+
+
+def _floats(vector: NDArray[np.float32] | None) -> tuple[float, ...] | None:
+    return None if vector is None else tuple(vector.tolist())

@@ -1,0 +1,273 @@
+"""Task: one question asked of one data source, as one YAML file."""
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from cxr_mm.core.errors import TaskError
+from cxr_mm.core.types import Frozen, Modality
+
+Problem = Literal["binary", "multiclass", "multilabel"]
+Protocol = Literal["patient", "official", "folds"]
+SourceKind = Literal[
+    "synthetic", "kermany", "nih14", "cohen", "class_folders", "manifest_csv", "dicom_folder"
+]
+ANY_OTHER = "*"
+NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+
+
+class Finding(Frozen):
+    """What is predicted, and which raw labels of the source say yes and no."""
+
+    name: str
+    """Identifier: lower case, digits, underscores."""
+    title: str
+    """As a clinician would write it."""
+    column: str = ""
+    """Raw label column of the source; empty means a column called like the finding."""
+    positive: tuple[str, ...] = ("1",)
+    """Raw labels that mean the finding is there; one of them is enough."""
+    negative: tuple[str, ...] = ("0",)
+    """Raw labels that mean it is not; `*` means any label that is given and not positive.
+    A row with neither has a missing label."""
+    unlabelled: tuple[str, ...] = ()
+    """Raw labels that carry no information, even where `negative` is `*`."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        return _identifier(name)
+
+    @property
+    def raw_column(self) -> str:
+        return self.column or self.name
+
+
+class ClinicalFeature(Frozen):
+    """One clinical feature: a number with a unit and range, or a category with its values."""
+
+    name: str
+    title: str
+    type: Literal["number", "category"]
+    unit: str = ""
+    """UCUM where there is one; empty for a category."""
+    minimum: float | None = None
+    """Smallest value that is possible; below it a value is refused."""
+    maximum: float | None = None
+    """Largest value that is possible."""
+    categories: tuple[str, ...] = ()
+    """Ordered values of a category, as the manifest holds them."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """Other spellings in the source or at the command line → the category."""
+    description: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        return _identifier(name)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.type == "number":
+            if self.minimum is None or self.maximum is None or self.minimum >= self.maximum:
+                raise ValueError(f"{self.name}: a number needs minimum < maximum")
+        elif len(self.categories) < 2:
+            raise ValueError(f"{self.name}: a category needs at least two categories")
+        if unknown := set(self.aliases.values()) - set(self.categories):
+            raise ValueError(f"{self.name}: aliases lead to unknown categories {sorted(unknown)}")
+        return self
+
+
+class NoteSpec(Frozen):
+    """Where the clinical note is and what is hidden in it before it is embedded."""
+
+    column: str = "note"
+    mask: tuple[str, ...] = ()
+    """Regular expressions (case-insensitive); each match is replaced by `[MASK]`, so that the
+    note cannot simply name the answer."""
+
+    @field_validator("mask")
+    @classmethod
+    def _compiles(cls, mask: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in mask:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return mask
+
+
+class SourceSpec(Frozen):
+    """Which source reads the data, and where below the data root it lies."""
+
+    kind: SourceKind
+    folder: str = ""
+    """Folder below the data root; a leading `/` makes it absolute."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What this kind of source takes besides (each source checks its own)."""
+    download: str = ""
+    """`kaggle:OWNER/NAME` or `git:URL`: where `cxr-mm fetch` finds the public original."""
+    homepage: str = ""
+
+
+class SplitSpec(Frozen):
+    """How studies are divided; always by group, so that no patient is on both sides."""
+
+    protocol: Protocol
+    """`patient`: random by group; `official`: the source's own test part, validation carved out
+    of train by group; `folds`: cross-validation by group."""
+    val_fraction: float = Field(0.15, gt=0, lt=0.5)
+    test_fraction: float = Field(0.2, gt=0, lt=0.5)
+    folds: int = Field(5, ge=3, le=20)
+    """Number of folds (`folds` only): each is test once, the next is its validation."""
+    repeats: int = Field(1, ge=1, le=20)
+    """Divisions into folds (`folds` only). All reports are of the first; of its figures also the
+    mean over all divisions is given, which depends less on one draw."""
+
+
+class Task(Frozen):
+    """A question: source, findings, features, note, split, and what to know before believing it.
+
+    Binary tasks have one finding; multiclass tasks two or more of which exactly one holds;
+    multilabel tasks one or more that hold independently.
+    """
+
+    name: str
+    title: str
+    problem: Problem
+    findings: tuple[Finding, ...] = Field(min_length=1)
+    source: SourceSpec
+    split: SplitSpec
+    views: tuple[str, ...] = ()
+    """View positions that are kept; empty keeps all. Rows of other views are dropped."""
+    clinical: tuple[ClinicalFeature, ...] = ()
+    note: NoteSpec | None = None
+    has_image: bool = True
+    group_key: str = "patient_id"
+    """Manifest column by which studies are kept together in the split."""
+    licence: str
+    citation: str
+    caveats: tuple[str, ...] = ()
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Overrides of params.yaml by section, for this task alone."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        return _identifier(name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [f.name for f in self.findings]
+        features = [c.name for c in self.clinical]
+        for what, found in (("findings", names), ("clinical", features)):
+            if len(set(found)) != len(found):
+                raise ValueError(f"{what}: a name occurs twice in {found}")
+        if self.problem == "binary" and len(names) != 1:
+            raise ValueError("findings: a binary task has exactly one finding")
+        if self.problem == "multiclass" and len(names) < 2:
+            raise ValueError("findings: a multiclass task has at least two findings")
+        if not self.modalities:
+            raise ValueError("a task needs at least one of image, clinical features and note")
+        return self
+
+    @property
+    def finding_names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.findings)
+
+    @property
+    def clinical_names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.clinical)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Modalities this task can use, in canonical order."""
+        has: dict[Modality, bool] = {
+            "image": self.has_image,
+            "tabular": bool(self.clinical),
+            "note": self.note is not None,
+        }
+        return tuple(m for m, there in has.items() if there)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data is made up, which every page and report must then say."""
+        return self.source.kind == "synthetic"
+
+
+def _identifier(name: str) -> str:
+    if not NAME.match(name):
+        raise ValueError(f"{name!r} must be lower case letters, digits and underscores")
+    return name
+
+
+SHIPPED = Path(str(resources.files("cxr_mm"))) / "tasks"
+SUFFIXES = (".yaml", ".yml")
+
+
+def shipped_tasks() -> list[str]:
+    """Names of the tasks that come with the package."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def load_task(name_or_path: str | Path, project: Path = Path()) -> Task:
+    """Load a task.
+
+    Args:
+        name_or_path: a path to a YAML file; or a name, looked for as `tasks/NAME.yaml` below
+            the project, then among the shipped tasks.
+        project: the project's folder.
+
+    Raises:
+        TaskError: there is no such task, or its file does not say what it must.
+    """
+    text = str(name_or_path)
+    if text.endswith(SUFFIXES) or "/" in text:
+        return _read(Path(text).expanduser())
+    own = project / "tasks" / f"{text}.yaml"
+    if own.is_file():
+        return _read(own)
+    if text not in shipped_tasks():
+        raise TaskError(
+            "no such task",
+            field=text,
+            remedy=f"Shipped are {', '.join(shipped_tasks())}; put your own into {own}",
+        )
+    return _read(SHIPPED / f"{text}.yaml")
+
+
+def _read(path: Path) -> Task:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TaskError(
+            f"cannot be read ({error.strerror})",
+            field=str(path),
+            remedy="Give the path of a task's YAML file",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TaskError("not text in UTF-8", field=str(path)) from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, where: str) -> Task:
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TaskError(
+            f"not YAML: {error}", field=where, remedy="Mend the syntax at the place named"
+        ) from error
+    try:
+        return Task.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "top level"
+        raise TaskError(
+            first["msg"].removeprefix("Value error, "),
+            field=f"{where}: {field}",
+            remedy=f"Compare it with {SHIPPED / 'pneumonia.yaml'}",
+        ) from error

@@ -1,0 +1,248 @@
+"""Pixel cache: every radiograph decoded once, fitted into its square, rows of one .npy file."""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagehash
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from cxr_mm.core.errors import RadiographError, StageError
+from cxr_mm.core.files import atomic_write
+from cxr_mm.data.manifest import ABSENT
+from cxr_mm.imaging.geometry import fit_square, normalise
+from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
+
+SECONDS_A_IMAGE, SECONDS_A_BYTE = 5e-3, 2.5e-8
+"""Rough cost of decoding, measured on one core."""
+WORTH_A_PROCESS = 10.0
+"""Seconds of decoding below which starting a process costs more than it saves."""
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class CacheRow:
+    """What became of one radiograph.
+
+    Args:
+        pixel_row: row in the cache, -1 where there is none.
+        reason: why it could not be read; None where it was, or where there was no path.
+        quality: see `image_quality`.
+        warnings: what the reader of the image noticed.
+        file_sha256: digest of the file, hexadecimal; empty without an image.
+        phash: perceptual hash of the image, 64 bits in hexadecimal (DCT; Zauner 2010).
+    """
+
+    pixel_row: int = ABSENT
+    reason: str | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    file_sha256: str = ""
+    phash: str = ""
+
+
+def build_cache(
+    paths: Sequence[Path | None], out: Path, size: int, workers: int = 1
+) -> list[CacheRow]:
+    """Decode each distinct path once and write the cache; memory use does not grow with it.
+
+    Args:
+        paths: one per study, None where it has no radiograph; equal paths share a row.
+        out: the .npy file, uint8 (N, size, size), rows in order of first appearance. Written
+            aside, then renamed.
+        size: side of the square in pixels.
+        workers: processes that decode.
+
+    Returns:
+        One row per entry of `paths`.
+
+    Raises:
+        StageError: a decoding process was killed.
+    """
+    distinct = list(dict.fromkeys(path for path in paths if path is not None))
+    rows: dict[Path, CacheRow] = {}
+    with atomic_write(out) as aside, aside.open("wb") as stream:
+        _write_header(stream, len(distinct), size)
+        decoded = _decoded(distinct, size, workers)
+        count = 0
+        for path, (square, row) in zip(distinct, decoded, strict=True):
+            rows[path] = row
+            if square is not None:
+                stream.write(square.tobytes())
+                rows[path] = replace(row, pixel_row=count)
+                count += 1
+        stream.seek(0)
+        _write_header(stream, count, size)
+    return [CacheRow() if path is None else rows[path] for path in paths]
+
+
+def open_pixels(path: Path) -> NDArray[np.uint8]:
+    """The cache, memory-mapped and read-only: uint8 (N, S, S).
+
+    Raises:
+        StageError: it is not there or not a pixel cache.
+    """
+    try:
+        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, OSError, ValueError) as error:
+        raise StageError(
+            "no readable pixel cache", field=str(path), remedy="Run the stage `ingest` first"
+        ) from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise StageError(
+            f"not a pixel cache ({pixels.dtype}, {pixels.ndim} dimensions)",
+            field=str(path),
+            remedy="Run the stage `ingest` again",
+        )
+    return pixels
+
+
+def _write_header(stream: BinaryIO, rows: int, size: int) -> None:
+    """NumPy pads this header so that the number of rows can be corrected in place."""
+    shape = (rows, size, size)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+_Decoded = tuple[NDArray[np.uint8] | None, CacheRow]
+
+
+def _decoded(paths: Sequence[Path], size: int, workers: int) -> Iterator[_Decoded]:
+    """Squares and rows in the order of `paths`."""
+    decode = partial(_decode, size=size)
+    workers = min(workers, int(_estimate(paths) / WORTH_A_PROCESS))
+    with tqdm(total=len(paths), desc="Radiographs", unit="image", disable=None) as bar:
+        if workers < 2:
+            for path in paths:
+                yield decode(path)
+                bar.update()
+            return
+        with _pool(workers) as pool:
+            for result in pool.map(decode, paths, chunksize=CHUNK):
+                yield result
+                bar.update()
+
+
+def _estimate(paths: Sequence[Path]) -> float:
+    """Seconds that decoding will take on one core, roughly."""
+    return len(paths) * SECONDS_A_IMAGE + sum(map(_bytes, paths)) * SECONDS_A_BYTE
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # Its row will say why.
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise StageError(
+            "a process that decodes radiographs was killed",
+            field="ingest",
+            remedy="Set ingest.workers to 1 to see which image it is, or free some memory",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread per process, and Ctrl-C left to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _decode(path: Path, size: int) -> _Decoded:
+    try:
+        data = read_bytes(path)
+        image = read_radiograph(data, str(path))
+    except RadiographError as error:
+        return None, CacheRow(reason=error.message)
+    row = CacheRow(
+        quality=image.quality,
+        warnings=image.warnings,
+        file_sha256=hashlib.sha256(data).hexdigest(),
+        phash=_phash(image.pixels),
+    )
+    return fit_square(image.pixels, size), row
+
+
+def _phash(pixels: NDArray[np.float32]) -> str:
+    return str(imagehash.phash(Image.fromarray(np.rint(pixels * 255).astype(np.uint8))))
+
+
+LabelledSquares = tuple[Tensor, Tensor]
+"""Squares (B, S, S) uint8 and labels (B, F) float32, NaN where missing."""
+
+
+class PixelDataset(Dataset[LabelledSquares]):
+    """Squares and labels of chosen rows of a pixel cache.
+
+    Give `identity_collate` to the DataLoader as `collate_fn`: a batch is read in one go and comes
+    whole.
+
+    Args:
+        path: the pixel cache; opened where it is read, so that worker processes share its pages.
+        pixel_rows: (n,) rows of the cache.
+        labels: (n, F) 1, 0 or NaN.
+    """
+
+    def __init__(
+        self, path: Path, pixel_rows: NDArray[np.int64], labels: NDArray[np.float32]
+    ) -> None:
+        self.path, self.pixel_rows, self.labels = path, pixel_rows, labels
+        self._pixels: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixel_rows)
+
+    def __getitem__(self, index: int) -> LabelledSquares:
+        """One study: square (S, S) and labels (F,)."""
+        squares, labels = self.__getitems__([index])
+        return squares[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> LabelledSquares:
+        if self._pixels is None:
+            self._pixels = open_pixels(self.path)
+        squares = read_squares(self._pixels, self.pixel_rows[indices])
+        return squares, torch.from_numpy(self.labels[indices])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be sent to a worker process pixel by pixel.
+        return {**self.__dict__, "_pixels": None}
+
+
+def identity_collate(batch: Any) -> Any:
+    """Collate function for batches that are read whole."""
+    return batch
+
+
+def image_batches(
+    pixels: NDArray[np.uint8], pixel_rows: NDArray[np.int64], batch_size: int
+) -> Iterator[Tensor]:
+    """Normalised images (B, 1, S, S) of the rows, in order, as serving sees them."""
+    for start in range(0, len(pixel_rows), batch_size):
+        yield normalise(read_squares(pixels, pixel_rows[start : start + batch_size]))
+
+
+def read_squares(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Tensor:
+    """Rows of the cache as a tensor (B, S, S) uint8 of its own."""
+    return torch.from_numpy(np.ascontiguousarray(pixels[rows]))

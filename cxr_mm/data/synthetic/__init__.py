@@ -1,0 +1,1 @@
+"""Synthetic studies: phantoms, clinical features and notes from a documented model."""

@@ -1,0 +1,1 @@
+"""External validation: a model at another site, and its recalibration."""

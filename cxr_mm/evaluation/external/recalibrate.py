@@ -1,0 +1,388 @@
+"""Recalibration on a table of predictions: what would be changed, and what that brings.
+
+What it brings is measured by cross-validation over patients, the choice of what to change included
+(Steyerberg, Clinical Prediction Models, 2nd ed. 2019, chapter 5): every figure "after" is of
+studies that neither the update nor the operating point has seen.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxr_mm.core.config import EvaluateParams, FuseParams
+from cxr_mm.core.errors import InputError, ManifestError
+from cxr_mm.core.files import sha256_file
+from cxr_mm.core.prediction import Reason
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.evaluation.resampling import multiplicities
+from cxr_mm.evaluation.subsets import (
+    AVAILABLE,
+    SMALLEST,
+    finding_estimates,
+    subset_order,
+    subset_rows,
+)
+from cxr_mm.evaluation.uncertainty import finding_uncertainty
+from cxr_mm.models.bundle import INDEX, Bundle, save_bundle
+from cxr_mm.models.calibration import link
+from cxr_mm.models.decision import (
+    Conformal,
+    OperatingPoints,
+    certainties,
+    choose_operating_points,
+    fit_bounds,
+)
+from cxr_mm.models.recalibration import Update, choose_updates, recalibrate
+
+FOLDS = 5
+METRICS = (
+    "calibration_in_the_large",
+    "calibration_intercept",
+    "calibration_slope",
+    "ece",
+    "brier",
+    "auc",
+    "sensitivity",
+    "specificity",
+)
+NEAREST = 1e-12
+"""Probabilities are held this far from 0 and 1 before they become logits again."""
+Pair = tuple[tuple[Modality, ...], str]
+"""Subset and finding."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What operating points and conformal bounds are to reach, and which point predictions use."""
+
+    decision: Reason
+    sensitivity: float
+    specificity: float
+    coverage: float
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Targets":
+        """As when the bundle was made; the defaults where it does not say."""
+        said = bundle.trained_on.get("params", {}).get("fuse", {})
+        default = FuseParams()
+        return cls(
+            bundle.decision,
+            said.get("target_sensitivity", default.target_sensitivity),
+            said.get("target_specificity", default.target_specificity),
+            said.get("coverage", default.coverage),
+        )
+
+
+@dataclass
+class Recalibration:
+    """Updates, operating points and bounds by subset, and why the rest is left as it is."""
+
+    updates: dict[tuple[Modality, ...], dict[str, Update]] = field(default_factory=dict)
+    points: OperatingPoints = field(default_factory=dict)
+    bounds: Conformal = field(default_factory=dict)
+    left: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Subset → finding → reason."""
+
+    def __bool__(self) -> bool:
+        return bool(self.updates)
+
+    @property
+    def pairs(self) -> set[Pair]:
+        """What is updated."""
+        return {(subset, name) for subset, found in self.updates.items() for name in found}
+
+
+def rarer_class(task: Task, rows: pd.DataFrame, finding: str) -> int:
+    """Patients of the rarer class; of the rarest one where classes share an update."""
+    names = task.finding_names if task.problem == "multiclass" else (finding,)
+    counts = [
+        rows.loc[rows[f"label.{name}"] == label, "group"].nunique()
+        for name in names
+        for label in (1.0, 0.0)
+    ]
+    return int(min(counts))
+
+
+def fit_recalibration(
+    task: Task, table: pd.DataFrame, aims: Targets, only: set[Pair] | None = None
+) -> Recalibration:
+    """Choose and fit what to change, for every subset and finding with patients enough.
+
+    Where a finding does not fit on all studies with what they have, it is given a new intercept at
+    least in every subset: how common it is does not depend on what is shown.
+
+    Args:
+        task: of the bundle.
+        table: predictions with a row per study and subset.
+        aims: what operating points and bounds are to reach.
+        only: leave all else as it is, and ask for half as many patients (for a part of a table).
+    """
+    found = Recalibration()
+    needed = SMALLEST if only is None else SMALLEST // 2
+    shifted = _shifted(task, subset_rows(table, AVAILABLE))
+    for subset in subsets(task.modalities):
+        rows = subset_rows(table, subset_name(subset))
+        counts = {name: rarer_class(task, rows, name) for name in task.finding_names}
+        chosen = [
+            name
+            for name, count in counts.items()
+            if count >= needed and (only is None or (subset, name) in only)
+        ]
+        if left := {n: _too_few(counts[n]) for n in task.finding_names if n not in chosen}:
+            found.left[subset_name(subset)] = left
+        if not chosen:
+            continue
+        _fit_subset(task, subset, rows, {n: shifted[n] for n in chosen}, aims, found)
+    return found
+
+
+def _fit_subset(
+    task: Task,
+    subset: tuple[Modality, ...],
+    rows: pd.DataFrame,
+    shifted: dict[str, bool],
+    aims: Targets,
+    found: Recalibration,
+) -> None:
+    """Put what is to be changed in one subset into `found`."""
+    names = list(shifted)
+    logits, labels = evidence(task, rows, names), _labels(rows, names)
+    updates = choose_updates(
+        logits, labels, task.problem, _independent(rows), list(shifted.values())
+    )
+    chances = link(_follow(logits, updates), task.problem).numpy()
+    known = {name: (labels[:, f].numpy(), chances[:, f]) for f, name in enumerate(names)}
+    found.updates[subset] = dict(zip(names, updates, strict=True))
+    found.bounds[subset_name(subset)] = {
+        name: fit_bounds(truth, answers, aims.coverage, task.problem)
+        for name, (truth, answers) in known.items()
+    }
+    if task.problem != "multiclass":
+        found.points[subset_name(subset)] = {
+            name: choose_operating_points(truth, answers, aims.sensitivity, aims.specificity)
+            for name, (truth, answers) in known.items()
+        }
+
+
+def _shifted(task: Task, rows: pd.DataFrame) -> dict[str, bool]:
+    """Which findings do not fit on all studies, each shown with what it has."""
+    names = list(task.finding_names)
+    logits, labels = evidence(task, rows, names), _labels(rows, names)
+    updates = choose_updates(logits, labels, task.problem, _independent(rows))
+    return {name: u.method != "none" for name, u in zip(names, updates, strict=True)}
+
+
+def _independent(rows: pd.DataFrame) -> float:
+    """Patients per study."""
+    return float(rows["group"].nunique() / len(rows))
+
+
+def _too_few(count: int) -> str:
+    return f"{count} patients of the rarer class, {SMALLEST} needed"
+
+
+def evidence(task: Task, rows: pd.DataFrame, names: list[str]) -> Tensor:
+    """Probabilities → logits (N, F) in float64, or log probabilities of a multiclass task."""
+    chances = rows[[f"probability.{name}" for name in names]].to_numpy(np.float64)
+    safe = torch.from_numpy(np.clip(chances, NEAREST, 1 - NEAREST))
+    return safe.log() if task.problem == "multiclass" else safe.logit()
+
+
+def _labels(rows: pd.DataFrame, names: list[str]) -> Tensor:
+    return torch.tensor(rows[[f"label.{name}" for name in names]].to_numpy(np.float32))
+
+
+def _follow(logits: Tensor, updates: list[Update]) -> Tensor:
+    slope = torch.tensor([u.slope for u in updates], dtype=torch.float64)
+    return logits * slope + torch.tensor([u.intercept for u in updates], dtype=torch.float64)
+
+
+def recalibrated(
+    task: Task, table: pd.DataFrame, found: Recalibration, decision: Reason
+) -> pd.DataFrame:
+    """The table as the recalibrated bundle would have it; rows name what they were shown."""
+    table = table.copy()
+    for subset, updates in found.updates.items():
+        names, here = list(updates), table["modalities"] == subset_name(subset)
+        logits = evidence(task, table[here], names)
+        chances = link(_follow(logits, list(updates.values())), task.problem).numpy()
+        if task.problem == "multiclass":
+            positives = chances.argmax(axis=1)[:, None] == np.arange(len(names))
+        else:
+            points = found.points[subset_name(subset)]
+            cuts = [points[name][decision].threshold for name in names]
+            positives = chances >= np.array(cuts)
+            table.loc[here, [f"threshold.{name}" for name in names]] = cuts
+        bounds = [found.bounds[subset_name(subset)][name] for name in names]
+        said = certainties(task.problem, chances, positives, [bounds] * len(chances))
+        for f, name in enumerate(names):
+            table.loc[here, f"probability.{name}"] = chances[:, f]
+            table.loc[here, f"positive.{name}"] = positives[:, f]
+            table.loc[here, f"certainty.{name}"] = [row[f] for row in said]
+    return table
+
+
+def cross_validated(
+    task: Task, table: pd.DataFrame, found: Recalibration, aims: Targets, seed: int
+) -> pd.DataFrame:
+    """The table with each study recalibrated by patients other than its own."""
+    fold = patient_folds(task, table, seed)
+    parts = []
+    for number in np.unique(fold):
+        inside = fold == number
+        other = fit_recalibration(task, table[~inside], aims, only=found.pairs)
+        parts.append(recalibrated(task, table[inside], other, aims.decision))
+    return pd.concat(parts, ignore_index=True)
+
+
+def patient_folds(task: Task, table: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+    """Fold (N,) of each row: patients dealt out in turn, those of like labels one after another."""
+    labels = table[[f"label.{name}" for name in task.finding_names]].fillna(-1)
+    patterns = labels.groupby(table["group"].to_numpy()).max()
+    chance = np.random.default_rng(seed).random(len(patterns))
+    order = np.lexsort((chance, *patterns.to_numpy().T))
+    fold = np.empty(len(patterns), dtype=np.int64)
+    fold[order] = np.arange(len(patterns)) % FOLDS
+    return fold[patterns.index.get_indexer(pd.Index(table["group"]))]
+
+
+def what_it_brings(
+    task: Task, before: pd.DataFrame, after: pd.DataFrame, params: EvaluateParams
+) -> dict[str, Any]:
+    """Subset → finding → metric → `before`, `after` and their paired `difference`."""
+    result: dict[str, Any] = {}
+    for subset in subset_order(task):
+        old, new = subset_rows(before, subset), subset_rows(after, subset)
+        if not len(old):
+            continue
+        weights = multiplicities(old["group"], params.bootstrap, params.seed)
+        result[subset] = {}
+        for name in task.finding_names:
+            was = finding_estimates(old, name, weights, params.ece_bins)
+            now = finding_estimates(new, name, weights, params.ece_bins)
+            result[subset][name] = {
+                metric: {
+                    "before": was[metric].to_json(),
+                    "after": now[metric].to_json(),
+                    "difference": (now[metric] - was[metric]).to_json(),
+                }
+                for metric in METRICS
+            }
+            if task.problem != "multiclass" and "coverage" in old:
+                sure = [finding_uncertainty(rows, name, weights) for rows in (old, new)]
+                result[subset][name] |= {
+                    share: dict(zip(("before", "after"), (s[share] for s in sure), strict=True))
+                    for share in ("coverage", "uncertain")
+                }
+    return result
+
+
+def offer(
+    bundle: Bundle, table: pd.DataFrame, found: Recalibration, params: EvaluateParams
+) -> dict[str, Any]:
+    """What would be changed, and what that brings to patients it was not learnt from."""
+    if not found:
+        return {"left": found.left, "brings": None}
+    after = cross_validated(bundle.task, table, found, Targets.of(bundle), params.seed)
+    brings = what_it_brings(bundle.task, table, after, params)
+    return {"folds": FOLDS, **_told(found), "brings": brings}
+
+
+def _told(found: Recalibration) -> dict[str, Any]:
+    return {
+        "updates": {
+            subset_name(subset): {name: u.model_dump(mode="json") for name, u in updates.items()}
+            for subset, updates in found.updates.items()
+        },
+        "left": found.left,
+    }
+
+
+def save_recalibrated(
+    bundle: Bundle,
+    table: pd.DataFrame,
+    found: Recalibration,
+    metrics: dict[str, Any],
+    manifest_csv: Path,
+    folder: Path,
+) -> str:
+    """Write the recalibrated bundle, with its origin and what was to be warned of; its digest."""
+    rows = subset_rows(table, AVAILABLE)
+    labels = rows[[f"label.{name}" for name in bundle.task.finding_names]].to_numpy(np.float32)
+    record = {
+        "manifest": manifest_csv.name,
+        "manifest_sha256": sha256_file(manifest_csv),
+        "studies": metrics["n_studies"],
+        "patients": metrics["n_patients"],
+        "aims": asdict(Targets.of(bundle)),
+        "warnings": metrics["transportability"]["warnings"],
+        **_told(found),
+    }
+    new = recalibrate(
+        bundle, found.updates, found.points, found.bounds, torch.tensor(labels), record
+    )
+    _check_absent(folder)  # again: reading images took its time
+    return save_bundle(new, folder)
+
+
+def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
+    """Some finding must have patients enough of both labels, before any image is read."""
+    counts = {name: rarer_class(task, rows, name) for name in task.finding_names}
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] < SMALLEST:
+        raise ManifestError(
+            f"{counts[best]} patients of the rarer class of {best} are too few to recalibrate on,"
+            f" {SMALLEST} are needed",
+            field=str(manifest_csv),
+            remedy=f"Label {SMALLEST - counts[best]} more, or evaluate without recalibration",
+        )
+
+
+def check_found(found: Recalibration, manifest_csv: Path) -> None:
+    """Rows may have turned out bad, or be divided among subsets that are too small each."""
+    if not found:
+        raise ManifestError(
+            f"no subset of the modalities has {SMALLEST} patients of the rarer class",
+            field=str(manifest_csv),
+            remedy="Label more studies, fix bad rows, or evaluate without recalibration",
+        )
+
+
+def check_place(folder: Path, out: Path) -> None:
+    """A new bundle takes the place of nothing, and is no part of another or of the report."""
+    _check_absent(folder)
+    here, report = folder.resolve(), out.resolve()
+    if report in (here, *here.parents) or here in report.parents:
+        raise InputError(
+            f"it and the folder of the report ({out}) must not hold each other",
+            field=str(folder),
+            remedy="Choose a folder beside it",
+        )
+    check_no_bundle(folder)
+
+
+def check_no_bundle(folder: Path) -> None:
+    """Nothing may be written into a bundle, which a foreign file makes unreadable."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if (place / INDEX).exists():
+            raise InputError(
+                f"nothing may be written into the bundle {place}",
+                field=str(folder),
+                remedy="Choose another folder",
+            )
+
+
+def _check_absent(folder: Path) -> None:
+    if folder.exists() or folder.is_symlink():
+        raise InputError(
+            "exists already, and a bundle is never overwritten",
+            field=str(folder),
+            remedy="Choose another folder",
+        )

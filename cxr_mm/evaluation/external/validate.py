@@ -1,0 +1,402 @@
+"""Evaluation at an external site: a bundle's predictions for a manifest CSV, and recalibration.
+
+metrics.json holds what the stage `evaluate` gives, before it what to look at first
+(`transportability`), after it what recalibration would bring. The recalibrated bundle is a new one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError, ManifestError
+from cxr_mm.core.files import atomic_directory, write_json, write_parquet, write_text
+from cxr_mm.core.prediction import Answer, OperatingPoint
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.core.types import MODALITIES, Modality, subset_name, subsets
+from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.manifest import finding_column
+from cxr_mm.data.profile import Profile, profile
+from cxr_mm.data.sources.base import age_in_years, raw_studies
+from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
+from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
+from cxr_mm.evaluation.external.recalibrate import (
+    Recalibration,
+    Targets,
+    check_enough,
+    check_found,
+    check_no_bundle,
+    check_place,
+    fit_recalibration,
+    offer,
+    save_recalibrated,
+)
+from cxr_mm.evaluation.metrics import Scored, counted
+from cxr_mm.evaluation.report.plots import write_plots
+from cxr_mm.evaluation.report.text import outside_summary
+from cxr_mm.evaluation.resampling import Estimate, multiplicities
+from cxr_mm.evaluation.subsets import AVAILABLE, Weights, measure_table, subset_rows
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.inference.score import iter_studies
+from cxr_mm.models.bundle import Bundle
+
+FIGURES = ("calibration_in_the_large", "calibration_intercept", "calibration_slope", "auc")
+TRAITS = ("age", "sex", "view")
+"""Columns looked at even where the task does not use them."""
+
+
+def transportability(
+    bundle: Bundle,
+    table: pd.DataFrame,
+    measured: dict[str, Any],
+    manifest_csv: Path,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """What metrics.json says first.
+
+    Args:
+        bundle: the model.
+        table: predictions on labelled studies; rows name what they were shown (`modalities`).
+        measured: as `measure_table` has it.
+        manifest_csv: where the studies are from.
+        params: resamples and seed.
+
+    Returns:
+        `findings` (name → FIGURES, `operating_points`), `studies` (`here`, `trained_on`),
+        `caveats` of the model's task and `warnings`.
+    """
+    rows = subset_rows(table, AVAILABLE)
+    weights = multiplicities(rows["group"], params.bootstrap, params.seed)
+    figures = measured["subsets"][AVAILABLE]["findings"]
+    findings = {
+        finding.name: {
+            "n": figures[finding.name]["n"],
+            "positives": figures[finding.name]["positives"],
+            **{metric: figures[finding.name][metric] for metric in FIGURES},
+            "operating_points": operating_points(bundle, rows, finding.name, weights),
+        }
+        for finding in bundle.task.findings
+    }
+    titles = {finding.name: finding.title for finding in bundle.task.findings}
+    warned = [_no_skill(titles[name], figures["auc"]) for name, figures in findings.items()]
+    return {
+        "findings": findings,
+        "studies": {
+            "here": _profile_here(bundle.task, rows, manifest_csv),
+            "trained_on": profile_of_training(bundle),
+        },
+        "caveats": list(bundle.task.caveats),
+        "warnings": [text for text in warned if text],
+    }
+
+
+def operating_points(
+    bundle: Bundle, rows: pd.DataFrame, finding: str, weights: Weights
+) -> dict[str, Any]:
+    """Sensitivity and specificity at each operating point, beside those it was chosen with."""
+    points = [bundle.operating_points.get(name, {}).get(finding) for name in rows["modalities"]]
+    if not points or any(found is None for found in points):
+        return {}
+    there = [found for found in points if found is not None]
+    return {
+        reason: {
+            "in_use": reason == bundle.decision,
+            **_kept(rows, finding, [found[reason] for found in there], weights),
+        }
+        for reason in there[0]
+    }
+
+
+def _kept(
+    rows: pd.DataFrame, finding: str, points: Sequence[OperatingPoint], weights: Weights
+) -> dict[str, Any]:
+    chances = rows[f"probability.{finding}"].to_numpy(np.float64)
+    positives = chances >= np.array([point.threshold for point in points])
+    scored, kept = Scored.known(rows[f"label.{finding}"], chances, positives)
+    values, draws = counted(scored), counted(scored, weights[:, kept])
+    groups = rows.loc[kept, "group"].to_numpy()
+    chosen = {
+        "sensitivity": ([p.sensitivity for p in points], scored.labels > 0),
+        "specificity": ([p.specificity for p in points], scored.labels == 0),
+    }
+    return {
+        name: {
+            **Estimate(
+                float(values[name][0]),
+                draws[name],
+                "no such study",
+                trials=len(np.unique(groups[among])),
+            ).to_json(),
+            "chosen_with": round(float(np.mean(said)), 4),
+        }
+        for name, (said, among) in chosen.items()
+    }
+
+
+def _no_skill(title: str, auc: dict[str, Any]) -> str:
+    """A sentence where a finding is told from its absence no better than by chance."""
+    if not auc["ci95"] or auc["ci95"][0] > 0.5:
+        return ""
+    low, high = auc["ci95"]
+    how = (
+        "ranks studies the wrong way round" if high < 0.5 else "ranks studies no better than chance"
+    )
+    return (
+        f"{title}: the model {how} here (AUC {auc['value']:.3f}, {low:.3f} to {high:.3f}); "
+        "recalibration cannot fix that, it can only return probabilities to the prevalence"
+    )
+
+
+def profile_of_training(bundle: Bundle) -> Profile:
+    """What the bundle says of the studies it was trained on; of old ones only the numbers."""
+    said = bundle.trained_on.get("profile")
+    if said is not None:
+        return dict(said)
+    return {
+        "studies": bundle.trained_on.get("studies"),
+        "patients": bundle.trained_on.get("groups"),
+        "traits": {
+            name: {"mean": round(mean, 4), "sd": round(bundle.clinical.scale[name], 4)}
+            for name, mean in bundle.clinical.mean.items()
+        },
+    }
+
+
+def _profile_here(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> Profile:
+    mask = np.array([[m in name.split("+") for m in MODALITIES] for name in rows["modalities"]])
+    labels = rows[[f"label.{name}" for name in task.finding_names]]
+    labels.columns = pd.Index(task.finding_names)
+    traits = read_traits(task, manifest_csv, rows["study_id"].tolist())
+    return profile(task, mask, traits, labels, int(rows["patient_id"].nunique()))
+
+
+def read_traits(task: Task, manifest_csv: Path, studies: Sequence[str]) -> pd.DataFrame:
+    """Clinical features of a manifest CSV, and age, sex and view where it has them besides.
+
+    Returns:
+        A row for each study in their order: numbers as float, all else as text.
+    """
+    frame = read_manifest_csv(manifest_csv, task, labels_required=False).set_index("study_id")
+    frame = frame.loc[list(studies)]
+    names = list(task.clinical_names)
+    records = ({name: row[name] for name in names} for _, row in frame.iterrows())
+    checked = [check_clinical(task.clinical, record) for record in records]
+    traits = pd.DataFrame(checked, index=frame.index, columns=names)
+    for feature in task.clinical:
+        if feature.type == "number":
+            traits[feature.name] = traits[feature.name].astype(np.float64)
+    for name in TRAITS:
+        if name in traits or name not in frame:
+            continue
+        values = frame[name].map(age_in_years) if name == "age" else frame[name].str.upper()
+        traits[name] = pd.to_numeric(values, errors="coerce") if name == "age" else values
+    return traits
+
+
+PREDICTIONS_FILE, BAD_ROWS_FILE = "predictions.parquet", "bad_rows.json"
+SUMMARY_FILE = "summary.txt"
+WRITTEN = {SUMMARY_FILE, METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, BAD_ROWS_FILE}
+BATCH = 32
+Row = dict[str, Any]
+
+
+def evaluate_on(
+    predictor: Predictor,
+    manifest_csv: Path,
+    out: Path,
+    params: EvaluateParams,
+    new_bundle: Path | None = None,
+) -> Path:
+    """Predict every labelled study of a manifest CSV and say how well that went.
+
+    Each study is shown with what it has (`available`), and with every subset of that alone.
+
+    Args:
+        predictor: the model.
+        manifest_csv: studies with the task's finding columns (1, 0 or empty).
+        out: folder for summary.txt, metrics.json, plots/, predictions.parquet and bad_rows.json.
+        params: resamples, bins and seed.
+        new_bundle: folder for the bundle recalibrated on these studies; it must not exist.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ManifestError: the CSV is empty, lacks a column or has no label, no row can be used, or
+            there are too few patients to recalibrate on.
+        InputError: `out` holds something that is no earlier evaluation, or the new bundle cannot
+            go where it is wanted.
+    """
+    _check_out(out)
+    check_no_bundle(out)
+    if new_bundle is not None:
+        check_place(new_bundle, out)
+    task = predictor.bundle.task
+    labels, bad = read_labels(task, manifest_csv)
+    if new_bundle is not None:
+        check_enough(task, labels, manifest_csv)
+    usable = _usable(task, manifest_csv, set(labels.index), bad)
+    rows: list[Row] = []
+    while studies := list(islice(usable, BATCH)):
+        rows += _predict(predictor, studies, bad)
+    if not rows:
+        raise ManifestError(
+            f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
+            field=str(manifest_csv),
+            remedy="Mend the rows, or look at them with cxr-mm score",
+        )
+    table = pd.DataFrame(rows).join(labels, on="study_id")
+    found = fit_recalibration(task, table, Targets.of(predictor.bundle))
+    if new_bundle is not None:
+        check_found(found, manifest_csv)
+    metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
+    shown_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
+    with atomic_directory(out) as aside:
+        write_plots(shown_task, table, metrics, params, aside / PLOTS_FOLDER)
+        write_parquet(aside / PREDICTIONS_FILE, table)
+        write_json(aside / BAD_ROWS_FILE, bad)
+        if new_bundle is not None:
+            digest = save_recalibrated(
+                predictor.bundle, table, found, metrics, manifest_csv, new_bundle
+            )
+            metrics["recalibration"] |= {"bundle": str(new_bundle), "digest": digest}
+        write_text(aside / SUMMARY_FILE, outside_summary(metrics) + "\n")
+        write_json(aside / METRICS_FILE, metrics)
+    return out
+
+
+def _metrics(
+    bundle: Bundle,
+    table: pd.DataFrame,
+    found: Recalibration,
+    manifest_csv: Path,
+    params: EvaluateParams,
+    bad: int,
+) -> dict[str, Any]:
+    measured = measure_table(bundle.task, table, params)
+    return {
+        "transportability": transportability(bundle, table, measured, manifest_csv, params),
+        **described(bundle.task, table),
+        "protocol": "outside",
+        "manifest": manifest_csv.name,
+        "model": bundle.name,
+        "digest": bundle.digest,
+        "bad_rows": bad,
+        **measured,
+        "recalibration": offer(bundle, table, found, params),
+    }
+
+
+def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]]:
+    """Labels of a manifest CSV by study, and the rows that cannot be evaluated.
+
+    Returns:
+        A table by `study_id` with `patient_id` (the study's own where not given), `group` and
+        `label.NAME`; and `study_id` and `reason` of each row left out.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`; or no row has a label.
+    """
+    frame = read_manifest_csv(manifest_csv, task, labels_required=False)
+    require_labels(task, frame.columns, manifest_csv)
+    columns = {c for f in task.findings for c in (f.raw_column, f.name)} & set(frame.columns)
+    if frame[sorted(columns)].isna().all(axis=None):
+        raise ManifestError(
+            "no row has a label",
+            field=f"{manifest_csv}: {', '.join(sorted(columns))}",
+            remedy="Give labels as 1, 0 or nothing; cxr-mm score needs none",
+        )
+    frame["patient_id"] = frame["patient_id"].where(frame["patient_id"].notna(), frame["study_id"])
+    # Another centre's table need not know views or the group key of the training source.
+    plain = task.model_copy(update={"views": (), "group_key": "patient_id"})
+    labelled = to_manifest(plain, raw_studies(frame, []))
+    bad: list[Row] = [{"study_id": d.study_id, "reason": d.reason} for d in labelled.dropped]
+    kept = labelled.manifest.frame.set_index("study_id")
+    other = kept["view"].notna() & ~kept["view"].isin(task.views) if task.views else None
+    if other is not None:
+        views = kept.loc[other, "view"]
+        bad += [{"study_id": s, "reason": f"view {v}"} for s, v in views.items()]
+        kept = kept[~other]
+    names = {finding_column(name): f"label.{name}" for name in task.finding_names}
+    return kept[["patient_id", "group", *names]].rename(columns=names), bad
+
+
+def _usable(task: Task, manifest_csv: Path, labelled: set[str], bad: list[Row]) -> Iterator[Study]:
+    """Labelled studies that can be read; the others are added to `bad`."""
+    for found in iter_studies(task, manifest_csv):
+        if not isinstance(found, Study):
+            if found.study_id in labelled:
+                bad.append({"study_id": found.study_id, "reason": found.reason})
+        elif found.study_id in labelled:
+            if _used(task, found):
+                yield found
+            else:
+                bad.append({"study_id": found.study_id, "reason": "nothing to predict from"})
+
+
+def _predict(predictor: Predictor, studies: Sequence[Study], bad: list[Row]) -> list[Row]:
+    """One row per study and subset of what it has, and one for all of it as `available`.
+
+    Studies whose image is refused are added to `bad`.
+    """
+    task = predictor.bundle.task
+    rows: list[Row] = []
+    accepted: list[Study] = []
+    for study, answer in zip(studies, predictor.attempt(studies), strict=True):
+        if isinstance(answer, InputError):
+            bad.append({"study_id": study.study_id, "reason": str(answer)})
+            continue
+        accepted.append(study)
+        rows += [_row(answer, name) for name in (subset_name(_used(task, study)), AVAILABLE)]
+    for subset in subsets(task.modalities):
+        having = [shown(s, subset) for s in accepted if set(subset) < set(_used(task, s))]
+        rows += [_row(answer, subset_name(subset)) for answer in predictor.answer(having)]
+    return rows
+
+
+def shown(study: Study, modalities: Sequence[Modality]) -> Study:
+    """The study with nothing but these modalities."""
+    return replace(
+        study,
+        image=study.image if "image" in modalities else None,
+        clinical=study.clinical if "tabular" in modalities else {},
+        note=study.note if "note" in modalities else None,
+    )
+
+
+def _used(task: Task, study: Study) -> tuple[Modality, ...]:
+    return tuple(m for m in study.modalities if m in task.modalities)
+
+
+def _row(answer: Answer, subset: str) -> Row:
+    row: Row = {
+        "study_id": answer.study.study_id,
+        "subset": subset,
+        "modalities": subset_name(answer.prediction.modalities),
+        "fold": 0,
+    }
+    if answer.prediction.coverage is not None:
+        row["coverage"] = answer.prediction.coverage
+    for finding in answer.prediction.findings:
+        row[f"probability.{finding.finding}"] = finding.probability
+        threshold = finding.threshold
+        row[f"threshold.{finding.finding}"] = np.nan if threshold is None else threshold
+        row[f"positive.{finding.finding}"] = finding.positive
+        row[f"certainty.{finding.finding}"] = finding.certainty
+    return row
+
+
+def _check_out(out: Path) -> None:
+    """The folder is replaced as a whole, so it must not hold anything else."""
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_file() or there - WRITTEN:
+        raise InputError(
+            "exists and is no earlier evaluation", field=str(out), remedy="Choose another folder"
+        )

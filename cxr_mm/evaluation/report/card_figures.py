@@ -1,0 +1,216 @@
+"""Card, the figures: performance by what is shown, comparisons, thresholds and calibration."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cxr_mm.evaluation.flags import EvaluationResults, Figures, uncertainties
+from cxr_mm.evaluation.report.text import number, p_value, plain, table, with_interval
+from cxr_mm.evaluation.subsets import AVAILABLE
+
+READING = {
+    "youden": "the best sum of sensitivity and specificity",
+    "high_sensitivity": "the sensitivity asked for",
+    "high_specificity": "the specificity asked for",
+}
+BRIER = ("reliability", "resolution", "uncertainty", "within_bin")
+
+
+def performance_section(evidence: EvaluationResults) -> str:
+    """One table over subsets, one over findings where there are several, and comparisons."""
+    metrics = evidence.metrics
+    parts = [
+        "## Performance",
+        f"On {metrics['n_studies']} held-out studies of {metrics['n_patients']} patients, none of"
+        " whom the model that answered was fitted on. Brackets are 95 % intervals over patients"
+        f" ({metrics['bootstrap']} resamples). `available` shows each study with whatever it has;"
+        " the other rows hide all but the modalities named, on the studies that have them.",
+        _by_subset(evidence),
+        *_over_divisions(evidence),
+    ]
+    findings = evidence.figures(AVAILABLE)
+    if len(findings) > 1:
+        parts += [f"By finding, `{AVAILABLE}`:", _by_finding(evidence, findings)]
+    if evidence.comparisons["comparisons"]:
+        parts += ["### Is one better than another?", _comparisons(evidence)]
+    return "\n\n".join(parts)
+
+
+def _by_subset(evidence: EvaluationResults) -> str:
+    heads = ["shown", "studies", "AUC", "sensitivity", "specificity", "Brier"]
+    rows = []
+    for name, subset in evidence.metrics["subsets"].items():
+        figures = subset.get("macro") or next(iter(subset["findings"].values()))
+        rows.append((f"`{name}`", subset["n"], *_core(figures)))
+    mean = ["Mean over findings."] if len(evidence.task.findings) > 1 else []
+    return "\n\n".join([*mean, table(heads, rows)])
+
+
+def _over_divisions(evidence: EvaluationResults) -> list[str]:
+    """What becomes of the AUC over several divisions into folds; nothing where there is one."""
+    further = evidence.metrics.get("divisions")
+    if not further:
+        return []
+    rows = []
+    for name, subset in further["subsets"].items():
+        figures = subset.get("macro") or next(iter(subset["findings"].values()))
+        rows.append((f"`{name}`", *_core(figures)))
+    said = (
+        f"The above is of one division into folds. Mean over {further['count']} divisions of the"
+        " same studies, which depends less on one draw:"
+    )
+    return [said, table(["shown", "AUC", "sensitivity", "specificity", "Brier"], rows)]
+
+
+def _by_finding(evidence: EvaluationResults, findings: Figures) -> str:
+    heads = ["finding", "studies", "present", "AUC", "sensitivity", "specificity", "Brier"]
+    return table(
+        heads,
+        [
+            (plain(evidence.title(name)), found["n"], found["positives"], *_core(found))
+            for name, found in findings.items()
+        ],
+    )
+
+
+def _core(figures: Figures) -> tuple[str, ...]:
+    names = ("auc", "sensitivity", "specificity", "brier")
+    return tuple(with_interval(figures[name]) for name in names)
+
+
+def _comparisons(evidence: EvaluationResults) -> str:
+    rows = [
+        (
+            _where(evidence, c["finding"], f"`{c['subset']}` minus `{c['against']}`"),
+            c["n"],
+            with_interval(c["difference"], "+.3f"),
+            p_value(c["p"]).removeprefix("= "),
+            p_value(c.get("p_holm")).removeprefix("= "),
+        )
+        for c in evidence.comparisons["comparisons"]
+    ]
+    heads = [
+        "AUC, paired",
+        "studies",
+        "difference",
+        "p (DeLong, by patient)",
+        "p, corrected (Holm)",
+    ]
+    return table(heads, rows)
+
+
+def _where(evidence: EvaluationResults, finding: str, text: str) -> str:
+    several = len(evidence.task.findings) > 1
+    return f"{plain(evidence.title(finding))}: {text}" if several else text
+
+
+def operating_section(evidence: EvaluationResults) -> str:
+    """Thresholds of the bundle, and what those of the evaluation reached on held-out studies."""
+    points = evidence.index.operating_points
+    if not points:
+        return (
+            "## Operating point\n\nThe likeliest class is the answer; there is no threshold to set."
+        )
+    decision = evidence.index.decision
+    heads = [
+        "shown",
+        "threshold",
+        "sensitivity where chosen",
+        "specificity where chosen",
+        "sensitivity held out",
+        "specificity held out",
+    ]
+    rows = [
+        (
+            _where(evidence, finding, f"`{subset}`"),
+            number(chosen[decision].threshold),
+            number(chosen[decision].sensitivity),
+            number(chosen[decision].specificity),
+            *_heldout_rates(evidence, subset, finding),
+        )
+        for subset, found in points.items()
+        for finding, chosen in found.items()
+    ]
+    return "\n\n".join(
+        [
+            "## Operating point",
+            f"Predictions use `{decision}`: {READING[decision]}. A probability at or above the"
+            " threshold is called positive. The bundle also holds"
+            f" {' and '.join(f'`{name}`' for name in READING if name != decision)}.",
+            table(heads, rows),
+        ]
+    )
+
+
+def _heldout_rates(evidence: EvaluationResults, subset: str, finding: str) -> tuple[str, str]:
+    figures = evidence.figures(subset).get(finding)
+    if figures is None:
+        return number(None), number(None)
+    return with_interval(figures["sensitivity"]), with_interval(figures["specificity"])
+
+
+def calibration_section(evidence: EvaluationResults) -> str:
+    """ECE, line and Brier score of each finding and subset; coverage where it was measured."""
+    heads = ["shown", "ECE", "mean too high by", "intercept (ideal 0)", "slope (ideal 1)"]
+    rows = [
+        (
+            _where(evidence, finding, f"`{subset}`"),
+            with_interval(found["ece"]),
+            with_interval(found["calibration_in_the_large"], "+.3f"),
+            with_interval(found["calibration_intercept"], ".2f"),
+            with_interval(found["calibration_slope"], ".2f"),
+        )
+        for subset in evidence.metrics["subsets"]
+        for finding, found in evidence.figures(subset).items()
+    ]
+    parts = [
+        "## Calibration",
+        "Whether 30 % means 30 in a hundred. ECE is the mean distance of predicted from observed"
+        " share over bins of equal size, and larger the fewer the studies; a slope below 1 says"
+        " that probabilities are too extreme.",
+        table(heads, rows),
+        _brier(evidence),
+        _coverage(evidence),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _brier(evidence: EvaluationResults) -> str:
+    figures = evidence.figures(AVAILABLE)
+    rows = [
+        (plain(evidence.title(name)), number(found["brier"]["value"]), *_terms(found))
+        for name, found in figures.items()
+        if "brier_decomposition" in found
+    ]
+    if not rows:
+        return ""
+    heads = [f"Brier score, `{AVAILABLE}`", "score", "reliability", "resolution", "uncertainty"]
+    told = "Score = reliability − resolution + uncertainty + what bins hide. Small reliability and"
+    return f"{told} large resolution are good.\n\n" + table([*heads, "within bins"], rows)
+
+
+def _terms(found: dict[str, Any]) -> Iterator[str]:
+    return (number(found["brier_decomposition"].get(term)) for term in BRIER)
+
+
+def _coverage(evidence: EvaluationResults) -> str:
+    rows = []
+    target = None
+    for subset in evidence.metrics["subsets"]:
+        for title, told in uncertainties(evidence, subset):
+            target = told["target"]
+            rows.append(
+                (
+                    f"{plain(title)}, `{subset}`",
+                    with_interval(told["coverage"]),
+                    with_interval(told["uncertain"]),
+                    with_interval(told["accuracy_when_certain"]),
+                )
+            )
+    if target is None:
+        return ""
+    heads = ["shown", "true answer left open", "answered “uncertain”", "right where certain"]
+    text = (
+        "### When the model says “uncertain”\n\nPrediction sets are to hold the true answer in"
+        f" {target:.0%} of studies; where more than one answer is left, the model says so."
+    )
+    return f"{text}\n\n{table(heads, rows)}"

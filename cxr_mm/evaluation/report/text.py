@@ -1,0 +1,302 @@
+"""Summary: metrics.json as a short table that fits a terminal."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cxr_mm.evaluation.subsets import AVAILABLE, SMALLEST
+
+COLUMNS = {
+    "accuracy": "acc",
+    "sensitivity": "sens",
+    "specificity": "spec",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+
+MOST_FLAGS, WIDTH = 5, 100
+
+
+def summary(metrics: dict[str, Any], flags: Sequence[dict[str, str]] = ()) -> str:
+    """One line per subset of modalities, then per finding where there are several; fusion gain.
+
+    Args:
+        metrics: what metrics.json holds.
+        flags: what flags.json holds; the first few are told, the rest counted.
+    """
+    lines = [_headline(metrics), _row("shown", "n", "AUC [95 % CI]", *COLUMNS.values())]
+    for name, subset in metrics["subsets"].items():
+        lines.append(_line(name, subset["n"], headline(subset)))
+    findings = metrics["subsets"][AVAILABLE]["findings"]
+    if len(findings) > 1:
+        lines.append(f"by finding, {AVAILABLE}:")
+        lines += [_line(f"  {name}", f["n"], f) for name, f in findings.items()]
+    if gain := metrics.get("fusion_gain"):
+        lines.append(_gain(gain))
+    lines += _flags(flags)
+    return "\n".join(lines)
+
+
+def _flags(flags: Sequence[dict[str, str]]) -> list[str]:
+    lines = []
+    for flag in flags[:MOST_FLAGS]:
+        text = f"flag ({flag['kind']}): {flag['text']}"
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+    more = len(flags) - MOST_FLAGS
+    if more > 0:
+        lines.append(f"{more} more flags in model_card.md")
+    return lines
+
+
+def headline(subset: dict[str, Any]) -> dict[str, Any]:
+    """The figures that stand for a subset: of its only finding, or the mean over findings."""
+    figures: dict[str, Any] = subset.get("macro") or next(iter(subset["findings"].values()))
+    return figures
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    mark = " [SYNTHETIC DATA]" if metrics.get("synthetic") else ""
+    return (
+        f"{metrics['task']}: {metrics['title']}{mark}, {metrics['n_studies']} held-out studies "
+        f"of {metrics['n_patients']} patients"
+    )
+
+
+def _line(name: str, n: int, figures: dict[str, Any]) -> str:
+    cells = [_number(figures[metric]["value"]) for metric in COLUMNS]
+    return _row(name, str(n), _with_interval(figures["auc"]), *cells)
+
+
+def _row(name: str, n: str, auc: str, *cells: str) -> str:
+    return f"{name:<20}{n:>6}  {auc:<22}" + "".join(f"{cell:>7}" for cell in cells)
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    figures = gain.get("macro") or next(iter(gain.get("findings", {}).values()), None)
+    if figures is None:
+        return f"fusion gain: {gain['reason']}"
+    change = _with_interval(figures["difference"], "+.3f")
+    return (
+        f"fusion gain: AUC {change} over the best single ({figures['best_single']}), "
+        f"{gain['studies']} complete studies"
+    )
+
+
+def _with_interval(figure: dict[str, Any], form: str = ".3f") -> str:
+    if not figure["ci95"]:
+        return _number(figure["value"], form)
+    low, high = figure["ci95"]
+    return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+NONE = "–"
+SMALLEST_P = 0.001
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; all columns after the first are numbers, and stand to the right."""
+    lines = [_table_row(heads), _table_row(["---", *["---:"] * (len(heads) - 1)])]
+    return "\n".join([*lines, *(_table_row([_cell(cell) for cell in row]) for row in rows)])
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(cell: object) -> str:
+    return " ".join(str(cell).split()).replace("|", "\\|")
+
+
+def plain(text: str) -> str:
+    """Text from outside on one line, in which no Markdown reader finds emphasis, code or HTML."""
+    words = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "*<`" else letter for letter in words)
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {text}" for text in texts)
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A figure, or a dash where there is none."""
+    return NONE if value is None else f"{value:{form}}"
+
+
+def with_interval(figure: dict[str, Any], form: str = ".3f") -> str:
+    """`0.913 [0.880, 0.941]`; a dash where it is not defined."""
+    if figure["value"] is None:
+        return NONE
+    if not figure.get("ci95"):
+        return f"{figure['value']:{form}}"
+    low, high = figure["ci95"]
+    return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def p_value(p: float | None) -> str:
+    """`= 0.034`, or `< 0.001`."""
+    if p is None:
+        return NONE
+    return f"< {SMALLEST_P}" if p < SMALLEST_P else f"= {p:.3f}"
+
+
+EXTERNAL_WIDTH = 100
+LINES = {
+    "calibration_in_the_large": ("calibration in the large", "+.3f", 0.0),
+    "calibration_intercept": ("calibration intercept", "+.2f", 0.0),
+    "calibration_slope": ("calibration slope", ".2f", 1.0),
+    "auc": ("AUC", ".3f", None),
+}
+WRONG = {
+    "calibration_in_the_large": ("probabilities are too low", "probabilities are too high"),
+    "calibration_intercept": ("probabilities are too high", "probabilities are too low"),
+    "calibration_slope": ("predictions are too extreme", "predictions are too timid"),
+}
+"""What it means where the whole interval is below the ideal, or above it."""
+BROUGHT = {
+    **LINES,
+    "ece": ("ECE", ".3f", None),
+    "brier": ("Brier", ".3f", None),
+    "sensitivity": ("sensitivity", ".3f", None),
+    "specificity": ("specificity", ".3f", None),
+}
+RATES = {"sensitivity": "sensitivity (chosen with)", "specificity": "specificity (chosen with)"}
+METHODS = {
+    "none": "left as it is",
+    "intercept": "new intercept",
+    "intercept_and_slope": "new intercept and slope",
+}
+
+
+def outside_summary(metrics: dict[str, Any]) -> str:
+    """Text of what metrics.json of `evaluate-on` says."""
+    first = metrics["transportability"]
+    lines = [
+        f"{metrics['model']}, on {metrics['manifest']}: {metrics['n_studies']} studies of "
+        f"{metrics['n_patients']} patients, {metrics['bad_rows']} bad rows",
+        "",
+    ]
+    for name, found in first["findings"].items():
+        lines += _finding(name, found)
+    for text in first["warnings"]:
+        lines += textwrap.wrap(f"warning: {text}", EXTERNAL_WIDTH, subsequent_indent="  ")
+    lines += ["", *_studies(first["studies"])]
+    if first["caveats"]:
+        lines += ["", "the model's task says:"]
+        for text in first["caveats"]:
+            lines += textwrap.wrap(
+                " ".join(text.split()),
+                EXTERNAL_WIDTH,
+                initial_indent="  - ",
+                subsequent_indent="    ",
+            )
+    return "\n".join([*lines, "", summary(metrics), "", *_recalibration(metrics)])
+
+
+def _finding(name: str, found: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: {found['positives']} of {found['n']}"]
+    for metric, (title, form, ideal) in LINES.items():
+        wanted = "" if ideal is None else f"ideal {ideal:g}"
+        cells = f"  {title:<26}{_figure(found[metric], form):<26}{wanted:<9}"
+        lines.append(f"{cells}{_wrong(metric, found[metric], ideal)}".rstrip())
+    if found["operating_points"]:
+        lines.append(
+            f"  {'at the threshold of':<26}" + "".join(f"{r:<31}" for r in RATES.values()).rstrip()
+        )
+    for reason, point in found["operating_points"].items():
+        title = f"{reason}, in use" if point["in_use"] else reason
+        rates = [
+            f"{_figure(point[rate], '.3f')} ({point[rate]['chosen_with']:.3f})" for rate in RATES
+        ]
+        lines.append(f"  {title:<26}" + "".join(f"{rate:<31}" for rate in rates).rstrip())
+    return lines
+
+
+def _wrong(metric: str, found: dict[str, Any], ideal: float | None) -> str:
+    if ideal is None or not found["ci95"]:
+        return str(found.get("reason", ""))
+    low, high = found["ci95"]
+    too_low, too_high = WRONG[metric]
+    return too_low if high < ideal else too_high if low > ideal else ""
+
+
+def _studies(studies: dict[str, Any]) -> list[str]:
+    here, trained = studies["here"], studies["trained_on"]
+    lines = [f"{'how the studies differ':<28}{'trained on':<26}here"]
+
+    def line(title: str, before: str, now: str) -> None:
+        lines.append(f"  {title:<26}{before or 'not said':<26}{now}")
+
+    line("studies (patients)", _count(trained), _count(here))
+    for name, share in here["positive"].items():
+        line(f"with {name}", _percent(trained.get("positive", {}).get(name)), _percent(share))
+    for name, share in here["missing"].items():
+        line(f"{name} missing", _percent(trained.get("missing", {}).get(name)), _percent(share))
+    for name, trait in here["traits"].items():
+        line(name, _trait(trained.get("traits", {}).get(name)), _trait(trait))
+    return lines
+
+
+def _count(profile: dict[str, Any]) -> str:
+    return f"{profile['studies']} ({profile['patients']})" if profile.get("studies") else ""
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _trait(trait: dict[str, Any] | None) -> str:
+    if not trait or trait.get("known") == 0:
+        return "not known" if trait else ""
+    if "mean" in trait:
+        return f"{trait['mean']:.4g} (SD {trait['sd']:.3g})"
+    return ", ".join(f"{name} {share:.0%}" for name, share in trait["shares"].items())
+
+
+def _recalibration(metrics: dict[str, Any]) -> list[str]:
+    found = metrics["recalibration"]
+    if not found["brings"]:
+        return [f"recalibration: too few patients of the rarer class, {SMALLEST} are needed"]
+    lines = ["recalibration would change:" if "bundle" not in found else "recalibrated:"]
+    for subset, updates in found["updates"].items():
+        for name, update in updates.items():
+            lines.append(f"  {subset}: {name}: {_update(update)}")
+    for subset, left in found["left"].items():
+        lines += [f"  {subset}: {name}: left as it is: {why}" for name, why in left.items()]
+    lines.append(f"what that brings, cross-validated by patient ({found['folds']} folds):")
+    for name, brought in found["brings"][AVAILABLE].items():
+        lines.append(f"  {name:<26}{'before':<25}{'after':<25}difference")
+        lines += [_brought(title, form, brought[m]) for m, (title, form, _) in BROUGHT.items()]
+    if "bundle" in found:
+        lines.append(f"new bundle: {found['bundle']} (digest {found['digest'][:12]})")
+    else:
+        lines.append("write that bundle with --recalibrate FOLDER")
+    return lines
+
+
+def _update(update: dict[str, Any]) -> str:
+    """`new intercept and slope: 0.512 × logit - 0.30`."""
+    if update["method"] == "none":
+        return METHODS["none"]
+    sign = "-" if update["intercept"] < 0 else "+"
+    scaled = "" if update["method"] == "intercept" else f"{update['slope']:.3f} × "
+    return f"{METHODS[update['method']]}: {scaled}logit {sign} {abs(update['intercept']):.2f}"
+
+
+def _brought(title: str, form: str, found: dict[str, Any]) -> str:
+    signed = "+" + form.lstrip("+")
+    cells = f"{_figure(found['before'], form):<25}{_figure(found['after'], form):<25}"
+    return f"  {title:<26}{cells}{_figure(found['difference'], signed)}"
+
+
+def _figure(found: dict[str, Any], form: str) -> str:
+    if found["value"] is None:
+        return "-"
+    if not found["ci95"]:
+        return f"{found['value']:{form}}"
+    low, high = found["ci95"]
+    return f"{found['value']:{form}} [{low:{form}}, {high:{form}}]"

@@ -1,0 +1,215 @@
+"""Ranking: deletion and insertion (Petsiuk et al. 2018, RISE), sparsity, agreement of two rankings.
+
+Deletion: does the logit fall faster when the parts that an attribution ranks first are taken out
+than when parts are taken out at random? Insertion: does it rise faster as they are put back?
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.explain.games import Game, Kept, sentences
+from cxr_mm.models.bundle import Bundle
+
+STEPS = 5
+RANDOM_ORDERS = 3
+Scores = NDArray[np.float64]
+
+
+def deletion_and_insertion(game: Game, scores: Scores, seed: int) -> dict[str, float]:
+    """Area between an attribution's order and random order, in logits.
+
+    Args:
+        game: whose parts are taken out and put back.
+        scores: (n,) what the attribution gives each.
+        seed: of the random orders, which are the same for every method of a game.
+
+    Returns:
+        `deletion` and `insertion`, above 0 where the attribution finds what matters, 0 by chance.
+    """
+    rng = np.random.default_rng(seed)
+    players = len(scores)
+    random = [rng.permutation(players) for _ in range(RANDOM_ORDERS)]
+    ties = rng.random(players)
+    ranked = np.lexsort((ties, -scores))
+    orders = [ranked, *random]
+    kept = np.concatenate([_first(order) for order in orders])
+    found = game.values(np.concatenate([kept, ~kept])).reshape(2, len(orders), -1).mean(axis=2)
+    insertion, deletion = found
+    return {
+        "deletion": float(deletion[1:].mean() - deletion[0]),
+        "insertion": float(insertion[0] - insertion[1:].mean()),
+    }
+
+
+def _first(order: NDArray[np.intp]) -> Kept:
+    """Coalitions (STEPS, n) of ever more of the first players of an order."""
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    shares = (np.arange(STEPS) + 1) / (STEPS + 1)
+    counts = np.ceil(shares * len(order)).clip(1, max(1, len(order) - 1))
+    return rank[None, :] < counts[:, None]
+
+
+def gini(scores: Scores) -> float:
+    """Sparsity as the Gini index of absolute values (Chalasani et al. 2020): 0 all alike, 1 one."""
+    sizes = np.sort(np.abs(scores))
+    total = float(sizes.sum())
+    if total <= 0:
+        return 0.0
+    count = len(sizes)
+    weights = 2 * np.arange(1, count + 1) - count - 1
+    return float((weights * sizes).sum() / (count * total))
+
+
+def agreement(one: Scores, other: Scores) -> float | None:
+    """Spearman's rank correlation of two attributions of the same parts; None where one is flat."""
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)
+
+
+Depth = Literal["fusion", "upper", "all"]
+DEPTHS: tuple[Depth, ...] = ("fusion", "upper", "all")
+"""What is shuffled: the fusion; the upper half of the image encoder too; all of it too."""
+NOISE = 0.01
+"""Standard deviation: of grey values in [0, 1]; of a number, as a share of its range."""
+
+
+def with_noise(bundle: Bundle, study: Study, seed: int) -> Study:
+    """The study as another detector, another drop of blood, another choice of words might give it.
+
+    Noise on every pixel and on every number that is known; one unit of the note left out.
+    """
+    rng = np.random.default_rng(seed)
+    image = study.image
+    if image is not None:
+        grain = rng.normal(0, NOISE, image.shape).astype(np.float32)
+        image = np.clip(image + grain, 0, 1)
+    return replace(
+        study,
+        image=image,
+        clinical=_jittered(bundle, study, rng),
+        note=_shortened(study.note, rng) if study.note else study.note,
+    )
+
+
+def _jittered(bundle: Bundle, study: Study, rng: np.random.Generator) -> dict[str, ClinicalValue]:
+    values = bundle.check(study)
+    for feature in bundle.task.clinical:
+        value = values[feature.name]
+        if feature.minimum is None or feature.maximum is None or not isinstance(value, float):
+            continue
+        width = feature.maximum - feature.minimum
+        moved = value + rng.normal(0, NOISE * width)
+        values[feature.name] = float(np.clip(moved, feature.minimum, feature.maximum))
+    return values
+
+
+def _shortened(note: str, rng: np.random.Generator) -> str:
+    units = [unit for sentence in sentences(note) for unit in sentence]
+    if len(units) < 2:
+        return note
+    left_out = int(rng.integers(len(units)))
+    return " ".join(unit for k, unit in enumerate(units) if k != left_out)
+
+
+def randomised(bundle: Bundle, depth: Depth, seed: int) -> Bundle:
+    """The bundle with weights shuffled from the top down to a depth; itself stays as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    fusion = copy.deepcopy(bundle.fusion)
+    _shuffle(list(fusion.members.parameters()), generator)
+    encoder = bundle.image_encoder
+    if encoder is not None and depth != "fusion":
+        encoder = copy.deepcopy(encoder)
+        weights = list(encoder.backbone.parameters())
+        _shuffle(weights[len(weights) // 2 :] if depth == "upper" else weights, generator)
+    return replace(bundle, fusion=fusion, image_encoder=encoder)
+
+
+@torch.no_grad()
+def _shuffle(weights: Sequence[nn.Parameter], generator: torch.Generator) -> None:
+    for weight in weights:
+        flat: Tensor = weight.flatten()
+        order = torch.randperm(len(flat), generator=generator)
+        weight.copy_(flat[order].reshape(weight.shape))
+
+
+RESAMPLES = 1000
+
+
+def mean_with_interval(
+    values: Sequence[float], patients: Sequence[str], seed: int
+) -> dict[str, float]:
+    """Mean and 95 % interval, resampling patients with all their studies."""
+    codes, names = pd.factorize(np.asarray(patients, dtype=object))
+    sums = np.bincount(codes, weights=np.asarray(values, dtype=np.float64))
+    sizes = np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(names), size=(RESAMPLES, len(names)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high)}
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Figures of one attribution against one mask, each in [0, 1]."""
+
+    energy: float
+    """Share of the attribution that lies inside the mask; 0 for an empty attribution."""
+    pointing: float
+    """1 where the highest value is inside the mask."""
+    iou: float
+    """Overlap of the mask with as many of the highest pixels as the mask has."""
+    chance_energy: float
+    """`energy` and `pointing` expected of a map that knows nothing: the mask's share of area."""
+    chance_iou: float
+    """`iou` expected of that map."""
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def localise(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Localisation:
+    """Compare an attribution with the true area.
+
+    Args:
+        values: (H, W), 0 or more.
+        mask: (H, W), True where the finding is; not empty.
+
+    Raises:
+        ValueError: the shapes differ or the mask is empty.
+    """
+    if values.shape != mask.shape:
+        raise ValueError(f"attribution {values.shape} and mask {mask.shape} differ in shape")
+    if not mask.any():
+        raise ValueError("the mask is empty")
+    area = float(mask.mean())
+    total = float(values.sum())
+    empty = total <= 0
+    return Localisation(
+        energy=0.0 if empty else float(values[mask].sum()) / total,
+        pointing=0.0 if empty else float(mask.flat[int(values.argmax())]),
+        iou=0.0 if empty else _iou(values, mask),
+        chance_energy=area,
+        chance_iou=area / (2 - area),
+    )
+
+
+def _iou(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
+    count = int(mask.sum())
+    highest = np.zeros(mask.size, dtype=bool)
+    highest[np.argsort(values, axis=None, kind="stable")[-count:]] = True
+    both = int(np.sum(highest & mask.ravel()))
+    return both / (2 * count - both)

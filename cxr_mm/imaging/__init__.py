@@ -1,0 +1,1 @@
+"""Imaging: one file becomes one radiograph."""

@@ -1,0 +1,263 @@
+"""A DICOM file (PS3.10) → pixels and the header fields that help; checked before it is decoded.
+
+Names and identifiers are never read out of the header.
+"""
+
+import io
+import logging
+import re
+import struct
+import warnings
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
+
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.image_header import MAX_PIXELS, declared_size
+from cxr_mm.imaging.sandbox import decode_sandboxed
+from cxr_mm.imaging.voi import Unwindowed, as_seen, code_string
+
+OTHER = "other"
+"""Stands for a value that is none of the field's words."""
+Field = Literal["Modality", "ViewPosition", "BodyPartExamined"]
+
+_TERMS: dict[Field, str] = {
+    "Modality": """
+        AR ASMT AU BDUS BI BMD CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO
+        IOL IVOCT IVUS KER KO LEN LP LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA
+        PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN
+        RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC DR""",
+    "ViewPosition": "AP PA LL RL RLD LLD RLO LLO L LAT LATERAL",
+    "BodyPartExamined": """
+        ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM AXILLA BACK BLADDER BRAIN BREAST BRONCHUS
+        CALCANEUS CAROTID CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE COCCYX COLON CSPINE
+        CTSPINE EAR ELBOW ESOPHAGUS EXTREMITY EYE FACE FEMUR FIBULA FINGER FOOT FOREARM HAND HEAD
+        HEADNECK HEART HIP HUMERUS ILIUM JAW KIDNEY KNEE LARYNX LEG LIVER LSPINE LSSPINE LUNG
+        MAXILLA MEDIASTINUM NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELVIS NOSE ORBIT PANCREAS
+        PATELLA PELVIS PHARYNX RADIUS RADIUSULNA RIB SACRUM SCAPULA SHOULDER SKULL SPINE SPLEEN
+        SSPINE STERNUM STOMACH THIGH THORAX THUMB THYMUS THYROID TIBIA TIBIAFIBULA TLSPINE TOE
+        TRACHEA TSPINE UTERUS WHOLEBODY WRIST""",
+}
+"""With them DR, L, LAT, LATERAL and THORAX, which are not the standard's but on many images."""
+TERMS = {field: frozenset(words.split()) for field, words in _TERMS.items()}
+
+
+def shown(field: Field, value: str) -> str:
+    """A value as it may be shown: itself where it is one of the field's words, else `OTHER`."""
+    return value if value in TERMS[field] else OTHER
+
+
+Header = dict[str, str | float]
+PREAMBLE = 128
+PROJECTION = ("CR", "DX", "DR", "RG")
+"""Values of Modality (0008,0060) that plain radiographs have."""
+CHEST = re.compile(r"CHEST|THORAX|LUNG|RIB", re.IGNORECASE)
+YEARS_PER_UNIT = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+MAX_INFLATED = 4 * MAX_PIXELS
+"""Bytes that a deflated dataset may grow to."""
+STATING_THEIR_SIZE = {
+    *JPEGTransferSyntaxes,
+    *JPEGLSTransferSyntaxes,
+    *JPEG2000TransferSyntaxes,
+}
+BY_GDCM_ALONE = {JPEGLossless, JPEGLosslessSV1, *JPEGLSTransferSyntaxes}
+BROKEN = (
+    BytesLengthException,
+    InvalidDicomError,
+    EOFError,
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom and its decoders raise on a damaged file."""
+
+# pydicom warns about unusual headers by quoting them, which must not reach a log.
+logging.getLogger("pydicom").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether the bytes begin as a DICOM file does (PS3.10 7.1)."""
+    return data[PREAMBLE : PREAMBLE + 4] == b"DICM"
+
+
+def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed, Header, list[str]]:
+    """Decode the first frame of a DICOM image.
+
+    The file's VOI LUT or window is applied; without one the 0.1 and 99.9 percentiles of the
+    image become black and white. Padding pixels are black.
+
+    Args:
+        data: the whole file.
+        name: how errors call it.
+
+    Returns:
+        Pixels float32 (H, W) in [0, 1], MONOCHROME2; the values before the window; header (see
+        `read_header`); warnings.
+
+    Raises:
+        RadiographError: damaged, no pixel data, too many pixels, or an encoding without decoder.
+    """
+    try:
+        dataset = _dataset(data, name)
+        _check_before_decoding(dataset, name)
+        pixels, values, warned = as_seen(dataset, _first_frame(dataset, data, name))
+        return pixels, values, read_header(dataset), [*_unusual(dataset), *warned]
+    except BROKEN as error:
+        # Not chained: these messages may quote the header, names included.
+        raise RadiographError(
+            f"the DICOM file is damaged or incomplete ({type(error).__name__})",
+            field=name,
+            remedy="Export the file again from its archive",
+        ) from None
+
+
+def read_header(dataset: Dataset) -> Header:
+    """Fields that identify no one and help a reader, as far as the file has them.
+
+    Keys: `view` (PA, AP, LL, …), `age` (years), `sex` (F, M or O), `dicom_modality`,
+    `body_part`; a value that is none of the standard's words is `other`.
+    """
+    header: Header = {}
+    if view := code_string(dataset, "ViewPosition") or _view_from_code(dataset):
+        header["view"] = shown("ViewPosition", view)
+    if age := re.fullmatch(r"(\d{1,3})([DWMY])", code_string(dataset, "PatientAge")):
+        header["age"] = round(int(age[1]) * YEARS_PER_UNIT[age[2]], 3)
+    if (sex := code_string(dataset, "PatientSex")) in ("F", "M", "O"):
+        header["sex"] = sex
+    if modality := code_string(dataset, "Modality"):
+        header["dicom_modality"] = shown("Modality", modality)
+    if part := code_string(dataset, "BodyPartExamined"):
+        header["body_part"] = shown("BodyPartExamined", part)
+    return header
+
+
+def _dataset(data: bytes, name: str) -> Dataset:
+    stream = io.BytesIO(data)
+    stream.seek(PREAMBLE + 4)
+    meta = read_dataset(
+        stream,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+    )
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflate.decompress(stream.read(), MAX_INFLATED)
+        if inflate.unconsumed_tail:
+            raise too_large(f"more than {MAX_INFLATED:,} bytes once inflated", name)
+    stream.seek(0)
+    return pydicom.dcmread(stream)
+
+
+def _check_before_decoding(dataset: Dataset, name: str) -> None:
+    if "PixelData" not in dataset:
+        kind = _known(UID(str(dataset.get("SOPClassUID") or "")))
+        raise RadiographError(
+            f"the DICOM file has no pixel data (SOP class: {kind})",
+            field=name,
+            remedy="Export the image itself, not a report or a presentation state",
+        )
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if rows * columns * frames > MAX_PIXELS:
+        raise too_large(f"{frames} frame(s) of {rows} × {columns} pixels", name)
+    if dataset.file_meta.TransferSyntaxUID not in STATING_THEIR_SIZE:
+        return
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=frames)
+    if declared_size(frame) != (rows, columns):
+        raise RadiographError(
+            f"the compressed frame does not hold the {rows} × {columns} pixels of the header",
+            field=name,
+            remedy="Export the file again from its archive",
+        )
+
+
+def _known(uid: UID) -> str:
+    """Name of a UID that DICOM defines; any other text of the file is not passed on."""
+    return str(uid.name) if uid.name != uid else "not one of DICOM's"
+
+
+def too_large(what: str, name: str) -> RadiographError:
+    """The error for an image that would fill the memory."""
+    return RadiographError(
+        f"too large to be a radiograph: {what}",
+        field=name,
+        remedy=f"Give one image of at most {MAX_PIXELS // 1_000_000} megapixels",
+    )
+
+
+def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
+    """Stored values (H, W), or unsigned (H, W, 3) in colour."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    frame = None if syntax in BY_GDCM_ALONE else _decoded_here(dataset)
+    if frame is None and syntax in STATING_THEIR_SIZE:
+        frame = decode_sandboxed(data)
+    if frame is None:
+        raise RadiographError(
+            f"its pixels ({_known(syntax)}) cannot be decoded",
+            field=name,
+            remedy="If other programs show the image, convert it first, as by `gdcmconv --raw`",
+        )
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return np.asarray(apply_color_lut(frame, dataset))[..., :3]
+    return frame
+
+
+def _decoded_here(dataset: Dataset) -> NDArray[Any] | None:
+    """By Pillow where the frame is JPEG or JPEG 2000, else by pydicom itself."""
+    by_pillow = dataset.file_meta.TransferSyntaxUID in STATING_THEIR_SIZE
+    try:
+        return np.asarray(
+            pixel_array(dataset, index=0, decoding_plugin="pillow" if by_pillow else "")
+        )
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def _unusual(dataset: Dataset) -> list[str]:
+    """What a person should know about the file before believing a prediction."""
+    found = []
+    if (modality := code_string(dataset, "Modality")) not in PROJECTION:
+        said = shown("Modality", modality) if modality else "not stated"
+        found.append(f"DICOM modality is {said}, not a plain radiograph's")
+    part = code_string(dataset, "BodyPartExamined")
+    if part and not CHEST.search(part):
+        found.append(f"Body part is {shown('BodyPartExamined', part)}, not the chest")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        found.append("The file has several frames; the first was read")
+    if code_string(dataset, "PresentationIntentType") == "FOR PROCESSING":
+        found.append("The image is raw (FOR PROCESSING), not the one meant for reading")
+    return found
+
+
+def _view_from_code(dataset: Dataset) -> str:
+    """View position from View Code Sequence (CID 4010), which newer devices write instead."""
+    items = dataset.get("ViewCodeSequence") or []
+    meaning = str(items[0].get("CodeMeaning") or "").lower().replace("-", "") if items else ""
+    names = {"posteroanterior": "PA", "anteroposterior": "AP", "left lateral": "LL"}
+    names |= {"right lateral": "RL", "lateral": "LL"}
+    return next((view for text, view in names.items() if text in meaning), "")

@@ -1,0 +1,211 @@
+"""A PNG, JPEG or DICOM file → one image as every later step takes it, and as a person looks at it.
+
+What a file is, is told by its first bytes, never by its name.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.dicom import Header, is_dicom, read_dicom, too_large
+from cxr_mm.imaging.image_header import JPEG_START, MAX_PIXELS, PNG_SIGNATURE, declared_size
+from cxr_mm.imaging.quality import image_quality
+from cxr_mm.imaging.voi import (
+    COLOURED,
+    Unwindowed,
+    Viewable,
+    full_scale,
+    is_coloured,
+    luminance,
+    spanning,
+    viewable,
+)
+
+MAX_BYTES = 512 * 1024 * 1024
+"""Largest file that is read."""
+SMALLEST_SIDE = 16
+"""Pixels of the shorter side below which nothing can be seen."""
+SMALL_SIDE = 128
+"""Pixels of the shorter side below which a person is warned."""
+BLANK_CONTRAST = 0.05
+"""Spread between the 5th and 95th percentile below which an image is almost blank."""
+SWAPPED = 0.3
+"""Brightness of the upper corners above the middle from which black and white may be swapped;
+above it lie 0 of 2,190 images of three public sets, and most of them once inverted."""
+LATERAL = ("LL", "RL", "LAT", "LATERAL", "L", "LLD", "RLD")
+BROKEN = (
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    EOFError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises on a damaged PNG or JPEG (a damaged chunk is a SyntaxError to it)."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One image.
+
+    Args:
+        pixels: float32 (H, W) in [0, 1], MONOCHROME2 (air dark).
+        view: view position as DICOM has it (PA, AP, LL, …), or None.
+        header: other fields of a DICOM header that identify no one: `age` (years), `sex`,
+            `dicom_modality`, `body_part`; empty for PNG and JPEG.
+        quality: see `image_quality`.
+        warnings: what a person should know before believing a prediction.
+    """
+
+    pixels: NDArray[np.float32]
+    view: str | None = None
+    header: Header = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image twice: for a model, and for a person to look at."""
+
+    radiograph: Radiograph
+    viewable: Viewable
+
+
+def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
+    """Read and decode one image; safe to call from several threads.
+
+    Args:
+        source: a file, or its bytes.
+        name: how errors call it; the path where it is empty.
+
+    Raises:
+        RadiographError: no such file, neither PNG, JPEG nor DICOM, damaged, or too large.
+    """
+    return _read(source, name)[0]
+
+
+def read_image(source: Path | bytes, name: str = "") -> DecodedImage:
+    """The same as `read_radiograph`, and from the same decoding a copy to look at."""
+    radiograph, values = _read(source, name)
+    return DecodedImage(radiograph, viewable(values, radiograph.pixels))
+
+
+def _read(source: Path | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
+    data = source if isinstance(source, bytes) else read_bytes(source, name)
+    name = name or ("image" if isinstance(source, bytes) else str(source))
+    header: Header = {}
+    if is_dicom(data):
+        pixels, values, header, warned = read_dicom(data, name)
+    elif data.startswith((PNG_SIGNATURE, JPEG_START)):
+        pixels, values, warned = _read_picture(data, name)
+    else:
+        raise _foreign(data, name)
+    if min(pixels.shape) < SMALLEST_SIDE:
+        raise RadiographError(
+            f"{pixels.shape[0]} × {pixels.shape[1]} pixels are too few to see anything",
+            field=name,
+            remedy="Give the image itself, not a thumbnail",
+        )
+    view = header.pop("view", None)
+    quality = image_quality(pixels)
+    warned = [*warned, *_unusual(pixels, quality, view)]
+    stated = None if view is None else str(view)
+    return Radiograph(pixels, stated, header, quality, tuple(warned)), values
+
+
+def read_bytes(path: Path, name: str = "") -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        RadiographError: it is not there, not a file, not readable, or larger than any image.
+    """
+    name = name or str(path)
+    try:
+        if not path.is_file():
+            what = "a folder, not a file" if path.is_dir() else "no such file"
+            raise RadiographError(what, field=name, remedy="Check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise too_large(f"more than {MAX_BYTES // 1024**2} MiB", name)
+        return path.read_bytes()
+    except OSError as error:
+        raise RadiographError(
+            f"cannot be read ({error.strerror})", field=name, remedy="Check its permissions"
+        ) from error
+
+
+_Picture = tuple[NDArray[np.float32], Unwindowed, list[str]]
+
+
+def _read_picture(data: bytes, name: str) -> _Picture:
+    """PNG or JPEG → [0, 1], the same as the file has it, and warnings."""
+    size = declared_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise too_large(f"{size[0]} × {size[1]} pixels", name)
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise too_large(f"{image.height} × {image.width} pixels", name)
+            image.load()
+            return _grey(ImageOps.exif_transpose(image))
+    except BROKEN as error:
+        raise RadiographError(
+            "the image is damaged or cut short",
+            field=name,
+            remedy="Copy or export the file again",
+        ) from error
+
+
+def _grey(image: Image.Image) -> _Picture:
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32)
+        white = full_scale(int(values.max(initial=0)))
+        return np.clip(values / np.float32(white), 0, 1), _whole(values, white), []
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    if image.mode in ("1", "L"):
+        values = np.asarray(image.convert("L"), np.float32)
+        return values / np.float32(255), _whole(values, 255), []
+    colour = np.asarray(image.convert("RGB"))
+    grey = luminance(colour)
+    return grey, _whole(grey * np.float32(255), 255), [COLOURED] if is_coloured(colour) else []
+
+
+def _whole(values: NDArray[np.float32], white: int) -> Unwindowed:
+    return Unwindowed(values, *spanning(0, white))
+
+
+def _foreign(data: bytes, name: str) -> RadiographError:
+    if not data:
+        return RadiographError("the file is empty", field=name, remedy="Copy it again")
+    return RadiographError(
+        "neither a PNG, a JPEG nor a DICOM file, whatever it is called",
+        field=name,
+        remedy="Export the image as one of these (DICOM with its 128-byte preamble)",
+    )
+
+
+def _unusual(
+    pixels: NDArray[np.float32], quality: dict[str, float], view: str | float | None
+) -> list[str]:
+    found = []
+    if view in LATERAL:
+        found.append(f"View is {view} (lateral); models here are for frontal images")
+    if min(pixels.shape) < SMALL_SIDE:
+        found.append(f"The image is small: {pixels.shape[0]} × {pixels.shape[1]} pixels")
+    if quality["contrast"] < BLANK_CONTRAST:
+        found.append("The image is almost blank")
+    if quality["inversion"] > SWAPPED:
+        found.append("Black and white may be swapped")
+    return found

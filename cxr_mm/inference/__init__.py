@@ -1,0 +1,1 @@
+"""Inference: a bundle and a study become a prediction."""

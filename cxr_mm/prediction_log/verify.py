@@ -1,0 +1,201 @@
+"""Verification: whether every row of the log is as it was written, where it was written.
+
+What it proves and what it cannot is in docs/prediction_log.md.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Table, func, select
+from sqlalchemy.engine import Connection
+
+from cxr_mm.core.errors import LogError
+from cxr_mm.prediction_log.chain import BATCH, Head, content_of, hashed_columns, link
+from cxr_mm.prediction_log.log import PredictionLog
+from cxr_mm.prediction_log.schema import ACTS, CHAINED, ERASED, HEADS, IDENTITY, redacted_values
+
+What = Literal["changed", "removed", "inserted", "reordered", "rewritten"]
+
+
+@dataclass(frozen=True)
+class ChainBreak:
+    """The first row at which a chain does not hold.
+
+    Args:
+        table, position: where.
+        what: the row is `changed`, `removed` or `reordered`; or one that the log never wrote was
+            `inserted`; or the chain holds but is not the one of an earlier head: `rewritten`.
+    """
+
+    table: str
+    position: int
+    what: What
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found.
+
+    Args:
+        rows: table → rows that were checked and hold.
+        erased: table → how many of those were redacted by erasure or retention.
+        heads: where each chain ends; keep them elsewhere, for a later verification.
+        broken: the first row that does not hold; None where all do.
+    """
+
+    rows: dict[str, int]
+    erased: dict[str, int]
+    heads: tuple[Head, ...]
+    broken: ChainBreak | None
+
+
+@dataclass
+class _Known:
+    """What the acts of the log say of one table."""
+
+    anchor: Head
+    """The last row that retention removed."""
+    redacted: list[tuple[int, int]] = field(default_factory=list)
+    """Positions from and to, sorted, that hold nothing any more."""
+
+    def is_redacted(self, position: int) -> bool:
+        place = bisect_right(self.redacted, position, key=lambda span: span[0]) - 1
+        return place >= 0 and position <= self.redacted[place][1]
+
+
+def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
+    """Follow every chain of a log from its start, or from where retention left it, to its end.
+
+    Args:
+        log: opened with its secret.
+        heads: of earlier verifications; that nothing up to them was rewritten is checked too.
+
+    Raises:
+        LogError: the log cannot be read, has no chain yet, was opened without its secret, or
+            a head lies before what retention removed.
+    """
+    key, earlier = log.chain_key, tuple(heads)
+    if not log.is_chained:
+        raise LogError(
+            "the log is of a version without a chain",
+            field=log.url,
+            remedy="Open it once with a program that writes to it, as the page is",
+        )
+    rows, erased, ends = {}, {}, []
+    with log.snapshot() as connection:
+        known = {table.name: _Known(Head(table.name, 0, "")) for table in CHAINED}
+        for table in sorted(CHAINED, key=lambda t: t is not ACTS):
+            wanted = [head for head in earlier if head.table == table.name]
+            walk = _Walk(connection, table, key, known[table.name], wanted)
+            broken = walk.run()
+            rows[table.name], erased[table.name] = walk.rows, walk.erased
+            ends.append(walk.at)
+            if broken is not None:
+                return Verified(rows, erased, tuple(ends), broken)
+            if table is ACTS:
+                _learn(connection, known)
+    return Verified(rows, erased, tuple(ends), None)
+
+
+class _Walk:
+    """One table, row by row in the order of the chain."""
+
+    def __init__(
+        self, connection: Connection, table: Table, key: bytes, known: _Known, wanted: list[Head]
+    ) -> None:
+        self.connection, self.table, self.key, self.known = connection, table, key, known
+        self.at = known.anchor
+        self.rows = self.erased = 0
+        self.wanted = {head.position: head.chain for head in wanted}
+        self.end = _end(connection, table)
+
+    def run(self) -> ChainBreak | None:
+        """Go as far as the chain holds."""
+        if min(self.wanted, default=self.at.position) < self.at.position:
+            raise LogError(
+                f"retention has removed the rows up to {self.at.position}",
+                field=f"{self.table.name}:{min(self.wanted)}",
+                remedy="Give the head of a later verification",
+            )
+        if self._is_rewritten():
+            return self._broken(self.at.position, "rewritten")
+        query = select(*hashed_columns(self.table)).order_by(self.table.c.position)
+        with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
+            for row in rows.mappings():
+                if broken := self._step(dict(row)):
+                    return broken
+        return self._at_end()
+
+    def _step(self, row: Mapping[str, Any]) -> ChainBreak | None:
+        place = self.at.position + 1
+        expected = link(self.key, self.table, self.at.chain, row["content"])
+        if row["position"] != place or row["chain"] != expected:
+            return self._broken(place, self._reason_text(row["position"]))
+        if not self._is_whole(row):
+            return self._broken(place, "changed")
+        self.at = Head(self.table.name, place, row["chain"])
+        if self._is_rewritten():
+            return self._broken(place, "rewritten")
+        self.rows += 1
+        self.erased += row.get("erased_at") is not None
+        return None
+
+    def _at_end(self) -> ChainBreak | None:
+        place = self.at.position
+        if place < max(self.end.position, *self.wanted, 0):
+            return self._broken(place + 1, "removed")
+        if place > self.end.position:
+            return self._broken(self.end.position + 1, "inserted")
+        return None if self.at == self.end else self._broken(place, "changed")
+
+    def _is_whole(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row holds what it was written with, or nothing where an act says so."""
+        if not self.known.is_redacted(row["position"]):
+            return row.get("erased_at") is None and content_of(self.table, row) == row["content"]
+        empty = redacted_values(self.table)
+        identity = row[IDENTITY[self.table].name]
+        return (
+            row["erased_at"] is not None
+            and identity == f"{ERASED}{row['position']}"
+            and all(row[c] == v for c, v in empty.items())
+        )
+
+    def _is_rewritten(self) -> bool:
+        return self.wanted.get(self.at.position, self.at.chain) != self.at.chain
+
+    def _reason_text(self, found: int) -> What:
+        """What was done where the next row is not the one that was written next.
+
+        The one that was written next may be further on; the number of rows tells the rest.
+        """
+        c = self.table.c
+        last = self.connection.scalar(select(func.max(c.position))) or 0
+        surplus = last - self.end.position
+        query = select(c.content, c.chain).where(c.position > self.at.position)
+        if surplus > 0:
+            return "inserted"
+        with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
+            if any(link(self.key, self.table, self.at.chain, r.content) == r.chain for r in rows):
+                return "reordered"
+        return "removed" if surplus < 0 or found != self.at.position + 1 else "changed"
+
+    def _broken(self, position: int, what: What) -> ChainBreak:
+        return ChainBreak(self.table.name, position, what)
+
+
+def _end(connection: Connection, table: Table) -> Head:
+    row = connection.execute(select(HEADS).where(HEADS.c.name == table.name)).one_or_none()
+    return Head(table.name, 0, "") if row is None else Head(row.name, row.position, row.chain)
+
+
+def _learn(connection: Connection, known: dict[str, _Known]) -> None:
+    """Read the acts, whose own chain holds."""
+    for tables in connection.scalars(select(ACTS.c.tables).order_by(ACTS.c.position)):
+        for name, done in tables.items():
+            known[name].redacted += [(first, last) for first, last in done["redacted"]]
+            if done["removed_to"]:
+                known[name].anchor = Head(name, done["removed_to"], done["chain"])
+    for of_table in known.values():
+        of_table.redacted.sort()

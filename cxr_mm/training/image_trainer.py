@@ -1,0 +1,429 @@
+"""Image training as Lightning runs it: one step, one validation, one optimiser."""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import numpy as np
+import torch
+from dvclive import Live
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from cxr_mm.core.config import TrainImageParams
+from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.files import atomic_directory, read_json, write_json
+from cxr_mm.core.task import Problem
+from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, identity_collate
+from cxr_mm.imaging.augment import augment
+from cxr_mm.imaging.geometry import normalise
+from cxr_mm.models.backbones import STAGES
+from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
+from cxr_mm.training.losses import calibrated_loss, class_weights, masked_loss, mean_auc
+
+LAST_STAGE_SHARE = 0.2
+WARM_UP = 0.2
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class ImageModule(L.LightningModule):  # type: ignore[misc]
+    """Trains an image encoder with its head.
+
+    All chance is drawn from seed and step, so that a resumed training goes on exactly as
+    an uninterrupted one would have.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        problem: Problem,
+        weights: Tensor,
+        params: TrainImageParams,
+        precision: Precision,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.problem, self.params = encoder, problem, params
+        self.precision = precision
+        self.register_buffer("weights", weights)
+        self._validated: list[tuple[Tensor, Tensor]] = []
+        choose_trainable(encoder, params.trainable)
+        encoder.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+
+    def train(self, mode: bool = True) -> "ImageModule":
+        """Training mode, except that what does not learn keeps its running statistics."""
+        super().train(mode)
+        for module in self.encoder.backbone.modules():
+            if isinstance(module, BATCH_NORMS) and not _learns(module):
+                module.eval()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        # Lightning itself leaves each part in the mode it finds it in.
+        self.train()
+
+    def training_step(self, batch: LabelledSquares, batch_idx: int) -> Tensor:  # noqa: ARG002
+        squares, labels = batch
+        seed = self._seed(self.global_step)
+        torch.manual_seed(seed)  # dropout and stochastic depth draw from the global generator
+        generator = torch.Generator(squares.device).manual_seed(seed)
+        images = augment(normalise(squares), self.params.augment, generator)
+        logits = self.encoder.logits(self.encoder(self.precision.arrange(images)))
+        smoothing = self.params.label_smoothing
+        loss = masked_loss(logits, labels, self.problem, self.weights, smoothing)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: LabelledSquares, batch_idx: int) -> None:  # noqa: ARG002
+        squares, labels = batch
+        images = self.precision.arrange(normalise(squares))
+        logits = self.encoder.logits(self.encoder(images)).float()
+        self._validated.append((logits, labels))
+
+    def on_validation_epoch_end(self) -> None:
+        logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        if self.trainer.world_size > 1:
+            logits, labels = (_joined(self.all_gather(t)) for t in (logits, labels))
+        loss = masked_loss(logits, labels, self.problem, self.weights)
+        calibrated = calibrated_loss(logits, labels, self.problem, self.weights)
+        auc = mean_auc(logits, labels, self.problem)
+        values = {"val_loss": loss, "val_calibrated_loss": calibrated, "val_auc": auc}
+        self.log_dict(values, prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with one cycle (Smith & Topin 2019); norms and biases do not decay."""
+        params, decay = self.params, self.params.weight_decay
+        backbone = [p for p in self.encoder.backbone.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in backbone if p.ndim > 1], "lr": params.lr},
+            {"params": [p for p in backbone if p.ndim <= 1], "lr": params.lr, "weight_decay": 0.0},
+            {"params": [self.encoder.head.weight], "lr": params.head_lr},
+            {"params": [self.encoder.head.bias], "lr": params.head_lr, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, weight_decay=decay, fused=True)
+        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, [g["lr"] for g in optimiser.param_groups], steps, pct_start=WARM_UP
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _seed(self, count: int) -> int:
+        words = [self.params.seed, count, self.global_rank]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def choose_trainable(encoder: ImageEncoder, trainable: str) -> None:
+    """Let the head learn and, of the backbone, nothing, its last stage, its upper part, or all.
+
+    The last stage is the last layers, by timm's coarse grouping, that together hold at least a
+    fifth of the backbone's parameters; the upper part is what comes behind the first of the last
+    three stages.
+
+    Raises:
+        ParamsError: the backbone does not say where its stages are.
+    """
+    encoder.backbone.requires_grad_(trainable in ("all", "upper"))
+    if trainable == "last_stage":
+        _free_last_stage(encoder.backbone)
+    elif trainable == "upper":
+        _freeze_lower(encoder)
+
+
+def _free_last_stage(backbone: Any) -> None:
+    matcher = backbone.group_matcher(coarse=True)
+    layers: dict[int, list[str]] = group_parameters(backbone, matcher)
+    wanted = LAST_STAGE_SHARE * sum(p.numel() for p in backbone.parameters())
+    for layer in sorted(layers, reverse=True):
+        for name in layers[layer]:
+            backbone.get_parameter(name).requires_grad_(True)
+            wanted -= backbone.get_parameter(name).numel()
+        if wanted <= 0:
+            return
+
+
+def _freeze_lower(encoder: ImageEncoder) -> None:
+    """Modules are registered in the order they run in: freeze up to the end of the stage."""
+    stages: Any = getattr(encoder.backbone, "feature_info", ())
+    if len(stages) < STAGES:
+        raise ParamsError(
+            f"{encoder.spec.backbone} does not say where its stages are",
+            field="train_image.trainable",
+            remedy="Use frozen, last_stage or all",
+        )
+    last = stages[-STAGES]["module"]
+    reached = False
+    for name, module in encoder.backbone.named_modules():
+        inside = name == last or name.startswith(f"{last}.")
+        if reached and not inside:
+            return
+        reached |= inside
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters(recurse=False))
+
+
+def _joined(gathered: Tensor) -> Tensor:
+    """(world, B, F) → (world * B, F)."""
+    return gathered.flatten(0, 1)
+
+
+HISTORY = "history.json"
+CHOSEN_BY = "val_calibrated_loss"
+CURVES = {
+    "train_loss": "train/loss",
+    "val_loss": "val/loss",
+    CHOSEN_BY: "val/calibrated_loss",
+    "val_auc": "val/auc",
+}
+Epoch = dict[str, float]
+
+
+class _FilesOnly(Live):  # type: ignore[misc]
+    """DVCLive that writes its files and touches no repository.
+
+    By itself it looks for a DVC repository even where no experiment is asked for, makes and
+    stages one in the user's Git repository where it finds none, and fails on one without commits.
+    """
+
+    def _init_dvc(self) -> None:
+        self._dvc_repo = None
+
+
+def write_curves(folder: Path, history: list[Epoch]) -> None:
+    """Write the curves of a training that is over."""
+    live = open_curves(folder)
+    for epoch in history:
+        add_epoch(live, epoch)
+    live.end()
+
+
+def open_curves(folder: Path) -> Live:
+    """Begin curves anew."""
+    return _FilesOnly(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
+
+
+def add_epoch(live: Live, epoch: Epoch) -> None:
+    """Add one epoch; what is not finite is left out."""
+    for name, curve in CURVES.items():
+        if math.isfinite(epoch[name]):
+            live.log_metric(curve, epoch[name])
+    live.next_step()
+
+
+def write_history(
+    path: Path, params: TrainImageParams, history: list[Epoch], precision: str
+) -> None:
+    """Write the epochs of a training, its parameters and which epoch was kept."""
+    best = min(history, key=lambda epoch: epoch[CHOSEN_BY])
+    said: dict[str, Any] = {"params": params.model_dump(), "precision": precision}
+    write_json(path, {**said, "best_epoch": int(best["epoch"]), "epochs": history})
+
+
+class CurveCallback(L.Callback):  # type: ignore[misc]
+    """Keeps the figures of each epoch, in the checkpoint too, and writes them as DVCLive curves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.history = folder, list[Epoch]()
+        self._live: Live | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        if trainer.is_global_zero:
+            self._live = open_curves(self.folder)
+            for epoch in self.history:
+                add_epoch(self._live, epoch)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        figures = {name: float(trainer.callback_metrics[name]) for name in CURVES}
+        self.history.append({"epoch": float(trainer.current_epoch), **figures})
+        if self._live is not None:
+            add_epoch(self._live, self.history[-1])
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        if self._live is not None:
+            self._live.end()
+
+
+NOISE = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+
+
+@contextmanager
+def silence_lightning() -> Iterator[None]:
+    """Run Lightning without chatter."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+_log = logging.getLogger(__name__)
+DONE, FIT, PRECISION = "done", "fit.json", "precision.json"
+
+
+@dataclass(frozen=True)
+class ImageFit:
+    """A training that is over."""
+
+    encoder: ImageEncoder
+    history: list[Epoch]
+    precision: str
+
+
+def fit_image_encoder(
+    encoder: ImageEncoder,
+    train: PixelDataset,
+    val: PixelDataset,
+    problem: Problem,
+    params: TrainImageParams,
+    folder: Path,
+    curves: Path,
+) -> ImageFit:
+    """Train, or go on with what was interrupted, or give what was already finished.
+
+    Args:
+        encoder: as built; trained in place.
+        train, val: rows to learn from and rows to choose the best epoch on.
+        problem: as of the task.
+        params: as of the stage.
+        folder: where checkpoints lie; it belongs to these data and parameters alone.
+        curves: where the DVCLive curves go.
+    """
+    done = folder / DONE
+    if not done.is_dir():
+        _train(encoder, train, val, problem, params, folder, curves)
+    else:
+        _log.warning("%s: already trained before an interruption", folder.name)
+        write_curves(curves, read_json(done / FIT)["history"])
+    kept = read_json(done / FIT)
+    return ImageFit(load_image_encoder(done), kept["history"], kept["precision"])
+
+
+def _train(
+    encoder: ImageEncoder,
+    train: PixelDataset,
+    val: PixelDataset,
+    problem: Problem,
+    params: TrainImageParams,
+    folder: Path,
+    curves: Path,
+) -> None:
+    choose_trainable(encoder, params.trainable)
+    precision = _precision(encoder, train, params, folder)
+    weights = torch.ones(2, train.labels.shape[1])
+    if params.class_weights:
+        weights = class_weights(torch.from_numpy(train.labels), problem)
+    module = ImageModule(encoder, problem, weights, params, precision)
+    history = CurveCallback(curves)
+    trainer, best = _trainer(params, precision, folder, history)
+    last = folder / "last.ckpt"
+    if last.is_file():
+        _log.warning("%s: resuming the interrupted training from %s", folder.name, last)
+    with silence_lightning():
+        trainer.fit(
+            module,
+            _loader(train, params, trainer, shuffle=True),
+            _loader(val, params, trainer, shuffle=False),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=True,
+        )
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    if trainer.is_global_zero:
+        with atomic_directory(folder / DONE) as aside:
+            save_image_encoder(encoder, aside)
+            write_json(aside / FIT, {"history": history.history, "precision": precision.name})
+    trainer.strategy.barrier()
+
+
+def _trainer(
+    params: TrainImageParams, precision: Precision, folder: Path, history: CurveCallback
+) -> tuple[L.Trainer, ModelCheckpoint]:
+    best = ModelCheckpoint(folder, "best", monitor=CHOSEN_BY, enable_version_counter=False)
+    last = ModelCheckpoint(
+        folder, "last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks: list[L.Callback] = [history, best, last, TQDMProgressBar(refresh_rate=5)]
+    if params.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=params.ema_decay))
+    with silence_lightning():
+        trainer = L.Trainer(
+            accelerator=params.accelerator,
+            devices=params.devices,
+            num_nodes=params.nodes,
+            precision="bf16-mixed" if precision.name == "bf16" else "32-true",
+            max_epochs=params.epochs,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+    return trainer, best
+
+
+def _loader(
+    dataset: PixelDataset, params: TrainImageParams, trainer: L.Trainer, *, shuffle: bool
+) -> DataLoader[LabelledSquares]:
+    """Batches; the order of each epoch depends on the seed and the epoch's number alone."""
+    sampler: DistributedSampler[LabelledSquares] = DistributedSampler(
+        dataset, trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=params.seed
+    )
+    return DataLoader(
+        dataset,
+        batch_size=params.batch_size,
+        sampler=sampler,
+        num_workers=params.workers,
+        collate_fn=identity_collate,
+        # A last batch of one image would leave batch normalisation nothing to normalise by.
+        drop_last=shuffle and len(dataset) > params.batch_size,
+        persistent_workers=params.workers > 0,
+    )
+
+
+def _precision(
+    encoder: ImageEncoder, train: PixelDataset, params: TrainImageParams, folder: Path
+) -> Precision:
+    """Measured once per training and kept, so that a resumed one goes on in the same."""
+    kept = folder / PRECISION
+    if kept.is_file():
+        return Precision(**read_json(kept))
+    cuda = params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    squares, _ = train.__getitems__(range(min(MEASURED_ON, len(train))))
+    sample = normalise(squares).to(device)
+    chosen = choose_precision(encoder.to(device), sample, wanted=params.precision, training=True)
+    encoder.cpu()
+    write_json(kept, asdict(chosen))
+    return chosen

@@ -1,0 +1,343 @@
+"""Input gate, fitted: a head against corrupted copies of the training images, and limits learnt on
+scores by gates fitted without the patient.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from cxr_mm.core.config import FuseParams, Params
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.data.manifest import ABSENT, Manifest
+from cxr_mm.data.pixel_cache import image_batches, open_pixels
+from cxr_mm.imaging.augment import ALTERATIONS, augment, made_up_pictures
+from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
+from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits, ood_score
+from cxr_mm.models.precision import MEASURED_ON, WantedPrecision, choose_precision
+from cxr_mm.training.embed import BATCH, content_key, image_embeddings, is_kept, keep, kept
+from cxr_mm.training.fusion_fit import Index, single_threaded
+
+PICTURE = "picture"
+KINDS = (IMAGE, *ALTERATIONS, PICTURE)
+"""What the head of a gate tells apart."""
+Rows = NDArray[np.float32]
+Squares = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Embeddings of what is made of images.
+
+    Args:
+        embeddings: (M, D).
+        kind: (M,) number in `KINDS`; `image` for those that are still images.
+        owner: (M,) position of the image that a copy was made of, -1 for a made-up picture.
+    """
+
+    embeddings: Rows
+    kind: Index
+    owner: Index
+
+    def of(self, images: Index) -> "Copies":
+        """Those of some images, by position and renumbered, and all made-up pictures."""
+        place = np.full(max(self.owner.max(initial=-1), images.max(initial=-1)) + 2, -2)
+        place[images] = np.arange(len(images))
+        place[-1] = -1
+        owner = place[self.owner]
+        there = owner > -2
+        return Copies(self.embeddings[there], self.kind[there], owner[there])
+
+
+def corrupted_copies(
+    encoder: ImageEncoder,
+    paths: TaskPaths,
+    pixel_rows: Index,
+    params: FuseParams,
+    wanted: WantedPrecision,
+) -> Copies:
+    """Embeddings of corrupted copies of some images, and of made-up pictures.
+
+    Args:
+        encoder: whose embeddings.
+        paths: of the task, whose pixel cache is read.
+        pixel_rows: (N,) images to choose from; `Copies.owner` is a position in it.
+        params: how many images, and the seed.
+        wanted: precision.
+    """
+    random = np.random.default_rng(params.seed)
+    chosen = random.permutation(len(pixel_rows))[: params.gate_images]
+    squares = np.asarray(open_pixels(paths.pixels)[pixel_rows[chosen]])
+    made = list(_corrupted(squares, params.seed))
+    key = content_key("copies", _digest(encoder, [pictures for _, pictures in made]), wanted)
+    if is_kept(paths, key):
+        embeddings = kept(paths, key)
+    else:
+        parts = [embed_squares(encoder, pictures, wanted) for _, pictures in made]
+        embeddings = keep(paths, key, np.concatenate(parts))
+    owners = [np.full(len(p), -1) if k == PICTURE else chosen for k, p in made]
+    kinds = [np.full(len(pictures), KINDS.index(kind)) for kind, pictures in made]
+    return Copies(embeddings, np.concatenate(kinds), np.concatenate(owners))
+
+
+def _corrupted(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
+    """Each kind with its copies (n, S, S), in the order of `KINDS`.
+
+    A varied image is an image still: other exposure, a little turned or shifted, mirrored. Such
+    copies keep the gate from refusing what comes from another hospital.
+    """
+    yield IMAGE, _varied(squares, seed)
+    for kind, alter in ALTERATIONS.items():
+        random = np.random.default_rng([seed, KINDS.index(kind)])
+        yield kind, np.stack([alter(square, random) for square in squares])
+    count = max(4, len(squares) // 2)
+    yield PICTURE, made_up_pictures(count, squares.shape[1], np.random.default_rng([seed, 99]))
+
+
+def _varied(squares: Squares, seed: int) -> Squares:
+    generator = torch.Generator().manual_seed(seed)
+    batches = image_batches(squares, np.arange(len(squares)), BATCH)
+    varied = torch.cat([augment(images, "light", generator)[:, 0] for images in batches])
+    bytes_: Squares = ((varied + 1) * 127.5).round().to(torch.uint8).numpy()
+    return bytes_
+
+
+def _digest(encoder: ImageEncoder, pictures: list[Squares]) -> str:
+    digest = hashlib.sha256(encoder.spec.model_dump_json().encode())
+    for tensor in encoder.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    for squares in pictures:
+        digest.update(squares.tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def embed_squares(encoder: ImageEncoder, squares: Squares, wanted: WantedPrecision) -> Rows:
+    """Embeddings (N, D) of squares (N, S, S)."""
+    encoder = encoder.eval()
+    rows = np.arange(len(squares))
+    sample = next(image_batches(squares, rows, MEASURED_ON))
+    precision = choose_precision(encoder, sample, wanted=wanted)
+    encoder.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
+    parts = []
+    for images in image_batches(squares, rows, BATCH):
+        with precision.autocast():
+            parts.append(encoder(precision.arrange(images)).float().numpy())
+    return np.concatenate(parts)
+
+
+FEWEST, MOST = 50, 2000
+"""Images below which no gate is fitted, and of which no more are used."""
+FOLDS = 5
+NAMED = 10
+"""Most training images that are named as odd."""
+COMPONENTS = 64
+"""At most, and at most a quarter of images and of dimensions."""
+PENALTY = 5e-5
+"""L2, on the mean loss, for standard scores at unit length."""
+STEPS = 100
+TENTH, RARE = 0.1, 0.02
+"""Shares of images between which the tail of a score is measured."""
+QUARTER = 0.25
+"""Share of made-up pictures that may be nearer than where they are taken to begin."""
+EVEN_ODDS, SOME_ODDS = 0.0, math.log(1 / 3)
+"""Oddness from which an image is refused or warned of at the earliest, however clear others are."""
+
+_log = logging.getLogger(__name__)
+
+
+def input_gate(
+    manifest: Manifest,
+    groups: NDArray[np.object_],
+    train: Index,
+    val: Index,
+    params: Params,
+    paths: TaskPaths,
+) -> InputGate | None:
+    """The gate of a bundle.
+
+    Args:
+        manifest: all studies.
+        groups: (N,) what must stay together.
+        train, val: rows that may be learnt from.
+        params: of the task.
+        paths: of the task.
+
+    Returns:
+        None where the task has no image, a gate is not wanted, or there are too few images.
+    """
+    if not (manifest.task.has_image and params.fuse.gate_images):
+        return None
+    images = gate_images(manifest, groups, train, val, params)
+    if len(images.pixel_rows) < FEWEST or len(set(images.groups)) < FOLDS:
+        _log.warning("no input gate: %d images are too few for it", len(images.pixel_rows))
+        return None
+    encoder, wanted = load_image_encoder(paths.image_encoder), params.embed.precision
+    every = image_embeddings(encoder, paths, wanted, params.embed.batch_size)
+    copies = corrupted_copies(encoder, paths, images.pixel_rows, params.fuse, wanted)
+    gate, refused = fit_input_gate(every[images.pixel_rows], images, copies, params.fuse)
+    _tell(manifest, images.pixel_rows[refused])
+    return gate
+
+
+def _tell(manifest: Manifest, pixel_rows: Index) -> None:
+    """Name the training images that a person should look at."""
+    frame = manifest.frame
+    names = frame.loc[frame["pixel_row"].isin(pixel_rows), "study_id"].astype(str).tolist()
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        listed = ", ".join(names[:NAMED])
+        _log.warning("training images that look upside down or foreign: %s%s", listed, more)
+
+
+@dataclass(frozen=True)
+class GateImages:
+    """Distinct images that a gate may learn from.
+
+    Args:
+        pixel_rows: (N,) rows of the pixel cache.
+        groups: (N,) what must stay together.
+        limiting: (N,) which of them may set limits. An encoder that learnt from images knows them
+            better than new ones; where it did, only images of the validation part may.
+    """
+
+    pixel_rows: Index
+    groups: NDArray[np.object_]
+    limiting: NDArray[np.bool_]
+
+    def of(self, images: Index) -> "GateImages":
+        """Some of them, by position."""
+        return GateImages(self.pixel_rows[images], self.groups[images], self.limiting[images])
+
+
+def gate_images(
+    manifest: Manifest, groups: NDArray[np.object_], train: Index, val: Index, params: Params
+) -> GateImages:
+    """Images of these rows, at most `MOST`, those that may set limits before others."""
+    rows = np.concatenate([val, train])
+    frozen = params.train_image.trainable == "frozen"
+    limiting = (np.arange(len(rows)) < len(val)) | frozen | (not len(val))
+    pixel_rows = manifest.frame["pixel_row"].to_numpy(np.int64)[rows]
+    found, first = np.unique(pixel_rows, return_index=True)
+    first = first[found != ABSENT]
+    shuffled = np.random.default_rng(params.fuse.seed).permutation(len(first))
+    preferred = shuffled[np.argsort(~limiting[first[shuffled]], kind="stable")]
+    chosen = first[np.sort(preferred[:MOST])]
+    return GateImages(pixel_rows, groups[rows], limiting).of(chosen)
+
+
+@single_threaded()
+def fit_input_gate(
+    embeddings: Rows, images: GateImages, copies: Copies, params: FuseParams
+) -> tuple[InputGate, Index]:
+    """Fit a gate, its limits learnt on images scored by gates that have not seen the patient.
+
+    Args:
+        embeddings: (N, D) of the images as they are.
+        images: what they are.
+        copies: what was made of some of them.
+        params: wanted rates of refusals and warnings among images.
+
+    Returns:
+        The gate, and positions of the images that one fitted without the patient would refuse.
+    """
+    fold = _folds(images.groups, params.seed)
+    scores = np.zeros((len(embeddings), 2))
+    for number in range(FOLDS):
+        inside = fold == number
+        others = np.flatnonzero(~inside)
+        gate = _fit(embeddings[others], copies.of(others), params.seed)
+        scores[inside, 0] = ood_score(gate.logits(embeddings[inside]))
+        scores[inside, 1] = gate.distance(embeddings[inside])
+    limiting = scores[images.limiting]
+    refuse = _limits(limiting, params.gate_refuse, EVEN_ODDS)
+    warn = _limits(limiting, params.gate_warn, SOME_ODDS)
+    gate = _fit(embeddings, copies, params.seed)
+    pictures = gate.distance(copies.embeddings[copies.kind == KINDS.index(PICTURE)])
+    refuse = _between(refuse, pictures)
+    said = {"refuse": refuse, "warn": warn, "limits_from": len(limiting)}
+    refused = (scores > (refuse.ood_score, refuse.distance)).any(axis=1)
+    return replace(gate, spec=gate.spec.model_copy(update=said)), np.flatnonzero(refused)
+
+
+def _folds(groups: NDArray[np.object_], seed: int) -> Index:
+    """Fold (N,) of each image, groups kept whole and dealt out at random."""
+    _, codes = np.unique(groups.astype(str), return_inverse=True)
+    dealt = np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS
+    fold: Index = dealt[codes]
+    return fold
+
+
+def _limits(scores: NDArray[np.float64], rate: float, floor: float) -> Limits:
+    """Limits that together a share `rate` of true images is above.
+
+    Among training images there are some that are upside down or no images at all. So a small rate
+    is not read off the highest scores; their tail is taken for exponential from the highest tenth
+    on (peaks over threshold: Coles, An Introduction to Statistical Modeling of Extreme Values,
+    2001).
+
+    Args:
+        scores: (N, 2) ood_score and distance.
+        rate: shared evenly by the two.
+        floor: least limit of the ood_score.
+    """
+    share = rate / 2
+    known = np.quantile(scores, 1 - max(share, RARE), axis=0)
+    slope = (np.quantile(scores, 1 - RARE, axis=0) - np.quantile(scores, 1 - TENTH, axis=0)) / (
+        math.log(TENTH / RARE)
+    )
+    odd, distance = known + slope * max(0.0, math.log(RARE / share))
+    return Limits(ood_score=max(float(odd), floor), distance=float(distance))
+
+
+def _between(limits: Limits, pictures: NDArray[np.float64]) -> Limits:
+    """The distance's limit half-way to that of made-up pictures, where they lie far beyond it.
+
+    Images of another hospital are further off than any of one's own and images all the same.
+    """
+    near = float(np.quantile(pictures, QUARTER))
+    further = max(limits.distance, (limits.distance + near) / 2)
+    return limits.model_copy(update={"distance": further})
+
+
+def _fit(images: Rows, copies: Copies, seed: int) -> InputGate:
+    """Fit standard scores, components and head; the limits are still none."""
+    mean, scale = images.mean(0), images.std(0)
+    # A floor, so that a dimension that hardly varies does not become noise at full volume.
+    scale = np.maximum(scale, 0.1 * scale.mean() + 1e-6)
+    most = min(COMPONENTS, len(images) // 4, len(mean) // 4)
+    pca = PCA(most, svd_solver="randomized", random_state=seed).fit((images - mean) / scale)
+    every = np.concatenate([images, copies.embeddings])
+    kind = np.concatenate([np.zeros(len(images), np.int64), copies.kind])
+    standard = (every - mean) / scale / np.float32(np.sqrt(len(mean)))
+    weight, bias = _fit_head(torch.from_numpy(standard), torch.from_numpy(kind))
+    none = Limits(ood_score=math.inf, distance=math.inf)
+    spec = InputGateSpec(kinds=KINDS, refuse=none, warn=none, images=len(images), limits_from=0)
+    components = pca.components_.astype(np.float32)
+    return InputGate(spec, mean, scale, components, weight.numpy(), bias.numpy())
+
+
+def _fit_head(standard: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax regression, each kind of the same weight in all, by L-BFGS."""
+    count = torch.bincount(kind, minlength=len(KINDS)).clamp(min=1)
+    weight = torch.zeros(len(KINDS), standard.shape[1], requires_grad=True)
+    bias = torch.zeros(len(KINDS), requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(standard @ weight.T + bias, kind, weight=1 / count)
+        loss = loss + PENALTY * weight.square().sum() / 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()

@@ -1,0 +1,195 @@
+"""Mail: a notice as plain text by SMTP (RFC 5321), under TLS unless the settings say otherwise."""
+
+import hashlib
+import hmac
+import http.client
+import os
+import re
+import smtplib
+import ssl
+import time
+import urllib.error
+import urllib.request
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import Any
+
+from cxr_mm.core.errors import CxrError, ParamsError
+from cxr_mm.core.files import write_text
+from cxr_mm.core.record import STATUS_NUMBERS
+from monitoring.alerts.notice import Notice
+from monitoring.config import MailSettings, PrometheusSettings, WebhookSettings
+
+
+def send_mail(notice: Notice, settings: MailSettings) -> None:
+    """Send a notice to all recipients.
+
+    Raises:
+        ParamsError: there is no password where there should be one.
+        CxrError: it could not be delivered.
+    """
+    password = _password(settings) if settings.user else ""
+    try:
+        with _connected(settings) as server:
+            if settings.user:
+                server.login(settings.user, password)
+            server.send_message(message(notice, settings))
+    except (OSError, smtplib.SMTPException, ssl.SSLError) as error:
+        raise CxrError(
+            f"the mail was not taken ({error})",
+            field=f"{settings.host}:{settings.port}",
+            remedy="See that the server answers and knows the sender",
+        ) from error
+
+
+def message(notice: Notice, settings: MailSettings) -> EmailMessage:
+    """The mail of a notice; the same notice has the same id in every try."""
+    mail = EmailMessage()
+    mail["Subject"] = f"[cxr_mm] {notice.subject}"
+    mail["From"], mail["To"] = settings.sender, ", ".join(settings.recipients)
+    mail["Date"] = formatdate(localtime=False)
+    mail["Message-ID"] = make_msgid(notice.notice_id, domain="cxr-mm.invalid")
+    mail.set_content(notice.text)
+    return mail
+
+
+def _connected(settings: MailSettings) -> smtplib.SMTP:
+    context = ssl.create_default_context()
+    where, timeout = (settings.host, settings.port), settings.timeout_seconds
+    if settings.security == "ssl":
+        return smtplib.SMTP_SSL(*where, timeout=timeout, context=context)
+    server = smtplib.SMTP(*where, timeout=timeout)
+    if settings.security == "starttls":
+        try:
+            server.starttls(context=context)
+        except (OSError, smtplib.SMTPException):
+            server.close()
+            raise
+    return server
+
+
+def _password(settings: MailSettings) -> str:
+    if settings.password_file is not None:
+        try:
+            return settings.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ParamsError(
+                f"cannot be read ({error.strerror})", field=str(settings.password_file)
+            ) from error
+    variable = settings.password_variable or ""
+    if password := os.environ.get(variable):
+        return password
+    raise ParamsError("is not set", field=variable, remedy="Set it to the password of the mail")
+
+
+def write_figures(notice: Notice, settings: PrometheusSettings) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        ParamsError: it cannot be written.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", notice.task)
+    whole = settings.folder / f"cxr_mm_{name}.whole"
+    try:
+        write_text(whole, figures(notice))
+        # The collector reads whatever ends in .prom, also a file that is being written.
+        whole.replace(whole.with_suffix(".prom"))
+    except OSError as error:
+        raise ParamsError(
+            f"cannot be written ({error.strerror})", field=str(settings.folder)
+        ) from error
+
+
+def figures(notice: Notice) -> str:
+    """The lines of the file."""
+    found = {
+        "report_failed": ("Whether the newest report failed.", float(notice.status == "failed")),
+        "report_seconds": ("When the newest report was made, since 1970.", float(int(time.time()))),
+        "window_end_seconds": ("End of its window, since 1970.", notice.until.timestamp()),
+    }
+    if notice.status != "failed":
+        found |= {
+            "verdict": (
+                "Newest verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies.",
+                float(STATUS_NUMBERS[notice.status]),
+            ),
+            "studies": ("Studies of its window.", float(notice.n)),
+            "labelled": ("Those of them that have a label.", float(notice.n_labelled)),
+            "reasons": ("Reasons of the verdict, at most ten.", float(len(notice.reasons))),
+        }
+    labels = f'{{task="{_escaped(notice.task)}",digest="{_escaped(notice.digest)}"}}'
+    return "".join(
+        f"# HELP cxr_mm_monitoring_{name} {text}\n# TYPE cxr_mm_monitoring_{name} gauge\n"
+        f"cxr_mm_monitoring_{name}{labels} {value:.0f}\n"
+        for name, (text, value) in found.items()
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+FIRST_WAIT = 1.0
+"""Seconds before the second try; each wait is twice the one before."""
+WORTH_ANOTHER = (408, 425, 429, 500, 502, 503, 504)
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the alert is for the named host alone."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def post(notice: Notice, settings: WebhookSettings, first_wait: float = FIRST_WAIT) -> None:
+    """Send a notice, in several tries.
+
+    Raises:
+        ParamsError: the key of the signature is not set.
+        CxrError: it could not be delivered.
+    """
+    key = os.environ.get(settings.secret_variable, "")
+    if not key:
+        raise ParamsError(
+            "is not set", field=settings.secret_variable, remedy="Set it to the webhook's key"
+        )
+    body = notice.model_dump_json().encode()
+    for attempt in range(settings.tries):
+        if attempt:
+            time.sleep(first_wait * 2 ** (attempt - 1))
+        trouble, worth_another = _tried(_request(settings.url, body, key), settings)
+        if not trouble:
+            return
+        if not worth_another:
+            break
+    raise CxrError(trouble, field=settings.url, remedy="See that the receiver answers")
+
+
+def signature(key: str, timestamp: str, body: bytes) -> str:
+    """What the header holds."""
+    signed = hmac.new(key.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
+    return f"sha256={signed.hexdigest()}"
+
+
+def _request(url: str, body: bytes, key: str) -> urllib.request.Request:
+    timestamp = str(int(time.time()))
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "cxr_mm",
+        "X-CXR-MM-Timestamp": timestamp,
+        "X-CXR-MM-Signature": signature(key, timestamp, body),
+    }
+    return urllib.request.Request(url, body, headers, method="POST")
+
+
+def _tried(request: urllib.request.Request, settings: WebhookSettings) -> tuple[str, bool]:
+    """What went wrong, if anything, and whether another try may help."""
+    opener = urllib.request.build_opener(NoRedirect)
+    try:
+        with opener.open(request, timeout=settings.timeout_seconds):
+            return "", False
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answered {error.code}", error.code in WORTH_ANOTHER
+    except (OSError, http.client.HTTPException) as error:
+        return f"it cannot be reached ({error})", True

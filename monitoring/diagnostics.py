@@ -1,0 +1,199 @@
+"""Subgroups: performance of each on the labelled studies against the same group of the reference.
+
+They inform and never alarm: with many small groups one or the other always looks worse.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from river.drift import ADWIN, PageHinkley
+from river.drift.binary import DDM
+
+from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.task import Task
+from cxr_mm.evaluation.traits import YEARS, age_bands
+from cxr_mm.prediction_log.windows import ServiceCount
+from monitoring.concept_drift import MetricResult, score_concept
+from monitoring.reference import Reference
+
+RATE = 0.05
+"""Chance that an undrifted group is marked, all groups together (Bonferroni)."""
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """Performance of a subgroup.
+
+    Args:
+        characteristic, level: which studies, as sex and F.
+        n: labelled studies of the group.
+        metrics: of the group, most changed first.
+        limit: score above which a metric is marked.
+    """
+
+    characteristic: str
+    level: str
+    n: int
+    metrics: tuple[MetricResult, ...]
+    limit: float
+
+
+def score_groups(labelled: pd.DataFrame, reference: Reference) -> list[GroupResult]:
+    """Score every subgroup that is large enough on both sides."""
+    smallest = EvaluateParams().smallest_group
+    task = reference.task
+    here, there = dict(_groups(labelled, task)), dict(_groups(reference.table, task))
+    found = []
+    for key in here:
+        if min(len(here[key]), len(there.get(key, ()))) < smallest:
+            continue
+        result = score_concept(here[key], there[key], task.finding_names, reference.params.seed)
+        if result is not None:
+            found.append((key, len(here[key]), result))
+    return [
+        GroupResult(*key, n, result.metrics, result.limit(RATE / len(found)))
+        for key, n, result in found
+    ]
+
+
+def _groups(table: pd.DataFrame, task: Task) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """(characteristic, level) → its rows."""
+    for title, levels in _characteristics(table, task).items():
+        for level, rows in table.groupby(levels, observed=True):
+            yield (title, str(level)), rows
+
+
+def _characteristics(table: pd.DataFrame, task: Task) -> "dict[str, pd.Series[str]]":
+    """Title → level of each row, missing where not known."""
+    found: dict[str, pd.Series[str]] = {}
+    asked = EvaluateParams().characteristics
+    for feature in task.clinical:
+        values = table[f"clinical.{feature.name}"]
+        if feature.name in asked and feature.type == "category":
+            found[feature.title] = values
+        elif feature.name == "age" and feature.unit in YEARS:
+            found[feature.title] = age_bands(values, EvaluateParams().age_bands)
+    if task.has_image:
+        found["View position"] = table["view"]
+    return found
+
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Figures of a window.
+
+    Args:
+        hours: counts of each hour in which anything was asked, in order.
+        predictions: answered.
+        refused, bad_input, failures: not answered, by why.
+        slowest: the highest of the hours' 95th percentiles of latency, in ms.
+        longest_gap: longest stretch without any request, bounds of the window included, in hours.
+    """
+
+    hours: tuple[ServiceCount, ...]
+    predictions: int
+    refused: int
+    bad_input: int
+    failures: int
+    slowest: float | None
+    longest_gap: float
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **{k: v for k, v in asdict(self).items() if k != "hours"},
+            "hours": [{**asdict(hour), "start": hour.start.isoformat()} for hour in self.hours],
+        }
+
+
+def service(hours: Sequence[ServiceCount], since: datetime | None, until: datetime) -> Service:
+    """Sum up the hours of a window."""
+    slow = [hour.latency_p95 for hour in hours if hour.latency_p95 is not None]
+    return Service(
+        hours=tuple(hours),
+        predictions=sum(hour.records for hour in hours),
+        refused=sum(hour.events.get("rejected_image", 0) for hour in hours),
+        bad_input=sum(hour.events.get("bad_input", 0) for hour in hours),
+        failures=sum(hour.events.get("failure", 0) for hour in hours),
+        slowest=max(slow, default=None),
+        longest_gap=_longest_gap(hours, since, until),
+    )
+
+
+def _longest_gap(hours: Sequence[ServiceCount], since: datetime | None, until: datetime) -> float:
+    """Whole hours between two hours in which something was asked."""
+    starts = [hour.start for hour in hours]
+    ends = [start + HOUR for start in starts]
+    before = [since or (starts[0] if starts else until), *ends]
+    gaps = [(start - end) / HOUR for end, start in zip(before, [*starts, until], strict=True)]
+    return max(0.0, *gaps)
+
+
+DETECTORS: dict[str, Callable[[], Any]] = {
+    "ADWIN": lambda: ADWIN(delta=0.002),
+    "Page-Hinkley": lambda: PageHinkley(threshold=10.0, mode="up"),
+    "DDM": lambda: DDM(warm_start=30),
+}
+
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """What a detector says of a finding's errors.
+
+    Args:
+        finding, detector: whose and which.
+        study: number of the labelled study, from 1, at which it first spoke; None if it did not.
+        when: time of that study's prediction.
+        n: labelled studies that it saw.
+    """
+
+    finding: str
+    detector: str
+    study: int | None
+    when: datetime | None
+    n: int
+
+
+def detect(
+    stream: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
+) -> list[ChangePoint]:
+    """Run every detector over the labelled studies in the order of their predictions."""
+    rng = np.random.default_rng(seed)
+    ordered = stream.sort_values("created_at", kind="stable")
+    return [
+        _run(ordered, _errors(reference, name)[1], name, detector, rng)
+        for name in findings
+        for detector in DETECTORS
+    ]
+
+
+def _run(
+    stream: pd.DataFrame,
+    before: "np.ndarray[Any, Any]",
+    finding: str,
+    detector: str,
+    rng: np.random.Generator,
+) -> ChangePoint:
+    watch = DETECTORS[detector]()
+    for error in rng.permutation(before):
+        watch.update(int(error))
+    times, errors = _errors(stream, finding)
+    for place, error in enumerate(errors):
+        watch.update(int(error))
+        if watch.drift_detected:
+            return ChangePoint(finding, detector, place + 1, times.iloc[place], len(errors))
+    return ChangePoint(finding, detector, None, None, len(errors))
+
+
+def _errors(table: pd.DataFrame, finding: str) -> "tuple[pd.Series[Any], np.ndarray[Any, Any]]":
+    """Times and errors (1 wrong, 0 right) of the labelled studies."""
+    known = table[table[f"label.{finding}"].notna() & table[f"positive.{finding}"].notna()]
+    wrong = (known[f"positive.{finding}"] == "yes") != (known[f"label.{finding}"] == 1)
+    return known["created_at"], wrong.to_numpy(int)

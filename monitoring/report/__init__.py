@@ -1,0 +1,1 @@
+"""Reports: a window's figures as HTML, JSON and Evidently pages."""

@@ -1,0 +1,325 @@
+"""Evidently's own report of a window, made to say what our verdict says.
+
+Evidently 0.7: `Report([...]).run(current, reference)`. Its default tests are one p-value per
+column with no correction; here each column is tested by our statistic at our threshold,
+registered with Evidently as drift methods of its own, and each embedding by EmbeddingsDrift over
+the studies that have one. Importing this module is slow, and switches Evidently's telemetry off.
+"""
+
+import os
+import warnings
+from abc import ABC
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from monitoring.concept_drift import Metric, MetricResult, performance
+from monitoring.reference import Reference
+from monitoring.statistics import anderson_darling, as_codes, hellinger
+from monitoring.table import EMBEDDINGS
+from monitoring.verdict import METRIC_NAMES, DriftReport
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from evidently.core.metric_types import (
+        MetricTest,
+        MetricTestResult,
+        SingleValueCalculation,
+        SingleValueMetric,
+        TestStatus,
+    )
+
+
+class LearntLimit(MetricTest):  # type: ignore[misc]
+    """Fails where the score of a change exceeds its learnt limit."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:test:LearntLimit"
+
+    score: float
+    limit: float
+
+    def to_test(self) -> Any:
+        def run(context: Any, metric: Any, value: Any) -> MetricTestResult:
+            del context
+            return MetricTestResult(
+                id="learnt_limit",
+                name=f"{value.display_name}: within its learnt limit",
+                description=f"{value.value:.3f}; score {self.score:.1f}, limit {self.limit:.1f}",
+                status=TestStatus.SUCCESS if self.score <= self.limit else TestStatus.FAIL,
+                metric_config=metric.to_metric_config(),
+                test_config=self.dict(),
+            )
+
+        return run
+
+
+class FindingPerformance(SingleValueMetric):  # type: ignore[misc]
+    """A figure of one finding over the studies that have its label."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:metric:FindingPerformance"
+
+    finding: str
+    figure: str
+
+
+class FindingPerformanceCalculation(SingleValueCalculation[FindingPerformance]):  # type: ignore[misc]
+    """Reads `label.*`, `probability.*` and `positive.*` of both data sets."""
+
+    def calculate(self, context: Any, current_data: Any, reference_data: Any) -> Any:
+        del context
+        return tuple(self.result(self._value(data)) for data in (current_data, reference_data))
+
+    def display_name(self) -> str:
+        return f"{self.metric.finding}: {METRIC_NAMES[self._figure]}"
+
+    def _value(self, data: Any) -> float:
+        finding = self.metric.finding
+        return float(performance(data.as_dataframe(), [finding])[finding, self._figure][0])
+
+    @property
+    def _figure(self) -> Metric:
+        figure: Metric = self.metric.figure
+        return figure
+
+
+def performance_metric(result: MetricResult, limit: float) -> FindingPerformance:
+    """The metric of a figure that our verdict has judged."""
+    return FindingPerformance(
+        finding=result.finding,
+        figure=result.metric,
+        tests=[LearntLimit(score=result.score, limit=limit)],
+    )
+
+
+def performance_columns(finding: str) -> list[str]:
+    """Columns that the metric of a finding reads."""
+    return [f"{kind}.{finding}" for kind in ("label", "probability", "positive")]
+
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+    from evidently.legacy.metrics.data_drift.embedding_drift_methods import DriftMethod
+    from evidently.metrics import EmbeddingsDrift
+    from evidently.metrics.embeddings import EmbeddingsDriftCalculation
+    from evidently.presets import DataDriftPreset
+
+
+MOST_ROWS = 2000
+"""Rows of a window that the page shows; of more, as many drawn at random."""
+MOST_POINTS = 250
+"""Embeddings of each side that the page's map (t-SNE) shows."""
+FEWEST_POINTS = 20
+Floats = NDArray[np.float64]
+TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
+KINDS = {"number": "number", "category": "category", "missing": "category"}
+MISSING = ".missing"
+METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
+
+
+class LearntScore(DriftMethod):  # type: ignore[misc]
+    """Drift of an embedding by the score and limit that the verdict has."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:drift_method:LearntScore"
+
+    score: float
+    limit: float
+
+    def __call__(
+        self,
+        current_emb: pd.DataFrame,  # noqa: ARG002
+        reference_emb: pd.DataFrame,  # noqa: ARG002
+    ) -> tuple[float, bool, str]:
+        return self.score, self.score > self.limit, "energy distance, learnt threshold"
+
+
+class PresentEmbeddingsDrift(EmbeddingsDrift):  # type: ignore[misc]
+    """EmbeddingsDrift over the studies that have the embedding."""
+
+    class Config:  # noqa: D106
+        type_alias = "cxr_mm:metric:PresentEmbeddingsDrift"
+
+
+class PresentEmbeddingsDriftCalculation(EmbeddingsDriftCalculation, ABC):  # type: ignore[misc]
+    """Drops the rows that Evidently's own leaves in: those without the embedding."""
+
+    def _gen_input_data(self, context: Any, task_name: str | None) -> Any:
+        data = super()._gen_input_data(context, task_name)
+        names = context.data_definition.embeddings[self.metric.embeddings_name]
+        data.current_data = _thinned(data.current_data.dropna(subset=names), MOST_POINTS)
+        data.reference_data = _thinned(data.reference_data.dropna(subset=names), MOST_POINTS)
+        return data
+
+
+# Evidently finds a metric's calculation by the first generic base, which a subclass of a
+# calculation has not; ABC keeps it from looking.
+PresentEmbeddingsDrift.__calculation_type__ = PresentEmbeddingsDriftCalculation
+
+
+def write_page(
+    current: pd.DataFrame, reference: Reference, judgement: DriftReport, folder: Path
+) -> Any:
+    """Write report.html and report.json into a folder; returns Evidently's snapshot.
+
+    Args:
+        current: the window that was judged.
+        reference: what it was judged against.
+        judgement: the outcome; its scores and limits are the ones shown.
+        folder: must exist.
+    """
+    register_methods()
+    shown = _shown(current, reference, judgement)
+    embeddings = _embeddings(current, reference)
+    drawn = [
+        *_columns(shown, len(current), reference, judgement),
+        *_points(embeddings, len(current), reference, judgement),
+        *_performance(judgement),
+    ]
+    definition = DataDefinition(
+        numerical_columns=[n for n in shown if shown[n] == METHODS["number"]],
+        categorical_columns=[n for n in shown if shown[n] == METHODS["category"]],
+        embeddings=embeddings,
+    )
+    parts = (c for group in embeddings.values() for c in group)
+    read = (c for name in reference.task.finding_names for c in performance_columns(name))
+    columns = list(dict.fromkeys([*shown, *parts, *read]))
+    window, frozen = (
+        Dataset.from_pandas(
+            _with_missing(_thinned(table, MOST_ROWS), list(shown))[columns],
+            data_definition=definition,
+        )
+        for table in (current, reference.table)
+    )
+    # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot = Report(drawn, metadata={"verdict": judgement.verdict.line}).run(window, frozen)
+        snapshot.save_html(str(folder / "report.html"))
+        snapshot.save_json(str(folder / "report.json"))
+    return snapshot
+
+
+def _shown(current: pd.DataFrame, reference: Reference, judgement: DriftReport) -> dict[str, str]:
+    """Columns of the page and by which method each is tested, by name."""
+    tables = current, reference.table
+    methods = {
+        r.check.name: METHODS[KINDS[r.check.method]]
+        for r in judgement.checks
+        if r.check.method in KINDS
+        and (r.check.method == "missing" or all(t[r.check.name].notna().any() for t in tables))
+    }
+    return dict(sorted(methods.items()))
+
+
+def _columns(
+    shown: dict[str, str], n: int, reference: Reference, judgement: DriftReport
+) -> Iterator[Any]:
+    """Evidently's preset, each column tested by our statistic at our limit."""
+    limit = reference.thresholds.limit(n, judgement.rates["data"])
+    thresholds = {}
+    for name in shown:
+        mean, spread = reference.thresholds.null(n, name)
+        thresholds[name] = mean + limit * spread
+    if shown:
+        yield DataDriftPreset(
+            columns=list(shown),
+            per_column_method=shown,
+            per_column_threshold=thresholds,
+            drift_share=1e-9,
+        )
+
+
+def _points(
+    embeddings: dict[str, list[str]], n: int, reference: Reference, judgement: DriftReport
+) -> Iterator[Any]:
+    limit = reference.thresholds.limit(n, judgement.rates["data"])
+    scores = {r.check.name: r.score for r in judgement.checks}
+    for name in embeddings:
+        method = LearntScore(score=scores[name], limit=limit)
+        yield PresentEmbeddingsDrift(embeddings_name=name, drift_method=method)
+
+
+def _performance(judgement: DriftReport) -> Iterator[Any]:
+    """Performance on the labelled studies of the window itself."""
+    for result in (r for r in judgement.concept if not r.longer):
+        limit = result.limit(judgement.rates["concept"])
+        for metric in result.metrics:
+            yield performance_metric(metric, limit)
+
+
+def register_methods() -> None:
+    """Make our statistics known to Evidently by name; twice does no harm."""
+    for kind, test in (("number", _number_test), ("category", _category_test)):
+        register_stattest(
+            StatTest(
+                name=METHODS[kind],
+                display_name=f"{METHODS[kind].removeprefix('cxr_mm_')}, learnt threshold",
+                allowed_feature_types=[TYPES[kind]],
+                default_threshold=np.inf,
+            ),
+            test,
+        )
+
+
+def _number_test(
+    reference: pd.Series, current: pd.Series, _: object, threshold: float
+) -> tuple[float, bool]:
+    values = np.concatenate([reference.to_numpy(float), current.to_numpy(float)])
+    score = float(anderson_darling(values, *_sides(reference, current))[0])
+    return score, score > threshold
+
+
+def _category_test(
+    reference: pd.Series, current: pd.Series, _: object, threshold: float
+) -> tuple[float, bool]:
+    codes = as_codes(np.concatenate([reference.to_numpy(object), current.to_numpy(object)]))
+    score = float(hellinger(codes, *_sides(reference, current))[0])
+    return score, score > threshold
+
+
+def _sides(reference: pd.Series, current: pd.Series) -> tuple[Floats, Floats]:
+    there = np.arange(len(reference) + len(current)) >= len(reference)
+    return there[None].astype(float), (~there)[None].astype(float)
+
+
+def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[str]]:
+    """Components of each embedding that enough studies have for a map."""
+    found: dict[str, list[str]] = {}
+    for modality, projection in reference.projections.items():
+        group = EMBEDDINGS[modality]
+        names = [f"{group}.{i}" for i in range(len(projection))]
+        tables = (current, reference.table)
+        if min(len(t[names].dropna()) for t in tables) >= FEWEST_POINTS:
+            found[group] = names
+    return found
+
+
+def _with_missing(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The table with a column for each missing share that is watched."""
+    flags = {
+        name: np.where(table[name.removesuffix(MISSING)].isna(), "missing", "given")
+        for name in names
+        if name.endswith(MISSING)
+    }
+    return table.assign(**flags)
+
+
+def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    if len(table) > most:
+        table = table.sample(most, random_state=0)
+    return table.reset_index(drop=True)

@@ -1,0 +1,243 @@
+"""Change records: what a new version changes, why, on what evidence, and what was done with it.
+
+`serving/TASK/changes/ID.json` and `ID.md` are written once; each later act is a file of its own,
+`ID.1.json`, `ID.2.json` and so on. Nothing is rewritten. What is written down follows the parts of
+a change control plan in FDA, Marketing Submission Recommendations for a Predetermined Change
+Control Plan for Artificial Intelligence-Enabled Device Software Functions, guidance, December 2024.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json, to_json
+from cxr_mm.core.types import Frozen
+from cxr_mm.evaluation.report.text import bullets, plain, table, with_interval
+from cxr_mm.models.registry import DIGEST_SHOWN, SERVING
+
+CHANGES = "changes"
+Outcome = Literal["better", "no worse", "rejected"]
+Act = Literal["approved", "rolled back"]
+
+
+class Model(Frozen):
+    """A model that takes part in a comparison."""
+
+    digest: str
+    name: str
+    folder: str
+    """Of what belongs to it, as seen from the project: the folder that its bundle lies in."""
+
+
+class ChangeRecord(Frozen):
+    """What is known of a challenger before anyone approves of it."""
+
+    id: str
+    task: str
+    made_at: AwareDatetime
+    synthetic: bool
+    champion: Model
+    challenger: Model
+    experiment: str
+    """Folder of the experiment, as seen from the project."""
+    addition: str
+    """Name of the version of additions that the challenger was trained with."""
+    change: dict[str, Any]
+    """Data, parameters and code before and after."""
+    reason: dict[str, Any]
+    """The verdict of monitoring that led to it, where one was named."""
+    protocol: dict[str, Any]
+    """How the two were compared, and by which margins."""
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    """Why the outcome is what it is."""
+    evidence: tuple[dict[str, Any], ...]
+    """Every figure of the comparison, as of `gate.Line`."""
+    impact: dict[str, Any]
+    """Operating points before and after, and answers that would turn."""
+
+
+class Event(Frozen):
+    """Something done with a change record."""
+
+    record: str
+    act: Act
+    by: str = Field(min_length=1)
+    at: AwareDatetime
+    before: str
+    """Digest that served before; empty where none did."""
+    after: str
+    """Digest that was to serve from then on; the pointer says what does."""
+
+
+def record_id(made_at: datetime, digest: str) -> str:
+    """Time and digest, as in `20261122T060000Z-0123456789ab`."""
+    return f"{made_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:DIGEST_SHOWN]}"
+
+
+def folder_of(task: str, root: Path) -> Path:
+    """Where the change records of a task are."""
+    return root / SERVING / task / CHANGES
+
+
+def write_record(record: ChangeRecord, page: str, root: Path) -> Path:
+    """Write a record, once.
+
+    Args:
+        page: the record as a person reads it, Markdown.
+        root: folder of the project.
+
+    Raises:
+        StageError: there is one of this id.
+    """
+    path = folder_of(record.task, root) / f"{record.id}.json"
+    _write_new(path.with_suffix(".md"), page)
+    _write_new(path, to_json(record.model_dump(mode="json")))
+    return path
+
+
+def read_record(record: str, root: Path) -> ChangeRecord:
+    """Find a record by its id, whatever its task.
+
+    Raises:
+        StageError: there is none, or it cannot be read.
+    """
+    field, remedy = f"--record {record}", f"Look into {SERVING}/TASK/{CHANGES}"
+    names = [path.stem for path in (root / SERVING).glob(f"*/{CHANGES}/*.json")]
+    if record not in names:
+        raise StageError("there is no such change record", field=field, remedy=remedy)
+    (path,) = (root / SERVING).glob(f"*/{CHANGES}/{record}.json")
+    try:
+        return ChangeRecord.model_validate(read_json(path))
+    except (OSError, ValueError, ValidationError) as error:
+        raise StageError("it is no change record", field=str(path), remedy=remedy) from error
+
+
+def add_event(folder: Path, event: Event) -> Path:
+    """Add what was done to the change records in a folder; never in the place of anything else."""
+    number = len(read_events(folder, event.record)) + 1
+    path = folder / f"{event.record}.{number}.json"
+    _write_new(path, to_json(event.model_dump(mode="json")))
+    return path
+
+
+def read_events(folder: Path, record: str) -> list[Event]:
+    """What was done with a record, oldest first."""
+    ordered = sorted(folder.glob(f"{record}.*.json"), key=lambda path: int(path.stem.split(".")[1]))
+    return [Event.model_validate(read_json(path)) for path in ordered]
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file whole, and only where there is none of its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        aside = Path(folder) / path.name
+        aside.write_text(text, encoding="utf-8")
+        try:
+            path.hardlink_to(aside)
+        except FileExistsError as error:
+            raise StageError("it is there, and is never rewritten", field=str(path)) from error
+
+
+STATES = {
+    "no worse": "no worse",
+    "worse": "**worse**",
+    "not shown": "**may be worse by more than the margin**",
+    "too few": "too few to judge",
+}
+
+
+def change_page(record: ChangeRecord) -> str:
+    """The page; every figure of the record is on it."""
+    made_up = "Made-up studies, no patients.\n\n" if record.synthetic else ""
+    parts = [
+        f"# Change record {record.id}",
+        f"{made_up}Outcome of the gate: **{record.outcome}**.",
+        bullets(map(plain, record.reasons)),
+        f"Champion `{record.champion.digest}` ({plain(record.champion.name)}), "
+        f"challenger `{record.challenger.digest}` ({plain(record.challenger.name)}), task "
+        f"{record.task}, {record.made_at:%Y-%m-%d %H:%M} UTC.",
+        "## What changes",
+        _change(record.change),
+        "## Why",
+        _reason(record.reason),
+        "## How it was judged",
+        _protocol(record.protocol),
+        "## Evidence",
+        _evidence(record.evidence),
+        "## What it would mean",
+        _impact(record.impact),
+        "## What was done with it",
+        f"Approvals and rollbacks are the files `{record.id}.1.json`, `{record.id}.2.json` and so "
+        f"on beside this one. Approve with `python -m monitoring promote --record {record.id} "
+        f"--by NAME`, take back with `python -m monitoring rollback --task {record.task} --by "
+        "NAME`.",
+        "Decision support for research only: not a medical device.",
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _change(change: dict[str, Any]) -> str:
+    data, parameters = change["data"], change["parameters"]
+    names = list(data["champion"])
+    rows = [(plain(n), str(data["champion"][n]), str(data["challenger"][n])) for n in names]
+    added = [f"{name} (`{digest[:12]}`)" for name, digest in data["additions"].items()]
+    moved = [(p["name"], str(p["champion"]), str(p["challenger"])) for p in parameters]
+    said = table(["data", "champion", "challenger"], rows)
+    said += f"\n\nAdditions: {', '.join(added) or 'none'}.\n\n"
+    if moved:
+        said += table(["parameter", "champion", "challenger"], moved)
+    else:
+        said += "No parameter changes."
+    code = change["code"]
+    return f"{said}\n\nCode: version {code['version']}, `{code['digest']}`."
+
+
+def _reason(reason: dict[str, Any]) -> str:
+    if not reason:
+        return "No report of monitoring was named: it was asked for by hand."
+    heading = f"Monitoring said {reason['status']}: {plain(reason['headline'])}"
+    return f"{heading}\n\n{bullets(plain(r['text']) for r in reason['reasons'])}"
+
+
+def _protocol(protocol: dict[str, Any]) -> str:
+    margins = ", ".join(f"{name} {value:g}" for name, value in protocol["margins"].items())
+    studies = bullets(f"{plain(what)}: {n}" for what, n in protocol["studies"].items())
+    watched = f"Once promoted, it is watched against {plain(protocol['reference'])}."
+    return f"{plain(protocol['method'])}\n\nMargins: {margins}.\n\n{studies}\n\n{watched}"
+
+
+def _evidence(lines: Sequence[dict[str, Any]]) -> str:
+    heads = ["sample", "group", "finding", "metric", "studies", "patients", "with it"]
+    heads += ["champion", "challenger", "difference", "margin", "p (Holm)", "judgement"]
+    rows = []
+    for line in lines:
+        counts = [str(line[name]) for name in ("n", "patients", "positives")]
+        figures = [
+            with_interval(line[name], ".3f") if line[name] else ""
+            for name in ("champion", "challenger", "difference")
+        ]
+        p = "" if line["p_holm"] is None else f"{line['p_holm']:.3f}"
+        what = [plain(line[name]) for name in ("sample", "group", "finding", "metric")]
+        margin = f"{line['margin']:g}"
+        rows.append((*what, *counts, *figures, margin, p, STATES[line["state"]]))
+    return table(heads, rows)
+
+
+def _impact(impact: dict[str, Any]) -> str:
+    rows = []
+    for name, points in impact["operating_points"].items():
+        turned = impact["turned"][name]
+        cuts = [f"{p['threshold']:.3f}" if p else "likeliest" for p in points.values()]
+        turns = [str(turned[way]) for way in ("to_positive", "to_negative")]
+        rows.append(
+            (plain(name), *cuts, str(turned["n"]), *turns, f"{turned['mean_absolute_change']:.3f}")
+        )
+    heads = ["finding", "threshold, champion", "threshold, challenger", "newest studies"]
+    heads += ["turn positive", "turn negative", "mean change of probability"]
+    return table(heads, rows)

@@ -1,0 +1,248 @@
+"""Serving: versions of a task's model, and the pointer that is switched from one to another.
+
+serving/TASK/current.json         the pointer; the one place that says what serves
+serving/TASK/versions/DIGEST12/   bundle/, reference/, heldout.parquet, reports/
+serving/TASK/changes/             change records
+
+An act is written down, then carried out by one rename. Whoever switches holds a lock that ends with
+its process, and says which digest must serve at that moment: of two at once, one is refused.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cxr_mm.core.errors import InputError, StageError
+from cxr_mm.core.files import atomic_directory, write_json
+from cxr_mm.core.paths import TaskPaths
+from cxr_mm.evaluation.evaluate import CARD_FILE
+from cxr_mm.models.bundle import read_index
+from cxr_mm.models.registry import (
+    BUNDLE,
+    DIGEST_SHOWN,
+    POINTER_FILE,
+    SERVING,
+    Pointer,
+    read_pointer,
+    version_folder,
+)
+from monitoring.retraining.change_record import (
+    CHANGES,
+    Act,
+    ChangeRecord,
+    Event,
+    add_event,
+    read_record,
+)
+from monitoring.retraining.experiment import dvc
+from monitoring.retraining.studies import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
+from monitoring.retraining.studies import keep_addition
+
+FIRST = "first"
+"""Stands for a change record where a task's first version is approved of."""
+REFERENCE, HELDOUT = "reference", "heldout.parquet"
+"""What lies beside a bundle and belongs to it."""
+REPORTS = "reports"
+DVC_LOG = "dvc.log"
+LONGEST_NAME = 200
+
+
+def pointer_file(task: str, root: Path = Path()) -> Path:
+    """The pointer of a task, there or not."""
+    return root / SERVING / task / POINTER_FILE
+
+
+def adopt(bundle: Path, by: str, root: Path = Path()) -> Pointer:
+    """Let a bundle be the first version of its task that serves.
+
+    Args:
+        bundle: folder of the bundle, with its reference beside it.
+        by: who says so.
+        root: folder of the project.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        InputError: no name is given.
+        StageError: a version serves already, or the bundle has no reference.
+    """
+    name = _named(by)
+    index = read_index(bundle)
+    with _locked(index.task.name, root):
+        path = pointer_file(index.task.name, root)
+        if path.exists():
+            raise StageError(
+                "a version serves already",
+                field=str(path),
+                remedy="Train a challenger with python -m monitoring retrain",
+            )
+        folder = _version(bundle, TaskPaths(index.task.name, root).reports, root)
+        return _point(path, folder, _Deed("approved", FIRST, name, None))
+
+
+def promote(record: str, by: str, root: Path = Path()) -> Pointer:
+    """Let the challenger of a change record serve.
+
+    Its version of additions joins those of the project, so that the pipeline of the project would
+    make the same model from now on.
+
+    Args:
+        record: its id.
+        by: who approves of it.
+        root: folder of the project.
+
+    Raises:
+        BundleError: the challenger, or the pointer, is damaged.
+        InputError: no name is given.
+        StageError: there is no such record, the gate rejected it, or another model serves by now
+            than the one that it was compared with.
+    """
+    name, said = _named(by), read_record(record, root)
+    if said.outcome == "rejected":
+        raise StageError(
+            "the gate has rejected it", field=record, remedy="Read why in its change record"
+        )
+    with _locked(said.task, root):
+        current = _champion(said, name, root)
+        experiment = TaskPaths(said.task, root / said.experiment)
+        bundle = experiment.bundle
+        if not bundle.exists():  # promoted before, and the experiment has been removed
+            bundle = version_folder(said.task, said.challenger.digest, root) / BUNDLE
+        _expect(read_index(bundle).digest, said.challenger.digest, record)
+        newest = experiment.root / NEWEST_REFERENCE
+        reference = newest if newest.is_dir() else bundle.parent / REFERENCE
+        folder = _version(bundle, experiment.reports, root, reference)
+        path = pointer_file(said.task, root)
+        added = keep_addition(experiment.root, said.task, said.addition, root)
+        if added and (root / ".dvc").is_dir():
+            dvc(root, "add", str(added.relative_to(root)), log=path.parent / DVC_LOG)
+        return _point(path, folder, _Deed("approved", record, name, current))
+
+
+def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
+    """Let the version before serve again.
+
+    Raises:
+        BundleError: there is no pointer, or the version before is damaged.
+        InputError: no name is given.
+        StageError: there is no version before.
+    """
+    name, path = _named(by), pointer_file(task, root)
+    read_pointer(path)  # before a folder is made for a task that there is not
+    with _locked(task, root):
+        current = read_pointer(path)
+        if not current.before:
+            raise StageError("no version served before this one", field=str(path))
+        folder = path.parent / current.before[-1]
+        return _point(path, folder, _Deed("rolled back", current.record or FIRST, name, current))
+
+
+@dataclass(frozen=True)
+class _Deed:
+    """What is done, because of which record, by whom, and what served until then."""
+
+    act: Act
+    record: str
+    by: str
+    current: Pointer | None
+
+
+def _point(path: Path, folder: Path, deed: _Deed) -> Pointer:
+    """Write down what is done, then point to the version."""
+    index, now, current = read_index(folder / BUNDLE), datetime.now(UTC), deed.current
+    event = Event(
+        record=deed.record,
+        act=deed.act,
+        by=deed.by,
+        at=now,
+        before=current.digest if current else "",
+        after=index.digest,
+    )
+    before: tuple[str, ...] = ()
+    if current:
+        back = deed.act == "rolled back"
+        before = current.before[:-1] if back else (*current.before, current.folder)
+    pointer = Pointer(
+        task=index.task.name,
+        folder=folder.relative_to(path.parent).as_posix(),
+        digest=index.digest,
+        since=now,
+        by=deed.by,
+        record="" if deed.act == "rolled back" else deed.record,
+        before=before,
+    )
+    add_event(path.parent / CHANGES, event)
+    write_json(path, pointer.model_dump(mode="json"))
+    return pointer
+
+
+def _champion(said: ChangeRecord, by: str, root: Path) -> Pointer:
+    """The pointer to the champion of a record, made where there is none yet."""
+    path = pointer_file(said.task, root)
+    if path.exists():
+        current = read_pointer(path)
+        _expect(current.digest, said.champion.digest, said.id)
+        return current
+    bundle = root / said.champion.folder / BUNDLE
+    _expect(read_index(bundle).digest, said.champion.digest, said.id)
+    folder = _version(bundle, TaskPaths(said.task, root).reports, root)
+    return _point(path, folder, _Deed("approved", FIRST, by, None))
+
+
+def _expect(digest: str, wanted: str, record: str) -> None:
+    if digest != wanted:
+        raise StageError(
+            f"it is about {wanted[:DIGEST_SHOWN]}, and there is {digest[:DIGEST_SHOWN]} by now",
+            field=record,
+            remedy="Compare a challenger with the model that serves now: retrain again",
+        )
+
+
+def _version(bundle: Path, reports: Path, root: Path, reference: Path | None = None) -> Path:
+    """Copy a bundle and what belongs to it below `versions`; one that is there already stays."""
+    index = read_index(bundle)
+    folder = version_folder(index.task.name, index.digest, root)
+    if folder.exists():
+        _expect(read_index(folder / BUNDLE).digest, index.digest, str(folder))
+        return folder
+    beside = {name: bundle.parent / name for name in (REFERENCE, HELDOUT)}
+    beside[REFERENCE] = reference or beside[REFERENCE]
+    if missing := [str(path) for path in beside.values() if not path.exists()]:
+        raise StageError(
+            "it is missing beside the bundle",
+            field=", ".join(missing),
+            remedy=f"Run dvc repro reference@{index.task.name}",
+        )
+    with atomic_directory(folder) as aside:
+        shutil.copytree(bundle, aside / BUNDLE)
+        for name, path in beside.items():
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, aside / name)
+        if _are_of(reports, index.digest):
+            shutil.copytree(reports, aside / REPORTS)
+    return folder
+
+
+def _are_of(reports: Path, digest: str) -> bool:
+    """Whether reports are of this very bundle: the card, written last, names it."""
+    card = reports / CARD_FILE
+    return card.is_file() and digest in card.read_text(encoding="utf-8")
+
+
+def _named(by: str) -> str:
+    name = by.strip()
+    if not name or len(name) > LONGEST_NAME:
+        raise InputError("a name is needed", field="--by", remedy="Say who decides this")
+    return name
+
+
+@contextmanager
+def _locked(task: str, root: Path) -> Iterator[None]:
+    """One switch of a task at a time; the system frees the lock of a process that was killed."""
+    folder = root / SERVING / task
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

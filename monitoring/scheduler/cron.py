@@ -1,0 +1,123 @@
+"""Cron: when windows begin and end, as crontab(5) writes it, computed by APScheduler's CronTrigger.
+
+APScheduler 3 reads crontab lines otherwise in three points, fixed here: it counts weekdays from
+Monday; of a day of the month and a weekday it wants both; and an hour that the end of summer time
+repeats counts twice, which cuts a window of an hour out of a day.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.cron import CronTrigger
+
+from cxr_mm.core.errors import ParamsError
+
+LOOK_BACK = tuple(timedelta(days=days) for days in (1, 40, 800, 3000))
+"""How far back the newest window is looked for; the last finds a 29 February."""
+NAMED = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time: `since` is in it, `until` is not; both UTC."""
+
+    since: datetime
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
+
+
+class Cron:
+    """The moments of a crontab line; a window lies between two neighbours.
+
+    Args:
+        line: minute, hour, day of the month, month, weekday (0 and 7 are Sunday).
+        timezone: in which the line is meant, as Europe/Berlin.
+
+    Raises:
+        ParamsError: the line or the time zone is none, or the line never comes true.
+    """
+
+    def __init__(self, line: str, timezone: str = "UTC") -> None:
+        self.line, self.timezone = " ".join(line.split()), timezone
+        fields = line.split()
+        if len(fields) == 5 and fields[2] != "*" and fields[4] != "*":
+            raise _wrong(line, "it names days of the month and weekdays, which cron joins by or")
+        self._zone = _zone(timezone)
+        try:
+            if len(fields) == 5:
+                fields[4] = _weekdays(fields[4])
+            self.trigger = CronTrigger.from_crontab(" ".join(fields), timezone=self._zone)
+        except ValueError as error:
+            raise _wrong(line, str(error)) from error
+        self._by_the_clock = not fields[1].startswith("*")
+        if self._fires(datetime.now(UTC)) is None:
+            raise _wrong(line, "no day ever matches it")
+
+    def after(self, moment: datetime) -> datetime:
+        """The first firing after a moment, UTC."""
+        found = self._fires(moment)
+        while found is not None and self._by_the_clock and found.fold:
+            found = self._fires(found)
+        if found is None:
+            raise _wrong(self.line, "it never fires again")
+        return found.astimezone(UTC)
+
+    def windows(self, since: datetime, until: datetime) -> Iterator[Window]:
+        """Windows one behind the other from `since` on, as far as they end by `until`."""
+        start = since.astimezone(UTC)
+        while (end := self.after(start)) <= until:
+            yield Window(start, end)
+            start = end
+
+    def whole_windows(self, since: datetime, until: datetime) -> Iterator[Window]:
+        """Windows between two firings, both of them from `since` to `until`."""
+        return self.windows(self.after(since - timedelta(microseconds=1)), until)
+
+    def newest(self, now: datetime) -> Window | None:
+        """The last window that has ended; None where the line seldom fires."""
+        for back in LOOK_BACK:
+            ends = [window.until for window in self.windows(now - back, now)]
+            if len(ends) > 1:
+                return [Window(*pair) for pair in pairwise(ends)][-1]
+        return None
+
+    def _fires(self, moment: datetime) -> datetime | None:
+        soon = moment.astimezone(UTC) + timedelta(microseconds=1)
+        found: datetime | None = self.trigger.get_next_fire_time(None, soon)
+        return None if found is None else found.astimezone(UTC).astimezone(self._zone)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ParamsError(
+            "no such time zone", field=f"--timezone {name!r}", remedy="Write it as Europe/Berlin"
+        ) from error
+
+
+def _weekdays(field: str) -> str:
+    """Numbers from Sunday on (crontab) → names, which mean the same everywhere."""
+    if field == "*":
+        return field
+    return ",".join(_days(part) for part in field.split(","))
+
+
+def _days(part: str) -> str:
+    span, _, step = part.partition("/")
+    first, _, last = ("0-6" if span == "*" else span).partition("-")
+    if not (first + last + step).isdigit():
+        return part
+    end = int(last or first)
+    if not 0 <= int(first) <= end <= 7:
+        raise ValueError(f"weekdays are 0 to 7, not {part}")
+    return ",".join(NAMED[(day - 1) % 7] for day in range(int(first), end + 1, int(step or 1)))
+
+
+def _wrong(line: str, reason: str) -> ParamsError:
+    return ParamsError(reason, field=f"--cron {line!r}", remedy="Write it as '0 6 * * *'")

@@ -1,0 +1,298 @@
+"""Runner: runs the windows of a task that are due, one by one, under the lease."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cxr_mm.core.errors import CancelledError, CxrError, LogError, StageError
+from cxr_mm.core.files import read_json
+from cxr_mm.core.record import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
+from monitoring.alerts import Alerts, Notice
+from monitoring.config import MonitorParams, ReportSettings
+from monitoring.report.retention import retain_reports, retain_snapshots
+from monitoring.scheduler.cron import Cron, Window
+from monitoring.scheduler.state import Lease, PendingWindow, State, Windows
+
+LOOK_SECONDS = 0.1
+TAIL = 500
+"""Characters of the last words of a report that failed."""
+
+
+def report_sandboxed(
+    command: Sequence[str],
+    window: Window,
+    folder: Path,
+    settings: ReportSettings,
+    stopped: Callable[[], bool],
+) -> Verdict:
+    """Run the report of a window and read its verdict.
+
+    Args:
+        command: arguments of Python; bounds of the window and folder are added to them.
+        window: what is reported.
+        folder: where.
+        settings: caps.
+        stopped: whether the report is to be killed.
+
+    Raises:
+        StageError: it failed, with its last words, or took too much memory or time.
+        CancelledError: it was stopped.
+    """
+    words = [
+        *("--since", window.since.isoformat()),
+        *("--until", window.until.isoformat()),
+        *("--out", str(folder)),
+    ]
+    capped = ["-m", "monitoring.scheduler.capped", str(settings.memory_mib), str(os.getpid()), "--"]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, *capped, sys.executable, *command, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the runner alone, which lets it finish
+        )
+        try:
+            code = _ended(process, settings.minutes * 60, stopped)
+        finally:
+            _kill(process)
+        said.seek(0)
+        text = said.read().decode(errors="replace").strip()
+    if code not in EXIT_CODES.values():
+        raise StageError(_why(code, text, settings), field=str(window))
+    return read_verdict(folder)
+
+
+def read_verdict(folder: Path) -> Verdict:
+    """The verdict that a report left.
+
+    Raises:
+        StageError: there is none.
+    """
+    try:
+        return Verdict.of_facts(read_json(folder / VERDICT_FILE))
+    except (OSError, ValueError, AttributeError) as error:
+        raise StageError("the report left no verdict", field=str(folder)) from error
+
+
+def _ended(process: "subprocess.Popen[bytes]", seconds: float, stopped: Callable[[], bool]) -> int:
+    """Wait for the end; the exit code."""
+    end = time.monotonic() + seconds
+    while (code := process.poll()) is None:
+        if stopped():
+            raise CancelledError("the report was stopped")
+        if time.monotonic() > end:
+            raise StageError(f"the report took more than {seconds / 60:g} minutes")
+        time.sleep(LOOK_SECONDS)
+    return code
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End it and whatever it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _why(code: int, text: str, settings: ReportSettings) -> str:
+    last = text.splitlines()[-1][-TAIL:] if text else "it said nothing"
+    if "MemoryError" in text or "Unable to allocate" in text or "bad_alloc" in text:
+        return f"the report took more than {settings.memory_mib} MiB of memory ({last})"
+    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"the report failed with {ended}: {last}"
+
+
+WORKSPACE_NAME = "workspace"
+SEVERITY_ORDER = (
+    0,
+    EXIT_CODES["too_small"],
+    EXIT_CODES["warn"],
+    ERROR_EXIT_CODE,
+    EXIT_CODES["alarm"],
+)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The model whose answers are judged: its digest, and the report's `command`."""
+
+    digest: str
+    command: Sequence[str]
+    """As `report_sandboxed` takes it."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of running what is due.
+
+    Args:
+        exit_codes: of the reports, 2 for one that failed.
+        again: whether some are worth another try later.
+        held_by: who else has the lease; nothing was run then.
+    """
+
+    exit_codes: tuple[int, ...] = ()
+    again: bool = False
+    held_by: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The most severe: 20 alarm, 2 a report that failed, 10 warn, 3 too few studies, 0 ok."""
+        return max(self.exit_codes, key=SEVERITY_ORDER.index, default=0)
+
+
+class Runner:
+    """Runs windows of one task.
+
+    Args:
+        state: the database.
+        task: its name.
+        model: whose answers are judged, asked anew for each pass: another may be promoted.
+        reports: folder that the reports of this task go into; Evidently's workspace is beside it.
+        settings: caps, alerts, retention.
+        say: takes a line for a person.
+        stopped: whether the report at hand is to be killed.
+        ending: whether no other is to be begun.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        task: str,
+        model: Callable[[], ServedModel],
+        reports: Path,
+        settings: MonitorParams,
+        say: Callable[[str], None],
+        stopped: Callable[[], bool] = lambda: False,
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._windows, self._task, self._model = Windows(state, task), task, model
+        self._reports, self._settings = reports, settings
+        self._say, self._stopped, self._ending = say, stopped, ending
+        self._lease = Lease(state, task, settings.schedule.lease_seconds)
+        self._alerts = Alerts(state, settings.alerts)
+
+    def catch_up(self, cron: Cron, now: datetime | None = None) -> RunResult:
+        """Run every window that has ended and was not run, oldest first.
+
+        The first time that is the newest one alone.
+
+        Raises:
+            CxrError: the database or the bundle cannot be read.
+        """
+
+        def missed(digest: str) -> list[Window]:
+            moment = now or datetime.now(UTC)
+            self._windows.remember_schedule(cron)
+            last = self._windows.last_end(digest)
+            if last is None:
+                newest = cron.newest(moment)
+                return [newest] if newest else []
+            return self._newest(list(cron.windows(last, moment)))
+
+        return self._run(missed, alerting=True)
+
+    def backfill(self, windows: Iterable[Window]) -> RunResult:
+        """Run windows of the past that were not run; no one is alerted.
+
+        Raises:
+            CxrError: the database or the bundle cannot be read.
+        """
+        return self._run(lambda _: list(windows), alerting=False)
+
+    def _newest(self, windows: list[Window]) -> list[Window]:
+        kept = windows[-self._settings.schedule.catch_up :]
+        if left := windows[: len(windows) - len(kept)]:
+            self._say(
+                f"{len(left)} missed windows are left out, from {left[0].since:%Y-%m-%d %H:%M} to "
+                f"{left[-1].until:%Y-%m-%d %H:%M} UTC: python -m monitoring backfill makes them"
+            )
+        return kept
+
+    def _run(self, found: Callable[[str], list[Window]], *, alerting: bool) -> RunResult:
+        if other := self._lease.take():
+            self._say(f"{self._task}: held by {other}; nothing is run")
+            return RunResult(held_by=other)
+        try:
+            model, holder = self._model(), self._lease.holder
+            digest = model.digest
+            windows = found(digest)
+            self._windows.add(digest, windows)
+            self._windows.give_up(holder)
+            due = self._windows.due(digest, holder)
+            if not alerting:
+                due = [each for each in due if each.window in set(windows)]
+            codes = [code for each in due if (code := self._one(each, model, alerting)) is not None]
+            if alerting:
+                self._deliver(None)
+            self._retain()
+            again = bool(self._windows.due(digest, holder))
+            return RunResult(tuple(codes), again)
+        finally:
+            self._lease.release()
+
+    def _one(self, due: PendingWindow, model: ServedModel, alerting: bool) -> int | None:
+        """Run one window; its exit code, None where it is not ours to run or was stopped."""
+        holder = self._lease.holder
+        last = self._windows.last_end(due.digest, done=True)
+        alerting = alerting and (last is None or due.window.until >= last)
+        folder = Path(due.folder) if due.folder else self._folder(due.window)
+        if self._ending() or self._lost() or not self._windows.claim(due, holder, str(folder)):
+            return None
+        try:
+            verdict = report_sandboxed(
+                model.command, due.window, folder, self._settings.report, self._lost
+            )
+        except CancelledError as stopped:
+            self._windows.release(due, holder)
+            self._say(f"{self._task}, {due.window}: {stopped}")
+            return None
+        except CxrError as error:
+            if self._windows.fail(due, holder, str(error)):
+                self._say(f"{self._task}, {due.window}: {error}")
+                if alerting:
+                    self._deliver(Notice.of_failure(self._task, due.digest, due.window))
+            return ERROR_EXIT_CODE
+        if self._windows.finish(due, holder, verdict):
+            self._say(f"{due.window}: {verdict.line} See {folder}")
+            if alerting:
+                self._deliver(Notice.of_verdict(verdict, due.window))
+        return verdict.exit_code
+
+    def _lost(self) -> bool:
+        return self._stopped() or self._lease.lost.is_set()
+
+    def _deliver(self, notice: Notice | None) -> None:
+        """Tell of a notice and of what waits; an alert that fails never loses the report."""
+        try:
+            troubles = self._alerts.tell(self._task, notice)
+        except LogError as error:
+            troubles = [str(error)]
+        for trouble in troubles:
+            self._say(f"alert not delivered, it is sent again later: {trouble}")
+
+    def _folder(self, window: Window) -> Path:
+        """A folder for the report, named for the end of the window, that nothing else was given."""
+        moment = window.until
+        while True:
+            folder = self._reports / moment.strftime(REPORT_STAMP)
+            if not folder.exists() and not self._windows.folder_taken(str(folder)):
+                return folder
+            moment += timedelta(seconds=1)
+
+    def _retain(self) -> None:
+        kept = self._settings.retention
+        try:
+            retain_reports(self._reports, kept.keep_days, kept.keep_last)
+            workspace = self._reports.with_name(WORKSPACE_NAME)
+            retain_snapshots(workspace, self._task, kept.keep_days, kept.keep_last)
+        except OSError as error:
+            self._say(f"old reports cannot be removed: {error}")

@@ -1,0 +1,129 @@
+"""Status: what the schedule has done, what is overdue, and who runs it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, func, select
+
+from cxr_mm.prediction_log.database import database_errors
+from cxr_mm.prediction_log.spool import spool_folder
+from monitoring.scheduler.cron import Cron
+from monitoring.scheduler.state import RUNNERS, WAITING_ALERTS, WINDOWS, State, moment_of
+
+MOST_COUNTED = 10_000
+"""Overdue windows of which more are not counted."""
+
+
+def status(state: State, log: str, now: datetime | None = None) -> dict[str, Any]:
+    """What is known of every task, and of records that wait outside the database, as plain values.
+
+    Args:
+        state: the database.
+        log: its URL.
+        now: the moment; default: this one.
+
+    Raises:
+        LogError: the database cannot be read.
+    """
+    moment = now or datetime.now(UTC)
+    with database_errors(state.url), state.engine.connect() as connection:
+        runners = connection.execute(select(RUNNERS).order_by(RUNNERS.c.task)).all()
+
+        def newest(task: str, status: str) -> Row[Any] | None:
+            mine = select(WINDOWS).where(WINDOWS.c.task == task, WINDOWS.c.status == status)
+            order = mine.order_by(WINDOWS.c.until.desc(), WINDOWS.c.finished.desc())
+            return connection.execute(order.limit(1)).first()
+
+        def count(task: str, status: str) -> int:
+            mine = (WINDOWS.c.task == task) & (WINDOWS.c.status == status)
+            return connection.scalar(select(func.count()).select_from(WINDOWS).where(mine)) or 0
+
+        grouped = select(WAITING_ALERTS.c.task, func.count()).group_by(WAITING_ALERTS.c.task)
+        waiting = {row.task: row[1] for row in connection.execute(grouped)}
+        tasks = {
+            row.task: _of_task(row, newest, count, moment)
+            | {"waiting_alerts": waiting.get(row.task, 0)}
+            for row in runners
+        }
+    return {"now": moment_of(moment), "tasks": tasks, "spooled": spooled(spool_folder(log))}
+
+
+def spooled(folder: Path) -> int:
+    """Records and outcomes that wait in the spool; whoever has its files keeps them."""
+    return sum(
+        sum(1 for line in path.read_bytes().splitlines() if line) for path in folder.glob("*.jsonl")
+    )
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """The facts as a person reads them."""
+    said = [line for name, task in facts["tasks"].items() for line in _lines_of(name, task)]
+    if not facts["tasks"]:
+        said.append("nothing was scheduled yet: python -m monitoring schedule")
+    if facts["spooled"]:
+        said.append(f"{facts['spooled']} records wait in the spool; reports do not see them yet")
+    return said
+
+
+def _of_task(
+    row: Row[Any],
+    newest: Callable[[str, str], Row[Any] | None],
+    count: Callable[[str, str], int],
+    now: datetime,
+) -> dict[str, Any]:
+    done, failed = newest(row.task, "done"), newest(row.task, "failed")
+    ends = [each.until for each in (done, failed) if each is not None]
+    held = row.holder is not None and row.expires > now
+    cron = Cron(row.cron, row.timezone) if row.cron else None
+    overdue = cron.windows(max(ends), now) if cron and ends else iter(())
+    return {
+        "latest": _window(done),
+        "latest_failure": _window(failed),
+        "counts": {each: count(row.task, each) for each in ("done", "failed", "waiting")},
+        "cron": row.cron,
+        "timezone": row.timezone,
+        "next_window_ends": moment_of(cron.after(now)) if cron else None,
+        "overdue": sum(1 for _ in islice(overdue, MOST_COUNTED)) + count(row.task, "waiting"),
+        "held_by": row.holder if held else None,
+    }
+
+
+def _window(row: Row[Any] | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    verdict = row.verdict or {}
+    return {
+        "since": moment_of(row.since),
+        "until": moment_of(row.until),
+        "digest": row.digest,
+        "status": verdict.get("status", row.status),
+        "headline": verdict.get("headline"),
+        "message": row.message,
+        "folder": row.folder,
+        "finished": moment_of(row.finished),
+        "attempts": row.attempts,
+    }
+
+
+def _lines_of(name: str, task: dict[str, Any]) -> list[str]:
+    latest, failure, counts = task["latest"], task["latest_failure"], task["counts"]
+    said = [f"{name}: no verdict yet"]
+    if latest:
+        word = latest["status"].upper().replace("_", " ")
+        window = f"{latest['since']} to {latest['until']}"
+        said = [f"{name}: {word} of {window}: {latest['headline']} See {latest['folder']}"]
+    if failure and (not latest or failure["until"] > latest["until"]):
+        said.append(f"  failed: {failure['since']} to {failure['until']}: {failure['message']}")
+    said.append(f"  windows: {counts['done']} done, {counts['failed']} failed")
+    if task["next_window_ends"]:
+        said.append(f"  next window ends {task['next_window_ends']} ({task['cron']})")
+    if task["overdue"]:
+        said.append(f"  overdue: {task['overdue']} windows; does the schedule run?")
+    if task["held_by"]:
+        said.append(f"  at work: {task['held_by']}")
+    if task["waiting_alerts"]:
+        said.append(f"  {task['waiting_alerts']} alerts could not be delivered yet")
+    return said

@@ -1,0 +1,215 @@
+"""Shifts: what can go wrong at the entrance, as changes of studies, of their mix or their labels.
+
+Each has three sizes, named before anything was measured, and the names of reasons that blame it
+rightly. A shift either alters studies (all of them by a strength, or a share of them), or draws
+studies of the bank with other weights, or changes labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
+from cxr_mm.imaging.augment import made_up_pictures
+
+Floats = NDArray[np.float64]
+Random = np.random.Generator
+Alter = Callable[[Study, float, Random, Task], Study]
+Kind = Literal["strength", "share", "mix", "label"]
+SIZES = ("small", "medium", "large")
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A kind of shift.
+
+    Args:
+        name: as tables have it.
+        kind: `strength`: every study is altered so strongly; `share`: so many of them are altered;
+            `mix`: studies are drawn with other weights; `label`: so many labels change.
+        sizes: small, medium and large.
+        blamed: beginnings of the names of reasons that blame it rightly.
+        alter: of one study at a strength (1 for a share); None where no study is altered.
+        needs: what the task must have: image, note, number, age, mix of labels.
+    """
+
+    name: str
+    kind: Kind
+    sizes: tuple[float, float, float]
+    blamed: tuple[str, ...]
+    alter: Alter | None = None
+    needs: Literal["image", "note", "number", "age", "labels"] = "image"
+
+
+def _image(change: Callable[[NDArray[np.float32], float, Random], NDArray[np.floating]]) -> Alter:
+    """A change of pixels in [0, 1]; a study without an image stays as it is."""
+
+    def alter(study: Study, size: float, random: Random, task: Task) -> Study:
+        del task
+        if study.image is None:
+            return study
+        pixels = np.clip(change(study.image, size, random), 0, 1).astype(np.float32)
+        return replace(study, image=pixels, quality={})
+
+    return alter
+
+
+def _exposure(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    """Another tone curve, as of another dose or look-up table."""
+    del random
+    return pixels**size
+
+
+def _contrast(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    del random
+    return 0.5 + (pixels - 0.5) * size
+
+
+def _noise(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    return pixels + random.normal(0, size, pixels.shape)
+
+
+def _site(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    """Another hospital's look: softer, collimated by bars, with a bright marker."""
+    height, width = pixels.shape
+    soft: NDArray[np.float32] = gaussian_filter(pixels, size * max(height, width) / 400)
+    bar = max(1, round(width * 0.04 * size))
+    soft[:, :bar] = 0
+    soft[:, -bar:] = 0
+    side = max(2, round(width * 0.04 * size))
+    left = int(random.integers(bar, max(bar + 1, width // 4)))
+    soft[side : 2 * side, left : left + side] = 1
+    return soft
+
+
+def _inverted(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    del size, random
+    return 1 - pixels
+
+
+def _photograph(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+    """A made-up picture in place of the image."""
+    del size
+    side = min(pixels.shape)
+    return np.asarray(made_up_pictures(1, side, random)[0] / 255, np.float32)
+
+
+def _child(study: Study, size: float, random: Random, task: Task) -> Study:
+    """A child's age; the image stays an adult's, so that age alone tells."""
+    del size, task
+    return replace(study, clinical={**study.clinical, "age": float(random.integers(1, 15))})
+
+
+def laboratory(task: Task) -> str | None:
+    """The first number of the task that is no age: what a laboratory or a monitor measures."""
+    names = [f.name for f in task.clinical if f.type == "number" and f.name != "age"]
+    return ("crp" if "crp" in names else names[0]) if names else None
+
+
+def _unit(study: Study, size: float, random: Random, task: Task) -> Study:
+    """A tenth of the value, as where mg/L become mg/dL."""
+    del size, random
+    name = laboratory(task)
+    value = study.clinical.get(name or "")
+    if not isinstance(value, int | float):
+        return study
+    feature = next(f for f in task.clinical if f.name == name)
+    tenth = max(float(value) / 10, feature.minimum if feature.minimum is not None else -np.inf)
+    return replace(study, clinical={**study.clinical, feature.name: tenth})
+
+
+def _missing(study: Study, size: float, random: Random, task: Task) -> Study:
+    del size, random
+    return replace(study, clinical={**study.clinical, laboratory(task) or "": None})
+
+
+def _headings(study: Study, size: float, random: Random, task: Task) -> Study:
+    """Another template: headings around what was written, joining words left out."""
+    del size, random, task
+    if study.note is None:
+        return study
+    kept = [w for w in study.note.split() if w.lower().strip(".,") not in {"the", "a", "of", "and"}]
+    half = len(kept) // 2
+    parts = ("HISTORY:", *kept[:half], "EXAMINATION: as below.", *kept[half:], "PLAN: see chart.")
+    return replace(study, note=" ".join(parts))
+
+
+GERMAN = (
+    "Der Patient stellt sich mit Fieber und Husten seit mehreren Tagen vor.",
+    "Keine Vorerkrankungen bekannt, keine regelmäßige Medikation.",
+    "Zunehmende Atemnot bei Belastung, Beinödeme beidseits.",
+    "Auskultatorisch Rasselgeräusche rechts basal.",
+    "Bitte um Röntgenaufnahme des Brustkorbs.",
+    "Verlaufskontrolle nach Beginn der Behandlung.",
+    "Zustand nach Sturz, Schmerzen beim Einatmen.",
+)
+
+
+def _language(study: Study, size: float, random: Random, task: Task) -> Study:
+    """A note in German in place of the one that was there."""
+    del size, task
+    if study.note is None:
+        return study
+    chosen = random.choice(len(GERMAN), size=3, replace=False)
+    return replace(study, note=" ".join(GERMAN[i] for i in chosen))
+
+
+QUALITY = ("quality.",)
+SHIFTS: tuple[Shift, ...] = (
+    Shift("scanner exposure", "strength", (1.15, 1.4, 2.0), QUALITY, _image(_exposure)),
+    Shift("scanner contrast", "strength", (0.9, 0.75, 0.5), QUALITY, _image(_contrast)),
+    Shift("scanner noise", "strength", (0.01, 0.03, 0.06), QUALITY, _image(_noise)),
+    Shift("other hospital", "strength", (0.5, 1.0, 2.0), (*QUALITY, "image_pc"), _image(_site)),
+    Shift(
+        "inverted images",
+        "share",
+        (0.05, 0.2, 0.5),
+        ("images.rejected", "quality.inversion"),
+        _image(_inverted),
+    ),
+    Shift(
+        "photographs",
+        "share",
+        (0.05, 0.2, 0.5),
+        ("images.rejected", "image_pc"),
+        _image(_photograph),
+    ),
+    Shift("children", "share", (0.05, 0.2, 0.5), ("clinical.age",), _child, "age"),
+    Shift("older patients", "mix", (0.3, 0.7, 1.5), ("clinical.age",), needs="age"),
+    Shift("laboratory unit", "share", (0.2, 0.5, 1.0), ("clinical.",), _unit, "number"),
+    Shift("feature missing", "share", (0.2, 0.5, 1.0), ("clinical.",), _missing, "number"),
+    Shift("note template", "share", (0.2, 0.5, 1.0), ("note.", "note_pc"), _headings, "note"),
+    Shift("note language", "share", (0.05, 0.2, 0.5), ("note.", "note_pc"), _language, "note"),
+    Shift("prevalence up", "mix", (0.5, 1.0, 2.0), ("prevalence",), needs="labels"),
+    Shift("prevalence down", "mix", (-0.5, -1.0, -2.0), ("prevalence",), needs="labels"),
+    Shift("concept", "label", (0.1, 0.2, 0.4), (), needs="labels"),
+)
+"""Sizes of a mix: `older patients` weighs by exp(size × age in standard deviations), prevalence by
+exp(size) for studies with the last finding. Of `concept` the share of studies whose labels are
+swapped; it is blamed rightly by any reason of concept drift."""
+
+
+def possible(shift: Shift, task: Task) -> bool:
+    """Whether a task has what the shift changes."""
+    return {
+        "image": task.has_image,
+        "note": task.note is not None,
+        "number": laboratory(task) is not None,
+        "age": any(f.name == "age" for f in task.clinical),
+        "labels": True,
+    }[shift.needs]
+
+
+def blamed_rightly(shift: Shift, task: Task, name: str, drift: str) -> bool:
+    """Whether the first reason of a verdict blames the shift."""
+    if shift.kind == "label":
+        return drift == "concept"
+    if shift.name in ("laboratory unit", "feature missing"):
+        missing = ".missing" if shift.name == "feature missing" else ""
+        return name == f"clinical.{laboratory(task)}{missing}"
+    return drift == "data" and name.startswith(shift.blamed)

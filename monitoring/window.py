@@ -1,0 +1,223 @@
+"""Gather: what a report judges, out of the log; of a large window a part drawn at random.
+
+Only time, study and place of the records are read of the whole window; the records themselves of
+the studies that are compared, which bounds time and memory however large the window is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.record import Outcome, Verdict
+from cxr_mm.prediction_log import PredictionLog
+from monitoring.concept_drift import labelled
+from monitoring.data_drift import LARGEST_WINDOW
+from monitoring.reference import Reference
+from monitoring.table import newest_per_study, records_table
+from monitoring.verdict import Window
+
+LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
+
+
+def read_outcomes(
+    path: Path, findings: Sequence[str], hash_id: Callable[[str], str]
+) -> list[Outcome]:
+    """Labels of a CSV; 1, 0, or an empty cell where nothing is known.
+
+    Args:
+        path: the CSV; further columns are not read.
+        findings: names of the task's findings; at least one must be a column.
+        hash_id: `PredictionLog.hash_id`.
+
+    Raises:
+        ManifestError: the file cannot be read, a column is missing, a study is named twice or
+            not at all, or a label is neither 1, 0 nor empty.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ManifestError(
+            f"not a CSV that can be read ({error})", field=str(path), remedy="Check the file"
+        ) from error
+    columns = [name for name in findings if name in frame.columns]
+    if "study_id" not in frame.columns or not columns:
+        raise ManifestError(
+            f"it has the columns {', '.join(frame.columns)}",
+            field=str(path),
+            remedy=f"Give study_id and at least one of {', '.join(findings)}",
+        )
+    ids = frame["study_id"].str.strip()
+    if (ids == "").any() or ids.duplicated().any():
+        row = int((~((ids != "") & ~ids.duplicated())).to_numpy().argmax()) + 2
+        raise ManifestError("line names no study, or one twice", field=f"{path}:{row}")
+    now = datetime.now(UTC)
+    return [
+        Outcome(study_hash=hash_id(study), finding=name, label=label, recorded_at=now)
+        for name in columns
+        for line, (study, cell) in enumerate(zip(ids, frame[name], strict=True), start=2)
+        if (label := _label(cell, f"{path}:{line}: {name}")) is not None
+    ]
+
+
+def _label(cell: str, field: str) -> int | None:
+    text = cell.strip()
+    if not text:
+        return None
+    if text not in LABELS:
+        raise ManifestError(
+            f"{text[:40]!r} is no label", field=field, remedy="Use 1, 0 or an empty cell"
+        )
+    return LABELS[text]
+
+
+MOST_STUDIES = LARGEST_WINDOW
+"""Studies of a window that are compared; of more, as many drawn at random. A reference has at most
+2,000, so that more would tell little more."""
+MOST_LABELLED = LARGEST_WINDOW
+"""Labelled studies by which the concept is judged; of more, the newest."""
+LONGER = 5
+"""How many windows the longer one spans, in which small changes of the concept add up."""
+
+
+@dataclass(frozen=True)
+class LoadedWindow:
+    """A window, and what a reader must know of it besides."""
+
+    window: Window
+    notes: tuple[str, ...]
+
+
+def load_window(
+    log: PredictionLog,
+    frozen: Reference,
+    since: datetime | None,
+    until: datetime,
+    labels: Path | None = None,
+    before: Verdict | None = None,
+) -> LoadedWindow:
+    """Read a window of the reference's model.
+
+    Args:
+        log: opened, with its secret where `labels` are given.
+        frozen: the reference.
+        since, until: first moment (included; None: the beginning) and end (not included).
+        labels: CSV of outcomes that count in this report only, above those in the log.
+        before: verdict of the window before.
+
+    Raises:
+        LogError: the log cannot be read.
+        ManifestError: the labels cannot be read.
+    """
+    index = log.window_index(frozen.task.name, since, until, frozen.digest)
+    outcomes = _outcomes(log, labels, frozen)
+    newest = _newest(index.study_hash)
+    rng = np.random.default_rng(frozen.params.seed)
+    compared = _at_most(newest, rng)
+    table = _table(log, frozen, index.position[compared], outcomes)
+    marked = _marked(index.study_hash, newest, outcomes)
+    known = table
+    if len(compared) < len(newest):
+        known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
+    known = labelled(known, frozen.task.finding_names)
+    longer = _longer(log, frozen, since, until, outcomes, known)
+    events = log.read_events(frozen.task.name, since, until)
+    notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
+    window = Window(
+        table=table,
+        labelled=known,
+        longer=longer,
+        studies=len(newest),
+        n_labelled=len(marked),
+        events=[event for event in events if event.digest == frozen.digest],
+        before=before,
+    )
+    return LoadedWindow(window, notes)
+
+
+def _longer(
+    log: PredictionLog,
+    frozen: Reference,
+    since: datetime | None,
+    until: datetime,
+    outcomes: Sequence[Outcome],
+    own: pd.DataFrame,
+) -> pd.DataFrame:
+    """Labelled studies of the windows before this one, and its own; without them, none."""
+    if since is None or own.empty:
+        return own.iloc[:0]
+    start = until - LONGER * (until - since)
+    index = log.window_index(frozen.task.name, start, since, frozen.digest)
+    marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
+    before = _table(log, frozen, index.position[marked], outcomes)
+    before = labelled(before, frozen.task.finding_names)
+    both = pd.concat([before, own], ignore_index=True) if len(before) else own
+    return newest_per_study(both)[-MOST_LABELLED:]
+
+
+def _table(
+    log: PredictionLog,
+    frozen: Reference,
+    positions: NDArray[np.int64],
+    outcomes: Sequence[Outcome],
+) -> pd.DataFrame:
+    records = list(log.read_positions(positions.tolist()))
+    asked = {record.study_hash for record in records}
+    own = [outcome for outcome in outcomes if outcome.study_hash in asked]
+    return newest_per_study(
+        records_table(records, frozen.task, frozen.quality, frozen.projections, own)
+    )
+
+
+def _newest(studies: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of the last record of each study, in the order of time, which the index has."""
+    _, last = np.unique(studies[::-1], return_index=True)
+    return np.sort(len(studies) - 1 - last)
+
+
+def _marked(
+    studies: NDArray[Any], places: NDArray[np.int64], outcomes: Sequence[Outcome]
+) -> NDArray[np.int64]:
+    """Those of the places whose study has a label."""
+    known = np.array(list({outcome.study_hash for outcome in outcomes}), "S64")
+    return places[np.isin(studies[places], known)]
+
+
+def _at_most(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(places) <= MOST_STUDIES:
+        return places
+    return np.sort(rng.choice(places, MOST_STUDIES, replace=False))
+
+
+def _outcomes(log: PredictionLog, labels: Path | None, frozen: Reference) -> list[Outcome]:
+    found = log.read_outcomes()
+    if labels is not None:
+        found += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
+    return found
+
+
+def _notes(
+    frozen: Reference, others: dict[str, int], records: int, studies: int, compared: int
+) -> tuple[str, ...]:
+    notes = []
+    if others:
+        total = sum(others.values())
+        notes.append(f"{total} predictions of other models are left out: {_named(others)}")
+    if studies < records:
+        notes.append(f"{records - studies} predictions repeat a study; the newest of each counts")
+    if compared < studies:
+        notes.append(f"{compared:,} of {studies:,} studies, drawn at random, are compared")
+    if frozen.task.synthetic:
+        notes.append("The reference is synthetic: made-up studies, no patients")
+    return tuple(notes)
+
+
+def _named(others: dict[str, int]) -> str:
+    ranked = sorted(others.items(), key=lambda item: -item[1])
+    return ", ".join(f"{digest[:12]} ({n})" for digest, n in ranked)
