@@ -16,9 +16,9 @@ from pathlib import Path, PureWindowsPath
 
 from cxr_mm.core.errors import InputError, RadiographError
 from cxr_mm.core.files import CHUNK
+from cxr_mm.data.studies import BadRow
 from cxr_mm.imaging.dicom import is_dicom
 from cxr_mm.imaging.image_header import JPEG_START, PNG_SIGNATURE
-from cxr_mm.inference.score import BadRow
 
 FILES = 500
 """Most files that are taken at once."""

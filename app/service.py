@@ -6,7 +6,6 @@ small copy to draw on.
 
 import copy
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality
 from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.studies import build_study
 from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.verdict import believed, verdict
@@ -93,8 +93,6 @@ def _field(error: Exception, task: Task) -> str:
     return field if field in {"image", "note", "view", *task.clinical_names} else ""
 
 
-GENERATED_ID = "app-"
-"""How a study id begins that no one typed in."""
 ReadImage = Callable[[Path, str], DecodedImage]
 
 
@@ -197,30 +195,17 @@ class InferenceService:
         note: str | None,
         view: str | None = None,
         study_id: str | None = None,
+        patient_id: str | None = None,
     ) -> Study:
         """What was entered, as a checked study.
 
         Raises:
-            RadiographError, ClinicalError: of the input at fault.
+            RadiographError, ClinicalError, NoteError: of the input at fault.
             InputError: nothing was entered that the model reads.
         """
         with self._keeping(asked=False):
-            image = self.image(path).radiograph if path and self.task.has_image else None
-            values = check_clinical(self.task.clinical, clinical)
-        asked = values.get("view")
-        view = (
-            view or (asked if isinstance(asked, str) else None) or (image.view if image else None)
-        )
-        text = note.strip() if note and self.task.note else ""
-        study = Study(
-            study_id=(study_id or "").strip() or f"{GENERATED_ID}{uuid.uuid4()}",
-            image=image.pixels if image else None,
-            clinical=values,
-            note=text or None,
-            view=view,
-            warnings=image.warnings if image else (),
-            quality=image.quality if image else {},
-        )
+            read = (lambda: self.image(path).radiograph) if path else None
+            study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
         if not study.modalities:
             raise InputError(
                 "Nothing was given yet", remedy="Give an image, a clinical feature or a note"

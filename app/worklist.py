@@ -22,11 +22,11 @@ from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import subset_name
-from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
+from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.explain import html
 from cxr_mm.imaging.geometry import fitted_study
-from cxr_mm.inference.score import BATCH, THREADS, VALUES, BadRow
+from cxr_mm.inference.score import BATCH, VALUES
 
 TABLE_BYTES = 16 * 1024**2
 """Largest table that is read."""
@@ -260,21 +260,11 @@ def _attempted(
 
 
 def _ready(service: InferenceService, case: _Case) -> _Ready | BadRow:
-    task, cells = service.task, case.cells
-    note = cells.get(task.note.column) if task.note else None
+    inputs = row_inputs(service.task, case.cells) | {"study_id": case.study_id}
     try:
-        if note and task.note:
-            mask_note(note, task.note)  # refused here, so that one note costs one row
-        study = service.study(
-            str(case.image.path) if case.image else None,
-            {name: cells.get(name) for name in task.clinical_names},
-            note,
-            None if "view" in task.clinical_names else cells.get("view"),
-            case.study_id,
-        )
+        study = service.study(str(case.image.path) if case.image else None, **inputs)
     except InputError as error:
         return BadRow(case.study_id, _reason(error))
-    study = replace(study, patient_id=cells.get("patient_id"))
     if study.image is None:
         return _Ready(study, None)
     return _Ready(

@@ -7,10 +7,12 @@ from PIL import Image
 
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import read_json
+from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.inference import score as scoring
 from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.inference.score import BadRow, iter_studies, score
+from cxr_mm.inference.score import score
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +154,8 @@ def test_what_is_no_table_is_refused_and_nothing_is_written(
 
 def test_images_are_read_only_when_it_is_their_turn(predictor, csv, monkeypatch):
     read = []
-    real = scoring.read_radiograph
-    monkeypatch.setattr(scoring, "read_radiograph", lambda path: read.append(path) or real(path))
+    real = reading.read_radiograph
+    monkeypatch.setattr(reading, "read_radiograph", lambda path: read.append(path) or real(path))
     studies = iter_studies(predictor.bundle.task, csv())
     assert read == []
     first = next(studies)

@@ -18,13 +18,14 @@ from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.service import GENERATED_ID, InferenceService, StudySession
+from app.service import InferenceService, StudySession
 from app.ui import answer
 from app.ui.queues import EXPLANATION
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import write_text
 from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.types import Modality
+from cxr_mm.data.studies import GENERATED_ID
 from cxr_mm.explain import html as render
 from cxr_mm.explain.html import CSS as BARS
 from cxr_mm.explain.html import STYLE, WORDS_CSS, probability_bar, whole_page

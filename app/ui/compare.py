@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.service import GENERATED_ID, InferenceService, StudySession
+from app.service import InferenceService, StudySession
 from app.ui import answer
 from app.ui.queues import READING
+from cxr_mm.data.studies import GENERATED_ID
 from cxr_mm.explain.html import data_uri, grey, percent
 
 SIDE = 420

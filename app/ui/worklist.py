@@ -20,8 +20,8 @@ from cxr_mm.core.errors import CancelledError, InputError
 from cxr_mm.core.prediction import FindingPrediction
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import Task
+from cxr_mm.data.studies import BadRow
 from cxr_mm.explain.html import NAMES, data_uri, percent, reading
-from cxr_mm.inference.score import BadRow
 
 PAGE = 50
 """Studies on one page of the list."""

@@ -26,13 +26,13 @@ from cxr_mm.core.task import Finding, Task, load_task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column
 from cxr_mm.data.sources.nih14 import read_nih14
+from cxr_mm.data.studies import iter_studies
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.evaluation.external.recalibrate import METRICS
 from cxr_mm.evaluation.external.validate import evaluate_on
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_subset, subset_rows
 from cxr_mm.inference.predictor import Predictor
-from cxr_mm.inference.score import iter_studies
 from cxr_mm.models.bundle import load_bundle
 
 TASK, FINDING, SYNTHETIC = "pneumonia", "pneumonia", "synthetic"

@@ -33,11 +33,12 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES
 from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, image_batches, open_pixels
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.score import BATCH, BadRow, iter_studies, score
+from cxr_mm.inference.score import BATCH, score
 from cxr_mm.models.bundle import SERVED, Bundle
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
 from cxr_mm.models.precision import CANDIDATES, MEASURED_ON, PLAIN, Precision, choose_precision

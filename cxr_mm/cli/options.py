@@ -1,6 +1,6 @@
 """Options that several commands share, and how what was given becomes a study."""
 
-import uuid
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import typer
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
+from cxr_mm.core.task import Task
 
 TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
 AnyImage = Annotated[
@@ -26,25 +27,20 @@ StudyId = Annotated[str | None, typer.Option(help="Id to answer with.")]
 
 
 def study_of(
+    task: Task,
     image: Path | None,
     clinical: list[str] | None,
     note: str | None,
     view: str | None,
     study_id: str | None,
 ) -> Study:
-    """What was given, as a study."""
+    """Build the study that the options describe."""
+    from cxr_mm.data.studies import build_study
     from cxr_mm.imaging.radiograph import read_radiograph
 
-    radiograph = read_radiograph(image) if image else None
-    return Study(
-        study_id=study_id or (image.name if image else uuid.uuid4().hex),
-        image=radiograph.pixels if radiograph else None,
-        clinical=pairs(clinical or [], "--clinical", "age=63"),
-        note=note,
-        view=view or (radiograph.view if radiograph else None),
-        warnings=radiograph.warnings if radiograph else (),
-        quality=radiograph.quality if radiograph else {},
-    )
+    values = pairs(clinical or [], "--clinical", "age=63")
+    read = partial(read_radiograph, image) if image else None
+    return build_study(task, read, values, note, view, study_id)
 
 
 def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:

@@ -28,8 +28,9 @@ def predict(
     """Predict one study from any subset of image, clinical features and note."""
     from cxr_mm.inference.predictor import load_predictor
 
-    study = study_of(image, clinical, note, view, study_id)
-    prediction = load_predictor(bundle, accept_any_image).predict(study)
+    predictor = load_predictor(bundle, accept_any_image)
+    study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
+    prediction = predictor.predict(study)
     print(prediction.model_dump_json(indent=2) if as_json else told(prediction))
 
 

@@ -124,5 +124,6 @@ def explain(
     from cxr_mm.inference.predictor import load_predictor
 
     question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
-    study = study_of(image, clinical, note, view, study_id)
-    print(explain_to(load_predictor(bundle, accept_any_image), study, question, out))
+    predictor = load_predictor(bundle, accept_any_image)
+    study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
+    print(explain_to(predictor, study, question, out))

@@ -9,11 +9,11 @@ MASK = "[MASK]"
 LONGEST_NOTE = 20_000
 
 
-def mask_note(text: str, spec: NoteSpec) -> str:
-    """Replace every match of the task's patterns by `[MASK]` and settle white space.
+def check_note(text: str) -> None:
+    """Refuse what cannot be a clinical note.
 
     Raises:
-        NoteError: the note is longer than 20,000 characters or holds control characters.
+        NoteError: the note is longer than 20,000 characters or contains a null character.
     """
     if len(text) > LONGEST_NOTE:
         raise NoteError(
@@ -23,6 +23,15 @@ def mask_note(text: str, spec: NoteSpec) -> str:
         )
     if "\x00" in text:
         raise NoteError("this is no text", field="note", remedy="Give plain text in UTF-8")
+
+
+def mask_note(text: str, spec: NoteSpec) -> str:
+    """Replace every match of the task's patterns by `[MASK]` and reduce white space.
+
+    Raises:
+        NoteError: as `check_note`.
+    """
+    check_note(text)
     for pattern in spec.mask:
         text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
     return " ".join(text.split())

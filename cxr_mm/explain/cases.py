@@ -1,19 +1,21 @@
 """Cases: which held-out studies the gallery shows, and studies as the bundle takes them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import ABSENT, Manifest
 from cxr_mm.data.pixel_cache import open_pixels
-from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.data.studies import build_study
+from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
 
 Kind = Literal["true positive", "false positive", "false negative", "true negative"]
 KINDS: tuple[Kind, ...] = ("true positive", "false positive", "false negative", "true negative")
@@ -88,7 +90,7 @@ class Studies:
     """
 
     def __init__(self, manifest: Manifest, pixels: Path | None) -> None:
-        self.frame = manifest.frame
+        self.task, self.frame = manifest.task, manifest.frame
         self.clinical = manifest.clinical()
         self.rows = {str(s): i for i, s in enumerate(self.frame["study_id"])}
         self.pixels = open_pixels(pixels) if pixels is not None else None
@@ -99,24 +101,24 @@ class Studies:
         The image falls back to the square where its file is gone or can no longer be read.
         """
         row = self.rows[study_id]
-        text = self.frame.iloc[row]
-        image = self._image(row)
-        warnings: tuple[str, ...] = ()
-        if with_image and image is not None:
-            try:
-                read = read_radiograph(Path(str(text["image_path"])))
-                image, warnings = read.pixels, read.warnings
-            except RadiographError:
-                pass
-        return Study(
+        text = self.frame.iloc[row].astype(object).where(self.frame.iloc[row].notna(), None)
+        return build_study(
+            self.task,
+            partial(self._radiograph, row, with_image) if self.has_image(study_id) else None,
+            {str(k): v for k, v in self.clinical.iloc[row].items()},
+            note=text["note"],
+            view=text["view"],
             study_id=study_id,
-            patient_id=str(text["patient_id"]),
-            image=image,
-            clinical={str(k): _value(v) for k, v in self.clinical.iloc[row].items()},
-            note=None if pd.isna(text["note"]) else str(text["note"]),
-            view=None if pd.isna(text["view"]) else str(text["view"]),
-            warnings=warnings,
+            patient_id=text["patient_id"],
         )
+
+    def _radiograph(self, row: int, with_image: bool) -> Radiograph:
+        if with_image:
+            with suppress(RadiographError):
+                return read_radiograph(Path(str(self.frame["image_path"].iloc[row])))
+        assert self.pixels is not None
+        square = self.pixels[int(self.frame["pixel_row"].iloc[row])]
+        return Radiograph(np.asarray(square, dtype=np.float32) / np.float32(255))
 
     def patient(self, study_id: str) -> str:
         """Whose study it is."""
@@ -137,15 +139,3 @@ class Studies:
         """Whether the study has an image in the cache."""
         row = self.rows[study_id]
         return self.pixels is not None and int(self.frame["pixel_row"].iloc[row]) != ABSENT
-
-    def _image(self, row: int) -> NDArray[np.float32] | None:
-        position = int(self.frame["pixel_row"].iloc[row])
-        if position == ABSENT or self.pixels is None:
-            return None
-        return np.asarray(self.pixels[position], dtype=np.float32) / np.float32(255)
-
-
-def _value(value: Any) -> ClinicalValue:
-    if pd.isna(value):
-        return None
-    return value if isinstance(value, str) else float(value)

@@ -255,11 +255,7 @@ class Predictor:
 
     def _warnings(self, study: Study, doubt: GateDecision | None) -> list[str]:
         task = self.bundle.task
-        found = [
-            f"{modality}: given, but this model does not use it"
-            for modality in study.modalities
-            if modality not in task.modalities
-        ]
+        found: list[str] = []
         if study.view and task.views and study.view not in task.views:
             found.append(f"view: {study.view} was not among those trained on")
         found += self.bundle.clinical.unseen(self.bundle.check(study))

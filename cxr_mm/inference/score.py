@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,14 @@ import pyarrow.parquet as pq
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import atomic_write, write_json
 from cxr_mm.core.prediction import Answer
-from cxr_mm.core.progress import prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.notes import mask_note
-from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
-from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.inference.predictor import Predictor
 
 BATCH = 16
 """Studies answered at once; larger batches leave the processor's cache and take longer an image."""
 ROW_GROUP = 1024
-THREADS = 4
 STUDY = {
     **dict.fromkeys(
         ("study_id", "patient_id", "modalities", "classes", "warnings", "model", "digest"),
@@ -43,67 +37,11 @@ VALUES = {
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be predicted, and why."""
-
-    study_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Scored:
     """How many rows of a manifest were predicted, and which were not."""
 
     predicted: int
     bad: tuple[BadRow, ...]
-
-
-def iter_studies(task: Task, csv_path: Path, ahead: int = 0) -> Iterator[Study | BadRow]:
-    """Studies of a manifest CSV, one at a time, in its order.
-
-    Args:
-        task: whose columns the table has.
-        csv_path: the table; images lie where it says.
-        ahead: studies whose images are read, by threads, before it is their turn.
-
-    Raises:
-        ManifestError: the file is missing, empty, no CSV or lacks a column.
-    """
-    yield from prefetch(
-        partial(_study, task), _table_rows(task, csv_path), ahead=ahead, threads=THREADS
-    )
-
-
-def _table_rows(task: Task, csv_path: Path) -> Iterator[dict[str, Any]]:
-    for frame in iter_manifest_csv(csv_path, task):
-        names = [str(name) for name in frame.columns]
-        for row in frame.itertuples(index=False, name=None):
-            yield dict(zip(names, row, strict=True))
-
-
-def _study(task: Task, row: dict[str, Any]) -> Study | BadRow:
-    study_id = str(row["study_id"])
-    note = _text(row.get(task.note.column)) if task.note else None
-    image = _text(row.get("image_path")) if task.has_image else None
-    try:
-        if note and task.note:
-            mask_note(note, task.note)  # refused here, so that one note costs one row
-        radiograph = read_radiograph(Path(image)) if image else None
-        study = Study(
-            study_id=study_id,
-            patient_id=_text(row.get("patient_id")),
-            image=radiograph.pixels if radiograph else None,
-            clinical=check_clinical(task.clinical, {n: row.get(n) for n in task.clinical_names}),
-            note=note,
-            view=_text(row.get("view")) or (radiograph.view if radiograph else None),
-            warnings=radiograph.warnings if radiograph else (),
-            quality=radiograph.quality if radiograph else {},
-        )
-    except InputError as error:
-        return BadRow(study_id, str(error))
-    if not study.modalities:
-        return BadRow(study_id, "there is neither image nor clinical value nor note.")
-    return study
 
 
 def score(predictor: Predictor, manifest_csv: Path, out: Path) -> Scored:
@@ -182,7 +120,3 @@ def _row(answer: Answer) -> dict[str, Any]:
     for found in prediction.findings:
         row |= {f"{value}.{found.finding}": getattr(found, value) for value in VALUES}
     return row
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -29,10 +29,11 @@ from cxr_mm.data.additions import FOLDER, read_addition
 from cxr_mm.data.labels import labels_of
 from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.score import BATCH, BadRow, iter_studies
+from cxr_mm.inference.score import BATCH
 from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images, study_name
 from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
 from monitoring.statistics import as_codes

@@ -22,7 +22,8 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column, load_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.data.studies import build_study
+from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
 from cxr_mm.inference.predictor import Predictor
 from monitoring.concept_drift import labelled
 from monitoring.reference import Reference, freeze, load_reference
@@ -437,17 +438,24 @@ def _labelled(task: Task, row: Mapping[Any, Any]) -> Labelled:
 
 
 def _study(task: Task, row: Mapping[Any, Any]) -> Study:
-    image = None if pd.isna(row["image_path"]) else read_radiograph(Path(row["image_path"])).pixels
-    if image is not None and max(image.shape) > LONGEST:
-        scale = LONGEST / max(image.shape)
-        size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-        small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
-        image = np.clip(np.asarray(small, np.float32), 0, 1)
-    values = {name: row[clinical_column(name)] for name in task.clinical_names}
-    return Study(
-        study_id=str(row["study_id"]),
-        image=image,
-        clinical={name: None if pd.isna(v) else v for name, v in values.items()},
-        note=None if pd.isna(row["note"]) else row["note"],
-        view=None if pd.isna(row["view"]) else row["view"],
+    known = {str(name): None if pd.isna(value) else value for name, value in row.items()}
+    path = known["image_path"]
+    return build_study(
+        task,
+        partial(_small_image, Path(path)) if path else None,
+        {name: known[clinical_column(name)] for name in task.clinical_names},
+        note=known["note"],
+        view=known["view"],
+        study_id=str(known["study_id"]),
     )
+
+
+def _small_image(path: Path) -> Radiograph:
+    """Pixels alone: quality is measured later, since a shift alters them."""
+    pixels = read_radiograph(path).pixels
+    if max(pixels.shape) > LONGEST:
+        scale = LONGEST / max(pixels.shape)
+        size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
+        small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
+        pixels = np.clip(np.asarray(small, np.float32), 0, 1)
+    return Radiograph(pixels)

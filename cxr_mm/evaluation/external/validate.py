@@ -26,6 +26,7 @@ from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import age_in_years, raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
+from cxr_mm.data.studies import iter_studies
 from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
@@ -44,7 +45,6 @@ from cxr_mm.evaluation.report.text import outside_summary
 from cxr_mm.evaluation.resampling import Estimate, multiplicities
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, measure_table, subset_rows
 from cxr_mm.inference.predictor import Predictor
-from cxr_mm.inference.score import iter_studies
 from cxr_mm.models.bundle import Bundle
 
 FIGURES = ("calibration_in_the_large", "calibration_intercept", "calibration_slope", "auc")
