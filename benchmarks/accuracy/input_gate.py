@@ -38,7 +38,6 @@ from cxr_mm.training.input_gate import (
     Copies,
     GateImages,
     corrupted_copies,
-    embed_squares,
     fit_input_gate,
     gate_images,
 )
@@ -217,11 +216,10 @@ class Run:
     @cached_property
     def embeddings(self) -> NDArray[np.float32]:
         """Of every image in the pixel cache."""
-        wanted = self.params.embed.precision
-        return image_embeddings(self.encoder, self.paths, wanted)
+        return image_embeddings(self.encoder, open_pixels(self.paths.pixels))
 
     def embed(self, squares: Squares) -> NDArray[np.float32]:
-        return embed_squares(self.encoder, squares, self.params.embed.precision)
+        return image_embeddings(self.encoder, squares)
 
     @cached_property
     def gates(self) -> list[tuple[InputGate, NDArray[np.int64]]]:
@@ -232,11 +230,7 @@ class Run:
         train, val = (first.train, first.val) if len(parts) == 1 else (_all(parts), _all([]))
         images = gate_images(self.manifest, groups, train, val, self.params)
         copies = corrupted_copies(
-            self.encoder,
-            self.paths,
-            images.pixel_rows,
-            self.params.fuse,
-            self.params.embed.precision,
+            self.encoder, open_pixels(self.paths.pixels), images.pixel_rows, self.params.fuse
         )
         unseen = [self._images_of(part.test) for part in parts]
         return [(self._fit(images, copies, rows), rows) for rows in unseen]
@@ -245,7 +239,7 @@ class Run:
         kept = np.flatnonzero(~np.isin(images.pixel_rows, unseen))
         images = images.of(kept)
         embeddings = self.embeddings[images.pixel_rows]
-        return fit_input_gate(embeddings, images, copies.of(kept), self.params.fuse)[0]
+        return fit_input_gate(embeddings, images, copies.of(kept), self.params.fuse.seed)[0]
 
     def _images_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         found = np.unique(self.manifest.frame["pixel_row"].to_numpy(np.int64)[rows])

@@ -29,7 +29,6 @@ PLAIN: dict[str, Any] = {
     "class_weights": True,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
-    "cross_fit": 0,
 }
 """What a notebook of theirs did, whatever the defaults of this project are."""
 LITE0 = "tf_efficientnet_lite0"

@@ -209,7 +209,7 @@ def run_here(task: str, overrides: Overrides, name: str) -> None:
     }
     write_json(paths.root / DONE, done)
     # The figures and the held-out predictions are what was wanted; the rest can be made again.
-    for folder in (paths.bundle, paths.image_encoder, paths.embeddings, paths.root / ".cache"):
+    for folder in (paths.bundle, paths.image_encoder, paths.embeddings):
         shutil.rmtree(folder, ignore_errors=True)
 
 

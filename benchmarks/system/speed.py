@@ -5,7 +5,6 @@ Bare is the same network, in the same precision and memory order, on tensors tha
 
 import copy
 import itertools
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +38,16 @@ from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.score import BATCH, score
-from cxr_mm.models.bundle import SERVED, Bundle
+from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
-from cxr_mm.models.precision import CANDIDATES, MEASURED_ON, PLAIN, Precision, choose_precision
+from cxr_mm.models.precision import (
+    CANDIDATES,
+    MEASURED_ON,
+    PLAIN,
+    SERVED,
+    Precision,
+    choose_precision,
+)
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
 
@@ -66,8 +72,7 @@ def scoring_from_cache(small: SmallTask) -> Seconds:
 
     @torch.inference_mode()
     def path() -> None:
-        shutil.rmtree(small.paths.root / ".cache", ignore_errors=True)
-        images = image_embeddings(encoder, small.paths, SERVED.name)
+        images = image_embeddings(encoder, pixels)
         bundle.probabilities(bundle.logits({"image": torch.from_numpy(images)}, mask))
 
     batches = list(image_batches(pixels, np.arange(len(pixels)), BATCH))

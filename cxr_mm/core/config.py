@@ -67,9 +67,6 @@ class TrainImageParams(Frozen):
     augment: Literal["none", "light", "strong"] = "light"
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the moving average of the weights; 0 keeps none."""
-    cross_fit: int = Field(0, ge=0, le=10)
-    """Folds of the training rows for out-of-fold image embeddings; 0 takes them in-fold.
-    Only of use where the encoder learns and a fusion trusts its embeddings."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` measures both at start and takes the faster."""
     workers: int = Field(0, ge=0)

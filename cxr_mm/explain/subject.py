@@ -145,7 +145,7 @@ class Subject:
         return self._joined({modality: encoded}, shown)
 
     @torch.inference_mode()
-    def _joined(self, varied: dict[Modality, tuple[Tensor, ...]], mask: Tensor) -> Logits:
+    def _joined(self, varied: dict[Modality, Tensor], mask: Tensor) -> Logits:
         logits = self.bundle.fusion.join({**self._encoded, **varied}, mask)
         found: Logits = logits.double().numpy()
         return found

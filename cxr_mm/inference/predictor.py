@@ -163,7 +163,7 @@ class Predictor:
         return note_traits(mask_note(study.note, spec))
 
     def _shares(
-        self, encoded: Mapping[Modality, Sequence[torch.Tensor]], mask: torch.Tensor
+        self, encoded: Mapping[Modality, torch.Tensor], mask: torch.Tensor
     ) -> list[dict[str, dict[Modality, float]]]:
         """Per row of the batch what each modality that is there gives to each probability.
 

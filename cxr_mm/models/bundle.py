@@ -33,10 +33,7 @@ from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
 from cxr_mm.models.input_gate import InputGate, load_input_gate, save_input_gate
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
-
-SERVED = Precision("fp32")
-"""How a bundle is run: not measured, so that starting costs nothing and answers do not vary."""
+from cxr_mm.models.precision import MEASURED_ON, SERVED, Precision, choose_precision
 
 
 @dataclass(frozen=True)

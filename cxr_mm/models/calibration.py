@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cxr_mm.core.task import Problem
 from cxr_mm.core.types import MODALITIES, Modality
+from cxr_mm.models.optim import minimise
 
 Floats = NDArray[np.float64]
 
@@ -115,18 +116,14 @@ def stack(
     log_weight = centre.clone().requires_grad_()
     bias = torch.zeros(labels.shape[1], requires_grad=True)
     biased = float(problem != "multiclass")
-    optimiser = torch.optim.LBFGS([log_weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
+    def loss() -> Tensor:
         logits = (log_weight.exp() * columns).sum(1) + bias * biased
         prior = (log_weight - centre).square().sum() / (2 * spread**2)
         prior = prior + bias.square().sum() / (2 * BIAS_SPREAD**2)
-        loss = prior - log_likelihoods(logits, labels, problem).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return prior - log_likelihoods(logits, labels, problem).sum()
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    minimise([log_weight, bias], loss)
     weight = log_weight.detach().exp().expand(-1, labels.shape[1])
     return weight, bias.detach() * biased
 
@@ -266,8 +263,7 @@ class Calibration(nn.Module):
         used = [o for o in dict.fromkeys(self.owners) if o is None or o in shown]
         belongs = torch.tensor([[float(owner == one) for owner in self.owners] for one in used])
         joined = torch.einsum("mj,jf,njf->nmf", belongs, self._blend, columns)
-        with torch.enable_grad():
-            weight, bias = stack(joined, labels, problem, spread)
+        weight, bias = stack(joined, labels, problem, spread)
         index = int(subset_index(mask))
         self.weight[index] = torch.einsum("mj,mf,jf->jf", belongs, weight, self._blend)
         self.bias[index] = bias

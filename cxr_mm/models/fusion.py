@@ -8,8 +8,6 @@ studies the networks have not seen, turns columns into logits:
 - `late`: one column per part of a modality, so that calibration is stacking (Wolpert 1992);
 - `concat`: one column, from hidden vectors side by side;
 - `gated`: one column, from a gated sum of hidden vectors (Arevalo et al. 2017).
-
-Members are trained side by side and averaged (Lakshminarayanan et al. 2017, deep ensembles).
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,26 +90,6 @@ def _spread(rows: Tensor, part: Part) -> Tensor:
     return deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)
 
 
-def projection(parts: Sequence[Part], hidden: int, dropout: float, narrow: int) -> nn.Sequential:
-    """Layers from (B, D) to (B, hidden).
-
-    Args:
-        parts: what the D numbers are.
-        hidden: width that comes out.
-        dropout: of what goes in, unless it is narrowed.
-        narrow: width of a layer before; 0 for none.
-    """
-    fold = _Fold(parts)
-    width = fold.width
-    layers: list[nn.Module] = [nn.Dropout(dropout)]
-    if narrow:
-        layers = [nn.Linear(width, narrow), nn.GELU()]
-        width = narrow
-    # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
-    gain = _Gain(fold.width**0.5)
-    return nn.Sequential(fold, gain, *layers, nn.Linear(width, hidden))
-
-
 class _Fold(nn.Module):
     """Words in fewer cells, as if hashed so: a perceptron with a weight for every pair of words
     and hidden unit is slow and learns its studies by heart."""
@@ -157,16 +135,17 @@ class FusionSpec(Frozen):
     `parts`: what each modality's input is made of; a modality the task does not have is not in it.
     `scales`: prior standard deviation of each modality's logit (`late`).
     `outputs`: number of findings F.
+    `hidden`: width H that each modality is projected to (`concat`, `gated`).
+    `tabular_hidden`: width of the layer before it for clinical features; 0 for none.
     """
 
     kind: FusionKind
     parts: dict[Modality, tuple[Part, ...]]
     scales: dict[Modality, float]
     outputs: int
-    hidden: int
-    tabular_hidden: int
-    dropout: float
-    members: int
+    hidden: int = 64
+    tabular_hidden: int = 16
+    dropout: float = 0.3
 
     @property
     def dims(self) -> dict[Modality, int]:
@@ -325,14 +304,13 @@ KINDS: dict[FusionKind, type[Late] | type[Concat] | type[Gated]] = {
 
 
 class Fusion(nn.Module):
-    """The whole fusion: standard scores, the members averaged, calibration for the subset."""
+    """Standard scores, the network of one kind, and calibration for the subset."""
 
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__()
-        kind = KINDS[spec.kind]
         self.spec = spec
         self.standardise = nn.ModuleDict({m: Standardise(parts) for m, parts in spec.parts.items()})
-        self.members = nn.ModuleList(kind(spec) for _ in range(spec.members))
+        self.network = KINDS[spec.kind](spec)
         columns = owners(spec) if spec.kind == "late" else (None,)
         self.calibration = Calibration(columns, spec.outputs)
 
@@ -350,9 +328,8 @@ class Fusion(nn.Module):
         """Use a head fitted elsewhere, (F, D) and (F,) for embeddings as they come (`late`)."""
         scores = self.standardise[modality]
         assert isinstance(scores, Standardise)
-        for member in self.members:
-            assert isinstance(member, Late)
-            member.adopt(modality, weight * scores.scale, bias + weight @ scores.mean)
+        assert isinstance(self.network, Late)
+        self.network.adopt(modality, weight * scores.scale, bias + weight @ scores.mean)
 
     def clean(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> dict[Modality, Tensor]:
         """Standard scores, exact zeros wherever a modality is absent."""
@@ -365,31 +342,25 @@ class Fusion(nn.Module):
 
     def columns(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Columns of evidence (B, J, F) before calibration."""
-        rows = self.clean(inputs, mask)
-        return torch.stack([member(rows, mask) for member in self.members]).mean(0)
+        columns: Tensor = self.network(self.clean(inputs, mask), mask)
+        return columns
 
-    def encode(self, modality: Modality, rows: Tensor) -> tuple[Tensor, ...]:
-        """What each member makes of embeddings (B, D) of one modality that is there.
+    def encode(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Encode embeddings (B, D) of one modality that is present.
 
-        Whoever varies one modality and holds the others needs these of the others only once.
+        A caller that varies one modality and holds the others encodes the others only once.
         """
         scores = self.standardise[modality](rows.to(torch.float32))
-        return tuple(member.encode(modality, scores) for member in self._kinds())
+        return self.network.encode(modality, scores)
 
-    def join(self, encoded: Mapping[Modality, Sequence[Tensor]], mask: Tensor) -> Tensor:
-        """What `encode` gave of every modality, mask (B, 3) → logits (B, F), as `forward` has them.
+    def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
+        """Encoded modalities and mask (B, 3) → logits (B, F), the same as `forward` gives.
 
-        Each tensor has B rows or one, which then stands for all.
+        Each tensor has B rows, or one that stands for all.
         """
-        columns = [
-            member.join({m: _rows(encoded[m][k], len(mask)) for m in self.spec.dims}, mask)
-            for k, member in enumerate(self._kinds())
-        ]
-        logits: Tensor = self.calibration(torch.stack(columns).mean(0), mask)
+        rows = {m: encoded[m].expand(len(mask), *encoded[m].shape[1:]) for m in self.spec.dims}
+        logits: Tensor = self.calibration(self.network.join(rows, mask), mask)
         return logits
-
-    def _kinds(self) -> list[Late | Joint]:
-        return [member for member in self.members if isinstance(member, (Late, Joint))]
 
     def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Embeddings of a batch → calibrated logits.
@@ -406,10 +377,14 @@ class Fusion(nn.Module):
         return logits
 
 
-def _rows(encoded: Tensor, count: int) -> Tensor:
-    return encoded if len(encoded) == count else encoded.expand(count, *encoded.shape[1:])
-
-
 def _projection(modality: Modality, spec: FusionSpec) -> nn.Sequential:
-    narrow = spec.tabular_hidden if modality == "tabular" else 0
-    return projection(spec.parts[modality], spec.hidden, spec.dropout, narrow)
+    """Layers from one modality's input (B, D) to (B, H)."""
+    fold = _Fold(spec.parts[modality])
+    width = fold.width
+    layers: list[nn.Module] = [nn.Dropout(spec.dropout)]
+    if modality == "tabular" and spec.tabular_hidden:
+        layers = [nn.Linear(width, spec.tabular_hidden), nn.GELU()]
+        width = spec.tabular_hidden
+    # Inputs have unit length: scaled back, so that a linear layer starts at its usual size.
+    gain = _Gain(fold.width**0.5)
+    return nn.Sequential(fold, gain, *layers, nn.Linear(width, spec.hidden))

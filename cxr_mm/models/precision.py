@@ -54,6 +54,8 @@ class Precision:
         return images.contiguous(memory_format=self.memory_format)
 
 
+SERVED = Precision("fp32")
+"""How a bundle is run and embeddings are made: not measured, so that answers do not vary."""
 PLAIN = "fp32, channels first"
 CANDIDATES = {
     "fp32": Precision("fp32"),

@@ -20,6 +20,7 @@ from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.models.bundle import RECALIBRATED, Bundle
 from cxr_mm.models.calibration import Calibration, log_likelihoods, subset_index, subset_mask
 from cxr_mm.models.decision import Conformal, OperatingPoints
+from cxr_mm.models.optim import minimise
 
 Method = Literal["none", "intercept", "intercept_and_slope"]
 SIGNIFICANCE = 0.05
@@ -101,24 +102,16 @@ def _fit(
     """Slope, intercepts (F,) and their log likelihood, by penalised maximum likelihood."""
     log_slope = torch.zeros(1, dtype=torch.float64, requires_grad=sloped)
     intercept = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [log_slope, intercept] if sloped else [intercept],
-        max_iter=200,
-        line_search_fn="strong_wolfe",
-    )
 
     def likelihood() -> Tensor:
         return log_likelihoods(log_slope.exp() * logits + intercept, labels, problem).sum()
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
+    def loss() -> Tensor:
         prior = log_slope.square().sum() / (2 * SLOPE_SPREAD**2)
         prior = prior + intercept.square().sum() / (2 * INTERCEPT_SPREAD**2)
-        loss = prior - likelihood()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return prior - likelihood()
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    minimise([log_slope, intercept] if sloped else [intercept], loss, steps=200)
     with torch.no_grad():
         return float(log_slope.exp()), intercept.detach(), float(likelihood())
 

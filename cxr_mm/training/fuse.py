@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import lightning as pl
 import numpy as np
 import pandas as pd
 import torch
@@ -36,9 +35,7 @@ from cxr_mm.training.background import baseline_image
 from cxr_mm.training.calibrate import calibrate, collect_oof_logits
 from cxr_mm.training.fusion_fit import (
     Fitted,
-    FusionModule,
     Index,
-    ShuffledRows,
     Studies,
     load_studies,
     single_threaded,
@@ -46,7 +43,6 @@ from cxr_mm.training.fusion_fit import (
 )
 from cxr_mm.training.heldout import heldout
 from cxr_mm.training.input_gate import input_gate
-from cxr_mm.training.losses import class_weights
 
 BACKGROUND_SEED = 0
 """Not the fit's own: explanations of two models are to be compared."""
@@ -78,7 +74,7 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     bundle = _bundle(task, params, paths, fitted)
     bundle = replace(
         bundle,
-        gate=input_gate(manifest, studies.groups, train, val, params, paths),
+        gate=input_gate(manifest, studies, train, val, params, paths),
         **_background(bundle, manifest, studies, np.concatenate([train, val]), paths),
     )
     bundle.trained_on.update(_trained_on(manifest, studies, rounds, paths))
@@ -170,7 +166,7 @@ def _cross_fit(
 
 def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> Fitted:
     """Fit clinical transform and networks on `rows`; calibration is still the identity."""
-    pl.seed_everything(seed, verbose=False)
+    torch.manual_seed(seed)
     task = studies.task
     transform = ClinicalTransform.fit(task.clinical, studies.clinical.iloc[rows])
     inputs = {m: values[rows] for m, values in studies.inputs(transform).items()}
@@ -185,16 +181,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     fusion.fit_standardise(inputs, mask)
     if studies.image_head is not None:
         fusion.freeze_head("image", *studies.image_head)
-    size = len(rows) if params.fusion == "late" else params.batch_size
-    batches = ShuffledRows(fusion.clean(inputs, mask), mask, labels, size)
-    steps = params.epochs * len(batches)
-    weight = torch.ones(2, labels.shape[1])
-    if params.class_weights:
-        weight = class_weights(labels, task.problem)
-    if any(p.requires_grad for p in fusion.parameters()):
-        module = FusionModule(fusion, task.problem, params, len(rows), steps, weight)
-        train_fusion(module, batches)
-    fusion.eval()
+    train_fusion(fusion, (fusion.clean(inputs, mask), mask, labels), task.problem, params)
     fusion.calibration.fit_prevalence(labels, task.problem)
     return Fitted(fusion, transform, {})
 
@@ -213,10 +200,6 @@ def fusion_spec(
         parts=parts,
         scales={m: scales[m] for m in parts},
         outputs=len(task.findings),
-        hidden=params.hidden,
-        tabular_hidden=params.tabular_hidden,
-        dropout=params.dropout,
-        members=params.members,
     )
 
 

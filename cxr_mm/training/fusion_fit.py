@@ -1,10 +1,9 @@
-"""FusionModule: how a fusion learns, as a Lightning module over embeddings held in memory."""
+"""Fit a fusion to the embeddings of a task's studies, all in memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import lightning as pl
 import numpy as np
 import pandas as pd
 import torch
@@ -19,8 +18,8 @@ from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import load_embeddings, load_parts
 from cxr_mm.data.manifest import Manifest
 from cxr_mm.models.decision import Conformal, OperatingPoints
-from cxr_mm.models.fusion import Fusion, Joint, Late, Part
-from cxr_mm.training.image_trainer import silence_lightning
+from cxr_mm.models.fusion import Fusion, Late, Part
+from cxr_mm.models.optim import minimise
 from cxr_mm.training.losses import masked_loss
 
 
@@ -35,109 +34,72 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+BATCH = 256
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 5e-2
+"""Of the perceptrons (`concat`, `gated`): peak learning rate, with a cosine to zero."""
 Rows = tuple[dict[Modality, Tensor], Tensor, Tensor]
 """Inputs, mask (B, 3), labels (B, F)."""
 
 
-@dataclass(frozen=True)
-class ShuffledRows:
-    """All rows in memory, in batches, in a new order each epoch."""
+@single_threaded()
+def train_fusion(fusion: Fusion, rows: Rows, problem: Problem, params: FuseParams) -> None:
+    """Fit the network of a fusion in place; it is left in evaluation mode.
 
-    inputs: Mapping[Modality, Tensor]
-    mask: Tensor
-    labels: Tensor
-    batch_size: int
-
-    def __len__(self) -> int:
-        return -(-len(self.mask) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Rows]:
-        for rows in torch.split(torch.randperm(len(self.mask)), self.batch_size):
-            inputs = {m: values[rows] for m, values in self.inputs.items()}
-            yield inputs, self.mask[rows], self.labels[rows]
-
-
-class FusionModule(pl.LightningModule):  # type: ignore[misc]
-    """Trains a fusion's members, each on its own draw of hidden modalities.
+    `late` goes to the optimum of its posterior by L-BFGS; the perceptrons take AdamW.
 
     Args:
         fusion: standard scores already fitted.
+        rows: all training studies, inputs as `Fusion.clean` gives them.
         problem: of the task.
-        params: learning rate, decay, modality dropout.
-        studies: number of training studies, against which the prior is weighed.
-        steps: number of optimiser steps in all.
-        class_weight: (2, F) as of `loss.class_weights`.
+        params: epochs and modality dropout.
     """
+    network, studies = fusion.network, len(rows[1])
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    fusion.train()
 
-    def __init__(
-        self,
-        fusion: Fusion,
-        problem: Problem,
-        params: FuseParams,
-        studies: int,
-        steps: int,
-        class_weight: Tensor,
-    ) -> None:
-        super().__init__()
-        self.fusion, self.problem, self.params = fusion, problem, params
-        self.studies, self.steps, self.class_weight = studies, steps, class_weight
-
-    def training_step(self, batch: Rows, _: int) -> Tensor:
-        """Negative log posterior per study, averaged over members."""
+    def loss(batch: Rows) -> Tensor:
+        """Negative log posterior per study."""
         inputs, mask, labels = batch
-        losses = []
-        for member in self._members():
-            rehearsed = member.training_views(inputs, mask, self.params.modality_dropout)
-            fits = [self._fit(logits, seen, labels) for logits, seen in rehearsed]
-            losses.append(torch.stack(fits).sum() + member.penalty() / self.studies)
-        return torch.stack(losses).mean()
+        views = network.training_views(inputs, mask, params.modality_dropout)
+        fits = [_error(logits, shown, labels, problem) for logits, shown in views]
+        return torch.stack(fits).sum() + network.penalty() / studies
 
-    def _members(self) -> list[Late | Joint]:
-        return list(self.fusion.members)  # type: ignore[arg-type]
-
-    def _fit(self, logits: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
-        """Negative log likelihood of the findings, per study of the batch."""
-        labels = torch.where(seen.unsqueeze(1), labels, torch.nan)
-        answered = (~labels.isnan()).sum() / len(labels)
-        if self.problem == "multiclass":
-            answered = answered / labels.shape[1]
-        return masked_loss(logits, labels, self.problem, self.class_weight) * answered
-
-    def configure_optimizers(self) -> object:
-        """`late` goes to the optimum of its posterior by L-BFGS, within the one step that it has;
-        the others take AdamW with a cosine to zero."""
-        weights = [w for w in self.fusion.members.parameters() if w.requires_grad]
-        if self.fusion.spec.kind == "late":
-            return torch.optim.LBFGS(
-                weights, max_iter=self.params.epochs, line_search_fn="strong_wolfe"
-            )
-        optimiser = torch.optim.AdamW(
-            weights, lr=self.params.lr, weight_decay=self.params.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+    if weights and isinstance(network, Late):
+        (batch,) = _shuffled(rows, studies)
+        minimise(weights, lambda: loss(batch), steps=params.epochs)
+    elif weights:
+        _descend(weights, loss, rows, params.epochs)
+    fusion.eval().requires_grad_(False)
 
 
-def train_fusion(module: FusionModule, rows: ShuffledRows) -> None:
-    """Run the loop; the fusion is changed in place and left in evaluation mode.
+def _error(logits: Tensor, shown: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+    """Negative log likelihood of the findings, per study of the batch."""
+    labels = torch.where(shown.unsqueeze(1), labels, torch.nan)
+    known = (~labels.isnan()).sum() / len(labels)
+    if problem == "multiclass":
+        known = known / labels.shape[1]
+    return masked_loss(logits, labels, problem, torch.ones(2, labels.shape[1])) * known
 
-    Args:
-        module: what learns.
-        rows: inputs as `Fusion.clean` leaves them.
-    """
-    late = module.fusion.spec.kind == "late"
-    with single_threaded(), silence_lightning():
-        trainer = pl.Trainer(
-            max_epochs=1 if late else module.params.epochs,
-            accelerator="cpu",
-            devices=1,
-            barebones=True,
-        )
-        trainer.fit(module, rows)
-    module.fusion.eval().requires_grad_(False)
+
+def _descend(
+    weights: Sequence[Tensor], loss: Callable[[Rows], Tensor], rows: Rows, epochs: int
+) -> None:
+    optimiser = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    steps = epochs * -(-len(rows[1]) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(epochs):
+        for batch in _shuffled(rows, BATCH):
+            optimiser.zero_grad()
+            loss(batch).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+
+def _shuffled(rows: Rows, size: int) -> Iterator[Rows]:
+    """Batches of the rows, in a new order at each call."""
+    inputs, mask, labels = rows
+    for chosen in torch.split(torch.randperm(len(mask)), size):
+        yield {m: values[chosen] for m, values in inputs.items()}, mask[chosen], labels[chosen]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.errors import ParamsError
-from cxr_mm.core.files import atomic_directory, read_json, write_json
+from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.task import Problem
 from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, identity_collate
 from cxr_mm.imaging.augment import augment
 from cxr_mm.imaging.geometry import normalise
 from cxr_mm.models.backbones import STAGES
-from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
 from cxr_mm.training.losses import calibrated_loss, class_weights, masked_loss, mean_auc
 
@@ -206,14 +206,6 @@ class _FilesOnly(Live):  # type: ignore[misc]
         self._dvc_repo = None
 
 
-def write_curves(folder: Path, history: list[Epoch]) -> None:
-    """Write the curves of a training that is over."""
-    live = open_curves(folder)
-    for epoch in history:
-        add_epoch(live, epoch)
-    live.end()
-
-
 def open_curves(folder: Path) -> Live:
     """Begin curves anew."""
     return _FilesOnly(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
@@ -228,12 +220,17 @@ def add_epoch(live: Live, epoch: Epoch) -> None:
 
 
 def write_history(
-    path: Path, params: TrainImageParams, history: list[Epoch], precision: str
+    path: Path, params: TrainImageParams, history: list[Epoch], precision: str | None = None
 ) -> None:
-    """Write the epochs of a training, its parameters and which epoch was kept."""
-    best = min(history, key=lambda epoch: epoch[CHOSEN_BY])
-    said: dict[str, Any] = {"params": params.model_dump(), "precision": precision}
-    write_json(path, {**said, "best_epoch": int(best["epoch"]), "epochs": history})
+    """Write the parameters of a training, its precision, its epochs and which of them was kept.
+
+    A frozen encoder has no epoch and no precision of training.
+    """
+    best = min(history, key=lambda epoch: epoch[CHOSEN_BY], default=None)
+    record: dict[str, Any] = {"params": params.model_dump(), "epochs": history}
+    if best is not None:
+        record |= {"precision": precision, "best_epoch": int(best["epoch"])}
+    write_json(path, record)
 
 
 class CurveCallback(L.Callback):  # type: ignore[misc]
@@ -289,14 +286,13 @@ def silence_lightning() -> Iterator[None]:
 
 
 _log = logging.getLogger(__name__)
-DONE, FIT, PRECISION = "done", "fit.json", "precision.json"
+PRECISION = "precision.json"
 
 
 @dataclass(frozen=True)
 class ImageFit:
-    """A training that is over."""
+    """Figures of each epoch of a training, and the precision it ran in."""
 
-    encoder: ImageEncoder
     history: list[Epoch]
     precision: str
 
@@ -310,35 +306,16 @@ def fit_image_encoder(
     folder: Path,
     curves: Path,
 ) -> ImageFit:
-    """Train, or go on with what was interrupted, or give what was already finished.
+    """Train the encoder in place, or resume a training that was interrupted.
 
     Args:
-        encoder: as built; trained in place.
+        encoder: as built; ends with the weights of its best epoch.
         train, val: rows to learn from and rows to choose the best epoch on.
         problem: as of the task.
         params: as of the stage.
-        folder: where checkpoints lie; it belongs to these data and parameters alone.
-        curves: where the DVCLive curves go.
+        folder: of the checkpoints; it belongs to these data and parameters alone.
+        curves: folder for the DVCLive curves.
     """
-    done = folder / DONE
-    if not done.is_dir():
-        _train(encoder, train, val, problem, params, folder, curves)
-    else:
-        _log.warning("%s: already trained before an interruption", folder.name)
-        write_curves(curves, read_json(done / FIT)["history"])
-    kept = read_json(done / FIT)
-    return ImageFit(load_image_encoder(done), kept["history"], kept["precision"])
-
-
-def _train(
-    encoder: ImageEncoder,
-    train: PixelDataset,
-    val: PixelDataset,
-    problem: Problem,
-    params: TrainImageParams,
-    folder: Path,
-    curves: Path,
-) -> None:
     choose_trainable(encoder, params.trainable)
     precision = _precision(encoder, train, params, folder)
     weights = torch.ones(2, train.labels.shape[1])
@@ -349,7 +326,7 @@ def _train(
     trainer, best = _trainer(params, precision, folder, history)
     last = folder / "last.ckpt"
     if last.is_file():
-        _log.warning("%s: resuming the interrupted training from %s", folder.name, last)
+        _log.warning("resuming the interrupted training from %s", last)
     with silence_lightning():
         trainer.fit(
             module,
@@ -360,11 +337,8 @@ def _train(
         )
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    if trainer.is_global_zero:
-        with atomic_directory(folder / DONE) as aside:
-            save_image_encoder(encoder, aside)
-            write_json(aside / FIT, {"history": history.history, "precision": precision.name})
-    trainer.strategy.barrier()
+    encoder.cpu().eval()
+    return ImageFit(history.history, precision.name)
 
 
 def _trainer(

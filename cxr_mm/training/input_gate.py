@@ -2,7 +2,6 @@
 scores by gates fitted without the patient.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator
@@ -22,15 +21,14 @@ from cxr_mm.data.pixel_cache import image_batches, open_pixels
 from cxr_mm.imaging.augment import ALTERATIONS, augment, made_up_pictures
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits, ood_score
-from cxr_mm.models.precision import MEASURED_ON, WantedPrecision, choose_precision
-from cxr_mm.training.embed import BATCH, content_key, image_embeddings, is_kept, keep, kept
-from cxr_mm.training.fusion_fit import Index, single_threaded
+from cxr_mm.models.optim import minimise
+from cxr_mm.training.embed import BATCH, Squares, image_embeddings
+from cxr_mm.training.fusion_fit import Index, Studies, single_threaded
 
 PICTURE = "picture"
 KINDS = (IMAGE, *ALTERATIONS, PICTURE)
 """What the head of a gate tells apart."""
 Rows = NDArray[np.float32]
-Squares = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -58,34 +56,25 @@ class Copies:
 
 
 def corrupted_copies(
-    encoder: ImageEncoder,
-    paths: TaskPaths,
-    pixel_rows: Index,
-    params: FuseParams,
-    wanted: WantedPrecision,
+    encoder: ImageEncoder, pixels: Squares, pixel_rows: Index, params: FuseParams
 ) -> Copies:
-    """Embeddings of corrupted copies of some images, and of made-up pictures.
+    """Embed corrupted copies of some images, and synthetic pictures.
 
     Args:
-        encoder: whose embeddings.
-        paths: of the task, whose pixel cache is read.
+        encoder: of the bundle.
+        pixels: (M, S, S) pixel cache of the task.
         pixel_rows: (N,) images to choose from; `Copies.owner` is a position in it.
-        params: how many images, and the seed.
-        wanted: precision.
+        params: number of images, and the seed.
     """
     random = np.random.default_rng(params.seed)
     chosen = random.permutation(len(pixel_rows))[: params.gate_images]
-    squares = np.asarray(open_pixels(paths.pixels)[pixel_rows[chosen]])
-    made = list(_corrupted(squares, params.seed))
-    key = content_key("copies", _digest(encoder, [pictures for _, pictures in made]), wanted)
-    if is_kept(paths, key):
-        embeddings = kept(paths, key)
-    else:
-        parts = [embed_squares(encoder, pictures, wanted) for _, pictures in made]
-        embeddings = keep(paths, key, np.concatenate(parts))
-    owners = [np.full(len(p), -1) if k == PICTURE else chosen for k, p in made]
-    kinds = [np.full(len(pictures), KINDS.index(kind)) for kind, pictures in made]
-    return Copies(embeddings, np.concatenate(kinds), np.concatenate(owners))
+    parts: list[tuple[Rows, Index, Index]] = []
+    for kind, squares in _corrupted(np.asarray(pixels[pixel_rows[chosen]]), params.seed):
+        owner = np.full(len(squares), -1) if kind == PICTURE else chosen
+        number = np.full(len(squares), KINDS.index(kind))
+        parts.append((image_embeddings(encoder, squares), number, owner))
+    embeddings, kinds, owners = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Copies(embeddings, kinds, owners)
 
 
 def _corrupted(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
@@ -110,40 +99,17 @@ def _varied(squares: Squares, seed: int) -> Squares:
     return bytes_
 
 
-def _digest(encoder: ImageEncoder, pictures: list[Squares]) -> str:
-    digest = hashlib.sha256(encoder.spec.model_dump_json().encode())
-    for tensor in encoder.state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
-    for squares in pictures:
-        digest.update(squares.tobytes())
-    return digest.hexdigest()
-
-
-@torch.inference_mode()
-def embed_squares(encoder: ImageEncoder, squares: Squares, wanted: WantedPrecision) -> Rows:
-    """Embeddings (N, D) of squares (N, S, S)."""
-    encoder = encoder.eval()
-    rows = np.arange(len(squares))
-    sample = next(image_batches(squares, rows, MEASURED_ON))
-    precision = choose_precision(encoder, sample, wanted=wanted)
-    encoder.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
-    parts = []
-    for images in image_batches(squares, rows, BATCH):
-        with precision.autocast():
-            parts.append(encoder(precision.arrange(images)).float().numpy())
-    return np.concatenate(parts)
-
-
 FEWEST, MOST = 50, 2000
 """Images below which no gate is fitted, and of which no more are used."""
 FOLDS = 5
+REFUSE_RATE, WARN_RATE = 0.005, 0.02
+"""Shares of true images that the gate may reject, and may at least warn of."""
 NAMED = 10
 """Most training images that are named as odd."""
 COMPONENTS = 64
 """At most, and at most a quarter of images and of dimensions."""
 PENALTY = 5e-5
 """L2, on the mean loss, for standard scores at unit length."""
-STEPS = 100
 TENTH, RARE = 0.1, 0.02
 """Shares of images between which the tail of a score is measured."""
 QUARTER = 0.25
@@ -155,18 +121,12 @@ _log = logging.getLogger(__name__)
 
 
 def input_gate(
-    manifest: Manifest,
-    groups: NDArray[np.object_],
-    train: Index,
-    val: Index,
-    params: Params,
-    paths: TaskPaths,
+    manifest: Manifest, studies: Studies, train: Index, val: Index, params: Params, paths: TaskPaths
 ) -> InputGate | None:
-    """The gate of a bundle.
+    """Fit the input gate of a bundle.
 
     Args:
-        manifest: all studies.
-        groups: (N,) what must stay together.
+        manifest, studies: all of them, in the same order.
         train, val: rows that may be learnt from.
         params: of the task.
         paths: of the task.
@@ -176,19 +136,19 @@ def input_gate(
     """
     if not (manifest.task.has_image and params.fuse.gate_images):
         return None
-    images = gate_images(manifest, groups, train, val, params)
+    images = gate_images(manifest, studies.groups, train, val, params)
     if len(images.pixel_rows) < FEWEST or len(set(images.groups)) < FOLDS:
         _log.warning("no input gate: %d images are too few for it", len(images.pixel_rows))
         return None
-    encoder, wanted = load_image_encoder(paths.image_encoder), params.embed.precision
-    every = image_embeddings(encoder, paths, wanted, params.embed.batch_size)
-    copies = corrupted_copies(encoder, paths, images.pixel_rows, params.fuse, wanted)
-    gate, refused = fit_input_gate(every[images.pixel_rows], images, copies, params.fuse)
-    _tell(manifest, images.pixel_rows[refused])
+    encoder = load_image_encoder(paths.image_encoder)
+    copies = corrupted_copies(encoder, open_pixels(paths.pixels), images.pixel_rows, params.fuse)
+    embeddings = studies.embeddings["image"].numpy()[images.rows]
+    gate, rejected = fit_input_gate(embeddings, images, copies, params.fuse.seed)
+    _warn_of(manifest, images.pixel_rows[rejected])
     return gate
 
 
-def _tell(manifest: Manifest, pixel_rows: Index) -> None:
+def _warn_of(manifest: Manifest, pixel_rows: Index) -> None:
     """Name the training images that a person should look at."""
     frame = manifest.frame
     names = frame.loc[frame["pixel_row"].isin(pixel_rows), "study_id"].astype(str).tolist()
@@ -203,19 +163,23 @@ class GateImages:
     """Distinct images that a gate may learn from.
 
     Args:
+        rows: (N,) rows of the manifest.
         pixel_rows: (N,) rows of the pixel cache.
         groups: (N,) what must stay together.
         limiting: (N,) which of them may set limits. An encoder that learnt from images knows them
             better than new ones; where it did, only images of the validation part may.
     """
 
+    rows: Index
     pixel_rows: Index
     groups: NDArray[np.object_]
     limiting: NDArray[np.bool_]
 
     def of(self, images: Index) -> "GateImages":
         """Some of them, by position."""
-        return GateImages(self.pixel_rows[images], self.groups[images], self.limiting[images])
+        return GateImages(
+            self.rows[images], self.pixel_rows[images], self.groups[images], self.limiting[images]
+        )
 
 
 def gate_images(
@@ -231,12 +195,12 @@ def gate_images(
     shuffled = np.random.default_rng(params.fuse.seed).permutation(len(first))
     preferred = shuffled[np.argsort(~limiting[first[shuffled]], kind="stable")]
     chosen = first[np.sort(preferred[:MOST])]
-    return GateImages(pixel_rows, groups[rows], limiting).of(chosen)
+    return GateImages(rows, pixel_rows, groups[rows], limiting).of(chosen)
 
 
 @single_threaded()
 def fit_input_gate(
-    embeddings: Rows, images: GateImages, copies: Copies, params: FuseParams
+    embeddings: Rows, images: GateImages, copies: Copies, seed: int
 ) -> tuple[InputGate, Index]:
     """Fit a gate, its limits learnt on images scored by gates that have not seen the patient.
 
@@ -244,28 +208,28 @@ def fit_input_gate(
         embeddings: (N, D) of the images as they are.
         images: what they are.
         copies: what was made of some of them.
-        params: wanted rates of refusals and warnings among images.
+        seed: of folds and principal components.
 
     Returns:
-        The gate, and positions of the images that one fitted without the patient would refuse.
+        The gate, and positions of the images that one fitted without the patient would reject.
     """
-    fold = _folds(images.groups, params.seed)
+    fold = _folds(images.groups, seed)
     scores = np.zeros((len(embeddings), 2))
     for number in range(FOLDS):
         inside = fold == number
         others = np.flatnonzero(~inside)
-        gate = _fit(embeddings[others], copies.of(others), params.seed)
+        gate = _fit(embeddings[others], copies.of(others), seed)
         scores[inside, 0] = ood_score(gate.logits(embeddings[inside]))
         scores[inside, 1] = gate.distance(embeddings[inside])
     limiting = scores[images.limiting]
-    refuse = _limits(limiting, params.gate_refuse, EVEN_ODDS)
-    warn = _limits(limiting, params.gate_warn, SOME_ODDS)
-    gate = _fit(embeddings, copies, params.seed)
+    refuse = _limits(limiting, REFUSE_RATE, EVEN_ODDS)
+    warn = _limits(limiting, WARN_RATE, SOME_ODDS)
+    gate = _fit(embeddings, copies, seed)
     pictures = gate.distance(copies.embeddings[copies.kind == KINDS.index(PICTURE)])
     refuse = _between(refuse, pictures)
-    said = {"refuse": refuse, "warn": warn, "limits_from": len(limiting)}
-    refused = (scores > (refuse.ood_score, refuse.distance)).any(axis=1)
-    return replace(gate, spec=gate.spec.model_copy(update=said)), np.flatnonzero(refused)
+    limits = {"refuse": refuse, "warn": warn, "limits_from": len(limiting)}
+    rejected = (scores > (refuse.ood_score, refuse.distance)).any(axis=1)
+    return replace(gate, spec=gate.spec.model_copy(update=limits)), np.flatnonzero(rejected)
 
 
 def _folds(groups: NDArray[np.object_], seed: int) -> Index:
@@ -330,14 +294,10 @@ def _fit_head(standard: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
     count = torch.bincount(kind, minlength=len(KINDS)).clamp(min=1)
     weight = torch.zeros(len(KINDS), standard.shape[1], requires_grad=True)
     bias = torch.zeros(len(KINDS), requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = F.cross_entropy(standard @ weight.T + bias, kind, weight=1 / count)
-        loss = loss + PENALTY * weight.square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss() -> Tensor:
+        error = F.cross_entropy(standard @ weight.T + bias, kind, weight=1 / count)
+        return error + PENALTY * weight.square().sum() / 2
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    minimise([weight, bias], loss)
     return weight.detach(), bias.detach()

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from cxr_mm.core.task import Problem
+from cxr_mm.models.optim import minimise
 
 RIDGE = 1e-3
 """Keeps the scale finite where the classes are apart."""
@@ -71,18 +72,14 @@ def calibrated_loss(logits: Tensor, labels: Tensor, problem: Problem, weights: T
     logits, labels, weights = (t.detach().cpu().float() for t in (logits, labels, weights))
     log_scale = torch.zeros(1, requires_grad=True)
     shift = torch.zeros(logits.shape[1], requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_scale, shift], max_iter=50, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        fitted = logits * log_scale.exp() + shift
-        loss = masked_loss(fitted, labels, problem, weights) + RIDGE * log_scale.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss() -> Tensor:
+        calibrated = logits * log_scale.exp() + shift
+        ridge = RIDGE * log_scale.square().sum()
+        return masked_loss(calibrated, labels, problem, weights) + ridge
 
-    with torch.enable_grad():
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        return float(closure().detach())
+    minimise([log_scale, shift], loss, steps=50)
+    return float(loss().detach())
 
 
 def mean_auc(logits: Tensor, labels: Tensor, problem: Problem) -> float:

@@ -2,39 +2,26 @@
 
 import hashlib
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from cxr_mm.core.config import Params, TrainImageParams
 from cxr_mm.core.errors import ParamsError, StageError
-from cxr_mm.core.files import atomic_directory, to_json, write_json, write_parquet
+from cxr_mm.core.files import atomic_directory, to_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import PixelDataset, open_pixels
-from cxr_mm.data.split import group_folds, load_split, resamples
+from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder, save_image_encoder
-from cxr_mm.models.precision import WantedPrecision
-from cxr_mm.training.embed import image_embeddings
-from cxr_mm.training.image_trainer import (
-    CHOSEN_BY,
-    HISTORY,
-    Epoch,
-    ImageFit,
-    fit_image_encoder,
-    write_curves,
-    write_history,
-)
-from cxr_mm.training.losses import class_weights, masked_loss, mean_auc
+from cxr_mm.training.image_trainer import HISTORY, fit_image_encoder, write_history
 
 Rows = NDArray[np.int64]
 
@@ -46,7 +33,6 @@ class ImageData:
     Args:
         pixel_rows: (N,) row in the cache of each study of the manifest, -1 without an image.
         labels: (N, F) 1, 0 or NaN.
-        groups: (N,) as the split keeps together.
         train, val: rows of the manifest that have an image and a label.
     """
 
@@ -56,17 +42,12 @@ class ImageData:
     study_ids: NDArray[np.object_]
     pixel_rows: Rows
     labels: NDArray[np.float32]
-    groups: NDArray[np.object_]
     train: Rows
     val: Rows
 
     def dataset(self, rows: Rows) -> PixelDataset:
         """The rows as batches are read from them."""
         return PixelDataset(self.path, self.pixel_rows[rows], self.labels[rows])
-
-    def targets(self, rows: Rows) -> Tensor:
-        """Labels (n, F) of the rows."""
-        return torch.from_numpy(self.labels[rows])
 
 
 def load_image_data(task: Task, paths: TaskPaths) -> ImageData:
@@ -90,7 +71,6 @@ def load_image_data(task: Task, paths: TaskPaths) -> ImageData:
         manifest.frame["study_id"].to_numpy(object),
         manifest.frame["pixel_row"].to_numpy(np.int64),
         manifest.labels(),
-        table["group"].to_numpy(object),
         _usable(manifest, chosen.train, "training"),
         _usable(manifest, chosen.val, "validation"),
     )
@@ -108,176 +88,62 @@ def _usable(manifest: Manifest, rows: Rows, part: str) -> Rows:
     return usable
 
 
-def new_encoder(data: ImageData, params: TrainImageParams) -> ImageEncoder:
-    """A new encoder; the same one whenever it is asked for."""
-    torch.manual_seed(params.seed)
+def new_encoder(task: Task, params: Params) -> ImageEncoder:
+    """Build the untrained encoder of a task; the same seed gives the same one."""
+    train = params.train_image
+    torch.manual_seed(train.seed)
     return build_image_encoder(
-        params.backbone,
-        data.pixels.shape[1],
-        data.labels.shape[1],
-        params.dropout,
-        params.weights,
-        params.pool,
-        mirror=params.mirror,
+        train.backbone,
+        params.ingest.size,
+        len(task.findings),
+        train.dropout,
+        train.weights,
+        train.pool,
+        mirror=train.mirror,
     )
-
-
-PENALTIES = tuple(float(p) for p in np.logspace(-4, 0, 9))
-"""Strengths of the L2 penalty that are tried; validation chooses."""
-STEPS = 100
-
-
-@dataclass(frozen=True)
-class FittedHead:
-    """One fitted head.
-
-    Args:
-        weight, bias: (F, D) and (F,), for embeddings as they come.
-        penalty: strength of the L2 penalty, on standardised embeddings.
-        train_loss, val_loss: weighted, without the penalty.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    penalty: float
-    train_loss: float
-    val_loss: float
-
-    def logits(self, embeddings: Tensor) -> Tensor:
-        """Embeddings (N, D) → logits (N, F)."""
-        return embeddings @ self.weight.T + self.bias
-
-
-def fit_heads(
-    train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], problem: Problem, weights: Tensor
-) -> list[FittedHead]:
-    """One head per penalty, strongest first, each starting from the one before.
-
-    Args:
-        train, val: embeddings (N, D) and labels (N, F) with NaN where missing.
-        problem: as of the task.
-        weights: (2, F) as of `class_weights`.
-    """
-    mean, std = train[0].mean(0), train[0].std(0, correction=0).clamp(min=1e-6)
-    standard = (train[0] - mean) / std
-    head = nn.Linear(standard.shape[1], train[1].shape[1])
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    fitted = []
-    for penalty in sorted(PENALTIES, reverse=True):
-        _minimise(head, standard, train[1], problem, weights, penalty)
-        weight = head.weight.detach() / std
-        bias = head.bias.detach() - weight @ mean
-        losses = [masked_loss(x @ weight.T + bias, y, problem, weights) for x, y in (train, val)]
-        fitted.append(FittedHead(weight, bias, penalty, *(float(loss) for loss in losses)))
-    return fitted
-
-
-def _minimise(
-    head: nn.Linear,
-    embeddings: Tensor,
-    labels: Tensor,
-    problem: Problem,
-    weights: Tensor,
-    penalty: float,
-) -> None:
-    optimiser = torch.optim.LBFGS(
-        head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-6
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = masked_loss(head(embeddings), labels, problem, weights)
-        loss = loss + penalty * head.weight.square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
 
 
 CURVES = "train_image"
-PRECISION: WantedPrecision = "fp32"
-"""Of a frozen encoder: that of `embed` and of serving."""
 
 
 def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
     """Train the image encoder and write it with its history and curves.
 
-    Leaves `encoder.safetensors`, `encoder.json` and `history.json` in `paths.image_encoder`, with
-    `cross_fit` also `fold_K/` and `folds.parquet`. A task without images gets `history.json`
-    alone. An interrupted training goes on from its last whole epoch.
+    Leaves `encoder.safetensors`, `encoder.json` and `history.json` in `paths.image_encoder`. A
+    frozen encoder is written as it is built, its history and curves are empty: `fuse` fits the only
+    head that reads its embeddings. A task without images gets `history.json` alone. An interrupted
+    training goes on from its last whole epoch.
 
     Raises:
         ParamsError: parameters that contradict the split, or a size the backbone cannot take.
-        WeightsError: pretrained weights that cannot be had.
+        WeightsError: pretrained weights that are not available.
         StageError: an earlier stage has not run, or a part has no study with image and label.
     """
+    curves = paths.reports / CURVES
+    shutil.rmtree(curves, ignore_errors=True)
+    curves.mkdir(parents=True)
     if not task.has_image:
-        _write_skipped(paths)
+        with atomic_directory(paths.image_encoder) as folder:
+            write_json(folder / HISTORY, {"skipped": "the task has no images", "epochs": []})
         return
-    _check(task, params.train_image)
-    data = load_image_data(task, paths)
-    shutil.rmtree(paths.reports / CURVES, ignore_errors=True)
-    if params.train_image.trainable == "frozen":
-        _train_head(data, params.train_image, paths)
+    encoder = new_encoder(task, params)
+    if params.train_image.trainable != "frozen":
+        _check_split(task)
+        _train(encoder, load_image_data(task, paths), params.train_image, paths, curves)
         return
-    # Lightning takes seconds to import, and a frozen encoder has no use for it.
+    with atomic_directory(paths.image_encoder) as folder:
+        save_image_encoder(encoder, folder)
+        write_history(folder / HISTORY, params.train_image, [])
 
-    train_encoder(data, params.train_image, paths, paths.reports / CURVES)
 
-
-def _check(task: Task, params: TrainImageParams) -> None:
-    if task.split.protocol == "folds" and params.trainable != "frozen":
+def _check_split(task: Task) -> None:
+    if task.split.protocol == "folds":
         raise ParamsError(
-            "with the split protocol `folds` every study is test once, so the encoder may not"
+            "with the split protocol `folds` every study is tested once, so the encoder may not"
             " learn from any",
             field="train_image.trainable",
             remedy="Use trainable: frozen, or the protocol patient",
         )
-
-
-def _train_head(data: ImageData, params: TrainImageParams, paths: TaskPaths) -> None:
-    """Fit the head alone, on embeddings of a backbone that stays exactly as it came."""
-    encoder = new_encoder(data, params).eval()
-    images = image_embeddings(encoder, paths, PRECISION)
-    train, val = (
-        (torch.from_numpy(images[data.pixel_rows[rows]]), data.targets(rows))
-        for rows in (data.train, data.val)
-    )
-    weights = torch.ones(2, encoder.spec.outputs)
-    if params.class_weights:
-        weights = class_weights(train[1], data.problem)
-    heads = fit_heads(train, val, data.problem, weights)
-    best = min(heads, key=lambda head: head.val_loss)
-    with torch.no_grad():
-        encoder.head.weight.copy_(best.weight)
-        encoder.head.bias.copy_(best.bias)
-    aucs = [mean_auc(head.logits(val[0]), val[1], data.problem) for head in heads]
-    history = [
-        _as_epoch(n, head, auc) for n, (head, auc) in enumerate(zip(heads, aucs, strict=True))
-    ]
-    write_curves(paths.reports / CURVES, history)
-    with atomic_directory(paths.image_encoder) as folder:
-        save_image_encoder(encoder, folder)
-        write_history(folder / HISTORY, params, history, PRECISION)
-
-
-def _as_epoch(number: int, head: FittedHead, auc: float) -> Epoch:
-    return {
-        "epoch": float(number),
-        "penalty": head.penalty,
-        "train_loss": head.train_loss,
-        "val_loss": head.val_loss,
-        # The head is a logistic regression, calibrated by its own fit.
-        CHOSEN_BY: head.val_loss,
-        "val_auc": auc,
-    }
-
-
-def _write_skipped(paths: TaskPaths) -> None:
-    with atomic_directory(paths.image_encoder) as folder:
-        write_json(folder / HISTORY, {"skipped": "the task has no images", "epochs": []})
-    (paths.reports / CURVES).mkdir(parents=True, exist_ok=True)
 
 
 SAMPLED = 64
@@ -302,70 +168,46 @@ def training_key(
 
 
 def open_checkpoints(folder: Path, key: str) -> Path:
-    """The folder for this key; checkpoints of other parameters or data are removed."""
+    """Make the folder for this key; checkpoints of other parameters or data are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for other in folder.iterdir():
         if other.name != key:
             shutil.rmtree(other, ignore_errors=True)
-    mine = folder / key
-    mine.mkdir(exist_ok=True)
-    return mine
+    own = folder / key
+    own.mkdir(exist_ok=True)
+    return own
 
 
 CHECKPOINTS = "train_image"
-FOLDS = "folds.parquet"
 
 
-def train_encoder(
-    data: ImageData, params: TrainImageParams, paths: TaskPaths, curves: Path
+def _train(
+    encoder: ImageEncoder,
+    data: ImageData,
+    params: TrainImageParams,
+    paths: TaskPaths,
+    curves: Path,
 ) -> None:
-    """Train one encoder on all training rows and, for cross-fitting, one without each fold."""
+    """Train the encoder in place and write it."""
     L.seed_everything(params.seed, verbose=False)
-    folds = np.full(len(data.train), -1)
-    if params.cross_fit:
-        labels, groups = data.labels[data.train], data.groups[data.train]
-        folds = group_folds(labels, groups, params.cross_fit, params.seed, "train_image.cross_fit")
-    described = {
+    description = {
         "params": params.model_dump(),
         "train": data.study_ids[data.train].tolist(),
         "val": data.study_ids[data.val].tolist(),
-        "folds": folds.tolist(),
     }
-    key = training_key(described, data.labels, data.pixels)
     checkpoints = paths.checkpoints / CHECKPOINTS
-    folder = open_checkpoints(checkpoints, key)
-    fit = _fit(data, params, folder / "encoder", curves)
-    out_of_fold = [
-        _fit(
-            replace(data, train=data.train[folds != k]),
-            params,
-            folder / f"fold_{k}",
-            curves / f"fold_{k}",
-        )
-        for k in range(params.cross_fit)
-    ]
-    if rank_zero_only.rank:
-        return
-    with atomic_directory(paths.image_encoder) as out:
-        save_image_encoder(fit.encoder, out)
-        write_history(out / HISTORY, params, fit.history, fit.precision)
-        for k, without in enumerate(out_of_fold):
-            save_image_encoder(without.encoder, out / f"fold_{k}")
-            write_history(out / f"fold_{k}" / HISTORY, params, without.history, without.precision)
-        if out_of_fold:
-            table = pd.DataFrame({"study_id": data.study_ids[data.train], "fold": folds})
-            write_parquet(out / FOLDS, table)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-def _fit(data: ImageData, params: TrainImageParams, folder: Path, curves: Path) -> ImageFit:
-    folder.mkdir(exist_ok=True)
-    return fit_image_encoder(
-        new_encoder(data, params),
+    fit = fit_image_encoder(
+        encoder,
         data.dataset(data.train),
         data.dataset(data.val),
         data.problem,
         params,
-        folder,
+        open_checkpoints(checkpoints, training_key(description, data.labels, data.pixels)),
         curves,
     )
+    if rank_zero_only.rank:
+        return
+    with atomic_directory(paths.image_encoder) as folder:
+        save_image_encoder(encoder, folder)
+        write_history(folder / HISTORY, params, fit.history, fit.precision)
+    shutil.rmtree(checkpoints, ignore_errors=True)

@@ -65,7 +65,7 @@ def test_any_backbone_has_a_map(bundle, a_study, backbone, pool):
     parts = tuple(Part(length=length) for length in encoder.spec.parts)
     spec = bundle.fusion.spec
     fusion = Fusion(spec.model_copy(update={"parts": {**spec.parts, "image": parts}})).eval()
-    torch.nn.init.normal_(next(iter(fusion.members[0].heads)).weight)
+    torch.nn.init.normal_(next(iter(fusion.network.heads)).weight)
     other = replace(bundle, image_encoder=encoder, fusion=fusion)
     raw = logit_map(Subject(other, a_study(0)), Target(bundle.task.finding_names[0]))
     assert raw.shape == (64, 64)

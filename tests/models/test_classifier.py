@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from cxr_mm.models.bundle import SERVED, Batch, Classifier
+from cxr_mm.models.bundle import Batch, Classifier
 from cxr_mm.models.image_encoder import build_image_encoder
+from cxr_mm.models.precision import SERVED
 
 
 def test_the_encoder_runs_as_served_and_gives_what_it_gave():

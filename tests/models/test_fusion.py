@@ -14,7 +14,7 @@ DIMS = {"image": 12, "tabular": 5, "note": 8}
 ROWS, FINDINGS = 16, 3
 
 
-def build(kind, dims=None, members=2):
+def build(kind, dims=None):
     dims = dims or DIMS
     spec = FusionSpec(
         kind=kind,
@@ -24,7 +24,6 @@ def build(kind, dims=None, members=2):
         hidden=6,
         tabular_hidden=4,
         dropout=0.2,
-        members=members,
     )
     torch.manual_seed(0)
     fusion = Fusion(spec)
@@ -152,14 +151,6 @@ def test_a_task_may_lack_modalities(kind, dims):
     assert logits.isfinite().all()
 
 
-def test_members_are_averaged():
-    inputs, mask = batch()
-    fusion = build("gated", members=3)
-    rows = fusion.clean(inputs, mask)
-    mean = torch.stack([member(rows, mask) for member in fusion.members]).mean(0)
-    torch.testing.assert_close(fusion.columns(inputs, mask), mean)
-
-
 @kinds
 def test_one_modality_may_vary_while_what_was_made_of_the_others_is_kept(kind):
     inputs, mask = batch()
@@ -175,24 +166,24 @@ def test_one_modality_may_vary_while_what_was_made_of_the_others_is_kept(kind):
 @kinds
 def test_rehearsal_never_shows_what_is_absent_nor_hides_all(kind):
     inputs, mask = batch()
-    fusion = build(kind, members=1).train()
-    member = fusion.members[0]
+    fusion = build(kind).train()
+    network = fusion.network
     rows = fusion.clean(inputs, mask)
-    for _, seen in member.training_views(rows, mask, 0.9):
+    for _, seen in network.training_views(rows, mask, 0.9):
         assert not (seen & ~mask.any(1)).any()
-    shown = torch.stack([seen for _, seen in member.training_views(rows, mask, 0.9)]).any(0)
+    shown = torch.stack([seen for _, seen in network.training_views(rows, mask, 0.9)]).any(0)
     assert torch.equal(shown, mask.any(1))
 
 
 def test_late_trains_each_head_on_its_own_modality_alone():
     inputs, _ = batch()
     mask = torch.ones(ROWS, 3, dtype=torch.bool)
-    fusion = build("late", members=1)
-    member = fusion.members[0]
-    logits, _ = member.training_views(fusion.clean(inputs, mask), mask, 0.0)[0]
+    fusion = build("late")
+    network = fusion.network
+    logits, _ = network.training_views(fusion.clean(inputs, mask), mask, 0.0)[0]
     logits.sum().backward()
-    assert member.heads[0].weight.grad.any()
-    assert member.heads[2].weight.grad is None or not member.heads[2].weight.grad.any()
+    assert network.heads[0].weight.grad.any()
+    assert network.heads[2].weight.grad is None or not network.heads[2].weight.grad.any()
 
 
 def test_standard_scores_are_learnt_from_those_who_have_the_modality():
@@ -255,10 +246,9 @@ def test_joint_kinds_take_words_in_fewer_cells(kind):
         hidden=4,
         tabular_hidden=0,
         dropout=0.0,
-        members=1,
     )
     fusion = Fusion(spec).eval()
-    widths = {w.shape[1] for w in fusion.members[0].encoders["note"].parameters() if w.ndim == 2}
+    widths = {w.shape[1] for w in fusion.network.encoders["note"].parameters() if w.ndim == 2}
     assert widths == {8 + 256 + 100}
     note = torch.zeros(1, 1132)
     note[0, 8 + 300] = 1

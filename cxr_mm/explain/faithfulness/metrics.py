@@ -128,7 +128,7 @@ def randomised(bundle: Bundle, depth: Depth, seed: int) -> Bundle:
     """The bundle with weights shuffled from the top down to a depth; itself stays as it is."""
     generator = torch.Generator().manual_seed(seed)
     fusion = copy.deepcopy(bundle.fusion)
-    _shuffle(list(fusion.members.parameters()), generator)
+    _shuffle(list(fusion.network.parameters()), generator)
     encoder = bundle.image_encoder
     if encoder is not None and depth != "fusion":
         encoder = copy.deepcopy(encoder)

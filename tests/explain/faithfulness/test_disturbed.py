@@ -25,7 +25,7 @@ def test_weights_are_shuffled_down_to_the_depth_and_the_bundle_stays(bundle):
     before = {n: w.clone() for n, w in bundle.image_encoder.state_dict().items()}
     shuffled = {depth: randomised(bundle, depth, seed=0) for depth in DEPTHS}
     for depth, other in shuffled.items():
-        head, own = (next(each.fusion.members.parameters()) for each in (other, bundle))
+        head, own = (next(each.fusion.network.parameters()) for each in (other, bundle))
         assert not torch.equal(head, own)
         assert torch.equal(head.flatten().sort().values, own.flatten().sort().values)
         parts = [

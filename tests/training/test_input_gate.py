@@ -16,8 +16,8 @@ from cxr_mm.imaging.geometry import normalise
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, Limits
-from cxr_mm.training import input_gate as copying
 from cxr_mm.training import input_gate as fitting
+from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.input_gate import (
     KINDS,
     PICTURE,
@@ -44,7 +44,7 @@ def drawn(count, seed, shift=0.0):
 def images_of(count, limiting=None, per_group=2):
     groups = np.array([f"p{n // per_group}" for n in range(count)], dtype=object)
     every = np.ones(count, bool) if limiting is None else limiting
-    return GateImages(np.arange(count), groups, every)
+    return GateImages(np.arange(count), np.arange(count), groups, every)
 
 
 def copies_of(count, seed=7):
@@ -61,7 +61,7 @@ def pictures(count):
 
 @pytest.fixture(scope="module")
 def gate():
-    return fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), FuseParams())[0]
+    return fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), 0)[0]
 
 
 def refused(gate, rows):
@@ -86,10 +86,11 @@ def test_what_no_copy_resembles_is_caught_by_its_distance(gate):
     assert refused(gate, strange) > 0.8
 
 
-def test_a_laxer_rate_warns_of_more(gate):
+def test_a_laxer_rate_warns_of_more(gate, monkeypatch):
     new = drawn(3000, 11)
-    lax = FuseParams(gate_refuse=0.1, gate_warn=0.3)
-    other, _ = fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), lax)
+    monkeypatch.setattr(fitting, "REFUSE_RATE", 0.1)
+    monkeypatch.setattr(fitting, "WARN_RATE", 0.3)
+    other, _ = fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), 0)
     doubted = [np.mean([d is not None for d in g.check(new)]) for g in (gate, other)]
     assert doubted[0] < doubted[1] < 0.35
 
@@ -97,7 +98,7 @@ def test_a_laxer_rate_warns_of_more(gate):
 def test_a_training_image_that_is_none_is_found():
     rows = drawn(IMAGES, 0)
     rows[[5, 70], -3:] += 5
-    _, refused = fit_input_gate(rows, images_of(IMAGES), copies_of(150), FuseParams())
+    _, refused = fit_input_gate(rows, images_of(IMAGES), copies_of(150), 0)
     assert {5, 70} <= set(refused)
     assert len(refused) < 8
 
@@ -106,9 +107,9 @@ def test_odd_training_images_are_named(caplog):
     manifest = SimpleNamespace(
         frame=pd.DataFrame({"pixel_row": [2, 0, 1], "study_id": ["s2", "s0", "s1"]})
     )
-    fitting._tell(manifest, np.array([], np.int64))
+    fitting._warn_of(manifest, np.array([], np.int64))
     assert not caplog.records
-    fitting._tell(manifest, np.array([0, 2]))
+    fitting._warn_of(manifest, np.array([0, 2]))
     assert caplog.messages == ["training images that look upside down or foreign: s2, s0"]
 
 
@@ -148,7 +149,7 @@ def test_only_images_that_may_set_limits_do():
     may = np.arange(IMAGES) % 4 == 0
     rows[may] *= 1.5
     gates = [
-        fit_input_gate(rows, images_of(IMAGES, limiting), copies_of(150), FuseParams())[0]
+        fit_input_gate(rows, images_of(IMAGES, limiting), copies_of(150), 0)[0]
         for limiting in (may, ~may)
     ]
     assert [g.spec.limits_from for g in gates] == [may.sum(), (~may).sum()]
@@ -193,10 +194,10 @@ def encoder(spots):
     return build_image_encoder("small_cnn", 32, 1, weights="none").eval()
 
 
-def test_copies_are_embedded_as_the_encoder_does_and_kept(encoder, spots, monkeypatch):
+def test_copies_are_embedded_as_the_encoder_does(encoder, spots):
     rows = np.arange(10, 30)
     params = FuseParams(gate_images=8)
-    made = corrupted_copies(encoder, spots, rows, params, "fp32")
+    made = corrupted_copies(encoder, open_pixels(spots.pixels), rows, params)
     assert len(made.embeddings) == 8 * (len(KINDS) - 1) + 4
     owners = {kind: made.owner[made.kind == n] for n, kind in enumerate(KINDS)}
     assert len(set(owners[IMAGE])) == 8
@@ -207,21 +208,16 @@ def test_copies_are_embedded_as_the_encoder_does_and_kept(encoder, spots, monkey
         wanted = encoder(normalise(255 - square[None]))[0]
     found = made.embeddings[made.kind == INVERTED][0]
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr(copying, "embed_squares", None)
-    again = corrupted_copies(encoder, spots, rows, params, "fp32")
-    np.testing.assert_array_equal(again.embeddings, made.embeddings)
-    with pytest.raises(TypeError):
-        corrupted_copies(encoder, spots, rows, params.model_copy(update={"seed": 1}), "fp32")
 
 
 def test_no_gate_where_none_is_wanted_or_can_be(spot_task, spot_params, spots, caplog):
     manifest = load_manifest(spots, spot_task())
-    groups = load_split(spots)["group"].to_numpy(object)
-    rows, none, params = np.arange(len(groups)), np.arange(0), spot_params()
+    studies = SimpleNamespace(groups=load_split(spots)["group"].to_numpy(object))
+    rows, none, params = np.arange(len(manifest)), np.arange(0), spot_params()
     unwanted = params.model_copy(update={"fuse": FuseParams(gate_images=0)})
-    assert input_gate(manifest, groups, rows, none, unwanted, spots) is None
+    assert input_gate(manifest, studies, rows, none, unwanted, spots) is None
     assert not caplog.records
-    assert input_gate(manifest, groups, rows[:20], none, params, spots) is None
+    assert input_gate(manifest, studies, rows[:20], none, params, spots) is None
     assert "too few" in caplog.text
 
 
@@ -234,7 +230,7 @@ def test_the_gate_of_a_bundle_lets_phantoms_pass_and_refuses_what_they_are_not(p
     encoder = load_image_encoder(pipeline.paths.image_encoder)
 
     def doubted(pictures):
-        return refused(bundle.gate, copying.embed_squares(encoder, pictures, "fp32"))
+        return refused(bundle.gate, image_embeddings(encoder, pictures))
 
     assert doubted(squares) <= 0.1
     assert doubted(255 - squares) > 0.8
