@@ -1,7 +1,5 @@
 """`python -m app --bundle DIR`: serve bundles as web pages."""
 
-import contextlib
-import ctypes
 import signal
 import sys
 from pathlib import Path
@@ -12,11 +10,12 @@ import typer
 from app.metrics import Metrics
 from app.server import application, build_pages, run, services_of, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
+from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.imaging.decoder import Decoder
 
-M_ARENA_MAX = -8
-"""As glibc's malloc.h has it."""
+ARENAS = 2
+"""Heaps that the threads share: with one each, memory grows for hours."""
 
 
 def serve(
@@ -73,7 +72,7 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
-    _share_memory()
+    keep_freed_memory(ARENAS)
     counters = Metrics(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with upload_folder() as uploads, Decoder() as decoder:
@@ -84,13 +83,6 @@ def _serve(settings: Settings) -> None:
         for place in places:
             print(f"{place.blocks.title}: http://{shown}:{settings.port}{place.path}", flush=True)
         run(app, places, settings)
-
-
-def _share_memory() -> None:
-    """Let threads share two heaps where the C library is glibc: with one each, what a thread has
-    freed is of no use to the others, and memory grows for hours (mallopt(3), M_ARENA_MAX)."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 if __name__ == "__main__":

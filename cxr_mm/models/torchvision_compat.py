@@ -8,7 +8,10 @@ suppression, region pooling, deformable convolution and image decoding stay unav
 
 import importlib
 import sys
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 
@@ -31,16 +34,51 @@ def ensure_torchvision() -> TorchvisionState:
     """
     if _declared:
         return "schemas defined"
+    with without_compiler():
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            _declare_operators()
+            _forget_half_loaded()
+            importlib.import_module("torchvision")
+        importlib.import_module("timm")
+    return "schemas defined" if _declared else "native"
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Import torchvision and timm without torch's compiler, which costs a second of every start.
+
+    `torchvision.ops.roi_align` imports one function of `torch._dynamo`, which region pooling asks
+    and nothing here does; a stand-in imports the compiler when it is called. timm keeps the
+    compiler off parts of two transformers (`torch.compiler.disable`); nothing here is compiled.
+    """
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    package, utils = ModuleType("torch._dynamo"), ModuleType("torch._dynamo.utils")
+    utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    disable = torch.compiler.disable
+    sys.modules |= {package.__name__: package, utils.__name__: utils}
+    torch.compiler.disable = _unchanged  # type: ignore[assignment]
     try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        _declare_operators()
-        _forget_half_loaded()
-        importlib.import_module("torchvision")
-        return "schemas defined"
-    return "native"
+        yield
+    finally:
+        torch.compiler.disable = disable
+        for stand_in in (package, utils):
+            if sys.modules.get(stand_in.__name__) is stand_in:
+                del sys.modules[stand_in.__name__]
+
+
+def _unchanged(function: Any = None, **_: Any) -> Any:
+    return function if function is not None else _unchanged
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    compiler = importlib.import_module("torch._dynamo.utils")
+    return bool(compiler.is_compile_supported(device_type))
 
 
 def _declare_operators() -> None:

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.core.record import ERROR_EXIT_CODE
 from monitoring.cli import log, reports, retraining, running, scenarios
@@ -21,6 +22,7 @@ for part in (reports, running, retraining, log, scenarios):
 
 def main() -> None:
     """Run a verb; an error that a user can fix is one line on stderr and exit code 2."""
+    keep_freed_memory()
     try:
         app(prog_name="python -m monitoring")
     except CxrError as error:

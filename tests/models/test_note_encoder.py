@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from cxr_mm.core.errors import WeightsError
 from cxr_mm.data.notes import MASK
-from cxr_mm.models.note_encoder import NoteEncoder
+from cxr_mm.models.bert import is_plain_bert, load_bert
+from cxr_mm.models.note_encoder import NoteEncoder, packaged_note_encoder
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +57,40 @@ def test_a_longer_note_is_cut_and_not_refused(encoder):
 def test_a_name_that_cannot_be_had_says_what_to_do(tmp_path):
     with pytest.raises(WeightsError, match=r"embed\.note_encoder"):
         NoteEncoder.open(str(tmp_path), 64, 128)
+
+
+def test_the_transformer_gives_what_transformers_gives():
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = packaged_note_encoder()
+    assert is_plain_bert(folder)
+    notes = ["Fever and productive cough for 3 days.", "", "no effusion " * 40]
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        notes, padding=True, truncation=True, max_length=64, return_tensors="pt"
+    )
+    theirs = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]
+    own_ids, own_mask = NoteEncoder.open("packaged", 64, 0).load()[0](notes)
+    assert torch.equal(own_ids, ids)
+    assert torch.equal(own_mask, mask)
+    with torch.inference_mode():
+        wanted = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = load_bert(folder)(ids, mask)
+    torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()], atol=1e-5, rtol=0)
+
+
+KINDS = (
+    {"analyzer": "word", "ngram_range": (1, 1)},
+    {"analyzer": "word", "ngram_range": (2, 2)},
+    {"analyzer": "char_wb", "ngram_range": (4, 4)},
+)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3))
+@example(["Übelkeit, naïve café 12.5", "a b c", "ab  cd\tef\n", ""])
+def test_words_are_hashed_as_scikit_learn_hashes_them(notes):
+    counted = NoteEncoder("unused", 8, 64)._counted(notes)
+    options = {"n_features": 64, "alternate_sign": False, "norm": None}
+    wanted = [HashingVectorizer(**options, **kind).transform(notes).toarray() for kind in KINDS]
+    wanted = np.log1p(np.concatenate(wanted, axis=1)).astype(np.float32)
+    np.testing.assert_array_equal(counted, wanted)
