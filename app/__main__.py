@@ -1,5 +1,6 @@
 """`python -m app --bundle DIR`: serve bundles as web pages."""
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from app.metrics import Metrics
 from app.server import application, build_pages, run, services_of, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
+from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.imaging.decoder import Decoder
@@ -75,8 +77,12 @@ def _serve(settings: Settings) -> None:
     keep_freed_memory(ARENAS)
     counters = Metrics(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with upload_folder() as uploads, Decoder() as decoder:
-        services = services_of(settings, counters, decoder.read)
+    with (
+        upload_folder() as uploads,
+        Decoder() as decoder,
+        contextlib.closing(UploadCache(decoder.read)) as cache,
+    ):
+        services = services_of(settings, counters, cache)
         places = build_pages(services, settings, uploads)
         app = application(settings, places, uploads, counters)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -16,13 +16,13 @@ from prometheus_client.registry import Collector
 
 from app.model_watcher import ModelWatcher
 from app.monitoring_reports import Report, Serving, latest_report
-from app.service import InferenceService, ReadImage, StudySession
+from app.service import InferenceService, StudySession
+from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.prediction import Answer
 from cxr_mm.core.record import STATUS_NUMBERS, Outcome
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Attribution
-from cxr_mm.imaging.radiograph import read_image
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.prediction_log import PredictionLog
 
@@ -106,9 +106,9 @@ class InstrumentedService(InferenceService):
         predictor: Predictor | ModelWatcher,
         log: PredictionLog | None,
         counters: Metrics,
-        read: ReadImage = read_image,
+        uploads: UploadCache | None = None,
     ) -> None:
-        super().__init__(predictor, log, read)
+        super().__init__(predictor, log, uploads)
         self.counters = counters
 
     def study(self, *args: Any, **options: Any) -> Study:

@@ -25,10 +25,11 @@ from app.monitoring_reports import report_routes
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
-from app.service import InferenceService, ReadImage
+from app.service import InferenceService
 from app.settings import Settings
 from app.ui import page, theme
 from app.ui import study_form as bundled
+from app.upload_cache import UploadCache
 from cxr_mm.core.errors import LogError, ParamsError
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.registry import is_pointer
@@ -97,8 +98,10 @@ class MountedPage:
         return self.path.strip("/") or self.service.task.name
 
 
-def services_of(settings: Settings, counters: Metrics, read: ReadImage) -> list[InferenceService]:
-    """A service for each bundle, all with one log and one way to read images.
+def services_of(
+    settings: Settings, counters: Metrics, uploads: UploadCache
+) -> list[InferenceService]:
+    """A service for each bundle, all with one log and one cache of uploads.
 
     Raises:
         BundleError: a bundle is damaged, foreign or incomplete.
@@ -106,7 +109,7 @@ def services_of(settings: Settings, counters: Metrics, read: ReadImage) -> list[
     """
     predictors = [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
-    return [InstrumentedService(predictor, log, counters, read) for predictor in predictors]
+    return [InstrumentedService(predictor, log, counters, uploads) for predictor in predictors]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ small copy to draw on.
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.model_watcher import ModelWatcher
+from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CancelledError, CxrError, InputError, LogError, RadiographError
 from cxr_mm.core.prediction import Answer, Reason
 from cxr_mm.core.progress import NO_PROGRESS, Progress
@@ -35,7 +36,7 @@ from cxr_mm.explain.study import Question, explain_to, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import moved
 from cxr_mm.imaging.geometry import fitted_study, shrunk
-from cxr_mm.imaging.radiograph import DecodedImage, read_image
+from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.registry import version_folder
@@ -93,9 +94,6 @@ def _field(error: Exception, task: Task) -> str:
     return field if field in {"image", "note", "view", *task.clinical_names} else ""
 
 
-ReadImage = Callable[[Path, str], DecodedImage]
-
-
 @dataclass(frozen=True)
 class StudySession:
     """One answered study, as the page keeps it.
@@ -131,16 +129,17 @@ class InferenceService:
     Args:
         predictor: the model, or the one that a pointer names; what one model began, it ends.
         log: where predictions and feedback go; None keeps none.
-        read: reads uploaded images.
+        uploads: reads uploaded images; None decodes them in this process.
     """
 
     def __init__(
         self,
         predictor: Predictor | ModelWatcher,
         log: PredictionLog | None,
-        read: ReadImage = read_image,
+        uploads: UploadCache | None = None,
     ) -> None:
-        self._model, self.log, self._read = predictor, log, read
+        self._model, self.log = predictor, log
+        self._uploads = uploads or UploadCache()
         self.task = self.bundle.task
         self._figures: dict[str, dict[str, Any]] = {}
 
@@ -180,13 +179,13 @@ class InferenceService:
         service._model = self.predictor
         return service
 
-    def image(self, path: str) -> DecodedImage:
-        """Read an uploaded file.
+    def image(self, path: str, session: str | None = None) -> DecodedImage:
+        """Read an uploaded file, once for all requests of a session in which it does not change.
 
         Raises:
             RadiographError: it is no readable radiograph.
         """
-        return self._read(Path(path), Path(path).name)
+        return self._uploads.read(Path(path), Path(path).name, session)
 
     def study(
         self,
@@ -196,6 +195,7 @@ class InferenceService:
         view: str | None = None,
         study_id: str | None = None,
         patient_id: str | None = None,
+        session: str | None = None,
     ) -> Study:
         """What was entered, as a checked study.
 
@@ -204,7 +204,7 @@ class InferenceService:
             InputError: nothing was entered that the model reads.
         """
         with self._keeping(asked=False):
-            read = (lambda: self.image(path).radiograph) if path else None
+            read = (lambda: self.image(path, session).radiograph) if path else None
             study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
         if not study.modalities:
             raise InputError(

@@ -1,45 +1,33 @@
-"""Kept images: an image that was read for the page is kept for its prediction, and decoded once.
+"""A cache of uploads: an image that was decoded for the viewer is not decoded for its prediction.
 
-Whoever handed it in gets it back and no one else, also where both handed in the same file.
+Each browser session gets its own image back and no other session's, even for the same file.
 """
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_mm.core.files import sha256_file
-from cxr_mm.imaging.radiograph import DecodedImage
+from cxr_mm.imaging.radiograph import DecodedImage, read_image
 
 SECONDS = 300.0
-"""For how long an image waits for its prediction."""
+"""How long an image waits for its prediction."""
 BYTES = 256 * 1024**2
-"""Most that all kept images take together; the oldest is forgotten first."""
+"""Largest size of all cached images together; the oldest is removed first."""
 
-_visitor: ContextVar[str | None] = ContextVar("visitor", default=None)
-
-
-@contextmanager
-def read_for(visitor: str | None) -> Iterator[None]:
-    """Images that the body reads are kept for a visitor; None keeps none."""
-    before = _visitor.set(visitor)
-    try:
-        yield
-    finally:
-        _visitor.reset(before)
+ReadImage = Callable[[Path, str], DecodedImage]
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """An image, the digest of its file, and until when it is kept."""
+class _Entry:
+    """An image, the digest of its file, and the time of `time.monotonic()` when it expires."""
 
     image: DecodedImage
     digest: str
-    until: float
+    expires: float
 
     @property
     def size(self) -> int:
@@ -48,72 +36,77 @@ class _Kept:
 
 
 class UploadCache:
-    """The image that each visitor handed in last, for a short while; safe for threads.
+    """The last image of each session, for a short time; safe for threads.
 
     Args:
-        seconds: for which an image is kept.
-        most: bytes of all images; a larger image is not kept.
+        decode: reads a file, given the name by which errors call it.
+        seconds: for which an image is stored.
+        max_bytes: of all images; a larger image is not stored.
     """
 
-    def __init__(self, seconds: float = SECONDS, most: int = BYTES) -> None:
-        self._seconds, self._most = seconds, most
-        self._images: OrderedDict[str, _Kept] = OrderedDict()  # the oldest first
+    def __init__(
+        self, decode: ReadImage = read_image, seconds: float = SECONDS, max_bytes: int = BYTES
+    ) -> None:
+        self._decode, self._seconds, self._max_bytes = decode, seconds, max_bytes
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the oldest first
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def read(
-        self, path: Path, name: str, decode: Callable[[Path, str], DecodedImage]
-    ) -> DecodedImage:
-        """The image kept for the visitor of `read_for`, or else what `decode` makes of the file.
+    def read(self, path: Path, name: str, session: str | None = None) -> DecodedImage:
+        """Return the session's stored image if the file is the same, else decode the file.
+
+        Args:
+            path: the file.
+            name: how errors call it.
+            session: key of the session; None stores nothing.
 
         Raises:
             RadiographError: what `decode` raises.
         """
-        visitor = _visitor.get()
-        if visitor is None or not path.is_file():
-            return decode(path, name)
+        if session is None or not path.is_file():
+            return self._decode(path, name)
         digest = sha256_file(path)
         with self._lock:
-            kept = self._images.get(visitor)
-        if kept and kept.digest == digest:
-            return kept.image
-        image = decode(path, name)
+            entry = self._entries.get(session)
+        if entry and entry.digest == digest:
+            return entry.image
+        image = self._decode(path, name)
         with self._lock:
-            self._keep(visitor, _Kept(image, digest, time.monotonic() + self._seconds))
+            self._store(session, _Entry(image, digest, time.monotonic() + self._seconds))
         return image
 
     @property
     def count(self) -> int:
-        """How many images are kept."""
-        return len(self._images)
+        """Number of stored images."""
+        return len(self._entries)
 
-    def clear(self) -> None:
-        """Forget all images."""
+    def close(self) -> None:
+        """Remove all images."""
         with self._lock:
-            self._images.clear()
+            self._entries.clear()
             if self._timer:
                 self._timer.cancel()
                 self._timer = None
 
-    def _keep(self, visitor: str, kept: _Kept) -> None:
-        self._images.pop(visitor, None)
-        self._images[visitor] = kept
-        while sum(each.size for each in self._images.values()) > self._most:
-            self._images.popitem(last=False)
-        self._wake()
+    def _store(self, session: str, entry: _Entry) -> None:
+        self._entries.pop(session, None)
+        self._entries[session] = entry
+        while sum(each.size for each in self._entries.values()) > self._max_bytes:
+            self._entries.popitem(last=False)
+        self._start_timer()
 
-    def _wake(self) -> None:
-        """See to it that the oldest image is forgotten in time, also where no one asks any more."""
-        if self._images and self._timer is None:
-            until = next(iter(self._images.values())).until
-            self._timer = threading.Timer(max(0.0, until - time.monotonic()), self._forget)
+    def _start_timer(self) -> None:
+        """Start a timer that removes the oldest image when it expires, even without a request."""
+        if self._entries and self._timer is None:
+            expires = next(iter(self._entries.values())).expires
+            self._timer = threading.Timer(max(0.0, expires - time.monotonic()), self._expire)
             self._timer.daemon = True
             self._timer.start()
 
-    def _forget(self) -> None:
+    def _expire(self) -> None:
         with self._lock:
             now = time.monotonic()
-            for visitor in [v for v, each in self._images.items() if each.until <= now]:
-                del self._images[visitor]
+            for session in [key for key, each in self._entries.items() if each.expires <= now]:
+                del self._entries[session]
             self._timer = None
-            self._wake()
+            self._start_timer()

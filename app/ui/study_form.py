@@ -13,7 +13,6 @@ from app.ui import answer as show
 from app.ui import viewer
 from app.ui.queues import KEPT_SECONDS, PREDICTION, READING
 from app.ui.theme import FRESH
-from app.upload_cache import read_for
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.core.types import spoken
@@ -152,7 +151,7 @@ def build(service: InferenceService) -> Entry:
 def _events(service: InferenceService, entry: Entry) -> None:
     image_fault, _, note_fault, _ = entry.faults
     entry.image.change(
-        _for_visitor(partial(on_image, service)),
+        _with_session(partial(on_image, service)),
         entry.image,
         [*entry.viewer.outputs, image_fault],
         show_progress="minimal",
@@ -170,7 +169,7 @@ def _events(service: InferenceService, entry: Entry) -> None:
 def predicts(service: InferenceService, entry: Entry, state: Any, history: Any, answer: Any) -> Any:
     """Wire the button: what it hands in, and `on_predict`'s answer; the event is returned."""
     return entry.predict.click(
-        _for_visitor(partial(on_predict, service)),
+        _with_session(partial(on_predict, service)),
         [history, *entry.entered],
         [state, history, answer, *entry.faults],
         js=FRESH,
@@ -179,22 +178,21 @@ def predicts(service: InferenceService, entry: Entry, state: Any, history: Any, 
     )
 
 
-def _for_visitor(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, with the image that it reads kept for who asks, whom Gradio names to it."""
+def _with_session(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call with Gradio's key of the browser session, under which its image is cached."""
 
-    def asked(request: gr.Request, *given: Any) -> Any:
-        with read_for(request.session_hash):
-            return call(*given)
+    def on_request(request: gr.Request, *inputs: Any) -> Any:
+        return call(*inputs, session=request.session_hash)
 
-    return asked
+    return on_request
 
 
-def on_image(service: InferenceService, path: str | None) -> list[Any]:
+def on_image(service: InferenceService, path: str | None, session: str | None = None) -> list[Any]:
     """A file was chosen or taken away: show it, or say beside it why it cannot be read."""
     if not path:
         return [*viewer.closed(), _fault("")]
     try:
-        return [*viewer.opened(service.task, service.image(path)), _fault("")]
+        return [*viewer.opened(service.task, service.image(path, session)), _fault("")]
     except InputError as error:
         return [*viewer.closed(), _fault(str(error))]
 
@@ -220,6 +218,7 @@ def on_predict(
     view: str | None,
     study_id: str | None,
     *clinical: Any,
+    session: str | None = None,
 ) -> tuple[Any, ...]:
     """Answer what was entered; a fault takes any earlier answer away and stands by its field."""
     for earlier in history:
@@ -228,7 +227,7 @@ def on_predict(
     shown: StudySession | None = None
     try:
         values = values_of(service.task.clinical, clinical)
-        shown = service.answer(service.study(path, values, note, view, study_id))
+        shown = service.answer(service.study(path, values, note, view, study_id, session=session))
     except RadiographError as error:
         image_fault = str(error)
     except ClinicalError as error:

@@ -3,6 +3,7 @@
 Names and identifiers are never read out of the header.
 """
 
+import atexit
 import io
 import logging
 import re
@@ -31,7 +32,7 @@ from pydicom.uid import (
 
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.image_header import MAX_PIXELS, declared_size
-from cxr_mm.imaging.sandbox import decode_sandboxed
+from cxr_mm.imaging.sandbox import Message, ProcessLimits, Worker, is_sandboxed
 from cxr_mm.imaging.voi import Unwindowed, as_seen, code_string
 
 OTHER = "other"
@@ -215,7 +216,7 @@ def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     frame = None if syntax in BY_GDCM_ALONE else _decoded_here(dataset)
     if frame is None and syntax in STATING_THEIR_SIZE:
-        frame = decode_sandboxed(data)
+        frame = _decoded_by_gdcm(data, name)
     if frame is None:
         raise RadiographError(
             f"its pixels ({_known(syntax)}) cannot be decoded",
@@ -236,6 +237,37 @@ def _decoded_here(dataset: Dataset) -> NDArray[Any] | None:
         )
     except (NotImplementedError, RuntimeError):
         return None
+
+
+def decode_frame(request: Message) -> Message:
+    """Decode the first frame of the file that a request has the bytes of; no array on failure.
+
+    gdcm 3 ends its process on some damaged JPEG frames (a C++ exception crosses libjpeg).
+    """
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(request.arrays[0].tobytes()))
+        return Message(arrays=(np.asarray(pixel_array(dataset, index=0)),))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return Message()
+
+
+GDCM = Worker(f"{__name__}:decode_frame", ProcessLimits(seconds=60))
+atexit.register(GDCM.close)
+
+
+def _decoded_by_gdcm(data: bytes, name: str) -> NDArray[Any] | None:
+    """In a sandboxed process: this one where it is, else one that is kept for it."""
+    request = Message({"name": name}, (np.frombuffer(data, np.uint8),))
+    if is_sandboxed():
+        return _frame(decode_frame(request))
+    try:
+        return GDCM.call(request, _frame)
+    except RadiographError:
+        return None
+
+
+def _frame(answer: Message) -> NDArray[Any] | None:
+    return answer.arrays[0] if answer.arrays else None
 
 
 def _unusual(dataset: Dataset) -> list[str]:

@@ -5,6 +5,8 @@ PNG (ISO/IEC 15948), JPEG (ITU-T T.81), JPEG-LS (T.87) and JPEG 2000 codestreams
 
 import struct
 
+MAX_BYTES = 512 * 1024**2
+"""Largest file that is read."""
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, rows × columns × frames."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -15,7 +15,13 @@ from PIL import Image, ImageOps
 
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.dicom import Header, is_dicom, read_dicom, too_large
-from cxr_mm.imaging.image_header import JPEG_START, MAX_PIXELS, PNG_SIGNATURE, declared_size
+from cxr_mm.imaging.image_header import (
+    JPEG_START,
+    MAX_BYTES,
+    MAX_PIXELS,
+    PNG_SIGNATURE,
+    declared_size,
+)
 from cxr_mm.imaging.quality import image_quality
 from cxr_mm.imaging.voi import (
     COLOURED,
@@ -28,8 +34,6 @@ from cxr_mm.imaging.voi import (
     viewable,
 )
 
-MAX_BYTES = 512 * 1024 * 1024
-"""Largest file that is read."""
 SMALLEST_SIDE = 16
 """Pixels of the shorter side below which nothing can be seen."""
 SMALL_SIDE = 128

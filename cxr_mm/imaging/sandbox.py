@@ -1,114 +1,263 @@
-"""Decoding in a process apart, for encodings whose only decoder may end the process it runs in.
+"""A sandboxed process for decoders that may hang, outgrow the memory or abort on a damaged file.
 
-gdcm 3 aborts on some damaged JPEG frames (a C++ exception crosses libjpeg); an app or a stage must
-outlive that. One child is kept per process and started again when it has died.
+`Worker` starts the process and sends it requests; requests and answers are one `Message` each:
+the length of a JSON text, the JSON text, and the arrays that it announces. No pickle: a process
+that a damaged file has taken over can send numbers only. The pool that reads uploads (`decoder`)
+and the decoding of single DICOM frames (`dicom`) both use it.
 """
 
-import atexit
-import io
+import contextlib
+import json
+import math
+import os
+import pkgutil
+import resource
+import signal
 import struct
 import subprocess
 import sys
 import threading
-from typing import IO, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import pixel_array
 
-SECONDS = 60.0
-"""After which a frame counts as impossible to decode."""
+from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.image_header import MAX_BYTES
+
+MIB = 1024**2
+SANDBOXED = "CXR_MM_SANDBOXED"
+"""Environment variable that is set in a sandboxed process."""
+OWN_MEMORY = Path("/proc/self/statm")
+"""Number of memory pages of the process, where the system has /proc."""
 _LENGTH = struct.Struct("<Q")
+Parsed = TypeVar("Parsed")
 
 
-class _Child:
-    """A decoding process and the pipes to it; one request at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def decode(self, data: bytes) -> bytes:
-        with self._lock:
-            process = self._alive()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            deadline = threading.Timer(SECONDS, process.kill)
-            deadline.start()
-            try:
-                _send(process.stdin, data)
-                return _receive(process.stdout)
-            except (BrokenPipeError, EOFError):
-                self.close()
-                return b""
-            finally:
-                deadline.cancel()
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _alive(self) -> "subprocess.Popen[bytes]":
-        if self._process is not None and self._process.poll() is not None:
-            self.close()
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cxr_mm.imaging.sandbox"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        return self._process
-
-
-_child = _Child()
-atexit.register(_child.close)
-
-
-def decode_sandboxed(data: bytes) -> NDArray[Any] | None:
-    """First frame of a DICOM file as stored, or None where it cannot be decoded in a minute.
+@dataclass(frozen=True)
+class ProcessLimits:
+    """Limits for one request.
 
     Args:
-        data: the whole file, with a transfer syntax that pydicom hands to gdcm.
+        seconds: for the answer, the start of the process included.
+        memory: bytes beyond those of the idle process; not enforced where there is no `/proc`.
     """
-    answer = _child.decode(data)
-    return np.load(io.BytesIO(answer), allow_pickle=False) if answer else None
+
+    seconds: float = 20.0
+    memory: int = 2048 * MIB
 
 
-def _send(stream: IO[bytes], data: bytes) -> None:
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
+@dataclass(frozen=True)
+class Message:
+    """A request or an answer.
+
+    Args:
+        fields: JSON values; a request has the `name` by which errors call the file.
+        arrays: of numbers, any shape.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    arrays: tuple[NDArray[Any], ...] = ()
+
+
+def serialize(message: Message, stream: IO[bytes]) -> None:
+    """Write a message."""
+    arrays = [np.ascontiguousarray(array) for array in message.arrays]
+    header = {"fields": message.fields, "arrays": [(a.shape, a.dtype.str) for a in arrays]}
+    text = json.dumps(header).encode()
+    stream.write(_LENGTH.pack(len(text)) + text)
+    for array in arrays:
+        stream.write(array.data)
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> bytes:
-    data = stream.read(_LENGTH.size)
-    if len(data) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(data)
-    data = stream.read(length)
-    if len(data) < length:
-        raise EOFError
-    return data
+def deserialize(stream: IO[bytes]) -> Message:
+    """Read a message.
+
+    Raises:
+        EOFError: the other end is closed.
+        LookupError, TypeError, ValueError: it is no message, or larger than any image.
+    """
+    (length,) = _LENGTH.unpack(_array(stream, (_LENGTH.size,), "u1"))
+    header = json.loads(_array(stream, (length,), "u1").tobytes())
+    arrays = tuple(_array(stream, shape, kind) for shape, kind in header["arrays"])
+    return Message(header["fields"], arrays)
 
 
-def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until the parent hangs up; nothing for what pydicom cannot decode."""
-    while True:
+def _array(stream: IO[bytes], shape: tuple[int, ...], kind: str) -> NDArray[Any]:
+    dtype = np.dtype(kind)
+    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > MAX_BYTES:
+        raise ValueError(shape, kind)
+    array = np.empty(shape, dtype)
+    buffer = array.reshape(-1).view(np.uint8)
+    if stream.readinto(buffer.data) < buffer.size:  # type: ignore[attr-defined]
+        raise EOFError
+    return array
+
+
+def is_sandboxed() -> bool:
+    """Whether this process is itself a sandboxed one."""
+    return SANDBOXED in os.environ
+
+
+class Worker:
+    """A sandboxed process, started when it is first needed; safe for threads, one call at a time.
+
+    Args:
+        target: `module:function` that the process calls, from `Message` to `Message`.
+        limits: for each call.
+    """
+
+    def __init__(self, target: str, limits: ProcessLimits) -> None:
+        self._target, self._limits = target, limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._calling, self._starting = threading.Lock(), threading.Lock()
+
+    def call(self, request: Message, parse: Callable[[Message], Parsed]) -> Parsed:
+        """Parse the answer to a request.
+
+        Raises:
+            RadiographError: what the target raises; a limit is exceeded; the process has ended or
+                answers nonsense; or the worker is closed.
+        """
+        name = str(request.fields["name"])
+        with self._calling:
+            process = self._running(name)
+            try:
+                answer = self._exchanged(process, request)
+                error = answer.fields.get("error")
+                result = RadiographError(**error) if error else parse(answer)
+            except TimeoutError:
+                message = f"takes more than {self._limits.seconds:g} seconds to decode"
+            except (OSError, EOFError, LookupError, TypeError, ValueError):
+                message = "ended the process that decoded it"
+            except BaseException:
+                self._end()  # the rest of its answer must not reach the next call
+                raise
+            else:
+                if isinstance(result, RadiographError):
+                    raise result
+                return result
+            self._end()
+        raise undecodable(message, name)
+
+    def close(self) -> None:
+        """Kill the process, also during a call, which then fails, and start no other."""
+        with self._starting:
+            self._closed = True
+            self._kill()
+        with self._calling:
+            self._end()
+
+    def _exchanged(self, process: "subprocess.Popen[bytes]", request: Message) -> Message:
+        """Send a request and receive the answer; past the time limit the process is killed."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._kill()
+
+        timer = threading.Timer(self._limits.seconds, expire)
+        timer.start()
         try:
-            data = _receive(requests)
-        except EOFError:
-            return
-        answer = io.BytesIO()
-        try:
-            np.save(answer, pixel_array(pydicom.dcmread(io.BytesIO(data)), index=0))
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            answer = io.BytesIO()
-        _send(answers, answer.getvalue())
+            serialize(request, process.stdin)
+            return deserialize(process.stdout)
+        finally:
+            timer.cancel()
+            timer.join()
+            if expired.is_set():
+                raise TimeoutError
+
+    def _running(self, name: str) -> "subprocess.Popen[bytes]":
+        """The process, started again where it has died."""
+        with self._starting:
+            if self._closed:
+                raise RadiographError(
+                    "no more images are read", field=name, remedy="Start the server again"
+                )
+            if self._process is not None and self._process.poll() is not None:
+                self._end()
+            if self._process is None:
+                self._process = self._started()
+            return self._process
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, self._target, str(self._limits.memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # decoders quote headers
+            env={**os.environ, **threads, SANDBOXED: "1"},
+            start_new_session=True,
+        )
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and its own children
+
+    def _end(self) -> None:
+        """Kill the process, wait for its end and close the pipes to it."""
+        self._kill()
+        if self._process is not None:
+            with self._process as process, contextlib.suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()  # what is still buffered is of no use to anyone
+            self._process = None
+
+
+def undecodable(message: str, name: str) -> RadiographError:
+    """The error for a file that its decoder cannot decode within the limits."""
+    return RadiographError(
+        message, field=name, remedy="Export the image again, uncompressed or as PNG"
+    )
+
+
+def _serve(target: str, memory: int) -> None:
+    """Answer requests until the other end is closed."""
+    function = pkgutil.resolve_name(target)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a decoder prints is no answer
+    _confine(memory)
+    with contextlib.suppress(EOFError):
+        while True:
+            serialize(_served(function, deserialize(sys.stdin.buffer)), answers)
+
+
+def _served(function: Callable[[Message], Message], request: Message) -> Message:
+    try:
+        return function(request)
+    except RadiographError as error:
+        return _refusal(error)
+    except MemoryError:
+        name = request.fields["name"]
+        return _refusal(undecodable("takes too much memory to decode", name))
+
+
+def _refusal(error: RadiographError) -> Message:
+    fields = {"message": error.message, "field": error.field, "remedy": error.remedy}
+    return Message({"error": fields})
+
+
+def _confine(memory: int) -> None:
+    """Forbid writing to files and core dumps, which hold pixels, and more than `memory` bytes."""
+    limits = {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
+    if OWN_MEMORY.exists():
+        own = int(OWN_MEMORY.read_text().split()[0]) * resource.getpagesize()
+        limits[resource.RLIMIT_AS] = own + memory
+    for kind, most in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 if __name__ == "__main__":
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    _serve(sys.argv[1], int(sys.argv[2]))

@@ -13,10 +13,10 @@ from app.model_watcher import PAUSE, ModelWatcher
 from app.server import application, build_pages, services_of, upload_folder
 from app.service import InferenceService
 from app.settings import Settings
+from app.upload_cache import UploadCache
 from cxr_mm.core.errors import BundleError
 from cxr_mm.core.files import write_json
 from cxr_mm.core.study import Study
-from cxr_mm.imaging.radiograph import read_image
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import load_bundle, save_bundle
 from cxr_mm.models.registry import POINTER_FILE, Pointer
@@ -162,7 +162,7 @@ def test_a_pointer_that_goes_away_or_is_damaged_keeps_the_old_one_serving(servin
 def test_a_damaged_version_is_refused_at_the_start(serving):
     damage(serving.parent, "one")
     with pytest.raises(BundleError, match="was changed"):
-        services_of(Settings(bundles=(serving,), log=None), Metrics(), read_image)
+        services_of(Settings(bundles=(serving,), log=None), Metrics(), UploadCache())
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def test_health_names_the_model_that_serves_and_why_it_is_not_the_one_pointed_to
 
 def test_rooms_of_a_pointer_follow_it_and_of_a_folder_do_not(serving, bundle_folder):
     settings = Settings(bundles=(serving, bundle_folder), log=None)
-    following, fixed = services_of(settings, Metrics(), read_image)
+    following, fixed = services_of(settings, Metrics(), UploadCache())
     assert isinstance(following._model, ModelWatcher)
     assert isinstance(fixed._model, Predictor)
     assert following.digest == fixed.digest

@@ -21,9 +21,9 @@ from app.server import (
     upload_folder,
 )
 from app.settings import Settings
+from app.upload_cache import UploadCache
 from cxr_mm.core.errors import BundleError, ClinicalError, ParamsError
 from cxr_mm.core.files import write_json
-from cxr_mm.imaging.radiograph import read_image
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.prediction_log import open_log
 
@@ -293,4 +293,4 @@ def test_settings_that_will_not_do_are_refused_by_name(options, word):
 
 def test_a_bundle_that_is_none_is_refused(tmp_path):
     with pytest.raises(BundleError):
-        services_of(Settings(bundles=(tmp_path,)), Metrics(), read_image)
+        services_of(Settings(bundles=(tmp_path,)), Metrics(), UploadCache())

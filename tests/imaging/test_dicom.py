@@ -25,8 +25,9 @@ from pydicom.uid import (
 )
 
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.imaging import dicom, sandbox
+from cxr_mm.imaging import dicom
 from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.imaging.sandbox import ProcessLimits
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -337,12 +338,13 @@ def test_precision_that_ends_the_decoders_process_is_refused(tmp_path):
 
 def test_a_decoder_that_ends_its_process_does_not_end_ours(tmp_path, monkeypatch):
     data = gdcm_encoded(image(**WINDOW), gdcm.TransferSyntax.JPEGLosslessProcess14_1, tmp_path)
-    first = sandbox._child._alive()
+    gdcm_worker = dicom.GDCM
+    first = gdcm_worker._running("image.dcm")
     first.kill()
     first.wait()
     np.testing.assert_allclose(read_radiograph(data).pixels, SEEN, atol=1e-6)
-    os.kill(sandbox._child._alive().pid, signal.SIGSTOP)
-    monkeypatch.setattr(sandbox, "SECONDS", 0.2)
+    os.kill(gdcm_worker._running("image.dcm").pid, signal.SIGSTOP)
+    monkeypatch.setattr(gdcm_worker, "_limits", ProcessLimits(seconds=0.2))
     with pytest.raises(RadiographError, match="cannot be decoded"):
         read_radiograph(data, "slow.dcm")
     monkeypatch.undo()
