@@ -116,7 +116,7 @@ def from_message(message: Message) -> DecodedImage:
         LookupError, TypeError, ValueError: it is no image.
     """
     pixels, values, seen = message.arrays
-    if (pixels.dtype, pixels.ndim) != (np.float32, 2):
+    if pixels.dtype != np.float32 or pixels.ndim != 2:
         raise TypeError(pixels.dtype)
     fields = dict(message.fields["radiograph"])
     warnings = tuple(fields.pop("warnings"))

@@ -81,7 +81,7 @@ def deserialize(stream: IO[bytes]) -> Message:
         EOFError: the other end is closed.
         LookupError, TypeError, ValueError: it is no message, or larger than any image.
     """
-    (length,) = _LENGTH.unpack(_array(stream, (_LENGTH.size,), "u1"))
+    (length,) = _LENGTH.unpack(_array(stream, (_LENGTH.size,), "u1").tobytes())
     header = json.loads(_array(stream, (length,), "u1").tobytes())
     arrays = tuple(_array(stream, shape, kind) for shape, kind in header["arrays"])
     return Message(header["fields"], arrays)
