@@ -35,7 +35,7 @@ from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
 from cxr_mm.explain.study import Question, explain_to, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import moved
-from cxr_mm.imaging.geometry import fitted_study, shrunk
+from cxr_mm.imaging.geometry import shrunk
 from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import Bundle
@@ -99,8 +99,7 @@ class StudySession:
     """One answered study, as the page keeps it.
 
     Args:
-        subject: the study, its image already fitted into the model's square, with what the model
-            has made of it.
+        subject: the study as the model has encoded it; it has no image file's pixels.
         image: float32 (H, W) for drawing, in the image's own aspect; None without an image.
         answer: what the model said; its study carries no image.
         explanations: finding → modality shares.
@@ -221,11 +220,10 @@ class InferenceService:
         predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
         with self._keeping(asked=True):
             answer = predictor.answer([study])[0]
-        trouble = self.logged([answer])
+        kept = answer.without_pixels()
+        trouble = self.logged([kept])
         image = None if study.image is None else shrunk(study.image, html.LONGEST)
-        kept = replace(answer, study=replace(study, image=None))
-        square = fitted_study(study, predictor.bundle.size)
-        subject = Subject(predictor.bundle, square, answer.image_embedding)
+        subject = Subject.of(predictor.bundle, replace(answer, study=kept.study))
         return StudySession(subject, image, kept, modality_shares(subject), trouble)
 
     def refused(self, error: InputError) -> None:
@@ -310,7 +308,7 @@ class InferenceService:
         bars = words = ""
         if "tabular" in subject.present:
             said = METHODS[self.usual("tabular")].explain(subject, target, Ask())
-            values = subject.bundle.check(shown.study)
+            values = subject.encoded.clinical[0]
             bars = feature_bars(self.task, said, values, subject.bundle.background)
         if "note" in subject.present and sentences(subject.note):
             words = coloured_note(METHODS[self.usual("note")].explain(subject, target, Ask()))

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.explain import html
 from cxr_mm.imaging.geometry import fitted_study
+from cxr_mm.inference.predictor import EncodedAnswer
 from cxr_mm.inference.score import BATCH, VALUES
 
 TABLE_BYTES = 16 * 1024**2
@@ -235,14 +236,14 @@ def predicted(service: InferenceService, upload: Upload, watch: Progress = NO_PR
     for first in range(0, len(cases), BATCH):
         for ready, answer in _attempted(service, islice(items, BATCH), bad):
             rows.append(Row(answer.prediction, ready.thumbnail))
-            answers.append(replace(answer, study=replace(answer.study, image=None)))
+            answers.append(answer.without_pixels())
         watch.step(first + BATCH, len(cases))
     return Worklist(tuple(rows), tuple(bad), ignored, service.logged(answers))
 
 
 def _attempted(
     service: InferenceService, batch: Iterable[_Ready | BadRow], bad: list[BadRow]
-) -> Iterator[tuple[_Ready, Answer]]:
+) -> Iterator[tuple[_Ready, EncodedAnswer]]:
     """The studies of a batch that can be answered; the others join the bad."""
     ready = []
     for item in batch:

@@ -29,7 +29,7 @@ from cxr_mm.data.manifest import Manifest, clinical_column
 from cxr_mm.data.notes import mask_note, note_traits
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.imaging.quality import QUALITY_NAMES
-from cxr_mm.inference.predictor import coalitions, shapley
+from cxr_mm.inference.shares import coalitions, named_shares, shapley
 from cxr_mm.models.bundle import Bundle, load_bundle
 from monitoring.concept_drift import performance
 from monitoring.data_drift import Check, Thresholds, checks_of, learn_thresholds
@@ -141,10 +141,7 @@ def _shares(
         return {}
     nothing = np.array([prior[name] for name in task.finding_names])
     values = shapley(np.stack([answers[subset_name(s)] if s else nothing for s in chosen]))
-    return {
-        name: {m: float(values[place, f]) for place, m in enumerate(given)}
-        for f, name in enumerate(task.finding_names)
-    }
+    return named_shares(task.finding_names, given, values)
 
 
 def _note_traits(task: Task, note: str | None, given: tuple[Modality, ...]) -> dict[str, float]:

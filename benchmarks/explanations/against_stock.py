@@ -109,7 +109,7 @@ class Stock:
         self.subject, self.column = subject, subject.column(target)
         grey = ((subject.batch.image[0, 0].numpy() + 1) * 127.5).round().astype(np.uint8)
         self.image = np.repeat(grey[:, :, None], 3, axis=2)
-        self.held = subject.bundle.embeddings(subject.batch)
+        self.held = subject.encoded.embeddings
         self._lime: Any = None
         self._shap: Any = None
 

@@ -84,7 +84,8 @@ def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
     bundle, out = predictor.bundle, manifest.with_suffix(".parquet")
     studies = [study for _, study in _filed(predictor, manifest)]
     groups = (studies[start : start + BATCH] for start in range(0, len(studies), BATCH))
-    batches = [batch.image for batch in map(bundle.prepare, groups) if batch.image is not None]
+    encoded = [bundle.encode(group).batch.image for group in groups]
+    batches = [images for images in encoded if images is not None]
     encoder = bundle.classifier.image_encoder
     assert encoder is not None
     ways = {
@@ -131,7 +132,7 @@ def _bare_networks(bundle: Bundle, study: Study) -> Callable[[], object]:
     """All networks of the bundle on one study, what they read ready in memory."""
     notes, read = bundle.note_encoder, list[tuple[Tensor, ...]]()
     hook = notes.register_forward_pre_hook(lambda _, given: read.append(given)) if notes else None
-    batch = bundle.prepare([study])
+    batch = bundle.encode([study]).batch
     if hook is not None:
         hook.remove()
 

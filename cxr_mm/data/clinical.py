@@ -21,10 +21,17 @@ UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
 LONGEST_SCORE = 5.0  # standard scores beyond this say no more, and one slip of a unit says too much
 
 
+class ClinicalValues(dict[str, ClinicalValue]):
+    """Checked values of every feature of a task, in its order."""
+
+    features: tuple[ClinicalFeature, ...] = ()
+    """The features that they were checked against."""
+
+
 def check_clinical(
     features: Sequence[ClinicalFeature], values: Mapping[str, Any]
 ) -> dict[str, ClinicalValue]:
-    """Check values as a person or a file gives them.
+    """Check values as a person or a file gives them; checked ones are returned as they are.
 
     Args:
         features: the features of the task.
@@ -36,6 +43,8 @@ def check_clinical(
     Raises:
         ClinicalError: a name is unknown, a number is none or out of range, a category unknown.
     """
+    if isinstance(values, ClinicalValues) and values.features == tuple(features):
+        return values
     known = {feature.name: feature for feature in features}
     for name in values:
         if name not in known:
@@ -44,7 +53,9 @@ def check_clinical(
                 field=str(name),
                 remedy=f"This task knows {', '.join(known) or 'none'}",
             )
-    return {name: _check(feature, values.get(name)) for name, feature in known.items()}
+    checked = ClinicalValues({n: _check(feature, values.get(n)) for n, feature in known.items()})
+    checked.features = tuple(features)
+    return checked
 
 
 def _check(feature: ClinicalFeature, value: Any) -> ClinicalValue:

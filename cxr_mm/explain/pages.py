@@ -127,7 +127,7 @@ def _image(subject: Subject, said: Attribution) -> str:
 
 def _features(subject: Subject, said: Attribution) -> str:
     bundle = subject.bundle
-    return feature_bars(bundle.task, said, bundle.check(subject.study), bundle.background)
+    return feature_bars(bundle.task, said, subject.encoded.clinical[0], bundle.background)
 
 
 def _words(subject: Subject, said: Attribution) -> str:

@@ -98,8 +98,8 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     figures = measured(bundle.task.name, bundle.digest, question.faithfulness)
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
     methods = [method(name).name for name in methods] or believed(figures)
-    prediction = predictor.predict(study)
-    subject = Subject(bundle, study)
+    answer = predictor.answer([study])[0]
+    prediction, subject = answer.prediction, Subject.of(bundle, answer)
     said = [
         explain_study(subject, Target(name), methods, Ask(question.seed))
         for name in question.findings or bundle.task.finding_names
@@ -107,8 +107,8 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     curves = {each.target.finding: _curves(subject, each.target) for each in said}
     with atomic_directory(out) as folder:
         found = [_written(subject, each, folder) for each in said]
-        answer = _as_json(prediction, found, curves, figures)
-        (folder / "explanation.json").write_text(to_json(answer), encoding="utf-8")
+        content = _as_json(prediction, found, curves, figures)
+        (folder / "explanation.json").write_text(to_json(content), encoding="utf-8")
         page = study_page(subject, prediction, said, curves, figures)
         (folder / "index.html").write_text(page, encoding="utf-8")
     return out / "index.html"

@@ -7,6 +7,7 @@ subjects may be asked from several threads.
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,22 +17,24 @@ from torch import Tensor
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES, Modality
-from cxr_mm.data.notes import mask_note
 from cxr_mm.explain.attribution import Explanation, Target
 from cxr_mm.imaging.geometry import content_box
-from cxr_mm.inference.predictor import coalitions, shapley
-from cxr_mm.models.bundle import Bundle
+from cxr_mm.inference.predictor import EncodedAnswer, nothing_usable
+from cxr_mm.inference.shares import ModalityShares, named_shares
+from cxr_mm.inference.shares import modality_shares as modality_shares_of
+from cxr_mm.models.bundle import Bundle, Encoded
 
 Logits = NDArray[np.float64]
 
 
 class Subject:
-    """A study, and what the bundle has made of it.
+    """A study as a bundle has encoded it.
 
     Args:
         bundle: the model.
         study: any subset of the modalities.
-        image_embedding: (Di,) of the image, where it has been made already.
+        encoded: the study, one row, where it has been encoded already.
+        shares: its modality shares, where they are known.
 
     Raises:
         InputError: the study cannot be read, or has nothing that the task uses.
@@ -41,27 +44,28 @@ class Subject:
         self,
         bundle: Bundle,
         study: Study,
-        image_embedding: NDArray[np.float32] | None = None,
+        encoded: Encoded | None = None,
+        shares: ModalityShares | None = None,
     ) -> None:
         self.bundle, self.study = bundle, study
-        self.batch = bundle.prepare([study])
-        self.mask = self.batch.mask
-        self.present: tuple[Modality, ...] = tuple(
-            m for m, there in zip(MODALITIES, self.mask[0].tolist(), strict=True) if there
-        )
+        self.encoded = bundle.encode([study]) if encoded is None else encoded
+        self.batch, self.mask = self.encoded.batch, self.encoded.mask
+        self.present = self.encoded.modalities()
         if not self.present:
-            used = ", ".join(bundle.task.modalities)
-            raise InputError(
-                "there is nothing in it that this model can use",
-                field=f"study {study.study_id}",
-                remedy=f"Give at least one of {used}",
-            )
+            raise nothing_usable(study, bundle.task.modalities)
+        self._shares = shares
         self.answers: dict[str, dict[bytes, Logits]] = {}
         """What games have asked: kind of game → coalition → logits (F,)."""
-        with torch.inference_mode():
-            images = None if image_embedding is None else image_embedding[None]
-            embeddings = bundle.embeddings(self.batch, images)
-            self._encoded = {m: bundle.fusion.encode(m, e) for m, e in embeddings.items()}
+
+    @classmethod
+    def of(cls, bundle: Bundle, answer: EncodedAnswer) -> Self:
+        """Explain what was answered, without encoding it again."""
+        return cls(bundle, answer.study, answer.encoded, answer.modality_shares)
+
+    @cached_property
+    def shares(self) -> ModalityShares:
+        """Shares of the modalities."""
+        return self._shares or modality_shares_of(self.bundle, self.encoded)[0]
 
     def column(self, target: Target) -> int:
         """Column of the target among the logits.
@@ -99,16 +103,14 @@ class Subject:
     def image_box(self) -> tuple[slice, slice]:
         """Rows and columns of the square that hold image and no margin."""
         self.require("image")
-        assert self.study.image is not None
-        height, width = self.study.image.shape
-        return content_box((height, width), self.bundle.size)
+        shape = self.encoded.shapes[0]
+        assert shape is not None
+        return content_box(shape, self.bundle.size)
 
-    @cached_property
+    @property
     def note(self) -> str:
         """The note as the model reads it."""
-        spec = self.bundle.task.note
-        assert spec is not None
-        return mask_note(self.study.note or "", spec)
+        return self.encoded.notes[0]
 
     def shown(self, mask: Tensor) -> Logits:
         """Logits (K, F) of the study with some modalities hidden: mask (K, 3)."""
@@ -146,7 +148,7 @@ class Subject:
 
     @torch.inference_mode()
     def _joined(self, varied: dict[Modality, Tensor], mask: Tensor) -> Logits:
-        logits = self.bundle.fusion.join({**self._encoded, **varied}, mask)
+        logits = self.bundle.fusion.join({**self.encoded.parts, **varied}, mask)
         found: Logits = logits.double().numpy()
         return found
 
@@ -158,27 +160,19 @@ def modality_shares(subject: Subject) -> dict[str, Explanation]:
         Finding name → Explanation without attributions; `base + sum(shares) == logit` to 1e-5, and
         the like in probability.
     """
-    present = [MODALITIES.index(modality) for modality in subject.present]
-    subsets = coalitions(len(present))
-    mask = torch.zeros(len(subsets), len(MODALITIES), dtype=torch.bool)
-    mask[:, present] = torch.from_numpy(subsets)
-    logits = subject.shown(mask)
-    chances = subject.bundle.probabilities(torch.from_numpy(logits))
-    in_logits, in_chances = shapley(logits), shapley(chances)
+    shares, findings = subject.shares, subject.bundle.task.finding_names
+    in_logits = named_shares(findings, shares.modalities, shares.logit_shares)
+    in_probabilities = named_shares(findings, shares.modalities, shares.probability_shares)
     return {
         finding: Explanation(
             study_id=subject.study.study_id,
             target=Target(finding),
-            base=float(logits[0, f]),
-            shares=_named(subject, in_logits[:, f]),
-            logit=float(logits[-1, f]),
-            base_probability=float(chances[0, f]),
-            probability_shares=_named(subject, in_chances[:, f]),
-            probability=float(chances[-1, f]),
+            base=float(shares.logit_base[f]),
+            shares=in_logits[finding],
+            logit=float(shares.logits[f]),
+            base_probability=float(shares.probability_base[f]),
+            probability_shares=in_probabilities[finding],
+            probability=float(shares.probabilities[f]),
         )
-        for f, finding in enumerate(subject.bundle.task.finding_names)
+        for f, finding in enumerate(findings)
     }
-
-
-def _named(subject: Subject, shares: NDArray[np.float64]) -> dict[Modality, float]:
-    return {m: float(share) for m, share in zip(subject.present, shares, strict=True)}

@@ -87,7 +87,7 @@ def _values(feature: ClinicalFeature, background: pd.DataFrame) -> list[Clinical
 
 
 def _chances(subject: Subject, feature: str, values: list[ClinicalValue]) -> Any:
-    own = subject.bundle.check(subject.study)
+    own = subject.encoded.clinical[0]
     return _probabilities(subject, pd.DataFrame([{**own, feature: value} for value in values]))
 
 

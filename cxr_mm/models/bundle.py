@@ -1,4 +1,4 @@
-"""Bundle: everything a prediction needs, loaded; `bundle_files` has it in a folder."""
+"""Bundle: everything a prediction needs, in memory and as a folder; it encodes studies."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -55,6 +55,69 @@ class Batch:
     note: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Studies as a bundle reads them: each transform and encoder run once.
+
+    Args:
+        clinical: per study, checked values of every feature of the task.
+        notes: per study, the masked note; empty where absent.
+        shapes: per study, height and width of the image before it was fitted into the square.
+        batch: what the classifier reads; its image is None where embeddings were given.
+        embeddings: modality → (B, D).
+        parts: modality → what `Fusion.encode` made of the embeddings.
+    """
+
+    clinical: tuple[Mapping[str, ClinicalValue], ...]
+    notes: tuple[str, ...]
+    shapes: tuple[tuple[int, int] | None, ...]
+    batch: Batch
+    embeddings: Mapping[Modality, Tensor]
+    parts: Mapping[Modality, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.clinical)
+
+    @property
+    def mask(self) -> Tensor:
+        """Modalities that are present and shown, bool (B, 3)."""
+        return self.batch.mask
+
+    def modalities(self, row: int = 0) -> tuple[Modality, ...]:
+        """Modalities of one study that the model sees."""
+        present = self.mask[row].tolist()
+        return tuple(m for m, has in zip(MODALITIES, present, strict=True) if has)
+
+    def embedding(self, modality: Modality, row: int = 0) -> NDArray[np.float32] | None:
+        """Embedding (D,) of one modality of one study; None where the model does not see it."""
+        if modality not in self.modalities(row):
+            return None
+        vector: NDArray[np.float32] = self.embeddings[modality][row].float().numpy()
+        return vector
+
+    def row(self, row: int) -> "Encoded":
+        """Take one study."""
+        return self.rows([row])
+
+    def rows(self, rows: Sequence[int]) -> "Encoded":
+        """Take some studies; their tensors are copies."""
+        index = list(rows)
+        inputs = {n: t[index] for n, t in vars(self.batch).items() if t is not None}
+        return Encoded(
+            clinical=tuple(self.clinical[k] for k in index),
+            notes=tuple(self.notes[k] for k in index),
+            shapes=tuple(self.shapes[k] for k in index),
+            batch=Batch(**inputs),
+            embeddings={m: rows[index] for m, rows in self.embeddings.items()},
+            parts={m: rows[index] for m, rows in self.parts.items()},
+        )
+
+    def showing(self, modalities: Sequence[Modality]) -> "Encoded":
+        """Hide all other modalities."""
+        shown = torch.tensor([m in modalities for m in MODALITIES])
+        return replace(self, batch=replace(self.batch, mask=self.mask & shown))
+
+
 class Classifier(nn.Module):
     """Image encoder and fusion as one differentiable function, run as `SERVED` says."""
 
@@ -95,6 +158,17 @@ RECALIBRATED = "recalibrated"
 
 _QUICK: dict[tuple[str, int], Precision] = {}
 """Backbone and size → what this machine runs fastest; the same whatever the weights."""
+
+
+def _modalities(study: Study, clinical: Mapping[str, ClinicalValue]) -> set[Modality]:
+    """Modalities that carry anything; `age=unknown` alone is no clinical feature."""
+    present: set[Modality] = set(study.modalities) - {"tabular"}
+    return present | ({"tabular"} if any(v is not None for v in clinical.values()) else set())
+
+
+def _shape(image: NDArray[np.float32]) -> tuple[int, int]:
+    height, width = image.shape
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -153,76 +227,57 @@ class Bundle:
         """
         return check_clinical(self.task.clinical, study.clinical)
 
-    def present(self, study: Study) -> tuple[Modality, ...]:
-        """Modalities of a study that carry anything; `age=unknown` alone is no clinical feature.
-
-        Raises:
-            ClinicalError: see `check_clinical`.
-        """
-        known = any(value is not None for value in self.check(study).values())
-        ignored = not self.task.clinical
-        return tuple(m for m in study.modalities if m != "tabular" or known or ignored)
-
-    def prepare(self, studies: Sequence[Study], *, images: bool = True) -> Batch:
-        """Studies → batch, by the very transforms of training.
+    def encode(
+        self, studies: Sequence[Study], image_embeddings: NDArray[np.float32] | None = None
+    ) -> Encoded:
+        """Encode studies, by the very transforms of training.
 
         Args:
-            studies: any number.
-            images: whether images are needed; False where their embeddings are there already.
+            studies: at least one.
+            image_embeddings: (B, Di), where they are known; images are not read then.
 
         Raises:
-            ClinicalError, NoteError: a value or note is refused.
+            ClinicalError, NoteError: a value or note is invalid.
         """
+        clinical = tuple(self.check(study) for study in studies)
+        notes = tuple(self._masked(study) for study in studies)
+        present = [_modalities(s, values) for s, values in zip(studies, clinical, strict=True)]
         used = self.task.modalities
-        present = [set(self.present(study)) & set(used) for study in studies]
-        mask = torch.tensor([[m in there for m in MODALITIES] for there in present])
-        return Batch(
-            mask=mask,
-            image=self._images(studies) if images and "image" in used else None,
-            tabular=self._tabular(studies) if "tabular" in used else None,
-            note=self._notes(studies) if "note" in used else None,
+        batch = Batch(
+            mask=torch.tensor([[m in has and m in used for m in MODALITIES] for has in present]),
+            image=self._images(studies) if "image" in used and image_embeddings is None else None,
+            tabular=self._tabular(clinical) if "tabular" in used else None,
+            note=self._notes(notes) if "note" in used else None,
         )
+        embeddings = self.embeddings(batch)
+        if image_embeddings is not None:
+            embeddings["image"] = torch.from_numpy(image_embeddings)
+        with torch.inference_mode():
+            parts = {m: self.fusion.encode(m, embeddings[m]) for m in used}
+        shapes = tuple(None if s.image is None else _shape(s.image) for s in studies)
+        return Encoded(clinical, notes, shapes, batch, embeddings, parts)
 
     def _images(self, studies: Sequence[Study]) -> Tensor:
         blank = np.zeros((self.size, self.size), dtype=np.uint8)
         squares = [blank if s.image is None else fit_square(s.image, self.size) for s in studies]
         return normalise(np.stack(squares))
 
-    def _tabular(self, studies: Sequence[Study]) -> Tensor:
-        rows = [self.check(study) for study in studies]
-        frame = pd.DataFrame(rows, columns=list(self.task.clinical_names))
+    def _tabular(self, clinical: Sequence[Mapping[str, ClinicalValue]]) -> Tensor:
+        frame = pd.DataFrame(clinical, columns=list(self.task.clinical_names))
         return torch.from_numpy(self.clinical.apply(frame))
 
-    def _notes(self, studies: Sequence[Study]) -> Tensor:
-        assert self.note_encoder is not None
-        assert self.task.note is not None
+    def _masked(self, study: Study) -> str:
         spec = self.task.note
-        return torch.from_numpy(
-            self.note_encoder.embed([mask_note(s.note or "", spec) for s in studies])
-        )
+        return "" if spec is None else mask_note(study.note or "", spec)
+
+    def _notes(self, notes: Sequence[str]) -> Tensor:
+        assert self.note_encoder is not None
+        return torch.from_numpy(self.note_encoder.embed(notes))
 
     @torch.inference_mode()
-    def embeddings(
-        self, batch: Batch, images: NDArray[np.float32] | None = None
-    ) -> dict[Modality, Tensor]:
-        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E).
-
-        Args:
-            batch: what `prepare` gave.
-            images: (B, Di) of the images, where they have been made already.
-        """
-        if images is None:
-            return self.classifier.embeddings(batch)
-        made: dict[Modality, Tensor] = {"image": torch.from_numpy(images)}
-        return {**made, **self.classifier.embeddings(replace(batch, image=None))}
-
-    @torch.inference_mode()
-    def image_embeddings(self, studies: Sequence[Study]) -> NDArray[np.float32]:
-        """Embeddings (B, Di) of the images alone, of a blank one where a study has none."""
-        images = self._images(studies)
-        mask = torch.ones(len(images), len(MODALITIES), dtype=torch.bool)
-        made = self.embeddings(Batch(mask=mask, image=images))
-        return np.asarray(made["image"].numpy(), dtype=np.float32)
+    def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
+        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
+        return self.classifier.embeddings(batch)
 
     def loggable(self, modality: Modality) -> int:
         """How much of an embedding, from its start, may be written down.

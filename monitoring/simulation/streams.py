@@ -131,9 +131,8 @@ def _asked(
     images: NDArray[np.float32] | None = None,
 ) -> tuple[list[Said], NDArray[np.float32] | None]:
     """Records, and embeddings of the images."""
-    if images is None and predictor.bundle.image_encoder is not None:
-        images = predictor.bundle.image_embeddings(studies)
-    answers = predictor.attempt(studies, image_embeddings=images)
+    encoded = predictor.bundle.encode(studies, images)
+    answers = predictor.attempt_encoded(studies, encoded)
     said = [
         record_of(
             answer,
@@ -146,7 +145,8 @@ def _asked(
         else None
         for answer, labelled in zip(answers, part, strict=True)
     ]
-    return said, images
+    made = encoded.embeddings.get("image")
+    return said, None if made is None else made.numpy()
 
 
 Random = np.random.Generator

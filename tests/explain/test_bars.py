@@ -60,7 +60,7 @@ def test_what_is_uncertain_says_so_in_word_and_colour_and_keeps_the_answer():
 def test_shares_point_to_the_side_they_speak_for():
     shares = {"image": 1.0, "note": -0.5}
     html = share_bars(Explanation("s", Target("effusion"), -0.001, shares, 0.499))
-    image, note = html.index("DecodedImage"), html.index("Note")
+    image, note = html.index("Image"), html.index("Note")
     assert html.index("cxr-for") > image
     assert html.index('cxr-against" style="width:25') > note
     assert "−0.50" in html

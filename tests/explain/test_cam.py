@@ -102,8 +102,7 @@ def test_two_threads_give_what_each_gives_alone_while_predictions_run(bundle, a_
     alone = [cam(Subject(bundle, a_study(i)), target).values for i in range(4)]
 
     def predict(number):
-        batch = bundle.prepare([a_study(number)])
-        return bundle.embeddings(batch)["image"].shape[0]
+        return bundle.encode([a_study(number)]).embeddings["image"].shape[0]
 
     with ThreadPoolExecutor(4) as pool:
         busy = [pool.submit(predict, i) for i in range(8)]

@@ -8,7 +8,7 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES
 from cxr_mm.explain.subject import Subject, modality_shares
-from cxr_mm.inference.predictor import coalitions, shapley
+from cxr_mm.inference.shares import coalitions, shapley
 
 
 @pytest.mark.parametrize("players", [0, 1, 2, 3])
@@ -55,7 +55,7 @@ def studies(bundle):
 def test_shares_add_up_to_the_logit_of_the_bundle(bundle, present):
     study = studies(bundle)[present]
     said = modality_shares(Subject(bundle, study))
-    batch = bundle.prepare([study])
+    batch = bundle.encode([study]).batch
     with torch.inference_mode():
         logits = bundle.logits(bundle.embeddings(batch), batch.mask).numpy()[0]
     assert tuple(said) == bundle.task.finding_names

@@ -28,7 +28,7 @@ def study(**changes):
 
 
 def logits(bundle, *studies):
-    batch = bundle.prepare(studies)
+    batch = bundle.encode(studies).batch
     with torch.inference_mode():
         return bundle.classifier(batch.image, batch.tabular, batch.note, batch.mask)
 
@@ -84,8 +84,9 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         load_bundle(tmp_path)
 
 
-def test_prepare_masks_what_a_study_lacks(bundle):
-    batch = bundle.prepare([study(), study(image=None), study(clinical={}), study(note="  ")])
+def test_encode_masks_what_a_study_lacks(bundle):
+    studies = [study(), study(image=None), study(clinical={}), study(note="  ")]
+    batch = bundle.encode(studies).batch
     expected = [[True, True, True], [False, True, True], [True, False, True], [True, True, False]]
     assert batch.mask.tolist() == expected
     assert batch.image.shape == (4, 1, bundle.size, bundle.size)
@@ -99,7 +100,7 @@ def test_a_study_answers_the_same_alone_and_among_others(bundle):
 
 
 def test_image_gradient_reaches_the_pixels(bundle):
-    batch = bundle.prepare([study()])
+    batch = bundle.encode([study()]).batch
     image = batch.image.clone().requires_grad_()
     bundle.classifier(image, batch.tabular, batch.note, batch.mask).sum().backward()
     assert image.grad.abs().sum() > 0
@@ -107,8 +108,8 @@ def test_image_gradient_reaches_the_pixels(bundle):
 
 def test_bad_values_are_refused_by_name(bundle):
     with pytest.raises(ClinicalError, match="age: 999 is out of range"):
-        bundle.prepare([study(clinical={"age": "999"})])
+        bundle.encode([study(clinical={"age": "999"})])
     with pytest.raises(ClinicalError, match="no such clinical feature"):
-        bundle.prepare([study(clinical={"shoe_size": 44})])
+        bundle.encode([study(clinical={"shoe_size": 44})])
     with pytest.raises(NoteError, match="too many"):
-        bundle.prepare([study(note="x" * 30_000)])
+        bundle.encode([study(note="x" * 30_000)])

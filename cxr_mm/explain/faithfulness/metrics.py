@@ -105,7 +105,7 @@ def with_noise(bundle: Bundle, study: Study, seed: int) -> Study:
 
 
 def _jittered(bundle: Bundle, study: Study, rng: np.random.Generator) -> dict[str, ClinicalValue]:
-    values = bundle.check(study)
+    values = dict(bundle.check(study))
     for feature in bundle.task.clinical:
         value = values[feature.name]
         if feature.minimum is None or feature.maximum is None or not isinstance(value, float):
