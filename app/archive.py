@@ -132,8 +132,8 @@ class _Unpacked:
             self.images[item.name] = item
         self._check_count()
 
-    def _refuse(self, name: str, why: RadiographError) -> None:
-        self.refused.append(BadRow(_label(name), str(why)))
+    def _refuse(self, name: str, reason: RadiographError) -> None:
+        self.refused.append(BadRow(_label(name), str(reason)))
         self._check_count()
 
     def _count(self) -> int:

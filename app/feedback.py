@@ -39,9 +39,9 @@ def outcomes_of(
         InputError: a disagreement names no label, or none but the model's own; more than one
             class is present; a finding or label is unknown; the comment is too long.
     """
-    said = {f.finding: int(f.positive) for f in prediction.findings}
-    found = said if verdict == "agree" else _of_reader(task, labels)
-    if verdict == "disagree" and found == said:
+    result = {f.finding: int(f.positive) for f in prediction.findings}
+    found = result if verdict == "agree" else _of_reader(task, labels)
+    if verdict == "disagree" and found == result:
         raise InputError(
             "Every label is as the model said", field="feedback", remedy="Agree, or change one"
         )
@@ -67,8 +67,8 @@ def clean(comment: str) -> str:
         InputError: it is longer than 500 characters.
     """
     hidden = ("Cc", "Cf", "Cs")
-    kept = (" " if unicodedata.category(c) in hidden else c for c in comment)
-    text = " ".join("".join(kept).split())
+    stored = (" " if unicodedata.category(c) in hidden else c for c in comment)
+    text = " ".join("".join(stored).split())
     if len(text) > LONGEST_COMMENT:
         raise InputError(
             f"It has {len(text)} characters",

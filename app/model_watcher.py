@@ -46,8 +46,8 @@ class ModelWatcher:
 
     def now(self) -> Predictor:
         """The predictor that serves now; the pointer is looked at once a second at most."""
-        due = self._clock() - self._looked >= PAUSE
-        if due and self._looking.acquire(blocking=False):
+        pending = self._clock() - self._looked >= PAUSE
+        if pending and self._looking.acquire(blocking=False):
             try:
                 self._look()
             finally:

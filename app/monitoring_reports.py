@@ -114,11 +114,11 @@ def _reports(folder: Path) -> list[Report]:
     for path in folder.glob(f"*/{VERDICT_FILE}"):
         try:
             # A folder that bears no time was written with --out, for another purpose.
-            made = datetime.strptime(path.parent.name, REPORT_STAMP).replace(tzinfo=UTC)
+            created = datetime.strptime(path.parent.name, REPORT_STAMP).replace(tzinfo=UTC)
             verdict = Verdict.of_facts(read_json(path))
         except (OSError, ValueError, AttributeError):
             continue
-        found.append(Report(path.parent, made, verdict))
+        found.append(Report(path.parent, created, verdict))
     return sorted(found, key=lambda report: report.made, reverse=True)
 
 

@@ -17,14 +17,14 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all but those marked *")
     parser.add_argument("--list", action="store_true", help="say what there is to measure")
-    asked = parser.parse_args(arguments)
-    if asked.list:
+    requested = parser.parse_args(arguments)
+    if requested.list:
         print("\n".join(_listed()))
         return
-    if unknown := set(asked.parts) - set(PARTS):
+    if unknown := set(requested.parts) - set(PARTS):
         print(f"error: {', '.join(sorted(unknown))}: no such part. There are {', '.join(PARTS)}.")
         raise SystemExit(2)
-    wanted = asked.parts or [name for name, part in PARTS.items() if part.run_by_default]
+    wanted = requested.parts or [name for name, part in PARTS.items() if part.run_by_default]
     failed = [name for name in wanted if not _measured(name)]
     if failed:
         print(f"error: not measured: {', '.join(failed)}.", file=sys.stderr)

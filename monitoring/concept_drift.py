@@ -83,25 +83,25 @@ def score_concept(
     current, reference = labelled(current, findings), labelled(reference, findings)
     if current.empty or reference.empty:
         return None
-    here, there = performance(current, findings), performance(reference, findings)
-    keys = [k for k in _judged(current, findings) if np.isfinite(there[k][0])]
+    here, present = performance(current, findings), performance(reference, findings)
+    keys = [k for k in _judged(current, findings) if np.isfinite(present[k][0])]
     if not keys:
         return None
-    inside, outside = _by_chance(current, reference, findings, seed)
+    inside, external = _by_chance(current, reference, findings, seed)
     results, scores = [], []
     for key in keys:
         finding, metric = key
-        null = _worse(metric, inside[key], outside[key])
+        null = _worse(metric, inside[key], external[key])
         mean = np.nanmean(null)
         spread = max(float(np.nanstd(null)), float(_least(current, finding)))
-        worse = _worse(metric, here[key], there[key])[0]
+        worse = _worse(metric, here[key], present[key])[0]
         scores.append((null - mean) / spread)
         low, high = np.nanquantile(inside[key], (0.025, 0.975))
         results.append(
             MetricResult(
                 finding=finding,
                 metric=metric,
-                reference=float(there[key][0]),
+                reference=float(present[key][0]),
                 current=float(here[key][0]),
                 low=float(low),
                 high=float(high),
@@ -120,11 +120,11 @@ def _by_chance(
     """Performance of windows drawn from both by patient, as large as this one, and of the rest."""
     columns = ["patient", *(f"{c}.{name}" for name in findings for c in OF_FINDING)]
     pooled = pd.concat([reference[columns], current[columns]], ignore_index=True)
-    whose = ["reference"] * len(reference) + ["window"] * len(current)
-    patients = as_codes((pooled["patient"].astype(str) + whose).to_numpy(object))
+    owner = ["reference"] * len(reference) + ["window"] * len(current)
+    patients = as_codes((pooled["patient"].astype(str) + owner).to_numpy(object))
     fewer = min(len(current), len(reference))
-    drawn = draw_windows(patients, fewer, DRAWS, np.random.default_rng(seed))
-    inside = drawn if fewer == len(current) else 1.0 - drawn
+    sampled = draw_windows(patients, fewer, DRAWS, np.random.default_rng(seed))
+    inside = sampled if fewer == len(current) else 1.0 - sampled
     return performance(pooled, findings, inside), performance(pooled, findings, 1.0 - inside)
 
 
@@ -246,12 +246,12 @@ def estimate(
     interval.
     """
     known = labelled(reference, findings)
-    there = performance(known, findings) if len(known) else {}
+    present = performance(known, findings) if len(known) else {}
     here = labelled(current, findings)
     truth = performance(here, findings) if len(here) else {}
     whole, part = _estimated(current, findings, seed), _estimated(here, findings, seed)
     return [
-        _estimate(key, _one(there, key), whole[key], part.get(key), _one(truth, key), len(here))
+        _estimate(key, _one(present, key), whole[key], part.get(key), _one(truth, key), len(here))
         for key in whole
         if np.isfinite(whole[key]).any()
     ]

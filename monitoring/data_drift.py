@@ -161,11 +161,11 @@ def score_window(
     if len(current) > LARGEST_WINDOW:
         current = current.sample(LARGEST_WINDOW, random_state=0)
     pooled = pd.concat([reference, current], ignore_index=True)
-    there = (np.arange(len(pooled)) >= len(reference)).astype(float)[None]
-    before = 1.0 - there
+    present = (np.arange(len(pooled)) >= len(reference)).astype(float)[None]
+    before = 1.0 - present
     if weights is not None:
         before[0, : len(reference)] = weights
-    statistics = _statistics(pooled, checks, there, before)[0]
+    statistics = _statistics(pooled, checks, present, before)[0]
     results = []
     for check, statistic in zip(checks, statistics, strict=True):
         mean, spread = learnt.null(len(current), check.name)
@@ -212,14 +212,14 @@ def _statistic(
     reference: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     values = pooled[[c.name for c in check.columns]]
-    there = values.notna().all(axis=1).to_numpy()
+    present = values.notna().all(axis=1).to_numpy()
     if check.method == "missing":
-        return hellinger(there.astype(np.int64), current, reference)
-    if not there.any():
+        return hellinger(present.astype(np.int64), current, reference)
+    if not present.any():
         return np.zeros(len(current))
-    current, reference = current[:, there], reference[:, there]
+    current, reference = current[:, present], reference[:, present]
     if check.method == "embedding":
-        return energy(values[there].to_numpy(np.float64), current, reference)
+        return energy(values[present].to_numpy(np.float64), current, reference)
     if check.method == "number":
-        return anderson_darling(values[there].to_numpy(np.float64)[:, 0], current, reference)
-    return hellinger(as_codes(values[there].to_numpy(object)[:, 0]), current, reference)
+        return anderson_darling(values[present].to_numpy(np.float64)[:, 0], current, reference)
+    return hellinger(as_codes(values[present].to_numpy(object)[:, 0]), current, reference)

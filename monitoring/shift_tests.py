@@ -50,14 +50,14 @@ def score_prevalence(
 ) -> PredictedPrevalence:
     """Score a window."""
     columns = [f"probability.{name}" for name in findings]
-    here, there = (t[columns].to_numpy(float) for t in (current, reference))
+    here, present = (t[columns].to_numpy(float) for t in (current, reference))
     patients = as_codes(reference["patient"].to_numpy(object))
-    drawn = draw_windows(patients, len(here), DRAWS, np.random.default_rng(seed))
-    inside = drawn @ there / drawn.sum(axis=1, keepdims=True)
-    outside = (1 - drawn) @ there / (1 - drawn).sum(axis=1, keepdims=True)
-    shrink = _shrinkage(len(here), len(there), float(drawn[0].sum()))
-    spread = np.maximum(shrink * (inside - outside).std(axis=0), 1 / len(here) / 10)
-    before, after = there.mean(axis=0), here.mean(axis=0)
+    sampled = draw_windows(patients, len(here), DRAWS, np.random.default_rng(seed))
+    inside = sampled @ present / sampled.sum(axis=1, keepdims=True)
+    external = (1 - sampled) @ present / (1 - sampled).sum(axis=1, keepdims=True)
+    shrink = _shrinkage(len(here), len(present), float(sampled[0].sum()))
+    spread = np.maximum(shrink * (inside - external).std(axis=0), 1 / len(here) / 10)
+    before, after = present.mean(axis=0), here.mean(axis=0)
     chance = min(1.0, 2 * len(findings) * norm.sf(np.abs(after - before) / spread).min())
     return PredictedPrevalence(
         dict(zip(findings, before.tolist(), strict=True)),
@@ -150,9 +150,9 @@ def label_shift(current: pd.DataFrame, reference: pd.DataFrame, task: Task) -> L
     patterns, members = _patterns(labels)
     if len(patterns) < 2:
         return None
-    said = _features(reference[[f"probability.{n}" for n in names]].to_numpy(float))
+    result = _features(reference[[f"probability.{n}" for n in names]].to_numpy(float))
     now = _features(current[[f"probability.{n}" for n in names]].to_numpy(float)).mean(axis=0)
-    means = np.stack([said[m].mean(axis=0) for m in members], axis=1)
+    means = np.stack([result[m].mean(axis=0) for m in members], axis=1)
     if np.linalg.matrix_rank(means, tol=0.01) < 2:
         return None
     counts = np.array([m.sum() for m in members], float)

@@ -49,8 +49,8 @@ def energy(points: Floats, current: Floats, reference: Floats) -> Floats:
     m, n = current.sum(axis=1, keepdims=True), reference.sum(axis=1, keepdims=True)
     gap = _share(current, m) - _share(reference, n)
     distances = euclidean_distances(points.astype(np.float32)).astype(np.float32)
-    apart = -np.einsum("rn,rn->r", gap.astype(np.float32) @ distances, gap)
-    return _root(_effective(m, n) * apart)
+    separate = -np.einsum("rn,rn->r", gap.astype(np.float32) @ distances, gap)
+    return _root(_effective(m, n) * separate)
 
 
 def by_value(values: NDArray[np.generic], counts: Floats) -> Floats:

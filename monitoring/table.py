@@ -72,18 +72,18 @@ def fit_projection(
     """
     _, codes = np.unique(patients, return_inverse=True)
     place = np.random.default_rng(seed).permutation(codes.max() + 1)[codes] if len(codes) else codes
-    fitted = place < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
-    if (fewest := min(fitted.sum(), (~fitted).sum())) < FEWEST:
+    fit = place < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
+    if (fewest := min(fit.sum(), (~fit).sum())) < FEWEST:
         raise StageError(
             f"{len(embeddings)} studies have an embedding; a third of their patients have {fewest} "
             f"of them, and at least {FEWEST} are needed",
             field="reference",
         )
-    most = min(components, embeddings.shape[1], int(fitted.sum()) - 1)
-    pca = PCA(most, svd_solver="randomized", random_state=seed).fit(embeddings[fitted])
+    most = min(components, embeddings.shape[1], int(fit.sum()) - 1)
+    pca = PCA(most, svd_solver="randomized", random_state=seed).fit(embeddings[fit])
     mean, axes = pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
-    spread = ((embeddings[~fitted] - mean) @ axes.T).std(axis=0)
-    return Projection(mean, axes, np.where(spread > 0, spread, 1.0).astype(np.float32)), fitted
+    spread = ((embeddings[~fit] - mean) @ axes.T).std(axis=0)
+    return Projection(mean, axes, np.where(spread > 0, spread, 1.0).astype(np.float32)), fit
 
 
 Kind = Literal["number", "category"]

@@ -366,8 +366,8 @@ def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> 
 def _rates(whole: float, images: bool, concept: bool) -> dict[Family, float]:
     """Parts of the rate; a window after a false alarm alarms again with a chance of twice the
     rate, so windows alarm a little more often than they begin to."""
-    judged = {"concept": concept, "images": images}
-    parts = {family: part for family, part in PARTS.items() if judged.get(family, True)}
+    served = {"concept": concept, "images": images}
+    parts = {family: part for family, part in PARTS.items() if served.get(family, True)}
     begins = whole / (1 + whole)
     return {family: begins * part / sum(parts.values()) for family, part in parts.items()}
 

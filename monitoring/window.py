@@ -168,8 +168,8 @@ def _table(
     outcomes: Sequence[Outcome],
 ) -> pd.DataFrame:
     records = list(log.read_positions(positions.tolist()))
-    asked = {record.study_hash for record in records}
-    own = [outcome for outcome in outcomes if outcome.study_hash in asked]
+    requested = {record.study_hash for record in records}
+    own = [outcome for outcome in outcomes if outcome.study_hash in requested]
     return newest_per_study(
         records_table(records, frozen.task, frozen.quality, frozen.projections, own)
     )

@@ -84,16 +84,16 @@ def folds_project(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) 
     from monitoring.reference import reference
 
     root = tmp_path_factory.mktemp("folds") / "project"
-    said = pipeline.task.model_dump(mode="json")
-    said |= {"split": {"protocol": "folds", "folds": 3}, "params": said["params"] | SMALL}
-    task = Task.model_validate(said)
+    result = pipeline.task.model_dump(mode="json")
+    result |= {"split": {"protocol": "folds", "folds": 3}, "params": result["params"] | SMALL}
+    task = Task.model_validate(result)
     paths = TaskPaths(task.name, root)
     shutil.copytree(pipeline.paths.ingest, paths.ingest)
     params = for_task(load_params(REPOSITORY / "params.yaml"), task)
     for stage in (split, train_image, embed, fuse, reference):
         stage(task, params, paths)
     (root / "tasks").mkdir()
-    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(said))
+    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(result))
     for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
         shutil.copy(REPOSITORY / name, root / name)
     return root
@@ -169,13 +169,13 @@ def started_cluster():
 
 @pytest.fixture(scope="session")
 def cluster():
-    made = started_cluster()
-    yield made
-    made.remove()
+    created = started_cluster()
+    yield created
+    created.remove()
 
 
 @pytest.fixture
 def postgresql(cluster):
     """The URL of an empty database."""
-    with cluster.database() as made:
-        yield made
+    with cluster.database() as created:
+        yield created

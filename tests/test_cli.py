@@ -74,15 +74,15 @@ def test_json_of_all_three_inputs(bundle, predictor, image):
         *("predict", "--bundle", bundle, "--image", image, "--clinical", "age=63"),
         *("--clinical", "spo2=88", *NOTE, "--json"),
     )
-    said = json.loads(text)
-    assert said["study_id"].startswith("study-")
-    assert said["task"] == "synthetic"
-    assert said["model"] == predictor.bundle.name
-    assert said["digest"] == predictor.bundle.digest
-    assert said["modalities"] == ["image", "tabular", "note"]
-    assert isinstance(said["warnings"], list)
-    assert [f["finding"] for f in said["findings"]] == ["consolidation", "effusion"]
-    for found in said["findings"]:
+    result = json.loads(text)
+    assert result["study_id"].startswith("study-")
+    assert result["task"] == "synthetic"
+    assert result["model"] == predictor.bundle.name
+    assert result["digest"] == predictor.bundle.digest
+    assert result["modalities"] == ["image", "tabular", "note"]
+    assert isinstance(result["warnings"], list)
+    assert [f["finding"] for f in result["findings"]] == ["consolidation", "effusion"]
+    for found in result["findings"]:
         assert 0 < found["probability"] < 1
         assert found["positive"] == (found["probability"] >= found["threshold"])
 
@@ -90,8 +90,8 @@ def test_json_of_all_three_inputs(bundle, predictor, image):
 @pytest.mark.parametrize("given", ["image", "note", "tabular"])
 def test_one_input_is_enough(bundle, image, given):
     options = {"image": ["--image", image], "note": NOTE, "tabular": ["--clinical", "crp=140"]}
-    said = json.loads(answered("predict", "--bundle", bundle, *options[given], "--json"))
-    assert said["modalities"] == [given]
+    result = json.loads(answered("predict", "--bundle", bundle, *options[given], "--json"))
+    assert result["modalities"] == [given]
 
 
 def test_without_json_it_is_told_in_lines(bundle):
@@ -103,13 +103,13 @@ def test_without_json_it_is_told_in_lines(bundle):
 
 
 def test_what_cannot_be_ruled_out_is_told(predictor):
-    said = predictor.predict(Study("s", note="fever"))
+    result = predictor.predict(Study("s", note="fever"))
     sure, doubted = (
         predict.told(
-            said.model_copy(
+            result.model_copy(
                 update={
                     "findings": tuple(
-                        f.model_copy(update={"certainty": word}) for f in said.findings
+                        f.model_copy(update={"certainty": word}) for f in result.findings
                     )
                 }
             )
@@ -126,13 +126,13 @@ def test_a_picture_that_is_no_image_is_refused_unless_any_is_accepted(bundle_fol
     with pytest.raises(RadiographError, match="does not look like") as refusal:
         CliRunner().invoke(cli.app, [*map(str, words)], catch_exceptions=False)
     assert "--accept-any-image" in str(refusal.value)
-    told = answered(*words, "--accept-any-image")
-    assert "warning: image: it may be no upright frontal chest radiograph" in told
+    message = answered(*words, "--accept-any-image")
+    assert "warning: image: it may be no upright frontal chest radiograph" in message
 
 
 def test_a_bundle_is_read_from_its_folder(bundle_folder):
-    said = json.loads(answered("predict", "--bundle", bundle_folder, *NOTE, "--json"))
-    assert said["modalities"] == ["note"]
+    result = json.loads(answered("predict", "--bundle", bundle_folder, *NOTE, "--json"))
+    assert result["modalities"] == ["note"]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_no_project_and_no_task(refused, tmp_path, monkeypatch):
 
 
 def test_synthesise_then_score(bundle, refused, tmp_path):
-    made = tmp_path / "made"
-    answered("synthesise", "--out", made, "--studies", 3, "--seed", 5)
+    created = tmp_path / "made"
+    answered("synthesise", "--out", created, "--studies", 3, "--seed", 5)
     out = tmp_path / "scored.parquet"
-    manifest = ("--manifest", made / "manifest.csv")
-    said = answered("score", "--bundle", bundle, *manifest, "--out", out)
-    assert said == f"3 studies predicted: {out}\n"
+    manifest = ("--manifest", created / "manifest.csv")
+    result = answered("score", "--bundle", bundle, *manifest, "--out", out)
+    assert result == f"3 studies predicted: {out}\n"
     assert out.is_file()
-    assert "--dial colour" in refused("synthesise", "--out", made, "--dial", "colour=1")
+    assert "--dial colour" in refused("synthesise", "--out", created, "--dial", "colour=1")
 
 
 def test_tasks_says_which_find_their_data(tmp_path, monkeypatch):
@@ -205,8 +205,8 @@ def test_version():
 def test_a_stage_gets_the_task_divided_as_params_yaml_says(tmp_path, monkeypatch):
     """So that any task can be cross-validated without a change to its file."""
     monkeypatch.chdir(tmp_path)
-    said = "tasks: [pneumonia]\nper_task:\n  pneumonia:\n    split: {protocol: folds, folds: 4}\n"
-    (tmp_path / "params.yaml").write_text(said)
+    result = "tasks: [pneumonia]\nper_task:\n  pneumonia:\n    split: {protocol: folds, folds: 4}\n"
+    (tmp_path / "params.yaml").write_text(result)
     seen = []
     monkeypatch.setattr("cxr_mm.data.split.split", lambda *given: seen.append(given))
     answered("split", "pneumonia")

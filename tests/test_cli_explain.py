@@ -22,8 +22,8 @@ def test_one_study_is_explained_into_a_folder(bundle_folder, tmp_path):
     Image.fromarray(grey).save(image)
     out = tmp_path / "said"
     given = ("--image", image, "--clinical", "age=63", "--note", "Fever.", "--accept-any-image")
-    asked = ("--finding", "effusion", "--method", "layer_cam", "--method", "lime_tabular")
-    result = run("--bundle", bundle_folder, *given, *asked, "--out", out)
+    requested = ("--finding", "effusion", "--method", "layer_cam", "--method", "lime_tabular")
+    result = run("--bundle", bundle_folder, *given, *requested, "--out", out)
     assert result.exit_code == 0, result.exception
     assert result.output.strip() == str(out / "index.html")
     (only,) = read_json(out / "explanation.json")["explanations"]

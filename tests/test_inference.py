@@ -61,9 +61,9 @@ def test_an_answer_carries_what_log_and_explanation_need(predictor):
     assert answer.note_embedding.shape == (meaning,)
     assert answer.quality == image_quality(IMAGE)
     assert answer.latency_ms > 0
-    bare = predictor.answer([Study("s", note="fever")])[0]
-    assert bare.image_embedding is None
-    assert bare.quality == {}
+    raw = predictor.answer([Study("s", note="fever")])[0]
+    assert raw.image_embedding is None
+    assert raw.quality == {}
     read = predictor.answer([Study("s", image=IMAGE, quality={"noise": 0.5})])[0]
     assert read.quality == {"noise": 0.5}
 
@@ -126,9 +126,9 @@ def test_any_image_is_accepted_where_that_is_asked_for_with_a_warning(predictor)
 
 
 def test_a_bundle_without_a_gate_refuses_nothing(predictor):
-    said = Predictor(replace(predictor.bundle, gate=None)).predict(Study("s", **GIVEN))
-    assert said.modalities == MODALITIES
-    assert said.warnings == ()
+    result = Predictor(replace(predictor.bundle, gate=None)).predict(Study("s", **GIVEN))
+    assert result.modalities == MODALITIES
+    assert result.warnings == ()
 
 
 def test_nothing_to_go_by_is_an_error_that_says_what_is_wanted(predictor):
@@ -145,14 +145,14 @@ def test_between_its_bounds_a_finding_is_uncertain_and_of_classes_all_that_are_p
         return {"note": dict.fromkeys(bundle.task.finding_names, bounds)}
 
     for bounds, word in ((bounded(0.0, 1.0), "uncertain"), (bounded(1.0, 0.0), None)):
-        said = Predictor(replace(bundle, conformal=bounds)).predict(study)
-        assert said.coverage == 0.8
-        for found in said.findings:
+        result = Predictor(replace(bundle, conformal=bounds)).predict(study)
+        assert result.coverage == 0.8
+        for found in result.findings:
             assert found.certainty == (word or ("present" if found.positive else "absent"))
     classes = bundle.task.model_copy(update={"problem": "multiclass"})
     either = replace(bundle, task=classes, operating_points={}, conformal=bounded(0.0, None))
-    said = Predictor(either).predict(study)
-    assert said.classes == bundle.task.finding_names
+    result = Predictor(either).predict(study)
+    assert result.classes == bundle.task.finding_names
     one = Predictor(replace(either, conformal=bounded(1.0, None))).predict(study)
     assert one.classes == tuple(f.finding for f in one.findings if f.positive)
     assert sorted(f.certainty for f in one.findings) == ["absent", "present"]

@@ -84,12 +84,12 @@ def test_stage_runs_a_real_verb_for_every_task(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_depends_on_what_is_there_or_is_made_before_it(stage):
-    made = [p for earlier in list(STAGES)[: list(STAGES).index(stage)] for p in outputs(earlier)]
+    created = [p for prior in list(STAGES)[: list(STAGES).index(stage)] for p in outputs(prior)]
     for dep in paths_in(STAGES[stage]["do"].get("deps", [])):
         if ITEM not in dep:
             assert (PROJECT / dep).exists(), dep
         else:
-            assert any(dep == out or dep.startswith(f"{out}/") for out in made), dep
+            assert any(dep == out or dep.startswith(f"{out}/") for out in created), dep
 
 
 ENTRY = {
@@ -131,8 +131,8 @@ def test_every_stage_that_trains_or_measures_has_an_entry():
 
 def test_resolved_sections_are_those_that_resolve_writes():
     known = (set(Params.model_fields) - {"tasks", "per_task"}) | {"task", "question", "source"}
-    for stage, said in STAGES.items():
-        deps = paths_in(said["do"].get("deps", []))
+    for stage, result in STAGES.items():
+        deps = paths_in(result["do"].get("deps", []))
         named = {Path(d).stem for d in deps if "/resolved/" in d}
         assert named <= known
         if stage != "resolve":

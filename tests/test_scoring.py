@@ -93,12 +93,12 @@ def test_a_value_that_a_whole_group_lacks_has_its_column_all_the_same(
 
 
 def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, rows, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_text("no picture")
+    breaks = tmp_path / "broken.png"
+    breaks.write_text("no picture")
     changes = {
         (0, "image_path"): "nowhere.png",
         (1, "age"): "999",
-        (2, "image_path"): str(broken),
+        (2, "image_path"): str(breaks),
         (4, "note"): None,
     }
     out = tmp_path / "scored.parquet"

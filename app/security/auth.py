@@ -208,16 +208,16 @@ class Sessions:
     def issue(self, name: str) -> str:
         """A cookie for this user; a changed password ends it."""
         until = self._clock() + SESSION_SECONDS
-        said = f"{name}|{until:.0f}|{secrets.token_hex(8)}"
-        return f"{said}|{self._sign(said, self.users.stored(name) or '')}"
+        result = f"{name}|{until:.0f}|{secrets.token_hex(8)}"
+        return f"{result}|{self._sign(result, self.users.stored(name) or '')}"
 
     def user(self, cookie: str) -> str | None:
         """The user of a cookie; None where it is false, too old, or has ended."""
-        said, _, signature = cookie.rpartition("|")
-        name, _, rest = said.partition("|")
+        result, _, signature = cookie.rpartition("|")
+        name, _, rest = result.partition("|")
         stored = self.users.stored(name)
         if stored is None or not hmac.compare_digest(
-            self._sign(said, stored).encode(), signature.encode()
+            self._sign(result, stored).encode(), signature.encode()
         ):
             return None
         old = float(rest.partition("|")[0]) <= self._clock()
@@ -250,8 +250,8 @@ class SignIn:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif self.sessions and _navigates(scope):
-            there = f"{SIGN_IN}?next={quote(scope['path'], safe='/')}"
-            await RedirectResponse(there, 303)(scope, receive, send)
+            destination = f"{SIGN_IN}?next={quote(scope['path'], safe='/')}"
+            await RedirectResponse(destination, 303)(scope, receive, send)
         else:
             await refuse(scope, receive, send, 401, "Sign in first.")
 
@@ -296,23 +296,23 @@ def routes(sessions: Sessions, counters: Metrics) -> APIRouter:
     @router.post(SIGN_IN)
     async def answer(request: Request) -> Response:
         form = {k: v for k, v in (await request.form()).items() if isinstance(v, str)}
-        name, there = form.get("name", "").strip(), _local(form.get("next"))
+        name, destination = form.get("name", "").strip(), _local(form.get("next"))
         token = request.cookies.get(FORM, "")
         if not token or not hmac.compare_digest(token.encode(), form.get("form", "").encode()):
-            return _form(request, there, "This form is too old. Please try again.", 403)
+            return _form(request, destination, "This form is too old. Please try again.", 403)
         keys = f"name {name[:64]}", f"address {address(request.scope)}"
         if wait := slowed.wait(*keys):
             fault = f"Too many wrong passwords. Please wait {wait:.0f} seconds."
-            return _form(request, there, fault, 429)
+            return _form(request, destination, fault, 429)
         stored = sessions.users.stored(name)
         async with one_at_a_time:
             right = await asyncio.to_thread(matches, form.get("password", ""), stored or DUMMY_HASH)
         if stored is None or not right:
             slowed.wrong(*keys)
             counters.refuse("password")
-            return _form(request, there, "Name or password is wrong.", 401)
+            return _form(request, destination, "Name or password is wrong.", 401)
         slowed.right(*keys)
-        response = RedirectResponse(there, 303)
+        response = RedirectResponse(destination, 303)
         _keep(request, response, SESSION, sessions.issue(name), SESSION_SECONDS)
         response.delete_cookie(FORM, path=SIGN_IN)
         return response
@@ -333,14 +333,14 @@ def routes(sessions: Sessions, counters: Metrics) -> APIRouter:
     return router
 
 
-def _form(request: Request, there: str, fault: str = "", status: int = 200) -> Response:
+def _form(request: Request, destination: str, fault: str = "", status: int = 200) -> Response:
     token = secrets.token_urlsafe(16)
     alert = f'<p class="fault" role="alert">{escape(fault)}</p>' if fault else ""
     response = plain_page(
         "Sign in",
         f'{alert}<form method="post" action="{SIGN_IN}">'
         f'<input type="hidden" name="form" value="{token}">'
-        f'<input type="hidden" name="next" value="{escape(there)}">'
+        f'<input type="hidden" name="next" value="{escape(destination)}">'
         '<label for="name">Name</label>'
         '<input id="name" name="name" autocomplete="username" required maxlength="64">'
         '<label for="password">Password</label><input id="password" name="password" '

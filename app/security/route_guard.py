@@ -57,14 +57,14 @@ class Gate:
             return method in ("GET", "POST")
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             return False
-        place = next((p for p in self.places if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
-        if place is None:
+        mounted = next((p for p in self.places if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
+        if mounted is None:
             return False
-        asked = path[len(place) :].lstrip("/")
-        if "file=" in asked and not self._is_uploaded(asked.partition("file=")[2]):
+        requested = path[len(mounted) :].lstrip("/")
+        if "file=" in requested and not self._is_uploaded(requested.partition("file=")[2]):
             return False
         pattern = POSTED if method == "POST" else ASKED
-        return method in ("GET", "HEAD", "POST") and pattern.fullmatch(asked) is not None
+        return method in ("GET", "HEAD", "POST") and pattern.fullmatch(requested) is not None
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _whole(receive)

@@ -41,13 +41,16 @@ def caveats(task: Task) -> str:
     return f"<ul>{items}</ul><p>{escape(task.citation)}</p><p>{escape(task.licence)}</p>"
 
 
-def answer(bundle: Bundle, shown: StudySession) -> str:
+def answer(bundle: Bundle, session: StudySession) -> str:
     """Warnings first, then each finding with its operating point, then what was used."""
-    said, point = shown.answer.prediction, shown.subject.bundle.operating_point
+    result, point = session.answer.prediction, session.subject.bundle.operating_point
     findings = "".join(
-        probability_bar(f, point(f.finding, said.modalities, shown.reason)) for f in said.findings
+        probability_bar(f, point(f.finding, result.modalities, session.reason))
+        for f in result.findings
     )
-    return warnings(said, shown.log_trouble) + findings + doubt(said) + used(bundle.task, said)
+    return (
+        warnings(result, session.log_trouble) + findings + doubt(result) + used(bundle.task, result)
+    )
 
 
 def warnings(said: Prediction, log_trouble: str) -> str:
@@ -86,9 +89,9 @@ def used(task: Task, said: Prediction) -> str:
     return f'<div class="chips">{"".join(marks)}</div>'
 
 
-def shares(shown: StudySession, finding: str) -> str:
+def shares(session: StudySession, finding: str) -> str:
     """Which input moved the logit of the chosen finding."""
-    return share_bars(shown.explanations[finding])
+    return share_bars(session.explanations[finding])
 
 
 def part(title: str, inside: str, below: str = "") -> str:
@@ -135,10 +138,10 @@ def build(service: InferenceService, state: Any, answer: Any) -> Any:
 
 
 def on_reason(
-    service: InferenceService, shown: StudySession | None, reason: Reason
+    service: InferenceService, session: StudySession | None, reason: Reason
 ) -> tuple[Any, Any]:
     """Another operating point was chosen."""
-    if shown is None:
+    if session is None:
         return gr.skip(), gr.skip()
-    moved = service.at(shown, reason)
+    moved = service.at(session, reason)
     return moved, answer(service.bundle, moved)

@@ -38,12 +38,12 @@ def build(service: InferenceService) -> None:
         answer = gr.JSON(label="answer")
         button = gr.Button("API")
     study = [image, clinical, note, view, study_id]
-    for name, call, inputs, lane in (
+    for name, call, inputs, queue in (
         ("predict", predict, study, PREDICTION),
         ("explain", explain, [*study, findings, methods], EXPLANATION),
         ("feedback", feedback, [prediction, verdict, labels, comment], READING),
     ):
-        button.click(_told(call, service), inputs, answer, api_name=name, **(lane | PUBLIC))
+        button.click(_told(call, service), inputs, answer, api_name=name, **(queue | PUBLIC))
 
 
 def predict(
@@ -82,13 +82,13 @@ def explain(
     question = Question(_names(findings, "findings"), _names(methods, "methods"))
     with tempfile.TemporaryDirectory() as folder:
         page = service.explanation(study, question, Path(folder) / "explanation")
-        said: dict[str, Any] = read_json(page.with_name("explanation.json"))
-        for each in said["explanations"]:
+        result: dict[str, Any] = read_json(page.with_name("explanation.json"))
+        for each in result["explanations"]:
             for found in each["attributions"]:
                 if "image" in found:
                     picture = page.with_name(found["image"]).read_bytes()
                     found["image"] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    return said
+    return result
 
 
 def feedback(
@@ -114,19 +114,19 @@ def feedback(
     if service.log is None:
         raise LogError("no log is kept", field="feedback", remedy="Start the app without --no-log")
     try:
-        said = Prediction.model_validate(prediction)
+        result = Prediction.model_validate(prediction)
     except ValidationError as error:
         raise InputError(
             "it is no prediction", field="prediction", remedy="Hand in what /predict gave"
         ) from error
-    if said.task != service.task.name or verdict not in ("agree", "disagree"):
+    if result.task != service.task.name or verdict not in ("agree", "disagree"):
         raise InputError(
             "it is of another task, or the verdict is neither agree nor disagree",
             field="prediction",
             remedy=f"Hand in a prediction of {service.task.name} and one of the two",
         )
     outcomes = outcomes_of(
-        said, service.task, verdict, labels or {}, comment or "", service.log.hash_id
+        result, service.task, verdict, labels or {}, comment or "", service.log.hash_id
     )
     service.feedback(outcomes)
     return {"kept": len(outcomes)}

@@ -76,7 +76,7 @@ figcaption{color:#4a5260;text-align:center}
 
 def case_report(
     service: InferenceService,
-    shown: StudySession,
+    session: StudySession,
     finding: str,
     method: str,
     typed: Mapping[str, str] | None = None,
@@ -86,7 +86,7 @@ def case_report(
 
     Args:
         service: explains.
-        shown: what was answered.
+        session: what was answered.
         finding: the one that is explained; all are listed.
         method: how the image is explained.
         typed: lines that the reader wants printed, as `Reader` or `Case reference`; those without
@@ -97,18 +97,18 @@ def case_report(
         InputError: a typed line is too long, the task has no such finding, or there is no such
             method.
     """
-    task, said = service.task, shown.answer.prediction
-    facts = _facts(shown, typed or {})
-    pictures = _pictures(service, shown, finding, method) if task.has_image else ""
+    task, result = service.task, session.answer.prediction
+    facts = _facts(session, typed or {})
+    pictures = _pictures(service, session, finding, method) if task.has_image else ""
     title = next((f.title for f in task.findings if f.name == finding), finding)
     body = [
         answer.notices(task),
         facts,
-        answer.used(task, said),
-        answer.warnings(said, ""),
-        f'<h2>Answer</h2><div class="two">{_findings(shown)}</div>{answer.doubt(said)}',
+        answer.used(task, result),
+        answer.warnings(result, ""),
+        f'<h2>Answer</h2><div class="two">{_findings(session)}</div>{answer.doubt(result)}',
         f"<h2>Why: {escape(title)}</h2>{pictures}",
-        _details(service, shown, finding, with_note),
+        _details(service, session, finding, with_note),
     ]
     style = STYLE + BARS + WORDS_CSS + CSS
     return whole_page(f"Case report: {task.title}", style, "".join(body))
@@ -131,16 +131,16 @@ def write_case_report(html: str, folder: Path, task: str) -> Path:
     return path
 
 
-def _facts(shown: StudySession, typed: Mapping[str, str]) -> str:
+def _facts(session: StudySession, typed: Mapping[str, str]) -> str:
     """What the report is of, by whom, when."""
-    said, study = shown.answer.prediction, shown.study
+    result, study = session.answer.prediction, session.study
     rows = [(_line(name, name), _line(name, text)) for name, text in typed.items() if text.strip()]
     if not study.study_id.startswith(GENERATED_ID):
         rows.append(("Study id", study.study_id))
     if study.image is not None:
         rows.append(("View position", study.view or "unknown"))
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    rows += [("Model", said.model), ("Digest", said.digest), ("Written", now)]
+    rows += [("Model", result.model), ("Digest", result.digest), ("Written", now)]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     return f'<dl class="facts">{items}</dl>'
 
@@ -156,12 +156,12 @@ def _line(name: str, text: str) -> str:
     return line
 
 
-def _findings(shown: StudySession) -> str:
-    said, point = shown.answer.prediction, shown.subject.bundle.operating_point
+def _findings(session: StudySession) -> str:
+    result, point = session.answer.prediction, session.subject.bundle.operating_point
     return "".join(
-        f"<div>{probability_bar(found, point(found.finding, said.modalities, shown.reason))}"
-        f"{_conformal(said, found)}</div>"
-        for found in said.findings
+        f"<div>{probability_bar(found, point(found.finding, result.modalities, session.reason))}"
+        f"{_conformal(result, found)}</div>"
+        for found in result.findings
     )
 
 
@@ -175,14 +175,14 @@ def _conformal(said: Prediction, found: FindingPrediction) -> str:
     )
 
 
-def _pictures(service: InferenceService, shown: StudySession, finding: str, method: str) -> str:
+def _pictures(service: InferenceService, session: StudySession, finding: str, method: str) -> str:
     """The image, and the image explained, side by side."""
-    said = service.explained(shown, finding, method)
-    drawn = service.drawn(shown, said)
-    reading = f'<p class="quiet">{escape(service.caption(said))}</p>'
-    if shown.image is None or drawn is None:
+    result = service.explained(session, finding, method)
+    drawn = service.drawn(session, result)
+    reading = f'<p class="quiet">{escape(service.caption(result))}</p>'
+    if session.image is None or drawn is None:
         return reading
-    image = _picture(render.grey(shown.image, LONGEST), "The image as read")
+    image = _picture(render.grey(session.image, LONGEST), "The image as read")
     title = f"{METHODS[method].title} over the image"
     return f'<div class="two images">{image}{_picture(_shrunk(drawn), title)}</div>{reading}'
 
@@ -200,13 +200,15 @@ def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _details(service: InferenceService, shown: StudySession, finding: str, with_note: bool) -> str:
+def _details(
+    service: InferenceService, session: StudySession, finding: str, with_note: bool
+) -> str:
     """Shares of the inputs and, where it is wanted, the note; beside them the clinical features."""
-    bars, words = service.details(shown, finding)
+    bars, words = service.details(session, finding)
     features = answer.part("Clinical features", bars, _believed(service, "tabular"))
     note = answer.part("Note", words if with_note else "", _believed(service, "note"))
     return (
-        f'<div class="two details"><div><h3>Which input</h3>{answer.shares(shown, finding)}{note}'
+        f'<div class="two details"><div><h3>Which input</h3>{answer.shares(session, finding)}{note}'
         f'</div><div class="features">{features}</div></div>'
     )
 
@@ -242,15 +244,15 @@ def build(service: InferenceService) -> ReportPart:
         with_note = gr.Checkbox(label="Print the note", visible=service.task.note is not None)
         make = gr.Button("Make the report", size="sm")
         file = gr.DownloadButton("Download (HTML, prints on one sheet)", visible=False)
-        said = gr.HTML()
-    return ReportPart(box, typed, with_note, make, file, said)
+        result = gr.HTML()
+    return ReportPart(box, typed, with_note, make, file, result)
 
 
-def makes(service: InferenceService, part: ReportPart, state: Any, why: Any) -> None:
+def makes(service: InferenceService, part: ReportPart, state: Any, reason: Any) -> None:
     """Wire the button."""
     part.make.click(
         partial(on_make, service),
-        [state, why.finding, why.method, part.with_note, *part.typed],
+        [state, reason.finding, reason.method, part.with_note, *part.typed],
         [part.file, part.said],
         **EXPLANATION,
     )
@@ -258,7 +260,7 @@ def makes(service: InferenceService, part: ReportPart, state: Any, why: Any) -> 
 
 def on_make(
     service: InferenceService,
-    shown: StudySession | None,
+    session: StudySession | None,
     finding: str,
     method: str,
     with_note: bool,
@@ -266,11 +268,11 @@ def on_make(
 ) -> tuple[Any, str]:
     """Write the report of the answer on show."""
     hidden = gr.update(value=None, visible=False)
-    if shown is None:
+    if session is None:
         return hidden, answer.fault("There is no answer to report. Predict first.")
     lines = {name: text or "" for name, text in zip(LINES, typed, strict=True)}
     try:
-        page = case_report(service, shown, finding, method, lines, with_note)
+        page = case_report(service, session, finding, method, lines, with_note)
     except InputError as error:
         return hidden, answer.fault(str(error))
     path = write_case_report(page, Path(get_upload_folder()), service.task.name)

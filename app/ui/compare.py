@@ -49,18 +49,18 @@ def build(service: InferenceService, history: Any, answered: Any) -> None:
 
 def on_answer(service: InferenceService, history: Sequence[StudySession]) -> tuple[Any, Any, str]:
     """One more study: the two newest are compared."""
-    names = [(name_of(k, shown), k) for k, shown in enumerate(history)][::-1]
+    names = [(name_of(k, session), k) for k, session in enumerate(history)][::-1]
     newest = [k for _, k in names[:2]] + [None, None]
     one, other = newest[:2]
     left, right = (gr.update(choices=names, value=k, visible=True) for k in (one, other))
     return left, right, on_choose(service, history, one, other)
 
 
-def name_of(number: int, shown: StudySession) -> str:
+def name_of(number: int, session: StudySession) -> str:
     """How a study is called in the list: its own id if one was typed in, and what was said."""
-    said = shown.answer.prediction
-    own = "" if said.study_id.startswith(GENERATED_ID) else f" {said.study_id}"
-    likeliest = max(said.findings, key=lambda found: found.probability)
+    result = session.answer.prediction
+    own = "" if result.study_id.startswith(GENERATED_ID) else f" {result.study_id}"
+    likeliest = max(result.findings, key=lambda found: found.probability)
     return f"{number + 1}{own}: {likeliest.title} {percent(likeliest.probability)}"
 
 
@@ -74,26 +74,25 @@ def on_choose(
     chosen = [(k, history[k]) for k in (first, second) if k is not None and k < len(history)]
     if not chosen:
         return f'<p class="quiet">{EMPTY}</p>'
-    cards = "".join(_card(service, shown, k) for k, shown in chosen)
-    return f'<div class="compared">{cards}</div>{_changes([shown for _, shown in chosen])}'
+    cards = "".join(_card(service, session, k) for k, session in chosen)
+    return f'<div class="compared">{cards}</div>{_changes([session for _, session in chosen])}'
 
 
-def _card(service: InferenceService, shown: StudySession, number: int) -> str:
-    title = name_of(number, shown)
+def _card(service: InferenceService, session: StudySession, number: int) -> str:
+    title = name_of(number, session)
     image = '<p class="quiet">No image.</p>'
-    if shown.image is not None:
-        source = data_uri(grey(shown.image, SIDE))
+    if session.image is not None:
+        source = data_uri(grey(session.image, SIDE))
         image = f'<img src="{source}" alt="Image of study {escape(title)}">'
-    return (
-        f"<section><h3>{escape(title)}</h3>{image}{answer.answer(service.bundle, shown)}</section>"
-    )
+    body = answer.answer(service.bundle, session)
+    return f"<section><h3>{escape(title)}</h3>{image}{body}</section>"
 
 
 def _changes(chosen: Sequence[StudySession]) -> str:
     """How far the probabilities of two studies lie apart, in points of a hundred."""
     if len(chosen) < 2:
         return ""
-    left, right = (shown.answer.prediction.findings for shown in chosen)
+    left, right = (session.answer.prediction.findings for session in chosen)
     rows = "".join(
         f'<tr><th scope="row">{escape(a.title)}</th><td>{percent(a.probability)}</td>'
         f"<td>{percent(b.probability)}</td>"

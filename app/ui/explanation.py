@@ -78,40 +78,40 @@ def build(service: InferenceService) -> Why:
         )
         caption = gr.HTML()
     features, words = gr.HTML(), gr.HTML()
-    said = gr.State(None, time_to_live=KEPT_SECONDS)
-    return Why(finding, shares, method, opacity, stop, overlay, caption, features, words, said)
+    result = gr.State(None, time_to_live=KEPT_SECONDS)
+    return Why(finding, shares, method, opacity, stop, overlay, caption, features, words, result)
 
 
 def _titled(method: Method) -> str:
     return f"{method.title} (takes some seconds)" if method.slow else method.title
 
 
-def explains(service: InferenceService, why: Why, state: Any, answered: Any) -> None:
+def explains(service: InferenceService, reason: Why, state: Any, answered: Any) -> None:
     """Wire the explanation: after each answer, for another finding, by another method."""
     image = {
         "fn": partial(on_image, service),
-        "inputs": [state, why.finding, why.method, why.opacity],
-        "outputs": [why.map, why.overlay, why.caption, why.stop],
-        "show_progress_on": why.overlay,  # also the place in the queue
+        "inputs": [state, reason.finding, reason.method, reason.opacity],
+        "outputs": [reason.map, reason.overlay, reason.caption, reason.stop],
+        "show_progress_on": reason.overlay,  # also the place in the queue
         **EXPLANATION,
     }
     rest = {
         "fn": partial(on_rest, service),
-        "inputs": [state, why.finding],
-        "outputs": [why.shares, why.features, why.words],
-        "show_progress_on": why.shares,
+        "inputs": [state, reason.finding],
+        "outputs": [reason.shares, reason.features, reason.words],
+        "show_progress_on": reason.shares,
         **EXPLANATION,
     }
     # Shares, features and words take less than a second; the image may take many.
     first = answered.then(**rest).then(**image)
     # Change, not input: a dropdown also says input when it is left, chosen from or not.
-    again = why.finding.change(**rest).then(**image)
-    other = why.method.change(**image)
-    why.stop.click(on_stop, state, image["outputs"], cancels=[first, again, other], **READING)
-    why.opacity.input(
+    again = reason.finding.change(**rest).then(**image)
+    other = reason.method.change(**image)
+    reason.stop.click(on_stop, state, image["outputs"], cancels=[first, again, other], **READING)
+    reason.opacity.input(
         partial(on_opacity, service),
-        [state, why.map, why.opacity],
-        why.overlay,
+        [state, reason.map, reason.opacity],
+        reason.overlay,
         show_progress="hidden",
         trigger_mode="always_last",
         **READING,
@@ -119,14 +119,14 @@ def explains(service: InferenceService, why: Why, state: Any, answered: Any) -> 
 
 
 def on_rest(
-    service: InferenceService, shown: StudySession | None, finding: str
+    service: InferenceService, session: StudySession | None, finding: str
 ) -> tuple[str, str, str]:
     """Shares of the modalities, clinical features as bars and the note in colour."""
-    if shown is None:
+    if session is None:
         return "", "", ""
-    bars, words = service.details(shown, finding)
+    bars, words = service.details(session, finding)
     return (
-        answer.shares(shown, finding),
+        answer.shares(session, finding),
         answer.part("Clinical features", bars, service.believed(service.usual("tabular"))),
         answer.part("Note", words, service.believed(service.usual("note"))),
     )
@@ -134,45 +134,48 @@ def on_rest(
 
 def on_image(
     service: InferenceService,
-    shown: StudySession | None,
+    session: StudySession | None,
     finding: str,
     method: str,
     opacity: float,
     progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio is asked for one
 ) -> Iterator[tuple[Any, Any, Any, Any]]:
     """The map over the image for one finding; a slow one can be stopped while it is made."""
-    if shown is None:
+    if session is None:
         yield None, None, "", gr.update(visible=False)
         return
-    shown.stop.clear()
-    if METHODS[method].slow and shown.image is not None:
+    session.stop.clear()
+    if METHODS[method].slow and session.image is not None:
         yield gr.skip(), gr.skip(), gr.skip(), gr.update(visible=True)
-    watch = Progress(
+    on_progress = Progress(
         callback=lambda done, total: progress((done, total), desc="Asking the model"),
-        cancelled=shown.stop.is_set,
+        cancelled=session.stop.is_set,
     )
     try:
-        said = service.explained(shown, finding, method, watch)
-        text = service.caption(said)
+        result = service.explained(session, finding, method, on_progress)
+        text = service.caption(result)
     except CancelledError:
-        said, text = None, STOPPED
-    yield said, service.drawn(shown, said, opacity), quiet(text), gr.update(visible=False)
+        result, text = None, STOPPED
+    yield result, service.drawn(session, result, opacity), quiet(text), gr.update(visible=False)
 
 
 def on_opacity(
-    service: InferenceService, shown: StudySession | None, said: Attribution | None, opacity: float
+    service: InferenceService,
+    session: StudySession | None,
+    said: Attribution | None,
+    opacity: float,
 ) -> Pixels | Any:
     """The same map, more or less of it."""
-    if shown is None or said is None:
+    if session is None or said is None:
         return gr.skip()
-    return service.drawn(shown, said, opacity)
+    return service.drawn(session, said, opacity)
 
 
-def on_stop(shown: StudySession | None) -> tuple[Any, Any, str, Any]:
+def on_stop(session: StudySession | None) -> tuple[Any, Any, str, Any]:
     """Nobody waits any longer: the image alone, for an earlier map is not by the method chosen."""
-    if shown is not None:
-        shown.stop.set()
-    image = None if shown is None or shown.image is None else grey(shown.image)
+    if session is not None:
+        session.stop.set()
+    image = None if session is None or session.image is None else grey(session.image)
     return None, image, quiet(STOPPED), gr.update(visible=False)
 
 
@@ -199,11 +202,11 @@ class WhatIfPart:
 def build_what_if(service: InferenceService) -> WhatIfPart:
     """Place the controls where the page stands."""
     with gr.Accordion("What if", open=False, visible=bool(service.task.clinical)) as box:
-        said = gr.HTML(f'<p class="quiet">{ASIDE}</p>', elem_id="what-if")
+        result = gr.HTML(f'<p class="quiet">{ASIDE}</p>', elem_id="what-if")
         with gr.Row():
             controls = [_control(service, feature) for feature in service.task.clinical]
         back = gr.Button("As it was entered", size="sm")
-    return WhatIfPart(box, controls, gr.State({}), said, back)
+    return WhatIfPart(box, controls, gr.State({}), result, back)
 
 
 def _control(service: InferenceService, feature: ClinicalFeature) -> Any:
@@ -248,9 +251,9 @@ def moves(service: InferenceService, part: WhatIfPart, state: Any, answered: Any
         )
 
 
-def on_answer(service: InferenceService, shown: StudySession | None) -> tuple[Any, ...]:
+def on_answer(service: InferenceService, session: StudySession | None) -> tuple[Any, ...]:
     """Every control as it was entered; a number that was not known stands in the middle."""
-    values = {} if shown is None else shown.answer.clinical
+    values = {} if session is None else session.answer.clinical
     controls = [_entered(service, feature, values) for feature in service.task.clinical]
     return {}, f'<p class="quiet">{ASIDE}</p>', *controls
 
@@ -269,19 +272,19 @@ def _entered(service: InferenceService, feature: ClinicalFeature, values: Mappin
 def on_move(
     service: InferenceService,
     name: str,
-    shown: StudySession | None,
+    session: StudySession | None,
     moved: Mapping[str, Any],
     value: Any,
 ) -> tuple[dict[str, Any], str]:
     """A control was moved: what the model would say."""
-    if shown is None:
+    if session is None:
         return {}, ""
     now = {**moved, name: None if value in ("", None) else value}
-    chances = service.moved(shown, now)
+    chances = service.moved(session, now)
     rows = [
         f'<tr><th scope="row">{escape(found.title)}</th><td>{percent(found.probability)}</td>'
         f"<td>{percent(chances[found.finding])}</td></tr>"
-        for found in shown.answer.prediction.findings
+        for found in session.answer.prediction.findings
     ]
     return now, (
         f'<p role="status">If {escape(_told(service, now))}:</p>'
@@ -293,11 +296,11 @@ def on_move(
 
 def _told(service: InferenceService, moved: Mapping[str, Any]) -> str:
     known = {feature.name: feature for feature in service.task.clinical}
-    said = []
+    result = []
     for name, value in moved.items():
         feature = known[name]
         text = UNKNOWN if value is None else str(value)
         if value is not None and feature.type == "number":
             text = f"{value:g}{spoken(feature.unit)}"
-        said.append(f"{feature.title} were {text}")
-    return " and ".join(said)
+        result.append(f"{feature.title} were {text}")
+    return " and ".join(result)

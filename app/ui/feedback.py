@@ -48,9 +48,9 @@ def build(service: InferenceService) -> FeedbackPart:
             lines=2,
         )
         send = gr.Button("Send", size="sm")
-        said = gr.HTML()
+        result = gr.HTML()
     verdict.change(lambda v: gr.update(visible=v == "disagree"), verdict, row, **READING)
-    return FeedbackPart(box, verdict, labels, comment, send, said)
+    return FeedbackPart(box, verdict, labels, comment, send, result)
 
 
 def sends(service: InferenceService, part: FeedbackPart, state: Any) -> None:
@@ -65,18 +65,18 @@ def sends(service: InferenceService, part: FeedbackPart, state: Any) -> None:
 
 def on_send(
     service: InferenceService,
-    shown: StudySession | None,
+    session: StudySession | None,
     verdict: Verdict,
     comment: str | None,
     *labels: str,
 ) -> str:
     """Keep what the reader says of the answer on show."""
-    if shown is None or service.log is None:
+    if session is None or service.log is None:
         return answer.fault("There is no answer to say anything of. Predict first.")
     given = dict(zip(service.task.finding_names, labels, strict=True))
     try:
         outcomes = outcomes_of(
-            shown.answer.prediction,
+            session.answer.prediction,
             service.task,
             verdict,
             given,

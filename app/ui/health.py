@@ -81,31 +81,31 @@ def build(service: InferenceService, tab: gr.Tab, name: str | None = None) -> No
     with gr.Accordion("Column by column (Evidently)", open=False, visible=False) as columns_fold:
         columns = gr.HTML(elem_classes="health")
     gr.HTML(f'<h2 class="step">Limitations</h2>{answer.caveats(service.task)}')
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    muted = {"show_progress": "hidden", "api_visibility": "private"}
     folds = [plots_fold, card_fold, checks_fold, columns_fold]
-    shown = [verdict, figures, card, checks, columns]
+    session = [verdict, figures, card, checks, columns]
     tab.select(
-        partial(on_open, service, name or service.task.name), None, [*shown, *folds], **quiet
+        partial(on_open, service, name or service.task.name), None, [*session, *folds], **muted
     )
-    plots_fold.expand(partial(on_plots, service), None, plots, **quiet)
+    plots_fold.expand(partial(on_plots, service), None, plots, **muted)
 
 
 def on_open(service: InferenceService, name: str) -> tuple[Any, ...]:
     """Verdict, figures, card and the two frames, then which of the four folds there is."""
     found = health(service.task.name, service.bundle.digest)
     report, measured = found.report, found.evaluation
-    told = isinstance(report, Report)
-    judged = isinstance(report, Report) and (report.folder / EVIDENTLY_FILE).is_file()
+    message = isinstance(report, Report)
+    served = isinstance(report, Report) and (report.folder / EVIDENTLY_FILE).is_file()
     return (
         verdict_box(report),
         figures_table(service.task, measured),
         measured.card if isinstance(measured, Evaluation) else "",
-        frame(address(name, "summary"), "Every check behind the verdict") if told else "",
-        frame(address(name, "evidently"), "Evidently's report") if judged else "",
+        frame(address(name, "summary"), "Every check behind the verdict") if message else "",
+        frame(address(name, "evidently"), "Evidently's report") if served else "",
         gr.update(visible=isinstance(measured, Evaluation)),
         gr.update(visible=isinstance(measured, Evaluation)),
-        gr.update(visible=told),
-        gr.update(visible=judged),
+        gr.update(visible=message),
+        gr.update(visible=served),
     )
 
 
@@ -120,22 +120,25 @@ def verdict_box(report: Report | StageError) -> str:
     heading = '<h2 class="step">Drift since training</h2>'
     if isinstance(report, StageError):
         return f'{heading}<p class="quiet">{escape(str(report))}</p>'
-    said = report.verdict
+    result = report.verdict
     box = (
-        f'<div class="verdict" data-status="{said.status}"><p class="word">{WORDS[said.status]}</p>'
-        f"<p>{escape(said.headline)}</p>"
+        f'<div class="verdict" data-status="{result.status}">'
+        f'<p class="word">{WORDS[result.status]}</p>'
+        f"<p>{escape(result.headline)}</p>"
         f'<p class="quiet">Report of {report.made:%Y-%m-%d %H:%M} UTC, on predictions from '
-        f"{_moment(said.first)} to {_moment(said.last)}</p></div>"
+        f"{_moment(result.first)} to {_moment(result.last)}</p></div>"
     )
     reasons = "".join(
         f"<li><strong>{WORDS[reason.level]}</strong>, {reason.drift} drift: "
         f"{escape(reason.text)}</li>"
-        for reason in said.reasons
+        for reason in result.reasons
     )
     moved = f"<h3>What moved, heaviest first</h3><ol>{reasons}</ol>" if reasons else ""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in said.notes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     to_know = f"<h3>To know</h3><ul>{notes}</ul>" if notes else ""
-    return f"{heading}{box}<p><strong>What to do:</strong> {TO_DO[said.status]}</p>{moved}{to_know}"
+    return (
+        f"{heading}{box}<p><strong>What to do:</strong> {TO_DO[result.status]}</p>{moved}{to_know}"
+    )
 
 
 def _moment(text: str | None) -> str:
@@ -167,10 +170,10 @@ def figures_table(task: Task, found: Evaluation | StageError) -> str:
 
 
 def _row(subset: str, figures: dict[str, Any]) -> str:
-    shown = [NAMES[m] for m in MODALITIES if m in subset.split("+")]
-    title = "Whatever each study has" if subset == AVAILABLE else " + ".join(shown)
-    told = headline(figures)
-    cells = [str(figures["n"]), *(with_interval(told[metric], ".2f") for metric in METRICS)]
+    session = [NAMES[m] for m in MODALITIES if m in subset.split("+")]
+    title = "Whatever each study has" if subset == AVAILABLE else " + ".join(session)
+    message = headline(figures)
+    cells = [str(figures["n"]), *(with_interval(message[metric], ".2f") for metric in METRICS)]
     return f'<tr><th scope="row">{title}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
 
 

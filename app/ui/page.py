@@ -87,7 +87,7 @@ def _reading(
         field.change(fn=None, js=theme.STALE, api_visibility="private")
     answered = study_form.predicts(service, form, state, history, answer)
     answered.then(
-        lambda shown: (gr.update(visible=shown is not None), service.bundle.decision),
+        lambda session: (gr.update(visible=session is not None), service.bundle.decision),
         state,
         [after, reason],
         api_visibility="private",

@@ -84,7 +84,7 @@ def build(kept_seconds: float) -> Viewer:
     Args:
         kept_seconds: for which the image is kept.
     """
-    kept = gr.State(None, time_to_live=kept_seconds)
+    stored = gr.State(None, time_to_live=kept_seconds)
     preview = gr.Image(
         label="The image",
         interactive=False,
@@ -105,9 +105,9 @@ def build(kept_seconds: float) -> Viewer:
             with gr.Column(min_width=200):
                 inverted = gr.Checkbox(label="Inverted")
                 stated = gr.Button("As the file says", size="sm")
-    said = gr.HTML(visible=False)
+    result = gr.HTML(visible=False)
     fill = gr.Button("Fill the form with these", size="sm", visible=False)
-    viewer = Viewer(kept, preview, display, level, width, inverted, stated, zoom, said, fill)
+    viewer = Viewer(stored, preview, display, level, width, inverted, stated, zoom, result, fill)
     _events(viewer)
     return viewer
 
@@ -130,16 +130,16 @@ def _events(viewer: Viewer) -> None:
 
 def opened(task: Task, image: DecodedImage) -> list[Any]:
     """An image was read: values for `Viewer.outputs`."""
-    kept, text = Kept(image.viewable, offer(task, image.radiograph)), header(image.radiograph)
-    pixels, *window = as_stated(kept)
-    said = gr.update(value=text, visible=bool(text))
+    stored, text = Kept(image.viewable, offer(task, image.radiograph)), header(image.radiograph)
+    pixels, *window = as_stated(stored)
+    result = gr.update(value=text, visible=bool(text))
     return [
-        kept,
+        stored,
         pixels,
         gr.update(visible=True),
         *window,
-        said,
-        gr.update(visible=bool(kept.offered)),
+        result,
+        gr.update(visible=bool(stored.offered)),
     ]
 
 
@@ -149,11 +149,11 @@ def closed() -> list[Any]:
     return [None, None, hidden, gr.skip(), gr.skip(), gr.skip(), hidden, hidden]
 
 
-def as_stated(kept: Kept | None) -> tuple[Any, Any, Any, Any]:
+def as_stated(stored: Kept | None) -> tuple[Any, Any, Any, Any]:
     """The image as its file says, and the controls set and scaled to that."""
-    if kept is None:
+    if stored is None:
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-    image = kept.viewable
+    image = stored.viewable
     # From 0, so that no number is out of range while it is being typed.
     lowest = min(0.0, image.low, image.centre)
     highest = max(image.high, image.centre, lowest + 1)
@@ -165,12 +165,12 @@ def as_stated(kept: Kept | None) -> tuple[Any, Any, Any, Any]:
 
 
 def redrawn(
-    kept: Kept | None, level: float | None, width: float | None, inverted: bool
+    stored: Kept | None, level: float | None, width: float | None, inverted: bool
 ) -> Pixels | Any:
     """The image through another window; unchanged while a number is being typed."""
-    if kept is None or level is None or width is None:
+    if stored is None or level is None or width is None:
         return gr.skip()
-    return windowed(kept.viewable, level, width, inverted)
+    return windowed(stored.viewable, level, width, inverted)
 
 
 def header(image: Radiograph) -> str:
@@ -205,9 +205,9 @@ def offer(task: Task, image: Radiograph) -> dict[str, str]:
     return offered
 
 
-def filled(task: Task, kept: Kept | None) -> list[Any]:
+def filled(task: Task, stored: Kept | None) -> list[Any]:
     """Values for the form's clinical fields, in the task's order: those on offer, no other."""
-    offered = kept.offered if kept else {}
+    offered = stored.offered if stored else {}
     return [
         gr.update(value=offered[feature.name]) if feature.name in offered else gr.skip()
         for feature in task.clinical

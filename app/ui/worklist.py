@@ -57,12 +57,12 @@ def build(service: InferenceService) -> None:
         start = gr.Button("Predict all", variant="primary", scale=3)
         stop = gr.Button("Stop", variant="stop", interactive=False, min_width=90)
     status = gr.HTML()
-    shown = gr.Column(visible=False, elem_classes="part")
-    with shown:
+    session = gr.Column(visible=False, elem_classes="part")
+    with session:
         wanted, part, download, table = _list(service.task)
     undone = gr.HTML()
     buttons = [start, stop]
-    lists = [state, status, shown, undone, part, download, table]
+    lists = [state, status, session, undone, part, download, table]
     begun = start.click(on_start, None, [flag, *buttons], **READING)
     answered = begun.then(
         partial(on_predict, service),
@@ -145,13 +145,13 @@ def on_predict(
     progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio is asked for one
 ) -> tuple[Any, ...]:
     """Answer what was handed in; a fault takes any earlier list away."""
-    watch = Progress(
+    on_progress = Progress(
         callback=lambda done, total: progress((done, total), desc="Studies"), cancelled=flag.is_set
     )
     found, fault = None, ""
     try:
         with archive.opened(map(Path, [*(images or []), *([table] if table else [])])) as upload:
-            found = predicted(service, upload, watch)
+            found = predicted(service, upload, on_progress)
     except CancelledError:
         fault = STOPPED
     except InputError as error:
@@ -215,11 +215,11 @@ def summary(found: Worklist) -> str:
         lines.append(found.log_trouble)
     if found.ignored:
         lines.append(f"Columns of the CSV that were not used: {', '.join(found.ignored)}.")
-    said = (
+    result = (
         f"Studies answered: {len(found.rows)}. Files and rows that could not be: {len(found.bad)}."
     )
     notes = "".join(f'<p class="quiet">{escape(line)}</p>' for line in lines)
-    return f'<div role="status"><p>{said}</p>{notes}</div>'
+    return f'<div role="status"><p>{result}</p>{notes}</div>'
 
 
 def bad(rows: Sequence[BadRow]) -> str:
@@ -251,18 +251,18 @@ def drawn(task: Task, rows: Sequence[Row], first: int) -> str:
 
 
 def _drawn_row(row: Row) -> str:
-    said, image = row.said, "none"
+    result, image = row.said, "none"
     if row.thumbnail is not None:
         height, width = row.thumbnail.shape
         image = (
             f'<img src="{data_uri(row.thumbnail)}" width="{width}" height="{height}" '
-            f'alt="Image of {escape(said.study_id)}">'
+            f'alt="Image of {escape(result.study_id)}">'
         )
-    findings = "".join(_drawn_finding(found) for found in said.findings)
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in said.warnings)
+    findings = "".join(_drawn_finding(found) for found in result.findings)
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in result.warnings)
     return (
-        f'<tr><td>{image}</td><th scope="row">{escape(said.study_id)}</th>{findings}'
-        f"<td>{', '.join(NAMES[m] for m in said.modalities)}</td>"
+        f'<tr><td>{image}</td><th scope="row">{escape(result.study_id)}</th>{findings}'
+        f"<td>{', '.join(NAMES[m] for m in result.modalities)}</td>"
         f"<td>{f'<ul>{warnings}</ul>' if warnings else ''}</td></tr>"
     )
 

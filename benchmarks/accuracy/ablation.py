@@ -60,8 +60,8 @@ def _estimate(task: Task, rows: pd.DataFrame, metric: str, weights: Weights) -> 
         return _of(_right_class(task, rows), metric, weights)
     found = []
     for finding in task.finding_names:
-        scored, kept = scored_of(rows, finding)
-        found.append(_of(scored, metric, weights[:, kept]))
+        scored, stored = scored_of(rows, finding)
+        found.append(_of(scored, metric, weights[:, stored]))
     return mean_of(found)
 
 
@@ -74,11 +74,11 @@ def _of(scored: Scored, metric: str, weights: Weights) -> Estimate:
 
 def _right_class(task: Task, rows: pd.DataFrame) -> Scored:
     """Whether the likeliest class is the true one, as if it were a finding."""
-    labels, said = (
+    labels, result = (
         rows[[f"{part}.{name}" for name in task.finding_names]].to_numpy(np.float64)
         for part in ("label", "positive")
     )
-    right = (labels * said).sum(axis=1) > 0
+    right = (labels * result).sum(axis=1) > 0
     return Scored(np.ones(len(rows)), right.astype(np.float64), right)
 
 
@@ -233,6 +233,10 @@ def _gain(
     found = difference(
         chosen.task, done.heldout, base.heldout, inputs, metric, chosen.params.evaluate
     )
-    if found is None or (said := found.to_json())["value"] is None:
+    if found is None or (result := found.to_json())["value"] is None:
         return None
-    return {"value": said["value"], "ci95": said["ci95"] and tuple(said["ci95"]), "reference": 0.0}
+    return {
+        "value": result["value"],
+        "ci95": result["ci95"] and tuple(result["ci95"]),
+        "reference": 0.0,
+    }

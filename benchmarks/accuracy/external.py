@@ -84,8 +84,8 @@ def _made_up() -> list[Row]:
         return []
     predictor = Predictor(load_bundle(_bundle(SYNTHETIC)), accept_any_image=True)
     with tempfile.TemporaryDirectory() as folder:
-        made = synthesise(Path(folder, "made"), RARER)
-        seen = _evaluated(predictor, made / "manifest.csv", "findings half as common")
+        created = synthesise(Path(folder, "made"), RARER)
+        seen = _evaluated(predictor, created / "manifest.csv", "findings half as common")
     return [
         row
         for finding in predictor.bundle.task.finding_names

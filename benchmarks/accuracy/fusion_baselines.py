@@ -58,9 +58,9 @@ def _blocks(studies: Studies, transform: ClinicalTransform) -> Blocks:
 
 def _asked(studies: Studies, blocks: Blocks, answers: list[Answer], test: Index) -> pd.DataFrame:
     modalities = studies.task.modalities
-    asked = {subset_name(s): s for s in subsets(modalities)}
+    requested = {subset_name(s): s for s in subsets(modalities)}
     tables: list[pd.DataFrame] = []
-    for name, subset in {**asked, AVAILABLE: modalities}.items():
+    for name, subset in {**requested, AVAILABLE: modalities}.items():
         rows = test if name == AVAILABLE else studies.having(test, subset_mask(subset))
         rows = rows[studies.mask[rows].any(1).numpy()]
         shown = {m: v if m in subset else np.full_like(v, np.nan) for m, v in blocks.items()}
@@ -136,14 +136,14 @@ def gradient_boosting(blocks: Blocks, labels: Floats, groups: NDArray[np.object_
 
 def _components(values: Floats) -> Callable[[Floats], Floats]:
     """Principal components of the rows that are there; NaN where a row is not."""
-    there = ~np.isnan(values).any(axis=1)
-    analysis = PCA(min(REDUCED, int(there.sum()) - 1), random_state=0).fit(values[there])
+    present = ~np.isnan(values).any(axis=1)
+    analysis = PCA(min(REDUCED, int(present.sum()) - 1), random_state=0).fit(values[present])
 
     def reduced(rows: Floats) -> Floats:
         result = np.full((len(rows), analysis.n_components_), np.nan)
-        there = ~np.isnan(rows).any(axis=1)
-        if there.any():
-            result[there] = analysis.transform(rows[there])
+        present = ~np.isnan(rows).any(axis=1)
+        if present.any():
+            result[present] = analysis.transform(rows[present])
         return result
 
     return reduced

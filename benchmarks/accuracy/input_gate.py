@@ -236,15 +236,15 @@ class Run:
         return [(self._fit(images, copies, rows), rows) for rows in unseen]
 
     def _fit(self, images: GateImages, copies: Copies, unseen: NDArray[np.int64]) -> InputGate:
-        kept = np.flatnonzero(~np.isin(images.pixel_rows, unseen))
-        images = images.of(kept)
+        stored = np.flatnonzero(~np.isin(images.pixel_rows, unseen))
+        images = images.of(stored)
         embeddings = self.embeddings[images.pixel_rows]
-        return fit_input_gate(embeddings, images, copies.of(kept), self.params.fuse.seed)[0]
+        return fit_input_gate(embeddings, images, copies.of(stored), self.params.fuse.seed)[0]
 
     def _images_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         found = np.unique(self.manifest.frame["pixel_row"].to_numpy(np.int64)[rows])
-        there: NDArray[np.int64] = found[found != ABSENT]
-        return there
+        present: NDArray[np.int64] = found[found != ABSENT]
+        return present
 
     def sample(self, size: int) -> Squares:
         """Some images of the task as another one's encoder takes them."""
@@ -300,13 +300,13 @@ def _by_kind(run: Run) -> Iterator[Row]:
 
 
 def _altered(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
-    made = {
+    created = {
         f"{kind.replace('_', ' ')}{LEARNT}": np.stack([alter(image, random) for image in images])
         for kind, alter in ALTERATIONS.items()
     }
-    made["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
-    made["mirrored (an image still; situs inversus cannot be told)"] = images[..., ::-1]
-    return made
+    created["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
+    created["mirrored (an image still; situs inversus cannot be told)"] = images[..., ::-1]
+    return created
 
 
 def _rows(run: Run, kind: str, squares: Squares) -> Iterator[Row]:
@@ -332,5 +332,7 @@ def _two(run: Run, kind: str, rates: list[float], count: int) -> Iterator[Row]:
 
 def _doubted(gate: InputGate, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Refused, and refused or warned of: (N, 2)."""
-    doubts = gate.check(embeddings)
-    return np.array([(d is not None and d.refused, d is not None) for d in doubts]).reshape(-1, 2)
+    gate_decisions = gate.check(embeddings)
+    return np.array([(d is not None and d.refused, d is not None) for d in gate_decisions]).reshape(
+        -1, 2
+    )

@@ -63,8 +63,8 @@ def _targets(task: str, metrics: Metrics) -> list[Row]:
         found = figure(metrics, target.inputs, target.metric)
         if target.task == task and found is not None:
             row = _row(TABLE, task, f"{target.inputs}, {division(metrics)}", target.metric, found)
-            asked = {"reference": target.floor, "must": target.must, "aim": target.aim}
-            rows.append(row.model_copy(update=asked))
+            requested = {"reference": target.floor, "must": target.must, "aim": target.aim}
+            rows.append(row.model_copy(update=requested))
     return rows
 
 

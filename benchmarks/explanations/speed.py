@@ -55,9 +55,9 @@ def _quick(bench: Bench) -> list[Row]:
         subject = fresh(known)
         ask = subject, bench.target, Ask()
         together.append(seconds(partial(_shares_and_features, subject, bench.target)))
-        bare = statistics.median(seconds(partial(_forward, subject)) for _ in range(3))
+        raw = statistics.median(seconds(partial(_forward, subject)) for _ in range(3))
         own = statistics.median(seconds(partial(cam, *ask)) for _ in range(3))
-        cams.append(own / bare)
+        cams.append(own / raw)
         notes.append(seconds(partial(words, *ask)))
     n, most = len(bench.subjects), {"ceiling": True}
     return [

@@ -29,12 +29,12 @@ def page(rows: list[Row]) -> str:
     """Text of RESULTS.md."""
     every = ordered(rows)
     blocks = [INTRODUCTION, *_targets(every)]
-    said: set[str] = set()
+    result: set[str] = set()
     for table in dict.fromkeys(row.table for row in every):
         own = [row for row in every if row.table == table]
         part = part_of(own[0].command)
-        about = "" if part in said or part not in PARTS else f"{PARTS[part].about}\n"
-        said.add(part)
+        about = "" if part in result or part not in PARTS else f"{PARTS[part].about}\n"
+        result.add(part)
         blocks += [f"## {table}\n", f"`{own[0].command}`\n", *([about] if about else [])]
         blocks.append(_folded(_table(own)))
     return "\n".join(blocks)
@@ -54,11 +54,13 @@ def ordered(rows: list[Row]) -> list[Row]:
 
 def _targets(rows: list[Row]) -> list[str]:
     """How many targets are met, and by how much the others are missed."""
-    asked = [row for row in rows if row.met is not None]
-    if not asked:
+    requested = [row for row in rows if row.met is not None]
+    if not requested:
         return []
-    missed = [row for row in asked if not row.met]
-    lines = [f"**{len(asked) - len(missed)} of {len(asked)} figures are what they must be.**"]
+    missed = [row for row in requested if not row.met]
+    lines = [
+        f"**{len(requested) - len(missed)} of {len(requested)} figures are what they must be.**"
+    ]
     if missed:
         lines += ["Not met:", ""]
     for row in missed:
@@ -228,8 +230,8 @@ RESULTS, PAGE = FOLDER / "results.json", FOLDER / "RESULTS.md"
 def store(part: str, rows: list[Row]) -> None:
     """Put the rows of one part in place of its earlier ones, and write the page anew."""
     tables = {part, *(row.table for row in rows)}
-    kept = [r for r in read() if r.table not in tables and part_of(r.command) != part]
-    every = ordered([*kept, *rows])
+    stored = [r for r in read() if r.table not in tables and part_of(r.command) != part]
+    every = ordered([*stored, *rows])
     write_json(RESULTS, [row.model_dump(mode="json", exclude_none=True) for row in every])
     write_text(PAGE, page(every))
 

@@ -245,12 +245,12 @@ def _same_source(task: Task, made_of: dict[str, Any], folder: Path) -> None:
 
 def _link(source: Path, target: Path) -> bool:
     """A relative link, so that the whole may be moved; says whether it is new."""
-    there = os.path.relpath(source, target.parent)
-    if target.is_symlink() and str(target.readlink()) == there:
+    present = os.path.relpath(source, target.parent)
+    if target.is_symlink() and str(target.readlink()) == present:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    target.symlink_to(there, target_is_directory=True)
+    target.symlink_to(present, target_is_directory=True)
     return True
 
 

@@ -20,10 +20,10 @@ from cxr_mm.models.precision import Precision
 Seconds = dict[str, list[float]]
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> Seconds:
+def in_turn(ways: Mapping[str, Callable[[], object]], repeats: int) -> Seconds:
     """Seconds of each way in each round; one round before them warms up and does not count."""
     taken: Seconds = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for number in range(repeats + 1):
         for name, way in ways.items():
             started = time.perf_counter()
             way()

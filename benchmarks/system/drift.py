@@ -65,15 +65,15 @@ def _row(task: str, table: str, row: str, metric: str, value: float, n: int, **m
 
 
 def _false(results: Results) -> list[Row]:
-    def named(quiet: FalseAlarms) -> str:
-        whose = "the reference's own studies" if quiet.drawn == "reference" else "new studies"
-        return f"windows of {quiet.window:,} of {whose}{', half labelled' if quiet.labels else ''}"
+    def named(muted: FalseAlarms) -> str:
+        owner = "the reference's own studies" if muted.drawn == "reference" else "new studies"
+        return f"windows of {muted.window:,} of {owner}{', half labelled' if muted.labels else ''}"
 
     rows = []
-    for quiet in results.false_alarms:
-        figures = ("false alarms", quiet.rate, MUST_FALSE), ("at most", quiet.high, MUST_FALSE_HIGH)
+    for muted in results.false_alarms:
+        figures = ("false alarms", muted.rate, MUST_FALSE), ("at most", muted.high, MUST_FALSE_HIGH)
         for metric, value, must in figures:
-            row = _row(results.task, "drift", named(quiet), metric, value, quiet.windows)
+            row = _row(results.task, "drift", named(muted), metric, value, muted.windows)
             rows.append(row.model_copy(update={"must": must, "ceiling": True}))
     return rows
 
@@ -83,12 +83,12 @@ def _power(results: Results) -> list[Row]:
     for found in results.power:
         name = f"{found.shift}, {found.size}, windows of {found.window:,}"
         counted = found.shift == "concept"
-        asked = found.size == "large" and found.window == WINDOW
+        requested = found.size == "large" and found.window == WINDOW
         within = found.within[-1] if counted else found.within[1]
-        said = "alarm within 5 windows" if counted else "alarm within 2 windows"
-        must = (CONCEPT if counted else SUDDEN) if asked else None
+        result = "alarm within 5 windows" if counted else "alarm within 2 windows"
+        must = (CONCEPT if counted else SUDDEN) if requested else None
         rows += [
-            _row(results.task, "drift", name, said, within, found.streams, must=must),
+            _row(results.task, "drift", name, result, within, found.streams, must=must),
             _row(results.task, "drift", name, "first window", found.within[0], found.streams),
         ]
         if np.isfinite(found.delay):
@@ -101,7 +101,7 @@ def _power(results: Results) -> list[Row]:
                     "rightly blamed",
                     found.right,
                     found.streams,
-                    must=RIGHTLY if asked else None,
+                    must=RIGHTLY if requested else None,
                 ),
             ]
     return rows
@@ -178,14 +178,14 @@ def _setting(
     ours: str, theirs: str, root: Path, own: Sequence[Labelled], images: Sequence[Labelled]
 ) -> tuple[Setting, Shift]:
     predictor = load_predictor(TaskPaths(ours, root).bundle)
-    said, foreign = ask(predictor, own), ask(predictor, images)
-    there = [(s, r) for s, r in zip(own, said, strict=True) if r is not None]
+    result, ood = ask(predictor, own), ask(predictor, images)
+    present = [(s, r) for s, r in zip(own, result, strict=True) if r is not None]
     shift = Shift(f"images of {theirs}", "share", (1.0, 1.0, 1.0), (), alter=_never)
-    n = min(len(there), len(images))
+    n = min(len(present), len(images))
     bank = PredictionPool(
-        [s for s, _ in there[:n]], [r for _, r in there[:n]], {(shift.name, 1.0): foreign[:n]}
+        [s for s, _ in present[:n]], [r for _, r in present[:n]], {(shift.name, 1.0): ood[:n]}
     )
-    pool = [s for s, _ in there], [r for _, r in there]
+    pool = [s for s, _ in present], [r for _, r in present]
     rng = np.random.default_rng(0)
     task = predictor.bundle.task
     return build_setup(task, "real", pool, bank, ReferenceParams(), REFERENCE, rng), shift

@@ -90,8 +90,8 @@ def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
 
 
 def _asked(client: Client, study: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = client.predict(**study, api_name="/predict")
-    return said
+    result: dict[str, Any] = client.predict(**study, api_name="/predict")
+    return result
 
 
 def _use(
@@ -108,15 +108,15 @@ def _use(
         try:
             if limed:
                 ask = {**study, "findings": [], "methods": ["lime_image"]}
-                said = client.predict(**ask, api_name="/explain")["prediction"]
+                result = client.predict(**ask, api_name="/explain")["prediction"]
                 seen.explained += 1
             else:
-                said = _asked(client, study)
+                result = _asked(client, study)
                 seen.seconds.append(time.monotonic() - started)
         except Exception as error:  # noqa: BLE001  whatever a user would see
             seen.errors.append(repr(error))
             continue
-        seen.wrong += not _same(said, expected)
+        seen.wrong += not _same(result, expected)
 
 
 def _same(said: dict[str, Any], expected: dict[str, Any]) -> bool:

@@ -39,7 +39,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         p = self.test.p if self.test else np.nan
-        told: dict[str, Any] = {
+        message: dict[str, Any] = {
             "n": self.n,
             "patients": self.patients,
             "positives": self.positives,
@@ -49,8 +49,8 @@ class Comparison:
             "p": rounded(p) if np.isfinite(p) else None,
         }
         if self.test and self.test.error == 0:
-            told["note"] = "both order the studies alike"
-        return told
+            message["note"] = "both order the studies alike"
+        return message
 
 
 def compare(
@@ -77,8 +77,8 @@ def compare(
             field=f"label.{finding}",
             remedy="Compare predictions of the same studies and the same task",
         )
-    (a, kept), (b, _) = scored_of(one, finding), scored_of(other, finding)
-    groups = one.loc[kept, "group"]
+    (a, stored), (b, _) = scored_of(one, finding), scored_of(other, finding)
+    groups = one.loc[stored, "group"]
     weights = multiplicities(groups, params.bootstrap, params.seed)
     test = None
     if 0 < a.n_positive < len(a):
@@ -112,18 +112,23 @@ def compare_subsets(task: Task, table: pd.DataFrame, params: EvaluateParams) -> 
     Of the singles, the one of highest AUC on the very studies compared counts as best, which
     flatters it. P values are corrected over all comparisons of the table (Holm).
     """
-    made = []
+    created = []
     for finding in task.finding_names:
         for subset in subsets(task.modalities):
             if len(subset) > 1:
-                made += _against_best_single(table, subset, finding, params)
+                created += _against_best_single(table, subset, finding, params)
             # With every modality, what is shown is all there is: the same predictions.
             if subset != task.modalities:
-                made += _against(table, subset_name(subset), AVAILABLE, finding, params)
-    told = [row for row in made if row["p"] is not None]
-    for row, p in zip(told, holm([row["p"] for row in told]), strict=True):
+                created += _against(table, subset_name(subset), AVAILABLE, finding, params)
+    message = [row for row in created if row["p"] is not None]
+    for row, p in zip(message, holm([row["p"] for row in message]), strict=True):
         row["p_holm"] = rounded(p)
-    return {"task": task.name, "synthetic": task.synthetic, "method": METHOD, "comparisons": made}
+    return {
+        "task": task.name,
+        "synthetic": task.synthetic,
+        "method": METHOD,
+        "comparisons": created,
+    }
 
 
 def _against_best_single(

@@ -109,28 +109,28 @@ def _subgroups(evidence: EvaluationResults) -> Iterator[Flag]:
 def _shortcuts(evidence: EvaluationResults) -> Iterator[Flag]:
     for finding, found in evidence.shortcuts["alone"].items():
         raised: set[str] = set()
-        for name, told in found.items():
-            more = told.get("model_minus_this", {})
+        for name, message in found.items():
+            more = message.get("model_minus_this", {})
             # Together is no news where one alone is enough.
             if more.get("ci95") and more["ci95"][0] <= 0 and not raised & set(name.split(" + ")):
                 raised.add(name)
                 yield Flag(
                     "shortcut",
                     f"{evidence.title(finding)}: {name} alone reaches AUC"
-                    f" {with_interval(told['auc'])}, and the model is not shown to tell more"
+                    f" {with_interval(message['auc'])}, and the model is not shown to tell more"
                     f" (difference {with_interval(more, '+.3f')})",
                 )
 
 
 def _within_view(evidence: EvaluationResults) -> Iterator[Flag]:
-    for finding, told in evidence.shortcuts["within_view"].items():
-        lost = told.get("pooled_minus_adjusted", {})
+    for finding, message in evidence.shortcuts["within_view"].items():
+        lost = message.get("pooled_minus_adjusted", {})
         if lost.get("ci95") and lost["ci95"][0] > 0:
             yield Flag(
                 "shortcut",
                 f"{evidence.title(finding)}: part of the AUC comes from comparing images of"
-                f" different views; within a view it is {with_interval(told['adjusted'])}"
-                f" instead of {with_interval(told['pooled'])}",
+                f" different views; within a view it is {with_interval(message['adjusted'])}"
+                f" instead of {with_interval(message['pooled'])}",
             )
 
 
@@ -148,13 +148,13 @@ def _calibration(evidence: EvaluationResults) -> Iterator[Flag]:
 
 
 def _coverage(evidence: EvaluationResults) -> Iterator[Flag]:
-    for title, told in uncertainties(evidence, AVAILABLE):
-        limits = told["coverage"]["ci95"]
-        if limits and limits[1] < told["target"]:
+    for title, message in uncertainties(evidence, AVAILABLE):
+        limits = message["coverage"]["ci95"]
+        if limits and limits[1] < message["target"]:
             yield Flag(
                 "coverage",
-                f"{title}: the true answer was left open in {with_interval(told['coverage'])} of"
-                f" studies, below the {told['target']:.0%} asked for",
+                f"{title}: the true answer was left open in {with_interval(message['coverage'])} of"
+                f" studies, below the {message['target']:.0%} asked for",
             )
 
 
@@ -170,13 +170,14 @@ def uncertainties(evidence: EvaluationResults, subset: str) -> Iterator[tuple[st
 
 def _fusion(evidence: EvaluationResults) -> Iterator[Flag]:
     gain = evidence.metrics.get("fusion_gain", {})
-    for finding, told in gain.get("findings", {}).items():
-        limits = told["difference"]["ci95"]
+    for finding, message in gain.get("findings", {}).items():
+        limits = message["difference"]["ci95"]
         if limits and limits[0] <= 0:
             yield Flag(
                 "fusion",
                 f"{evidence.title(finding)}: {gain['fused']} is not shown to be better than"
-                f" {told['best_single']} alone (AUC {with_interval(told['difference'], '+.3f')},"
+                f" {message['best_single']} alone"
+                f" (AUC {with_interval(message['difference'], '+.3f')},"
                 f" {gain['studies']} studies)",
             )
 

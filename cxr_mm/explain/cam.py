@@ -94,9 +94,9 @@ def logit_map(
 
 def _maps(explainer: Any, images: Tensor) -> list[NDArray[np.float64]]:
     """Map (S, S) of each layer, brought to the size of the images with its sum kept."""
-    kept = explainer.activations_and_grads
+    stored = explainer.activations_and_grads
     found = []
-    pairs = zip(kept.activations, kept.gradients or kept.activations, strict=True)
+    pairs = zip(stored.activations, stored.gradients or stored.activations, strict=True)
     for layer, (activations, gradients) in zip(explainer.target_layers, pairs, strict=True):
         own = explainer.get_cam_image(
             images, layer, [], activations.detach().numpy(), gradients.detach().numpy(), False

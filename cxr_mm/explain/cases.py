@@ -58,9 +58,9 @@ def choose(task: Task, heldout: pd.DataFrame, count: int, seed: int) -> list[Cas
 
 def _cases(rows: pd.DataFrame, finding: str, kind: Kind) -> list[Case]:
     label = rows[f"label.{finding}"]
-    said = rows[f"positive.{finding}"].astype(bool)
+    result = rows[f"positive.{finding}"].astype(bool)
     right, positive = kind.startswith("true"), kind.endswith("positive")
-    picked = rows[(said == positive) & (label == float(positive == right))]
+    picked = rows[(result == positive) & (label == float(positive == right))]
     thresholds = picked[f"threshold.{finding}"]
     return [
         Case(str(study), finding, kind, float(p), None if pd.isna(t) else float(t))

@@ -44,22 +44,22 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
         samples: coalitions asked, each player in every second one.
         seed: of the draw.
     """
-    kept = coalitions(samples, len(game.names), seed)
+    stored = coalitions(samples, len(game.names), seed)
     game.expected = samples
-    values = game.values(kept)
+    values = game.values(stored)
     intercept, found, _, _ = LimeBase(_kernel).explain_instance_with_data(
-        kept.astype(float),
+        stored.astype(float),
         values[:, None],
-        _distances(kept),
+        _distances(stored),
         0,
-        kept.shape[1],
+        stored.shape[1],
         feature_selection="none",
         model_regressor=Ridge(alpha=RIDGE, random_state=seed),
     )
-    weights = np.zeros(kept.shape[1])
+    weights = np.zeros(stored.shape[1])
     for player, weight in found:
         weights[player] = weight
-    r2 = _left_out(kept, values, closeness(kept), intercept + kept @ weights)
+    r2 = _left_out(stored, values, closeness(stored), intercept + stored @ weights)
     return LimeFit(float(intercept), weights, r2)
 
 
@@ -78,30 +78,30 @@ def coalitions(samples: int, players: int, seed: int) -> Kept:
 
 
 def _left_out(
-    kept: Kept,
+    stored: Kept,
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
-    told: NDArray[np.float64],
+    message: NDArray[np.float64],
 ) -> float:
     """Weighted R² of what the regression tells of each coalition when it is left out of it."""
     share = weights / weights.sum()
-    centred = (kept - share @ kept) * np.sqrt(weights)[:, None]
-    inner = centred.T @ centred + RIDGE * np.eye(kept.shape[1])
+    centred = (stored - share @ stored) * np.sqrt(weights)[:, None]
+    inner = centred.T @ centred + RIDGE * np.eye(stored.shape[1])
     leverage = share + (centred * np.linalg.solve(inner, centred.T).T).sum(axis=1)
-    missed = (values - told) / (1 - leverage)
+    missed = (values - message) / (1 - leverage)
     spread = values - share @ values
     total = float(share @ spread**2)
     return float(1 - share @ missed**2 / total) if total else 1.0
 
 
-def closeness(kept: Kept) -> NDArray[np.float64]:
+def closeness(stored: Kept) -> NDArray[np.float64]:
     """How much each coalition counts in the fit (K,)."""
-    return _kernel(_distances(kept))
+    return _kernel(_distances(stored))
 
 
-def _distances(kept: Kept) -> NDArray[np.float64]:
+def _distances(stored: Kept) -> NDArray[np.float64]:
     """Cosine distance to the whole."""
-    found: NDArray[np.float64] = 1 - np.sqrt(kept.mean(axis=1))
+    found: NDArray[np.float64] = 1 - np.sqrt(stored.mean(axis=1))
     return found
 
 

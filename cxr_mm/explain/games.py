@@ -60,10 +60,10 @@ class Game(ABC):
         """What the players are; of one subject, games of the same kind share their answers."""
 
     @abstractmethod
-    def _logits(self, kept: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Kept) -> NDArray[np.float64]:
         """Logits (K, F) of distinct coalitions (K, n), none of which is of all."""
 
-    def values(self, kept: Kept) -> NDArray[np.float64]:
+    def values(self, stored: Kept) -> NDArray[np.float64]:
         """Values (K,) of coalitions (K, n): True where a part is kept. None is asked twice.
 
         Raises:
@@ -72,11 +72,11 @@ class Game(ABC):
         known = self.subject.answers.setdefault(self.kind, {})
         # The whole is as the prediction has it, whatever precision the others are asked in.
         known[_key(np.ones(len(self.names), dtype=bool))] = self.subject.logits
-        keys = [_key(row) for row in kept]
+        keys = [_key(row) for row in stored]
         new = list({key: k for k, key in enumerate(keys) if key not in known}.values())
         for start in range(0, len(new), self.BATCH):
             rows = new[start : start + self.BATCH]
-            known |= {keys[k]: v for k, v in zip(rows, self._logits(kept[rows]), strict=True)}
+            known |= {keys[k]: v for k, v in zip(rows, self._logits(stored[rows]), strict=True)}
             self.asked += len(rows)
             self.watch.step(self.asked, max(self.expected, self.asked))
         return np.array([known[key][self.column] for key in keys])
@@ -124,8 +124,8 @@ class ClinicalGame(Game):
     def kind(self) -> str:
         return "clinical"
 
-    def _logits(self, kept: Kept) -> NDArray[np.float64]:
-        columns = torch.from_numpy(kept)[:, self._owner]  # (K, T)
+    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+        columns = torch.from_numpy(stored)[:, self._owner]  # (K, T)
         rows = torch.where(columns[:, None], self.vector[None], self.others[None])
         logits = self.subject.of_clinical(rows.flatten(0, 1))
         means: NDArray[np.float64] = logits.reshape(*rows.shape[:2], -1).mean(axis=1)
@@ -279,9 +279,9 @@ class ImageGame(Game):
         sums = np.bincount(where, weights=values[inside].astype(np.float64), minlength=self.count)
         return sums / np.bincount(where, minlength=self.count)
 
-    def _logits(self, kept: Kept) -> NDArray[np.float64]:
-        shown = torch.from_numpy(np.pad(kept, ((0, 0), (0, 1)), constant_values=True))
-        pixels = shown[:, self._where.flatten()].reshape(len(kept), 1, *self._where.shape)
+    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+        shown = torch.from_numpy(np.pad(stored, ((0, 0), (0, 1)), constant_values=True))
+        pixels = shown[:, self._where.flatten()].reshape(len(stored), 1, *self._where.shape)
         images = torch.where(pixels, self.image, self.fill)
         return self.subject.of_images(images)
 
@@ -342,15 +342,15 @@ def _joined(words: list[str]) -> list[str]:
 def _negated(words: list[str]) -> int:
     """How many words from the first on are one unit."""
     plain = [word.lower().strip(".,;:!?()") for word in words]
-    for cue in CUES:
-        if plain[: len(cue)] == cue:
-            return len(cue) + _reach(words[len(cue) :], plain[len(cue) :])
+    for template in CUES:
+        if plain[: len(template)] == template:
+            return len(template) + _reach(words[len(template) :], plain[len(template) :])
     return 1
 
 
 def _reach(words: list[str], plain: list[str]) -> int:
-    for count, (word, bare) in enumerate(zip(words[:REACH], plain, strict=False)):
-        if bare in ENDS:
+    for count, (word, raw) in enumerate(zip(words[:REACH], plain, strict=False)):
+        if raw in ENDS:
             return count
         if word != word.rstrip(".,;:!?"):
             return count + 1
@@ -383,10 +383,10 @@ class NoteGame(Game):
     def kind(self) -> str:
         return "note"
 
-    def _logits(self, kept: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Kept) -> NDArray[np.float64]:
         notes = [
-            " ".join(unit for unit, there in zip(self._names, row, strict=True) if there)
-            for row in kept
+            " ".join(unit for unit, present in zip(self._names, row, strict=True) if present)
+            for row in stored
         ]
         return self.subject.of_notes(notes)
 

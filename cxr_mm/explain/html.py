@@ -177,11 +177,11 @@ def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None
 
 def reading(said: FindingPrediction) -> tuple[str, str, str]:
     """The word for a finding, the tick of its threshold on the bar, the line below."""
-    doubt = "uncertain, " if said.certainty == "uncertain" else ""
+    gate_decision = "uncertain, " if said.certainty == "uncertain" else ""
     if said.threshold is None:
-        return doubt + ("likeliest" if said.positive else "less likely"), "", ""
+        return gate_decision + ("likeliest" if said.positive else "less likely"), "", ""
     tick = f'<div class="cxr-tick" style="left:calc({100 * said.threshold:.2f}% - 1px)"></div>'
-    word = doubt + ("positive" if said.positive else "negative")
+    word = gate_decision + ("positive" if said.positive else "negative")
     return word, tick, f"Operating point {percent(said.threshold)}"
 
 

@@ -59,11 +59,11 @@ def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str,
 
 def _of(subject: Subject, seed: int) -> list[dict[str, Any]]:
     rows = []
-    for finding, said in modality_shares(subject).items():
+    for finding, result in modality_shares(subject).items():
         about = {"finding": finding, "patient_id": subject.study.patient_id}
         rows += [
             {**about, "kind": "modalities", "name": m, "value": abs(share)}
-            for m, share in said.shares.items()
+            for m, share in result.shares.items()
         ]
         if "tabular" in subject.present:
             values = METHODS["shap_tabular"].explain(subject, Target(finding), Ask(seed))

@@ -135,8 +135,8 @@ def _fresh(
     """Rows that the table does not hold yet, each once."""
     identity = IDENTITY[table]
     batch = {row[identity.name]: row for row in reversed(rows)}
-    there = set(connection.scalars(select(identity).where(identity.in_(batch))))
-    return [row for key, row in reversed(batch.items()) if key not in there]
+    present = set(connection.scalars(select(identity).where(identity.in_(batch))))
+    return [row for key, row in reversed(batch.items()) if key not in present]
 
 
 def _canonical(kind: object, value: Any) -> Any:

@@ -66,13 +66,13 @@ def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
     """
     hashed = log.hash_id(patient_id, "patient")
     with log.writing() as connection:
-        going = _of_patient(connection, hashed)
+        plan = _of_patient(connection, hashed)
         when = datetime.now(UTC)
-        for table, positions in going.items():
+        for table, positions in plan.items():
             _empty(connection, table, positions, when)
-        done = {t.name: _said(positions) for t, positions in going.items() if positions}
+        done = {t.name: _said(positions) for t, positions in plan.items() if positions}
         _record(connection, "erase", when, done, log.chain_key)
-    return _cleared(log, _counted(going))
+    return _cleared(log, _counted(plan))
 
 
 def rows_before(log: PredictionLog, before: datetime) -> ErasurePlan:
@@ -97,15 +97,15 @@ def retain(log: PredictionLog, before: datetime) -> ErasurePlan:
     """
     aware(before)
     with log.writing() as connection:
-        going = _older(connection, before)
+        plan = _older(connection, before)
         when = datetime.now(UTC)
         done = {
             table.name: _take_away(connection, table, positions, before, when)
-            for table, positions in going.items()
+            for table, positions in plan.items()
             if positions
         }
         _record(connection, "retain", when, done, log.chain_key)
-    return _cleared(log, _counted(going))
+    return _cleared(log, _counted(plan))
 
 
 def _of_patient(connection: Connection, patient_hash: str) -> Rows:
@@ -152,13 +152,13 @@ def _positions(connection: Connection, queries: dict[Table, Select[int]]) -> Row
 def _take_away(
     connection: Connection,
     table: Table,
-    going: Sequence[int],
+    plan: Sequence[int],
     before: datetime,
     when: datetime,
 ) -> dict[str, Any]:
     """Remove rows from the start of the chain as far as all of them go, and empty the others."""
     head = locked_head(connection, table)
-    place, wanted = table.c.position, set(going)
+    place, wanted = table.c.position, set(plan)
     stays = or_(table.c.erased_at.is_(None), MOMENT[table] >= before)
     query = select(place).where(stays).order_by(place).execution_options(yield_per=BATCH)
     with connection.execute(query) as rows:
@@ -166,10 +166,14 @@ def _take_away(
     last = select(place, table.c.chain).where(place < first).order_by(place.desc()).limit(1)
     anchor = connection.execute(last).one_or_none()
     connection.execute(delete(table).where(place < first))
-    left = [p for p in going if p >= first]
+    left = [p for p in plan if p >= first]
     _empty(connection, table, left, when)
-    said = _said(left)
-    return said if anchor is None else said | {"removed_to": anchor.position, "chain": anchor.chain}
+    result = _said(left)
+    return (
+        result
+        if anchor is None
+        else result | {"removed_to": anchor.position, "chain": anchor.chain}
+    )
 
 
 def _empty(connection: Connection, table: Table, positions: Sequence[int], when: datetime) -> None:

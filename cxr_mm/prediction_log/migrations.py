@@ -38,8 +38,8 @@ def migrate(connection: Connection, version: str, secret: bytes) -> None:
     if version == "1":
         _identify_outcomes(connection)
     _chain_rows(connection, version, chain_key(secret))
-    said = ABOUT.update().where(ABOUT.c.name == "version").values(value=SCHEMA_VERSION)
-    connection.execute(said)
+    result = ABOUT.update().where(ABOUT.c.name == "version").values(value=SCHEMA_VERSION)
+    connection.execute(result)
 
 
 def _identify_outcomes(connection: Connection) -> None:

@@ -39,10 +39,10 @@ CONTRACTS: dict[str, type[Kept]] = {
 OWNER_ALONE = 0o600
 
 
-def encoded(kept: Kept) -> bytes:
+def encoded(stored: Kept) -> bytes:
     """A record, outcome or event as a line: checksum, blank, JSON."""
-    contract = next(name for name, each in CONTRACTS.items() if isinstance(kept, each))
-    body = json.dumps({"contract": contract, **kept.model_dump(mode="json")}).encode()
+    contract = next(name for name, each in CONTRACTS.items() if isinstance(stored, each))
+    body = json.dumps({"contract": contract, **stored.model_dump(mode="json")}).encode()
     return _checksum(body) + b" " + body
 
 
@@ -301,20 +301,20 @@ class SpooledLog(PredictionLog):
     @property
     def trouble(self) -> str:
         """What a reader of the page should know, a sentence or two; empty when all is well."""
-        said = []
+        result = []
         if self._reason:
-            said.append(
+            result.append(
                 f"The prediction log cannot be written ({self._reason}); what it should hold "
                 f"waits on disk until it can ({self.waiting} waiting)."
             )
         if self._spool_reason:
-            said.append(f"The spool {self._spool.folder} cannot be used ({self._spool_reason}).")
+            result.append(f"The spool {self._spool.folder} cannot be used ({self._spool_reason}).")
         if self._refused:
-            said.append(
+            result.append(
                 f"Some of what waited cannot be brought into the prediction log and lies in "
                 f"{self._spool.aside} ({self._refused} since the start)."
             )
-        return " ".join(said)
+        return " ".join(result)
 
     def add_records(self, records: Iterable[PredictionRecord]) -> None:
         """Keep records whose ids are hashed already, in the database or in the spool.
@@ -425,18 +425,20 @@ class SpooledLog(PredictionLog):
         while batch := list(islice(lines, BATCH)):
             found = [(line, decoded(line)) for line in batch]
             try:
-                self._insert_mixed([kept for _, kept in found if kept is not None])
-                refused += [line for line, kept in found if kept is None]
+                self._insert_mixed([stored for _, stored in found if stored is not None])
+                refused += [line for line, stored in found if stored is None]
             except LogError as error:
                 if not is_refused(error):
                     raise
-                refused += [line for line, kept in found if kept is None or not self._takes(kept)]
+                refused += [
+                    line for line, stored in found if stored is None or not self._takes(stored)
+                ]
         return refused
 
-    def _takes(self, kept: Kept) -> bool:
+    def _takes(self, stored: Kept) -> bool:
         """Insert one alone; False where the database refuses this very one."""
         try:
-            self._insert_mixed([kept])
+            self._insert_mixed([stored])
         except LogError as error:
             if not is_refused(error):
                 raise

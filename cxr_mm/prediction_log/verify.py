@@ -76,7 +76,7 @@ def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
         LogError: the log cannot be read, has no chain yet, was opened without its secret, or
             a head lies before what retention removed.
     """
-    key, earlier = log.chain_key, tuple(heads)
+    key, prior = log.chain_key, tuple(heads)
     if not log.is_chained:
         raise LogError(
             "the log is of a version without a chain",
@@ -87,13 +87,13 @@ def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
     with log.snapshot() as connection:
         known = {table.name: _Known(Head(table.name, 0, "")) for table in CHAINED}
         for table in sorted(CHAINED, key=lambda t: t is not ACTS):
-            wanted = [head for head in earlier if head.table == table.name]
+            wanted = [head for head in prior if head.table == table.name]
             walk = _Walk(connection, table, key, known[table.name], wanted)
-            broken = walk.run()
+            breaks = walk.run()
             rows[table.name], erased[table.name] = walk.rows, walk.erased
             ends.append(walk.at)
-            if broken is not None:
-                return Verified(rows, erased, tuple(ends), broken)
+            if breaks is not None:
+                return Verified(rows, erased, tuple(ends), breaks)
             if table is ACTS:
                 _learn(connection, known)
     return Verified(rows, erased, tuple(ends), None)
@@ -124,8 +124,8 @@ class _Walk:
         query = select(*hashed_columns(self.table)).order_by(self.table.c.position)
         with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
             for row in rows.mappings():
-                if broken := self._step(dict(row)):
-                    return broken
+                if breaks := self._step(dict(row)):
+                    return breaks
         return self._at_end()
 
     def _step(self, row: Mapping[str, Any]) -> ChainBreak | None:

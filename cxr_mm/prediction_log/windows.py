@@ -91,10 +91,10 @@ def indexed(connection: Connection, query: Select[Any], digest: str | None) -> W
                 np.array([row.study_hash for row in mine], "S64"),
             )
         )
-    asked = set(others) if digest is None else {digest}
+    requested = set(others) if digest is None else {digest}
     position, created_at, study_hash = (np.concatenate(part) for part in zip(*parts, strict=True))
     return WindowIndex(
-        position, created_at, study_hash, {d: n for d, n in others.items() if d not in asked}
+        position, created_at, study_hash, {d: n for d, n in others.items() if d not in requested}
     )
 
 

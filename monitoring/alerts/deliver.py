@@ -61,8 +61,8 @@ class Alerts:
                 if _last(connection, channel, notice.task) == notice.gist:
                     continue
                 _remember(connection, channel, notice)
-                kept = notice.model_dump(mode="json")
-                row = {"channel": channel, "task": notice.task, "notice": kept}
+                stored = notice.model_dump(mode="json")
+                row = {"channel": channel, "task": notice.task, "notice": stored}
                 connection.execute(insert(WAITING_ALERTS), row)
 
     def _deliver(self, channel: str, task: str, send: Send) -> str:

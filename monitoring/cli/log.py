@@ -39,8 +39,8 @@ def verify_log(
         found = verify(opened, map(Head.read, head or ()))
     for table, rows in found.rows.items():
         print(f"{table}: {rows} rows hold, {found.erased[table]} of them erased")
-    if broken := found.broken:
-        print(f"{broken.table}: row {broken.position} was {broken.what}; nothing after it was read")
+    if breaks := found.broken:
+        print(f"{breaks.table}: row {breaks.position} was {breaks.what}; nothing after it was read")
         raise typer.Exit(EXIT_CODES["alarm"])
     for end in found.heads:
         print(f"--head {end}")
@@ -92,8 +92,8 @@ def export(
     print(f"{count} records written to {out}")
 
 
-def _ask(going: str, yes: bool) -> None:
-    print(f"To go: {going}.")
+def _ask(plan: str, yes: bool) -> None:
+    print(f"To go: {plan}.")
     if not yes:
         typer.confirm("For good?", abort=True)
 

@@ -62,7 +62,7 @@ def retrain(
 
     if auto and not by:
         raise ParamsError("no one answers for it", field="--auto", remedy="Name a person with --by")
-    wish = RetrainRequest(
+    request = RetrainRequest(
         bundle=bundle,
         log=log,
         studies=studies,
@@ -74,7 +74,7 @@ def retrain(
             auc=margin, subgroup_auc=margin_subgroup, brier=margin_brier, ece=margin_ece
         ),
     )
-    record = run(wish)
+    record = run(request)
     print(f"{record.outcome}: {record.id}")
     for reason in record.reasons:
         print(f"  {reason}")

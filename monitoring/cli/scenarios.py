@@ -22,7 +22,7 @@ def scenarios(
     streams: Annotated[int, typer.Option(help="Streams per shift, size and window.")] = 40,
     divisions: Annotated[int, typer.Option(help="References frozen for false alarms.")] = 40,
     undrifted: Annotated[int, typer.Option(help="Undrifted windows per division.")] = 10,
-    rivals: Annotated[int, typer.Option(help="Windows per shift for Evidently's preset.")] = 20,
+    baselines: Annotated[int, typer.Option(help="Windows per shift for Evidently's preset.")] = 20,
 ) -> None:
     """Simulate shifts of a task's studies: how often, how soon and why does monitoring alarm?"""
     from cxr_mm.models.bundle import load_bundle
@@ -30,8 +30,8 @@ def scenarios(
 
     folder = resolved(bundle)
     task = load_bundle(folder).task
-    effort = SimulationConfig(studies, references, streams, divisions, undrifted, rivals)
-    results = run(folder, TaskPaths(task.name), effort, print)
+    config = SimulationConfig(studies, references, streams, divisions, undrifted, baselines)
+    results = run(folder, TaskPaths(task.name), config, print)
     print("\n".join(text_tables(results)))
     if out is not None:
         write_json(out, results.facts())

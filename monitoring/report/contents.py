@@ -62,15 +62,15 @@ class Page:
 
 def facts(page: Page) -> dict[str, object]:
     """Verdict and every figure behind it, as plain values."""
-    judgement = page.judgement
+    report = page.judgement
     return {
-        **judgement.verdict.model_dump(mode="json"),
-        "exit_code": judgement.verdict.exit_code,
-        "false_alarm_rates": judgement.rates,
-        "scores": {result.check.name: result.score for result in judgement.checks},
+        **report.verdict.model_dump(mode="json"),
+        "exit_code": report.verdict.exit_code,
+        "false_alarm_rates": report.rates,
+        "scores": {result.check.name: result.score for result in report.checks},
         "performance": {
             "longer" if result.longer else "window": [vars(metric) for metric in result.metrics]
-            for result in judgement.concept
+            for result in report.concept
         },
         "subgroups": [asdict(group) for group in page.groups],
         "estimated": [asdict(one) for one in page.estimates],
@@ -78,6 +78,6 @@ def facts(page: Page) -> dict[str, object]:
             {**asdict(one), "when": one.when.isoformat() if one.when else None}
             for one in page.since
         ],
-        "images": asdict(judgement.images) if judgement.images else None,
+        "images": asdict(report.images) if report.images else None,
         "service": page.service.facts(),
     }

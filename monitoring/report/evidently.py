@@ -172,23 +172,23 @@ PresentEmbeddingsDrift.__calculation_type__ = PresentEmbeddingsDriftCalculation
 
 
 def write_page(
-    current: pd.DataFrame, reference: Reference, judgement: DriftReport, folder: Path
+    current: pd.DataFrame, reference: Reference, report: DriftReport, folder: Path
 ) -> Any:
     """Write report.html and report.json into a folder; returns Evidently's snapshot.
 
     Args:
         current: the window that was judged.
         reference: what it was judged against.
-        judgement: the outcome; its scores and limits are the ones shown.
+        report: the outcome; its scores and limits are the ones shown.
         folder: must exist.
     """
     register_methods()
-    shown = _shown(current, reference, judgement)
+    shown = _shown(current, reference, report)
     embeddings = _embeddings(current, reference)
-    drawn = [
-        *_columns(shown, len(current), reference, judgement),
-        *_points(embeddings, len(current), reference, judgement),
-        *_performance(judgement),
+    sampled = [
+        *_columns(shown, len(current), reference, report),
+        *_points(embeddings, len(current), reference, report),
+        *_performance(report),
     ]
     definition = DataDefinition(
         numerical_columns=[n for n in shown if shown[n] == METHODS["number"]],
@@ -208,18 +208,18 @@ def write_page(
     # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        snapshot = Report(drawn, metadata={"verdict": judgement.verdict.line}).run(window, frozen)
+        snapshot = Report(sampled, metadata={"verdict": report.verdict.line}).run(window, frozen)
         snapshot.save_html(str(folder / "report.html"))
         snapshot.save_json(str(folder / "report.json"))
     return snapshot
 
 
-def _shown(current: pd.DataFrame, reference: Reference, judgement: DriftReport) -> dict[str, str]:
+def _shown(current: pd.DataFrame, reference: Reference, report: DriftReport) -> dict[str, str]:
     """Columns of the page and by which method each is tested, by name."""
     tables = current, reference.table
     methods = {
         r.check.name: METHODS[KINDS[r.check.method]]
-        for r in judgement.checks
+        for r in report.checks
         if r.check.method in KINDS
         and (r.check.method == "missing" or all(t[r.check.name].notna().any() for t in tables))
     }
@@ -227,10 +227,10 @@ def _shown(current: pd.DataFrame, reference: Reference, judgement: DriftReport) 
 
 
 def _columns(
-    shown: dict[str, str], n: int, reference: Reference, judgement: DriftReport
+    shown: dict[str, str], n: int, reference: Reference, report: DriftReport
 ) -> Iterator[Any]:
     """Evidently's preset, each column tested by our statistic at our limit."""
-    limit = reference.thresholds.limit(n, judgement.rates["data"])
+    limit = reference.thresholds.limit(n, report.rates["data"])
     thresholds = {}
     for name in shown:
         mean, spread = reference.thresholds.null(n, name)
@@ -245,19 +245,19 @@ def _columns(
 
 
 def _points(
-    embeddings: dict[str, list[str]], n: int, reference: Reference, judgement: DriftReport
+    embeddings: dict[str, list[str]], n: int, reference: Reference, report: DriftReport
 ) -> Iterator[Any]:
-    limit = reference.thresholds.limit(n, judgement.rates["data"])
-    scores = {r.check.name: r.score for r in judgement.checks}
+    limit = reference.thresholds.limit(n, report.rates["data"])
+    scores = {r.check.name: r.score for r in report.checks}
     for name in embeddings:
         method = LearntScore(score=scores[name], limit=limit)
         yield PresentEmbeddingsDrift(embeddings_name=name, drift_method=method)
 
 
-def _performance(judgement: DriftReport) -> Iterator[Any]:
+def _performance(report: DriftReport) -> Iterator[Any]:
     """Performance on the labelled studies of the window itself."""
-    for result in (r for r in judgement.concept if not r.longer):
-        limit = result.limit(judgement.rates["concept"])
+    for result in (r for r in report.concept if not r.longer):
+        limit = result.limit(report.rates["concept"])
         for metric in result.metrics:
             yield performance_metric(metric, limit)
 
@@ -293,8 +293,8 @@ def _category_test(
 
 
 def _sides(reference: pd.Series, current: pd.Series) -> tuple[Floats, Floats]:
-    there = np.arange(len(reference) + len(current)) >= len(reference)
-    return there[None].astype(float), (~there)[None].astype(float)
+    present = np.arange(len(reference) + len(current)) >= len(reference)
+    return present[None].astype(float), (~present)[None].astype(float)
 
 
 def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[str]]:

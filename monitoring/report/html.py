@@ -140,8 +140,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 
 def summary_page(page: Page) -> str:
     """HTML of the whole summary; everything that came from data is escaped."""
-    judgement = page.judgement
-    verdict = judgement.verdict
+    report = page.judgement
+    verdict = report.verdict
     title = f"{page.reference.task.title}: {verdict.status.replace('_', ' ')}"
     parts = [
         f'<div class="verdict" style="background:{COLOURS[verdict.status]}">'
@@ -152,8 +152,8 @@ def summary_page(page: Page) -> str:
     if verdict.notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in verdict.notes)
         parts.append(f"<h2>To know</h2><ul>{items}</ul>")
-    if judgement.checks:
-        parts += [_reasons(judgement), *_concept(judgement), groups_part(page.groups)]
+    if report.checks:
+        parts += [_reasons(report), *_concept(report), groups_part(page.groups)]
         parts += [estimates_part(page.estimates), since_part(page.since), _checks(page)]
         parts.append('<p><a href="report.html">Evidently report, column by column</a></p>')
     parts.append(service_part(page.service))
@@ -182,8 +182,8 @@ def _facts(page: Page) -> str:
     return table((), ((escape(k), escape(v)) for k, v in rows))
 
 
-def _reasons(judgement: DriftReport) -> str:
-    reasons = judgement.verdict.reasons
+def _reasons(report: DriftReport) -> str:
+    reasons = report.verdict.reasons
     if not reasons:
         return "<h2>Reasons</h2><p>Nothing moved further than undrifted windows do.</p>"
     rows = (
@@ -199,9 +199,9 @@ def _reasons(judgement: DriftReport) -> str:
     return "<h2>Reasons</h2>" + table(("", "Kind", "What moved", "Score", "Limit"), rows)
 
 
-def _concept(judgement: DriftReport) -> Iterator[str]:
-    rate = judgement.rates.get("concept", 0.0)
-    for result in judgement.concept:
+def _concept(report: DriftReport) -> Iterator[str]:
+    rate = report.rates.get("concept", 0.0)
+    for result in report.concept:
         head = "Performance, with the windows before" if result.longer else "Performance"
         alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
         yield f"<h2>{head} (limit {alarm:.1f})</h2>" + metrics_table(result.metrics, warn, alarm)

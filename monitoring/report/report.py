@@ -62,31 +62,31 @@ def report(
     folder = out or MONITORING_REPORTS / frozen.task.name / now.strftime(REPORT_STAMP)
     before = verdict_before(folder, frozen.digest, since)
     with open_log(log, create=False, secret=labels is not None) as opened:
-        gathered = load_window(opened, frozen, since, until, labels, before)
+        loaded = load_window(opened, frozen, since, until, labels, before)
         hours = opened.service_counts(frozen.task.name, since, until, frozen.digest)
-    judgement = evaluate_window(gathered.window, frozen, gathered.notes)
-    page = Page(judgement, frozen, gathered.window, service(hours, since, until))
+    decision = evaluate_window(loaded.window, frozen, loaded.notes)
+    page = Page(decision, frozen, loaded.window, service(hours, since, until))
     snapshot = _write(page, folder)
     if workspace is not None:
         from monitoring.report.workspace import add_snapshot  # slow to import
 
         add_snapshot(workspace, frozen.task.name, snapshot, until, figures(page))
-    return judgement.verdict, folder
+    return decision.verdict, folder
 
 
 def figures(page: Page) -> dict[str, float]:
     """What the dashboard draws over time."""
-    judgement = page.judgement
+    decision = page.judgement
     found: dict[str, float] = {
-        "verdict": STATUS_NUMBERS[judgement.verdict.status],
+        "verdict": STATUS_NUMBERS[decision.verdict.status],
         "volume": page.window.studies,
     }
-    if judgement.checks:
-        limits = Limits(page.reference.thresholds, len(page.window.table), judgement.rates["data"])
+    if decision.checks:
+        limits = Limits(page.reference.thresholds, len(page.window.table), decision.rates["data"])
         found["share_drifted"] = float(
-            np.mean([result.score > limits.alarm for result in judgement.checks])
+            np.mean([result.score > limits.alarm for result in decision.checks])
         )
-    own = [metric for r in judgement.concept if not r.longer for metric in r.metrics]
+    own = [metric for r in decision.concept if not r.longer for metric in r.metrics]
     aucs = [metric.current for metric in own if metric.metric == "auc"]
     if aucs:
         found["auc"] = float(np.mean(aucs))

@@ -92,11 +92,11 @@ def add_snapshot(
         project, key = entry["project"], moment.isoformat()
         for former in entry["windows"].pop(key, {}).values():
             snapshot_file(workspace, project, former).unlink(missing_ok=True)
-        kept = entry["windows"][key] = {}
+        stored = entry["windows"][key] = {}
         for name, run in runs.items():
             model = run.to_snapshot_model()
             model.timestamp, model.name = moment, name
-            kept[name] = str(opened.add_run(project, Snapshot.load_model(model)).id)
+            stored[name] = str(opened.add_run(project, Snapshot.load_model(model)).id)
 
 
 def serve_workspace(workspace: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -132,8 +132,8 @@ def _new_project(workspace: Workspace, task: str) -> str:
     project = workspace.create_project(task, "Windows of the prediction log against the reference")
     for name, title in PANELS.items():
         labels = {"column": name}
-        drawn = PanelMetric(legend=name, metric="MeanValue", metric_labels=labels)
-        project.dashboard.add_panel(line_plot_panel(title, [drawn], size="half"), tab="Over time")
+        sampled = PanelMetric(legend=name, metric="MeanValue", metric_labels=labels)
+        project.dashboard.add_panel(line_plot_panel(title, [sampled], size="half"), tab="Over time")
     return str(project.id)
 
 

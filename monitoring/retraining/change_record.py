@@ -188,14 +188,14 @@ def _change(change: dict[str, Any]) -> str:
     rows = [(plain(n), str(data["champion"][n]), str(data["challenger"][n])) for n in names]
     added = [f"{name} (`{digest[:12]}`)" for name, digest in data["additions"].items()]
     moved = [(p["name"], str(p["champion"]), str(p["challenger"])) for p in parameters]
-    said = table(["data", "champion", "challenger"], rows)
-    said += f"\n\nAdditions: {', '.join(added) or 'none'}.\n\n"
+    result = table(["data", "champion", "challenger"], rows)
+    result += f"\n\nAdditions: {', '.join(added) or 'none'}.\n\n"
     if moved:
-        said += table(["parameter", "champion", "challenger"], moved)
+        result += table(["parameter", "champion", "challenger"], moved)
     else:
-        said += "No parameter changes."
+        result += "No parameter changes."
     code = change["code"]
-    return f"{said}\n\nCode: version {code['version']}, `{code['digest']}`."
+    return f"{result}\n\nCode: version {code['version']}, `{code['digest']}`."
 
 
 def _reason(reason: dict[str, Any]) -> str:

@@ -100,23 +100,23 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
         StageError: there is no such record, the gate rejected it, or another model serves by now
             than the one that it was compared with.
     """
-    name, said = _named(by), read_record(record, root)
-    if said.outcome == "rejected":
+    name, result = _named(by), read_record(record, root)
+    if result.outcome == "rejected":
         raise StageError(
             "the gate has rejected it", field=record, remedy="Read why in its change record"
         )
-    with _locked(said.task, root):
-        current = _champion(said, name, root)
-        experiment = TaskPaths(said.task, root / said.experiment)
+    with _locked(result.task, root):
+        current = _champion(result, name, root)
+        experiment = TaskPaths(result.task, root / result.experiment)
         bundle = experiment.bundle
         if not bundle.exists():  # promoted before, and the experiment has been removed
-            bundle = version_folder(said.task, said.challenger.digest, root) / BUNDLE
-        _expect(read_index(bundle).digest, said.challenger.digest, record)
+            bundle = version_folder(result.task, result.challenger.digest, root) / BUNDLE
+        _expect(read_index(bundle).digest, result.challenger.digest, record)
         newest = experiment.root / NEWEST_REFERENCE
         reference = newest if newest.is_dir() else bundle.parent / REFERENCE
         folder = _version(bundle, experiment.reports, root, reference)
-        path = pointer_file(said.task, root)
-        added = keep_addition(experiment.root, said.task, said.addition, root)
+        path = pointer_file(result.task, root)
+        added = keep_addition(experiment.root, result.task, result.addition, root)
         if added and (root / ".dvc").is_dir():
             dvc(root, "add", str(added.relative_to(root)), log=path.parent / DVC_LOG)
         return _point(path, folder, _Deed("approved", record, name, current))

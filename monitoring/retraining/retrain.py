@@ -74,10 +74,10 @@ class RetrainRequest:
     project: Path = Path()
 
 
-def retrain(wish: RetrainRequest) -> ChangeRecord:
+def retrain(request: RetrainRequest) -> ChangeRecord:
     """Train a challenger and judge it; nothing that serves is touched.
 
-    What the same wish was asked for before is not done again: a run that was killed goes on, and
+    What the same request was asked for before is not done again: a run that was killed goes on, and
     one that ended gives its record.
 
     Raises:
@@ -86,40 +86,40 @@ def retrain(wish: RetrainRequest) -> ChangeRecord:
         ManifestError: the studies cannot be read, or contradict the log.
         StageError: too few studies are labelled, or a stage failed.
     """
-    champion = resolved(wish.bundle)
+    champion = resolved(request.bundle)
     index = read_index(champion)
-    task = load_task(index.task.name, wish.project)
-    found = _labelled(wish, task)
-    folder = wish.project / EXPERIMENTS / task.name / _key(wish, found, index.digest)
+    task = load_task(index.task.name, request.project)
+    found = _labelled(request, task)
+    folder = request.project / EXPERIMENTS / task.name / _key(request, found, index.digest)
     if (folder / DONE).is_file():
-        return read_record(read_json(folder / DONE)["record"], wish.project)
+        return read_record(read_json(folder / DONE)["record"], request.project)
     if not (folder / ASKED).is_file():
-        _prepare(folder, task, found, wish.project)
-    reproduce(folder, task.name, wish.project)
-    record = _judged(wish, champion, folder, found)
-    write_record(record, change_page(record), wish.project)
+        _prepare(folder, task, found, request.project)
+    reproduce(folder, task.name, request.project)
+    record = _judged(request, champion, folder, found)
+    write_record(record, change_page(record), request.project)
     write_json(folder / DONE, {"record": record.id})
     return record
 
 
-def _labelled(wish: RetrainRequest, task: Task) -> Labelled:
-    with open_log(wish.log, create=False) as log:
-        index = log.window_index(task.name, wish.since, wish.until)
+def _labelled(request: RetrainRequest, task: Task) -> Labelled:
+    with open_log(request.log, create=False) as log:
+        index = log.window_index(task.name, request.since, request.until)
         # In order of time, so that the last prediction of a study counts.
         when = dict(zip(index.study_hash.astype(str).tolist(), index.created_at, strict=True))
         return labelled_studies(
-            task, wish.studies, when, log.read_outcomes(), log.hash_id, wish.share
+            task, request.studies, when, log.read_outcomes(), log.hash_id, request.share
         )
 
 
-def _key(wish: RetrainRequest, found: Labelled, digest: str) -> str:
+def _key(request: RetrainRequest, found: Labelled, digest: str) -> str:
     """The same for the same champion, studies, labels, division and parameters."""
-    said = hashlib.sha256(f"{digest}\n{wish.margins.model_dump_json()}\n".encode())
-    for file in filter(None, (wish.project / PARAMS_FILE, wish.verdict)):
-        said.update(file.read_bytes() if file.is_file() else b"")
-    said.update(found.frame.to_csv().encode())
-    said.update(found.labels.assign(newest=found.newest).to_csv().encode())
-    return said.hexdigest()[:12]
+    result = hashlib.sha256(f"{digest}\n{request.margins.model_dump_json()}\n".encode())
+    for file in filter(None, (request.project / PARAMS_FILE, request.verdict)):
+        result.update(file.read_bytes() if file.is_file() else b"")
+    result.update(found.frame.to_csv().encode())
+    result.update(found.labels.assign(newest=found.newest).to_csv().encode())
+    return result.hexdigest()[:12]
 
 
 def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
@@ -135,7 +135,7 @@ def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
         write_json(aside / ASKED, {"addition": version})
 
 
-def _judged(wish: RetrainRequest, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
+def _judged(request: RetrainRequest, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
     """Compare the two, and say all that is known of it."""
     former = load_predictor(champion)
     task = former.bundle.task
@@ -146,9 +146,9 @@ def _judged(wish: RetrainRequest, champion: Path, folder: Path, found: Labelled)
     frozen = frozen_sample(champion.parent / paths.heldout.name, paths, task, params)
     newest = newest_sample(former, newer, folder / NEWEST, paths, params)
     watched = newest_reference(paths, folder / NEWEST, every.reference)
-    reason = _reason(wish.verdict)
+    reason = _reason(request.verdict)
     samples = [frozen, newest.sample]
-    said = decide(samples, task.finding_names, params, wish.margins, _drifted(reason))
+    result = decide(samples, task.finding_names, params, request.margins, _drifted(reason))
     now = datetime.now(UTC)
     left_out = Counter(found.left_out) + Counter(newest.left_out)
     return ChangeRecord(
@@ -156,22 +156,22 @@ def _judged(wish: RetrainRequest, champion: Path, folder: Path, found: Labelled)
         task=task.name,
         made_at=now,
         synthetic=task.synthetic,
-        champion=_model(former, champion, wish.project),
-        challenger=_model(newer, paths.bundle, wish.project),
-        experiment=_seen(folder, wish.project),
+        champion=_model(former, champion, request.project),
+        challenger=_model(newer, paths.bundle, request.project),
+        experiment=_seen(folder, request.project),
         addition=read_json(folder / ASKED)["addition"],
         change=change(former.bundle, newer.bundle, paths),
         reason=reason,
-        protocol=_protocol(wish, samples, params, left_out, found) | {"reference": watched},
-        outcome=said.outcome,
-        reasons=said.reasons,
-        evidence=tuple(line.to_json() for line in said.lines),
+        protocol=_protocol(request, samples, params, left_out, found) | {"reference": watched},
+        outcome=result.outcome,
+        reasons=result.reasons,
+        evidence=tuple(line.to_json() for line in result.lines),
         impact=impact(former.bundle, newer.bundle, newest.sample),
     )
 
 
 def _protocol(
-    wish: RetrainRequest,
+    request: RetrainRequest,
     samples: list[Sample],
     params: EvaluateParams,
     left_out: Counter[str],
@@ -185,22 +185,22 @@ def _protocol(
     }
     return {
         "method": METHOD,
-        "margins": wish.margins.model_dump(mode="json"),
+        "margins": request.margins.model_dump(mode="json"),
         "resamples": params.bootstrap,
-        "share_kept_back": wish.share,
-        "window": [str(bound) if bound else None for bound in (wish.since, wish.until)],
+        "share_kept_back": request.share,
+        "window": [str(bound) if bound else None for bound in (request.since, request.until)],
         "studies": {
             "handed in, labelled and older": int((~found.newest).sum()),
             "handed in, labelled and newest": int(found.newest.sum()),
             **compared,
-            **{f"left out: {why}": n for why, n in left_out.items()},
+            **{f"left out: {reason}": n for reason, n in left_out.items()},
         },
     }
 
 
 def _model(predictor: Predictor, bundle: Path, project: Path) -> Model:
-    said = predictor.bundle
-    return Model(digest=said.digest, name=said.name, folder=_seen(bundle.parent, project))
+    result = predictor.bundle
+    return Model(digest=result.digest, name=result.name, folder=_seen(bundle.parent, project))
 
 
 def _seen(folder: Path, project: Path) -> str:
@@ -214,8 +214,8 @@ def _reason(verdict: Path | None) -> dict[str, Any]:
     if verdict is None:
         return {}
     try:
-        said = read_json(verdict)
-        return {name: said[name] for name in ("status", "headline", "digest", "n", "reasons")}
+        result = read_json(verdict)
+        return {name: result[name] for name in ("status", "headline", "digest", "n", "reasons")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(
             "it is no verdict", field=str(verdict), remedy="Name verdict.json of a report"

@@ -94,10 +94,10 @@ def labelled_studies(
     hashes = frame["study_id"].map(hash_id)
     times = pd.to_datetime(hashes.map(when), utc=True)
     labels = _labels(task, frame, hashes, outcomes, path)
-    logged, told = times.notna(), labels.notna().any(axis=1)
+    logged, message = times.notna(), labels.notna().any(axis=1)
     left_out = {"not in the window of the log": int((~logged).sum())}
-    left_out["no label"] = int((logged & ~told).sum())
-    used = logged & told
+    left_out["no label"] = int((logged & ~message).sum())
+    used = logged & message
     frame, labels, times = frame[used], labels[used], times[used]
     newest = newest_patients(frame["patient_id"], times, share)
     if min(newest.sum(), (~newest).sum()) < FEWEST:
@@ -145,13 +145,13 @@ def keep_addition(experiment: Path, task: str, version: str, root: Path) -> Path
     Returns:
         Its folder in the project; None where neither has it.
     """
-    made, folder = (base / FOLDER / task / version for base in (experiment, root))
+    created, folder = (base / FOLDER / task / version for base in (experiment, root))
     if folder.exists():
         return folder
-    if not made.exists():
+    if not created.exists():
         return None
     with atomic_directory(folder) as aside:
-        shutil.copytree(made, aside, dirs_exist_ok=True)
+        shutil.copytree(created, aside, dirs_exist_ok=True)
     return folder
 
 
@@ -276,11 +276,11 @@ def newest_sample(
         ManifestError: no study is left.
         StageError: the experiment has not run.
     """
-    kept = holdout(challenger.bundle.task, folder, paths)
-    tables = _answered((champion, challenger), folder, kept.manifest, kept.left_out)
+    stored = holdout(challenger.bundle.task, folder, paths)
+    tables = _answered((champion, challenger), folder, stored.manifest, stored.left_out)
     inputs = tables[1].set_index("study_id")[INPUTS]
-    traits = _traits(kept.manifest, params, inputs.index.tolist(), inputs)
-    return Newest(Sample(NEWEST, *tables, traits), dict(+kept.left_out))
+    traits = _traits(stored.manifest, params, inputs.index.tolist(), inputs)
+    return Newest(Sample(NEWEST, *tables, traits), dict(+stored.left_out))
 
 
 @dataclass(frozen=True)
@@ -336,13 +336,13 @@ def _columns(task: Task) -> list[str]:
 
 
 def _row(study: Study, known: "pd.Series[Any]", answer: Any) -> dict[str, Any]:
-    said = answer.prediction
+    result = answer.prediction
     row: dict[str, Any] = {
         "study_id": study.study_id,
         "group": known["group"],
-        INPUTS: subset_name(said.modalities),
+        INPUTS: subset_name(result.modalities),
     }
-    for found in said.findings:
+    for found in result.findings:
         row[f"label.{found.finding}"] = known[finding_column(found.finding)]
         row[f"probability.{found.finding}"] = found.probability
         row[f"positive.{found.finding}"] = found.positive

@@ -52,11 +52,11 @@ def report_sandboxed(
         *("--out", str(folder)),
     ]
     capped = ["-m", "monitoring.scheduler.capped", str(settings.memory_mib), str(os.getpid()), "--"]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as result:
         process = subprocess.Popen(
             [sys.executable, *capped, sys.executable, *command, *words],
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=result,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the runner alone, which lets it finish
         )
@@ -64,8 +64,8 @@ def report_sandboxed(
             code = _ended(process, settings.minutes * 60, stopped)
         finally:
             _kill(process)
-        said.seek(0)
-        text = said.read().decode(errors="replace").strip()
+        result.seek(0)
+        text = result.read().decode(errors="replace").strip()
     if code not in EXIT_CODES.values():
         raise StageError(_why(code, text, settings), field=str(window))
     return read_verdict(folder)
@@ -209,13 +209,13 @@ class Runner:
         return self._run(lambda _: list(windows), alerting=False)
 
     def _newest(self, windows: list[Window]) -> list[Window]:
-        kept = windows[-self._settings.schedule.catch_up :]
-        if left := windows[: len(windows) - len(kept)]:
+        stored = windows[-self._settings.schedule.catch_up :]
+        if left := windows[: len(windows) - len(stored)]:
             self._say(
                 f"{len(left)} missed windows are left out, from {left[0].since:%Y-%m-%d %H:%M} to "
                 f"{left[-1].until:%Y-%m-%d %H:%M} UTC: python -m monitoring backfill makes them"
             )
-        return kept
+        return stored
 
     def _run(self, found: Callable[[str], list[Window]], *, alerting: bool) -> RunResult:
         if other := self._lease.take():
@@ -227,10 +227,12 @@ class Runner:
             windows = found(digest)
             self._windows.add(digest, windows)
             self._windows.give_up(holder)
-            due = self._windows.due(digest, holder)
+            pending = self._windows.due(digest, holder)
             if not alerting:
-                due = [each for each in due if each.window in set(windows)]
-            codes = [code for each in due if (code := self._one(each, model, alerting)) is not None]
+                pending = [each for each in pending if each.window in set(windows)]
+            codes = [
+                code for each in pending if (code := self._one(each, model, alerting)) is not None
+            ]
             if alerting:
                 self._deliver(None)
             self._retain()
@@ -239,32 +241,32 @@ class Runner:
         finally:
             self._lease.release()
 
-    def _one(self, due: PendingWindow, model: ServedModel, alerting: bool) -> int | None:
+    def _one(self, pending: PendingWindow, model: ServedModel, alerting: bool) -> int | None:
         """Run one window; its exit code, None where it is not ours to run or was stopped."""
         holder = self._lease.holder
-        last = self._windows.last_end(due.digest, done=True)
-        alerting = alerting and (last is None or due.window.until >= last)
-        folder = Path(due.folder) if due.folder else self._folder(due.window)
-        if self._ending() or self._lost() or not self._windows.claim(due, holder, str(folder)):
+        last = self._windows.last_end(pending.digest, done=True)
+        alerting = alerting and (last is None or pending.window.until >= last)
+        folder = Path(pending.folder) if pending.folder else self._folder(pending.window)
+        if self._ending() or self._lost() or not self._windows.claim(pending, holder, str(folder)):
             return None
         try:
             verdict = report_sandboxed(
-                model.command, due.window, folder, self._settings.report, self._lost
+                model.command, pending.window, folder, self._settings.report, self._lost
             )
         except CancelledError as stopped:
-            self._windows.release(due, holder)
-            self._say(f"{self._task}, {due.window}: {stopped}")
+            self._windows.release(pending, holder)
+            self._say(f"{self._task}, {pending.window}: {stopped}")
             return None
         except CxrError as error:
-            if self._windows.fail(due, holder, str(error)):
-                self._say(f"{self._task}, {due.window}: {error}")
+            if self._windows.fail(pending, holder, str(error)):
+                self._say(f"{self._task}, {pending.window}: {error}")
                 if alerting:
-                    self._deliver(Notice.of_failure(self._task, due.digest, due.window))
+                    self._deliver(Notice.of_failure(self._task, pending.digest, pending.window))
             return ERROR_EXIT_CODE
-        if self._windows.finish(due, holder, verdict):
-            self._say(f"{due.window}: {verdict.line} See {folder}")
+        if self._windows.finish(pending, holder, verdict):
+            self._say(f"{pending.window}: {verdict.line} See {folder}")
             if alerting:
-                self._deliver(Notice.of_verdict(verdict, due.window))
+                self._deliver(Notice.of_verdict(verdict, pending.window))
         return verdict.exit_code
 
     def _lost(self) -> bool:
@@ -289,10 +291,10 @@ class Runner:
             moment += timedelta(seconds=1)
 
     def _retain(self) -> None:
-        kept = self._settings.retention
+        stored = self._settings.retention
         try:
-            retain_reports(self._reports, kept.keep_days, kept.keep_last)
+            retain_reports(self._reports, stored.keep_days, stored.keep_last)
             workspace = self._reports.with_name(WORKSPACE_NAME)
-            retain_snapshots(workspace, self._task, kept.keep_days, kept.keep_last)
+            retain_snapshots(workspace, self._task, stored.keep_days, stored.keep_last)
         except OSError as error:
             self._say(f"old reports cannot be removed: {error}")

@@ -291,7 +291,7 @@ class Windows:
                 for row in connection.execute(query)
             ]
 
-    def claim(self, due: PendingWindow, holder: str, folder: str) -> bool:
+    def claim(self, pending: PendingWindow, holder: str, folder: str) -> bool:
         """Take a window, in one statement that also checks the lease; False where it is gone."""
         now = datetime.now(UTC)
         lease = exists().where(
@@ -305,23 +305,23 @@ class Windows:
             "attempts": WINDOWS.c.attempts + 1,
         }
         return self._change(
-            and_(WINDOWS.c.window_id == due.window_id, _free(holder), lease), values
+            and_(WINDOWS.c.window_id == pending.window_id, _free(holder), lease), values
         )
 
-    def finish(self, due: PendingWindow, holder: str, verdict: Verdict) -> bool:
+    def finish(self, pending: PendingWindow, holder: str, verdict: Verdict) -> bool:
         """Keep what was said of a window; False where it is no longer this holder's."""
-        said = verdict.model_dump(mode="json")
-        return self._end(due, holder, {"status": "done", "verdict": said, "message": None})
+        result = verdict.model_dump(mode="json")
+        return self._end(pending, holder, {"status": "done", "verdict": result, "message": None})
 
-    def fail(self, due: PendingWindow, holder: str, message: str) -> bool:
+    def fail(self, pending: PendingWindow, holder: str, message: str) -> bool:
         """Keep why a window could not be reported."""
         text = message[-LONGEST_MESSAGE:]
-        return self._end(due, holder, {"status": "failed", "message": text})
+        return self._end(pending, holder, {"status": "failed", "message": text})
 
-    def release(self, due: PendingWindow, holder: str) -> bool:
+    def release(self, pending: PendingWindow, holder: str) -> bool:
         """Give back a window whose report was stopped from outside: no attempt of its own."""
         values = {"status": "waiting", "attempts": WINDOWS.c.attempts - 1}
-        return self._end(due, holder, values)
+        return self._end(pending, holder, values)
 
     def give_up(self, holder: str) -> None:
         """Count those as failed whose runner was killed each time."""
@@ -349,9 +349,9 @@ class Windows:
     def _own(self) -> ColumnElement[bool]:
         return WINDOWS.c.task == self._task
 
-    def _end(self, due: PendingWindow, holder: str, values: dict[str, Any]) -> bool:
+    def _end(self, pending: PendingWindow, holder: str, values: dict[str, Any]) -> bool:
         mine = and_(
-            WINDOWS.c.window_id == due.window_id,
+            WINDOWS.c.window_id == pending.window_id,
             WINDOWS.c.status == "running",
             WINDOWS.c.holder == holder,
         )

@@ -60,12 +60,12 @@ def spooled(folder: Path) -> int:
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """The facts as a person reads them."""
-    said = [line for name, task in facts["tasks"].items() for line in _lines_of(name, task)]
+    result = [line for name, task in facts["tasks"].items() for line in _lines_of(name, task)]
     if not facts["tasks"]:
-        said.append("nothing was scheduled yet: python -m monitoring schedule")
+        result.append("nothing was scheduled yet: python -m monitoring schedule")
     if facts["spooled"]:
-        said.append(f"{facts['spooled']} records wait in the spool; reports do not see them yet")
-    return said
+        result.append(f"{facts['spooled']} records wait in the spool; reports do not see them yet")
+    return result
 
 
 def _of_task(
@@ -110,20 +110,20 @@ def _window(row: Row[Any] | None) -> dict[str, Any] | None:
 
 def _lines_of(name: str, task: dict[str, Any]) -> list[str]:
     latest, failure, counts = task["latest"], task["latest_failure"], task["counts"]
-    said = [f"{name}: no verdict yet"]
+    result = [f"{name}: no verdict yet"]
     if latest:
         word = latest["status"].upper().replace("_", " ")
         window = f"{latest['since']} to {latest['until']}"
-        said = [f"{name}: {word} of {window}: {latest['headline']} See {latest['folder']}"]
+        result = [f"{name}: {word} of {window}: {latest['headline']} See {latest['folder']}"]
     if failure and (not latest or failure["until"] > latest["until"]):
-        said.append(f"  failed: {failure['since']} to {failure['until']}: {failure['message']}")
-    said.append(f"  windows: {counts['done']} done, {counts['failed']} failed")
+        result.append(f"  failed: {failure['since']} to {failure['until']}: {failure['message']}")
+    result.append(f"  windows: {counts['done']} done, {counts['failed']} failed")
     if task["next_window_ends"]:
-        said.append(f"  next window ends {task['next_window_ends']} ({task['cron']})")
+        result.append(f"  next window ends {task['next_window_ends']} ({task['cron']})")
     if task["overdue"]:
-        said.append(f"  overdue: {task['overdue']} windows; does the schedule run?")
+        result.append(f"  overdue: {task['overdue']} windows; does the schedule run?")
     if task["held_by"]:
-        said.append(f"  at work: {task['held_by']}")
+        result.append(f"  at work: {task['held_by']}")
     if task["waiting_alerts"]:
-        said.append(f"  {task['waiting_alerts']} alerts could not be delivered yet")
-    return said
+        result.append(f"  {task['waiting_alerts']} alerts could not be delivered yet")
+    return result

@@ -135,8 +135,8 @@ def power(
             continue
         for name, size in zip(SIZES, shift.sizes, strict=True):
             for window in windows:
-                drawn = WindowSpec(shift, size, window, LABELS if shift.kind == "label" else 0.0)
-                yield _power(settings, drawn, name, streams, seed)
+                sampled = WindowSpec(shift, size, window, LABELS if shift.kind == "label" else 0.0)
+                yield _power(settings, sampled, name, streams, seed)
 
 
 def _power(
@@ -150,10 +150,10 @@ def _power(
         setting = settings[number % len(settings)]
         random = np.random.default_rng([seed, number])
         stream = Stream()
-        quiet = WindowSpec(None, 0.0, drawn.window, drawn.labels)
+        muted = WindowSpec(None, 0.0, drawn.window, drawn.labels)
         if drawn.labels:  # labels of undrifted windows stand before, as they would in service
             for _ in range(2):
-                next_window(setting, quiet, stream, random)
+                next_window(setting, muted, stream, random)
         for place in range(WITHIN):
             verdict = judged(setting, drawn, stream, random)
             if verdict.status == "alarm":
@@ -187,8 +187,10 @@ def slow(
         random = np.random.default_rng([seed, number])
         stream, first = Stream(), 2 * SLOW + 1
         for place in range(2 * SLOW):
-            drawn = WindowSpec(shift, shift.sizes[-1], window, altered=min(1.0, (place + 1) / SLOW))
-            if judged(setting, drawn, stream, random).status == "alarm":
+            sampled = WindowSpec(
+                shift, shift.sizes[-1], window, altered=min(1.0, (place + 1) / SLOW)
+            )
+            if judged(setting, sampled, stream, random).status == "alarm":
                 first = place + 1
                 break
         found.append(first)
@@ -208,13 +210,13 @@ def false_alarms(
     rates, alarms, windows = [], 0, 0
     for place, setting in enumerate(settings):
         random, stream = np.random.default_rng([seed, place]), Stream()
-        drawn = WindowSpec(None, 0.0, window, labels)
+        sampled = WindowSpec(None, 0.0, window, labels)
         draw = window_of_reference if from_reference else next_window
         each = most if from_reference else min(most, len(setting.fresh) // window)
-        said = [verdict_on(setting, draw(setting, drawn, stream, random), stream).status
+        result = [verdict_on(setting, draw(setting, sampled, stream, random), stream).status
                 for _ in range(each)]  # fmt: skip
-        rates.append(said.count("alarm") / each)
-        alarms, windows = alarms + said.count("alarm"), windows + each
+        rates.append(result.count("alarm") / each)
+        alarms, windows = alarms + result.count("alarm"), windows + each
     low, high = _interval(np.array(rates), seed)
     return FalseAlarms(
         drawn="reference" if from_reference else "new",
@@ -232,13 +234,13 @@ def baseline(
     settings: Sequence[Setting], drawn: WindowSpec, windows: int, seed: int = 0
 ) -> tuple[float, float]:
     """Shares of windows of which Evidently's preset says drift: its verdict, and any column."""
-    said: list[PresetSays] = []
+    result: list[PresetSays] = []
     for number in range(windows):
         setting = settings[number % len(settings)]
         random = np.random.default_rng([seed, number])
         table = next_window(setting, drawn, Stream(), random).table
-        said.append(preset_says(table, setting.reference))
-    return _mean(said, lambda s: s.half), _mean(said, lambda s: s.any)
+        result.append(preset_says(table, setting.reference))
+    return _mean(result, lambda s: s.half), _mean(result, lambda s: s.any)
 
 
 def _mean(said: Sequence[PresetSays], what: Callable[[PresetSays], bool]) -> float:

@@ -105,13 +105,13 @@ class Results:
         return asdict(self)
 
 
-def run(bundle: Path, paths: TaskPaths, effort: SimulationConfig, say: Say) -> Results:
+def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> Results:
     """Ask the model about every study in every guise, then draw and judge streams.
 
     Args:
         bundle: folder of the bundle.
         paths: of what ingest left, for the images.
-        effort: how much.
+        config: how much.
         say: is told what is under way.
 
     Raises:
@@ -120,7 +120,7 @@ def run(bundle: Path, paths: TaskPaths, effort: SimulationConfig, say: Say) -> R
     predictor = load_predictor(bundle)
     task = predictor.bundle.task
     with tempfile.TemporaryDirectory() as work:
-        studies = labelled_studies(task, paths, effort.studies, Path(work))
+        studies = labelled_studies(task, paths, config.studies, Path(work))
         if len(studies) < FEWEST:
             raise StageError(
                 f"{len(studies)} labelled studies; scenarios need {FEWEST}",
@@ -129,7 +129,7 @@ def run(bundle: Path, paths: TaskPaths, effort: SimulationConfig, say: Say) -> R
             )
         rest, pool = split(studies, min(MOST_ALTERED, round(0.45 * len(studies))))
         say(f"{len(pool)} studies for references, {len(rest)} to be altered")
-        said = ask(predictor, pool)
+        result = ask(predictor, pool)
         bank = fill(predictor, rest)
     size = min(300, round(0.8 * len(pool)))
     params = ReferenceParams(window_sizes=(50, 100, 200, 500))
@@ -139,47 +139,47 @@ def run(bundle: Path, paths: TaskPaths, effort: SimulationConfig, say: Say) -> R
         randoms = map(np.random.default_rng, range(number))
         return [build_setup(task, "scenario", asked, bank, params, size, one) for one in randoms]
 
-    every = [*pool, *rest], [*said, *bank.plain]
-    undrifted = frozen(every, PredictionPool([], [], {}), effort.divisions)
+    every = [*pool, *rest], [*result, *bank.plain]
+    undrifted = frozen(every, PredictionPool([], [], {}), config.divisions)
     say("judging undrifted windows")
-    quiet = tuple(_quiet(undrifted, effort))
-    settings = frozen((pool, said), bank, effort.references)
+    muted = tuple(_quiet(undrifted, config))
+    settings = frozen((pool, result), bank, config.references)
     say("judging slow shifts")
-    slowly = tuple(_slowly(settings, effort))
+    slowly = tuple(_slowly(settings, config))
     say("judging shifts")
-    found = tuple(power(settings, effort.streams))
+    found = tuple(power(settings, config.streams))
     say("asking Evidently's preset")
-    baselines = tuple(_baselines(settings, effort))
-    return Results(task.name, len(studies), size, len(rest), found, quiet, slowly, baselines)
+    baselines = tuple(_baselines(settings, config))
+    return Results(task.name, len(studies), size, len(rest), found, muted, slowly, baselines)
 
 
-def _quiet(settings: Sequence[Setting], effort: SimulationConfig) -> Iterator[FalseAlarms]:
+def _quiet(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[FalseAlarms]:
     for labels in (0.0, LABELS):
         for window in FALSE_WINDOWS:
-            own = settings[: effort.references]
-            yield false_alarms(own, window, labels, effort.undrifted, from_reference=True)
+            own = settings[: config.references]
+            yield false_alarms(own, window, labels, config.undrifted, from_reference=True)
             if window <= min(len(setting.fresh) for setting in settings):
-                yield false_alarms(settings, window, labels, effort.undrifted, from_reference=False)
+                yield false_alarms(settings, window, labels, config.undrifted, from_reference=False)
 
 
-def _slowly(settings: Sequence[Setting], effort: SimulationConfig) -> Iterator[Slow]:
+def _slowly(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[Slow]:
     task = settings[0].reference.task
     for shift in SHIFTS:
         if shift.name in SLOWLY and possible(shift, task):
-            found = slow(settings, shift, RIVAL_WINDOW, effort.streams)
+            found = slow(settings, shift, RIVAL_WINDOW, config.streams)
             yield Slow(shift.name, RIVAL_WINDOW, len(found), float(np.median(found)))
 
 
-def _baselines(settings: Sequence[Setting], effort: SimulationConfig) -> Iterator[Baseline]:
-    if not effort.baselines:
+def _baselines(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[Baseline]:
+    if not config.baselines:
         return
-    half, some = baseline(settings, WindowSpec(None, 0.0, RIVAL_WINDOW), effort.baselines)
-    yield Baseline("none", "", half, some, effort.baselines)
+    half, some = baseline(settings, WindowSpec(None, 0.0, RIVAL_WINDOW), config.baselines)
+    yield Baseline("none", "", half, some, config.baselines)
     for shift in SHIFTS:
         if possible(shift, settings[0].reference.task) and shift.kind != "label":
-            drawn = WindowSpec(shift, shift.sizes[-1], RIVAL_WINDOW)
-            half, some = baseline(settings, drawn, effort.baselines)
-            yield Baseline(shift.name, "large", half, some, effort.baselines)
+            sampled = WindowSpec(shift, shift.sizes[-1], RIVAL_WINDOW)
+            half, some = baseline(settings, sampled, config.baselines)
+            yield Baseline(shift.name, "large", half, some, config.baselines)
 
 
 def text_tables(results: Results) -> Iterator[str]:
@@ -189,11 +189,11 @@ def text_tables(results: Results) -> Iterator[str]:
         f"{results.bank} studies to draw windows from"
     )
     yield "\nUndrifted windows that alarm"
-    for quiet in results.false_alarms:
-        labelled = "labelled by half" if quiet.labels else "unlabelled"
+    for muted in results.false_alarms:
+        labelled = "labelled by half" if muted.labels else "unlabelled"
         yield (
-            f"  {quiet.window:>5} {quiet.drawn:<9} {labelled:<16} {_percent(quiet.rate)} "
-            f"[{_percent(quiet.low)}, {_percent(quiet.high)}] of {quiet.windows}"
+            f"  {muted.window:>5} {muted.drawn:<9} {labelled:<16} {_percent(muted.rate)} "
+            f"[{_percent(muted.low)}, {_percent(muted.high)}] of {muted.windows}"
         )
     yield "\nShifts: alarm in the first window, within two, within five; delay; rightly blamed"
     for found in results.power:

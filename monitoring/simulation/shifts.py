@@ -133,9 +133,17 @@ def _headings(study: Study, size: float, random: Random, task: Task) -> Study:
     del size, random, task
     if study.note is None:
         return study
-    kept = [w for w in study.note.split() if w.lower().strip(".,") not in {"the", "a", "of", "and"}]
-    half = len(kept) // 2
-    parts = ("HISTORY:", *kept[:half], "EXAMINATION: as below.", *kept[half:], "PLAN: see chart.")
+    stored = [
+        w for w in study.note.split() if w.lower().strip(".,") not in {"the", "a", "of", "and"}
+    ]
+    half = len(stored) // 2
+    parts = (
+        "HISTORY:",
+        *stored[:half],
+        "EXAMINATION: as below.",
+        *stored[half:],
+        "PLAN: see chart.",
+    )
     return replace(study, note=" ".join(parts))
 
 

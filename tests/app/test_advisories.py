@@ -80,14 +80,14 @@ def service(bundle_folder):
 def site(service):
     settings = Settings(bundles=(), limits=LIMITS)
     with upload_folder() as uploads, socket.create_server(("127.0.0.1", 0)) as listening:
-        place = MountedPage("/", service, page.build(service))
-        app = application(settings, [place], uploads, Metrics())
+        mounted = MountedPage("/", service, page.build(service))
+        app = application(settings, [mounted], uploads, Metrics())
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:
             time.sleep(0.02)
-        yield Site(listening.getsockname()[1], uploads, place)
+        yield Site(listening.getsockname()[1], uploads, mounted)
         server.should_exit = True
         thread.join()
 
@@ -188,26 +188,26 @@ def test_a_file_that_was_not_uploaded_cannot_be_handed_to_the_page(site, secret)
 def test_the_page_itself_checks_too_though_it_is_mounted(service, secret):
     """CVE-2024-0964 behind the gate: Gradio skips its check where a page was not launched."""
     with upload_folder() as uploads:
-        place = MountedPage("/", service, page.build(service))
-        application(Settings(bundles=()), [place], uploads, Metrics())
-        with TestClient(place.blocks.app) as inner:
+        mounted = MountedPage("/", service, page.build(service))
+        application(Settings(bundles=()), [mounted], uploads, Metrics())
+        with TestClient(mounted.blocks.app) as inner:
             inner.get("/gradio_api/startup-events")
-            said = given(place, file_data(str(secret)))
-            assert inner.post("/gradio_api/queue/join", json=said).is_success
-            told = inner.get("/gradio_api/queue/data?session_hash=attack").text
-        assert '"success":false' in told
+            result = given(mounted, file_data(str(secret)))
+            assert inner.post("/gradio_api/queue/join", json=result).is_success
+            message = inner.get("/gradio_api/queue/data?session_hash=attack").text
+        assert '"success":false' in message
         found = [path.read_bytes() for path in uploads.rglob("*") if path.is_file()]
         assert not [content for content in found if SECRET.encode() in content]
 
 
 def test_a_bare_path_is_no_file(site, secret):
     """CVE-2024-51751 through the call for programs, which hands over plain values."""
-    asked = site.post("/gradio_api/call/predict", {"data": [str(secret), None, "", "", ""]})
-    event = json.loads(asked.text)["event_id"]
-    told = site.ask("GET", f"/gradio_api/call/predict/{event}").text
-    assert "event: error" in told
-    assert SECRET not in told
-    assert "secret" not in told
+    requested = site.post("/gradio_api/call/predict", {"data": [str(secret), None, "", "", ""]})
+    event = json.loads(requested.text)["event_id"]
+    message = site.ask("GET", f"/gradio_api/call/predict/{event}").text
+    assert "event: error" in message
+    assert SECRET not in message
+    assert "secret" not in message
 
 
 def test_an_uploaded_file_can_be_handed_in(site):
@@ -361,8 +361,8 @@ def test_a_stranger_reaches_nothing_where_one_must_sign_in(service, tmp_path):
     users = tmp_path / "users.txt"
     add_user(users, "ada", "correct horse battery")
     with upload_folder() as uploads:
-        place = MountedPage("/", service, page.build(service))
-        app = application(Settings(bundles=(), users=users), [place], uploads, Metrics())
+        mounted = MountedPage("/", service, page.build(service))
+        app = application(Settings(bundles=(), users=users), [mounted], uploads, Metrics())
         stranger = TestClient(app, base_url="http://127.0.0.1")
         for cookie in ({}, {"cxr_mm_session": "ada|9999999999|0|0"}, {"access-token": "x"}):
             stranger.cookies.update(cookie)

@@ -39,9 +39,9 @@ IMAGE = png()
 def zipped(members, compression=zipfile.ZIP_DEFLATED):
     """A zip file's bytes; members: name or ZipInfo → content."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as made:
+    with zipfile.ZipFile(stream, "w", compression) as created:
         for name, content in members:
-            made.writestr(name, content, compress_type=compression)
+            created.writestr(name, content, compress_type=compression)
     return stream.getvalue()
 
 
@@ -177,8 +177,8 @@ def test_a_file_too_large_is_refused_and_the_rest_is_taken(put, monkeypatch):
 
 def test_a_member_that_belies_its_size_is_refused(put):
     data = bytearray(zipped([("a.png", bytes(300_000) + IMAGE), ("good.png", IMAGE)]))
-    for place in (data.index(b"PK\x03\x04") + 22, data.index(archive.DIRECTORY_ENTRY) + 24):
-        struct.pack_into("<L", data, place, 10)
+    for mounted in (data.index(b"PK\x03\x04") + 22, data.index(archive.DIRECTORY_ENTRY) + 24):
+        struct.pack_into("<L", data, mounted, 10)
     upload = taken(put("b.zip", bytes(data)))
     assert "damaged" in reasons(upload)["a.png"]
     assert [image.name for image in upload.images] == ["good.png"]
@@ -239,7 +239,7 @@ def test_no_damage_whatever_raises_anything_but_an_input_error(put):
 def test_a_name_is_shown_without_what_would_change_how_it_is_read(put):
     names = ["right\u202egnp.image", "line\nbreak.png", "x" * 300 + ".png"]
     upload = taken(put("b.zip", zipped([(n, IMAGE) for n in names])))
-    shown = [image.name for image in upload.images]
-    assert shown[:2] == ["right�gnp.image", "line�break.png"]
-    assert len(shown[2]) == archive.LONGEST_NAME
-    assert shown[2].endswith(".png")
+    session = [image.name for image in upload.images]
+    assert session[:2] == ["right�gnp.image", "line�break.png"]
+    assert len(session[2]) == archive.LONGEST_NAME
+    assert session[2].endswith(".png")

@@ -46,9 +46,9 @@ def pictures(page):
 
 
 def test_every_finding_stands_with_its_operating_point_and_conformal_word(service, full, page):
-    said = full.answer.prediction
-    for found in said.findings:
-        point = service.bundle.operating_point(found.finding, said.modalities)
+    result = full.answer.prediction
+    for found in result.findings:
+        point = service.bundle.operating_point(found.finding, result.modalities)
         assert found.title in page
         assert f"sensitivity {point.sensitivity:.2f}, specificity {point.specificity:.2f}" in page
         assert f"<strong>{found.certainty}</strong>" in page
@@ -97,9 +97,9 @@ def test_nobody_is_named_who_was_not_typed_in(full, page):
 
 
 def test_a_typed_study_id_and_typed_lines_are_printed_and_escaped(service):
-    shown = service.answer(service.study(None, {"age": 64}, None, None, "ward<7>"))
+    session = service.answer(service.study(None, {"age": 64}, None, None, "ward<7>"))
     typed = {"Reader": "Dr <i>A", "Case <1>": "R\n7", "Nothing": "  "}
-    page = case_report(service, shown, service.task.finding_names[0], "grad_cam", typed)
+    page = case_report(service, session, service.task.finding_names[0], "grad_cam", typed)
     for text in ("ward&lt;7&gt;", "Dr &lt;i&gt;A", "Case &lt;1&gt;", "R 7"):
         assert text in page
     assert "Nothing" not in page
@@ -121,8 +121,8 @@ def test_the_note_is_printed_only_where_the_reader_wants_it(service, full, page)
 
 
 def test_without_a_image_there_is_no_picture_and_it_is_said(service):
-    shown = service.answer(service.study(None, {}, NOTE))
-    page = case_report(service, shown, service.task.finding_names[0], "grad_cam")
+    session = service.answer(service.study(None, {}, NOTE))
+    page = case_report(service, session, service.task.finding_names[0], "grad_cam")
     assert pictures(page) == []
     assert "No image was given" in page
     assert "Image: not given" in page

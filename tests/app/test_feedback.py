@@ -28,10 +28,10 @@ def task(problem="multilabel"):
 
 
 def give(verdict, labels=None, problem="multilabel", comment=""):
-    asked = task(problem)
+    requested = task(problem)
     prediction = Prediction(
         study_id="study-7",
-        task=asked.name,
+        task=requested.name,
         model="m",
         digest="d",
         modalities=("note",),
@@ -39,10 +39,12 @@ def give(verdict, labels=None, problem="multilabel", comment=""):
             FindingPrediction(
                 finding=n, title=n.title(), probability=0.6, threshold=0.5, positive=SAID[n]
             )
-            for n in asked.finding_names
+            for n in requested.finding_names
         ),
     )
-    return outcomes_of(prediction, asked, verdict, labels or {}, comment, lambda s: f"hash of {s}")
+    return outcomes_of(
+        prediction, requested, verdict, labels or {}, comment, lambda s: f"hash of {s}"
+    )
 
 
 def labels(*given, **named):

@@ -60,13 +60,13 @@ def test_a_refused_request_does_not_put_the_next_off():
 
 
 def test_too_many_posts_are_refused_with_the_time_to_wait():
-    counters = Metrics()
-    asked = client(Limited(ECHO, Limits(asks_per_minute=3), counters))
-    assert [asked.post(ASK).status_code for _ in range(4)] == [200, 200, 200, 429]
-    assert 1 <= int(asked.post(ASK).headers["Retry-After"]) <= 20
-    assert asked.get("/gradio_api/queue/data").status_code == 200
-    assert asked.post(UPLOAD).status_code == 200
-    assert 'cxr_mm_refused_total{reason="rate"} 2.0' in counters.text().decode()
+    metrics = Metrics()
+    requested = client(Limited(ECHO, Limits(asks_per_minute=3), metrics))
+    assert [requested.post(ASK).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert 1 <= int(requested.post(ASK).headers["Retry-After"]) <= 20
+    assert requested.get("/gradio_api/queue/data").status_code == 200
+    assert requested.post(UPLOAD).status_code == 200
+    assert 'cxr_mm_refused_total{reason="rate"} 2.0' in metrics.text().decode()
 
 
 def test_another_address_has_tokens_of_its_own():
@@ -82,21 +82,21 @@ def test_another_address_has_tokens_of_its_own():
 @pytest.mark.parametrize("said", [None, "1", "right"])
 def test_a_body_is_measured_as_it_comes_whatever_it_says_of_itself(path, most, said):
     limits = Limits(upload_bytes=5000, ask_bytes=400, form_bytes=90)
-    asked = client(Limited(ECHO, limits, Metrics()))
+    requested = client(Limited(ECHO, limits, Metrics()))
 
     def send(size):
         headers = {"Content-Length": str(size) if said == "right" else said} if said else {}
         chunks = (b"x" for _ in range(size))
-        return asked.post(path, content=chunks, headers=headers).status_code
+        return requested.post(path, content=chunks, headers=headers).status_code
 
     assert send(most) == 200
     assert send(most + 1) == 413
 
 
 def test_what_is_too_large_is_counted():
-    counters = Metrics()
-    client(Limited(ECHO, Limits(ask_bytes=10), counters)).post(ASK, content=b"x" * 11)
-    assert 'cxr_mm_refused_total{reason="size"} 1.0' in counters.text().decode()
+    metrics = Metrics()
+    client(Limited(ECHO, Limits(ask_bytes=10), metrics)).post(ASK, content=b"x" * 11)
+    assert 'cxr_mm_refused_total{reason="size"} 1.0' in metrics.text().decode()
 
 
 def asked_raw(app, receive):
@@ -152,8 +152,8 @@ def test_an_upload_that_never_ends_is_given_up():
 
 
 def test_every_answer_bears_the_headers_and_only_assets_are_kept():
-    asked = client(SafeHeaders(ECHO))
-    page = asked.get("/").headers
+    requested = client(SafeHeaders(ECHO))
+    page = requested.get("/").headers
     assert "frame-ancestors 'self'" in page["Content-Security-Policy"]
     assert "connect-src 'self'" in page["Content-Security-Policy"]
     assert page["X-Content-Type-Options"] == "nosniff"
@@ -161,8 +161,8 @@ def test_every_answer_bears_the_headers_and_only_assets_are_kept():
     assert page["Cross-Origin-Opener-Policy"] == "same-origin"
     assert "camera=()" in page["Permissions-Policy"]
     assert page["Cache-Control"] == "no-store"
-    assert "Cache-Control" not in asked.get("/icu/assets/index.js").headers
-    file = asked.get("/gradio_api/file=/tmp/x/assets/index.js").headers
+    assert "Cache-Control" not in requested.get("/icu/assets/index.js").headers
+    file = requested.get("/gradio_api/file=/tmp/x/assets/index.js").headers
     assert file["Cache-Control"] == "no-store"
     assert "sandbox" in file["Content-Security-Policy"]
 
@@ -184,8 +184,8 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
     ],
 )
 def test_a_name_of_another_site_is_refused(host, status):
-    asked = client(SameSite(ECHO, HOSTS, Metrics()))
-    assert asked.get("/", headers={"Host": host}).status_code == status
+    requested = client(SameSite(ECHO, HOSTS, Metrics()))
+    assert requested.get("/", headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_a_name_of_another_site_is_refused(host, status):
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_what_another_site_asks_for_is_refused(origin, status, method):
-    asked = client(SameSite(ECHO, (), Metrics()), base_url="http://localhost:7860")
-    answer = asked.request(method, "/", headers={"Origin": origin})
+    requested = client(SameSite(ECHO, (), Metrics()), base_url="http://localhost:7860")
+    answer = requested.request(method, "/", headers={"Origin": origin})
     assert (answer.status_code == 403) == (status == 403)
 
 

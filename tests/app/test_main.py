@@ -94,11 +94,11 @@ def test_a_signal_ends_it_cleanly_though_a_page_is_open(bundle_folder, tmp_path)
             assert b"ALIVE" in stream.readline()
             assert list(tmp_path.glob("cxr-mm-app-*"))
             started.send_signal(signal.SIGTERM)
-            said, errors = started.communicate(timeout=30)
+            result, errors = started.communicate(timeout=30)
     finally:
         started.kill()
     assert started.returncode == 0
-    assert f"http://127.0.0.1:{port}/" in said
+    assert f"http://127.0.0.1:{port}/" in result
     assert errors == ""
     assert not list(tmp_path.glob("cxr-mm-app-*"))
 

@@ -61,10 +61,10 @@ def visitor(sessions):
 
 
 def fill(visitor, name="ada@ward.example", password=PASSWORD, **changes):
-    asked = visitor.get("/sign-in?next=/icu/")
-    (token,) = re.findall(r'name="form" value="([^"]+)"', asked.text)
-    (there,) = re.findall(r'name="next" value="([^"]+)"', asked.text)
-    form = {"name": name, "password": password, "form": token, "next": there}
+    requested = visitor.get("/sign-in?next=/icu/")
+    (token,) = re.findall(r'name="form" value="([^"]+)"', requested.text)
+    (present,) = re.findall(r'name="next" value="([^"]+)"', requested.text)
+    form = {"name": name, "password": password, "form": token, "next": present}
     return visitor.post("/sign-in", data=form | changes)
 
 
@@ -118,8 +118,8 @@ def test_the_command_reads_the_password_from_a_line(tmp_path, monkeypatch):
 
 
 def test_the_command_asks_twice(tmp_path, monkeypatch, capsys):
-    said = iter([PASSWORD, PASSWORD + "x"])
-    monkeypatch.setattr(auth, "getpass", lambda prompt: next(said))
+    result = iter([PASSWORD, PASSWORD + "x"])
+    monkeypatch.setattr(auth, "getpass", lambda prompt: next(result))
     with pytest.raises(SystemExit) as stop:
         main(tmp_path / "users.txt", "ada", stdin=False)
     assert stop.value.code == 2

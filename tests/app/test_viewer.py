@@ -34,11 +34,11 @@ def opened(placed, task, shown):
 
 
 def test_a_image_is_first_shown_as_its_file_says(placed):
-    task, shown = load_task("effusion"), image()
-    values = opened(placed, task, shown)
+    task, session = load_task("effusion"), image()
+    values = opened(placed, task, session)
     parts = placed[1]
-    np.testing.assert_array_equal(values[id(parts.preview)], shown.viewable.seen)
-    assert values[id(parts.kept)].viewable is shown.viewable
+    np.testing.assert_array_equal(values[id(parts.preview)], session.viewable.seen)
+    assert values[id(parts.kept)].viewable is session.viewable
     level, width = values[id(parts.level)], values[id(parts.width)]
     assert (level["value"], width["value"], values[id(parts.inverted)]) == (900, 1200, False)
     assert level["minimum"] <= VALUES.min()
@@ -47,11 +47,11 @@ def test_a_image_is_first_shown_as_its_file_says(placed):
 
 
 def test_a_window_redraws_the_image_and_the_file_can_be_asked_again():
-    kept = viewer.Kept(image().viewable, {})
-    drawn = viewer.redrawn(kept, 500, 100, True)
-    np.testing.assert_array_equal(drawn, windowed(kept.viewable, 500, 100, True))
-    assert not np.array_equal(drawn, kept.viewable.seen)
-    np.testing.assert_array_equal(viewer.as_stated(kept)[0], kept.viewable.seen)
+    stored = viewer.Kept(image().viewable, {})
+    drawn = viewer.redrawn(stored, 500, 100, True)
+    np.testing.assert_array_equal(drawn, windowed(stored.viewable, 500, 100, True))
+    assert not np.array_equal(drawn, stored.viewable.seen)
+    np.testing.assert_array_equal(viewer.as_stated(stored)[0], stored.viewable.seen)
 
 
 @pytest.mark.parametrize("window", [(None, 100), (500, None)])
@@ -118,11 +118,11 @@ def test_what_the_task_refuses_is_left_out():
 
 def test_the_form_is_filled_with_the_offers_and_nothing_else():
     task = load_task("synthetic")
-    kept = viewer.Kept(image().viewable, {"sex": "male"})
+    stored = viewer.Kept(image().viewable, {"sex": "male"})
     with gr.Blocks(analytics_enabled=False):
         names = [feature.name for feature in task.clinical]
         fields = dict(zip(names, clinical_fields(task), strict=True))
-    filled = dict(zip(names, viewer.filled(task, kept), strict=True))
+    filled = dict(zip(names, viewer.filled(task, stored), strict=True))
     assert filled.pop("sex")["value"] in [value for _, value in fields["sex"].choices]
     assert all(update == gr.skip() for update in filled.values())
     assert all(update == gr.skip() for update in viewer.filled(task, None))

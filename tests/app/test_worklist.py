@@ -193,20 +193,20 @@ def test_five_hundred_rows_are_not_too_many(service, csv):
 def test_it_tells_how_far_it_is_and_stops_when_told_to_with_nothing_logged(
     predictor, images, tmp_path
 ):
-    told, asked = [], []
-    watch = Progress(callback=lambda done, total: told.append((done, total)))
+    message, requested = [], []
+    progress = Progress(callback=lambda done, total: message.append((done, total)))
     upload = given((f"{k}.png", path) for k, path in enumerate(images))
     with open_log(f"sqlite:///{tmp_path}/log.db") as log:
         service = InferenceService(predictor, log)
         stopped = Progress(
-            callback=watch.callback, cancelled=lambda: asked.append(1) or len(asked) > 1
+            callback=progress.callback, cancelled=lambda: requested.append(1) or len(requested) > 1
         )
         with pytest.raises(CancelledError):
             predicted(service, upload, stopped)
-        assert told == [(0, 20)]
+        assert message == [(0, 20)]
         assert logged(tmp_path) == 0
-        assert predicted(service, upload, watch).log_trouble == ""
-    assert told == [(0, 20), (0, 20), (16, 20), (20, 20)]
+        assert predicted(service, upload, progress).log_trouble == ""
+    assert message == [(0, 20), (0, 20), (16, 20), (20, 20)]
     assert logged(tmp_path) == 20
 
 

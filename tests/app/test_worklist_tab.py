@@ -47,9 +47,9 @@ def archive(pipeline, tmp_path):
 
     def write(*names):
         path = tmp_path / "images.zip"
-        with zipfile.ZipFile(path, "w") as made:
+        with zipfile.ZipFile(path, "w") as created:
             for name, image in zip(names, images, strict=False):
-                made.write(image, name)
+                created.write(image, name)
         return str(path)
 
     return write
@@ -109,9 +109,9 @@ def test_nothing_from_outside_becomes_markup_or_a_formula(service, uploads, arch
 
 
 def test_a_fault_is_said_and_takes_an_earlier_list_away(service, uploads, tmp_path):
-    broken = tmp_path / "images.zip"
-    broken.write_bytes(b"PK\x03\x04 cut short")
-    for images in (None, [str(broken)]):
+    breaks = tmp_path / "images.zip"
+    breaks.write_bytes(b"PK\x03\x04 cut short")
+    for images in (None, [str(breaks)]):
         answer = predict(service, images)
         assert 'role="alert"' in answer["status"]
         assert answer["state"] is None
@@ -122,8 +122,8 @@ def test_a_fault_is_said_and_takes_an_earlier_list_away(service, uploads, tmp_pa
 
 def test_stop_ends_what_runs_and_nothing_is_kept(service, uploads, archive):
     flag = worklist.on_start()[0]
-    said, start, stop = worklist.on_stop(flag)
-    assert STOPPED in said
+    result, start, stop = worklist.on_stop(flag)
+    assert STOPPED in result
     assert start["interactive"]
     assert not stop["interactive"]
     answer = predict(service, [archive("a.png")], flag=flag)
@@ -141,8 +141,8 @@ def many(service, uploads, archive):
             f.model_copy(update={"probability": 1 - k / 120, "threshold": 0.5, "positive": k < 40})
             for f in row.said.findings
         )
-        said = row.said.model_copy(update={"study_id": f"s{k}", "findings": findings})
-        rows.append(replace(row, said=said))
+        result = row.said.model_copy(update={"study_id": f"s{k}", "findings": findings})
+        rows.append(replace(row, said=result))
     return Worklist(tuple(rows[::-1]), ())
 
 
@@ -194,8 +194,8 @@ def test_positive_and_uncertain_are_said_in_words(service, uploads, many, certai
 def test_a_list_runs_in_a_lane_of_its_own_and_stop_cancels_it(service):
     with gr.Blocks(analytics_enabled=False) as blocks:
         worklist.build(service)
-    lanes = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values() if fn.fn}
-    assert lanes["worklist"] == 1
+    queues = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values() if fn.fn}
+    assert queues["worklist"] == 1
     assert all(fn.api_visibility == "private" for fn in blocks.fns.values())
     (running,) = [k for k, fn in blocks.fns.items() if fn.concurrency_id == "worklist" and fn.fn]
     assert any(running in fn.cancels for fn in blocks.fns.values())

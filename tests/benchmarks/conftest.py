@@ -37,8 +37,8 @@ def make_row():
     """Makes a row, with changes."""
 
     def make(table="one", value=0.5, **changes):
-        said = {"task": "t", "row": "r", "metric": "auc", "n": 5, "command": "make x"}
-        return Row(table=table, value=value, **{**said, **changes})
+        result = {"task": "t", "row": "r", "metric": "auc", "n": 5, "command": "make x"}
+        return Row(table=table, value=value, **{**result, **changes})
 
     return make
 

@@ -52,9 +52,9 @@ def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monk
 
 def test_the_gate_of_one_split_is_that_of_the_bundle(run, pipeline):
     ((gate, unseen),) = run.gates
-    kept = load_input_gate(pipeline.paths.bundle)
-    assert gate.spec.images == kept.spec.images
-    np.testing.assert_allclose(gate.weight, kept.weight, rtol=1e-3, atol=1e-4)
+    stored = load_input_gate(pipeline.paths.bundle)
+    assert gate.spec.images == stored.spec.images
+    np.testing.assert_allclose(gate.weight, stored.weight, rtol=1e-3, atol=1e-4)
     test = resamples(load_split(pipeline.paths))[0].test
     assert set(unseen) == set(run._images_of(test))
 

@@ -59,11 +59,11 @@ def blocks(there):
 
 @pytest.mark.parametrize("learn", [zero_filling, mean_imputation, gradient_boosting])
 def test_absent_means_what_the_rival_takes_it_for(learn):
-    there = np.arange(200) % 5 > 0
-    given, labels = blocks(there)
+    present = np.arange(200) % 5 > 0
+    given, labels = blocks(present)
     groups = np.array([f"p{n}" for n in range(200)], dtype=object)
     answer = learn(given, labels, groups)
-    rows = {m: v[there][:1] for m, v in given.items()}
+    rows = {m: v[present][:1] for m, v in given.items()}
     fill = {zero_filling: 0.0, mean_imputation: np.nanmean(given["note"], axis=0)}
     absent = {**rows, "note": np.full((1, 3), np.nan)}
     assert 0 <= answer(absent)[0] <= 1

@@ -82,9 +82,9 @@ def test_the_best_single_is_taken_from_the_same_studies(rows):
 
 
 def test_a_difference_is_paired(rows):
-    apart = one(rows, row="image: specialist late", metric="auc minus late")
+    separate = one(rows, row="image: specialist late", metric="auc minus late")
     wide = one(rows, row="image: specialist late", metric="auc")
-    assert apart.ci95[1] - apart.ci95[0] < 1.5 * (wide.ci95[1] - wide.ci95[0])
+    assert separate.ci95[1] - separate.ci95[0] < 1.5 * (wide.ci95[1] - wide.ci95[0])
     found = rows_of(
         load_task("icu"),
         {k: Compared(compared()["late"].table, 1.0) for k in ("late", "concat")},

@@ -47,11 +47,11 @@ def test_what_has_to_be_asked_for_is_not_measured_unasked(kept, two_parts, monke
 
 def test_the_list_says_what_each_measures_and_how_long_it_takes(capsys):
     main(["--list"])
-    said = capsys.readouterr().out
+    result = capsys.readouterr().out
     for name, part in PARTS.items():
-        assert name in said
-        assert part.about in said
-        assert part.takes in said
+        assert name in result
+        assert part.about in result
+        assert part.takes in result
 
 
 @pytest.mark.parametrize("name", PARTS)

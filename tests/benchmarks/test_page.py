@@ -10,11 +10,11 @@ def test_targets_are_counted_and_the_missed_named(make_row):
         make_row(row="alarms", value=0.03, must=0.02, ceiling=True),
         make_row(row="free", value=0.1),
     ]
-    said = page(rows)
-    assert "1 of 2 figures are what they must be" in said
-    assert "- one: t, alarms, auc 0.030, must be ≤ 0.020" in said
-    assert "| t | r | auc | 0.900 | ≥ 0.800 | yes | 5 |" in said
-    assert "| t | alarms | auc | 0.030 | ≤ 0.020 | **no** | 5 |" in said
+    result = page(rows)
+    assert "1 of 2 figures are what they must be" in result
+    assert "- one: t, alarms, auc 0.030, must be ≤ 0.020" in result
+    assert "| t | r | auc | 0.900 | ≥ 0.800 | yes | 5 |" in result
+    assert "| t | alarms | auc | 0.030 | ≤ 0.020 | **no** | 5 |" in result
 
 
 def test_a_page_without_targets_has_no_count(make_row):
@@ -27,23 +27,23 @@ def test_metrics_of_one_row_stand_beside_each_other(make_row):
         make_row(metric="brier", value=0.002),
         make_row(row="other", metric="brier", value=0.2),
     ]
-    said = page(rows)
-    assert "| task | row | auc | brier | n |" in said
-    assert "| t | r | 0.900 (0.800 to 0.950) | 0.002 | 5 |" in said
-    assert "| t | other |  | 0.200 | 5 |" in said
+    result = page(rows)
+    assert "| task | row | auc | brier | n |" in result
+    assert "| t | r | 0.900 (0.800 to 0.950) | 0.002 | 5 |" in result
+    assert "| t | other |  | 0.200 | 5 |" in result
 
 
 def test_a_difference_whose_interval_excludes_zero_is_bold(make_row):
-    told = make_row(value=0.05, ci95=(0.01, 0.09), reference=0.0)
-    assert "**0.050** (0.010 to 0.090)" in page([told])
+    message = make_row(value=0.05, ci95=(0.01, 0.09), reference=0.0)
+    assert "**0.050** (0.010 to 0.090)" in page([message])
     untold = make_row(value=0.05, ci95=(-0.01, 0.09), reference=0.0)
     assert "**" not in page([untold])
 
 
 def test_seconds_and_device_stand_where_there_are_seconds(make_row):
     assert "device" not in page([make_row()]).split("##")[1]
-    said = page([make_row(seconds=61.2, device="NVIDIA H200")])
-    assert "| 5 | 61 | NVIDIA H200 |" in said
+    result = page([make_row(seconds=61.2, device="NVIDIA H200")])
+    assert "| 5 | 61 | NVIDIA H200 |" in result
 
 
 def test_a_long_table_is_folded(make_row):
@@ -60,10 +60,10 @@ def test_tables_come_in_the_order_of_the_parts_each_with_its_command(make_row):
         make_row(f"{first}: more", command=f"make benchmark PART={first}"),
     ]
     assert [row.table for row in ordered(rows)] == [f"{first}: more", last, "mine"]
-    said = page(rows)
-    assert PARTS[first].about in said
+    result = page(rows)
+    assert PARTS[first].about in result
     for row in rows:
-        assert f"## {row.table}\n\n`{row.command}`" in said
+        assert f"## {row.table}\n\n`{row.command}`" in result
 
 
 def test_what_is_compared_with_is_named_by_the_part(make_row):

@@ -92,17 +92,17 @@ def test_a_run_that_fails_says_why_and_lets_others_go_on(project, monkeypatch, c
     overrides = {"fuse": {"image_scale": 5.0}}
     monkeypatch.setattr(subprocess, "run", start)
     assert attempt("tiny", overrides, "impossible") is None
-    said = capsys.readouterr().err
-    assert "code 2 (error: it cannot be done.)" in said
-    assert "log.txt" in said
+    result = capsys.readouterr().err
+    assert "code 2 (error: it cannot be done.)" in result
+    assert "log.txt" in result
     with pytest.raises(StageError):
         run("tiny", overrides, "impossible")
 
 
 def test_the_process_of_a_run_ends_with_the_reason_in_one_line(project, capsys):
-    asked = project / "asked.json"
-    write_json(asked, {"train_image": {"weights": "packaged"}})
+    requested = project / "asked.json"
+    write_json(requested, {"train_image": {"weights": "packaged"}})
     with pytest.raises(SystemExit) as left:
-        runs.main(["tiny", str(asked), "impossible"])
+        runs.main(["tiny", str(requested), "impossible"])
     assert left.value.code == 2
     assert "error: train_image.weights: small_cnn has no pretrained" in capsys.readouterr().err

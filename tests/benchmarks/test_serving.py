@@ -40,15 +40,15 @@ def test_the_small_task_has_the_modalities_that_were_left(image_alone):
 
 
 def test_scoring_reads_the_images_anew_in_every_round(image_alone, monkeypatch):
-    made = []
+    created = []
     real = speed.image_embeddings
     monkeypatch.setattr(
-        speed, "image_embeddings", lambda *given: made.append(real(*given)) or made[-1]
+        speed, "image_embeddings", lambda *given: created.append(real(*given)) or created[-1]
     )
     taken = scoring_from_cache(image_alone)
     assert {name: len(seconds) for name, seconds in taken.items()} == {"path": 2, "bare": 2}
-    assert len(made) == 3
-    assert all(len(rows) == len(made[0]) for rows in made)
+    assert len(created) == 3
+    assert all(len(rows) == len(created[0]) for rows in created)
 
 
 def test_scoring_from_files_scores_every_image(image_alone, images):
@@ -75,11 +75,11 @@ def test_the_bare_networks_of_a_study_are_all_it_needs(bundle_folder, images):
     predictor = load_predictor(bundle_folder, accept_any_image=True)
     bundle = predictor.bundle
     path, study = next(speed._filed(predictor, images))
-    bare = speed._ways(predictor, path, study)["bare"]
+    raw = speed._ways(predictor, path, study)["bare"]
     ran = []
     for network in (bundle.image_encoder, bundle.note_encoder, bundle.fusion):
         network.register_forward_hook(lambda net, *_: ran.append(type(net).__name__))
-    bare()
+    raw()
     assert sorted(ran) == ["Fusion", "ImageEncoder", "NoteEncoder"]
     counts = {name: len(seconds) for name, seconds in one_prediction(predictor, images).items()}
     assert counts == {"file": 3, "memory": 3, "bare": 3}

@@ -31,14 +31,14 @@ def test_an_epoch_lasts_from_its_first_batch_to_validation(monkeypatch):
         assert not torch.is_inference_mode_enabled()
         clock[0] += 2
 
-    watch = Stopwatch(lambda: bare)
+    progress = Stopwatch(lambda: bare)
     with torch.inference_mode():
-        watch.validation()  # before any training: nothing to time
+        progress.validation()  # before any training: nothing to time
         for seconds in (50, 3, 4):
-            watch.training()
+            progress.training()
             clock[0] += seconds
-            watch.training()
-            watch.validation()
-            watch.validation()
+            progress.training()
+            progress.validation()
+            progress.validation()
             clock[0] += 1000
-    assert watch.taken == {"path": [3, 4], "bare": [2, 2]}
+    assert progress.taken == {"path": [3, 4], "bare": [2, 2]}

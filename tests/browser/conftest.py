@@ -116,13 +116,13 @@ def window(browser) -> Iterator[Page]:
     """A new window of a new visitor; no error on the page, nothing asked of other machines."""
     context = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
     context.set_default_timeout(30_000)
-    page, faults, outside = context.new_page(), [], []
+    page, faults, external = context.new_page(), [], []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda asked: outside.append(asked.url) if _is_outside(asked.url) else None)
+    page.on("request", lambda asked: external.append(asked.url) if _is_outside(asked.url) else None)
     yield page
     context.close()
     assert faults == []
-    assert outside == []
+    assert external == []
 
 
 def _is_outside(url: str) -> bool:

@@ -20,25 +20,25 @@ def client(site):
 
 def test_predict_gives_the_json_of_the_command_line(client, site, pipeline):
     image = site.images[0]
-    said = client.predict(image=handle_file(str(image)), **STUDY, api_name="/predict")
+    result = client.predict(image=handle_file(str(image)), **STUDY, api_name="/predict")
     words = ["predict", "--bundle", str(pipeline.paths.bundle), "--image", str(image), "--json"]
     words += ["--clinical", "age=63", "--note", STUDY["note"], "--study-id", "s1"]
-    told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
-    for ours, theirs in zip(said.pop("findings"), told.pop("findings"), strict=True):
+    message = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    for ours, theirs in zip(result.pop("findings"), message.pop("findings"), strict=True):
         assert ours.pop("probability") == pytest.approx(theirs.pop("probability"), abs=1e-6)
         assert ours == theirs
-    assert said == told
+    assert result == message
 
 
 def test_explain_gives_shares_that_add_up_and_pictures(client, site):
-    said = client.predict(
+    result = client.predict(
         image=handle_file(str(site.images[0])),
         **STUDY,
         findings=["effusion"],
         methods=["grad_cam", "shap_tabular"],
         api_name="/explain",
     )
-    (explanation,) = said["explanations"]
+    (explanation,) = result["explanations"]
     parts = explanation["logit"]
     assert parts["base"] + sum(parts["shares"].values()) == pytest.approx(parts["sum"], abs=1e-4)
     pictures = [a["image"] for a in explanation["attributions"] if "image" in a]
@@ -47,11 +47,11 @@ def test_explain_gives_shares_that_add_up_and_pictures(client, site):
 
 
 def test_feedback_is_kept(client, site):
-    said = client.predict(image=None, **STUDY, api_name="/predict")
-    kept = client.predict(
-        prediction=said, verdict="agree", labels={}, comment="", api_name="/feedback"
+    result = client.predict(image=None, **STUDY, api_name="/predict")
+    stored = client.predict(
+        prediction=result, verdict="agree", labels={}, comment="", api_name="/feedback"
     )
-    assert kept == {"kept": len(said["findings"])}
+    assert stored == {"kept": len(result["findings"])}
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,11 @@ def test_a_dicom_is_windowed_and_fills_the_form_only_when_asked(window, site, tm
         "[...document.querySelectorAll('input,textarea')].some(f => f.value === '63')"
     )
     window.get_by_role("button", name="Display").click()
-    shown = window.locator("#image-preview img").get_attribute("src")
+    session = window.locator("#image-preview img").get_attribute("src")
     window.get_by_label("Inverted").check()
     window.wait_for_function(
         "before => document.querySelector('#image-preview img').getAttribute('src') !== before",
-        arg=shown,
+        arg=session,
     )
     predict(window)
     text = window.locator("body").inner_text()

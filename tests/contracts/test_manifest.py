@@ -13,7 +13,7 @@ AGE = {"name": "age", "title": "Age", "type": "number", "minimum": 0, "maximum":
 
 
 def make_task(**changes):
-    said = {
+    result = {
         "name": "demo",
         "title": "Demonstration",
         "problem": "multilabel",
@@ -25,7 +25,7 @@ def make_task(**changes):
         "licence": "CC0",
         "citation": "none",
     }
-    return Task.model_validate({**said, **changes})
+    return Task.model_validate({**result, **changes})
 
 
 def make_frame(**changes):

@@ -30,21 +30,21 @@ def test_no_more_is_taken_than_is_asked_for(ahead):
             taken.append(number)
             yield number
 
-    made = prefetch(str, items(), ahead=ahead, threads=2)
+    created = prefetch(str, items(), ahead=ahead, threads=2)
     assert taken == []
-    assert [next(made), next(made)] == ["0", "1"]
+    assert [next(created), next(created)] == ["0", "1"]
     assert len(taken) == 2 + ahead
 
 
 def test_an_error_is_raised_when_its_turn_comes():
-    made = prefetch(lambda n: 6 // n, [3, 2, 0, 1], ahead=3, threads=2)
-    assert [next(made), next(made)] == [2, 3]
+    created = prefetch(lambda n: 6 // n, [3, 2, 0, 1], ahead=3, threads=2)
+    assert [next(created), next(created)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
-        next(made)
+        next(created)
 
 
 def test_whoever_stops_early_leaves_no_thread_behind():
-    made = prefetch(str, range(1000), ahead=4, threads=2)
-    next(made)
-    made.close()
+    created = prefetch(str, range(1000), ahead=4, threads=2)
+    next(created)
+    created.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]

@@ -73,12 +73,12 @@ def test_clone_of_something_else_is_refused(origin, tmp_path):
 
 
 def test_part_of_the_data_is_never_overwritten(origin, tmp_path):
-    kept = tmp_path / "data/covid-chestxray-dataset/metadata.csv"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("mine")
+    stored = tmp_path / "data/covid-chestxray-dataset/metadata.csv"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("mine")
     with pytest.raises(DataNotFoundError, match="Move it away"):
         fetch(downloading("covid", f"git:file://{origin}"), tmp_path / "data")
-    assert kept.read_text() == "mine"
+    assert stored.read_text() == "mine"
 
 
 def test_kaggle_needs_kagglehub(tmp_path, monkeypatch):

@@ -37,8 +37,8 @@ def test_one_file_a_section_besides_task_question_and_source(paths):
     sections = set(Params.model_fields) - {"tasks", "per_task"}
     sections |= {"task", "question", "source"}
     assert resolved(paths, load_task("synthetic")) == sections
-    said = json.loads((paths.resolved / "ingest.json").read_text())
-    assert said == {**PARAMS.ingest.model_dump(), "size": 160}
+    result = json.loads((paths.resolved / "ingest.json").read_text())
+    assert result == {**PARAMS.ingest.model_dump(), "size": 160}
     assert json.loads((paths.resolved / "task.json").read_text())["name"] == "synthetic"
 
 

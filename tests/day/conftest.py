@@ -104,10 +104,10 @@ class Day:
         start, before, digests = self.clock.now, len(self.told), set()
         for number, row in enumerate(studies.to_dict("records")):
             self.clock.now = start + HOUR * number / len(studies)
-            said = self._predicted(folder, row)
-            digests.add(said["digest"])
+            result = self._predicted(folder, row)
+            digests.add(result["digest"])
             if number < labels:
-                self._tell_labels(said, row)
+                self._tell_labels(result, row)
         self.clock.now = end = start + HOUR
         self.runner.catch_up(HOURLY, end)
         report = self.project / MONITORING_REPORTS / "synthetic" / end.strftime(REPORT_STAMP)
@@ -162,10 +162,10 @@ def webhook():
 @contextmanager
 def served(project, log):
     """A client of the app, which follows the project's pointer."""
-    settings, counters = Settings(bundles=(), limits=Limits(10_000, 10_000)), Metrics(project)
-    room = InstrumentedService(ModelWatcher(pointer_file("synthetic", project)), log, counters)
+    settings, metrics = Settings(bundles=(), limits=Limits(10_000, 10_000)), Metrics(project)
+    service = InstrumentedService(ModelWatcher(pointer_file("synthetic", project)), log, metrics)
     with upload_folder() as uploads, socket.create_server(("127.0.0.1", 0)) as listening:
-        app = application(settings, build_pages([room], settings, uploads), uploads, counters)
+        app = application(settings, build_pages([service], settings, uploads), uploads, metrics)
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -187,7 +187,7 @@ def key():
 
 @pytest.fixture(scope="module")
 def day(project, webhook, key):
-    url, (address, told), clock = f"sqlite:///{project}/log.db", webhook, Clock()
+    url, (address, message), clock = f"sqlite:///{project}/log.db", webhook, Clock()
     hook = {"url": address, "secret_variable": KEY_VARIABLE}
     params = MonitorParams.model_validate({"alerts": {"webhook": hook}})
     pointer = pointer_file("synthetic", project)
@@ -199,5 +199,5 @@ def day(project, webhook, key):
         patch.setenv(KEY_VARIABLE, key)
         state = open_state(url)
         runner = _runner(state, pointer, url, None, params, project / MONITORING_REPORTS, Stop(0))
-        yield Day(project, clock, client, url, runner, told)
+        yield Day(project, clock, client, url, runner, message)
         state.close()

@@ -65,8 +65,8 @@ def record(day, changed, alarming):
     """The challenger, judged."""
     window = {"since": alarming[0].start, "verdict": alarming[-1].report / VERDICT_FILE}
     options = {"share": 0.75, "margins": WIDE, "project": day.project}
-    wish = RetrainRequest(day.pointer, day.log, changed[0], **window, **options)
-    return retrain(wish)
+    request = RetrainRequest(day.pointer, day.log, changed[0], **window, **options)
+    return retrain(request)
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +165,14 @@ def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
         for found in run.metric_results.values()
         if run.name == "figures" and found.display_name == "Mean value of 'verdict'"
     ]
-    said = [STATUS_NUMBERS[hour.verdict.status] for hour in hours]
-    assert sorted(drawn) == list(zip(ends, said, strict=True))
+    result = [STATUS_NUMBERS[hour.verdict.status] for hour in hours]
+    assert sorted(drawn) == list(zip(ends, result, strict=True))
 
 
 def test_the_log_is_whole_and_status_names_the_newest_hour(day, after):
-    said = CliRunner().invoke(cli.app, ["verify", "--log", day.log])
-    assert said.exit_code == 0
-    assert "predictions: 165 rows hold" in said.output
+    result = CliRunner().invoke(cli.app, ["verify", "--log", day.log])
+    assert result.exit_code == 0
+    assert "predictions: 165 rows hold" in result.output
     state = open_state(day.log)
     task = status(state, day.log, day.clock.now)["tasks"]["synthetic"]
     state.close()

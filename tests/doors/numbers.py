@@ -106,17 +106,17 @@ def ten_studies(project: Path, folder: Path) -> list[Given]:
 def write_dicom(picture: Path, path: Path, view: str) -> None:
     """Write a picture as a DICOM file that states its view."""
     grey = np.asarray(Image.open(picture).convert("L"))
-    said = pydicom.Dataset()
-    said.file_meta = pydicom.dataset.FileMetaDataset()
-    said.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    said.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    said.SOPInstanceUID = "1.2"
-    said.Modality, said.BodyPartExamined, said.ViewPosition = "DX", "CHEST", view
-    said.Rows, said.Columns = grey.shape
-    said.SamplesPerPixel, said.PhotometricInterpretation = 1, "MONOCHROME2"
-    said.BitsAllocated, said.BitsStored, said.HighBit, said.PixelRepresentation = 8, 8, 7, 0
-    said.PixelData = grey.tobytes()
-    said.save_as(path, enforce_file_format=True)
+    result = pydicom.Dataset()
+    result.file_meta = pydicom.dataset.FileMetaDataset()
+    result.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    result.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    result.SOPInstanceUID = "1.2"
+    result.Modality, result.BodyPartExamined, result.ViewPosition = "DX", "CHEST", view
+    result.Rows, result.Columns = grey.shape
+    result.SamplesPerPixel, result.PhotometricInterpretation = 1, "MONOCHROME2"
+    result.BitsAllocated, result.BitsStored, result.HighBit, result.PixelRepresentation = 8, 8, 7, 0
+    result.PixelData = grey.tobytes()
+    result.save_as(path, enforce_file_format=True)
 
 
 def ran(door: str, *words: Any, codes: tuple[int, ...] = (0,)) -> Result:
@@ -141,12 +141,12 @@ def options(given: Given) -> list[Any]:
 
 def by_command(bundle: Path, studies: list[Given]) -> dict[str, Any]:
     """Ask `cxr-mm predict --json`."""
-    said = {}
+    outcome = {}
     for given in studies:
         words = ("predict", "--bundle", bundle, "--json", *options(given))
         result = ran(CLI, *words, codes=(int(given.key == "noise"),))
-        said[given.key] = None if result.exception else told(json.loads(result.stdout))
-    return said
+        outcome[given.key] = None if result.exception else told(json.loads(result.stdout))
+    return outcome
 
 
 def told(prediction: dict[str, Any]) -> dict[str, Any]:
@@ -185,19 +185,19 @@ def by_table(project: Path, studies: list[Given], folder: Path) -> dict[str, Any
 def handed_in(given: Given) -> dict[str, Any]:
     """Say a study in the API's own arguments."""
     image = handle_file(str(given.image)) if given.image else None
-    said = {"clinical": given.clinical, "note": given.note, "view": given.view}
-    return {API_IMAGE: image, **said, "study_id": given.name}
+    result = {"clinical": given.clinical, "note": given.note, "view": given.view}
+    return {API_IMAGE: image, **result, "study_id": given.name}
 
 
 def by_page(client: Client, studies: list[Given]) -> dict[str, Any]:
     """Ask the page's `/predict`."""
-    said = {}
+    result = {}
     for given in studies:
         try:
-            said[given.key] = told(client.predict(**handed_in(given), api_name="/predict"))
+            result[given.key] = told(client.predict(**handed_in(given), api_name="/predict"))
         except AppError:
-            said[given.key] = None
-    return said
+            result[given.key] = None
+    return result
 
 
 def explained(bundle: Path, studies: list[Given], client: Client, folder: Path) -> dict[str, Any]:
@@ -205,13 +205,13 @@ def explained(bundle: Path, studies: list[Given], client: Client, folder: Path) 
     found: dict[str, Any] = {"command": {}, "page": {}}
     for given in (each for each in studies if each.name in EXPLAINED):
         out = folder / f"explained_{given.key}"
-        asked = [word for name in METHODS for word in ("--method", name)]
-        ran(CLI, "explain", "--bundle", bundle, *options(given), *asked, "--out", out)
-        said = json.loads((out / "explanation.json").read_text())
-        found["command"][given.key] = with_pictures(said, out)
-        wish = {"findings": [], "methods": list(METHODS)}
-        said = client.predict(**handed_in(given), **wish, api_name="/explain")
-        found["page"][given.key] = with_pictures(said, out)
+        requested = [word for name in METHODS for word in ("--method", name)]
+        ran(CLI, "explain", "--bundle", bundle, *options(given), *requested, "--out", out)
+        result = json.loads((out / "explanation.json").read_text())
+        found["command"][given.key] = with_pictures(result, out)
+        request = {"findings": [], "methods": list(METHODS)}
+        result = client.predict(**handed_in(given), **request, api_name="/explain")
+        found["page"][given.key] = with_pictures(result, out)
     return found
 
 
@@ -235,13 +235,13 @@ def logged(bundle: Path, log: str, studies: list[Given], folder: Path) -> dict[s
     lines = [f"{each.name},{n % 2},{n // 2 % 2}" for n, each in enumerate(studies)]
     labels.write_text("\n".join(["study_id,consolidation,effusion", *lines]))
     ran(MONITORING, "export", "--log", log, "--task", "synthetic", "--out", rows)
-    kept = pd.read_parquet(rows).to_dict("records")
+    stored = pd.read_parquet(rows).to_dict("records")
     ran(MONITORING, "labels", "--log", log, "--csv", labels, "--bundle", bundle)
     words = ("--bundle", bundle, "--log", log, "--out", out)
     code = ran(MONITORING, "report", *words, codes=(0, 3, 10, 20)).exit_code
     names = [each.key for each in studies if each.key != "noise"]
     return {
-        "log": dict(zip(names, kept, strict=True)),
+        "log": dict(zip(names, stored, strict=True)),
         "report": {"code": code, **json.loads((out / "verdict.json").read_text())},
     }
 
@@ -285,8 +285,8 @@ def collect(project: Path, folder: Path) -> dict[str, Any]:
 def canonical(value: Any) -> Any:
     """Bring keys and words to one vocabulary; floats to 9 digits, long lists to a few figures."""
     if isinstance(value, dict):
-        kept = {renamed(k): canonical(v) for k, v in value.items() if not LEFT_OUT.fullmatch(k)}
-        return {key: kept[key] for key in sorted(kept) if kept[key] is not None}
+        stored = {renamed(k): canonical(v) for k, v in value.items() if not LEFT_OUT.fullmatch(k)}
+        return {key: stored[key] for key in sorted(stored) if stored[key] is not None}
     if isinstance(value, list | tuple | np.ndarray):
         return canonical_list(list(value))
     if isinstance(value, str):

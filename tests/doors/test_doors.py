@@ -32,16 +32,16 @@ def found(folds_project, tmp_path_factory):
 
 
 def test_the_doors_agree(found):
-    apart = set()
+    separate = set()
     for other in ("table", "page"):
         assert found["command"].keys() == found[other].keys()
-        for study, said in found["command"].items():
+        for study, result in found["command"].items():
             theirs = found[other][study]
-            assert (said is None) == (theirs is None), study
-            for name in said or ():
-                if differences(said[name], theirs[name]).get("", 0.0) > SAME_TOLERANCE:
-                    apart.add((study, name))
-    assert apart == DISAGREEMENTS_TODAY
+            assert (result is None) == (theirs is None), study
+            for name in result or ():
+                if differences(result[name], theirs[name]).get("", 0.0) > SAME_TOLERANCE:
+                    separate.add((study, name))
+    assert separate == DISAGREEMENTS_TODAY
 
 
 def test_the_page_explains_as_the_command_does(found):
@@ -63,5 +63,5 @@ def test_the_numbers_are_those_of_the_record(found):
         RECORD.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")
     off = differences(recorded, json.loads(RECORD.read_text(encoding="utf-8")))
     moved = [(by, path) for path, by in off.items() if by > tolerance(path)]
-    worst = sorted(moved, reverse=True)
-    assert not worst, f"{len(worst)} values moved, the worst: {worst[:20]}"
+    most_severe = sorted(moved, reverse=True)
+    assert not most_severe, f"{len(most_severe)} values moved, the worst: {most_severe[:20]}"

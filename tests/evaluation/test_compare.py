@@ -54,9 +54,9 @@ def test_tables_that_cannot_be_compared(spoil, words, task_of, table_of):
 
 def test_one_class_gives_a_reason_instead_of_a_figure(task_of, table_of):
     fused, image = (t.assign(**{f"label.{F}": 1.0}) for t in two(task_of, table_of))
-    told = compare(fused, image, F, PARAMS).to_json()
-    assert told["p"] is None
-    assert told["auc"]["reason"] == "one class only"
+    message = compare(fused, image, F, PARAMS).to_json()
+    assert message["p"] is None
+    assert message["auc"]["reason"] == "one class only"
 
 
 def test_each_subset_against_its_best_single_and_all_there_is(task_of, table_of):
@@ -82,6 +82,6 @@ def test_a_single_modality_has_nothing_to_compare(task_of, table_of):
 
 def test_predictions_that_are_the_same_say_so(task_of, table_of):
     _, image = two(task_of, table_of)
-    told = compare(image, image.copy(), F, PARAMS).to_json()
-    assert (told["p"], told["note"]) == (1.0, "both order the studies alike")
-    assert np.allclose(told["difference"]["ci95"], 0)
+    message = compare(image, image.copy(), F, PARAMS).to_json()
+    assert (message["p"], message["note"]) == (1.0, "both order the studies alike")
+    assert np.allclose(message["difference"]["ci95"], 0)

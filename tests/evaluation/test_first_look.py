@@ -115,8 +115,8 @@ def test_how_the_studies_differ(task, table, look):
 
 
 def test_what_the_bundle_says_of_itself_comes_before_what_can_be_guessed(task):
-    said = {"studies": 3, "missing": {"note": 0.2}}
-    assert profile_of_training(Trained(task, profile=said, studies=5)) == said
+    result = {"studies": 3, "missing": {"note": 0.2}}
+    assert profile_of_training(Trained(task, profile=result, studies=5)) == result
 
 
 @pytest.mark.parametrize(

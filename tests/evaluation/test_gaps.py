@@ -54,9 +54,9 @@ def test_the_clearest_pair_need_not_be_the_largest():
     assert (gap.largest.higher, gap.largest.lower) == ("small", "large")
     assert (gap.clearest.higher, gap.clearest.lower) == ("other", "large")
     assert gap.excludes_equality
-    told = gap.to_json()
-    assert told["higher"] == "small"
-    assert told["clearest"]["higher"] == "other"
+    message = gap.to_json()
+    assert message["higher"] == "small"
+    assert message["clearest"]["higher"] == "other"
 
 
 def test_p_of_two_groups_is_that_of_the_interval():

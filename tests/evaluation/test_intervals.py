@@ -92,9 +92,9 @@ def test_undefined_values_are_null_with_a_reason():
         "reason": "no study has the finding",
     }
     draws = np.where(np.arange(100) < 90, 0.5, np.nan)
-    told = Estimate(0.5, draws).to_json()
-    assert (told["value"], told["ci95"]) == (0.5, None)
-    assert "10%" in told["reason"]
+    message = Estimate(0.5, draws).to_json()
+    assert (message["value"], message["ci95"]) == (0.5, None)
+    assert "10%" in message["reason"]
 
 
 @pytest.mark.parametrize(("value", "trials"), [(1.0, 20), (0.0, 7), (1.0, 1)])

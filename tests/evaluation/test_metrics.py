@@ -162,8 +162,8 @@ def test_no_study_at_all_is_undefined_everywhere():
 def test_missing_labels_are_left_out():
     labels = [1, np.nan, 0, 0, np.nan, 1]
     chances = [0.9, 0.0, 0.2, 0.4, 1.0, 0.7]
-    scored, kept = Scored.known(labels, chances, np.array(chances) > 0.5)
-    assert kept.tolist() == [True, False, True, True, False, True]
+    scored, stored = Scored.known(labels, chances, np.array(chances) > 0.5)
+    assert stored.tolist() == [True, False, True, True, False, True]
     assert len(scored) == 4
     assert scored.n_positive == 2
     assert measure(scored)["auc"] == 1.0

@@ -31,8 +31,8 @@ def centre(pipeline, tmp_path):
     """Clinical features alone, of a centre where both findings are rarer."""
     rng = np.random.default_rng(0)
     names = list(pipeline.task.clinical_names)
-    made = pd.read_csv(pipeline.paths.ingest / "source" / "manifest.csv")
-    frame = made.sample(STUDIES, replace=True, random_state=0).reset_index(drop=True)
+    created = pd.read_csv(pipeline.paths.ingest / "source" / "manifest.csv")
+    frame = created.sample(STUDIES, replace=True, random_state=0).reset_index(drop=True)
     frame["study_id"] = [f"x{i}" for i in range(STUDIES)]
     frame["patient_id"] = [f"p{i}" for i in range(STUDIES)]
     for finding in pipeline.task.finding_names:
@@ -58,9 +58,9 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
     out, folder = made
     table = pd.read_parquet(out / "predictions.parquet")
     task = predictor.bundle.task
-    told = read_json(out / "metrics.json")["recalibration"]
+    message = read_json(out / "metrics.json")["recalibration"]
     new = load_bundle(folder)
-    assert (told["bundle"], told["digest"]) == (str(folder), new.digest)
+    assert (message["bundle"], message["digest"]) == (str(folder), new.digest)
     assert new.digest != predictor.bundle.digest
     again = evaluate_on(type(predictor)(new), centre, folder.parent / "again", QUICK)
     after = pd.read_parquet(again / "predictions.parquet")
@@ -72,11 +72,11 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
             np.testing.assert_allclose(after[column], expected[column], rtol=1e-4, atol=1e-6)
         # A bound is the probability of a study, which rounding may put on either side of it.
         bounds = new.conformal["tabular"][name]
-        apart = [
+        separate = [
             (after[f"probability.{name}"] - b).abs() > 1e-5
             for b in (bounds.present_from, bounds.absent_to)
         ]
-        sure = apart[0] & apart[1]
+        sure = separate[0] & separate[1]
         assert sure.mean() > 0.8
         assert (after[f"certainty.{name}"] == expected[f"certainty.{name}"])[sure].all()
     lines = (again / "summary.txt").read_text().splitlines()
@@ -184,10 +184,10 @@ def test_command_line(predictor, centre, tmp_path, monkeypatch):
     )
     place = ["--manifest", str(centre), "--out", str(tmp_path / "out")]
     new = ["--recalibrate", str(tmp_path / "new")]
-    asked = ["evaluate-on", "--bundle", "any", *place, *new]
-    result = CliRunner().invoke(app, asked, catch_exceptions=False)
+    requested = ["evaluate-on", "--bundle", "any", *place, *new]
+    result = CliRunner().invoke(app, requested, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == (tmp_path / "out" / "summary.txt").read_text()
     assert f"new bundle: {tmp_path / 'new'}" in result.stdout
     with pytest.raises(InputError, match="never overwritten"):
-        CliRunner().invoke(app, asked, catch_exceptions=False)
+        CliRunner().invoke(app, requested, catch_exceptions=False)

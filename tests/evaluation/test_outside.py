@@ -163,11 +163,11 @@ def test_a_finding_without_any_label_is_null_with_a_reason(task_of, undrawn, tmp
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     metrics = read_json(out / "metrics.json")
     assert set(metrics["recalibration"]["left"]["note"]) == {"consolidation"}
-    told = metrics["subsets"]["available"]
-    assert told["findings"]["consolidation"]["auc"]["value"] is None
-    assert told["findings"]["consolidation"]["auc"]["reason"] == "no study has a label"
-    assert told["findings"]["effusion"]["auc"]["value"] > 0.6
-    assert told["macro"]["over"] == ["effusion"]
+    message = metrics["subsets"]["available"]
+    assert message["findings"]["consolidation"]["auc"]["value"] is None
+    assert message["findings"]["consolidation"]["auc"]["reason"] == "no study has a label"
+    assert message["findings"]["effusion"]["auc"]["value"] > 0.6
+    assert message["macro"]["over"] == ["effusion"]
 
 
 def test_studies_of_other_views_and_without_label_are_set_aside(task, tmp_path):
@@ -262,13 +262,13 @@ def test_the_summary_begins_with_what_to_look_at_first(task, undrawn, tmp_path):
 def test_recalibration_is_offered_and_measured(task, undrawn, tmp_path):
     centre(tmp_path / "centre.csv", n=240, effusion=(["1"] + ["0"] * 3) * 60)
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
-    told = read_json(out / "metrics.json")["recalibration"]
-    assert told["updates"]["tabular"]["effusion"]["method"] != "none"
-    brought = told["brings"]["available"]["effusion"]["calibration_in_the_large"]
+    message = read_json(out / "metrics.json")["recalibration"]
+    assert message["updates"]["tabular"]["effusion"]["method"] != "none"
+    brought = message["brings"]["available"]["effusion"]["calibration_in_the_large"]
     assert brought["before"]["ci95"][0] > 0
     assert abs(brought["after"]["value"]) < 0.05
     assert brought["difference"]["ci95"][1] < 0
-    assert "bundle" not in told
+    assert "bundle" not in message
     assert "write that bundle with --recalibrate FOLDER" in (out / "summary.txt").read_text()
 
 

@@ -24,9 +24,9 @@ def test_a_patients_images_do_not_tell_of_each_other():
     who = np.repeat(np.arange(60), 4)
     features = rng.normal(size=(60, 200))[who] + 0.01 * rng.normal(size=(240, 200))
     answers = (rng.random(60) < 0.5)[who]
-    apart = auc_of(answers, linear_probe(features, answers, who.astype(object), 5, 0))
+    separate = auc_of(answers, linear_probe(features, answers, who.astype(object), 5, 0))
     leaking = auc_of(answers, linear_probe(features, answers, np.arange(240).astype(object), 5, 0))
-    assert apart < 0.7 < 0.95 < leaking
+    assert separate < 0.7 < 0.95 < leaking
 
 
 def test_too_few_patients_give_none():

@@ -65,18 +65,18 @@ def test_what_is_wrong_is_mended_for_patients_not_learnt_from(outside):
     assert sorted(after["study_id"]) == sorted(table["study_id"])
     brought = what_it_brings(task, table, after, QUICK)
     for subset in (AVAILABLE, "image", "image+tabular+note"):
-        told = brought[subset]["effusion"]
-        assert told["ece"]["difference"]["ci95"][1] < 0
-        assert told["brier"]["difference"]["ci95"][1] < 0
-        low, high = told["calibration_in_the_large"]["after"]["ci95"]
+        message = brought[subset]["effusion"]
+        assert message["ece"]["difference"]["ci95"][1] < 0
+        assert message["brier"]["difference"]["ci95"][1] < 0
+        low, high = message["calibration_in_the_large"]["after"]["ci95"]
         assert low < 0 < high
-        assert told["calibration_in_the_large"]["before"]["ci95"][0] > 0
-        low, high = told["calibration_slope"]["after"]["ci95"]
+        assert message["calibration_in_the_large"]["before"]["ci95"][0] > 0
+        low, high = message["calibration_slope"]["after"]["ci95"]
         assert low < 1 < high
-        assert told["auc"]["difference"]["value"] == pytest.approx(0, abs=0.01)
-        assert told["coverage"]["before"]["value"] == 1
-        assert 0.85 < told["coverage"]["after"]["value"] < 1
-        assert told["uncertain"]["after"]["value"] < 1
+        assert message["auc"]["difference"]["value"] == pytest.approx(0, abs=0.01)
+        assert message["coverage"]["before"]["value"] == 1
+        assert 0.85 < message["coverage"]["after"]["value"] < 1
+        assert message["uncertain"]["after"]["value"] < 1
 
 
 def test_a_study_is_recalibrated_by_patients_other_than_its_own(outside, monkeypatch):
@@ -181,6 +181,6 @@ def test_one_class_alone_changes_nothing(outside, label):
 def test_the_rarest_class_decides_for_all(outside):
     task, table = outside("multiclass")
     normal = table["label.normal"] == 1
-    kept = table[~normal | (table["study_id"] < "s0040")]
-    assert rarer_class(task, kept, "effusion") == rarer_class(task, kept, "normal") < SMALLEST
-    assert not fit_recalibration(task, kept, AIMS)
+    stored = table[~normal | (table["study_id"] < "s0040")]
+    assert rarer_class(task, stored, "effusion") == rarer_class(task, stored, "normal") < SMALLEST
+    assert not fit_recalibration(task, stored, AIMS)

@@ -6,19 +6,19 @@ from cxr_mm.evaluation.report.plots import draw_subgroups
 
 @pytest.mark.parametrize("asked", [{}, {"problem": "multilabel", "kind": "synthetic"}])
 def test_one_row_of_three_panels_a_finding(asked, evidence_of):
-    evidence = evidence_of(**asked)
-    subgroups = evidence.subgroups
-    figure = draw_subgroups(evidence.task, subgroups)
-    assert len(figure.axes) == 3 * len(evidence.task.findings)
+    results = evidence_of(**asked)
+    subgroups = results.subgroups
+    figure = draw_subgroups(results.task, subgroups)
+    assert len(figure.axes) == 3 * len(results.task.findings)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     groups = subgroups["findings"]["effusion"]["view"]["groups"]
     assert f"view: PA (n = {groups['PA']['n']}, {groups['PA']['positives']} positive)" in labels
     small = [t.get_text() for t in figure.axes[0].texts]
     few = [
         group
-        for by, told in subgroups["findings"]["effusion"].items()
+        for by, message in subgroups["findings"]["effusion"].items()
         if " × " not in by
-        for group in told["groups"].values()
+        for group in message["groups"].values()
         if group["auc"]["value"] is None
     ]
     assert small.count("too few") == len(few) > 0

@@ -48,30 +48,30 @@ def test_shares_are_those_counted_by_hand():
     with_it = ["present", "present", "uncertain", "absent"]
     without = ["absent", "absent", "absent", "uncertain", "present"]
     rows = table([1] * 4 + [0] * 5 + [np.nan], [*with_it, *without, "present"])
-    told = finding_uncertainty(rows, "x", weights(rows))
-    values = {name: told[name]["value"] for name in SHARES}
+    message = finding_uncertainty(rows, "x", weights(rows))
+    values = {name: message[name]["value"] for name in SHARES}
     wanted = [7 / 9, 3 / 4, 4 / 5, 2 / 9, 5 / 7, 2 / 3, 3 / 4]
     assert values == pytest.approx(dict(zip(SHARES, wanted, strict=True)), abs=1e-6)
-    assert told["target"] == 0.9
-    low, high = told["coverage"]["ci95"]
+    assert message["target"] == 0.9
+    low, high = message["coverage"]["ci95"]
     assert low < 7 / 9 < high
 
 
 def test_what_is_not_defined_is_null_and_says_why():
     rows = table([0, 0, 0], ["uncertain"] * 3)
-    told = finding_uncertainty(rows, "x", weights(rows))
-    assert told["coverage"]["value"] == 1.0
-    assert told["coverage"]["ci95"][1] == 1.0
-    assert told["coverage"]["ci95"][0] < 0.5
-    assert told["coverage_present"] == {
+    message = finding_uncertainty(rows, "x", weights(rows))
+    assert message["coverage"]["value"] == 1.0
+    assert message["coverage"]["ci95"][1] == 1.0
+    assert message["coverage"]["ci95"][0] < 0.5
+    assert message["coverage_present"] == {
         "value": None,
         "ci95": None,
         "reason": "no study has the finding",
     }
-    assert told["accuracy_when_certain"]["reason"] == "no study is certain"
+    assert message["accuracy_when_certain"]["reason"] == "no study is certain"
     rows = table([np.nan] * 3, ["present"] * 3)
-    told = finding_uncertainty(rows, "x", weights(rows))
-    assert told["uncertain"]["reason"] == "no study has a label"
+    message = finding_uncertainty(rows, "x", weights(rows))
+    assert message["uncertain"]["reason"] == "no study has a label"
 
 
 def test_sets_of_classes_are_counted_by_class_and_size(task_of):
@@ -87,17 +87,17 @@ def test_sets_of_classes_are_counted_by_class_and_size(task_of):
         ]
     rows.loc[5] = rows.loc[0]
     rows.loc[5, [f"label.{name}" for name in task.finding_names]] = np.nan
-    told = class_uncertainty(task, rows, weights(rows))
-    assert told["coverage"]["value"] == pytest.approx(3 / 5)
-    assert {n: c["value"] for n, c in told["coverage_by_class"].items()} == {
+    message = class_uncertainty(task, rows, weights(rows))
+    assert message["coverage"]["value"] == pytest.approx(3 / 5)
+    assert {n: c["value"] for n, c in message["coverage_by_class"].items()} == {
         first: 0.5,
         second: 0.5,
         third: 1.0,
     }
-    assert told["uncertain"]["value"] == pytest.approx(3 / 5)
-    assert told["mean_set_size"]["value"] == pytest.approx(9 / 5)
-    assert told["accuracy_when_certain"]["value"] == pytest.approx(1 / 2)
-    assert told["target"] == 0.9
+    assert message["uncertain"]["value"] == pytest.approx(3 / 5)
+    assert message["mean_set_size"]["value"] == pytest.approx(9 / 5)
+    assert message["accuracy_when_certain"]["value"] == pytest.approx(1 / 2)
+    assert message["target"] == 0.9
 
 
 @pytest.mark.parametrize("bins", [2, 10, 500])
@@ -130,21 +130,21 @@ def test_reliability_is_nought_and_resolution_all_where_every_answer_is_right():
 def test_metrics_hold_both_for_every_subset_and_finding(task_of, table_of):
     params = EvaluateParams(bootstrap=100)
     task = task_of("multilabel")
-    told = measure_table(task, doubtful(task, table_of(task)), params)
-    for subset in told["subsets"].values():
+    message = measure_table(task, doubtful(task, table_of(task)), params)
+    for subset in message["subsets"].values():
         for figures in subset["findings"].values():
             assert figures["uncertainty"]["target"] == 0.8
             assert 0 < figures["uncertainty"]["uncertain"]["value"] < 1
             assert figures["brier_decomposition"]["uncertainty"] <= 0.25
     task = task_of("multiclass")
-    told = measure_table(task, doubtful(task, table_of(task)), params)["subsets"]["image"]
-    assert told["uncertainty"]["mean_set_size"]["ci95"]
-    assert "uncertainty" not in told["findings"][task.finding_names[0]]
+    message = measure_table(task, doubtful(task, table_of(task)), params)["subsets"]["image"]
+    assert message["uncertainty"]["mean_set_size"]["ci95"]
+    assert "uncertainty" not in message["findings"][task.finding_names[0]]
 
 
 def test_predictions_that_rule_nothing_out_have_no_uncertainty(task_of, table_of):
     task = task_of()
-    told = measure_table(task, table_of(task), EvaluateParams(bootstrap=100))
-    figures = told["subsets"]["image"]["findings"]["effusion"]
+    message = measure_table(task, table_of(task), EvaluateParams(bootstrap=100))
+    figures = message["subsets"]["image"]["findings"]["effusion"]
     assert "uncertainty" not in figures
     assert figures["brier_decomposition"]["resolution"] > 0

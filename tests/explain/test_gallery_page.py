@@ -30,8 +30,8 @@ MOVED = {"effusion": {"clinical": {"age": {"n": 9, **FIGURE}, "spo2": {"n": 9, *
 def text():
     task = load_task("synthetic")
     case = Case("<i>s1</i>", "effusion", "false positive", 0.7, 0.4)
-    said = Explanation("s1", Target("effusion"), 0.1, {"image": 0.5}, 0.6)
-    cards = [card(task, case, said, "data:image/png;base64,AAAA"), card(task, case, said, None)]
+    result = Explanation("s1", Target("effusion"), 0.1, {"image": 0.5}, 0.6)
+    cards = [card(task, case, result, "data:image/png;base64,AAAA"), card(task, case, result, None)]
     return gallery_page(task, "abcdef0123456789", cards, FAITHFULNESS, MOVED)
 
 
@@ -58,7 +58,7 @@ def test_ids_are_escaped_and_wrong_ones_stand_out(text):
 
 
 def test_without_images_it_says_that_nothing_was_measured():
-    bare = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
-    assert "Nothing could be measured" in bare
-    assert "SYNTHETIC" not in bare
-    assert "cross-validated" in bare
+    raw = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
+    assert "Nothing could be measured" in raw
+    assert "SYNTHETIC" not in raw
+    assert "cross-validated" in raw

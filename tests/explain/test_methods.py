@@ -16,20 +16,20 @@ every = pytest.mark.parametrize("name", list(METHODS))
 @every
 def test_shape_names_and_sum(bundle, subject, name):
     target = Target(bundle.task.finding_names[0])
-    said = METHODS[name].explain(subject, target, Ask())
-    assert (said.method, said.modality) == (name, METHODS[name].modality)
-    assert np.isfinite(said.values).all()
-    if said.modality == "image":
-        assert said.values.shape == (bundle.size, bundle.size)
+    result = METHODS[name].explain(subject, target, Ask())
+    assert (result.method, result.modality) == (name, METHODS[name].modality)
+    assert np.isfinite(result.values).all()
+    if result.modality == "image":
+        assert result.values.shape == (bundle.size, bundle.size)
     else:
-        assert said.values.shape == (len(said.names),)
-        assert said.signed
-    if said.modality == "tabular":
-        assert said.names == bundle.task.clinical_names
-    if said.modality != "image" and said.base is not None:
-        assert said.base + said.values.sum() == pytest.approx(said.output, abs=1e-5)
+        assert result.values.shape == (len(result.names),)
+        assert result.signed
+    if result.modality == "tabular":
+        assert result.names == bundle.task.clinical_names
+    if result.modality != "image" and result.base is not None:
+        assert result.base + result.values.sum() == pytest.approx(result.output, abs=1e-5)
     if name.startswith("lime"):
-        assert said.extra["readable"] == (said.extra["r2"] >= 0.5)
+        assert result.extra["readable"] == (result.extra["r2"] >= 0.5)
 
 
 def test_shap_of_the_image_adds_up_over_its_regions(bundle, subject):
@@ -37,9 +37,9 @@ def test_shap_of_the_image_adds_up_over_its_regions(bundle, subject):
     from cxr_mm.explain.methods import SHAP_CELLS
 
     target = Target(bundle.task.finding_names[0])
-    said = METHODS["shap_image"].explain(subject, target, Ask())
-    regions = ImageGame(subject, target, grid(subject, SHAP_CELLS)).scores(said.values)
-    assert said.base + regions.sum() == pytest.approx(said.output, abs=1e-4)
+    result = METHODS["shap_image"].explain(subject, target, Ask())
+    regions = ImageGame(subject, target, grid(subject, SHAP_CELLS)).scores(result.values)
+    assert result.base + regions.sum() == pytest.approx(result.output, abs=1e-4)
 
 
 @every

@@ -25,9 +25,9 @@ def folder(predictor, a_study, tmp_path_factory):
 
 
 def test_the_json_adds_up_and_names_its_pictures(folder, bundle):
-    said = read_json(folder / "explanation.json")
-    assert [e["finding"] for e in said["explanations"]] == list(bundle.task.finding_names)
-    for explanation in said["explanations"]:
+    result = read_json(folder / "explanation.json")
+    assert [e["finding"] for e in result["explanations"]] == list(bundle.task.finding_names)
+    for explanation in result["explanations"]:
         for unit in ("logit", "probability"):
             parts = explanation[unit]
             total = parts["base"] + sum(parts["shares"].values())
@@ -35,9 +35,9 @@ def test_the_json_adds_up_and_names_its_pictures(folder, bundle):
         methods = [a["method"] for a in explanation["attributions"]]
         assert methods == ["grad_cam", "shap_tabular", "shap_note"]
         assert (folder / explanation["attributions"][0]["image"]).is_file()
-        curves = said["what_if"][explanation["finding"]]
+        curves = result["what_if"][explanation["finding"]]
         assert [c["feature"] for c in curves] == list(bundle.task.clinical_names)
-    assert said["prediction"]["digest"] == bundle.digest
+    assert result["prediction"]["digest"] == bundle.digest
 
 
 def test_the_page_loads_nothing_and_says_what_it_is(folder):

@@ -73,9 +73,11 @@ def test_same_seed_same_answer():
 
 
 def test_it_can_be_stopped():
-    asked = []
-    watch = Progress(callback=lambda done, _: asked.append(done), cancelled=lambda: len(asked) >= 3)
-    game = Known(20, lambda kept: kept.sum(1), tree(20), watch)
+    requested = []
+    progress = Progress(
+        callback=lambda done, _: requested.append(done), cancelled=lambda: len(requested) >= 3
+    )
+    game = Known(20, lambda kept: kept.sum(1), tree(20), progress)
     with pytest.raises(CancelledError):
         shapley_values(game, seed=0, most=500)
-    assert len(asked) == 3
+    assert len(requested) == 3

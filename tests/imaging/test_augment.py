@@ -16,9 +16,9 @@ def test_none_changes_nothing():
 @pytest.mark.parametrize("level", ["light", "strong"])
 def test_shape_range_and_repeatability(level):
     images = torch.rand(16, 1, 32, 32) * 2 - 1
-    kept = images.clone()
+    stored = images.clone()
     first = augment(images, level, drawn())
-    assert torch.equal(images, kept)
+    assert torch.equal(images, stored)
     assert first.shape == images.shape
     assert first.isfinite().all()
     assert first.min() >= -1

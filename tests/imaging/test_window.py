@@ -199,11 +199,11 @@ def test_nothing_that_identifies_ever_comes_out():
     view.CodeMeaning = "SECRET postero-anterior"
     ds.ViewCodeSequence, ds.OtherPatientIDsSequence = Sequence([view]), Sequence([view])
     image = read_image(saved(ds), "image.dcm")
-    told = repr(asdict(image))
+    message = repr(asdict(image))
     assert len(secret) > 900
-    assert "KNEE" in told
+    assert "KNEE" in message
     for word in ("SECRET", "1958"):
-        assert word.lower() not in told.lower()
+        assert word.lower() not in message.lower()
     assert image.radiograph.header == {
         "age": 63.0,
         "sex": "F",

@@ -45,12 +45,12 @@ def test_json_gives_it_back():
 
 
 def test_a_mixture_has_the_contrast_of_one_image_and_is_none(bundle_images):
-    made = mixtures(bundle_images, 5, seed=0)
-    assert made.shape == (5, 32, 32)
-    assert made.std(axis=0).mean() == pytest.approx(bundle_images.std(axis=0).mean(), rel=0.5)
-    assert bundle_images.mean(axis=0).std() < 0.5 * made.std(axis=(1, 2)).mean()
+    created = mixtures(bundle_images, 5, seed=0)
+    assert created.shape == (5, 32, 32)
+    assert created.std(axis=0).mean() == pytest.approx(bundle_images.std(axis=0).mean(), rel=0.5)
+    assert bundle_images.mean(axis=0).std() < 0.5 * created.std(axis=(1, 2)).mean()
     flat = bundle_images.reshape(len(bundle_images), -1)
-    likeness = np.corrcoef(np.vstack([made.reshape(5, -1), flat]))[:5, 5:]
+    likeness = np.corrcoef(np.vstack([created.reshape(5, -1), flat]))[:5, 5:]
     assert likeness.max() < 0.8
 
 

@@ -80,10 +80,10 @@ def test_a_modality_that_is_there_does_reach_the_output(kind):
 def test_absence_is_a_state_of_its_own_and_not_an_input_of_zeros(kind):
     inputs, _ = batch()
     fusion = build(kind)
-    there = torch.ones(ROWS, 3, dtype=torch.bool)
+    present = torch.ones(ROWS, 3, dtype=torch.bool)
     zeroed = {**inputs, "note": torch.zeros_like(inputs["note"])}
-    absent = there & torch.tensor([True, True, False])
-    assert not torch.allclose(fusion(zeroed, there), fusion(inputs, absent))
+    absent = present & torch.tensor([True, True, False])
+    assert not torch.allclose(fusion(zeroed, present), fusion(inputs, absent))
 
 
 @kinds

@@ -102,14 +102,14 @@ def test_no_activation_works_in_place():
 def test_a_damaged_folder_is_refused(damage, tmp_path):
     save_image_encoder(encoder_of("small_cnn"), tmp_path)
     spec, weights = tmp_path / "encoder.json", tmp_path / "encoder.safetensors"
-    said = json.loads(spec.read_text())
+    result = json.loads(spec.read_text())
     if damage == "missing":
         weights.unlink()
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif damage == "other backbone":
-        spec.write_text(json.dumps({**said, "backbone": "resnet10t"}))
+        spec.write_text(json.dumps({**result, "backbone": "resnet10t"}))
     else:
-        spec.write_text(json.dumps({**said, "surprise": 1}))
+        spec.write_text(json.dumps({**result, "surprise": 1}))
     with pytest.raises(WeightsError, match="no image encoder"):
         load_image_encoder(tmp_path)

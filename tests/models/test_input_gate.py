@@ -97,9 +97,9 @@ def test_a_gate_that_lacks_a_part_is_refused(gate, tmp_path):
     save_input_gate(gate, tmp_path)
     from safetensors.numpy import load_file, save_file
 
-    kept = load_file(tmp_path / WEIGHTS_FILE)
-    del kept["bias"]
-    save_file(kept, tmp_path / WEIGHTS_FILE)
+    stored = load_file(tmp_path / WEIGHTS_FILE)
+    del stored["bias"]
+    save_file(stored, tmp_path / WEIGHTS_FILE)
     with pytest.raises(ValueError, match="lacks bias"):
         load_input_gate(tmp_path)
     assert (tmp_path / JSON_FILE).exists()

@@ -27,11 +27,11 @@ def applied(logits, fitted):
 def test_a_bend_that_no_line_can_mend_is_mended_on_studies_it_has_not_seen():
     logits, labels, _ = bent(4000, 0)
     line = LogisticRegression(C=100).fit(logits[:, None], labels)
-    fitted = isotonic_shift(line.decision_function(logits[:, None]), labels)
+    fit = isotonic_shift(line.decision_function(logits[:, None]), labels)
     fresh, labels, truth = bent(20_000, 1)
     fresh, best = line.decision_function(fresh[:, None]), loss(truth, labels)
     assert loss(fresh, labels) - best > 0.015
-    assert loss(applied(fresh, fitted), labels) - best < 0.005
+    assert loss(applied(fresh, fit), labels) - best < 0.005
 
 
 @pytest.mark.parametrize("n", [3, 30, 1000])

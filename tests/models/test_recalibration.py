@@ -25,8 +25,8 @@ def chosen(n, slope=1.0, intercept=0.0, seed=0, independent=1.0):
 
 
 def test_a_model_that_is_right_is_left_as_it_is_19_times_in_20():
-    kept = [chosen(200, seed=seed).method == "none" for seed in range(40)]
-    assert sum(kept) >= 34  # 38 expected; fewer than 34 with a chance of 1 %
+    stored = [chosen(200, seed=seed).method == "none" for seed in range(40)]
+    assert sum(stored) >= 34  # 38 expected; fewer than 34 with a chance of 1 %
 
 
 def test_another_prevalence_is_met_by_the_intercept_alone():

@@ -85,8 +85,8 @@ def test_a_file_that_is_missing_foreign_or_of_another_network(tmp_path):
     text.write_text("not weights")
     other = tmp_path / "other.safetensors"
     save_file({"a.weight": torch.zeros(1)}, other)
-    for path, said in ((tmp_path / "no", "cannot be read"), (text, "cannot be read")):
-        with pytest.raises(WeightsError, match=said):
+    for path, result in ((tmp_path / "no", "cannot be read"), (text, "cannot be read")):
+        with pytest.raises(WeightsError, match=result):
             pretrained_backbone("resnet10t", 64, str(path))
     with pytest.raises(WeightsError, match="names are missing"):
         pretrained_backbone("resnet10t", 64, str(other))

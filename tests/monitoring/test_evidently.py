@@ -13,28 +13,28 @@ from tests.monitoring.conftest import whole
 @pytest.fixture(scope="module")
 def written(window, frozen, tmp_path_factory):
     table = window(120, 71, labelled=True, slope=-1.0)
-    judgement = evaluate_window(whole(table), frozen)
+    report = evaluate_window(whole(table), frozen)
     folder = tmp_path_factory.mktemp("page")
-    snapshot = write_page(table, frozen, judgement, folder)
-    return judgement, folder, snapshot
+    snapshot = write_page(table, frozen, report, folder)
+    return report, folder, snapshot
 
 
 def test_performance_is_a_metric_of_evidentlys_own_tested_at_the_learnt_limit(written):
-    judgement, folder, snapshot = written
-    said = json.loads((folder / "report.json").read_text())
+    report, folder, snapshot = written
+    outcome = json.loads((folder / "report.json").read_text())
     shown = {
         m["config"]["figure"]: m["value"]
-        for m in said["metrics"]
+        for m in outcome["metrics"]
         if "FindingPerformance" in m["metric_name"]
     }
-    (result,) = judgement.concept
+    (result,) = report.concept
     assert shown == pytest.approx({m.metric: m.current for m in result.metrics})
     failed = {
         test.description.split(";")[0]
         for test in snapshot.tests_results
         if test.id == "learnt_limit" and test.status.value == "FAIL"
     }
-    limit = result.limit(judgement.rates["concept"])
+    limit = result.limit(report.rates["concept"])
     assert len(failed) == sum(m.score > limit for m in result.metrics)
     assert failed
 

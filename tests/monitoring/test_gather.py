@@ -77,10 +77,10 @@ def test_rejected_images_of_this_model_alarm(log, frozen, make):
             )
             for _ in range(count)
         )
-    judgement = evaluate_window(read(log, frozen, 0).window, frozen)
-    assert (judgement.images.refused, judgement.images.images) == (12, 72)
-    assert judgement.verdict.status == "alarm"
-    assert judgement.verdict.reasons[0].name == "images.rejected"
+    report = evaluate_window(read(log, frozen, 0).window, frozen)
+    assert (report.images.refused, report.images.images) == (12, 72)
+    assert report.verdict.status == "alarm"
+    assert report.verdict.reasons[0].name == "images.rejected"
 
 
 def test_where_nearly_all_images_are_refused_the_few_that_are_left_do_not_hide_it(
@@ -92,11 +92,11 @@ def test_where_nearly_all_images_are_refused_the_few_that_are_left_do_not_hide_i
     )
     assert evaluate_window(read(log, frozen, 0).window, frozen).verdict.status == "too_small"
     log.add_events(refusal.model_copy(update={"event_id": str(i)}) for i in range(40))
-    judgement = evaluate_window(read(log, frozen, 0).window, frozen)
-    assert judgement.verdict.status == "alarm"
-    assert judgement.verdict.reasons[0].name == "images.rejected"
-    assert "10 studies are too few" in judgement.verdict.headline
-    assert judgement.checks == []
+    report = evaluate_window(read(log, frozen, 0).window, frozen)
+    assert report.verdict.status == "alarm"
+    assert report.verdict.reasons[0].name == "images.rejected"
+    assert "10 studies are too few" in report.verdict.headline
+    assert report.checks == []
 
 
 def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, frozen):

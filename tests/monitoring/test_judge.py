@@ -63,19 +63,19 @@ def test_moved_inputs_with_the_old_concept_are_data_drift_only(window, frozen):
 
 
 def test_small_window_is_not_judged(window, frozen):
-    judgement = evaluate_window(whole(window(19, 3, age=5.0)), frozen)
-    assert judgement.verdict.status == "too_small"
-    assert judgement.checks == []
-    assert "19 studies are too few" in judgement.verdict.line
+    report = evaluate_window(whole(window(19, 3, age=5.0)), frozen)
+    assert report.verdict.status == "too_small"
+    assert report.checks == []
+    assert "19 studies are too few" in report.verdict.line
     assert evaluate_window(whole(window(20, 3, age=5.0)), frozen).verdict.status == "alarm"
 
 
 def test_too_few_labels_are_said(window, frozen):
     table = window(60, 4, labelled=True)
     table.loc[10:, "label.pneumonia"] = np.nan
-    judgement = evaluate_window(whole(table), frozen)
-    assert judgement.concept == ()
-    assert any("10 labelled studies" in note for note in judgement.verdict.notes)
+    report = evaluate_window(whole(table), frozen)
+    assert report.concept == ()
+    assert any("10 labelled studies" in note for note in report.verdict.notes)
 
 
 def test_the_window_and_the_longer_one_share_the_rate_and_what_lasts_gets_less(window, frozen):

@@ -57,10 +57,10 @@ def test_classes_that_exclude_one_another_are_estimated_together(frozen):
 
     def table(shares, n):
         label = rng.choice(3, n, p=shares)
-        said = rng.dirichlet(np.ones(3), n) + 2 * np.eye(3)[label]
-        said /= said.sum(axis=1, keepdims=True)
+        result = rng.dirichlet(np.ones(3), n) + 2 * np.eye(3)[label]
+        result /= result.sum(axis=1, keepdims=True)
         data = {f"label.{n}": (label == k).astype(float) for k, n in enumerate(names)}
-        data |= {f"probability.{n}": said[:, k] for k, n in enumerate(names)}
+        data |= {f"probability.{n}": result[:, k] for k, n in enumerate(names)}
         return pd.DataFrame(data)
 
     shift = label_shift(table((0.2, 0.2, 0.6), 400), table((0.5, 0.3, 0.2), 600), task)

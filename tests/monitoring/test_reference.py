@@ -32,7 +32,7 @@ def paths(tmp_path, frozen):
             "view": ["PA", None] * (n // 2),
             "site": None,
             "part": None,
-            "note": [f"note {i}" if there else None for i, there in enumerate(has_note)],
+            "note": [f"note {i}" if present else None for i, present in enumerate(has_note)],
             "pixel_row": np.where(has_image, np.arange(n), -1),
             "clinical.age": rng.uniform(20, 80, n),
             "clinical.crp": np.where(rng.random(n) < 0.5, np.nan, 5.0),
@@ -84,29 +84,29 @@ def params_file(tmp_path, request):
 
 
 def test_stage_freezes_every_held_out_study_without_its_ids(paths, frozen):
-    made = run(paths, frozen)
+    created = run(paths, frozen)
     manifest = pd.read_parquet(paths.manifest)
-    assert len(made.table) == 100
-    assert made.digest == "d" * 64
-    ages = sorted(made.table["clinical.age"])
+    assert len(created.table) == 100
+    assert created.digest == "d" * 64
+    ages = sorted(created.table["clinical.age"])
     assert ages == sorted(manifest["clinical.age"][20:])
     held = pd.read_parquet(paths.heldout)
     row = held[held["subset"] == "available"].iloc[7]
     study = manifest[manifest["study_id"] == row["study_id"]].iloc[0]
-    kept = made.table.iloc[7]
-    assert kept["clinical.age"] == study["clinical.age"]
-    assert kept["has.image"] == ("yes" if study["pixel_row"] >= 0 else "no")
-    assert kept["probability.pneumonia"] == row["probability.pneumonia"]
-    assert kept["label.pneumonia"] == row["label.pneumonia"]
-    assert (made.table["has.tabular"] == "yes").all()
-    assert made.table["patient"].nunique() == 50
-    assert set(made.projections) == {"image", "note"}
-    assert made.table.loc[made.table["has.image"] == "no", "image_pc.0"].isna().all()
+    stored = created.table.iloc[7]
+    assert stored["clinical.age"] == study["clinical.age"]
+    assert stored["has.image"] == ("yes" if study["pixel_row"] >= 0 else "no")
+    assert stored["probability.pneumonia"] == row["probability.pneumonia"]
+    assert stored["label.pneumonia"] == row["label.pneumonia"]
+    assert (created.table["has.tabular"] == "yes").all()
+    assert created.table["patient"].nunique() == 50
+    assert set(created.projections) == {"image", "note"}
+    assert created.table.loc[created.table["has.image"] == "no", "image_pc.0"].isna().all()
     written = b"".join(p.read_bytes() for p in paths.reference.iterdir())
     assert b"secret" not in written
     assert b"note 3" not in written
-    assert 0 <= made.performance["pneumonia"]["auc"] <= 1
-    assert set(made.thresholds.windows[0].mean) == {c.name for c in made.checks}
+    assert 0 <= created.performance["pneumonia"]["auc"] <= 1
+    assert set(created.thresholds.windows[0].mean) == {c.name for c in created.checks}
 
 
 def test_held_out_studies_are_shared_out_as_serving_does(pipeline):

@@ -47,10 +47,10 @@ def test_drifted_window_is_reported_and_alarms(run, logged, bundle, tmp_path):
     url, write = logged
     write(60, 21, age=1.5, prefix="<b>new</b>")
     out = tmp_path / "out"
-    code, said, _ = run("report", "--bundle", bundle, "--log", url, "--out", out)
+    code, result, _ = run("report", "--bundle", bundle, "--log", url, "--out", out)
     assert code == 20
-    assert said.startswith("ALARM made_up: 60 studies, 0 labelled. First: Age (a): median")
-    assert said.count("\n") == 1
+    assert result.startswith("ALARM made_up: 60 studies, 0 labelled. First: Age (a): median")
+    assert result.count("\n") == 1
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["status"] == "alarm"
     assert verdict["reasons"][0]["name"] == "clinical.age"
@@ -84,8 +84,8 @@ def test_labels_are_added_and_used(run, logged, bundle, tmp_path):
     csv = tmp_path / "labels.csv"
     lines = [f"{r.study_hash},{o.label}" for r, o in zip(records, outcomes, strict=True)]
     csv.write_text("\n".join(["study_id,pneumonia", *lines, "unheard of,1"]))
-    code, said, _ = run("labels", "--log", url, "--csv", csv, "--bundle", bundle)
-    assert (code, said) == (0, "61 outcomes of 61 studies added, 60 of them in the log\n")
+    code, result, _ = run("labels", "--log", url, "--csv", csv, "--bundle", bundle)
+    assert (code, result) == (0, "61 outcomes of 61 studies added, 60 of them in the log\n")
     out = tmp_path / "out"
     assert run("report", "--bundle", bundle, "--log", url, "--out", out)[0] == 20
     verdict = json.loads((out / "verdict.json").read_text())
@@ -100,9 +100,9 @@ def test_labels_of_one_report_stay_out_of_the_log(run, logged, bundle, tmp_path)
     csv.write_text("study_id,pneumonia\n" + "".join(f"{r.study_hash},1\n" for r in records))
     out = tmp_path / "out"
     words = ["report", "--bundle", bundle, "--log", url, "--out", out]
-    code, said, _ = run(*words, "--labels", csv)
+    code, result, _ = run(*words, "--labels", csv)
     assert code == 3
-    assert "10 studies are too few to judge" in said
+    assert "10 studies are too few to judge" in result
     assert json.loads((out / "verdict.json").read_text())["n_labelled"] == 10
     assert not (out / "report.html").exists()
     run(*words)
@@ -144,10 +144,10 @@ def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle
     (mine / "thesis.txt").write_text("precious")
     assert "is no report" in refused(*words, "--out", mine)
     assert (mine / "thesis.txt").exists()
-    foreign = tmp_path / "foreign" / "bundle"
-    write_json(foreign / "bundle.json", {"digest": "c" * 64})
+    ood = tmp_path / "foreign" / "bundle"
+    write_json(ood / "bundle.json", {"digest": "c" * 64})
     frozen = ["--reference", bundle.parent / "reference"]
-    assert "this is cccccccccccc" in refused("report", "--bundle", foreign, "--log", url, *frozen)
+    assert "this is cccccccccccc" in refused("report", "--bundle", ood, "--log", url, *frozen)
     damaged = tmp_path / "damaged"
     write_json(damaged / "reference.json", {"task": {}})
     assert "no reference" in refused(*words, "--reference", damaged)
@@ -159,9 +159,9 @@ def test_a_silent_window_is_too_small_to_judge_and_says_whose_predictions_it_hol
     url, write = logged
     write(30, 26, digest="b" * 64)
     words = ["report", "--bundle", bundle, "--log", url, "--out", tmp_path / "out"]
-    code, said, _ = run(*words)
+    code, result, _ = run(*words)
     assert code == 3
-    assert "0 studies are too few" in said
+    assert "0 studies are too few" in result
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert verdict["notes"][0] == "30 predictions of other models are left out: bbbbbbbbbbbb (30)"
     code, _, _ = run(*words, "--since", "2027-01-01")

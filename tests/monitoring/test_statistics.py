@@ -11,8 +11,8 @@ RNG = np.random.default_rng(3)
 
 
 def sides(m, n):
-    there = np.arange(m + n) >= n
-    return there[None].astype(float), (~there)[None].astype(float)
+    present = np.arange(m + n) >= n
+    return present[None].astype(float), (~present)[None].astype(float)
 
 
 def test_anderson_darling_is_the_integral_over_the_pooled_ranks():
@@ -28,9 +28,9 @@ def test_anderson_darling_is_the_integral_over_the_pooled_ranks():
 
 def test_energy_is_that_of_the_points():
     x, y = RNG.normal(size=(30, 3)), RNG.normal(1, 1, size=(50, 3))
-    apart = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
+    separate = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
     found = energy(np.concatenate([y, x]), *sides(30, 50))[0]
-    assert found == pytest.approx(np.sqrt(30 * 50 / 80 * apart), rel=1e-3)
+    assert found == pytest.approx(np.sqrt(30 * 50 / 80 * separate), rel=1e-3)
     line = energy(np.concatenate([y, x])[:, :1], *sides(30, 50))[0] ** 2 * 80 / (30 * 50)
     assert line == pytest.approx(energy_distance(x[:, 0], y[:, 0]) ** 2, rel=1e-3)
 

@@ -36,8 +36,8 @@ def add(answer):
     """`add(log, study, patient, hours)`: a prediction so many hours after noon."""
 
     def add(log, study, patient=None, hours=0.0):
-        made = {"created_at": NOON + hours * HOUR}
-        record = log.record(answer(study, patient)).model_copy(update=made)
+        created = {"created_at": NOON + hours * HOUR}
+        record = log.record(answer(study, patient)).model_copy(update=created)
         log.add_records([record])
         return record
 
@@ -59,10 +59,10 @@ def test_only_what_is_of_the_patient_goes(log, add, outcome):
     theirs = [outcome(r.study_hash) for r in (first, second)]
     others = [outcome(r.study_hash) for r in (other, unknown)]
     log.add_outcomes([*theirs, *others])
-    going = ErasurePlan(predictions=3, outcomes=2, events=0)
-    assert rows_of_patient(log, "p") == going
+    plan = ErasurePlan(predictions=3, outcomes=2, events=0)
+    assert rows_of_patient(log, "p") == plan
     assert verify(log).erased["predictions"] == 0
-    assert erase_patient(log, "p") == going
+    assert erase_patient(log, "p") == plan
     assert log.read_window("icu") == [other, unknown]
     assert nameless.study_hash not in log.study_hashes()
     assert log.read_outcomes() == others
@@ -94,7 +94,7 @@ def test_a_patient_whom_the_log_does_not_know_leaves_no_trace(log, add):
 
 def test_bytes_of_what_was_erased_are_in_no_file(url, file, add, outcome):
     with PredictionLog(url, SECRET) as log:
-        kept = add(log, "kept", "q")
+        stored = add(log, "kept", "q")
         gone = [add(log, f"study-{number}", "p") for number in range(40)]
         log.add_outcomes([outcome(r.study_hash, comment="wrote Müller") for r in gone])
         add(log, "last", "q")
@@ -106,7 +106,7 @@ def test_bytes_of_what_was_erased_are_in_no_file(url, file, add, outcome):
         for record in gone:
             values += [record.study_hash, record.record_id]
         assert not [value for value in values if value.encode() in held]
-        assert held.count(np.asarray(kept.image_embedding, "<f4").tobytes()) == 2
+        assert held.count(np.asarray(stored.image_embedding, "<f4").tobytes()) == 2
 
 
 def test_bytes_of_what_retention_removed_are_in_no_file(url, file, add):
@@ -158,14 +158,14 @@ def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
     add(log, "again", "p", 1)
     last = [add(log, "again", "p", 3), add(log, "new", "p", 4)]
     late = outcome(log.hash_id("old"), recorded_at=NOON + 5 * HOUR)
-    kept = [outcome(log.hash_id("again")), outcome("never seen", recorded_at=NOON + 5 * HOUR)]
-    log.add_outcomes([outcome("never seen and old"), late, *kept])
+    stored = [outcome(log.hash_id("again")), outcome("never seen", recorded_at=NOON + 5 * HOUR)]
+    log.add_outcomes([outcome("never seen and old"), late, *stored])
     log.add_events([refusal(), refusal(created_at=NOON + 3 * HOUR)])
-    going = ErasurePlan(predictions=2, outcomes=2, events=1)
-    assert rows_before(log, NOON + 2 * HOUR) == going
-    assert retain(log, NOON + 2 * HOUR) == going
+    plan = ErasurePlan(predictions=2, outcomes=2, events=1)
+    assert rows_before(log, NOON + 2 * HOUR) == plan
+    assert retain(log, NOON + 2 * HOUR) == plan
     assert log.read_window("icu") == last
-    assert log.read_outcomes() == kept
+    assert log.read_outcomes() == stored
     assert len(log.read_events("icu")) == 1
     found = verify(log)
     assert found.broken is None

@@ -32,16 +32,16 @@ def sqlite_log(url):
 
 
 def test_record_comes_back_as_it_was_returned(log, answer):
-    kept = log.append(answer())
-    assert log.read_window("icu") == [kept]
-    assert kept.clinical == {"age": 61.0, "sex": "F", "crp": None}
-    assert kept.quality == {"exposure": 0.4}
-    assert np.array_equal(np.float32(kept.image_embedding), answer().image_embedding)
-    assert kept.note_embedding is None
-    assert kept.certainties == {"icu": "uncertain"}
-    assert kept.note_traits == {"words": 3.0}
-    assert kept.shares == {"icu": {"image": 0.1, "note": -0.2}}
-    assert kept.created_at.utcoffset() == timedelta(0)
+    stored = log.append(answer())
+    assert log.read_window("icu") == [stored]
+    assert stored.clinical == {"age": 61.0, "sex": "F", "crp": None}
+    assert stored.quality == {"exposure": 0.4}
+    assert np.array_equal(np.float32(stored.image_embedding), answer().image_embedding)
+    assert stored.note_embedding is None
+    assert stored.certainties == {"icu": "uncertain"}
+    assert stored.note_traits == {"words": 3.0}
+    assert stored.shares == {"icu": {"image": 0.1, "note": -0.2}}
+    assert stored.created_at.utcoffset() == timedelta(0)
 
 
 def test_nothing_that_names_or_shows_the_patient_reaches_the_disk(sqlite_log, tmp_path, answer):
@@ -93,8 +93,8 @@ def test_newest_outcome_counts(log):
             recorded_at=NOON + timedelta(hours=hours),
         )
 
-    later, earlier, latest = outcome(1, 2), outcome(0, 1), outcome(0, 3)
-    log.add_outcomes([later, earlier])
+    later, prior, latest = outcome(1, 2), outcome(0, 1), outcome(0, 3)
+    log.add_outcomes([later, prior])
     assert log.read_outcomes() == [later]
     log.add_outcomes([latest])
     assert log.read_outcomes() == [latest]

@@ -54,9 +54,9 @@ def test_a_broken_log_ends_with_20_and_says_where(log, run, url):
 
 
 def test_erase_says_what_will_go_and_does_it_only_when_told(log, run):
-    asked = run("erase", "--patient", "p", typed="n\n")
-    assert asked.exit_code == 1
-    assert "To go: 1 predictions, 0 outcomes, 0 events." in asked.output
+    requested = run("erase", "--patient", "p", typed="n\n")
+    assert requested.exit_code == 1
+    assert "To go: 1 predictions, 0 outcomes, 0 events." in requested.output
     assert len(log.read_window("icu")) == 2
     assert run("erase", "--patient", "p", typed="y\n").exit_code == 0
     assert len(log.read_window("icu")) == 1

@@ -170,7 +170,7 @@ def test_the_tables_are_then_those_of_a_new_log(former, database, tmp_path):
         found = inspect(engine)
         names = sorted(found.get_table_names())
         indexes = {t: {i["name"] for i in found.get_indexes(t)} for t in names}
-        indexes = {t: {i for i in kept if i and "_by_" in i} for t, kept in indexes.items()}
+        indexes = {t: {i for i in stored if i and "_by_" in i} for t, stored in indexes.items()}
         columns = {t: [(c["name"], c["nullable"]) for c in found.get_columns(t)] for t in names}
         unique = {t: [u["column_names"] for u in found.get_unique_constraints(t)] for t in names}
         shapes.append((indexes, columns, unique))

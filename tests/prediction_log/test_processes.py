@@ -30,11 +30,11 @@ while True:
     log.add_outcomes([outcome(record.study_hash)])
     print(record.record_id, flush=True)
 """
-    told = [folder / f"told{number}" for number in range(count)]
-    streams = [path.open("w") for path in told]
+    message = [folder / f"told{number}" for number in range(count)]
+    streams = [path.open("w") for path in message]
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=out) for out in streams]
     try:
-        yield processes, told
+        yield processes, message
     finally:
         for process, stream in zip(processes, streams, strict=True):
             process.kill()
@@ -48,17 +48,17 @@ def lines(path):
 
 def test_ten_writers_some_of_them_killed_lose_nothing_they_told(database, tmp_path, until):
     kind = f"PredictionLog({database!r}, {SECRET!r})"
-    with writers(database, tmp_path, WRITERS, kind) as (processes, told):
-        until(lambda: all(lines(path) for path in told), SECONDS)
+    with writers(database, tmp_path, WRITERS, kind) as (processes, message):
+        until(lambda: all(lines(path) for path in message), SECONDS)
         for process in processes[:KILLED]:
             process.kill()
-        seen = [lines(path) for path in told[KILLED:]]
+        seen = [lines(path) for path in message[KILLED:]]
         until(
-            lambda: all(lines(p) > n + 2 for p, n in zip(told[KILLED:], seen, strict=True)),
+            lambda: all(lines(p) > n + 2 for p, n in zip(message[KILLED:], seen, strict=True)),
             SECONDS,
         )
         assert all(process.poll() is None for process in processes[KILLED:])
-    ids = [line for path in told for line in path.read_text().split()]
+    ids = [line for path in message for line in path.read_text().split()]
     with PredictionLog(database, SECRET, create=False) as log:
         found = [record.record_id for record in log.read_window("icu")]
         verified = verify(log)
@@ -109,16 +109,16 @@ def test_writers_with_a_spool_outlive_a_database_that_is_killed_and_are_killed_t
     folder = tmp_path / "spool"
     how = f"from pathlib import Path; log = SpooledLog({postgresql!r}, {SECRET!r}, wait=1,"
     kind = f"None; {how} retry=0.05, folder=Path({str(folder)!r}))"
-    with writers(postgresql, tmp_path, 3, kind) as (processes, told):
-        until(lambda: all(lines(path) for path in told), SECONDS)
+    with writers(postgresql, tmp_path, 3, kind) as (processes, message):
+        until(lambda: all(lines(path) for path in message), SECONDS)
         cluster.stop()
-        seen = [lines(path) for path in told]
-        until(lambda: all(lines(p) > n + 3 for p, n in zip(told, seen, strict=True)), SECONDS)
+        seen = [lines(path) for path in message]
+        until(lambda: all(lines(p) > n + 3 for p, n in zip(message, seen, strict=True)), SECONDS)
         processes[0].kill()
         cluster.start()
-        seen = lines(told[1])
-        until(lambda: lines(told[1]) > seen + 3, SECONDS)
-    ids = [line for path in told for line in path.read_text().split()]
+        seen = lines(message[1])
+        until(lambda: lines(message[1]) > seen + 3, SECONDS)
+    ids = [line for path in message for line in path.read_text().split()]
     with SpooledLog(postgresql, SECRET, folder=folder, retry=0.05) as log:
         until(lambda: log.waiting == 0 and log.trouble == "", SECONDS)
         found = [record.record_id for record in log.read_window("icu")]

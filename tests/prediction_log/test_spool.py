@@ -236,9 +236,9 @@ log = SpooledLog({url!r}, {SECRET!r}, wait=0.02, retry=0.01)
 while True:
     print(log.append(answer()).record_id, flush=True)
 """
-    told = [tmp_path / f"told{k}" for k in range(6)]
+    message = [tmp_path / f"told{k}" for k in range(6)]
     SpooledLog(url, SECRET).close()
-    for pair, moment in ((told[:2], 0.05), (told[2:4], 0.1), (told[4:], 0.15)):
+    for pair, moment in ((message[:2], 0.05), (message[2:4], 0.1), (message[4:], 0.15)):
         with pair[0].open("w") as one, pair[1].open("w") as two:
             started = [
                 subprocess.Popen([sys.executable, "-c", code], stdout=out) for out in (one, two)
@@ -253,11 +253,11 @@ while True:
             process.wait()
     with SpooledLog(url, SECRET, **FAST) as log:
         until(lambda: log.waiting == 0, 60)
-    found, ids = stored(file), " ".join(path.read_text() for path in told).split()
+    found, ids = stored(file), " ".join(path.read_text() for path in message).split()
     assert len(ids) > 60
     assert set(ids) <= set(found)
     # Of each process, one more may have been kept than it came to tell.
-    assert len(found) == len(set(found)) <= len(ids) + len(told)
+    assert len(found) == len(set(found)) <= len(ids) + len(message)
 
 
 def test_a_spool_lies_beside_its_file_or_below_logs():

@@ -25,28 +25,28 @@ def folder(tmp_path):
 
 @pytest.fixture
 def spool(folder):
-    made = Spool(folder)
-    yield made
-    made.close()
+    created = Spool(folder)
+    yield created
+    created.close()
 
 
 def test_a_line_gives_back_what_it_was_made_of():
-    kept = outcome("line\nbreak, “quotes” and \x00")
-    line = encoded(kept)
+    stored = outcome("line\nbreak, “quotes” and \x00")
+    line = encoded(stored)
     assert b"\n" not in line
-    assert decoded(line) == kept
+    assert decoded(line) == stored
 
 
 def test_an_event_comes_back_with_its_kind(refusal):
-    kept = refusal(kind="bad_input", field="age")
-    assert decoded(encoded(kept)) == kept
+    stored = refusal(kind="bad_input", field="age")
+    assert decoded(encoded(stored)) == stored
 
 
 def test_a_line_of_the_version_before_is_read():
-    kept = outcome()
-    body = json.dumps({"kind": "outcome", **kept.model_dump(mode="json")}).encode()
+    stored = outcome()
+    body = json.dumps({"kind": "outcome", **stored.model_dump(mode="json")}).encode()
     checksum = hashlib.sha256(body).hexdigest()[:16].encode()
-    assert decoded(checksum + b" " + body) == kept
+    assert decoded(checksum + b" " + body) == stored
 
 
 def test_a_record_keeps_every_digit_and_what_is_no_number(url, answer):

@@ -25,7 +25,7 @@ def log(database):
 def records(log, answer):
     """Ten records, half an hour apart, written in no order; each third by another model."""
     base = log.record(answer())
-    made = [
+    created = [
         base.model_copy(
             update={
                 "record_id": f"{n}",
@@ -37,8 +37,8 @@ def records(log, answer):
         )
         for n in range(10)
     ]
-    log.add_records([made[n] for n in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)])
-    return made
+    log.add_records([created[n] for n in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)])
+    return created
 
 
 def test_the_index_names_the_records_of_a_window_in_order_of_time(log, records):
@@ -64,9 +64,9 @@ def test_the_index_of_one_digest_counts_the_others(log, records):
 def test_positions_are_read_in_the_order_given_and_without_embeddings_if_not_wanted(log, records):
     position = log.window_index("icu").position
     assert list(log.read_positions(position[[7, 0, 3]])) == [records[k] for k in (7, 0, 3)]
-    (bare,) = log.read_positions(position[:1], embeddings=False)
-    assert bare == records[0].model_copy(update={"image_embedding": None})
-    assert next(log.stream_window("icu", embeddings=False)) == bare
+    (raw,) = log.read_positions(position[:1], embeddings=False)
+    assert raw == records[0].model_copy(update={"image_embedding": None})
+    assert next(log.stream_window("icu", embeddings=False)) == raw
 
 
 def test_outcomes_of_some_studies_alone_are_read(log, outcome):
@@ -105,9 +105,9 @@ def test_a_window_is_counted_within_its_index_and_needs_no_sorting(url, query):
     PredictionLog(url, SECRET).close()
     engine = create_engine(url)
     query = query.where(PREDICTIONS.c.task == "icu", PREDICTIONS.c.created_at >= NOON)
-    said = query.compile(engine, compile_kwargs={"literal_binds": True})
+    result = query.compile(engine, compile_kwargs={"literal_binds": True})
     with engine.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}").all()
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {result}").all()
     engine.dispose()
     assert len(plan) == 1
     assert "USING COVERING INDEX predictions_by_time" in plan[0].detail

@@ -25,7 +25,7 @@ SIDE, STUDIES = 32, 120
 
 
 def _task(**changes) -> Task:
-    said = {
+    result = {
         "name": "spot",
         "title": "A bright spot",
         "problem": "binary",
@@ -35,11 +35,11 @@ def _task(**changes) -> Task:
         "licence": "none",
         "citation": "none",
     }
-    return Task(**{**said, **changes})
+    return Task(**{**result, **changes})
 
 
 def _params(**changes) -> Params:
-    said = {
+    result = {
         "backbone": "small_cnn",
         "weights": "none",
         "trainable": "all",
@@ -54,7 +54,7 @@ def _params(**changes) -> Params:
         tasks=("synthetic",),
         ingest=IngestParams(size=SIDE),
         split=SplitParams(),
-        train_image=TrainImageParams(**{**said, **changes}),
+        train_image=TrainImageParams(**{**result, **changes}),
         embed=EmbedParams(),
         fuse=FuseParams(),
         evaluate=EvaluateParams(),

@@ -65,19 +65,31 @@ def gate():
 
 
 def refused(gate, rows):
-    return np.mean([doubt is not None and doubt.refused for doubt in gate.check(rows)])
+    return np.mean(
+        [gate_decision is not None and gate_decision.refused for gate_decision in gate.check(rows)]
+    )
 
 
 def test_of_new_images_hardly_any_is_refused_and_few_are_warned_of(gate):
     new = drawn(4000, 11)
     assert refused(gate, new) <= 0.02
-    assert np.mean([doubt is not None for doubt in gate.check(new)]) <= 0.05
+    assert np.mean([gate_decision is not None for gate_decision in gate.check(new)]) <= 0.05
 
 
 def test_what_copies_taught_is_caught_in_new_images_and_named(gate):
-    doubts = gate.check(drawn(300, 12, 4.0))
-    assert np.mean([doubt is not None and doubt.refused for doubt in doubts]) > 0.95
-    assert {doubt.looks_like for doubt in doubts if doubt} == {"inverted"}
+    gate_decisions = gate.check(drawn(300, 12, 4.0))
+    assert (
+        np.mean(
+            [
+                gate_decision is not None and gate_decision.refused
+                for gate_decision in gate_decisions
+            ]
+        )
+        > 0.95
+    )
+    assert {gate_decision.looks_like for gate_decision in gate_decisions if gate_decision} == {
+        "inverted"
+    }
 
 
 def test_what_no_copy_resembles_is_caught_by_its_distance(gate):
@@ -129,9 +141,9 @@ def test_limits_are_the_quantiles_of_the_rate_shared_by_both_scores():
 def test_a_few_training_images_that_are_none_do_not_move_the_limits():
     scores = tailed()
     scores[:2] += 50
-    kept, moved = (fitting._limits(s, 0.005, -9.0) for s in (tailed(), scores))
-    assert moved.ood_score == pytest.approx(kept.ood_score, rel=0.15)
-    assert moved.distance == pytest.approx(kept.distance, rel=0.3)
+    stored, moved = (fitting._limits(s, 0.005, -9.0) for s in (tailed(), scores))
+    assert moved.ood_score == pytest.approx(stored.ood_score, rel=0.15)
+    assert moved.distance == pytest.approx(stored.distance, rel=0.3)
 
 
 def test_no_image_is_refused_that_looks_more_like_a_image_than_not():
@@ -197,16 +209,16 @@ def encoder(spots):
 def test_copies_are_embedded_as_the_encoder_does(encoder, spots):
     rows = np.arange(10, 30)
     params = FuseParams(gate_images=8)
-    made = corrupted_copies(encoder, open_pixels(spots.pixels), rows, params)
-    assert len(made.embeddings) == 8 * (len(KINDS) - 1) + 4
-    owners = {kind: made.owner[made.kind == n] for n, kind in enumerate(KINDS)}
+    created = corrupted_copies(encoder, open_pixels(spots.pixels), rows, params)
+    assert len(created.embeddings) == 8 * (len(KINDS) - 1) + 4
+    owners = {kind: created.owner[created.kind == n] for n, kind in enumerate(KINDS)}
     assert len(set(owners[IMAGE])) == 8
     assert all((owners[kind] == owners[IMAGE]).all() for kind in KINDS[1:-1])
     assert (owners[PICTURE] == -1).all()
     square = open_pixels(spots.pixels)[rows[owners["inverted"][0]]]
     with torch.inference_mode():
         wanted = encoder(normalise(255 - square[None]))[0]
-    found = made.embeddings[made.kind == INVERTED][0]
+    found = created.embeddings[created.kind == INVERTED][0]
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 

@@ -54,11 +54,11 @@ def _over_divisions(evidence: EvaluationResults) -> list[str]:
     for name, subset in further["subsets"].items():
         figures = subset.get("macro") or next(iter(subset["findings"].values()))
         rows.append((f"`{name}`", *_core(figures)))
-    said = (
+    result = (
         f"The above is of one division into folds. Mean over {further['count']} divisions of the"
         " same studies, which depends less on one draw:"
     )
-    return [said, table(["shown", "AUC", "sensitivity", "specificity", "Brier"], rows)]
+    return [result, table(["shown", "AUC", "sensitivity", "specificity", "Brier"], rows)]
 
 
 def _by_finding(evidence: EvaluationResults, findings: Figures) -> str:
@@ -184,8 +184,10 @@ def _brier(evidence: EvaluationResults) -> str:
     if not rows:
         return ""
     heads = [f"Brier score, `{AVAILABLE}`", "score", "reliability", "resolution", "uncertainty"]
-    told = "Score = reliability − resolution + uncertainty + what bins hide. Small reliability and"
-    return f"{told} large resolution are good.\n\n" + table([*heads, "within bins"], rows)
+    message = (
+        "Score = reliability − resolution + uncertainty + what bins hide. Small reliability and"
+    )
+    return f"{message} large resolution are good.\n\n" + table([*heads, "within bins"], rows)
 
 
 def _terms(found: dict[str, Any]) -> Iterator[str]:
@@ -196,14 +198,14 @@ def _coverage(evidence: EvaluationResults) -> str:
     rows = []
     target = None
     for subset in evidence.metrics["subsets"]:
-        for title, told in uncertainties(evidence, subset):
-            target = told["target"]
+        for title, message in uncertainties(evidence, subset):
+            target = message["target"]
             rows.append(
                 (
                     f"{plain(title)}, `{subset}`",
-                    with_interval(told["coverage"]),
-                    with_interval(told["uncertain"]),
-                    with_interval(told["accuracy_when_certain"]),
+                    with_interval(message["coverage"]),
+                    with_interval(message["uncertain"]),
+                    with_interval(message["accuracy_when_certain"]),
                 )
             )
     if target is None:

@@ -92,9 +92,9 @@ def _parts(evidence: EvaluationResults) -> str:
         *(f"{plain(evidence.title(n))}, present" for n in names),
     ]
     rows = []
-    for part, told in evidence.audit["parts"].items():
-        shares = [_share(told["findings"][name]) for name in names]
-        rows.append((part, told["studies"], told["patients"], *shares))
+    for part, message in evidence.audit["parts"].items():
+        shares = [_share(message["findings"][name]) for name in names]
+        rows.append((part, message["studies"], message["patients"], *shares))
     return table(heads, rows)
 
 
@@ -207,18 +207,18 @@ def _absent(evidence: EvaluationResults) -> str:
     titles = evidence.subgroups["absent"]
     if not titles:
         return ""
-    reasons = "; ".join(f"{plain(name)} ({plain(why)})" for name, why in titles.items())
+    reasons = "; ".join(f"{plain(name)} ({plain(reason)})" for name, reason in titles.items())
     return f"Not measured, because the data does not tell: {reasons}."
 
 
 def _groups(evidence: EvaluationResults, divisions: dict[str, Any]) -> str:
     heads = ["group", "studies", "patients", "present", "AUC", "FNR", "FPR"]
     rows = []
-    for by, told in divisions.items():
+    for by, message in divisions.items():
         if CROSSED in by:
             continue
         known = evidence.subgroups["characteristics"][by]
-        for name, group in told["groups"].items():
+        for name, group in message["groups"].items():
             label = f"{plain(known['title'])}: {plain(name)}"
             figures = [_given(group[metric]) for metric in ("auc", "fnr", "fpr")]
             rows.append((label, group["n"], group["patients"], group["positives"], *figures))
@@ -249,9 +249,9 @@ def _gaps(evidence: EvaluationResults, divisions: dict[str, Any]) -> str:
 
 
 def _gap_rows(divisions: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for by, told in divisions.items():
+    for by, message in divisions.items():
         for metric in METRICS:
-            gap = told["gaps"][metric]
+            gap = message["gaps"][metric]
             if gap["value"] is None:
                 continue
             pair = gap["clearest"] if gap["excludes_equality"] else gap
@@ -284,41 +284,40 @@ def shortcut_section(evidence: EvaluationResults) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _embedding(told: dict[str, Any]) -> str:
+def _embedding(message: dict[str, Any]) -> str:
     rows = [
         (
             f"{plain(trait['title'])}: {plain(level)} against the rest",
             f"{found['n']} of {found['of']}",
             _given(found["auc"]),
         )
-        for trait in told["traits"].values()
+        for trait in message["traits"].values()
         for level, found in trait["levels"].items()
     ]
     if not rows:
-        return (
-            f"Nothing to read off the image embedding: {told.get('reason', 'no trait is known')}."
-        )
+        reason = message.get("reason", "no trait is known")
+        return f"Nothing to read off the image embedding: {reason}."
     return table(["read off the image embedding", "studies", "AUC"], rows)
 
 
 def _alone(evidence: EvaluationResults) -> str:
     rows = []
     for finding, inputs in evidence.shortcuts["alone"].items():
-        for name, told in inputs.items():
+        for name, message in inputs.items():
             label = f"{plain(evidence.title(finding))} from {name} alone"
-            if told["auc"]["value"] is None:
+            if message["auc"]["value"] is None:
                 rows.append((label, NONE, "too few", NONE, NONE))
                 continue
-            strongest = told.get("strongest")
+            strongest = message.get("strongest")
             if strongest:
                 label += f" (of its statistics, {strongest['name']}: {strongest['auc']:.3f})"
             rows.append(
                 (
                     label,
-                    str(told["n"]),
-                    with_interval(told["auc"]),
-                    with_interval(told["model_auc"]),
-                    with_interval(told["model_minus_this"], "+.3f"),
+                    str(message["n"]),
+                    with_interval(message["auc"]),
+                    with_interval(message["model_auc"]),
+                    with_interval(message["model_minus_this"], "+.3f"),
                 )
             )
     heads = ["predicted", "studies", "AUC", "the model", "the model is better by"]
@@ -327,15 +326,15 @@ def _alone(evidence: EvaluationResults) -> str:
 
 def _within(evidence: EvaluationResults) -> str:
     rows = []
-    for finding, told in evidence.shortcuts["within_view"].items():
-        if "adjusted" in told:
+    for finding, message in evidence.shortcuts["within_view"].items():
+        if "adjusted" in message:
             rows.append(
                 (
                     plain(evidence.title(finding)),
-                    str(told["n"]),
-                    with_interval(told["pooled"]),
-                    with_interval(told["adjusted"]),
-                    with_interval(told["pooled_minus_adjusted"], "+.3f"),
+                    str(message["n"]),
+                    with_interval(message["pooled"]),
+                    with_interval(message["adjusted"]),
+                    with_interval(message["pooled_minus_adjusted"], "+.3f"),
                 )
             )
     if not rows:
@@ -397,8 +396,8 @@ def _glance(evidence: EvaluationResults) -> str:
 def _flags(flags: list[Flag]) -> str:
     if not flags:
         return "## Flags\n\nNo rule of the evaluation raised one."
-    told = bullets(f"**{flag.kind}**: {plain(flag.text)}." for flag in flags)
-    return f"## Flags\n\nRaised by rule, from intervals and counts.\n\n{told}"
+    message = bullets(f"**{flag.kind}**: {plain(flag.text)}." for flag in flags)
+    return f"## Flags\n\nRaised by rule, from intervals and counts.\n\n{message}"
 
 
 def _use(evidence: EvaluationResults) -> str:
@@ -448,10 +447,10 @@ def _unmeasured(evidence: EvaluationResults) -> list[str]:
     """Groups with a figure missing for some finding; and levels that no held-out study has."""
     found: dict[str, None] = {}
     for divisions in evidence.subgroups["findings"].values():
-        for by, told in divisions.items():
+        for by, message in divisions.items():
             if CROSSED not in by:
                 title = evidence.subgroups["characteristics"][by]["title"]
-                for name, group in told["groups"].items():
+                for name, group in message["groups"].items():
                     if "few" in group:
                         found[f"{plain(title)} {plain(name)}"] = None
     return list(found)
@@ -494,8 +493,8 @@ def _reproduce(evidence: EvaluationResults) -> str:
 def _parameters(evidence: EvaluationResults) -> str:
     """Of the model as the bundle holds them, and of this evaluation."""
     defaults = Params(tasks=(evidence.task.name,)).model_dump(mode="json")
-    said: dict[str, Any] = evidence.index.trained_on.get("params", {})
-    used = {section: said[section] for section in SECTIONS_OF_MODEL if section in said}
+    result: dict[str, Any] = evidence.index.trained_on.get("params", {})
+    used = {section: result[section] for section in SECTIONS_OF_MODEL if section in result}
     used["evaluate"] = evidence.params.model_dump(mode="json")
     changed = {
         section: {
@@ -503,10 +502,10 @@ def _parameters(evidence: EvaluationResults) -> str:
         }
         for section, values in used.items()
     }
-    told = {section: values for section, values in changed.items() if values}
-    if not told:
+    message = {section: values for section, values in changed.items() if values}
+    if not message:
         return "All parameters are the defaults of cxr_mm/core/config.py."
-    text = yaml.safe_dump(told, allow_unicode=True)
+    text = yaml.safe_dump(message, allow_unicode=True)
     return (
         f"Parameters that differ from the defaults of cxr_mm/core/config.py:\n\n```yaml\n{text}```"
     )

@@ -266,7 +266,7 @@ def _recalibration(metrics: dict[str, Any]) -> list[str]:
         for name, update in updates.items():
             lines.append(f"  {subset}: {name}: {_update(update)}")
     for subset, left in found["left"].items():
-        lines += [f"  {subset}: {name}: left as it is: {why}" for name, why in left.items()]
+        lines += [f"  {subset}: {name}: left as it is: {reason}" for name, reason in left.items()]
     lines.append(f"what that brings, cross-validated by patient ({found['folds']} folds):")
     for name, brought in found["brings"][AVAILABLE].items():
         lines.append(f"  {name:<26}{'before':<25}{'after':<25}difference")

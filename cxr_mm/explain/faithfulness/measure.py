@@ -80,21 +80,21 @@ def _of_study(
         if method.modality not in games:
             games[method.modality] = game_of(subject, target, method.modality)
         game, ask = games[method.modality], Ask(seed)
-        said = method.explain(subject, target, ask)
-        scores = part_scores(game, said)
+        result = method.explain(subject, target, ask)
+        scores = part_scores(game, result)
         row: Row = {"method": method.name, "patient_id": study.patient_id}
         row |= deletion_and_insertion(game, scores, seed)
         row["gain"] = (row["deletion"] + row["insertion"]) / 2
         row["sparsity"] = gini(scores)
-        row["noise"] = _against(game, said, scores, method.explain(noisy, target, ask))
+        row["noise"] = _against(game, result, scores, method.explain(noisy, target, ask))
         if method.drawn:
             again = method.explain(subject, target, Ask(seed + 1))
-            row["seeds"] = _against(game, said, scores, again)
+            row["seeds"] = _against(game, result, scores, again)
         for depth in DEPTHS if method.modality == "image" else DEPTHS[:1]:
             other = method.explain(shuffled[depth], target, ask)
-            row[f"randomised.{depth}"] = _against(game, said, scores, other)
-        if "r2" in said.extra:
-            row["r2"] = said.extra["r2"]
+            row[f"randomised.{depth}"] = _against(game, result, scores, other)
+        if "r2" in result.extra:
+            row["r2"] = result.extra["r2"]
         rows.append(row)
     return rows
 
@@ -213,8 +213,8 @@ def lung_figures(
     Raises:
         StageError: none of the studies has a mask there.
     """
-    there = [s for s in chosen if (mask := _lung_mask(studies, folder, s)) and mask.is_file()]
-    if not there:
+    present = [s for s in chosen if (mask := _lung_mask(studies, folder, s)) and mask.is_file()]
+    if not present:
         raise StageError(
             "none of the images has a mask there",
             field=f"explain.lung_masks: {folder}",
@@ -227,7 +227,7 @@ def lung_figures(
 
     return {
         finding: {
-            method.name: _figures_against(bundle, studies, there, method, finding, lungs, seed)
+            method.name: _figures_against(bundle, studies, present, method, finding, lungs, seed)
             for method in methods
         }
         for finding in bundle.task.finding_names
@@ -286,7 +286,7 @@ def _localised(
     if not mask.any():
         return None
     subject = Subject(bundle, studies.study(study_id, with_image=True))
-    said = method.explain(subject, Target(finding), Ask(seed))
+    result = method.explain(subject, Target(finding), Ask(seed))
     inside = subject.image_box
-    figures = localise(np.maximum(said.values[inside], 0), mask[inside])
+    figures = localise(np.maximum(result.values[inside], 0), mask[inside])
     return {"patient_id": subject.study.patient_id, **figures.as_dict()}

@@ -27,8 +27,8 @@ def believed(faithfulness: Mapping[str, Any]) -> list[str]:
     first of its modality that did not."""
     chosen = []
     for name in DEFAULTS:
-        rivals = [m.name for m in METHODS.values() if m.modality == METHODS[name].modality]
-        found = next((r for r in [name, *rivals] if _passed(faithfulness.get(r))), None)
+        baselines = [m.name for m in METHODS.values() if m.modality == METHODS[name].modality]
+        found = next((r for r in [name, *baselines] if _passed(faithfulness.get(r))), None)
         chosen += [found] if found else []
     return chosen
 

@@ -59,9 +59,9 @@ def test_a_mask_is_there_where_the_lesion_is_and_inside_the_thorax(cases, images
     present = [getattr(case.illness, finding) for case in cases]
     assert any(present)
     assert not all(present)
-    for case, (_, mask), there in zip(cases, images, present, strict=True):
+    for case, (_, mask), is_present in zip(cases, images, present, strict=True):
         marked = (mask & bit) > 0
-        assert marked.any() == there
+        assert marked.any() == is_present
         thorax = _thorax(case)
         inside = np.abs(thorax.x) < thorax.body.lung_width + 0.04
         inside &= (thorax.y > thorax.body.apex - 0.04) & (thorax.y < max(thorax.body.domes) + 0.5)
@@ -95,8 +95,8 @@ def test_a_patient_keeps_their_anatomy_but_not_their_pose(cases):
     assert pairs
     for first, second in pairs:
         one, two = draw_body(SPEC, first), draw_body(SPEC, second)
-        for kept in ("ribs", "rib_phase", "lung_width", "knob", "breast", "taper"):
-            assert getattr(one, kept) == getattr(two, kept)
+        for stored in ("ribs", "rib_phase", "lung_width", "knob", "breast", "taper"):
+            assert getattr(one, stored) == getattr(two, stored)
         assert one.roll != two.roll
     assert len({draw_body(SPEC, case).rib_phase for case in cases}) > len(cases) / 3
 

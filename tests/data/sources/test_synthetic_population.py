@@ -57,8 +57,8 @@ def test_patients_have_one_to_three_studies(plain):
 
 
 def test_a_patient_keeps_sex_and_site(plain):
-    kept = plain.groupby("patient_id")[["sex", "site"]].nunique()
-    assert kept.max().max() == 1
+    stored = plain.groupby("patient_id")[["sex", "site"]].nunique()
+    assert stored.max().max() == 1
 
 
 def test_findings_have_their_prevalence(plain):
@@ -82,20 +82,20 @@ def test_missing_rates(plain, column, expected):
 
 
 def test_each_clinical_value_has_its_own_missing_rate(plain):
-    there = plain[plain[list(CLINICAL)].notna().any(axis=1)]
-    assert 1 - len(there) / len(plain) == pytest.approx(0.05, abs=0.02)
+    present = plain[plain[list(CLINICAL)].notna().any(axis=1)]
+    assert 1 - len(present) / len(plain) == pytest.approx(0.05, abs=0.02)
     for name, chance in MISSING.items():
-        assert there[name].isna().mean() == pytest.approx(chance, abs=0.05), name
-    rates = there.groupby("site")["crp"].apply(lambda c: c.isna().mean())
+        assert present[name].isna().mean() == pytest.approx(chance, abs=0.05), name
+    rates = present.groupby("site")["crp"].apply(lambda c: c.isna().mean())
     assert rates["B"] > rates["A"] > rates["C"]
 
 
 def test_never_all_three_absent():
-    bare = population(FEW, image_absent=0.9, tabular_absent=0.9, note_absent=0.9)
-    absent = bare[["image_path", "note"]].isna().all(axis=1)
-    absent &= bare[list(CLINICAL)].isna().all(axis=1)
+    raw = population(FEW, image_absent=0.9, tabular_absent=0.9, note_absent=0.9)
+    absent = raw[["image_path", "note"]].isna().all(axis=1)
+    absent &= raw[list(CLINICAL)].isna().all(axis=1)
     assert not absent.any()
-    assert bare["note"].isna().mean() > 0.85
+    assert raw["note"].isna().mean() > 0.85
 
 
 def test_notes_do_not_name_a_finding_once_masked(plain):
@@ -151,9 +151,9 @@ def few():
 
 def _same(left, right, columns):
     for column in columns:
-        there = left[column].notna()
-        assert there.equals(right[column].notna()), column
-        assert (left[column] == right[column])[there].all(), column
+        present = left[column].notna()
+        assert present.equals(right[column].notna()), column
+        assert (left[column] == right[column])[present].all(), column
 
 
 OTHERS = ("patient_id", "view", "site", "note", *CLINICAL, *FINDINGS)

@@ -37,14 +37,14 @@ def test_all_are_worth_the_prediction_s_own_logit(bundle, subject, target, make)
 @makers
 def test_no_coalition_is_asked_twice_nor_for_another_finding(bundle, subject, target, make):
     game = make(subject, target)
-    kept = np.random.default_rng(0).integers(0, 2, (12, len(game.names))).astype(bool)
-    kept[0] = False
-    first = game.values(np.concatenate([kept, kept]))
+    stored = np.random.default_rng(0).integers(0, 2, (12, len(game.names))).astype(bool)
+    stored[0] = False
+    first = game.values(np.concatenate([stored, stored]))
     np.testing.assert_array_equal(first[:12], first[12:])
-    asked = game.asked
+    requested = game.asked
     other = make(subject, Target(bundle.task.finding_names[0]))
-    assert not np.array_equal(other.values(kept), first[:12])
-    assert (other.asked, game.asked) == (0, asked)
+    assert not np.array_equal(other.values(stored), first[:12])
+    assert (other.asked, game.asked) == (0, requested)
 
 
 @makers
@@ -99,13 +99,14 @@ def test_a_map_and_its_regions_lead_back_to_each_other(subject, target):
 
 
 def test_whoever_waits_is_told_and_may_stop(subject, target):
-    told = []
-    watch = Progress(
-        callback=lambda done, total: told.append((done, total)), cancelled=lambda: len(told) > 1
+    message = []
+    progress = Progress(
+        callback=lambda done, total: message.append((done, total)),
+        cancelled=lambda: len(message) > 1,
     )
-    game = ImageGame(subject, target, grid(subject, 8), watch)
+    game = ImageGame(subject, target, grid(subject, 8), progress)
     game.expected = 200
-    kept = np.random.default_rng(0).integers(0, 2, (200, len(game.names))).astype(bool)
+    stored = np.random.default_rng(0).integers(0, 2, (200, len(game.names))).astype(bool)
     with pytest.raises(CancelledError):
-        game.values(kept)
-    assert told == [(32, 200), (64, 200)]
+        game.values(stored)
+    assert message == [(32, 200), (64, 200)]

@@ -23,9 +23,9 @@ def settings(mailbox):
 
 
 def test_the_mail_says_what_moved_in_plain_text(mailbox, settings, notice):
-    said = notice()
+    result = notice()
     for _ in range(2):
-        send_mail(said, settings)
+        send_mail(result, settings)
     first, second = (
         email.message_from_bytes(raw, policy=email.policy.default) for raw in mailbox.got
     )
@@ -34,8 +34,8 @@ def test_the_mail_says_what_moved_in_plain_text(mailbox, settings, notice):
     text = first.get_content()
     assert "- alarm, data drift: clinical.age: median 55 to 70" in text
     assert "2026-03-01 06:00 UTC to 2026-03-02 06:00 UTC" in text
-    assert said.notice_id in first["Message-ID"]
-    assert said.notice_id in second["Message-ID"]
+    assert result.notice_id in first["Message-ID"]
+    assert result.notice_id in second["Message-ID"]
 
 
 def test_a_server_without_tls_gets_no_mail_that_asks_for_it(mailbox, settings, notice):

@@ -36,7 +36,7 @@ def statuses(receiver):
 
 def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mailbox, notice):
     alerts = Alerts(state, settings)
-    for said in (
+    for result in (
         notice("ok"),
         notice("alarm"),
         notice("alarm"),
@@ -46,7 +46,7 @@ def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mai
         notice("ok"),
         notice("ok"),
     ):
-        assert Alerts(state, settings).tell("icu", said) == []
+        assert Alerts(state, settings).tell("icu", result) == []
     assert alerts.tell("icu", None) == []
     assert statuses(receiver) == ["alarm", "alarm", "ok"]
     assert len(mailbox.got) == 3
@@ -56,8 +56,14 @@ def test_the_same_of_another_model_is_told(state, settings, receiver, notice):
     alerts = Alerts(state, settings)
     other = {"digest": "b" * 64}
     calm, alarm = notice("ok"), notice("alarm")
-    for said in (calm, calm.model_copy(update=other), alarm, alarm.model_copy(update=other), alarm):
-        alerts.tell("icu", said)
+    for result in (
+        calm,
+        calm.model_copy(update=other),
+        alarm,
+        alarm.model_copy(update=other),
+        alarm,
+    ):
+        alerts.tell("icu", result)
     assert [json.loads(body)["digest"][0] for _, _, body in receiver.got] == ["a", "b", "a"]
     assert set(statuses(receiver)) == {"alarm"}
 
@@ -78,16 +84,16 @@ def test_what_could_not_be_delivered_is_told_later_in_order(
 
 def test_below_the_least_level_nothing_is_told(state, settings, receiver, notice):
     alerts = Alerts(state, settings.model_copy(update={"least": "alarm"}))
-    for said in (notice("warn", level="warn"), notice("alarm"), notice("warn", level="warn")):
-        alerts.tell("icu", said)
+    for result in (notice("warn", level="warn"), notice("alarm"), notice("warn", level="warn")):
+        alerts.tell("icu", result)
     assert statuses(receiver) == ["alarm", "ok"]
 
 
 def test_a_report_that_failed_is_told_and_so_is_its_end(state, settings, receiver, notice):
     alerts = Alerts(state, settings)
     failed = Notice.of_failure("icu", "a" * 64, Window(notice().since, notice().until))
-    for said in (failed, failed, notice("ok")):
-        alerts.tell("icu", said)
+    for result in (failed, failed, notice("ok")):
+        alerts.tell("icu", result)
     assert statuses(receiver) == ["failed", "ok"]
 
 

@@ -23,8 +23,8 @@ def hook(receiver, monkeypatch):
 
 def test_a_server_that_fails_twice_gets_the_third_signed_and_fresh(receiver, hook, notice):
     receiver.answers += [503, 500]
-    said = notice()
-    post(said, hook, first_wait=0.01)
+    result = notice()
+    post(result, hook, first_wait=0.01)
     assert len(receiver.got) == 3
     assert {body for _, _, body in receiver.got} == {receiver.got[0][2]}
     path, headers, body = receiver.got[-1]
@@ -35,7 +35,7 @@ def test_a_server_that_fails_twice_gets_the_third_signed_and_fresh(receiver, hoo
     assert path == "/hook"
     fields = json.loads(body)
     assert (fields["task"], fields["status"], fields["n"]) == ("icu", "alarm", 60)
-    assert fields["notice_id"] == said.notice_id
+    assert fields["notice_id"] == result.notice_id
     assert fields["reasons"][0]["name"] == "clinical.age"
 
 

@@ -74,7 +74,7 @@ def recorded(project: Path, **changes) -> ChangeRecord:
             ("challenger", challenger, f"{experiment}/"),
         )
     }
-    said = {
+    result = {
         "id": record_id(NOW, challenger.digest),
         "task": "synthetic",
         "made_at": NOW,
@@ -98,7 +98,7 @@ def recorded(project: Path, **changes) -> ChangeRecord:
         "evidence": (),
         "impact": {"operating_points": {}, "turned": {}},
     }
-    record = ChangeRecord(**{**said, **models, **changes})
+    record = ChangeRecord(**{**result, **models, **changes})
     write_record(record, change_page(record), project)
     return record
 

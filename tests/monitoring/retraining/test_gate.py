@@ -18,8 +18,8 @@ def predictions(truth, noise, seed, *, shift=0.0):
     logit = 2.0 * (2 * truth["label"] - 1) + truth["own"] + noise * rng.normal(size=len(truth))
     # Twice the mean over the variance is the log of the likelihood ratio, so it is calibrated but
     # for the prevalence.
-    evidence = 2 * 2.0 * logit / (1 + noise**2) + np.log(0.4 / 0.6)
-    probability = 1 / (1 + np.exp(-evidence - shift))
+    results = 2 * 2.0 * logit / (1 + noise**2) + np.log(0.4 / 0.6)
+    probability = 1 / (1 + np.exp(-results - shift))
     return pd.DataFrame(
         {
             "study_id": truth["study_id"],
@@ -66,9 +66,9 @@ def line(said, sample, group="all", metric="auc"):
 
 
 def test_an_equal_challenger_is_no_worse_and_not_better():
-    said = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
-    assert said.outcome == "no worse"
-    assert {one.state for one in said.lines} == {"no worse"}
+    result = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
+    assert result.outcome == "no worse"
+    assert {one.state for one in result.lines} == {"no worse"}
 
 
 def test_a_challenger_that_is_the_champion_is_no_worse():
@@ -78,59 +78,59 @@ def test_a_challenger_that_is_the_champion_is_no_worse():
 
 
 def test_a_challenger_that_is_better_on_the_newest_is_better():
-    said = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 2.0, 1.0))
-    assert said.outcome == "better"
-    assert "newest" in said.reasons[0]
-    assert line(said, NEWEST).p_holm < 0.05
+    result = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 2.0, 1.0))
+    assert result.outcome == "better"
+    assert "newest" in result.reasons[0]
+    assert line(result, NEWEST).p_holm < 0.05
 
 
 def test_better_on_the_frozen_test_alone_is_no_more_than_no_worse():
-    said = judged(sample(FROZEN, 10, 2.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
-    assert said.outcome == "no worse"
+    result = judged(sample(FROZEN, 10, 2.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
+    assert result.outcome == "no worse"
 
 
 @pytest.mark.parametrize("where", [FROZEN, NEWEST])
 def test_an_inferior_challenger_is_rejected_wherever_it_is(where):
     worse = {FROZEN: (1.0, 1.0), NEWEST: (1.0, 1.0), where: (1.0, 2.0)}
-    said = judged(sample(FROZEN, 10, *worse[FROZEN]), sample(NEWEST, 20, *worse[NEWEST]))
-    assert said.outcome == "rejected"
-    assert line(said, where).state == "worse"
-    assert any(f"AUC of effusion, {where} is worse" in reason for reason in said.reasons)
+    result = judged(sample(FROZEN, 10, *worse[FROZEN]), sample(NEWEST, 20, *worse[NEWEST]))
+    assert result.outcome == "rejected"
+    assert line(result, where).state == "worse"
+    assert any(f"AUC of effusion, {where} is worse" in reason for reason in result.reasons)
 
 
 def test_better_overall_but_worse_in_one_subgroup_is_rejected_and_the_subgroup_named():
     def harmed(truth):
         return np.where(truth["sex"] == "F", 2.5, 0.2)
 
-    said = judged(sample(FROZEN, 10, 1.5, 1.5), sample(NEWEST, 20, 1.3, harmed))
-    assert line(said, NEWEST).state == "no worse"
-    assert said.outcome == "rejected"
-    assert [one.group for one in said.lines if one.state == "worse"] == ["sex: F"]
-    assert any("sex: F" in reason for reason in said.reasons)
+    result = judged(sample(FROZEN, 10, 1.5, 1.5), sample(NEWEST, 20, 1.3, harmed))
+    assert line(result, NEWEST).state == "no worse"
+    assert result.outcome == "rejected"
+    assert [one.group for one in result.lines if one.state == "worse"] == ["sex: F"]
+    assert any("sex: F" in reason for reason in result.reasons)
 
 
 def test_a_challenger_out_of_calibration_is_rejected():
     newest = sample(NEWEST, 20, 1.0, 1.0, shift=1.5)
-    said = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
-    assert line(said, NEWEST).state == "no worse"
-    assert {line(said, NEWEST, metric=m).state for m in ("brier", "ece")} == {"worse"}
-    assert said.outcome == "rejected"
+    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    assert line(result, NEWEST).state == "no worse"
+    assert {line(result, NEWEST, metric=m).state for m in ("brier", "ece")} == {"worse"}
+    assert result.outcome == "rejected"
 
 
 def test_too_few_studies_are_no_proof():
-    said = judged(sample(FROZEN, 10, 1.0, 1.0, n=60), sample(NEWEST, 20, 1.0, 1.0))
-    assert said.outcome == "rejected"
-    assert any("so few studies" in reason for reason in said.reasons)
+    result = judged(sample(FROZEN, 10, 1.0, 1.0, n=60), sample(NEWEST, 20, 1.0, 1.0))
+    assert result.outcome == "rejected"
+    assert any("so few studies" in reason for reason in result.reasons)
 
 
 def test_a_small_subgroup_is_said_and_not_judged():
     newest = sample(NEWEST, 20, 1.0, 1.0)
     few = newest.traits.assign(sex=["other"] * 30 + ["F"] * (N - 30))
     newest = Sample(NEWEST, newest.champion, newest.challenger, few)
-    said = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
-    assert line(said, NEWEST, "sex: other").state == "too few"
-    assert line(said, NEWEST, "sex: other").n == 30
-    assert said.outcome == "no worse"
+    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    assert line(result, NEWEST, "sex: other").state == "too few"
+    assert line(result, NEWEST, "sex: other").n == 30
+    assert result.outcome == "no worse"
 
 
 def test_a_small_subgroup_that_is_plainly_worse_rejects():
@@ -140,11 +140,11 @@ def test_a_small_subgroup_that_is_plainly_worse_rejects():
     newest = sample(NEWEST, 20, 1.0, ruined)
     few = newest.traits.assign(sex=["other"] * 150 + ["F"] * (N - 150))
     newest = Sample(NEWEST, newest.champion, newest.challenger, few)
-    said = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
-    found = line(said, NEWEST, "sex: other")
+    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    found = line(result, NEWEST, "sex: other")
     assert found.state == "worse"
     assert found.p_holm < 0.05
-    assert said.outcome == "rejected"
+    assert result.outcome == "rejected"
 
 
 def test_better_where_it_drifted_counts_only_where_drift_was_seen():
@@ -184,6 +184,6 @@ def test_only_studies_that_both_predicted_count():
     frozen, newest = sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0)
     part = Sample(FROZEN, frozen.champion[:2800], frozen.challenger[200:], frozen.traits)
     assert line(judged(part, newest), FROZEN).n == 2600
-    apart = Sample(FROZEN, frozen.champion[:100], frozen.challenger[200:], frozen.traits)
+    separate = Sample(FROZEN, frozen.champion[:100], frozen.challenger[200:], frozen.traits)
     with pytest.raises(InputError, match="no study in common"):
-        judged(apart, newest)
+        judged(separate, newest)

@@ -20,28 +20,28 @@ def paths(folds_project, tmp_path):
 
 
 def test_it_holds_the_studies_kept_back_and_their_labels_under_numbers(paths, came_since):
-    said = newest_reference(paths, came_since, PARAMS)
+    result = newest_reference(paths, came_since, PARAMS)
     frozen = load_reference(paths.root / NEWEST_REFERENCE_FOLDER)
     given = pd.read_csv(came_since / "manifest.csv")
-    assert said == "the 100 newest studies"
+    assert result == "the 100 newest studies"
     assert frozen.digest == load_reference(paths.reference).digest
     assert len(frozen.table) == len(given) == 100
     assert frozen.table["patient"].nunique() == given["patient_id"].nunique()
     for finding in frozen.task.finding_names:
         assert frozen.table[f"label.{finding}"].sum() == given[finding].sum()
     assert frozen.images == given["image_path"].notna().sum()
-    kept = (paths.root / NEWEST_REFERENCE_FOLDER / "reference.parquet").read_bytes()
-    assert not any(name.encode() in kept for name in given["study_id"])
+    stored = (paths.root / NEWEST_REFERENCE_FOLDER / "reference.parquet").read_bytes()
+    assert not any(name.encode() in stored for name in given["study_id"])
 
 
 def test_of_too_few_it_is_not_made_and_says_so(paths, came_since):
-    said = newest_reference(paths, came_since, PARAMS.model_copy(update={"newest_studies": 101}))
-    assert said.startswith("held-out studies, since 100 newest ones are fewer than the 101")
+    result = newest_reference(paths, came_since, PARAMS.model_copy(update={"newest_studies": 101}))
+    assert result.startswith("held-out studies, since 100 newest ones are fewer than the 101")
     assert not (paths.root / NEWEST_REFERENCE_FOLDER).exists()
 
 
 def test_where_they_do_not_do_for_the_windows_it_is_not_made_and_says_so(paths, came_since):
-    said = newest_reference(paths, came_since, PARAMS.model_copy(update={"window_sizes": (51,)}))
-    assert said.startswith("held-out studies, since the newest ones are too few (")
-    assert "windows of 51 need at least 102" in said
+    result = newest_reference(paths, came_since, PARAMS.model_copy(update={"window_sizes": (51,)}))
+    assert result.startswith("held-out studies, since the newest ones are too few (")
+    assert "windows of 51 need at least 102" in result
     assert not (paths.root / NEWEST_REFERENCE_FOLDER).exists()

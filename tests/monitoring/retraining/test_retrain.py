@@ -158,9 +158,9 @@ def test_folder_and_log_that_contradict_each_other_are_an_error_naming_the_study
 ):
     table = pd.read_csv(came_since / "manifest.csv", dtype=str)
     study = table[table["effusion"].notna()].iloc[3]
-    said = "0" if float(study["effusion"]) else "1"
+    result = "0" if float(study["effusion"]) else "1"
     outcomes = tmp_path / "outcomes.csv"
-    outcomes.write_text(f"study_id,effusion\n{study['study_id']},{said}\n")
+    outcomes.write_text(f"study_id,effusion\n{study['study_id']},{result}\n")
     shutil.copy(project / "log.db", tmp_path / "log.db")
     shutil.copy(project / "log.db.secret", tmp_path / "log.db.secret")
     url = f"sqlite:///{tmp_path}/log.db"

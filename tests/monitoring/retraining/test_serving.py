@@ -43,12 +43,12 @@ def test_a_pointer_that_is_missing_or_damaged_is_an_error_that_says_what_to_do(t
 
 
 def test_the_first_version_has_all_that_belongs_to_it(project, bundle_folder):
-    said = adopt(project / CHAMPION, "A. Reader", project)
+    result = adopt(project / CHAMPION, "A. Reader", project)
     folder = resolved(pointer_file("synthetic", project))
-    assert read_index(folder).digest == said.digest == read_index(bundle_folder).digest
+    assert read_index(folder).digest == result.digest == read_index(bundle_folder).digest
     assert (folder.parent / "reference" / "reference.json").is_file()
     assert (folder.parent / "heldout.parquet").is_file()
-    assert said.digest in (folder.parent / "reports" / "model_card.md").read_text()
+    assert result.digest in (folder.parent / "reports" / "model_card.md").read_text()
     with pytest.raises(StageError, match="serves already"):
         adopt(project / CHAMPION, "A. Reader", project)
 
@@ -70,9 +70,13 @@ def test_a_bundle_without_its_reference_cannot_serve(project):
 def test_promotion_points_to_the_challenger_and_says_who_approved(project, make_record):
     adopt(project / CHAMPION, "A. Reader", project)
     record = make_record(project)
-    said = promote(record.id, "  B. Chief ", project)
-    assert said == read_pointer(pointer_file("synthetic", project))
-    assert (said.digest, said.record, said.by) == (record.challenger.digest, record.id, "B. Chief")
+    result = promote(record.id, "  B. Chief ", project)
+    assert result == read_pointer(pointer_file("synthetic", project))
+    assert (result.digest, result.record, result.by) == (
+        record.challenger.digest,
+        record.id,
+        "B. Chief",
+    )
     (event,) = read_events(project / CHANGES, record.id)
     assert (event.act, event.by) == ("approved", "B. Chief")
     assert (event.before, event.after) == (record.champion.digest, record.challenger.digest)
@@ -101,8 +105,8 @@ def test_without_a_pointer_the_champion_is_adopted_so_that_there_is_a_way_back(
 ):
     record = make_record(project)
     promote(record.id, "B. Chief", project)
-    said = rollback("synthetic", "C. Night", project)
-    assert said.digest == record.champion.digest
+    result = rollback("synthetic", "C. Night", project)
+    assert result.digest == record.champion.digest
     assert [e.act for e in read_events(project / CHANGES, record.id)] == ["approved", "rolled back"]
     with pytest.raises(StageError, match="no version served before"):
         rollback("synthetic", "C. Night", project)
@@ -204,11 +208,11 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
     both = [promoting(project, record.id, before=f"\n{wait}") for record in records]
     time.sleep(1)
     (project / "go").touch()
-    said = [process.communicate(timeout=120) for process in both]
+    result = [process.communicate(timeout=120) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
-    (winner,) = [out.strip() for (out, _), p in zip(said, both, strict=True) if p.returncode == 0]
-    (told,) = [err for (_, err), p in zip(said, both, strict=True) if p.returncode]
-    assert "retrain again" in told
+    (winner,) = [out.strip() for (out, _), p in zip(result, both, strict=True) if p.returncode == 0]
+    (message,) = [err for (_, err), p in zip(result, both, strict=True) if p.returncode]
+    assert "retrain again" in message
     assert read_pointer(pointer_file("synthetic", project)).digest == winner
 
 

@@ -103,8 +103,8 @@ def test_at_least_the_share_is_kept_back_and_hardly_more(share):
     rng = np.random.default_rng(0)
     patients = pd.Series(rng.integers(0, 80, 200)).map("p{}".format)
     times = pd.Series(pd.to_datetime(START + pd.to_timedelta(rng.random(200), unit="D")))
-    kept = newest_patients(patients, times, share).mean()
-    assert share <= kept <= share + patients.value_counts().max() / 200
+    stored = newest_patients(patients, times, share).mean()
+    assert share <= stored <= share + patients.value_counts().max() / 200
 
 
 def test_too_few_labelled_studies_are_refused(tmp_path):

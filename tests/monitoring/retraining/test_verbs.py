@@ -27,14 +27,14 @@ def run(project, monkeypatch):
 
 
 def test_adopt_promote_and_rollback_print_what_serves(run, project, make_record):
-    said = run("adopt", "--bundle", "models/synthetic/bundle", "--by", "A. Reader")
+    result = run("adopt", "--bundle", "models/synthetic/bundle", "--by", "A. Reader")
     record = make_record(project)
-    assert said.exit_code == 0
-    assert f"synthetic: {record.champion.digest[:12]} serves" in said.output
-    said = run("promote", "--record", record.id, "--by", "B. Chief")
-    assert f"synthetic: {record.challenger.digest[:12]} serves" in said.output
-    said = run("rollback", "--task", "synthetic", "--by", "C. Night")
-    assert f"synthetic: {record.champion.digest[:12]} serves" in said.output
+    assert result.exit_code == 0
+    assert f"synthetic: {record.champion.digest[:12]} serves" in result.output
+    result = run("promote", "--record", record.id, "--by", "B. Chief")
+    assert f"synthetic: {record.challenger.digest[:12]} serves" in result.output
+    result = run("rollback", "--task", "synthetic", "--by", "C. Night")
+    assert f"synthetic: {record.champion.digest[:12]} serves" in result.output
     assert read_pointer(pointer_file("synthetic", project)).by == "C. Night"
 
 
@@ -47,16 +47,16 @@ def test_adopt_promote_and_rollback_print_what_serves(run, project, make_record)
     ],
 )
 def test_a_name_is_required(run, project, words):
-    said = run(*words)
-    assert said.exit_code == 2
-    assert "--by" in said.output
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "--by" in result.output
     assert not pointer_file("synthetic", project).exists()
 
 
 def test_auto_without_a_name_is_refused_before_anything_is_done(run, project):
     shutil.rmtree(project / "models")
-    said = run("retrain", "--bundle", "x", "--log", "y", "--studies", "z", "--auto")
-    assert isinstance(said.exception, ParamsError)
+    result = run("retrain", "--bundle", "x", "--log", "y", "--studies", "z", "--auto")
+    assert isinstance(result.exception, ParamsError)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_auto_promotes_only_what_is_better(
     # What a retraining gives is tested where one is run; here its record is at hand.
     monkeypatch.setattr("monitoring.retraining.retrain.retrain", lambda wish: record)
     words = ["--bundle", "x", "--log", "y", "--studies", "z", "--auto", "--by", "B. Chief"]
-    said = run("retrain", *words)
-    assert said.exit_code == code
-    assert f"{outcome}: {record.id}" in said.output
+    result = run("retrain", *words)
+    assert result.exit_code == code
+    assert f"{outcome}: {record.id}" in result.output
     digest = read_pointer(pointer_file("synthetic", project)).digest
     assert digest == getattr(record, serves).digest
 

@@ -41,24 +41,24 @@ def test_windows_of_the_past_are_reported_once_and_status_says_so(
     words = ["backfill", "--bundle", bundle, "--log", log, "--cron", "0 0 * * *"]
     words += ["--reports", tmp_path / "reports", "--from", since.isoformat()]
     words += ["--to", until.isoformat()]
-    code, said = run(*words)
-    assert code == 20, said
-    assert "ALARM made_up: 60 studies" in said
+    code, result = run(*words)
+    assert code == 20, result
+    assert "ALARM made_up: 60 studies" in result
     folder = tmp_path / "reports" / "made_up" / until.strftime("%Y%m%dT%H%M%SZ")
     assert json.loads((folder / "verdict.json").read_text())["status"] == "alarm"
     assert (tmp_path / "reports" / "workspace" / "windows.json").exists()
     assert run(*words) == (0, "")
-    code, said = run("status", "--log", log, "--json")
-    latest = json.loads(said)["tasks"]["made_up"]["latest"]
+    code, result = run("status", "--log", log, "--json")
+    latest = json.loads(result)["tasks"]["made_up"]["latest"]
     assert (latest["status"], latest["folder"]) == ("alarm", str(folder))
     assert "made_up: ALARM of" in run("status", "--log", log)[1]
 
 
 def test_once_runs_what_is_due_and_ends(run, log, bundle, window, tmp_path):
     words = ["schedule", "--bundle", bundle, "--log", log, "--cron", "0 0 * * *", "--once"]
-    code, said = run(*words, "--reports", tmp_path / "reports")
+    code, result = run(*words, "--reports", tmp_path / "reports")
     # Yesterday there was nothing in the log.
-    assert code in (2, 3), said
+    assert code in (2, 3), result
     assert json.loads(run("status", "--log", log, "--json")[1])["tasks"]["made_up"]["cron"]
 
 

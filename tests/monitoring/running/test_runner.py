@@ -130,8 +130,8 @@ def test_a_runner_that_is_told_to_end_kills_its_report_and_leaves_the_window(
 ):
     fake.order("time.sleep(60)")
     begun = time.monotonic()
-    told = lambda: time.monotonic() > begun + 1.5  # noqa: E731
-    assert runner(told, told).catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
+    message = lambda: time.monotonic() > begun + 1.5  # noqa: E731
+    assert runner(message, message).catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
     assert time.monotonic() - begun < 20
     assert [(r.status, r.attempts) for r in rows()] == [("waiting", 0)]
 
@@ -166,12 +166,12 @@ def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
 def test_no_window_is_claimed_without_the_lease(state, at):
     windows = Windows(state, "icu")
     windows.add(DIGEST, [Window(at("2026-03-01 00:00"), at("2026-03-02 00:00"))])
-    (due,) = windows.due(DIGEST, "me")
-    assert not windows.claim(due, "me", "folder")
+    (pending,) = windows.due(DIGEST, "me")
+    assert not windows.claim(pending, "me", "folder")
     lease = Lease(state, "icu", 60)
     lease.take()
-    assert windows.claim(due, lease.holder, "folder")
-    assert not windows.claim(due, lease.holder, "folder")
+    assert windows.claim(pending, lease.holder, "folder")
+    assert not windows.claim(pending, lease.holder, "folder")
     lease.release()
 
 
@@ -194,10 +194,10 @@ def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
     assert task["next_window_ends"] == "2026-03-05T06:00:00+00:00"
     assert task["overdue"] == 2
     assert (task["held_by"], facts["spooled"]) == (None, 2)
-    said = "\n".join(lines(facts))
-    assert "icu: OK of" in said
-    assert "overdue: 2 windows" in said
-    assert "2 records wait" in said
+    result = "\n".join(lines(facts))
+    assert "icu: OK of" in result
+    assert "overdue: 2 windows" in result
+    assert "2 records wait" in result
 
 
 def test_a_change_of_the_verdict_is_told_and_trouble_with_it_loses_no_report(
@@ -205,9 +205,9 @@ def test_a_change_of_the_verdict_is_told_and_trouble_with_it_loses_no_report(
 ):
     (tmp_path / "file").write_text("")
     for folder, troubles in (("prometheus", 0), ("file", 1)):
-        told = AlertSettings.model_validate({"prometheus": {"folder": tmp_path / folder}})
+        message = AlertSettings.model_validate({"prometheus": {"folder": tmp_path / folder}})
         day = len(rows()) + 1
-        runner(alerts=told).catch_up(DAILY, at(f"2026-03-0{day} 07:00"))
+        runner(alerts=message).catch_up(DAILY, at(f"2026-03-0{day} 07:00"))
         assert sum("alert not delivered" in line for line in runner.said) == troubles
     assert "verdict" in (tmp_path / "prometheus" / "cxr_mm_icu.prom").read_text()
     assert [r.status for r in rows()] == ["done", "done"]
@@ -219,8 +219,8 @@ def test_a_window_whose_end_could_not_be_written_is_run_again(runner, state, fak
     for _ in range(2):
         lease.take()
         windows.add(DIGEST, [window])
-        (due,) = windows.due(DIGEST, lease.holder)
-        assert windows.claim(due, lease.holder, "folder")
+        (pending,) = windows.due(DIGEST, lease.holder)
+        assert windows.claim(pending, lease.holder, "folder")
         lease.release()
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert [(r.status, r.attempts) for r in rows()] == [("done", 3)]
@@ -231,8 +231,8 @@ def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, state,
     windows.add(DIGEST, [Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))])
     for _ in range(3):
         lease.take()
-        (due,) = windows.due(DIGEST, lease.holder)
-        windows.claim(due, lease.holder, "folder")
+        (pending,) = windows.due(DIGEST, lease.holder)
+        windows.claim(pending, lease.holder, "folder")
         lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
     assert "3 times" in rows()[0].message

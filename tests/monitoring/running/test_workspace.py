@@ -47,9 +47,9 @@ def served(tmp_path, free_port):
 
     def start(workspace):
         words = [sys.executable, "-W", "ignore", "-c", code, str(workspace), str(free_port)]
-        said = (tmp_path / "said").open("wb")
-        started.append(subprocess.Popen(words, stdout=said, stderr=said))
-        said.close()
+        result = (tmp_path / "said").open("wb")
+        started.append(subprocess.Popen(words, stdout=result, stderr=result))
+        result.close()
         address, end = f"http://127.0.0.1:{free_port}", time.monotonic() + 120
         while True:
             try:
@@ -82,21 +82,23 @@ def test_the_dashboards_of_each_task_are_served_on_the_loopback(tmp_path, snapsh
         "metric_labels": {"column": "verdict"},
     }
     series = f"{address}/api/v2/snapshots/{projects['icu']}/data_series_batch"
-    said = ask(series, {"series_filter": [metric]})
-    assert [s["values"] for s in said["series"]] == [[0.0, 1.0, 2.0]]
-    assert [s["timestamp"][:13] for s in said["sources"]] == [f"2026-03-0{d}T12" for d in (1, 2, 3)]
+    result = ask(series, {"series_filter": [metric]})
+    assert [s["values"] for s in result["series"]] == [[0.0, 1.0, 2.0]]
+    assert [s["timestamp"][:13] for s in result["sources"]] == [
+        f"2026-03-0{d}T12" for d in (1, 2, 3)
+    ]
     # What is added while the server runs is on the page at once.
     add_snapshot(workspace, "icu", snapshot, NOON + timedelta(days=3), {"verdict": 1.0})
-    said = ask(series, {"series_filter": [metric]})
-    assert said["series"][0]["values"] == [0.0, 1.0, 2.0, 1.0]
+    result = ask(series, {"series_filter": [metric]})
+    assert result["series"][0]["values"] == [0.0, 1.0, 2.0, 1.0]
 
 
 def test_a_window_that_is_reported_again_replaces_its_snapshots(tmp_path, snapshot):
     for verdict in (2.0, 0.0):
         add_snapshot(tmp_path, "icu", snapshot, NOON, {"verdict": verdict})
-    kept = [json.loads(p.read_text()) for p in tmp_path.glob("*/snapshots/*.json")]
-    assert sorted(k["name"] for k in kept) == ["figures", "report"]
-    assert {k["timestamp"] for k in kept} == {"2026-03-01T12:00:00"}
+    stored = [json.loads(p.read_text()) for p in tmp_path.glob("*/snapshots/*.json")]
+    assert sorted(k["name"] for k in stored) == ["figures", "report"]
+    assert {k["timestamp"] for k in stored} == {"2026-03-01T12:00:00"}
     assert len(list(tmp_path.glob("*/metadata.json"))) == 1
 
 

@@ -36,8 +36,8 @@ def test_a_shift_touches_its_own_modality_alone(shift):
 
 @pytest.mark.parametrize("shift", ALTERING, ids=lambda s: s.name)
 def test_a_study_without_the_modality_stays_as_it_is(shift):
-    bare = Study("s", clinical={"sex": "male"})
-    after = shift.alter(bare, 1.0, np.random.default_rng(1), TASK)
+    raw = Study("s", clinical={"sex": "male"})
+    after = shift.alter(raw, 1.0, np.random.default_rng(1), TASK)
     assert (after.image, after.note) == (None, None)
     assert after.clinical["sex"] == "male"
 

@@ -40,11 +40,11 @@ def setting(make, frozen):
     """300 of 900 studies are the reference; 200 others were altered in two ways."""
     pool, known = make(900, 81)
     rest, labels = make(200, 82)
-    altered = {
+    corrupted = {
         (UNIT.name, 1.0): [tenth(record) for record in rest],
         (PHOTOGRAPHS.name, 1.0): [None] * len(rest),
     }
-    bank = PredictionPool(asked(rest, labels), list(rest), altered)
+    bank = PredictionPool(asked(rest, labels), list(rest), corrupted)
     params = frozen.params.model_copy(update={"window_sizes": (50, 100)})
     rng = np.random.default_rng(0)
     return build_setup(frozen.task, "d", (asked(pool, known), pool), bank, params, 300, rng)
@@ -63,12 +63,12 @@ def test_without_a_bank_undrifted_windows_are_of_all_that_the_reference_left(set
     pool, known = make(400, 83)
     given = asked(pool, known), pool
     task, params = setting.reference.task, setting.reference.params
-    bare = build_setup(
+    raw = build_setup(
         task, "d", given, PredictionPool([], [], {}), params, 300, np.random.default_rng(0)
     )
-    assert len(bare.fresh) == 100
-    assert not set(bare.fresh["patient"]) & set(bare.reference.table["patient"])
-    assert false_alarms([bare], 50, 0.0, 5, from_reference=False).windows == 2
+    assert len(raw.fresh) == 100
+    assert not set(raw.fresh["patient"]) & set(raw.reference.table["patient"])
+    assert false_alarms([raw], 50, 0.0, 5, from_reference=False).windows == 2
 
 
 def test_a_share_is_altered_and_rejected_images_are_no_studies_but_events(setting):
@@ -104,15 +104,15 @@ def test_verdicts_and_labels_are_handed_on(setting):
 
 def test_undrifted_windows_seldom_alarm_and_slow_shifts_do_in_time(setting):
     for from_reference in (True, False):
-        quiet = false_alarms([setting], 50, 0.5, 12, from_reference)
-        assert quiet.windows == 12
-        assert quiet.alarms <= 2
+        muted = false_alarms([setting], 50, 0.5, 12, from_reference)
+        assert muted.windows == 12
+        assert muted.alarms <= 2
     assert all(1 < first <= 10 for first in slow([setting], UNIT, 50, 3))
 
 
 def test_evidentlys_preset_has_nothing_to_say_of_a_window_without_studies(setting):
-    said = preset_says(setting.reference.table.iloc[:0], setting.reference)
-    assert (said.half, said.any) == (False, False)
+    result = preset_says(setting.reference.table.iloc[:0], setting.reference)
+    assert (result.half, result.any) == (False, False)
 
 
 def test_evidentlys_preset_cries_wolf_by_any_column(setting):
