@@ -15,7 +15,7 @@ from river.drift.binary import DDM
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.evaluation.traits import YEARS, age_bands
+from cxr_mm.evaluation.traits import SMALLEST_GROUP, YEARS, age_bands
 from cxr_mm.prediction_log.windows import ServiceCount
 from monitoring.concept_drift import MetricResult, score_concept
 from monitoring.reference import Reference
@@ -44,12 +44,11 @@ class GroupResult:
 
 def score_groups(labelled: pd.DataFrame, reference: Reference) -> list[GroupResult]:
     """Score every subgroup that is large enough on both sides."""
-    smallest = EvaluateParams().smallest_group
     task = reference.task
     here, there = dict(_groups(labelled, task)), dict(_groups(reference.table, task))
     found = []
     for key in here:
-        if min(len(here[key]), len(there.get(key, ()))) < smallest:
+        if min(len(here[key]), len(there.get(key, ()))) < SMALLEST_GROUP:
             continue
         result = score_concept(here[key], there[key], task.finding_names, reference.params.seed)
         if result is not None:
@@ -76,7 +75,7 @@ def _characteristics(table: pd.DataFrame, task: Task) -> "dict[str, pd.Series[st
         if feature.name in asked and feature.type == "category":
             found[feature.title] = values
         elif feature.name == "age" and feature.unit in YEARS:
-            found[feature.title] = age_bands(values, EvaluateParams().age_bands)
+            found[feature.title] = age_bands(values)
     if task.has_image:
         found["View position"] = table["view"]
     return found

@@ -133,9 +133,3 @@ def test_any_task_is_cross_validated_by_configuration_alone(name, tmp_path):
     assert (folded.split.protocol, folded.split.folds) == ("folds", 3)
     assert folded.model_copy(update={"split": task.split}) == task
     assert with_split(task, SplitParams()) == task
-
-
-@pytest.mark.parametrize("bands", [[], [40, 18], [0, 40], [40, 40]])
-def test_age_bands_rise(tmp_path, bands):
-    with pytest.raises(ParamsError, match=r"evaluate\.age_bands"):
-        load_params(written(tmp_path, evaluate={"age_bands": bands}))

@@ -30,7 +30,7 @@ from cxr_mm.evaluation.subsets import Weights, subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
 from cxr_mm.training.fuse import fit_fusion
-from cxr_mm.training.fusion_fit import Studies, load_studies
+from cxr_mm.training.fusion_fit import BATCH, Studies, load_studies
 from cxr_mm.training.heldout import AVAILABLE, heldout
 from cxr_mm.training.image_trainer import HISTORY
 
@@ -49,7 +49,7 @@ def fused(studies: Studies, part: Resample, params: FuseParams, kind: FusionKind
 def _of_kind(params: FuseParams, kind: FusionKind, part: Resample) -> FuseParams:
     changes: dict[str, object] = {"fusion": kind}
     if kind != "late":
-        batches = -(-(len(part.train) + len(part.val)) // params.batch_size)
+        batches = -(-(len(part.train) + len(part.val)) // BATCH)
         changes["epochs"] = -(-STEPS // batches)
     return params.model_copy(update=changes)
 
@@ -161,16 +161,16 @@ def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
     can be subtracted.
     """
     weights = multiplicities(frame["group"], params.bootstrap, params.seed)
-    found = [_finding(frame, name, weights, params.ece_bins) for name in task.finding_names]
+    found = [_finding(frame, name, weights) for name in task.finding_names]
     return Seen(mean_of([s.auc for s in found]), mean_of([s.ece for s in found]))
 
 
-def _finding(frame: pd.DataFrame, finding: str, weights: Weights, bins: int) -> Seen:
+def _finding(frame: pd.DataFrame, finding: str, weights: Weights) -> Seen:
     chances = frame[f"probability.{finding}"]
     scored, kept = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
     own = weights[:, kept]
-    error = float(expected_calibration_error(scored, bins=bins)[0])
-    errors = expected_calibration_error(scored, own, bins)
+    error = float(expected_calibration_error(scored)[0])
+    errors = expected_calibration_error(scored, own)
     return Seen(
         Estimate(float(auc(scored)[0]), auc(scored, own)), Estimate(error, errors, centred=True)
     )

@@ -1,11 +1,13 @@
-"""Params: the frozen, typed mirror of params.yaml; one section per stage."""
+"""Parameters: the frozen, typed mirror of params.yaml, one section per stage.
 
-from itertools import pairwise
+docs/reference/parameters.md is generated from it.
+"""
+
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.task import Protocol, Task
@@ -15,7 +17,7 @@ PARAMS_FILE = Path("params.yaml")
 
 
 class IngestParams(Frozen):
-    """Source → manifest and pixel cache."""
+    """Manifest and pixel cache."""
 
     size: int = Field(224, ge=32, le=1024)
     """Side in pixels of the square that every radiograph is fitted into, the model's input."""
@@ -27,14 +29,13 @@ class SplitParams(Frozen):
     """Division by patient and the leakage audit."""
 
     protocol: Protocol | None = None
-    """In place of the task's own: `patient`, `official` or `folds`; empty keeps the task's."""
+    """Replaces that of the task: `patient`, `official` or `folds`; null keeps the task's."""
     folds: int | None = Field(None, ge=3, le=20)
-    """In place of the task's own number of folds; empty keeps it."""
+    """Replaces the task's number of folds; null keeps it."""
     repeats: int | None = Field(None, ge=1, le=20)
-    """In place of the task's own number of divisions into folds; empty keeps it."""
+    """Replaces the task's number of divisions into folds; null keeps it."""
     seed: int = 0
-    near_duplicate_bits: int = Field(4, ge=0, le=32)
-    """Two images whose 64-bit perceptual hashes differ in at most this many bits are listed."""
+    """Of the division."""
 
 
 class TrainImageParams(Frozen):
@@ -46,105 +47,91 @@ class TrainImageParams(Frozen):
     """`packaged` (from a Python package), `hub` (the model hub), `none`, or a safetensors file."""
     pool: Literal["last", "stages"] = "stages"
     """The embedding: what the backbone pools `last`, or that and the means of the two `stages`
-    before, where texture and place of a finding still are."""
+    before, which still contain texture and position of a finding."""
     mirror: bool = True
-    """Embed the image and its mirror image and take the mean: a little better for twice the time.
-    A task about laterality or situs should not."""
+    """Take the mean embedding of the image and its mirror image: slightly better, twice the time.
+    Not for tasks about laterality or situs."""
     trainable: Literal["frozen", "last_stage", "upper", "all"] = "frozen"
-    """What learns besides the classification head; `upper` is all behind the first of the last
-    three stages, so that edges and textures stay as pretraining found them. Where it is frozen,
-    the head is fitted to its optimum, and epochs, learning rates and augmentation play no part."""
+    """What learns besides the classification head; `upper` is everything after the first of the
+    last three stages, so that edges and textures stay as pretrained. A frozen encoder is used as
+    it is; all parameters below apply to the others only."""
     epochs: int = Field(4, ge=1)
+    """Passes over the training images; the epoch with the best calibrated validation loss is
+    kept."""
     batch_size: int = Field(32, ge=2)
+    """Images per step."""
     lr: float = Field(3e-4, gt=0)
     """Peak learning rate of the encoder (one cycle: warm-up, cosine)."""
     head_lr: float = Field(3e-3, gt=0)
+    """Peak learning rate of the head."""
     weight_decay: float = Field(1e-2, ge=0)
+    """Of AdamW; norms and biases do not decay."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Between embedding and head."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of a label that is spread evenly over the classes."""
     class_weights: bool = True
     """Weight each class by the inverse of its share among the training rows."""
     augment: Literal["none", "light", "strong"] = "light"
+    """Random changes of exposure, position and size; `strong` also of resolution and shape."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
-    """Decay of the moving average of the weights; 0 keeps none."""
+    """Decay of the moving average of the weights; 0 for no average."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` measures both at start and takes the faster."""
-    workers: int = Field(0, ge=0)
     accelerator: str = "auto"
+    """As of Lightning: `auto`, `cpu`, `gpu`."""
     devices: int = Field(1, ge=1)
-    nodes: int = Field(1, ge=1)
+    """Devices that train together."""
     seed: int = 0
+    """Of initial weights, order of images, augmentation and dropout."""
 
 
 class EmbedParams(Frozen):
     """Image and note embeddings."""
 
-    batch_size: int = Field(16, ge=1)
     note_encoder: str = "packaged"
     """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
-    note_tokens: int = Field(256, ge=8, le=512)
-    """Longest note in tokens; the rest is cut."""
     note_words: int = Field(4096, ge=0, le=65536)
     """Cells that the words of a note, pairs of them and pieces are each hashed into, beside its
     embedding; 0 leaves them out."""
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """fp32 is what a single prediction uses, so that both give the same embedding."""
 
 
 class FuseParams(Frozen):
-    """Fusion, calibration and operating points."""
+    """Fusion, calibration, operating points and the input gate."""
 
     fusion: Literal["late", "concat", "gated"] = "late"
+    """`late`: a linear head per part of a modality, then stacking; `concat`, `gated`: perceptrons
+    over the projections of all modalities."""
     calibrate_on: Literal["cross_fit", "validation"] = "cross_fit"
     """`cross_fit`: out-of-fold logits of train and validation together, then a final fit on both;
     `validation`: fit on train, calibrate on validation (for an encoder fine-tuned on train)."""
     inner_folds: int = Field(5, ge=2, le=20)
     """Folds behind the out-of-fold logits of `cross_fit`."""
     image_scale: float = Field(1.5, gt=0)
-    """`late`: standard deviation, before any data is seen, of the logit that each part of the
-    image's embedding may give."""
+    """`late`: prior standard deviation of the logit that each part of the image's embedding may
+    give."""
     tabular_scale: float = Field(4.0, gt=0)
+    """`late`: the same of the clinical features."""
     note_scale: float = Field(4.0, gt=0)
-    hidden: int = Field(64, ge=4)
-    """`concat`, `gated`: width each modality is projected to."""
-    tabular_hidden: int = Field(16, ge=0)
-    """`concat`, `gated`: width of the layer before it for clinical features; 0 for none."""
-    dropout: float = Field(0.3, ge=0, lt=1)
+    """`late`: the same of each part of the note's embedding."""
     modality_dropout: float = Field(0.3, ge=0, lt=1)
-    """Chance that a modality that is there is hidden in a training step; one always stays.
-    `late` shows each modality alone instead."""
-    members: int = Field(1, ge=1, le=64)
-    """Networks trained side by side whose logits are averaged."""
+    """`concat`, `gated`: chance that a present modality is hidden in a training step; at least one
+    stays. `late` trains each modality alone instead."""
     epochs: int = Field(200, ge=1)
-    """`late`: iterations of L-BFGS over all rows at most."""
-    batch_size: int = Field(256, ge=2)
-    """`concat`, `gated`."""
-    lr: float = Field(2e-3, gt=0)
-    """`concat`, `gated`: peak learning rate (cosine to zero)."""
-    weight_decay: float = Field(5e-2, ge=0)
-    """`concat`, `gated`; `late` has the scales above instead."""
-    class_weights: bool = False
-    calibration_spread: float = Field(0.5, gt=0)
-    """Standard deviation of a calibration's log weight around none, before any data is seen."""
-    calibration: Literal["auto", "parametric", "isotonic"] = "auto"
-    """`parametric`: Platt, temperature or stacking; `isotonic`: a monotone step after it, for each
-    subset and finding; `auto`: that where there are studies enough. Multiclass is parametric."""
-    isotonic_from: int = Field(1000, ge=100)
-    """`auto`: held-out labelled studies from which isotonic is taken, 100 of the rarer class."""
+    """Passes over the training studies; `late`: the most iterations of L-BFGS."""
     coverage: float = Field(0.9, ge=0.5, lt=1)
-    """Share of studies, of each class, whose true answer may not be ruled out; where both
-    answers are left the finding is uncertain."""
+    """Share of studies, of each class, whose true answer must not be ruled out; a finding is
+    uncertain where neither answer is ruled out."""
     operating_point: Literal["youden", "high_sensitivity", "high_specificity"] = "youden"
-    """The one that predictions use; all are kept in the bundle."""
+    """The one that predictions use; the bundle contains all three."""
     target_sensitivity: float = Field(0.95, gt=0, lt=1)
+    """Least sensitivity of `high_sensitivity` on the calibration studies."""
     target_specificity: float = Field(0.95, gt=0, lt=1)
+    """Least specificity of `high_specificity` on the calibration studies."""
     gate_images: int = Field(200, ge=0)
-    """Training images whose altered copies teach the input gate; 0 for no gate."""
-    gate_refuse: float = Field(0.005, gt=0, lt=0.5)
-    """Share of true images that the gate may refuse."""
-    gate_warn: float = Field(0.02, gt=0, lt=0.5)
-    """Share of true images that it may at least warn of."""
+    """Training images whose corrupted copies train the input gate; 0 for no gate."""
     seed: int = 0
+    """Of inner folds, initial weights, corrupted copies and the input gate."""
 
 
 class EvaluateParams(Frozen):
@@ -152,46 +139,31 @@ class EvaluateParams(Frozen):
 
     bootstrap: int = Field(1000, ge=100)
     """Resamples of patients behind each 95 % interval."""
-    ece_bins: int = Field(10, ge=2)
     characteristics: tuple[str, ...] = ("age", "sex", "view", "site")
-    """By what patients are told apart in subgroups and the shortcut audit: `view`, `site`, or a
-    clinical feature of the task (of the numbers only age, which has bands). What the data does
-    not know is left out and said."""
-    age_bands: tuple[int, ...] = (18, 40, 60, 80)
-    """Ages in years at which a band begins; the first band is all below the first of them."""
-    smallest_group: int = Field(20, ge=2)
-    """Studies below which a subgroup is listed without figures."""
-    smallest_class: int = Field(5, ge=2)
-    """Patients with a finding below which it has no FNR, without below which it has no FPR; AUC
-    needs both."""
-    probe_folds: int = Field(5, ge=2, le=20)
-    """Folds by group in which the shortcut audit reads traits off the image embedding."""
+    """What defines subgroups and is tested in the shortcut audit: `view`, `site`, or a clinical
+    feature of the task (of the numbers only age, in bands). The report names those that the data
+    lack."""
     seed: int = 0
-
-    @field_validator("age_bands")
-    @classmethod
-    def _rising(cls, bands: tuple[int, ...]) -> tuple[int, ...]:
-        if not bands or bands[0] <= 0 or any(b <= a for a, b in pairwise(bands)):
-            raise ValueError("age_bands must be above 0 and rise")
-        return bands
+    """Of the resamples and the folds of the shortcut audit."""
 
 
 class ExplainParams(Frozen):
-    """The gallery, and how far explanations is faithful."""
+    """The gallery, and how faithful explanations are."""
 
     gallery: int = Field(8, ge=0)
-    """Studies shown: true and false positives and negatives in turn."""
+    """Studies in the gallery: true and false positives and negatives in turn."""
     studies: int = Field(12, ge=1)
     """Held-out studies on which each quick method is measured."""
     slow_studies: int = Field(6, ge=0)
-    """The same for methods that ask the model hundreds of times; 0 leaves them unmeasured."""
+    """The same for methods that run the model hundreds of times; 0 leaves them unmeasured."""
     localisation: int = Field(30, ge=0)
     """Studies with ground-truth masks on which each quick image method is measured."""
     importance: int = Field(100, ge=1)
     """Studies over which the shares and SHAP values of inputs are averaged."""
     lung_masks: str | None = None
-    """Folder with masks of the lungs, each a PNG named as its image; None where there are none."""
+    """Folder with lung masks, each a PNG named as its image; null for no masks."""
     seed: int = 0
+    """Of the choice of studies and of each method's samples."""
 
 
 class ReferenceParams(Frozen):
@@ -206,18 +178,19 @@ class ReferenceParams(Frozen):
     window_sizes: tuple[int, ...] = (20, 50, 100, 200, 500)
     """Window sizes for which thresholds are learnt."""
     newest_studies: int = Field(200, ge=1)
-    """Newest studies that are enough for the reference of a model that is retrained; of fewer, it
-    is of held-out studies."""
+    """Newest studies that suffice for the reference of a retrained model; with fewer, the
+    reference is made of held-out studies."""
     seed: int = 0
+    """Of the windows and principal components."""
 
 
 class Params(Frozen):
-    """Everything that params.yaml may say."""
+    """Contents of params.yaml."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
     """Shipped tasks, or `tasks/NAME.yaml` beside params.yaml."""
     per_task: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict, exclude=True)
-    """Task → section → parameters, on top of the sections below and of the task's own."""
+    """Task → section → parameters; they override the sections below and the task's own."""
     ingest: IngestParams = Field(default_factory=IngestParams)
     split: SplitParams = Field(default_factory=SplitParams)
     train_image: TrainImageParams = Field(default_factory=TrainImageParams)
@@ -228,7 +201,7 @@ class Params(Frozen):
     reference: ReferenceParams = Field(default_factory=ReferenceParams)
 
     @model_validator(mode="after")
-    def _of_these_tasks(self) -> Self:
+    def _check_per_task(self) -> Self:
         if unknown := sorted(set(self.per_task) - set(self.tasks)):
             raise ValueError(f"per_task: {', '.join(unknown)} is not among tasks")
         return self
@@ -254,7 +227,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def for_task(params: Params, task: Task) -> Params:
-    """The parameters of one task: its own overrides on top, and `per_task` on top of these.
+    """Parameters of one task: its own overrides, then those of `per_task`.
 
     Raises:
         ParamsError: an override names an unknown section or parameter, or is out of range.
@@ -277,9 +250,9 @@ def _overridden(params: Params, overrides: dict[str, dict[str, Any]], where: str
 
 
 def with_split(task: Task, params: SplitParams) -> Task:
-    """The task, divided as the parameters say where they say anything of it."""
-    said = {"protocol": params.protocol, "folds": params.folds, "repeats": params.repeats}
-    changes = {name: value for name, value in said.items() if value is not None}
+    """The task with the split of the parameters, where they set one."""
+    split = {"protocol": params.protocol, "folds": params.folds, "repeats": params.repeats}
+    changes = {name: value for name, value in split.items() if value is not None}
     return task.model_copy(update={"split": task.split.model_copy(update=changes)})
 
 

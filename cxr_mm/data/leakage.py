@@ -46,8 +46,15 @@ class NearPairs:
         return self.correlation >= SAME_IMAGE
 
 
+NEAR_DUPLICATE_BITS = 4
+"""Two images whose 64-bit perceptual hashes differ in at most this many bits are compared."""
+
+
 def near_pairs(
-    manifest: Manifest, quality: pd.DataFrame, pixels: NDArray[np.uint8], bits: int
+    manifest: Manifest,
+    quality: pd.DataFrame,
+    pixels: NDArray[np.uint8],
+    bits: int = NEAR_DUPLICATE_BITS,
 ) -> NearPairs:
     """Look for the same image under different groups; byte for byte the same files left out.
 

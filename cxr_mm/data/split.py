@@ -41,8 +41,7 @@ def split(task: Task, params: Params, paths: TaskPaths) -> None:
         StageError: `ingest` has not run, or there are too few groups or labels to divide.
     """
     manifest, quality = load_manifest(paths, task), load_quality(paths)
-    bits = params.split.near_duplicate_bits
-    near = near_pairs(manifest, quality, open_pixels(paths.pixels), bits)
+    near = near_pairs(manifest, quality, open_pixels(paths.pixels))
     same, files = near.rows[near.same_image], quality["file_sha256"]
     table = divide_all(manifest, files, same, task.split, params.split.seed)
     report = audit(manifest, table, files, near)

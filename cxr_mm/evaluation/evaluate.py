@@ -51,7 +51,7 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
     }
     drawn = {"subgroups": draw_subgroups(task, evidence.subgroups)}
     card, folder = model_card(evidence, flags), paths.reports
-    write_plots(task, table, evidence.metrics, params.evaluate, folder / PLOTS_FOLDER, drawn)
+    write_plots(task, table, evidence.metrics, folder / PLOTS_FOLDER, drawn)
     for name, content in files.items():
         write_json(folder / name, content)
     write_text(folder / CARD_FILE, card)

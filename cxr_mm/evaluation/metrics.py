@@ -81,13 +81,12 @@ class Scored:
         return len(self.labels)
 
 
-def measure(scored: Scored, weights: ArrayLike | None = None, bins: int = 10) -> dict[str, Floats]:
+def measure(scored: Scored, weights: ArrayLike | None = None) -> dict[str, Floats]:
     """Every metric of METRICS for each row of weights.
 
     Args:
         scored: N studies.
         weights: (B, N) how often each study counts; None counts each once (B = 1).
-        bins: bins of the calibration error, cut at the unweighted quantiles.
 
     Returns:
         Name → (B,), NaN where not defined.
@@ -96,7 +95,7 @@ def measure(scored: Scored, weights: ArrayLike | None = None, bins: int = 10) ->
     figures = {
         "auc": auc(scored, weights),
         "average_precision": average_precision(scored, weights),
-        "ece": expected_calibration_error(scored, weights, bins),
+        "ece": expected_calibration_error(scored, weights),
         "calibration_intercept": intercept,
         "calibration_slope": slope,
         **counted(scored, weights),
@@ -156,7 +155,11 @@ def counted(scored: Scored, weights: ArrayLike | None = None) -> dict[str, Float
         }
 
 
-def equal_mass_bins(probabilities: Floats, bins: int) -> NDArray[np.intp]:
+ECE_BINS = 10
+"""Bins of the calibration error and of reliability curves."""
+
+
+def equal_mass_bins(probabilities: Floats, bins: int = ECE_BINS) -> NDArray[np.intp]:
     """Bin (N,) of each probability: cut at quantiles, so that bins hold about as many studies.
 
     Equal probabilities share a bin, so there may be fewer bins than asked for.
@@ -168,7 +171,7 @@ def equal_mass_bins(probabilities: Floats, bins: int) -> NDArray[np.intp]:
 
 
 def expected_calibration_error(
-    scored: Scored, weights: ArrayLike | None = None, bins: int = 10
+    scored: Scored, weights: ArrayLike | None = None, bins: int = ECE_BINS
 ) -> Floats:
     """Mean over studies of |mean probability − share of positives| of their bin (B,).
 

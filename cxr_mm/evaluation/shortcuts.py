@@ -21,7 +21,7 @@ from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
 from cxr_mm.evaluation.resampling import Estimate, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
-from cxr_mm.evaluation.traits import SITE, VIEW, Traits
+from cxr_mm.evaluation.traits import SITE, SMALLEST_GROUP, VIEW, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 
 SPREAD = 1.0
@@ -73,6 +73,8 @@ def _fitted(
     return scores
 
 
+PROBE_FOLDS = 5
+"""Folds by patient of the regressions."""
 QUALITY = "image quality"
 METHOD = "logistic regression across folds of patients; intervals by bootstrap over patients"
 
@@ -114,7 +116,7 @@ def audit_shortcuts(
         "task": task.name,
         "synthetic": task.synthetic,
         "method": METHOD,
-        "folds": params.probe_folds,
+        "folds": PROBE_FOLDS,
         "absent": studies.traits.absent,
         "embedding": read_off_embedding(studies, params),
         "alone": {
@@ -163,9 +165,9 @@ def _told_apart(
     params: EvaluateParams,
 ) -> dict[str, Any]:
     sizes = {"n": int(answers.sum()), "of": len(answers), "patients": len(set(groups[answers]))}
-    if min(answers.sum(), (~answers).sum()) < params.smallest_group:
+    if min(answers.sum(), (~answers).sum()) < SMALLEST_GROUP:
         return {**sizes, **_none(f"too few: {min(answers.sum(), (~answers).sum())} studies")}
-    scores = linear_probe(features, answers, groups, params.probe_folds, params.seed)
+    scores = linear_probe(features, answers, groups, PROBE_FOLDS, params.seed)
     if scores is None:
         return {**sizes, **_none("too few patients for the folds")}
     weights = multiplicities(groups, params.bootstrap, params.seed)
@@ -189,7 +191,7 @@ def predicted_alone(
         kept = np.isfinite(labels) & np.isfinite(features).all(axis=1)
         answers = labels[kept] > 0
         scores = linear_probe(
-            features[kept], answers, studies.groups[kept], params.probe_folds, params.seed
+            features[kept], answers, studies.groups[kept], PROBE_FOLDS, params.seed
         )
         if scores is None:
             result[name] = _none("too few patients for the folds")

@@ -20,7 +20,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.evaluation.metrics import Floats, Scored, auc, counted
 from cxr_mm.evaluation.resampling import LEVEL, Estimate, holm, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
-from cxr_mm.evaluation.traits import Traits
+from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 
 SIMULATED = 10_000
 """Draws from the joint normal distribution behind each p value and limit."""
@@ -220,7 +220,7 @@ def measure_subgroups(
         task: the question.
         table: held-out predictions; each study is taken with all it has (`available`).
         traits: of these studies.
-        params: smallest sizes, resamples and seed.
+        params: resamples and seed.
     """
     rows = subset_rows(table, AVAILABLE)
     weights = multiplicities(rows["group"], params.bootstrap, params.seed)
@@ -230,7 +230,7 @@ def measure_subgroups(
     for finding in task.finding_names:
         findings[finding] = {}
         for division in divisions:
-            groups = measure_groups(rows, finding, division, weights, params)
+            groups = measure_groups(rows, finding, division, weights)
             told, found = _compared(groups, params.seed)
             findings[finding][division.by] = told
             where = {"finding": finding, "by": division.by, "crossed": division.crossed}
@@ -243,7 +243,7 @@ def measure_subgroups(
         "subset": AVAILABLE,
         "n": len(rows),
         "patients": int(rows["patient_id"].nunique()),
-        "smallest": {"studies": params.smallest_group, "class": params.smallest_class},
+        "smallest": {"studies": SMALLEST_GROUP, "class": SMALLEST_CLASS},
         "characteristics": _described(traits, rows),
         "absent": traits.absent,
         "findings": findings,
@@ -270,7 +270,7 @@ def _names(column: "pd.Series[Any]") -> Names:
 
 
 def measure_groups(
-    rows: pd.DataFrame, finding: str, division: Division, weights: Weights, params: EvaluateParams
+    rows: pd.DataFrame, finding: str, division: Division, weights: Weights
 ) -> list[Group]:
     """Figures of every group that has a labelled study, on the very resamples of `weights`."""
     scored, kept = scored_of(rows, finding)
@@ -290,9 +290,7 @@ def measure_groups(
         here = names == name
         if here.any():
             part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
-            groups.append(
-                _group(name, part, rates.loc[name], weights[:, here], patients[here], params)
-            )
+            groups.append(_group(name, part, rates.loc[name], weights[:, here], patients[here]))
     return groups
 
 
@@ -302,7 +300,6 @@ def _group(
     rates: "pd.Series[Any]",
     weights: Weights,
     patients: Names,
-    params: EvaluateParams,
 ) -> Group:
     yes = scored.labels > 0
     sizes = {
@@ -312,7 +309,7 @@ def _group(
         "negatives": int((~yes).sum()),
     }
     trials = {"fnr": len(set(patients[yes])), "fpr": len(set(patients[~yes]))}
-    few = _too_few(sizes["n"], trials, params)
+    few = _too_few(sizes["n"], trials)
     wanted = [metric for metric in METRICS if metric not in few]
     draws = counted(scored, weights) if {"fnr", "fpr"} & set(wanted) else {}
     measured = {}
@@ -326,19 +323,19 @@ def _group(
     return Group(name, sizes, measured, few)
 
 
-def _too_few(studies: int, patients: dict[str, int], params: EvaluateParams) -> dict[str, str]:
+def _too_few(studies: int, patients: dict[str, int]) -> dict[str, str]:
     """Figure → why it is not given, for those that are not.
 
     Args:
         studies: in the group.
         patients: with the finding (`fnr`) and without it (`fpr`).
     """
-    if studies < params.smallest_group:
+    if studies < SMALLEST_GROUP:
         return dict.fromkeys(METRICS, f"too few: {studies} studies")
     few = {
         metric: f"too few: {patients[metric]} {CLASSES[metric]}"
         for metric in CLASSES
-        if patients[metric] < params.smallest_class
+        if patients[metric] < SMALLEST_CLASS
     }
     return {**few, "auc": "; ".join(few.values())} if few else {}
 

@@ -66,9 +66,7 @@ def measure_table(task: Task, table: pd.DataFrame, params: EvaluateParams) -> di
 def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> dict[str, Any]:
     """Figures of each finding, and over them where there are several."""
     weights = multiplicities(rows["group"], params.bootstrap, params.seed)
-    findings = {
-        name: finding_estimates(rows, name, weights, params.ece_bins) for name in task.finding_names
-    }
+    findings = {name: finding_estimates(rows, name, weights) for name in task.finding_names}
     result: dict[str, Any] = {
         "n": len(rows),
         "patients": int(rows["patient_id"].nunique()),
@@ -76,9 +74,7 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
             name: {
                 **_counts(rows, name),
                 **to_json(estimates),
-                "brier_decomposition": brier_decomposition(
-                    scored_of(rows, name)[0], params.ece_bins
-                ),
+                "brier_decomposition": brier_decomposition(scored_of(rows, name)[0]),
             }
             for name, estimates in findings.items()
         },
@@ -112,13 +108,11 @@ def _add_uncertainty(
         figures["uncertainty"] = finding_uncertainty(rows, name, weights)
 
 
-def finding_estimates(
-    rows: pd.DataFrame, finding: str, weights: Weights, bins: int
-) -> dict[str, Estimate]:
+def finding_estimates(rows: pd.DataFrame, finding: str, weights: Weights) -> dict[str, Estimate]:
     """Every metric of one finding, from all rows pooled; and the mean of the folds' AUCs."""
     scored, kept = scored_of(rows, finding)
     weights = weights[:, kept]
-    values, draws = measure(scored, bins=bins), measure(scored, weights, bins)
+    values, draws = measure(scored), measure(scored, weights)
     trials = _trials(scored, rows.loc[kept, "group"])
     result = {
         name: Estimate(
@@ -290,7 +284,7 @@ def measure_divisions(
         task: names findings and modalities.
         first: held-out predictions of the first division, as of `measure_table`.
         further: those of the others, told apart by `division`.
-        params: resamples and bins.
+        params: resamples and seed.
 
     Returns:
         `count`, `subsets` (each `n` and `findings` or `macro`) and `fusion_gain`.
@@ -315,7 +309,7 @@ def _subset(task: Task, rows: list[pd.DataFrame], params: EvaluateParams) -> dic
     weights = multiplicities(rows[0]["group"], params.bootstrap, params.seed)
     findings: dict[str, Division] = {}
     for name in task.finding_names:
-        found = [finding_estimates(each, name, weights, params.ece_bins) for each in rows]
+        found = [finding_estimates(each, name, weights) for each in rows]
         findings[name] = {metric: mean_of([one[metric] for one in found]) for metric in found[0]}
     result: dict[str, Any] = {
         "n": len(rows[0]),

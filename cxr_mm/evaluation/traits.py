@@ -16,6 +16,11 @@ AGE, VIEW, SITE = "age", "view", "site"
 OF_MANIFEST = {VIEW: "View position", SITE: "Site"}
 YEARS = ("a", "y", "years")
 """Units in which an age fits the bands; the first is UCUM's."""
+AGE_BANDS = (18, 40, 60, 80)
+"""Ages in years at which a band begins; the first band is all below the first of them."""
+SMALLEST_GROUP, SMALLEST_CLASS = 20, 5
+"""Studies below which a subgroup has no figures; patients with a finding below which it has no
+FNR, without below which it has no FPR (AUC needs both)."""
 Levels: TypeAlias = "pd.Series[Any]"
 
 
@@ -46,7 +51,7 @@ class Traits:
 def read_traits(manifest: Manifest, params: EvaluateParams, among: Iterable[str]) -> Traits:
     """Traits of the studies `among` which groups are to be formed.
 
-    Sites with fewer than `params.smallest_group` of these studies count as one, since collections
+    Sites with fewer than `SMALLEST_GROUP` of these studies count as one, since collections
     from publications name more sites than can be told apart.
     """
     frame = manifest.frame.set_index("study_id").loc[list(among)]
@@ -55,7 +60,7 @@ def read_traits(manifest: Manifest, params: EvaluateParams, among: Iterable[str]
     features = {feature.name: feature for feature in manifest.task.clinical}
     for name in params.characteristics:
         titles[name] = _title(name, features)
-        column, reason = _column(manifest.task, frame, name, params)
+        column, reason = _column(manifest.task, frame, name)
         if column is None:
             absent[name] = reason
             continue
@@ -67,7 +72,7 @@ def read_traits(manifest: Manifest, params: EvaluateParams, among: Iterable[str]
     return Traits(pd.DataFrame(columns, index=frame.index), titles, absent)
 
 
-def band_names(starts: Sequence[int]) -> list[str]:
+def band_names(starts: Sequence[int] = AGE_BANDS) -> list[str]:
     """`0-17`, `18-39` … `80+` for bands that begin at 18, 40 … 80."""
     edges = [0, *starts]
     return [*(f"{low}-{high - 1}" for low, high in pairwise(edges)), f"{starts[-1]}+"]
@@ -85,14 +90,12 @@ def _title(name: str, features: dict[str, ClinicalFeature]) -> str:
     return OF_MANIFEST.get(name, name.replace("_", " ").capitalize())
 
 
-def _column(
-    task: Task, frame: pd.DataFrame, name: str, params: EvaluateParams
-) -> "tuple[Levels | None, str]":
+def _column(task: Task, frame: pd.DataFrame, name: str) -> "tuple[Levels | None, str]":
     """A categorical column, or why there is none."""
     feature = next((f for f in task.clinical if f.name == name), None)
     if name in OF_MANIFEST and frame[name].notna().any():
         if name == SITE:
-            return _sites(frame[name], params.smallest_group)
+            return _sites(frame[name], SMALLEST_GROUP)
         return _levels(frame[name], task.views), ""
     if feature is None:
         return None, "the source does not give it" if name in OF_MANIFEST else "not in the task"
@@ -103,7 +106,7 @@ def _column(
         return None, "a number; only age has bands"
     if feature.unit not in YEARS:
         return None, f"its unit is {feature.unit or 'not said'}, bands are in years"
-    return age_bands(values, params.age_bands), ""
+    return age_bands(values), ""
 
 
 def _levels(values: Levels, order: Sequence[str]) -> Levels:
@@ -112,12 +115,12 @@ def _levels(values: Levels, order: Sequence[str]) -> Levels:
     return _categorical(values, [*order, *others])
 
 
-def age_bands(values: Levels, starts: Sequence[int]) -> Levels:
+def age_bands(values: Levels) -> Levels:
     """Band of each age in years, categorical, by names of `band_names`; missing where not known."""
-    names = band_names(starts)
+    names = band_names()
     known = values.notna().to_numpy()
     found = np.full(len(values), None, dtype=object)
-    at = np.searchsorted(starts, values.to_numpy(np.float64)[known], side="right")
+    at = np.searchsorted(AGE_BANDS, values.to_numpy(np.float64)[known], side="right")
     found[known] = np.asarray(names, dtype=object)[at]
     return _categorical(pd.Series(found, index=values.index), names)
 

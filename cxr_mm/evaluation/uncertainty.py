@@ -16,14 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.core.task import Task
-from cxr_mm.evaluation.metrics import Floats, Scored, equal_mass_bins
+from cxr_mm.evaluation.metrics import ECE_BINS, Floats, Scored, equal_mass_bins
 from cxr_mm.evaluation.resampling import Estimate, rounded
 
 Weights = NDArray[np.uint16]
 Flags = NDArray[np.bool_]
 
 
-def brier_decomposition(scored: Scored, bins: int) -> dict[str, float | None]:
+def brier_decomposition(scored: Scored, bins: int = ECE_BINS) -> dict[str, float | None]:
     """Brier score = reliability - resolution + uncertainty + within_bin.
 
     `reliability`: mean squared distance of a bin's mean probability from its share of positives,

@@ -177,7 +177,6 @@ class Bundle:
 
     task: Task
     size: int
-    note_tokens: int
     note_words: int
     fusion: Fusion
     clinical: ClinicalTransform
@@ -331,7 +330,6 @@ class BundleIndex(Frozen):
     task: Task
     size: int
     """Side of the square image in pixels."""
-    note_tokens: int
     note_words: int
     decision: Reason
     """The operating point that predictions use."""
@@ -361,7 +359,6 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             name=bundle.name,
             task=bundle.task,
             size=bundle.size,
-            note_tokens=bundle.note_tokens,
             note_words=bundle.note_words,
             decision=bundle.decision,
             operating_points=bundle.operating_points,
@@ -449,9 +446,7 @@ def load_bundle(folder: Path) -> Bundle:
         image = load_image_encoder(folder / "image_encoder") if task.has_image else None
         gate = load_input_gate(folder)
         note = (
-            NoteEncoder.open(str(folder / "note_encoder"), index.note_tokens, index.note_words)
-            if task.note
-            else None
+            NoteEncoder.open(str(folder / "note_encoder"), index.note_words) if task.note else None
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, WeightsError) as error:
         raise BundleError(
@@ -460,7 +455,6 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(
         task=task,
         size=index.size,
-        note_tokens=index.note_tokens,
         note_words=index.note_words,
         fusion=fusion.eval(),
         clinical=clinical,

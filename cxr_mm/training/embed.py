@@ -81,7 +81,7 @@ def _notes(manifest: Manifest, params: EmbedParams) -> tuple[NDArray[np.float32]
     assert spec is not None
     present = manifest.frame["note"].notna().to_numpy(bool)
     notes = [mask_note(str(note), spec) for note in manifest.frame.loc[present, "note"]]
-    encoder = NoteEncoder.open(params.note_encoder, params.note_tokens, params.note_words)
+    encoder = NoteEncoder.open(params.note_encoder, params.note_words)
     rows = np.zeros((len(present), encoder.dim), dtype=np.float32)
     rows[present] = encoder.embed(notes, BATCH)
     return rows, encoder.parts

@@ -207,11 +207,10 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bun
     encoder = load_image_encoder(paths.image_encoder) if task.has_image else None
     embed, note_encoder = params.embed, None
     if task.note is not None:
-        note_encoder = NoteEncoder.open(embed.note_encoder, embed.note_tokens, embed.note_words)
+        note_encoder = NoteEncoder.open(embed.note_encoder, embed.note_words)
     return Bundle(
         task=task,
         size=params.ingest.size,
-        note_tokens=embed.note_tokens,
         note_words=embed.note_words,
         fusion=fitted.fusion,
         clinical=fitted.transform,

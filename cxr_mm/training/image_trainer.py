@@ -355,7 +355,6 @@ def _trainer(
         trainer = L.Trainer(
             accelerator=params.accelerator,
             devices=params.devices,
-            num_nodes=params.nodes,
             precision="bf16-mixed" if precision.name == "bf16" else "32-true",
             max_epochs=params.epochs,
             callbacks=callbacks,
@@ -378,11 +377,9 @@ def _loader(
         dataset,
         batch_size=params.batch_size,
         sampler=sampler,
-        num_workers=params.workers,
         collate_fn=identity_collate,
         # A last batch of one image would leave batch normalisation nothing to normalise by.
         drop_last=shuffle and len(dataset) > params.batch_size,
-        persistent_workers=params.workers > 0,
     )
 
 

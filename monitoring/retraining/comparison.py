@@ -26,6 +26,7 @@ from cxr_mm.evaluation.compare import compare
 from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
 from cxr_mm.evaluation.resampling import LEVEL, Estimate, holm, multiplicities
 from cxr_mm.evaluation.subsets import Weights, scored_of
+from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP
 from cxr_mm.models.bundle import Bundle
 from monitoring.retraining.change_record import Outcome
 
@@ -180,7 +181,7 @@ def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: 
         margin=margin,
     )
     rarer = min(len(set(patients[yes])), len(set(patients[~yes])))
-    if len(scored) < params.smallest_group or rarer < params.smallest_class:
+    if len(scored) < SMALLEST_GROUP or rarer < SMALLEST_CLASS:
         return line
     found = compare(pair.challenger, pair.champion, finding, params)
     return replace(
@@ -206,7 +207,7 @@ def _calibration(
         return counted(of, by)["brier"]
 
     def ece(of: Scored, by: Weights | None) -> Floats:
-        return expected_calibration_error(of, by, params.ece_bins)
+        return expected_calibration_error(of, by)
 
     for metric, margin, measure in (("brier", margins.brier, brier), ("ece", margins.ece, ece)):
         champion, challenger = (
@@ -353,7 +354,7 @@ def decide(
     Args:
         samples: the frozen test and the newest studies.
         findings: their names.
-        params: resamples, seed, bins, and how small a subgroup may be.
+        params: resamples and seed.
         margins: by how much it may be worse.
         drifted: traits by which monitoring saw drift.
 

@@ -51,9 +51,7 @@ def bundle(bundle_folder):
 
 @pytest.fixture(scope="module")
 def evaluated(pipeline):
-    params = pipeline.params.model_copy(
-        update={"evaluate": EvaluateParams(bootstrap=100, probe_folds=2)}
-    )
+    params = pipeline.params.model_copy(update={"evaluate": EvaluateParams(bootstrap=100)})
     evaluate(pipeline.task, params, pipeline.paths)
     return pipeline.paths.root
 

@@ -109,7 +109,7 @@ def test_with_nothing_measured_the_commands_are_named_and_no_frame_is_shown(
 def test_the_card_the_figures_and_the_plots_of_this_bundle_are_shown(
     service, pipeline, monkeypatch
 ):
-    quick = EvaluateParams(bootstrap=100, probe_folds=2)
+    quick = EvaluateParams(bootstrap=100)
     params = pipeline.params.model_copy(update={"evaluate": quick})
     evaluate(pipeline.task, params, pipeline.paths)
     monkeypatch.chdir(pipeline.paths.root)

@@ -77,7 +77,7 @@ def test_every_model_answers_every_study_of_every_fold(studies, few):
         Resample(k, np.arange(60) + 60 * (1 - k), fusion.NOTHING, np.arange(60) + 60 * k)
         for k in range(2)
     ]
-    found = compare(studies, half, FuseParams(inner_folds=2, epochs=3, hidden=4))
+    found = compare(studies, half, FuseParams(inner_folds=2, epochs=3))
     assert set(found) == {"late", "gated", "specialist late", "gradient boosting", "late averaging"}
     for model, given in found.items():
         alone = given.table[given.table["subset"] == "image"]

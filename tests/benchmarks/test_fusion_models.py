@@ -14,7 +14,7 @@ from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.data.split import Resample
 from cxr_mm.training.heldout import AVAILABLE
 
-QUICK = FuseParams(inner_folds=2, epochs=20, hidden=8)
+QUICK = FuseParams(inner_folds=2, epochs=20)
 PART = Resample(0, np.arange(80), np.zeros(0, dtype=np.int64), np.arange(80, 120))
 KEYS = ["study_id", "subset"]
 

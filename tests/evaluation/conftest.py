@@ -170,20 +170,19 @@ def make_index(task):
         name="made_up (late fusion, small_cnn)",
         task=task,
         size=64,
-        note_tokens=64,
         note_words=0,
         decision="youden",
         operating_points={}
         if several
         else {subset_name(s): chosen for s in subsets(task.modalities)},
         conformal={},
-        trained_on={"manifest_sha256": "abc", "params": {"fuse": {"members": 3, "seed": 0}}},
+        trained_on={"manifest_sha256": "abc", "params": {"fuse": {"epochs": 3, "seed": 0}}},
         parts={},
     )
     return index.model_copy(update={"digest": index.computed_digest()})
 
 
-PARAMS = EvaluateParams(bootstrap=100, probe_folds=2, smallest_group=15)
+PARAMS = EvaluateParams(bootstrap=100)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
 
 
 def test_reliability_limits_hold_the_observed_share():
-    curve = reliability(scored_of(), bins=10)
+    curve = reliability(scored_of())
     assert curve["studies"].sum() == 300
     assert ((curve["low"] <= curve["observed"]) & (curve["observed"] <= curve["high"])).all()
     assert (curve["high"] - curve["low"] > 0.05).all()
@@ -65,7 +65,7 @@ def test_a_finding_of_one_class_has_no_curve(task_of, table_of):
     task = task_of("multilabel")
     table = table_of(task)
     table["label.effusion"] = 1.0
-    tables = curve_tables(task, table, bins=10)
+    tables = curve_tables(task, table)
     assert set(tables["roc"]["finding"]) == {"consolidation"}
     table["label.consolidation"] = 0.0
-    assert set(curve_tables(task, table, bins=10)) == {"confusion"}
+    assert set(curve_tables(task, table)) == {"confusion"}

@@ -13,7 +13,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.evaluation.report.text import summary
 
-PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100, probe_folds=2))
+PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100))
 PNGS = ("roc", "roc_subsets", "precision_recall", "reliability", "confusion", "subgroups")
 CSVS = ("roc", "precision_recall", "reliability", "confusion")
 

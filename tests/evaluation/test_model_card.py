@@ -130,7 +130,7 @@ def test_what_was_not_measured_is_left_out(evidence):
 
 def test_parameters_that_differ_are_listed(evidence):
     card = card_of(evidence)
-    assert "fuse:\n  members: 3\n" in card
+    assert "fuse:\n  epochs: 3\n" in card
     assert "bootstrap: 100" in card
     plain = replace(
         evidence,

@@ -9,7 +9,7 @@ from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_strata
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
 
-PARAMS = EvaluateParams(bootstrap=100, probe_folds=3)
+PARAMS = EvaluateParams(bootstrap=100)
 F = "effusion"
 
 

@@ -9,7 +9,7 @@ from cxr_mm.evaluation.subgroups import METRICS, measure_subgroups
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
 
-PARAMS = EvaluateParams(bootstrap=100, smallest_group=15)
+PARAMS = EvaluateParams(bootstrap=100)
 F = "effusion"
 
 

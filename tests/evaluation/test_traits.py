@@ -5,7 +5,7 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.evaluation.traits import band_names, read_traits
 
-PARAMS = EvaluateParams(smallest_group=15)
+PARAMS = EvaluateParams()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_small_sites_count_as_one(manifest):
     ("column", "values", "name", "reason"),
     [
         ("site", None, "site", "the source does not give it"),
-        ("site", [f"s{i}" for i in range(150)], "site", "none of 150 sites has 15 studies"),
+        ("site", [f"s{i}" for i in range(150)], "site", "none of 150 sites has 20 studies"),
         ("view", "AP", "view", "AP in all that are known"),
         ("clinical.age", np.nan, "age", "not known of any study"),
     ],

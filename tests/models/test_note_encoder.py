@@ -10,12 +10,12 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from cxr_mm.core.errors import WeightsError
 from cxr_mm.data.notes import MASK
 from cxr_mm.models.bert import is_plain_bert, load_bert
-from cxr_mm.models.note_encoder import NoteEncoder, packaged_note_encoder
+from cxr_mm.models.note_encoder import TOKENS, NoteEncoder, packaged_note_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return NoteEncoder.open("packaged", 64, 128)
+    return NoteEncoder.open("packaged", 128)
 
 
 def test_like_notes_lie_near_each_other_and_rows_follow_the_order_given(encoder):
@@ -46,7 +46,7 @@ def test_a_note_without_a_word_has_no_words(encoder):
 
 def test_saved_and_opened_it_is_equal_to_the_bit(encoder, tmp_path):
     encoder.save(tmp_path)
-    again = NoteEncoder.open(str(tmp_path), 64, 128)
+    again = NoteEncoder.open(str(tmp_path), 128)
     assert np.array_equal(again.embed(["no fever"]), encoder.embed(["no fever"]))
 
 
@@ -56,7 +56,7 @@ def test_a_longer_note_is_cut_and_not_refused(encoder):
 
 def test_a_name_that_cannot_be_had_says_what_to_do(tmp_path):
     with pytest.raises(WeightsError, match=r"embed\.note_encoder"):
-        NoteEncoder.open(str(tmp_path), 64, 128)
+        NoteEncoder.open(str(tmp_path), 128)
 
 
 def test_the_transformer_gives_what_transformers_gives_to_the_bit():
@@ -66,11 +66,11 @@ def test_the_transformer_gives_what_transformers_gives_to_the_bit():
     assert is_plain_bert(folder)
     notes = ["Fever and productive cough for 3 days.", "", "no effusion " * 40]
     tokens = AutoTokenizer.from_pretrained(folder)(
-        notes, padding=True, truncation=True, max_length=64, return_tensors="pt"
+        notes, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
     )
     theirs = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
-    own_ids, own_mask = NoteEncoder.open("packaged", 64, 0).load()[0](notes)
+    own_ids, own_mask = NoteEncoder.open("packaged", 0).load()[0](notes)
     assert torch.equal(own_ids, ids)
     assert torch.equal(own_mask, mask)
     with torch.inference_mode():
@@ -89,7 +89,7 @@ KINDS = (
 @given(st.lists(st.text(), min_size=1, max_size=3))
 @example(["Übelkeit, naïve café 12.5", "a b c", "ab  cd\tef\n", ""])
 def test_words_are_hashed_as_scikit_learn_hashes_them(notes):
-    counted = NoteEncoder("unused", 8, 64)._counted(notes)
+    counted = NoteEncoder("unused", 64)._counted(notes)
     options = {"n_features": 64, "alternate_sign": False, "norm": None}
     wanted = [HashingVectorizer(**options, **kind).transform(notes).toarray() for kind in KINDS]
     wanted = np.log1p(np.concatenate(wanted, axis=1)).astype(np.float32)

@@ -23,7 +23,7 @@ class LengthEncoder:
     parts = (Part(length=2),)
 
     @classmethod
-    def open(cls, name, tokens, words):
+    def open(cls, name, words):
         return cls()
 
     def embed(self, notes, batch_size):

@@ -22,6 +22,7 @@ from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.bundle import INDEX
 from cxr_mm.models.calibration import subset_mask
+from cxr_mm.training import calibrate
 from cxr_mm.training.fuse import fit_fusion, fuse
 from cxr_mm.training.fusion_fit import Studies
 from cxr_mm.training.heldout import AVAILABLE, heldout
@@ -254,12 +255,14 @@ def fitted(studies, **changes):
     return fit_fusion(studies, part.train, part.val, QUICK.model_copy(update=changes), 0)
 
 
-def test_isotonic_is_fitted_where_asked_for_and_by_auto_only_with_studies_enough():
+def test_isotonic_is_fitted_only_where_there_are_enough_studies(monkeypatch):
     studies = made_up()
     assert not fitted(studies).fusion.calibration.shift.any()
-    assert fitted(studies, calibration="isotonic").fusion.calibration.shift.any()
+    monkeypatch.setattr(calibrate, "ISOTONIC_FROM", 0)
+    monkeypatch.setattr(calibrate, "RARER", 1)
+    assert fitted(studies).fusion.calibration.shift.any()
     classes = made_up("multiclass", ("none", "flu", "cold"))
-    assert not fitted(classes, calibration="isotonic").fusion.calibration.shift.any()
+    assert not fitted(classes).fusion.calibration.shift.any()
 
 
 def test_every_subset_and_finding_has_bounds_that_rule_out_less_the_higher_the_coverage():

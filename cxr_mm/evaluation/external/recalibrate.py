@@ -265,8 +265,8 @@ def what_it_brings(
         weights = multiplicities(old["group"], params.bootstrap, params.seed)
         result[subset] = {}
         for name in task.finding_names:
-            was = finding_estimates(old, name, weights, params.ece_bins)
-            now = finding_estimates(new, name, weights, params.ece_bins)
+            was = finding_estimates(old, name, weights)
+            now = finding_estimates(new, name, weights)
             result[subset][name] = {
                 metric: {
                     "before": was[metric].to_json(),

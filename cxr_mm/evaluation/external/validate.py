@@ -259,7 +259,7 @@ def evaluate_on(
     metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
     shown_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
     with atomic_directory(out) as aside:
-        write_plots(shown_task, table, metrics, params, aside / PLOTS_FOLDER)
+        write_plots(shown_task, table, metrics, aside / PLOTS_FOLDER)
         write_parquet(aside / PREDICTIONS_FILE, table)
         write_json(aside / BAD_ROWS_FILE, bad)
         if new_bundle is not None:

@@ -16,7 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.files import atomic_directory
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.task import Finding, Task
@@ -30,7 +29,7 @@ Z = 1.959964
 """Standard normal quantile of two-sided 95 % limits."""
 
 
-def curve_tables(task: Task, table: pd.DataFrame, bins: int) -> dict[str, pd.DataFrame]:
+def curve_tables(task: Task, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Name of the plot → its table.
 
     `roc`: subset, finding, fpr, tpr, threshold. `precision_recall`: subset, finding, recall,
@@ -47,7 +46,7 @@ def curve_tables(task: Task, table: pd.DataFrame, bins: int) -> dict[str, pd.Dat
             for kind, curve in (
                 ("roc", roc(scored)),
                 ("precision_recall", precision_recall(scored)),
-                ("reliability", reliability(scored, bins)),
+                ("reliability", reliability(scored)),
             ):
                 curve.insert(0, "finding", name)
                 curve.insert(0, "subset", subset)
@@ -79,9 +78,9 @@ def precision_recall(scored: Scored) -> pd.DataFrame:
     return _thinned(curve, recall, precision)
 
 
-def reliability(scored: Scored, bins: int) -> pd.DataFrame:
+def reliability(scored: Scored) -> pd.DataFrame:
     """Mean probability and share of positives in each bin of equal mass."""
-    which = equal_mass_bins(scored.probabilities, bins)
+    which = equal_mass_bins(scored.probabilities)
     filled = np.unique(which)
     n = np.array([(which == b).sum() for b in filled], dtype=np.float64)
     share = np.array([scored.labels[which == b].mean() for b in filled])
@@ -160,7 +159,6 @@ def write_plots(
     task: Task,
     table: pd.DataFrame,
     metrics: dict[str, Any],
-    params: EvaluateParams,
     folder: Path,
     besides: Mapping[str, Figure] = MappingProxyType({}),
 ) -> None:
@@ -170,11 +168,10 @@ def write_plots(
         task: the question.
         table: predictions.
         metrics: what `measure_table` says of them.
-        params: bins.
         folder: to write.
         besides: further drawings by name.
     """
-    tables = curve_tables(task, table, params.ece_bins)
+    tables = curve_tables(task, table)
     drawings = {
         "roc": draw_roc(task, metrics, tables, [AVAILABLE]),
         "roc_subsets": draw_roc(task, metrics, tables, subset_order(task)),
