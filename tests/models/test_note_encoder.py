@@ -64,7 +64,7 @@ def test_the_transformer_gives_what_transformers_gives_to_the_bit():
 
     folder = packaged_note_encoder()
     assert is_plain_bert(folder)
-    notes = ["Fever and productive cough for 3 days.", "", "no effusion " * 40]
+    notes = ["Fever and productive cough for 3 days.", "", "no effusion " * 160]
     tokens = AutoTokenizer.from_pretrained(folder)(
         notes, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
     )
