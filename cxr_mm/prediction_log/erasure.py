@@ -1,7 +1,7 @@
 """Erasure of one patient and retention: rows redacted in their place, or the oldest removed.
 
-Each is an act of its own in the log (table `acts`), chained like all else: it says which rows
-hold nothing any more, so that no one can empty a row in silence. It does not say of whom.
+Each adds an entry to the audit log, which is chained as every table is. The entry names the rows
+that were redacted, so that no one can redact a row in silence; it names no patient.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from cxr_mm.core.record import random_id
 from cxr_mm.prediction_log.chain import BATCH, append_rows, locked_head
 from cxr_mm.prediction_log.log import PredictionLog
 from cxr_mm.prediction_log.schema import (
-    ACTS,
+    AUDIT_LOG,
     ERASED,
     EVENTS,
     IDENTITY,
@@ -202,8 +202,8 @@ def _record(
     connection: Connection, act: str, when: datetime, done: dict[str, Any], key: bytes
 ) -> None:
     if done:
-        row = {"act_id": random_id(), "acted_at": when, "act": act, "tables": done}
-        append_rows(connection, ACTS, [row], key)
+        row = {"entry_id": random_id(), "acted_at": when, "act": act, "tables": done}
+        append_rows(connection, AUDIT_LOG, [row], key)
 
 
 def _cleared(log: PredictionLog, gone: ErasurePlan) -> ErasurePlan:

@@ -34,17 +34,16 @@ from cxr_mm.prediction_log.database import (
     vacuum,
     writing,
 )
-from cxr_mm.prediction_log.migrations import check_tables, create_tables
 from cxr_mm.prediction_log.schema import (
     EVENTS,
     MOMENT,
     OUTCOMES,
     PREDICTIONS,
-    SCHEMA_VERSION,
     Embedding,
     aware,
     value_columns,
 )
+from cxr_mm.prediction_log.tables import check_tables, create_tables
 from cxr_mm.prediction_log.windows import (
     By,
     ServiceCount,
@@ -67,17 +66,11 @@ class LogReader:
 
     def __init__(self, url: URL, engine: Engine) -> None:
         self._url, self._engine = url, engine
-        self._version = SCHEMA_VERSION
 
     @property
     def url(self) -> str:
         """The URL without its password."""
         return shown(self._url)
-
-    @property
-    def is_chained(self) -> bool:
-        """Whether the log is of this version; one of a former version has no chain yet."""
-        return self._version == SCHEMA_VERSION
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -191,8 +184,6 @@ class LogReader:
         Raises:
             LogError: as `read_window`.
         """
-        if not self.is_chained:
-            return []
         query = _within(self._select(EVENTS), EVENTS, task, since, until)
         query = query.order_by(EVENTS.c.created_at, EVENTS.c.position)
         with self._reading() as connection:
@@ -213,9 +204,7 @@ class LogReader:
             LogError: as `read_window`.
         """
         latencies = _within(latency_query(digest), PREDICTIONS, task, since, until)
-        events: Select[Any] | None = None
-        if self.is_chained:
-            events = _within(event_query(digest), EVENTS, task, since, until)
+        events = _within(event_query(digest), EVENTS, task, since, until)
         with self._reading() as connection:
             return counted(connection, latencies, events, by)
 
@@ -231,8 +220,7 @@ class LogReader:
             yield connection
 
     def _select(self, table: Table, embeddings: bool = True) -> Select[Any]:
-        """The values of a table, those that a log of this version has."""
-        columns = value_columns(table, self._version)
+        columns = value_columns(table)
         return select(*(c for c in columns if embeddings or not isinstance(c.type, Embedding)))
 
 
@@ -270,8 +258,7 @@ class PredictionLog(LogReader):
     Args:
         url: SQLAlchemy URL; `sqlite:///predictions.db` is the usual one.
         secret: key of the hashes and of the chain; None opens a log that can only be read.
-        create: make the database and its tables where they are not there, and bring a log of a
-            former version to this one.
+        create: create the database and its tables where they are missing.
         wait: seconds that a write waits for another.
         clock: the time that records and events are given, with UTC offset.
 
@@ -305,7 +292,7 @@ class PredictionLog(LogReader):
         with database_errors(self._url):
             if create:
                 create_tables(self._engine, self._secret, self._wait)
-            self._version = check_tables(self._engine, self._url, self._secret)
+            check_tables(self._engine, self._url, self._secret)
 
     @property
     def trouble(self) -> str:
@@ -367,17 +354,13 @@ class PredictionLog(LogReader):
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction of a log of this version, kept where the body ends well.
+        """Open a transaction, kept where the body ends well.
 
         Raises:
             LogError: the database cannot be written, or the log was opened without its secret.
         """
-        with database_errors(self._url):
-            if not self.is_chained:
-                create_tables(self._engine, self._known_secret, self._wait)
-                self._version = check_tables(self._engine, self._url, self._secret)
-            with writing(self._engine) as connection:
-                yield connection
+        with database_errors(self._url), writing(self._engine) as connection:
+            yield connection
 
     def vacuum(self) -> None:
         """Take out of the database's files what was removed from its tables.

@@ -24,8 +24,8 @@ from sqlalchemy.types import TypeDecorator
 from cxr_mm.core.errors import LogError
 from cxr_mm.core.record import LONGEST_COMMENT
 
-SCHEMA_VERSION = "3"
-FORMER_VERSIONS = ("1", "2")
+SCHEMA_VERSION = "0.2.0"
+"""The release whose schema it is."""
 BOOKKEEPING = frozenset({"position", "content", "chain", "erased_at"})
 """Columns of the chain itself."""
 
@@ -158,24 +158,24 @@ EVENTS = _chained(
     Column("field", String(200), nullable=False),
     Index("events_by_time", "task", "created_at"),
 )
-ACTS = _chained(
-    "acts",
-    "act_id",
+AUDIT_LOG = _chained(
+    "audit_log",
+    "entry_id",
     Column("acted_at", UtcDateTime, nullable=False),
     Column("act", String(40), nullable=False),
     Column("tables", JSON, nullable=False),
 )
 """What was done to rows that were there: by migration, erasure and retention."""
 
-CHAINED = (PREDICTIONS, OUTCOMES, EVENTS, ACTS)
+CHAINED = (PREDICTIONS, OUTCOMES, EVENTS, AUDIT_LOG)
 IDENTITY = {
     PREDICTIONS: PREDICTIONS.c.record_id,
     OUTCOMES: OUTCOMES.c.outcome_id,
     EVENTS: EVENTS.c.event_id,
-    ACTS: ACTS.c.act_id,
+    AUDIT_LOG: AUDIT_LOG.c.entry_id,
 }
 ERASED = "erased "
-"""What the identity of an redacted row begins with; its position follows."""
+"""What the identity of a redacted row begins with; its position follows."""
 MOMENT = {
     PREDICTIONS: PREDICTIONS.c.created_at,
     OUTCOMES: OUTCOMES.c.recorded_at,
@@ -184,21 +184,15 @@ MOMENT = {
 """When a row was made: what stays of it, with its place in the chain, when it is redacted."""
 
 _EMPTY: dict[type[Any], Any] = {String: "", Integer: 0, JSON: {}}
-_ADDED = {
-    "2": {OUTCOMES: {"outcome_id", "comment"}},
-    "3": {PREDICTIONS: {"certainties", "note_traits", "shares"}},
-}
-"""Columns by the version that brought them; tables of the chain came with 3."""
 
 
-def value_columns(table: Table, version: str = SCHEMA_VERSION) -> list[Column[Any]]:
-    """The columns of a table that hold what was logged, as a log of some version has them."""
-    later = {n for v, added in _ADDED.items() if v > version for n in added.get(table, ())}
-    return [c for c in table.columns if c.name not in BOOKKEEPING | later]
+def value_columns(table: Table) -> list[Column[Any]]:
+    """Columns of a table that hold what was logged."""
+    return [c for c in table.columns if c.name not in BOOKKEEPING]
 
 
 def redacted_values(table: Table) -> dict[str, Any]:
-    """What the columns of an redacted row hold, its time and identity apart."""
+    """What the columns of a redacted row hold, its time and identity apart."""
     return {
         c.name: None if c.nullable else _EMPTY[type(c.type)]
         for c in value_columns(table)

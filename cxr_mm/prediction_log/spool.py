@@ -52,8 +52,7 @@ def decoded(line: bytes) -> Kept | None:
     if checksum != _checksum(body):
         return None
     fields = json.loads(body)
-    # Lines of the version before events say `kind`, which is now a field of an event.
-    contract = CONTRACTS.get(fields.pop("contract", None) or fields.pop("kind", ""))
+    contract = CONTRACTS.get(fields.pop("contract", ""))
     try:
         return contract.model_validate(fields) if contract else None
     except ValidationError:

@@ -14,7 +14,14 @@ from sqlalchemy.engine import Connection
 from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log.chain import BATCH, Head, content_of, hashed_columns, link
 from cxr_mm.prediction_log.log import PredictionLog
-from cxr_mm.prediction_log.schema import ACTS, CHAINED, ERASED, HEADS, IDENTITY, redacted_values
+from cxr_mm.prediction_log.schema import (
+    AUDIT_LOG,
+    CHAINED,
+    ERASED,
+    HEADS,
+    IDENTITY,
+    redacted_values,
+)
 
 What = Literal["changed", "removed", "inserted", "reordered", "rewritten"]
 
@@ -53,7 +60,7 @@ class Verified:
 
 @dataclass
 class _Known:
-    """What the acts of the log say of one table."""
+    """What the audit log says of one table."""
 
     anchor: Head
     """The last row that retention removed."""
@@ -73,20 +80,14 @@ def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
         heads: of earlier verifications; that nothing up to them was rewritten is checked too.
 
     Raises:
-        LogError: the log cannot be read, has no chain yet, was opened without its secret, or
-            a head lies before what retention removed.
+        LogError: the log cannot be read or was opened without its secret, or a head is from
+            before what retention removed.
     """
     key, prior = log.chain_key, tuple(heads)
-    if not log.is_chained:
-        raise LogError(
-            "the log is of a version without a chain",
-            field=log.url,
-            remedy="Open it once with a program that writes to it, as the page is",
-        )
     rows, erased, ends = {}, {}, []
     with log.snapshot() as connection:
         known = {table.name: _Known(Head(table.name, 0, "")) for table in CHAINED}
-        for table in sorted(CHAINED, key=lambda t: t is not ACTS):
+        for table in sorted(CHAINED, key=lambda t: t is not AUDIT_LOG):
             wanted = [head for head in prior if head.table == table.name]
             walk = _Walk(connection, table, key, known[table.name], wanted)
             breaks = walk.run()
@@ -94,7 +95,7 @@ def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
             ends.append(walk.at)
             if breaks is not None:
                 return Verified(rows, erased, tuple(ends), breaks)
-            if table is ACTS:
+            if table is AUDIT_LOG:
                 _learn(connection, known)
     return Verified(rows, erased, tuple(ends), None)
 
@@ -191,8 +192,8 @@ def _end(connection: Connection, table: Table) -> Head:
 
 
 def _learn(connection: Connection, known: dict[str, _Known]) -> None:
-    """Read the acts, whose own chain holds."""
-    for tables in connection.scalars(select(ACTS.c.tables).order_by(ACTS.c.position)):
+    """Read the audit log, whose own chain is intact."""
+    for tables in connection.scalars(select(AUDIT_LOG.c.tables).order_by(AUDIT_LOG.c.position)):
         for name, done in tables.items():
             known[name].redacted += [(first, last) for first, last in done["redacted"]]
             if done["removed_to"]:

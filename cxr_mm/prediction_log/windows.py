@@ -99,7 +99,7 @@ def indexed(connection: Connection, query: Select[Any], digest: str | None) -> W
 
 
 def counted(
-    connection: Connection, latencies: Select[Any], events: Select[Any] | None, by: By
+    connection: Connection, latencies: Select[Any], events: Select[Any], by: By
 ) -> list[ServiceCount]:
     """Run a latency query and an event query, and count what they give by hour or day."""
     start, value = _columns(connection, latencies, by, np.float64)
@@ -122,12 +122,12 @@ def counted(
 
 
 def _columns(
-    connection: Connection, query: Select[Any] | None, by: By, kind: Any
+    connection: Connection, query: Select[Any], by: By, kind: Any
 ) -> tuple[NDArray[np.datetime64], NDArray[Any]]:
-    """Hour or day, and value, of each row of a query of two columns, in order; None gives none."""
+    """Hour or day, and value, of each row of a query of two columns, in order."""
     unit = "datetime64[h]" if by == "hour" else "datetime64[D]"
     starts, values = [_moments([]).astype(unit)], [np.empty(0, kind)]
-    for rows in () if query is None else _batches(connection, query):
+    for rows in _batches(connection, query):
         starts.append(_moments([row[0] for row in rows]).astype(unit))
         values.append(np.array([row[1] for row in rows], kind))
     start, value = np.concatenate(starts), np.concatenate(values)

@@ -42,10 +42,10 @@ def behind(database, log):
 def test_a_log_that_was_only_written_to_is_whole(log):
     found = verify(log)
     assert found.broken is None
-    assert found.rows == {"acts": 0, "predictions": 6, "outcomes": 3, "events": 2}
+    assert found.rows == {"audit_log": 0, "predictions": 6, "outcomes": 3, "events": 2}
     assert set(found.erased.values()) == {0}
     assert [(head.table, head.position) for head in found.heads] == [
-        ("acts", 0),
+        ("audit_log", 0),
         ("predictions", 6),
         ("outcomes", 3),
         ("events", 2),

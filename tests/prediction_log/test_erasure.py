@@ -79,7 +79,7 @@ def test_the_chain_holds_and_says_that_something_was_erased_but_not_of_whom(log,
     assert found.broken is None
     assert found.rows["predictions"] == 2
     assert found.erased["predictions"] == 1
-    (act,) = asked(database, "SELECT act, tables FROM acts")
+    (act,) = asked(database, "SELECT act, tables FROM audit_log")
     assert act.act == "erase"
     held = str(act) + str(asked(database, "SELECT * FROM predictions WHERE position = 1"))
     for gone in (record.patient_hash, record.study_hash, record.record_id, "icu", record.digest):
@@ -89,7 +89,7 @@ def test_the_chain_holds_and_says_that_something_was_erased_but_not_of_whom(log,
 def test_a_patient_whom_the_log_does_not_know_leaves_no_trace(log, add):
     add(log, "1", "p")
     assert not erase_patient(log, "no one")
-    assert verify(log).rows["acts"] == 0
+    assert verify(log).rows["audit_log"] == 0
 
 
 def test_bytes_of_what_was_erased_are_in_no_file(url, file, add, outcome):
@@ -169,7 +169,7 @@ def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
     assert len(log.read_events("icu")) == 1
     found = verify(log)
     assert found.broken is None
-    assert found.rows == {"acts": 1, "predictions": 2, "outcomes": 2, "events": 1}
+    assert found.rows == {"audit_log": 1, "predictions": 2, "outcomes": 2, "events": 1}
     assert asked(database, "SELECT min(position) FROM predictions") == [(3,)]
     assert not retain(log, NOON + 2 * HOUR)
 

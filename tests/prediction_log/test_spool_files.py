@@ -1,7 +1,5 @@
 """Spool files: who has them, and what a crash or a full disk leaves of their lines."""
 
-import hashlib
-import json
 import math
 from datetime import UTC, datetime
 
@@ -40,13 +38,6 @@ def test_a_line_gives_back_what_it_was_made_of():
 def test_an_event_comes_back_with_its_kind(refusal):
     stored = refusal(kind="bad_input", field="age")
     assert decoded(encoded(stored)) == stored
-
-
-def test_a_line_of_the_version_before_is_read():
-    stored = outcome()
-    body = json.dumps({"kind": "outcome", **stored.model_dump(mode="json")}).encode()
-    checksum = hashlib.sha256(body).hexdigest()[:16].encode()
-    assert decoded(checksum + b" " + body) == stored
 
 
 def test_a_record_keeps_every_digit_and_what_is_no_number(url, answer):
