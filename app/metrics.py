@@ -20,8 +20,9 @@ from app.service import InferenceService, StudySession
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.prediction import Answer
-from cxr_mm.core.record import STATUS_NUMBERS, Outcome
+from cxr_mm.core.record import Outcome
 from cxr_mm.core.study import Study
+from cxr_mm.core.verdict import STATUS_NUMBERS
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.prediction_log import PredictionLog

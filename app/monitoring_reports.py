@@ -14,8 +14,8 @@ from starlette.routing import Route
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
-from cxr_mm.core.record import REPORT_STAMP, VERDICT_FILE, Verdict
 from cxr_mm.core.task import Task
+from cxr_mm.core.verdict import REPORT_STAMP, VERDICT_FILE, Verdict
 from cxr_mm.evaluation.evaluate import CARD_FILE, METRICS_FILE, PLOTS_FOLDER
 from cxr_mm.models.registry import version_folder
 

@@ -35,7 +35,7 @@ from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
 from cxr_mm.explain.study import Question, explain_to, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import moved
-from cxr_mm.imaging.geometry import shrunk
+from cxr_mm.imaging.geometry import shrink_radiograph
 from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import Bundle
@@ -222,7 +222,7 @@ class InferenceService:
             answer = predictor.answer([study])[0]
         kept = answer.without_pixels()
         trouble = self.logged([kept])
-        image = None if study.image is None else shrunk(study.image, html.LONGEST)
+        image = None if study.image is None else shrink_radiograph(study.image, html.LONGEST)
         subject = Subject.of(predictor.bundle, replace(answer, study=kept.study))
         return StudySession(subject, image, kept, modality_shares(subject), trouble)
 

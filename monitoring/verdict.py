@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cxr_mm.core.record import Level, Reason, ServiceEvent, Verdict, most_severe
+from cxr_mm.core.record import ServiceEvent
+from cxr_mm.core.verdict import Level, Reason, Verdict, most_severe
 from monitoring.concept_drift import ConceptResult, MetricResult, score_concept
 from monitoring.data_drift import CheckResult, Thresholds, score_window
 from monitoring.reference import Reference

@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.core.errors import ManifestError
-from cxr_mm.core.record import Outcome, Verdict
+from cxr_mm.core.record import Outcome
+from cxr_mm.core.verdict import Verdict
 from cxr_mm.prediction_log import PredictionLog
 from monitoring.concept_drift import labelled
 from monitoring.data_drift import LARGEST_WINDOW

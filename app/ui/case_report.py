@@ -16,7 +16,6 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
-from PIL import Image
 
 from app.service import InferenceService, StudySession
 from app.ui import answer
@@ -30,6 +29,7 @@ from cxr_mm.explain import html as render
 from cxr_mm.explain.html import CSS as BARS
 from cxr_mm.explain.html import STYLE, WORDS_CSS, probability_bar, whole_page
 from cxr_mm.explain.methods import METHODS
+from cxr_mm.imaging.geometry import thumbnail
 
 LONGEST = 480
 """Longer side of each picture in pixels."""
@@ -183,8 +183,8 @@ def _pictures(service: InferenceService, session: StudySession, finding: str, me
     if session.image is None or drawn is None:
         return reading
     image = _picture(render.grey(session.image, LONGEST), "The image as read")
-    title = f"{METHODS[method].title} over the image"
-    return f'<div class="two images">{image}{_picture(_shrunk(drawn), title)}</div>{reading}'
+    over = _picture(thumbnail(drawn, LONGEST), f"{METHODS[method].title} over the image")
+    return f'<div class="two images">{image}{over}</div>{reading}'
 
 
 def _picture(pixels: NDArray[np.uint8], title: str) -> str:
@@ -192,12 +192,6 @@ def _picture(pixels: NDArray[np.uint8], title: str) -> str:
         f'<figure><img src="{render.data_uri(pixels)}" alt="{escape(title)}">'
         f"<figcaption>{escape(title)}</figcaption></figure>"
     )
-
-
-def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image = Image.fromarray(pixels)
-    image.thumbnail((LONGEST, LONGEST))
-    return np.asarray(image)
 
 
 def _details(

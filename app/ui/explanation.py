@@ -18,7 +18,6 @@ from app.ui.study_form import UNKNOWN, label_of
 from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.core.types import spoken
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.html import OPACITY, grey, percent
 from cxr_mm.explain.methods import METHODS, Method, methods_of
@@ -301,6 +300,6 @@ def _told(service: InferenceService, moved: Mapping[str, Any]) -> str:
         feature = known[name]
         text = UNKNOWN if value is None else str(value)
         if value is not None and feature.type == "number":
-            text = f"{value:g}{spoken(feature.unit)}"
+            text = f"{value:g}{feature.unit_suffix}"
         result.append(f"{feature.title} were {text}")
     return " and ".join(result)

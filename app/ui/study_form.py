@@ -15,7 +15,6 @@ from app.ui.queues import KEPT_SECONDS, PREDICTION, READING
 from app.ui.theme import FRESH
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.core.task import ClinicalFeature, Task
-from cxr_mm.core.types import spoken
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.synthetic.population import SynthesisSpec
@@ -29,7 +28,7 @@ def label_of(feature: ClinicalFeature) -> str:
     """Title, range and unit, as `Age (0 to 120 years)`."""
     if feature.type == "category":
         return feature.title
-    return f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{spoken(feature.unit)})"
+    return f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{feature.unit_suffix})"
 
 
 def clinical_fields(task: Task) -> list[Any]:

@@ -33,7 +33,7 @@ from cxr_mm.explain.faithfulness.metrics import deletion_and_insertion
 from cxr_mm.explain.games import ImageGame, grid, superpixels
 from cxr_mm.explain.methods import METHODS, SUPERPIXELS, Ask
 from cxr_mm.explain.subject import Subject
-from cxr_mm.imaging.geometry import normalise
+from cxr_mm.imaging.tensor import normalise
 from cxr_mm.models.bundle import Batch, Bundle, load_bundle
 
 TABLE, COMMAND = "explain", "make benchmark PART=explain"

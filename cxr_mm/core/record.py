@@ -1,11 +1,12 @@
-"""Records: what is kept of a prediction, of its label and of a refusal; no pixels, no note text,
-ids hashed."""
+"""The records of the prediction log: predictions, outcomes and requests without a prediction.
+
+They have no pixels and no text of notes; ids are hashed.
+"""
 
 import math
 import secrets
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,82 +93,6 @@ class ServiceEvent(Frozen):
     value, file or note that cannot be read; `failure`: a fault of the program."""
     field: str = ""
     """The field at fault, a name of the task's own; never a value."""
-
-
-Status = Literal["ok", "warn", "alarm", "too_small"]
-Level = Literal["warn", "alarm"]
-EXIT_CODES: dict[Status, int] = {"ok": 0, "too_small": 3, "warn": 10, "alarm": 20}
-STATUS_NUMBERS: dict[Status, int] = {"ok": 0, "warn": 1, "alarm": 2, "too_small": -1}
-"""As dashboards and Prometheus have them."""
-VERDICT_FILE = "verdict.json"
-"""In a report's folder: the verdict, and every figure behind it."""
-REPORT_STAMP = "%Y%m%dT%H%M%SZ"
-"""Name of a report's folder: the end of its window, or when it was made, UTC."""
-ERROR_EXIT_CODE = 2
-"""A report that could not be made; never a verdict."""
-
-
-class Reason(Frozen):
-    """One thing that moved further than undrifted windows do."""
-
-    drift: Literal["data", "concept"]
-    name: str
-    """Column, embedding, or finding and metric."""
-    title: str
-    level: Level
-    score: float
-    """Standard deviations above what undrifted windows show; comparable across reasons."""
-    limit: float
-    """Score above which this level begins."""
-    text: str
-    """What moved, from where to where."""
-
-
-class Verdict(Frozen):
-    """What a report says of one window.
-
-    `too_small` is no judgement: the window has fewer studies than the smallest size for which
-    thresholds were learnt.
-    """
-
-    status: Status
-    task: str
-    digest: str
-    n: int
-    """Distinct studies in the window."""
-    n_labelled: int
-    first: str | None
-    last: str | None
-    """Time of the oldest and of the newest prediction in the window, ISO 8601, UTC."""
-    headline: str
-    reasons: tuple[Reason, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What a reader must know besides: records left out, labels missing, made-up data."""
-
-    @classmethod
-    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """Out of what `VERDICT_FILE` holds.
-
-        Raises:
-            ValueError: it holds no verdict.
-        """
-        return cls.model_validate({k: v for k, v in facts.items() if k in cls.model_fields})
-
-    @property
-    def exit_code(self) -> int:
-        """0 ok, 3 too small to judge, 10 warn, 20 alarm."""
-        return EXIT_CODES[self.status]
-
-    @property
-    def line(self) -> str:
-        """The verdict in one line."""
-        return f"{self.status.upper().replace('_', ' ')} {self.task}: {self.headline}"
-
-
-def most_severe(reasons: tuple[Reason, ...]) -> Literal["ok", "warn", "alarm"]:
-    """The most severe level among the reasons."""
-    levels = {reason.level for reason in reasons}
-    return "alarm" if "alarm" in levels else "warn" if levels else "ok"
 
 
 def record_of(

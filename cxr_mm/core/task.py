@@ -18,6 +18,18 @@ SourceKind = Literal[
 ]
 ANY_OTHER = "*"
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+UNIT_NAMES = {
+    "a": "years",
+    "d": "days",
+    "h": "hours",
+    "Cel": "°C",
+    "10*9/L": "×10⁹/L",
+    "10*12/L": "×10¹²/L",
+    "/min": "per minute",
+    "mm[Hg]": "mmHg",
+    "umol/L": "µmol/L",
+}
+"""UCUM code → as a person writes the unit."""
 
 
 class Finding(Frozen):
@@ -64,6 +76,11 @@ class ClinicalFeature(Frozen):
     aliases: dict[str, str] = Field(default_factory=dict)
     """Other spellings in the source or at the command line → the category."""
     description: str = ""
+
+    @property
+    def unit_suffix(self) -> str:
+        """The unit after a number, with the space between; empty without a unit."""
+        return f" {UNIT_NAMES.get(self.unit, self.unit)}" if self.unit else ""
 
     @field_validator("name")
     @classmethod

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.core.types import spoken
 
 UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
 LONGEST_SCORE = 5.0  # standard scores beyond this say no more, and one slip of a unit says too much
@@ -95,7 +94,7 @@ def _category(feature: ClinicalFeature, text: str) -> str:
 def _expected(feature: ClinicalFeature) -> str:
     if feature.type == "category":
         return f"Give one of {', '.join(feature.categories)}, or leave it empty"
-    limits = f"{feature.minimum:g} to {feature.maximum:g}{spoken(feature.unit)}"
+    limits = f"{feature.minimum:g} to {feature.maximum:g}{feature.unit_suffix}"
     return f"Give a number from {limits}, or leave it empty"
 
 
@@ -142,7 +141,7 @@ class ClinicalTransform:
         """What of a study's checked values lies outside the training studies, in words."""
         known = ((f, values.get(f.name), self.seen[f.name]) for f in self.features)
         return [
-            f"{feature.name}: {_shown(value)}{spoken(feature.unit)} {_foreign(feature, seen)}"
+            f"{feature.name}: {_shown(value)}{feature.unit_suffix} {_foreign(feature, seen)}"
             for feature, value, seen in known
             if value is not None and not _within(feature, value, seen)
         ]

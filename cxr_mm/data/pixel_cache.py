@@ -24,8 +24,9 @@ from tqdm import tqdm
 from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.data.manifest import ABSENT
-from cxr_mm.imaging.geometry import fit_square, normalise
+from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
+from cxr_mm.imaging.tensor import normalise
 
 SECONDS_A_IMAGE, SECONDS_A_BYTE = 5e-3, 2.5e-8
 """Rough cost of decoding, measured on one core."""

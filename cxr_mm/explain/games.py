@@ -18,8 +18,8 @@ from cxr_mm.core.types import Modality
 from cxr_mm.data.notes import MASK
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject
-from cxr_mm.imaging.geometry import normalise
-from cxr_mm.models.background import resized
+from cxr_mm.imaging.geometry import resize
+from cxr_mm.imaging.tensor import normalise
 
 Kept = NDArray[np.bool_]
 
@@ -215,7 +215,7 @@ def background(subject: Subject) -> Tensor:
     if radiograph is None:
         return blurred(image)
     rows, columns = subject.image_box
-    inside = resized(radiograph, (rows.stop - rows.start, columns.stop - columns.start))
+    inside = resize(radiograph, (rows.stop - rows.start, columns.stop - columns.start))
     square = np.zeros(radiograph.shape, dtype=np.uint8)
     square[subject.image_box] = inside
     return normalise(square[None])

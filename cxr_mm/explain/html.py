@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from cxr_mm.core.prediction import FindingPrediction, OperatingPoint
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature, Task
-from cxr_mm.core.types import Modality, spoken
+from cxr_mm.core.types import Modality
 from cxr_mm.explain.attribution import Attribution, Explanation
 from cxr_mm.explain.what_if import typical_range
-from cxr_mm.imaging.geometry import shrunk, to_image
+from cxr_mm.imaging.geometry import shrink_radiograph, to_image
 
 COLOURS, TWO_SIDED = "plasma", "PuOr_r"
 OPACITY = 0.55
@@ -32,7 +32,7 @@ LONGEST = 640
 
 def grey(image: NDArray[np.float32], longest: int = LONGEST) -> NDArray[np.uint8]:
     """The image alone, uint8 (H, W, 3), its longer side at most `longest` pixels."""
-    pixels = np.rint(shrunk(image, longest) * 255).astype(np.uint8)
+    pixels = np.rint(shrink_radiograph(image, longest) * 255).astype(np.uint8)
     return np.repeat(pixels[:, :, None], 3, axis=2)
 
 
@@ -252,7 +252,7 @@ def _what(feature: ClinicalFeature, value: ClinicalValue, background: pd.DataFra
         return f"{title}: {value}"
     usual = typical_range(background, feature.name)
     typical = f" (usually {usual[0]:g} to {usual[1]:g})" if usual else ""
-    return f"{title}: {value:g}{spoken(feature.unit)}{typical}"
+    return f"{title}: {value:g}{feature.unit_suffix}{typical}"
 
 
 def coloured_note(said: Attribution) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cxr_mm.core.prediction import NOTICE, FindingPrediction, Prediction
 from cxr_mm.core.task import ClinicalFeature, Task
-from cxr_mm.core.types import Modality, spoken
+from cxr_mm.core.types import Modality
 from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.cam import cam
@@ -149,7 +149,7 @@ def _curve(feature: ClinicalFeature, curve: WhatIf) -> str:
     low, high = min(curve.probabilities), max(curve.probabilities)
     first, last = curve.values[0], curve.values[-1]
     if isinstance(first, float) and isinstance(last, float):
-        through = f"{first:g} to {last:g}{spoken(feature.unit)}"
+        through = f"{first:g} to {last:g}{feature.unit_suffix}"
         line = _line(curve.probabilities)
     else:
         pairs = zip(curve.values, curve.probabilities, strict=True)

@@ -1,19 +1,76 @@
-"""The one image transform: radiograph → square → tensor; training, serving and monitoring share it.
+"""Every resizing of an image, and the one geometric transform: radiograph → square.
 
-Augmentation is a separate step that only training takes.
+Training, serving and monitoring share `fit_square`. No torch here: sandboxed decoders import it.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from cxr_mm.core.study import Study
 
-MEAN, STD = 0.5, 0.5
+AVERAGE, LINEAR, CUBIC = (
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BICUBIC,
+)
+
+
+def resize(
+    pixels: NDArray[Any],
+    shape: tuple[int, ...],
+    method: Image.Resampling = LINEAR,
+    reducing_gap: float | None = None,
+) -> NDArray[Any]:
+    """Resize an image, without regard to its aspect.
+
+    Args:
+        pixels: float32 or uint8 (H, W).
+        shape: the new height and width.
+        method: of resampling.
+        reducing_gap: see `PIL.Image.Image.resize`.
+
+    Returns:
+        The same type, of the new shape.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    size = shape[1], shape[0]
+    return np.asarray(image.resize(size, method, reducing_gap=reducing_gap), dtype=pixels.dtype)
+
+
+def shrink(
+    pixels: NDArray[np.float32],
+    longest: int,
+    smallest: int = 1,
+    reducing_gap: float | None = None,
+) -> NDArray[np.float32]:
+    """Shrink an image, each new pixel the average of those that it covers; never enlarge it.
+
+    Args:
+        pixels: float32 (H, W), any range.
+        longest: pixels of the longer side at most.
+        smallest: pixels of the shorter side at least.
+        reducing_gap: see `PIL.Image.Image.resize`.
+    """
+    if max(pixels.shape) <= longest:
+        return pixels
+    return resize(pixels, _scaled(pixels.shape, longest, smallest), AVERAGE, reducing_gap)
+
+
+def shrink_radiograph(radiograph: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+    """Shrink a radiograph (H, W) in [0, 1], which averaging may leave by a rounding error."""
+    small = shrink(radiograph, longest)
+    return small if small is radiograph else np.clip(small, 0, 1)
+
+
+def thumbnail(picture: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Shrink a picture, uint8 (H, W) or (H, W, 3), by Pillow's own choice of size and method."""
+    image = Image.fromarray(picture)
+    image.thumbnail((longest, longest))
+    return np.asarray(image)
 
 
 def fit_square(pixels: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
@@ -26,18 +83,22 @@ def fit_square(pixels: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     Returns:
         uint8 (size, size).
     """
-    height, width = pixels.shape
-    scale = size / max(height, width)
-    new = max(1, round(width * scale)), max(1, round(height * scale))
-    small = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32)).resize(
-        new, Image.Resampling.BILINEAR
-    )
+    small = resize(np.asarray(pixels, np.float32), _scaled(pixels.shape, size))
     square = np.zeros((size, size), dtype=np.uint8)
-    top, left = (size - new[1]) // 2, (size - new[0]) // 2
-    square[top : top + new[1], left : left + new[0]] = np.rint(
-        np.clip(np.asarray(small), 0.0, 1.0) * 255
-    ).astype(np.uint8)
+    square[content_box(pixels.shape, size)] = np.rint(np.clip(small, 0.0, 1.0) * 255)
     return square
+
+
+def content_box(shape: tuple[int, ...], size: int) -> tuple[slice, slice]:
+    """Rows and columns of the square that `fit_square` fills with the image.
+
+    Args:
+        shape: height and width of the image.
+        size: side of the square.
+    """
+    height, width = _scaled(shape, size)
+    top, left = (size - height) // 2, (size - width) // 2
+    return slice(top, top + height), slice(left, left + width)
 
 
 def fitted_study(study: Study, size: int) -> Study:
@@ -48,47 +109,18 @@ def fitted_study(study: Study, size: int) -> Study:
     return replace(study, image=square)
 
 
-def normalise(squares: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Squares (B, S, S) uint8 → tensor (B, 1, S, S) float32 in [-1, 1]."""
-    if isinstance(squares, np.ndarray):  # a copy: the pixel cache may be read-only
-        images = torch.from_numpy(squares.astype(np.float32))
-    else:
-        images = squares.to(torch.float32)
-    return images.div_(255).sub_(MEAN).div_(STD).unsqueeze(1)
-
-
-def content_box(shape: tuple[int, int], size: int) -> tuple[slice, slice]:
-    """Rows and columns of the square that hold image, as `fit_square` places it.
-
-    Args:
-        shape: height and width of the image.
-        size: side of the square.
-    """
-    scale = size / max(shape)
-    height, width = (max(1, round(side * scale)) for side in shape)
-    top, left = (size - height) // 2, (size - width) // 2
-    return slice(top, top + height), slice(left, left + width)
-
-
 def to_image(square: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A map over the square (S, S) → over the image (H, W), without the black margin."""
-    rows, columns = content_box(shape, square.shape[0])
-    inside = np.ascontiguousarray(square[rows, columns], dtype=np.float32)
-    bigger = Image.fromarray(inside).resize(shape[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(bigger, dtype=np.float32)
+    """Map values over the square (S, S) back to the image (H, W), without the black margin."""
+    inside = square[content_box(shape, square.shape[0])]
+    return resize(np.asarray(inside, np.float32), shape)
 
 
 def mask_to_square(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """A mask over the image (H, W) → over the square (S, S) that the model sees."""
+    """Map a mask over the image (H, W) to the square (S, S) that the model sees."""
     return fit_square(mask.astype(np.float32), size) >= 128
 
 
-def shrunk(radiograph: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
-    """The radiograph (H, W) with its longer side at most `longest` pixels, aspect kept."""
-    height, width = radiograph.shape
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return radiograph
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = Image.fromarray(np.ascontiguousarray(radiograph, dtype=np.float32))
-    return np.clip(np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32), 0, 1)
+def _scaled(shape: tuple[int, ...], longest: int, smallest: int = 1) -> tuple[int, int]:
+    """Height and width with this longer side, aspect kept."""
+    scale = longest / max(shape)
+    return max(smallest, round(shape[0] * scale)), max(smallest, round(shape[1] * scale))

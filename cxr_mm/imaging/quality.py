@@ -5,7 +5,8 @@ All are measured on a copy of at most 256 pixels a side, so that images of diffe
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from cxr_mm.imaging.geometry import shrink
 
 SIDE = 256
 QUALITY_NAMES = (
@@ -39,7 +40,7 @@ def image_quality(pixels: NDArray[np.float32]) -> dict[str, float]:
     Args:
         pixels: float32 (H, W) in [0, 1], at least 3 pixels a side.
     """
-    small = _reduced(pixels)
+    small = shrink(pixels, SIDE, smallest=3, reducing_gap=1.0)
     low, high = np.percentile(small, (5, 95))
     ends = np.mean((small <= DARKEST) | (small >= BRIGHTEST))
     values = (
@@ -53,16 +54,6 @@ def image_quality(pixels: NDArray[np.float32]) -> dict[str, float]:
         pixels.shape[0] / pixels.shape[1],
     )
     return {name: float(value) for name, value in zip(QUALITY_NAMES, values, strict=True)}
-
-
-def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = pixels.shape
-    scale = SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = max(3, round(width * scale)), max(3, round(height * scale))
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size, Image.Resampling.BOX, reducing_gap=1.0), np.float32)
 
 
 def _sharpness(x: NDArray[np.float32]) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi
+
+from cxr_mm.imaging.geometry import shrink, shrink_radiograph
 
 DETECTOR_BITS = (8, 10, 12, 14, 16)
 LUMINANCE = np.asarray((0.299, 0.587, 0.114), np.float32)
@@ -108,8 +109,8 @@ def viewable(image: Unwindowed, pixels: NDArray[np.float32]) -> Viewable:
     if image.padding is not None and image.padding.any() and not image.padding.all():
         inside = values[~image.padding]
         values[image.padding] = inside.max() if image.inverted else inside.min()
-    seen = _bytes(np.clip(_shrunk(pixels), 0, 1))
-    return Viewable(_shrunk(values), seen, image.centre, image.width, image.inverted)
+    seen = _bytes(shrink_radiograph(pixels, LONGEST))
+    return Viewable(shrink(values, LONGEST), seen, image.centre, image.width, image.inverted)
 
 
 def windowed(
@@ -142,17 +143,6 @@ def spanning(low: float, high: float) -> tuple[float, float]:
 
 def _bytes(shown: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(shown * 255).astype(np.uint8)
-
-
-def _shrunk(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Longer side at most `LONGEST`, each pixel the average of those it covers."""
-    height, width = pixels.shape
-    scale = LONGEST / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size, Image.Resampling.BOX), np.float32)
 
 
 NO_WINDOW_PERCENTILES = (0.1, 99.9)

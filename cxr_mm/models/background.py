@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxr_mm.core.task import ClinicalFeature
+from cxr_mm.imaging.geometry import resize
 
 ROWS = 100
 MIXED = 4
@@ -52,13 +52,7 @@ def without_margin(square: Square) -> Square:
     if not len(rows):
         return square
     inside = square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return resized(inside, square.shape)
-
-
-def resized(baseline: Square, shape: tuple[int, ...]) -> Square:
-    """A baseline of another height and width."""
-    image = Image.fromarray(baseline).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8)
+    return resize(inside, square.shape)
 
 
 def draw_background(frame: pd.DataFrame, seed: int) -> pd.DataFrame:

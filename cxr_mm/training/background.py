@@ -9,7 +9,7 @@ from torch import Tensor
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, Manifest
 from cxr_mm.data.pixel_cache import open_pixels
-from cxr_mm.imaging.geometry import normalise
+from cxr_mm.imaging.tensor import normalise
 from cxr_mm.models.background import MIXED, mixtures, without_margin
 from cxr_mm.models.bundle import Batch, Bundle
 from cxr_mm.models.calibration import subset_mask

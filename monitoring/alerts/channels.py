@@ -16,7 +16,7 @@ from typing import Any
 
 from cxr_mm.core.errors import CxrError, ParamsError
 from cxr_mm.core.files import write_text
-from cxr_mm.core.record import STATUS_NUMBERS
+from cxr_mm.core.verdict import STATUS_NUMBERS
 from monitoring.alerts.notice import Notice
 from monitoring.config import MailSettings, PrometheusSettings, WebhookSettings
 

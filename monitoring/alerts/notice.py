@@ -5,8 +5,9 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from cxr_mm.core.record import Level, Status, Verdict, random_id
+from cxr_mm.core.record import random_id
 from cxr_mm.core.types import Frozen
+from cxr_mm.core.verdict import Level, Status, Verdict
 from monitoring.scheduler.cron import Window
 
 MOST_REASONS = 10

@@ -6,7 +6,7 @@ import typer
 
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
-from cxr_mm.core.record import ERROR_EXIT_CODE
+from cxr_mm.core.verdict import ERROR_EXIT_CODE
 from monitoring.cli import log, reports, retraining, running, scenarios
 
 app = typer.Typer(

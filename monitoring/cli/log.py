@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.core.record import EXIT_CODES
+from cxr_mm.core.verdict import EXIT_CODES
 from cxr_mm.prediction_log import (
     Head,
     erase_patient,

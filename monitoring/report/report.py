@@ -14,7 +14,7 @@ import numpy as np
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import atomic_directory, read_json, write_json, write_text
 from cxr_mm.core.paths import MONITORING_REPORTS
-from cxr_mm.core.record import REPORT_STAMP, STATUS_NUMBERS, VERDICT_FILE, Verdict
+from cxr_mm.core.verdict import REPORT_STAMP, STATUS_NUMBERS, VERDICT_FILE, Verdict
 from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.diagnostics import service

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cxr_mm.core.record import VERDICT_FILE
+from cxr_mm.core.verdict import VERDICT_FILE
 from monitoring.report.workspace import REPORT_RUN, locked_index, snapshot_file
 
 DAY_SECONDS = 86_400

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cxr_mm.core.errors import CancelledError, CxrError, LogError, StageError
 from cxr_mm.core.files import read_json
-from cxr_mm.core.record import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
+from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
 from monitoring.alerts import Alerts, Notice
 from monitoring.config import MonitorParams, ReportSettings
 from monitoring.report.retention import retain_reports, retain_snapshots

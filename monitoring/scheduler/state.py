@@ -35,7 +35,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cxr_mm.core.errors import LogError
-from cxr_mm.core.record import Verdict
+from cxr_mm.core.verdict import Verdict
 from cxr_mm.prediction_log import open_log
 from cxr_mm.prediction_log.database import checked_url, database_errors, is_refused, open_engine
 from cxr_mm.prediction_log.schema import UtcDateTime

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.prediction import Answer
-from cxr_mm.core.record import Outcome, PredictionRecord, ServiceEvent, Verdict, record_of
+from cxr_mm.core.record import Outcome, PredictionRecord, ServiceEvent, record_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
+from cxr_mm.core.verdict import Verdict
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column, load_manifest
 from cxr_mm.data.sources import read_source
 from cxr_mm.data.studies import build_study
+from cxr_mm.imaging.geometry import shrink_radiograph
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
 from cxr_mm.inference.predictor import Predictor
 from monitoring.concept_drift import labelled
@@ -453,9 +454,4 @@ def _study(task: Task, row: Mapping[Any, Any]) -> Study:
 def _small_image(path: Path) -> Radiograph:
     """Pixels alone: quality is measured later, since a shift alters them."""
     pixels = read_radiograph(path).pixels
-    if max(pixels.shape) > LONGEST:
-        scale = LONGEST / max(pixels.shape)
-        size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
-        small = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
-        pixels = np.clip(np.asarray(small, np.float32), 0, 1)
-    return Radiograph(pixels)
+    return Radiograph(shrink_radiograph(pixels, LONGEST))

@@ -10,7 +10,7 @@ from app.monitoring_reports import address, evaluation, health, latest_report, r
 from cxr_mm.core.config import EvaluateParams, ReferenceParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, write_json
-from cxr_mm.core.record import Reason, Verdict
+from cxr_mm.core.verdict import Reason, Verdict
 from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.models.bundle import load_bundle
 from cxr_mm.prediction_log import open_log

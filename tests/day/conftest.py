@@ -20,7 +20,7 @@ from app.model_watcher import ModelWatcher
 from app.server import application, build_pages, upload_folder
 from app.settings import Limits, Settings
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
-from cxr_mm.core.record import REPORT_STAMP
+from cxr_mm.core.verdict import REPORT_STAMP
 from cxr_mm.data.synthetic.population import CLINICAL, FINDINGS
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.prediction_log import PredictionLog, find_secret

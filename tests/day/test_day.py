@@ -13,7 +13,7 @@ import monitoring.report.evidently  # noqa: F401  the snapshots hold its classes
 from app.model_watcher import PAUSE
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import MONITORING_REPORTS
-from cxr_mm.core.record import STATUS_NUMBERS, VERDICT_FILE
+from cxr_mm.core.verdict import STATUS_NUMBERS, VERDICT_FILE
 from cxr_mm.data.synthetic.population import FINDINGS, SynthesisSpec
 from cxr_mm.models.registry import read_pointer, resolved
 from monitoring import cli

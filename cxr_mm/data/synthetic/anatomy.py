@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from cxr_mm.data.synthetic.population import Case, Part, SynthesisSpec, stream
+from cxr_mm.imaging.geometry import CUBIC, resize
 
 Plane = NDArray[np.floating[Any]]
 """float32 (H, W)."""
@@ -108,10 +109,9 @@ def image_shape(spec: SynthesisSpec, site: str) -> tuple[int, int]:
     return round(spec.size * height), round(spec.size * width)
 
 
-def resized(plane: Plane, shape: tuple[int, int]) -> Plane:
-    """The same plane on another grid, bicubic."""
-    image = Image.fromarray(np.asarray(plane, dtype=np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+def on_grid(plane: Plane, shape: tuple[int, int]) -> Plane:
+    """Interpolate a plane on another grid, bicubic."""
+    return resize(np.asarray(plane, dtype=np.float32), shape, CUBIC)
 
 
 def ramp(value: Plane, width: float) -> Plane:
@@ -263,7 +263,7 @@ FLUID = 1.0
 def texture(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Plane:
     """Smooth noise of unit variance or so, with `cells` grains along the height."""
     coarse = rng.standard_normal((cells, max(2, round(cells * shape[1] / shape[0]))))
-    return resized(coarse, shape)
+    return on_grid(coarse, shape)
 
 
 def consolidation(thorax: Thorax, case: Case, rng: np.random.Generator) -> Plane:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from cxr_mm.data.synthetic import anatomy
-from cxr_mm.data.synthetic.anatomy import Plane, draw_body, draw_thorax, image_shape, resized
+from cxr_mm.data.synthetic.anatomy import Plane, draw_body, draw_thorax, image_shape, on_grid
 from cxr_mm.data.synthetic.population import Case, Part, SynthesisSpec, stream
 
 CONSOLIDATION_BIT, EFFUSION_BIT = 1, 2
@@ -64,7 +64,7 @@ def draw_image(spec: SynthesisSpec, case: Case) -> tuple[NDArray[np.uint8], NDAr
         added = anatomy.effusion(thorax, case, rng)
         attenuation += added
         mask |= _marked(added, thorax.fields, shape, EFFUSION_BIT)
-    return _expose(spec, case, resized(attenuation, shape)), mask
+    return _expose(spec, case, on_grid(attenuation, shape)), mask
 
 
 def _coarse(shape: tuple[int, int]) -> tuple[int, int]:
@@ -75,8 +75,8 @@ def _marked(
     added: Plane, sides: tuple[Plane, Plane], shape: tuple[int, int], bit: int
 ) -> NDArray[np.uint8]:
     """Mask of one finding at the image's own resolution, as its bit."""
-    inside = resized(sides[0] + sides[1], shape)
-    return anatomy.mask_of(resized(added, shape), inside).astype(np.uint8) * np.uint8(bit)
+    inside = on_grid(sides[0] + sides[1], shape)
+    return anatomy.mask_of(on_grid(added, shape), inside).astype(np.uint8) * np.uint8(bit)
 
 
 def _expose(spec: SynthesisSpec, case: Case, attenuation: Plane) -> NDArray[np.uint8]:

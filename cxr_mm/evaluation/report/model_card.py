@@ -12,7 +12,7 @@ from cxr_mm import __version__
 from cxr_mm.core.config import Params
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.core.types import Modality, spoken
+from cxr_mm.core.types import Modality
 from cxr_mm.evaluation.flags import METRIC_NAMES, EvaluationResults, Flag
 from cxr_mm.evaluation.report.card_figures import (
     calibration_section,
@@ -425,7 +425,7 @@ def _feature(feature: ClinicalFeature) -> str:
     if feature.type == "category":
         return f"{plain(feature.title)} ({', '.join(plain(c) for c in feature.categories)})"
     limits = f"{feature.minimum:g} to {feature.maximum:g}"
-    unit = f" {plain(spoken(feature.unit))}" if feature.unit else ""
+    unit = f" {plain(feature.unit_suffix)}" if feature.unit else ""
     return f"{plain(feature.title)} ({limits}{unit})"
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cxr_mm.core.record import Reason, Verdict
+from cxr_mm.core.verdict import Reason, Verdict
 from cxr_mm.prediction_log import open_log
 from monitoring.alerts import Notice
 from monitoring.scheduler.cron import Window

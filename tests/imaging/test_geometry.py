@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from cxr_mm.imaging.geometry import content_box, fit_square, mask_to_square, shrunk, to_image
+from cxr_mm.imaging.geometry import (
+    content_box,
+    fit_square,
+    mask_to_square,
+    shrink_radiograph,
+    to_image,
+)
 
 SHAPES = [(200, 100), (101, 333), (64, 64), (1, 500), (777, 776)]
 
@@ -34,7 +40,7 @@ def test_a_mask_keeps_its_share_of_the_image():
     assert not square[25:].any()
 
 
-def test_shrunk_keeps_aspect_and_never_enlarges():
+def test_shrink_radiograph_keeps_aspect_and_never_enlarges():
     image = np.random.default_rng(0).random((400, 100), dtype=np.float32)
-    assert shrunk(image, 200).shape == (200, 50)
-    assert shrunk(image, 1000) is image
+    assert shrink_radiograph(image, 200).shape == (200, 50)
+    assert shrink_radiograph(image, 1000) is image

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from cxr_mm.core.record import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, most_severe
+from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, Reason, Verdict, most_severe
 
 
 def reason(level):
