@@ -192,10 +192,10 @@ def application(
         others=[route.path for route in reports],
         uploads=uploads,
     )
-    app.add_middleware(Limited, limits=settings.limits, counters=counters)
+    app.add_middleware(Limited, limits=settings.limits, refusals=counters)
     if settings.demands_sign_in:
         app.add_middleware(SignIn, sessions=sessions)
-    app.add_middleware(SameSite, hosts=settings.known_hosts, counters=counters)
+    app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=counters)
     app.add_middleware(Proxy, trusted=settings.trusted_proxies, user_header=settings.user_header)
     app.add_middleware(SafeHeaders)
     return app

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from app.archive import FILES, Item, Upload
 from app.service import InferenceService
-from app.ui.answer import SYNTHETIC
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
-from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction
+from cxr_mm.core.prediction import SYNTHETIC, Answer, FindingPrediction, Prediction
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task

@@ -1,4 +1,4 @@
-"""Sign-in: signed sessions, wrong passwords slowed down, and a page of its own.
+"""Sign-in: signed sessions, wrong passwords throttle down, and a page of its own.
 
 `python -m app.security.auth FILE NAME` adds a user to the file, or gives a user another password.
 """
@@ -26,8 +26,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.metrics import Metrics
-from app.security.middleware import address, is_within, refuse
+from app.security.middleware import RefusalCounter, address, is_within, refuse
 from cxr_mm.core.errors import CxrError, InputError, ParamsError
 
 COST = (1 << 15, 8, 1)
@@ -230,8 +229,8 @@ class Sessions:
             self._ended = {each: until for each, until in self._ended.items() if until > now}
             self._ended[cookie] = now + SESSION_SECONDS
 
-    def _sign(self, said: str, stored: str) -> str:
-        return hmac.new(self._key, f"{said}|{stored}".encode(), hashlib.sha256).hexdigest()
+    def _sign(self, payload: str, stored: str) -> str:
+        return hmac.new(self._key, f"{payload}|{stored}".encode(), hashlib.sha256).hexdigest()
 
 
 class SignIn:
@@ -285,9 +284,9 @@ def plain_page(title: str, body: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse(text, status, headers)
 
 
-def routes(sessions: Sessions, counters: Metrics) -> APIRouter:
+def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
     """The pages to sign in and out."""
-    router, slowed, one_at_a_time = APIRouter(), LoginThrottle(), asyncio.Semaphore(2)
+    router, throttle, one_at_a_time = APIRouter(), LoginThrottle(), asyncio.Semaphore(2)
 
     @router.get(SIGN_IN)
     def ask(request: Request) -> Response:
@@ -301,17 +300,17 @@ def routes(sessions: Sessions, counters: Metrics) -> APIRouter:
         if not token or not hmac.compare_digest(token.encode(), form.get("form", "").encode()):
             return _form(request, destination, "This form is too old. Please try again.", 403)
         keys = f"name {name[:64]}", f"address {address(request.scope)}"
-        if wait := slowed.wait(*keys):
+        if wait := throttle.wait(*keys):
             fault = f"Too many wrong passwords. Please wait {wait:.0f} seconds."
             return _form(request, destination, fault, 429)
         stored = sessions.users.stored(name)
         async with one_at_a_time:
             right = await asyncio.to_thread(matches, form.get("password", ""), stored or DUMMY_HASH)
         if stored is None or not right:
-            slowed.wrong(*keys)
-            counters.refuse("password")
+            throttle.wrong(*keys)
+            refusals.refuse("password")
             return _form(request, destination, "Name or password is wrong.", 401)
-        slowed.right(*keys)
+        throttle.right(*keys)
         response = RedirectResponse(destination, 303)
         _keep(request, response, SESSION, sessions.issue(name), SESSION_SECONDS)
         response.delete_cookie(FORM, path=SIGN_IN)

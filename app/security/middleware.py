@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from math import ceil
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,14 +18,13 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import Metrics
 from app.settings import Limits
 
 KEYS = 10_000
 API = "/gradio_api/"
 UPLOAD = f"{API}upload"
 FILE = f"{API}file="
-KEPT = re.compile(r"(?:/[\w-]+)?/(?:(?:assets|static|svelte)/.+|favicon\.ico|theme\.css)")
+CACHED = re.compile(r"(?:/[\w-]+)?/(?:(?:assets|static|svelte)/.+|favicon\.ico|theme\.css)")
 FORWARDED = (
     "forwarded",
     "x-forwarded-for",
@@ -51,6 +51,13 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
+
+
+class RefusalCounter(Protocol):
+    """Counts refused requests by their reason, for whoever reads the metrics."""
+
+    def refuse(self, reason: str) -> None:
+        """Count one refused request."""
 
 
 async def refuse(
@@ -92,7 +99,7 @@ class SafeHeaders:
                 policy = FILE_POLICY if FILE in scope["path"] else PAGE_POLICY
                 for name, value in {"Content-Security-Policy": policy, **HEADERS}.items():
                     headers.setdefault(name, value)
-                if not KEPT.fullmatch(scope["path"]):
+                if not CACHED.fullmatch(scope["path"]):
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
@@ -100,7 +107,7 @@ class SafeHeaders:
 
 
 class Proxy:
-    """Believes what a trusted proxy forwards, and takes it away from anyone else.
+    """Trusts what a trusted proxy forwards, and takes it away from anyone else.
 
     Leaves in the scope `client` and `scheme` as the proxy saw them, `direct` (no one forwarded
     it), and the request's headers without those that name a user or an origin.
@@ -115,12 +122,12 @@ class Proxy:
             headers = Headers(scope=scope)
             scope = {**scope, "direct": not any(name in headers for name in FORWARDED)}
             if is_within(address(scope), self.trusted):
-                self._believe(scope, headers)
+                self._trust(scope, headers)
             dropped = {name.encode() for name in (*FORWARDED, self.user_header or "")}
             scope["headers"] = [(k, v) for k, v in scope["headers"] if k.lower() not in dropped]
         await self.app(scope, receive, send)
 
-    def _believe(self, scope: Scope, headers: Headers) -> None:
+    def _trust(self, scope: Scope, headers: Headers) -> None:
         named = headers.getlist(self.user_header) if self.user_header else []
         if len(named) == 1 and named[0].strip():
             scope["user"] = named[0].strip()
@@ -139,19 +146,19 @@ class SameSite:
         hosts: names that a request may carry, against DNS rebinding; none means any.
     """
 
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...], counters: Metrics) -> None:
-        self.app, self.hosts, self.counters = app, hosts, counters
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...], refusals: RefusalCounter) -> None:
+        self.app, self.hosts, self.refusals = app, hosts, refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
             if self.hosts and _name(host) not in self.hosts:
-                self.counters.refuse("host")
+                self.refusals.refuse("host")
                 await refuse(scope, receive, send, 421, "This server has another name.")
                 return
             if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-                self.counters.refuse("origin")
+                self.refusals.refuse("origin")
                 await refuse(scope, receive, send, 403, "Another site asked for this.")
                 return
         await self.app(scope, receive, send)
@@ -191,8 +198,8 @@ class Buckets:
 class Limited:
     """Turns away posts that come too often, too many at once, too large or too slowly."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, counters: Metrics) -> None:
-        self.app, self.limits, self.counters = app, limits, counters
+    def __init__(self, app: ASGIApp, limits: Limits, refusals: RefusalCounter) -> None:
+        self.app, self.limits, self.refusals = app, limits, refusals
         self._asks = Buckets(limits.asks_per_minute)
         self._uploads = Buckets(limits.uploads_per_minute)
         self._uploading = 0
@@ -204,7 +211,7 @@ class Limited:
         upload = scope["path"].endswith(UPLOAD)
         buckets = self._uploads if upload else self._asks
         if wait := buckets.wait(scope.get("user") or address(scope)):
-            self.counters.refuse("rate")
+            self.refusals.refuse("rate")
             await refuse(scope, receive, send, 429, "Too many requests: wait a little.", wait)
         elif upload:
             await self._upload(scope, receive, send)
@@ -214,7 +221,7 @@ class Limited:
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._uploading >= self.limits.uploads_at_once:
-            self.counters.refuse("uploads_at_once")
+            self.refusals.refuse("uploads_at_once")
             text = "Too many uploads at once: wait a little."
             await refuse(scope, receive, send, 503, text, 5)
             return
@@ -223,7 +230,7 @@ class Limited:
             async with asyncio.timeout(self.limits.upload_seconds):
                 await self._capped(scope, receive, send, self.limits.upload_bytes)
         except TimeoutError:
-            self.counters.refuse("slow")
+            self.refusals.refuse("slow")
             await refuse(scope, receive, send, 408, "The upload took too long.")
         finally:
             self._uploading -= 1
@@ -232,7 +239,7 @@ class Limited:
         async def counted(message: Message) -> None:
             # Also where Gradio itself finds one file of several too large.
             if message["type"] == "http.response.start" and message["status"] == 413:
-                self.counters.refuse("size")
+                self.refusals.refuse("size")
             await send(message)
 
         await RequestBodyLimitMiddleware(self.app, most)(scope, receive, counted)

@@ -9,14 +9,13 @@ import gradio as gr
 
 from app.service import InferenceService, StudySession
 from app.ui.queues import READING
-from cxr_mm.core.prediction import NOTICE, Prediction, Reason
+from cxr_mm.core.prediction import NOTICE, SYNTHETIC, Prediction, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.data.notes import MASK
 from cxr_mm.explain.html import NAMES, REASONS, probability_bar, share_bars
 from cxr_mm.models.bundle import Bundle
 
 EMPTY = '<p class="quiet">The answer appears here. Any of the inputs may be left out.</p>'
-SYNTHETIC = "SYNTHETIC: trained on made-up data; its numbers mean nothing for a real patient."
 
 
 def notices(task: Task) -> str:

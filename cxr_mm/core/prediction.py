@@ -10,6 +10,7 @@ from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.types import Frozen, Modality
 
 NOTICE = "Decision support for research only. Not a medical device; not for diagnosis or treatment."
+SYNTHETIC = "SYNTHETIC: trained on made-up data; its numbers mean nothing for a real patient."
 Reason = Literal["youden", "high_sensitivity", "high_specificity"]
 Certainty = Literal["present", "absent", "uncertain"]
 """What is left of a finding once answers that can be ruled out are: both is `uncertain`."""
