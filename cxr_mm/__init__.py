@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Nothing leaves the machine unless asked: these are read when the libraries are imported.
 for _variable, _off in {

@@ -318,9 +318,9 @@ class Bundle:
         return [found[name] for name in self.task.finding_names]
 
 
-FORMAT = 4
+FORMAT = 1
 INDEX = "bundle.json"
-BASELINE_IMAGE = "background.png"
+BASELINE_IMAGE = "baseline.png"
 
 
 class BundleIndex(Frozen):

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.types import Frozen
 
-JSON_FILE, WEIGHTS_FILE = "gate.json", "gate.safetensors"
+JSON_FILE, WEIGHTS_FILE = "input_gate.json", "input_gate.safetensors"
 IMAGE, UNLIKE = "image", "unlike"
 REASONS = {
     "inverted": "black and white seem swapped",
@@ -38,7 +38,7 @@ class Limits(Frozen):
 
 
 class InputGateSpec(Frozen):
-    """What gate.json says."""
+    """Contents of input_gate.json."""
 
     kinds: tuple[str, ...]
     """What the head tells apart; `image` first."""
@@ -125,7 +125,7 @@ def ood_score(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def save_input_gate(gate: InputGate, folder: Path) -> None:
-    """Write gate.json and gate.safetensors into a folder."""
+    """Write input_gate.json and input_gate.safetensors into a folder."""
     arrays = {
         "mean": gate.mean,
         "scale": gate.scale,

@@ -31,7 +31,7 @@ from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.training.background import baseline_image
+from cxr_mm.training.baseline_image import baseline_image
 from cxr_mm.training.calibrate import calibrate, collect_oof_logits
 from cxr_mm.training.fusion_fit import (
     Fitted,
