@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import binomtest, norm, rankdata
 
 from cxr_mm.evaluation.metrics import Floats
 
@@ -109,18 +109,19 @@ def multiplicities(groups: ArrayLike, resamples: int, seed: int) -> NDArray[np.u
 
 
 def exact_interval(value: float, trials: int) -> tuple[float, float]:
-    """Clopper-Pearson limits of a proportion that is 0 or 1 in `trials` independent trials."""
-    bound = ((1 - LEVEL) / 2) ** (1 / trials)
-    return (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
+    """Clopper-Pearson limits of a proportion of independent trials."""
+    limits = binomtest(round(value * trials), trials).proportion_ci(LEVEL)
+    return float(limits.low), float(limits.high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values corrected for being several (Holm, Scand J Stat 1979; 6:65), in the order given."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = p[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    if not p_values:
+        return []
+    # Imported where it is needed: it takes two seconds, which monitoring need not wait for.
+    from statsmodels.stats.multitest import multipletests
+
+    _, corrected, _, _ = multipletests(p_values, method="holm")
     return [float(value) for value in corrected]
 
 
