@@ -1,19 +1,19 @@
-"""The one error tree: what went wrong, in which field, and what to do about it.
+"""The exception tree: each error has a message, the field at fault and a remedy.
 
 CxrError
-├── TaskError            a task file that does not say what it must
+├── TaskError            a task file that is incomplete or invalid
 ├── ParamsError          params.yaml or a task's overrides
-├── DataNotFoundError    a source whose files are not where they should be
-├── InputError           something a user handed in
-│   ├── RadiographError  a file that is no readable radiograph
+├── DataNotFoundError    a source whose files are missing
+├── InputError           an input of a user
+│   ├── RadiographError  a file that is not a readable radiograph
 │   ├── ClinicalError    a clinical value: unknown, out of range, wrong type
 │   ├── NoteError        a note that cannot be read
 │   └── ManifestError    a table of studies: column, row or label
-├── WeightsError         pretrained weights that cannot be had or do not fit
+├── WeightsError         pretrained weights that are unavailable or do not fit
 ├── BundleError          a bundle that is damaged, foreign or incomplete
 ├── StageError           a stage run before the one it needs, or with too little data
 ├── LogError             the prediction log
-└── CancelledError       a long computation that whoever asked for it has stopped
+└── CancelledError       a long computation that its user has cancelled
 """
 
 
@@ -37,7 +37,7 @@ class CxrError(Exception):
 
 
 class TaskError(CxrError):
-    """A task file that does not say what it must."""
+    """A task file that is incomplete or invalid."""
 
 
 class ParamsError(CxrError):
@@ -45,15 +45,15 @@ class ParamsError(CxrError):
 
 
 class DataNotFoundError(CxrError):
-    """A source whose files are not where they should be."""
+    """A source whose files are missing."""
 
 
 class InputError(CxrError):
-    """Something a user handed in."""
+    """An invalid input of a user."""
 
 
 class RadiographError(InputError):
-    """A file that is no readable radiograph."""
+    """A file that is not a readable radiograph."""
 
 
 class ClinicalError(InputError):
@@ -69,11 +69,11 @@ class ManifestError(InputError):
 
 
 class WeightsError(CxrError):
-    """Pretrained weights that cannot be had or do not fit the network."""
+    """Pretrained weights that are unavailable or do not fit the network."""
 
 
 class BundleError(CxrError):
-    """A bundle that is damaged, foreign or incomplete."""
+    """A bundle that is damaged, incomplete or of another kind."""
 
 
 class StageError(CxrError):
@@ -85,4 +85,4 @@ class LogError(CxrError):
 
 
 class CancelledError(CxrError):
-    """A long computation that whoever asked for it has stopped."""
+    """A long computation that its user has cancelled."""

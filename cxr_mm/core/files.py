@@ -1,4 +1,4 @@
-"""Files: written aside and renamed, so that a reader sees the old one or the new one, whole."""
+"""Atomic writes: files are written under a temporary name and renamed; JSON, Parquet, digests."""
 
 import hashlib
 import json
@@ -18,45 +18,45 @@ CHUNK = 1 << 20
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix); on success it takes the place of `path`.
+    """Yield a temporary path beside `path` (same suffix); on success it replaces `path`.
 
     Where the body raises, the temporary file is removed and `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     os.close(handle)
-    aside = Path(name)
+    temporary = Path(name)
     try:
-        yield aside
-        aside.chmod(0o644)
-        aside.replace(path)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success it takes the place of `path` as a whole."""
+    """Yield an empty folder beside `path`; on success it replaces `path` as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield aside
-        aside.chmod(0o755)
+        yield temporary
+        temporary.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             path.replace(old)
-            aside.replace(path)
+            temporary.replace(path)
             shutil.rmtree(old)
         else:
-            aside.replace(path)
+            temporary.replace(path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with atomic_write(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -76,8 +76,8 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a Parquet file whole or not at all."""
-    with atomic_write(path) as aside:
-        frame.to_parquet(aside, index=False)
+    with atomic_write(path) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 def sha256_file(path: Path) -> str:

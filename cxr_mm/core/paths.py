@@ -1,4 +1,4 @@
-"""Paths: where each stage leaves what it makes; the one place that dvc.yaml's outputs mirror."""
+"""The paths of every stage's outputs; dvc.yaml repeats them."""
 
 import os
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ MONITORING_REPORTS = Path("reports/monitoring")
 
 
 def data_root() -> Path:
-    """Folder that holds the sources: the variable CXR_MM_DATA, or `data/raw`."""
+    """Folder of the sources: the environment variable CXR_MM_DATA, or `data/raw`."""
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_DATA_ROOT).expanduser()
 
 
 @dataclass(frozen=True)
 class TaskPaths:
-    """Everything a task leaves, below `root` (the project's folder)."""
+    """Paths of a task's outputs below `root`, the project's folder."""
 
     task: str
     root: Path = Path()
@@ -41,7 +41,7 @@ class TaskPaths:
 
     @property
     def ingest(self) -> Path:
-        """`ingest`: manifest.parquet, pixels.npy, report.json (and source/ where made up)."""
+        """`ingest`: manifest.parquet, pixels.npy, report.json (and source/ for synthetic data)."""
         return self.data / "ingest"
 
     @property
@@ -69,7 +69,7 @@ class TaskPaths:
 
     @property
     def checkpoints(self) -> Path:
-        """Where an interrupted training is resumed from; not an output of any stage."""
+        """State from which an interrupted training resumes; not an output of any stage."""
         return self.models / "checkpoints"
 
     @property
@@ -84,7 +84,7 @@ class TaskPaths:
 
     @property
     def divisions(self) -> Path:
-        """`fuse`: the same of further divisions into folds; no row where there is only one."""
+        """`fuse`: the same for further divisions into folds; empty for a single one."""
         return self.models / "divisions.parquet"
 
     @property

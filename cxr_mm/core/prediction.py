@@ -1,4 +1,4 @@
-"""Prediction: what a bundle says of a study, and the operating point behind each yes or no."""
+"""Predictions: findings of one study with probability, operating point and certainty."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,13 +13,13 @@ NOTICE = "Decision support for research only. Not a medical device; not for diag
 SYNTHETIC = "SYNTHETIC: trained on made-up data; its numbers mean nothing for a real patient."
 Reason = Literal["youden", "high_sensitivity", "high_specificity"]
 Certainty = Literal["present", "absent", "uncertain"]
-"""What is left of a finding once answers that can be ruled out are: both is `uncertain`."""
+"""The answer that the conformal set leaves; `uncertain` if it leaves both."""
 
 
 class OperatingPoint(Frozen):
-    """A threshold on the calibrated probability, and the reason for it.
+    """A threshold on the calibrated probability, and the criterion by which it was chosen.
 
-    `sensitivity` and `specificity` are those measured where the threshold was chosen.
+    `sensitivity` and `specificity` are those on the studies that it was chosen on.
     """
 
     threshold: float
@@ -29,14 +29,14 @@ class OperatingPoint(Frozen):
 
 
 class ConformalBounds(Frozen):
-    """The probabilities between which an answer of a finding cannot be ruled out."""
+    """Bounds of the conformal set: the probabilities at which each answer remains possible."""
 
     coverage: float
-    """Share of studies, of each class, whose true answer these bounds are to leave in."""
+    """Target share of studies, in each class, whose true answer the set contains."""
     present_from: float
-    """The finding is possible from this calibrated probability on; 0 where it always is."""
+    """Smallest calibrated probability at which presence is possible; 0 if it always is."""
     absent_to: float | None
-    """Its absence is possible up to this one; 1 where it always is, None for multiclass."""
+    """Largest at which absence is possible; 1 if it always is, None for multiclass."""
 
 
 class FindingPrediction(Frozen):
@@ -50,8 +50,8 @@ class FindingPrediction(Frozen):
     """Operating point; None for multiclass, where the likeliest class is the positive one."""
     positive: bool
     certainty: Certainty | None = None
-    """`present` or `absent` only as `positive` has it, and where the other can be ruled out; a
-    class is `uncertain` where others are possible too. None where no bounds were learnt."""
+    """`present` or `absent` if it agrees with `positive` and the other answer is ruled out; a
+    class is `uncertain` if others are possible too. None if no bounds were learnt."""
 
 
 class Prediction(Frozen):
@@ -67,9 +67,9 @@ class Prediction(Frozen):
     """Modalities that were used."""
     findings: tuple[FindingPrediction, ...]
     coverage: float | None = None
-    """Level at which answers were ruled out."""
+    """Coverage of the conformal sets."""
     classes: tuple[str, ...] = ()
-    """Multiclass: those that cannot be ruled out, in the task's order; never none."""
+    """Multiclass: the classes in the conformal set, in the task's order; at least one."""
     warnings: tuple[str, ...] = ()
     synthetic: bool = False
     notice: str = NOTICE
@@ -77,20 +77,20 @@ class Prediction(Frozen):
 
 @dataclass(frozen=True)
 class Answer:
-    """One study answered.
+    """The prediction of one study, with everything that is logged or explained of it.
 
     Args:
-        study: what came in.
-        prediction: what the model says.
+        study: the input.
+        prediction: the output of the model.
         clinical: checked values of every feature of the task, None where not known.
         quality: image quality statistics, empty without an image.
         image_embedding: (Di,) or None.
-        note_embedding: (Dn,) or None; what may be written down of it, so without hashed words.
-        note_traits: what the note is like, empty without one.
-        shares: finding → modality → its Shapley value in the probability; they and the
-            probability that the model gives to nothing add up to its answer. Empty for a task of
-            one modality.
-        latency_ms: from study to prediction; per study where several were answered at once.
+        note_embedding: (Dn,) or None; the part that may be stored, so without hashed words.
+        note_traits: see `cxr_mm.data.notes`; empty without a note.
+        shares: finding → modality → its Shapley value in the probability; with the
+            probability that the model gives without any input, they sum to the prediction. Empty
+            for a task of one modality.
+        latency_ms: time from study to prediction; the mean per study in a batch.
     """
 
     study: Study

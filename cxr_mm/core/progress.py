@@ -1,4 +1,4 @@
-"""Progress: how a long explanation says how far it is, and how it is told to stop."""
+"""Progress and cancellation of long computations, and a prefetching map."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,21 +19,21 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Progress:
-    """Looks at one computation.
+    """Progress callback and cancellation token of one computation.
 
     Args:
-        callback: called with how many questions the model has answered and of how many.
-        cancelled: asked after each batch whether to stop.
+        callback: called with the numbers of steps done and in total.
+        cancelled: checked at each step; True stops the computation.
     """
 
     callback: Callable[[int, int], None] = _silent
     cancelled: Callable[[], bool] = _never
 
     def step(self, done: int, total: int) -> None:
-        """Tell how far it is.
+        """Report progress.
 
         Raises:
-            CancelledError: whoever waited no longer does.
+            CancelledError: the computation was cancelled.
         """
         if self.cancelled():
             raise CancelledError("the explanation was cancelled")
@@ -50,13 +50,13 @@ R = TypeVar("R")
 def prefetch(
     make: Callable[[T], R], items: Iterable[T], *, ahead: int, threads: int
 ) -> Iterator[R]:
-    """`make(item)` of each item, in order; what it raises is raised when its turn comes.
+    """`make(item)` of each item, in order; its errors are raised when its turn comes.
 
     Args:
         make: safe to call from several threads.
         items: taken one by one, never more than `ahead` before their turn.
-        ahead: results kept ready besides the one given out; 0 makes each when it is asked for.
-        threads: that make them.
+        ahead: results prepared besides the one yielded; 0 computes each when it is needed.
+        threads: number of threads that call `make`.
     """
     if not ahead:
         yield from map(make, items)

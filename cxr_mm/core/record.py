@@ -20,7 +20,7 @@ LONGEST_COMMENT = 500
 
 
 def random_id() -> str:
-    """An identity that no other record or outcome has: 128 random bits, hexadecimal."""
+    """A unique id: 128 random bits, hexadecimal."""
     return secrets.token_hex(16)
 
 
@@ -30,17 +30,17 @@ class PredictionRecord(Frozen):
     Args:
         record_id: random, unique.
         created_at: UTC.
-        task, model, digest: which model answered.
+        task, model, digest: the model that predicted.
         study_hash, patient_hash: keyed hashes (HMAC-SHA256) of the ids.
-        modalities: which were used.
+        modalities: those that were used.
         view: view position, if known.
         clinical: checked feature values, None where not known.
         quality: image quality statistics; empty without an image.
         image_embedding, note_embedding: as the fusion saw them; None where absent.
         probabilities: finding → calibrated probability.
         positives: finding → at or above the operating point.
-        certainties: finding → what the conformal set says of it.
-        note_traits: what the note is like (`cxr_mm.data.notes`); empty without a note.
+        certainties: finding → answer that the conformal set leaves.
+        note_traits: see `cxr_mm.data.notes`; empty without a note.
         shares: finding → modality → its Shapley value in the probability.
         latency_ms: time from study to prediction.
     """
@@ -67,44 +67,44 @@ class PredictionRecord(Frozen):
 
 
 class Outcome(Frozen):
-    """A label that came later for a logged study: what concept drift is measured on."""
+    """A label that arrives later for a logged study; concept drift is measured on outcomes."""
 
     outcome_id: str = Field(default_factory=random_id)
-    """Random, unique: an outcome that is sent twice is kept once."""
+    """Random, unique: an outcome that is sent twice is stored once."""
     study_hash: str
     finding: str
     label: int = Field(ge=0, le=1)
     recorded_at: AwareDatetime
     source: str = "csv"
-    """`csv`, `feedback` or whatever brought it."""
+    """`csv`, `feedback` or the name of another channel."""
     comment: str = Field("", max_length=LONGEST_COMMENT)
-    """What the reader wrote, as it was written: no names belong in it."""
+    """The reader's comment, unchanged; it must not contain names."""
 
 
 class ServiceEvent(Frozen):
-    """A request that got no prediction: what volume and errors are counted by, besides records."""
+    """A request without a prediction; with the records it gives request volume and error rates."""
 
     event_id: str = Field(default_factory=random_id)
     created_at: AwareDatetime
     task: str
     digest: str
     kind: Literal["rejected_image", "bad_input", "failure"]
-    """`rejected_image`: the input gate took it for no frontal chest radiograph; `bad_input`: a
-    value, file or note that cannot be read; `failure`: a fault of the program."""
+    """`rejected_image`: the input gate found it out of distribution; `bad_input`: a value, file or
+    note that cannot be read; `failure`: an error of the program."""
     field: str = ""
-    """The field at fault, a name of the task's own; never a value."""
+    """Name of the field at fault, from the task; never a value."""
 
 
 def record_of(
     answer: Answer, *, record_id: str, created_at: datetime, study: str, patient: str | None
 ) -> PredictionRecord:
-    """What is kept of an answer.
+    """Build the log record of an answer.
 
     Args:
         answer: the answer.
-        record_id: its identity.
-        created_at: when it was given, with UTC offset.
-        study, patient: what stands for the ids.
+        record_id: its unique id.
+        created_at: time of the prediction, with UTC offset.
+        study, patient: keyed hashes of the ids.
     """
     prediction = answer.prediction
     return PredictionRecord(

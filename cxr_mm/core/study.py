@@ -1,4 +1,4 @@
-"""Study: one examination of one patient, any of whose three modalities may be absent."""
+"""Study: one examination of one patient; any of its three modalities may be absent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ ClinicalValue = float | str | None
 
 @dataclass(frozen=True)
 class Study:
-    """What a prediction starts from.
+    """The input of a prediction.
 
     Args:
         study_id: the caller's own id; only its keyed hash is ever stored.
@@ -22,8 +22,8 @@ class Study:
         clinical: feature name → value; None or a missing name means not known.
         note: clinical note, or None.
         view: view position as DICOM has it (PA, AP, …), or None.
-        warnings: what the reader of the image noticed and a person should know.
-        quality: image quality statistics, where the reader of the image has taken them.
+        warnings: of the image reader, for a person to know.
+        quality: image quality statistics, if already measured.
     """
 
     study_id: str
@@ -37,10 +37,10 @@ class Study:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Modalities that carry anything, in canonical order."""
+        """Modalities with content, in canonical order."""
         has: dict[Modality, bool] = {
             "image": self.image is not None,
             "tabular": any(value is not None for value in self.clinical.values()),
             "note": bool(self.note and self.note.strip()),
         }
-        return tuple(m for m, there in has.items() if there)
+        return tuple(m for m, present in has.items() if present)

@@ -1,4 +1,4 @@
-"""Task: one question asked of one data source, as one YAML file."""
+"""Task: findings to predict from one data source, defined in one YAML file."""
 
 import re
 from importlib import resources
@@ -33,21 +33,21 @@ UNIT_NAMES = {
 
 
 class Finding(Frozen):
-    """What is predicted, and which raw labels of the source say yes and no."""
+    """A finding to predict, and the raw labels of the source that mean present and absent."""
 
     name: str
     """Identifier: lower case, digits, underscores."""
     title: str
-    """As a clinician would write it."""
+    """Name for people, in clinical terms."""
     column: str = ""
-    """Raw label column of the source; empty means a column called like the finding."""
+    """Raw label column of the source; empty means the column named after the finding."""
     positive: tuple[str, ...] = ("1",)
-    """Raw labels that mean the finding is there; one of them is enough."""
+    """Raw labels that mean present; one of them is enough."""
     negative: tuple[str, ...] = ("0",)
-    """Raw labels that mean it is not; `*` means any label that is given and not positive.
+    """Raw labels that mean absent; `*` means any other label that is given.
     A row with neither has a missing label."""
     unlabelled: tuple[str, ...] = ()
-    """Raw labels that carry no information, even where `negative` is `*`."""
+    """Raw labels without information, even if `negative` is `*`."""
 
     @field_validator("name")
     @classmethod
@@ -68,11 +68,11 @@ class ClinicalFeature(Frozen):
     unit: str = ""
     """UCUM where there is one; empty for a category."""
     minimum: float | None = None
-    """Smallest value that is possible; below it a value is refused."""
+    """Smallest possible value; smaller values are errors."""
     maximum: float | None = None
-    """Largest value that is possible."""
+    """Largest possible value."""
     categories: tuple[str, ...] = ()
-    """Ordered values of a category, as the manifest holds them."""
+    """Ordered values of a category, as in the manifest."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Other spellings in the source or at the command line → the category."""
     description: str = ""
@@ -100,12 +100,12 @@ class ClinicalFeature(Frozen):
 
 
 class NoteSpec(Frozen):
-    """Where the clinical note is and what is hidden in it before it is embedded."""
+    """Column of the clinical note, and what is masked in it before it is embedded."""
 
     column: str = "note"
     mask: tuple[str, ...] = ()
     """Regular expressions (case-insensitive); each match is replaced by `[MASK]`, so that the
-    note cannot simply name the answer."""
+    note does not name the finding."""
 
     @field_validator("mask")
     @classmethod
@@ -119,20 +119,20 @@ class NoteSpec(Frozen):
 
 
 class SourceSpec(Frozen):
-    """Which source reads the data, and where below the data root it lies."""
+    """The source that reads the data, and its folder below the data root."""
 
     kind: SourceKind
     folder: str = ""
     """Folder below the data root; a leading `/` makes it absolute."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What this kind of source takes besides (each source checks its own)."""
+    """Further options of this kind of source, which checks them."""
     download: str = ""
-    """`kaggle:OWNER/NAME` or `git:URL`: where `cxr-mm fetch` finds the public original."""
+    """`kaggle:OWNER/NAME` or `git:URL`: location of the public data set for `cxr-mm fetch`."""
     homepage: str = ""
 
 
 class SplitSpec(Frozen):
-    """How studies are divided; always by group, so that no patient is on both sides."""
+    """How studies are split; always by group, so that no patient is in two parts."""
 
     protocol: Protocol
     """`patient`: random by group; `official`: the source's own test part, validation carved out
@@ -142,15 +142,15 @@ class SplitSpec(Frozen):
     folds: int = Field(5, ge=3, le=20)
     """Number of folds (`folds` only): each is test once, the next is its validation."""
     repeats: int = Field(1, ge=1, le=20)
-    """Divisions into folds (`folds` only). All reports are of the first; of its figures also the
-    mean over all divisions is given, which depends less on one draw."""
+    """Number of random divisions into folds (`folds` only). Reports are of the first, with the mean
+    over all divisions beside each figure, which depends less on one draw."""
 
 
 class Task(Frozen):
-    """A question: source, findings, features, note, split, and what to know before believing it.
+    """A task: source, findings, clinical features, note, split and limitations.
 
-    Binary tasks have one finding; multiclass tasks two or more of which exactly one holds;
-    multilabel tasks one or more that hold independently.
+    Binary tasks have one finding; multiclass tasks two or more, of which exactly one is present;
+    multilabel tasks one or more, each present independently of the others.
     """
 
     name: str
@@ -160,12 +160,12 @@ class Task(Frozen):
     source: SourceSpec
     split: SplitSpec
     views: tuple[str, ...] = ()
-    """View positions that are kept; empty keeps all. Rows of other views are dropped."""
+    """View positions of the studies that are used; empty uses all."""
     clinical: tuple[ClinicalFeature, ...] = ()
     note: NoteSpec | None = None
     has_image: bool = True
     group_key: str = "patient_id"
-    """Manifest column by which studies are kept together in the split."""
+    """Manifest column whose equal values stay in one part of the split."""
     licence: str
     citation: str
     caveats: tuple[str, ...] = ()
@@ -208,11 +208,11 @@ class Task(Frozen):
             "tabular": bool(self.clinical),
             "note": self.note is not None,
         }
-        return tuple(m for m, there in has.items() if there)
+        return tuple(m for m, present in has.items() if present)
 
     @property
     def synthetic(self) -> bool:
-        """Whether the data is made up, which every page and report must then say."""
+        """Whether the data is synthetic, which every page and report then states."""
         return self.source.kind == "synthetic"
 
 
@@ -240,7 +240,7 @@ def load_task(name_or_path: str | Path, project: Path = Path()) -> Task:
         project: the project's folder.
 
     Raises:
-        TaskError: there is no such task, or its file does not say what it must.
+        TaskError: there is no such task, or its file is invalid.
     """
     text = str(name_or_path)
     if text.endswith(SUFFIXES) or "/" in text:
@@ -275,9 +275,7 @@ def _parse(text: str, where: str) -> Task:
     try:
         raw: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise TaskError(
-            f"not YAML: {error}", field=where, remedy="Mend the syntax at the place named"
-        ) from error
+        raise TaskError(f"not YAML: {error}", field=where, remedy="Fix the syntax there") from error
     try:
         return Task.model_validate(raw)
     except ValidationError as error:

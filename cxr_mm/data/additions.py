@@ -1,8 +1,8 @@
-"""Additions: studies that join a task's training data later; the original stays as it is.
+"""Additions: studies that join a task's training data later; the original data do not change.
 
 Each version is a folder `additions/TASK/VERSION/` of the project in the layout of a manifest CSV,
-with images of its own, never changed once it is there; `dvc add` tracks it. They are for training
-alone: validation and test stay those of the original, so that figures before and after compare.
+with its own images. It is never changed; `dvc add` tracks it. Additions are used for training
+only: validation and test remain those of the original, so that figures before and after compare.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from cxr_mm.data.sources.base import Dropped, files_below
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv, without_missing_images
 
 ADDED = "added"
-"""In the manifest's column `part`."""
+"""Value of the manifest's column `part`."""
 FOLDER = "additions"
 
 
 def additions_folder(paths: TaskPaths) -> Path:
-    """Where the versions of a task are."""
+    """Folder of a task's versions."""
     return paths.root / FOLDER / paths.task
 
 
@@ -33,10 +33,10 @@ def versions(paths: TaskPaths) -> list[Path]:
 
 
 def read_addition(task: Task, folder: Path) -> Labelled:
-    """The studies of one version, by the task's own rules.
+    """Read the studies of one version by the task's rules.
 
     Raises:
-        ManifestError: its table lacks something, or no study is left.
+        ManifestError: its table is incomplete, or no study is left.
     """
     frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, labels_required=True)
     return to_manifest(task, without_missing_images(frame))
@@ -45,8 +45,8 @@ def read_addition(task: Task, folder: Path) -> Labelled:
 def with_additions(labelled: Labelled, paths: TaskPaths) -> Labelled:
     """Append the studies of every version.
 
-    One whose patient, group or id is there already is dropped: the part of that patient is settled,
-    and may be the test.
+    A study whose patient, group or id already exists is dropped, since that patient may be in the
+    test part.
 
     Raises:
         ManifestError: as `read_addition`.
@@ -60,7 +60,7 @@ def with_additions(labelled: Labelled, paths: TaskPaths) -> Labelled:
 
 
 def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: Path) -> Labelled:
-    """One version appended; a patient may come back in a later one."""
+    """Append one version; a patient may occur again in a later one."""
     before, frame = labelled.manifest.frame, more.manifest.frame
     known = frame["study_id"].isin(before["study_id"])
     for column in ("patient_id", "group"):
@@ -78,7 +78,7 @@ def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: 
 def additions_fingerprint(paths: TaskPaths) -> dict[str, str]:
     """Version → digest of its table and of the names and sizes of its files.
 
-    A copy of a version has the same.
+    A copy of a version has the same digest.
     """
     return {folder.name: _digest(folder) for folder in versions(paths)}
 

@@ -1,7 +1,7 @@
-"""The one clinical transform: values as entered → checked values → the vector the model reads.
+"""The clinical transform: values as entered → checked values → the input vector of the model.
 
 A number becomes its standard score and a flag "missing"; a category becomes one column per value
-and a flag "missing". What is missing is said by its flag, never by a number that could be real.
+and a flag "missing". Only the flag marks a missing value, never a number that could be real.
 """
 
 import math
@@ -17,7 +17,7 @@ from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
 
 UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
-LONGEST_SCORE = 5.0  # standard scores beyond this say no more, and one slip of a unit says too much
+MAX_SCORE = 5.0  # limits the effect of a value in the wrong unit
 
 
 class ClinicalValues(dict[str, ClinicalValue]):
@@ -40,7 +40,7 @@ def check_clinical(
         A value for every feature in the task's order; None where not known.
 
     Raises:
-        ClinicalError: a name is unknown, a number is none or out of range, a category unknown.
+        ClinicalError: an unknown name or category, or a number that is invalid or out of range.
     """
     if isinstance(values, ClinicalValues) and values.features == tuple(features):
         return values
@@ -138,10 +138,10 @@ class ClinicalTransform:
         return cls(features, mean, scale, seen)
 
     def unseen(self, values: Mapping[str, ClinicalValue]) -> list[str]:
-        """What of a study's checked values lies outside the training studies, in words."""
+        """Describe which checked values are outside those of the training studies."""
         known = ((f, values.get(f.name), self.seen[f.name]) for f in self.features)
         return [
-            f"{feature.name}: {_shown(value)}{feature.unit_suffix} {_foreign(feature, seen)}"
+            f"{feature.name}: {_text(value)}{feature.unit_suffix} {_difference(feature, seen)}"
             for feature, value, seen in known
             if value is not None and not _within(feature, value, seen)
         ]
@@ -169,17 +169,17 @@ class ClinicalTransform:
             hot = [column.eq(c).fillna(False).to_numpy(bool) for c in feature.categories]
             return np.stack([*hot, missing], axis=1).astype(float)
         score = (column.to_numpy(dtype=float) - self.mean[feature.name]) / self.scale[feature.name]
-        score = np.clip(np.where(missing, 0.0, score), -LONGEST_SCORE, LONGEST_SCORE)
+        score = np.clip(np.where(missing, 0.0, score), -MAX_SCORE, MAX_SCORE)
         return np.stack([score, missing.astype(float)], axis=1)
 
     def to_json(self) -> dict[str, Any]:
-        """All that was fitted."""
+        """The fitted parameters."""
         return {"mean": self.mean, "scale": self.scale, "seen": self.seen}
 
     @classmethod
-    def from_json(cls, features: Sequence[ClinicalFeature], fitted: dict[str, Any]) -> Self:
+    def from_json(cls, features: Sequence[ClinicalFeature], params: dict[str, Any]) -> Self:
         """The transform that `to_json` described, for the same features."""
-        return cls(features, fitted["mean"], fitted["scale"], fitted["seen"])
+        return cls(features, params["mean"], params["scale"], params["seen"])
 
 
 def _columns(feature: ClinicalFeature) -> list[str]:
@@ -194,11 +194,11 @@ def _within(feature: ClinicalFeature, value: float | str, seen: Sequence[float |
     return float(seen[0]) <= float(value) <= float(seen[-1])
 
 
-def _foreign(feature: ClinicalFeature, seen: Sequence[float | str]) -> str:
+def _difference(feature: ClinicalFeature, seen: Sequence[float | str]) -> str:
     if feature.type == "category" or not seen:
         return "was not among those trained on"
-    return f"is outside the {_shown(seen[0])} to {_shown(seen[-1])} trained on"
+    return f"is outside the {_text(seen[0])} to {_text(seen[-1])} trained on"
 
 
-def _shown(value: float | str) -> str:
+def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"

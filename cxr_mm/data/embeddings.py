@@ -1,4 +1,4 @@
-"""Embeddings on disk: what the stage `embed` left of each study, read without any network."""
+"""Read the embeddings that the stage `embed` wrote."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
 
 
 def load_parts(paths: TaskPaths) -> dict[str, list[dict[str, Any]]]:
-    """What each modality's embedding is made of, in order: `length` and what else a part says.
+    """The parts of each modality's embedding, in order, each with its `length`.
 
     Raises:
         StageError: `embed` has not run.

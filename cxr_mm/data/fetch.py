@@ -1,4 +1,4 @@
-"""Fetch: the public original of a task's data, downloaded into the layout its source reads."""
+"""Download a task's public data set into the layout that its source reads."""
 
 import importlib
 import os
@@ -24,14 +24,14 @@ def fetch(task: Task, root: Path) -> Path:
         The source's folder.
 
     Raises:
-        TaskError: the task's data is made up, or it names no download.
-        DataNotFoundError: the download failed or lacks files, or part of the data is in the
-            way; the message has the steps to take by hand. Nothing half-written is left.
+        TaskError: the task's data is synthetic, or it names no download.
+        DataNotFoundError: the download failed or lacks files, or the folder has other files; the
+            message has the manual steps. No incomplete folder is left.
     """
     folder = source_folder(task, root)
     if task.synthetic or not task.source.download:
-        why = "its data is made up" if task.synthetic else "the task names no download"
-        raise TaskError(f"there is nothing to fetch, {why}", field=f"task {task.name}")
+        reason = "its data is made up" if task.synthetic else "the task names no download"
+        raise TaskError(f"there is nothing to fetch, {reason}", field=f"task {task.name}")
     if (missing := missing_in(task, folder)) is None:
         return folder
     if folder.exists() and any(folder.iterdir()):
@@ -74,16 +74,16 @@ def _clone(task: Task, url: str, aside: Path, folder: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise _failed(task, folder, f"git took longer than {GIT_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or f"status {error.returncode}").strip().splitlines()[-1]
-        raise _failed(task, folder, f"git clone failed ({said})") from error
+        message = (error.stderr or f"status {error.returncode}").strip().splitlines()[-1]
+        raise _failed(task, folder, f"git clone failed ({message})") from error
 
 
 def _copy_from_kaggle(task: Task, handle: str, aside: Path, folder: Path) -> None:
     try:
         kagglehub = importlib.import_module("kagglehub")
     except ImportError as error:
-        why = "kagglehub is not installed (`pip install kagglehub`)"
-        raise _failed(task, folder, why) from error
+        reason = "kagglehub is not installed (`pip install kagglehub`)"
+        raise _failed(task, folder, reason) from error
     faults = kagglehub.exceptions
     try:
         download = Path(kagglehub.dataset_download(handle))
@@ -96,8 +96,8 @@ def _copy_from_kaggle(task: Task, handle: str, aside: Path, folder: Path) -> Non
         faults.NotFoundError,
         faults.UnauthenticatedError,
     ) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise _failed(task, folder, f"the download failed ({said})") from error
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise _failed(task, folder, f"the download failed ({message})") from error
     for candidate in _shallow(download):
         if missing_in(task, candidate) is None:
             shutil.copytree(candidate, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
@@ -122,7 +122,7 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _failed(task: Task, folder: Path, why: str) -> DataNotFoundError:
+def _failed(task: Task, folder: Path, reason: str) -> DataNotFoundError:
     kind, _, address = task.source.download.partition(":")
     if kind == "git":
         steps = f"By hand: git clone --depth 1 {address} {folder}"
@@ -130,4 +130,4 @@ def _failed(task: Task, folder: Path, why: str) -> DataNotFoundError:
         page = f"https://www.kaggle.com/datasets/{address}"
         holds = ", ".join(EXPECTED.get(task.source.kind, ())) or "the files"
         steps = f"By hand: download {page} and unpack it so that {folder} holds {holds}"
-    return DataNotFoundError(why, field=f"task {task.name}", remedy=steps)
+    return DataNotFoundError(reason, field=f"task {task.name}", remedy=steps)

@@ -1,6 +1,6 @@
-"""Stage `ingest`: source → manifest, pixel cache, image quality, and a report of what was left out.
+"""Stage `ingest`: source → manifest, pixel cache, image quality, and a report of dropped studies.
 
-The folder appears whole or not at all, and is the same to the byte for the same input.
+The folder is written whole or not at all; the same input gives the same bytes.
 """
 
 import shutil
@@ -32,12 +32,12 @@ EXAMPLES = 20
 
 @dataclass(frozen=True)
 class _Ingested:
-    """A manifest with its pixel rows, row by row beside what became of the images."""
+    """A manifest with its pixel rows, and the cache row of each study."""
 
     manifest: Manifest
     images: list[CacheRow]
     dropped: list[Dropped]
-    kept_without_image: list[Dropped]
+    without_image: list[Dropped]
     cleared: Counter[str]
 
 
@@ -45,16 +45,16 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     """Read the task's source and its additions, and decode their radiographs.
 
     Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
-    `QUALITY_NAMES`, `file_sha256`, `phash`), report.json, and source/ where the source made up
-    its own files. A study whose radiograph cannot be read is dropped with the reason, or kept
-    without it where it has another modality of the task.
+    `QUALITY_NAMES`, `file_sha256`, `phash`), report.json, and source/ for a synthetic
+    source. A study whose radiograph cannot be read is dropped with the reason, or used without
+    its image if it has another modality of the task.
 
     Args:
         root: the data root.
 
     Raises:
         DataNotFoundError: the source's files are not there.
-        ManifestError: a table of the source lacks something, or no study is left.
+        ManifestError: a table of the source is incomplete, or no study is left.
         StageError: a decoding process was killed.
     """
     _remove_leftovers(paths.ingest)
@@ -74,13 +74,13 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What a run that was killed left beside its output."""
+    """Remove temporary folders of runs that were killed."""
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(leftover)
 
 
 def _later(path: Path, work: Path, paths: TaskPaths) -> str:
-    """Where a file will be once the folder has its name, as seen from the project's folder."""
+    """Path of a file after the folder is renamed, relative to the project's folder."""
     if path.is_relative_to(work):
         path = paths.ingest.resolve() / path.relative_to(work)
     root = paths.root.resolve()
@@ -88,7 +88,7 @@ def _later(path: Path, work: Path, paths: TaskPaths) -> str:
 
 
 def _with_images(labelled: Labelled, images: list[CacheRow]) -> _Ingested:
-    """Pixel rows into the manifest; studies left with nothing taken out."""
+    """Add pixel rows to the manifest; drop studies without any modality."""
     frame = labelled.manifest.frame.assign(pixel_row=[image.pixel_row for image in images])
     task = labelled.manifest.task
     empty = ~Manifest(task, frame).mask().any(axis=1)
@@ -105,7 +105,7 @@ def _with_images(labelled: Labelled, images: list[CacheRow]) -> _Ingested:
         manifest=Manifest.checked(task, frame[~drop]),
         images=[images[i] for i in np.flatnonzero(~drop)],
         dropped=[*labelled.dropped, *named(drop)],
-        kept_without_image=named(unreadable & ~drop),
+        without_image=named(unreadable & ~drop),
         cleared=labelled.cleared,
     )
 
@@ -121,7 +121,7 @@ def _quality(done: _Ingested) -> pd.DataFrame:
 
 
 def _report(done: _Ingested) -> dict[str, Any]:
-    """Counts of what came in, what was kept, and what was left out and why."""
+    """Counts of the studies read, used and dropped, with reasons."""
     manifest, labels = done.manifest, done.manifest.labels()
     rows = manifest.frame["pixel_row"]
     mask = manifest.mask().sum(axis=0)
@@ -145,7 +145,7 @@ def _report(done: _Ingested) -> dict[str, Any]:
             for i, name in enumerate(manifest.task.finding_names)
         },
         "dropped": _by_reason(done.dropped),
-        "kept_without_image": _by_reason(done.kept_without_image),
+        "kept_without_image": _by_reason(done.without_image),
         "values_cleared": dict(sorted(done.cleared.items())),
         "image_warnings": dict(sorted(warned.items())),
     }

@@ -1,4 +1,4 @@
-"""Labels: raw studies → manifest, by the task's views, label rules and clinical ranges."""
+"""Raw studies → manifest, by the task's views, label rules and clinical ranges."""
 
 import re
 from collections import Counter
@@ -23,12 +23,12 @@ WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
 
 @dataclass(frozen=True)
 class Labelled:
-    """A manifest and all that did not make it.
+    """A manifest, and what was dropped or cleared on the way.
 
     Args:
         manifest: studies with a label, `pixel_row` -1 until radiographs are decoded.
-        dropped: every study left out so far, by the source or here.
-        cleared: reason → number of single values that were set to missing, the study kept.
+        dropped: every study dropped so far, by the source or here.
+        cleared: reason → number of single values that were set to missing.
     """
 
     manifest: Manifest
@@ -37,11 +37,11 @@ class Labelled:
 
 
 def to_manifest(task: Task, raw: RawStudies) -> Labelled:
-    """Turn what a source read into the task's manifest.
+    """Build the task's manifest from a source's raw studies.
 
-    A study is dropped where it has no patient, a view the task does not keep, no label, for a
-    multiclass task not exactly one finding, or none of the task's modalities. A clinical value
-    or note that a user would be refused becomes missing and is counted.
+    A study is dropped if it has no patient, a view that the task does not use, no label, for a
+    multiclass task not exactly one finding, or none of the task's modalities. An invalid
+    clinical value or note becomes missing and is counted.
 
     Raises:
         ManifestError: a label, clinical or note column is missing, or no study is left.
@@ -50,12 +50,12 @@ def to_manifest(task: Task, raw: RawStudies) -> Labelled:
     studies = raw.frame.reset_index(drop=True)
     labels, unclear = labels_of(task, studies)
     reasons = _reasons(task, studies, labels, unclear)
-    kept = reasons.isna()
-    frame, cleared = studies[kept], Counter(_counts(unclear[kept]))
+    usable = reasons.isna()
+    frame, cleared = studies[usable], Counter(_counts(unclear[usable]))
     contents = _contents(task, frame, cleared)
     empty = contents.isna().all(axis=1)
     reasons[empty.index[empty]] = "no image, clinical value or note"
-    table = pd.concat([_identity(task, frame), contents, labels[kept]], axis=1)[~empty]
+    table = pd.concat([_identity(task, frame), contents, labels[usable]], axis=1)[~empty]
     dropped = [
         Dropped(str(study), str(reason))
         for study, reason in zip(studies["study_id"], reasons, strict=True)
@@ -65,7 +65,7 @@ def to_manifest(task: Task, raw: RawStudies) -> Labelled:
 
 
 def _identity(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
-    """Who and where; text columns as str or None."""
+    """Ids, view, site and part; text columns as str or None."""
     table = pd.DataFrame({name: _text_or_none(frame[name]) for name in IDENTITY})
     if task.group_key != "patient_id":
         if task.group_key not in frame.columns:
@@ -81,7 +81,7 @@ def _identity(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _contents(task: Task, frame: pd.DataFrame, cleared: Counter[str]) -> pd.DataFrame:
-    """What a model can read of each study: where its image is, clinical values, note."""
+    """Inputs of the model: image path, clinical values, note."""
     columns = {
         clinical_column(feature.name): _clinical(feature, frame, cleared)
         for feature in task.clinical
@@ -143,7 +143,7 @@ def _readable(note: str) -> bool:
 
 
 def labels_of(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labels (1, 0 or NaN) by finding, and where a label was given that says neither.
+    """Labels (1, 0 or NaN) by finding, and where a given label means neither yes nor no.
 
     Raises:
         ManifestError: a finding has no column.
@@ -154,13 +154,13 @@ def labels_of(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFra
         labels[column], unclear[column] = _labels(finding, frame)
     table = pd.DataFrame(labels)
     if task.problem == "multiclass":
-        # Exactly one class holds, so a yes to one is a no to the others.
+        # Exactly one class is present, so a yes to one is a no to the others.
         table = table.where(table.notna() | table.ne(1).all(axis=1).to_numpy()[:, None], 0.0)
     return table, pd.DataFrame(unclear)
 
 
 def _labels(finding: Finding, frame: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[bool]"]:
-    """By the source's own column, or by one called like the finding that holds 1 and 0."""
+    """By the source's raw column, or by one named after the finding with 1 and 0."""
     if finding.raw_column not in frame.columns:
         if finding.name not in frame.columns:
             raise _missing_column(finding.raw_column, frame)
@@ -172,7 +172,7 @@ def _labels(finding: Finding, frame: pd.DataFrame) -> tuple["pd.Series[float]", 
 
 
 def _label_names(cell: Any, finding: Finding) -> set[str]:
-    """The labels of a cell that carry information: parted by `|`, and 1.0 read as 1."""
+    """The informative labels of a cell: separated by `|`, and 1.0 read as 1."""
     if pd.isna(cell):
         return set()
     parts = (part.strip() for part in str(cell).split(SEPARATOR))
@@ -194,7 +194,7 @@ def _counts(unclear: pd.DataFrame) -> dict[str, int]:
 def _reasons(
     task: Task, frame: pd.DataFrame, labels: pd.DataFrame, unclear: pd.DataFrame
 ) -> "pd.Series[Any]":
-    """Why each row is left out; None where it is kept. The last reason set counts."""
+    """The reason for dropping each row, or None. The last reason set counts."""
     reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
     if task.problem == "multiclass":
         reasons[labels.sum(axis=1).ne(1)] = "not exactly one finding"

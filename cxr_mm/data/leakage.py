@@ -1,8 +1,8 @@
-"""Leakage audit: images that occur twice, and what the parts of a split share that they should not.
+"""Leakage audit: duplicate images, and ids and images that the parts of a split share.
 
-Candidates are near by perceptual hash (Zauner, Implementation and benchmarking of perceptual
+Candidates have similar perceptual hashes (Zauner, Implementation and benchmarking of perceptual
 image hash functions, 2010); chest radiographs look alike, so only those whose pixels also agree
-count as one image.
+count as the same image.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs of studies in different groups whose images are near by perceptual hash.
+    """Pairs of studies in different groups whose images have similar perceptual hashes.
 
     Args:
         rows: (P, 2) rows of the manifest, first < second.
@@ -42,7 +42,7 @@ class NearPairs:
 
     @property
     def same_image(self) -> NDArray[np.bool_]:
-        """(P,) whether the two are one image, encoded or resized anew."""
+        """(P,) whether the two are one image, re-encoded or resized."""
         return self.correlation >= SAME_IMAGE
 
 
@@ -56,7 +56,7 @@ def near_pairs(
     pixels: NDArray[np.uint8],
     bits: int = NEAR_DUPLICATE_BITS,
 ) -> NearPairs:
-    """Look for the same image under different groups; byte for byte the same files left out.
+    """Find the same image in different groups, except byte-identical files.
 
     Args:
         manifest: the studies.
@@ -68,18 +68,18 @@ def near_pairs(
     phash = np.asarray([int(text, 16) for text in quality["phash"].iloc[images]], np.uint64)
     digest = pd.factorize(quality["file_sha256"].iloc[images])[0]
     group = pd.factorize(manifest.frame["group"].iloc[images])[0]
-    found = [np.zeros((0, 3), np.int64)]
+    pairs = [np.zeros((0, 3), np.int64)]
     for start in range(0, len(images), BLOCK):
-        rows, rest = slice(start, start + BLOCK), slice(start, None)
-        distance = np.bitwise_count(phash[rows, None] ^ phash[None, rest])
-        near = (distance <= bits) & (group[rows, None] != group[None, rest])
-        near &= digest[rows, None] != digest[None, rest]
+        rows, later = slice(start, start + BLOCK), slice(start, None)
+        distance = np.bitwise_count(phash[rows, None] ^ phash[None, later])
+        near = (distance <= bits) & (group[rows, None] != group[None, later])
+        near &= digest[rows, None] != digest[None, later]
         i, j = np.nonzero(np.triu(near))
-        found.append(np.stack((images[start + i], images[start + j], distance[i, j]), axis=1))
-    pairs = np.concatenate(found)
+        pairs.append(np.stack((images[start + i], images[start + j], distance[i, j]), axis=1))
+    result = np.concatenate(pairs)
     pixel_row = manifest.frame["pixel_row"].to_numpy()
-    correlation = _correlation(pixels, pixel_row[pairs[:, :2]])
-    return NearPairs(pairs[:, :2], pairs[:, 2], correlation)
+    correlation = _correlation(pixels, pixel_row[result[:, :2]])
+    return NearPairs(result[:, :2], result[:, 2], correlation)
 
 
 def _correlation(pixels: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -93,7 +93,7 @@ def _correlation(pixels: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray
 
 
 def _standardised(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Thumbnails (n, 1024) with mean 0 and variance 1; an even one stays 0."""
+    """Thumbnails (n, 1024) with mean 0 and variance 1; a uniform one stays 0."""
     few, at = np.unique(rows, return_inverse=True)
     step = pixels.shape[1] // THUMBNAIL
     side = step * THUMBNAIL
@@ -107,7 +107,7 @@ def _standardised(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray
 def merged_groups(
     group: "pd.Series[str]", file_sha256: "pd.Series[str]", same: NDArray[np.int64]
 ) -> "pd.Series[str]":
-    """Groups that share an image become one, called like the first of them.
+    """Merge groups that share an image, under the name of the first of them.
 
     Args:
         group: (N,).
@@ -129,7 +129,7 @@ def merged_groups(
 def audit(
     manifest: Manifest, table: pd.DataFrame, file_sha256: "pd.Series[str]", near: NearPairs
 ) -> dict[str, Any]:
-    """What the parts share, and how labels are spread over them.
+    """Report what the parts share, and the distribution of labels over them.
 
     Args:
         manifest: the studies.
@@ -138,7 +138,7 @@ def audit(
         near: see `near_pairs`.
 
     Returns:
-        Plain values for JSON. `shared_groups` is 0 in any split that this project makes.
+        Plain values for JSON. `shared_groups` is 0 in every split of this project.
     """
     parts = part_names(table)
     return {
@@ -159,19 +159,19 @@ def part_names(table: pd.DataFrame) -> NDArray[np.object_]:
 
 
 def _shared(ids: "pd.Series[str]", parts: NDArray[np.object_]) -> int:
-    """How many ids occur in more than one part."""
+    """Number of ids in more than one part."""
     return int(pd.Series(parts).groupby(ids.to_numpy()).nunique().gt(1).sum())
 
 
 def _exact(
     manifest: Manifest, file_sha256: "pd.Series[str]", parts: NDArray[np.object_]
 ) -> dict[str, Any]:
-    """Files that several studies have, and the pairs of these that are in different parts."""
+    """Files of several studies, and their pairs in different parts."""
     frame = pd.DataFrame({"file": file_sha256.to_numpy(), "part": parts, "row": range(len(parts))})
     frame = frame[frame["file"] != ""]
     repeated = frame[frame["file"].duplicated(keep=False)]
     spread = repeated[repeated.groupby("file")["part"].transform("nunique") > 1]
-    # One study per part and file is enough to name.
+    # One study per part and file is listed.
     firsts = spread.drop_duplicates(["file", "part"]).groupby("file", sort=False)["row"]
     pairs = [pair for _, rows in firsts for pair in combinations(rows, 2)]
     return {
@@ -182,7 +182,7 @@ def _exact(
 
 
 def _near(manifest: Manifest, near: NearPairs, parts: NDArray[np.object_]) -> dict[str, Any]:
-    """Re-encoded copies, and look-alikes in different parts, likest first."""
+    """Re-encoded copies, and similar images in different parts, most similar first."""
     across = parts[near.rows[:, 0]] != parts[near.rows[:, 1]]
     order = np.flatnonzero(across)[np.argsort(-near.correlation[across], kind="stable")]
     return {

@@ -1,4 +1,4 @@
-"""Manifest: the table with one row per study that every source is turned into.
+"""Manifest: one table for every source, with one row per study; and its files after `ingest`.
 
 Columns: `study_id, patient_id, group, image_path, pixel_row, view, site, part, note`, then
 `clinical.NAME` for each clinical feature and `finding.NAME` for each finding of the task.
@@ -18,10 +18,9 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, Modality
 
 QUALITY = "quality.parquet"
-"""Image quality, a row per study, beside the manifest."""
-
-
+"""File with the image quality of each study, beside the manifest."""
 ABSENT = -1
+"""Pixel row of a study without an image."""
 TEXT_COLUMNS = (
     "study_id",
     "patient_id",
@@ -47,7 +46,7 @@ def finding_column(name: str) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked table of studies and the task it answers.
+    """A checked table of studies and its task.
 
     `frame` columns: text columns are str or None; `pixel_row` is the row in the pixel cache or
     -1 where there is no image; `part` is the source's own division (`train`, `test` or None), or
@@ -60,7 +59,7 @@ class Manifest:
 
     @classmethod
     def checked(cls, task: Task, frame: pd.DataFrame) -> Self:
-        """Check a table at the door, so that it can be trusted inside.
+        """Validate a table.
 
         Raises:
             ManifestError: a column is missing, the table is empty, an id is missing or occurs
@@ -99,7 +98,7 @@ class Manifest:
         return self.frame[list(columns)].rename(columns=columns)
 
     def mask(self) -> NDArray[np.bool_]:
-        """Which modalities each study has, (N, 3) in canonical order."""
+        """Whether each study has each modality, (N, 3) in canonical order."""
         has: dict[Modality, pd.Series] = {
             "image": self.frame["pixel_row"] != ABSENT,
             "tabular": self.clinical().notna().any(axis=1),
@@ -150,7 +149,7 @@ def _check_labels(task: Task, frame: pd.DataFrame) -> None:
 
 
 def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
-    """The manifest that `ingest` left, checked again; image paths as seen from here.
+    """Load the manifest that `ingest` wrote, validated again; image paths relative to here.
 
     Raises:
         StageError: `ingest` has not run for this task.
@@ -172,9 +171,9 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
 
 
 def load_quality(paths: TaskPaths) -> pd.DataFrame:
-    """Rows as in the manifest: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`.
+    """Load the image quality: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`.
 
-    The last two are empty, the statistics NaN, where a study has no image.
+    Rows are as in the manifest. Without an image the statistics are NaN, the others empty.
 
     Raises:
         StageError: `ingest` has not run for this task.

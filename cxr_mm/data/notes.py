@@ -1,4 +1,4 @@
-"""Clinical note: what would name the answer is hidden before anything reads the note."""
+"""Clinical notes: checks, masking of words that name the finding, and traits for monitoring."""
 
 import re
 
@@ -10,7 +10,7 @@ LONGEST_NOTE = 20_000
 
 
 def check_note(text: str) -> None:
-    """Refuse what cannot be a clinical note.
+    """Check that a text can be a clinical note.
 
     Raises:
         NoteError: the note is longer than 20,000 characters or contains a null character.
@@ -26,7 +26,7 @@ def check_note(text: str) -> None:
 
 
 def mask_note(text: str, spec: NoteSpec) -> str:
-    """Replace every match of the task's patterns by `[MASK]` and reduce white space.
+    """Replace every match of the task's patterns by `[MASK]` and collapse white space.
 
     Raises:
         NoteError: as `check_note`.
@@ -50,30 +50,29 @@ JOINING = frozenset(
         "was", "are", "were", "has", "had", "this", "that", "by", "as", "but",
     }
 )  # fmt: skip
-"""Words that English joins others with: their share falls in telegram style and to almost nothing
-in another language."""
+"""English function words: their share is low in telegram style and almost 0 in other languages."""
 
 
 def note_traits(text: str) -> dict[str, float]:
     """Traits of a masked note, by name in the order of `NOTE_TRAITS`.
 
-    - words: how many.
-    - distinct: share of the words that are different ones, 0 to 1.
+    - words: number of words.
+    - distinct: number of distinct words divided by `words`, 0 to 1.
     - negation: share of the words that negate, 0 to 1.
     - joining: share of English joining words, 0 to 1.
-    - figures: numbers for each word.
-    - masked: how often the task's mask has hidden something.
+    - figures: numbers per word.
+    - masked: number of masked passages.
     """
     masked = text.count(MASK)
-    rest = text.replace(MASK, " ").lower()
-    words = WORD.findall(rest)
-    most = max(len(words), 1)
+    unmasked = text.replace(MASK, " ").lower()
+    words = WORD.findall(unmasked)
+    total = max(len(words), 1)
     values = (
         len(words),
-        len(set(words)) / most,
-        sum(word in NEGATIONS for word in words) / most,
-        sum(word in JOINING for word in words) / most,
-        len(FIGURE.findall(rest)) / most,
+        len(set(words)) / total,
+        sum(word in NEGATIONS for word in words) / total,
+        sum(word in JOINING for word in words) / total,
+        len(FIGURE.findall(unmasked)) / total,
         masked,
     )
     return {name: float(value) for name, value in zip(NOTE_TRAITS, values, strict=True)}

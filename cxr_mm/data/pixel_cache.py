@@ -1,4 +1,4 @@
-"""Pixel cache: every radiograph decoded once, fitted into its square, rows of one .npy file."""
+"""Pixel cache: every radiograph decoded once and fitted into its square, in one .npy file."""
 
 import hashlib
 import signal
@@ -28,7 +28,7 @@ from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
 from cxr_mm.imaging.tensor import normalise
 
-SECONDS_A_IMAGE, SECONDS_A_BYTE = 5e-3, 2.5e-8
+SECONDS_PER_IMAGE, SECONDS_PER_BYTE = 5e-3, 2.5e-8
 """Rough cost of decoding, measured on one core."""
 WORTH_A_PROCESS = 10.0
 """Seconds of decoding below which starting a process costs more than it saves."""
@@ -37,13 +37,13 @@ CHUNK = 8
 
 @dataclass(frozen=True)
 class CacheRow:
-    """What became of one radiograph.
+    """Result of decoding one radiograph.
 
     Args:
-        pixel_row: row in the cache, -1 where there is none.
-        reason: why it could not be read; None where it was, or where there was no path.
+        pixel_row: row in the cache, or -1.
+        reason: why it could not be read; None if it was read, or if there is no path.
         quality: see `image_quality`.
-        warnings: what the reader of the image noticed.
+        warnings: of the image reader.
         file_sha256: digest of the file, hexadecimal; empty without an image.
         phash: perceptual hash of the image, 64 bits in hexadecimal (DCT; Zauner 2010).
     """
@@ -64,7 +64,7 @@ def build_cache(
     Args:
         paths: one per study, None where it has no radiograph; equal paths share a row.
         out: the .npy file, uint8 (N, size, size), rows in order of first appearance. Written
-            aside, then renamed.
+            atomically.
         size: side of the square in pixels.
         workers: processes that decode.
 
@@ -76,7 +76,7 @@ def build_cache(
     """
     distinct = list(dict.fromkeys(path for path in paths if path is not None))
     rows: dict[Path, CacheRow] = {}
-    with atomic_write(out) as aside, aside.open("wb") as stream:
+    with atomic_write(out) as temporary, temporary.open("wb") as stream:
         _write_header(stream, len(distinct), size)
         decoded = _decoded(distinct, size, workers)
         count = 0
@@ -95,7 +95,7 @@ def open_pixels(path: Path) -> NDArray[np.uint8]:
     """The cache, memory-mapped and read-only: uint8 (N, S, S).
 
     Raises:
-        StageError: it is not there or not a pixel cache.
+        StageError: it is missing or not a pixel cache.
     """
     try:
         pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -140,14 +140,14 @@ def _decoded(paths: Sequence[Path], size: int, workers: int) -> Iterator[_Decode
 
 def _estimate(paths: Sequence[Path]) -> float:
     """Seconds that decoding will take on one core, roughly."""
-    return len(paths) * SECONDS_A_IMAGE + sum(map(_bytes, paths)) * SECONDS_A_BYTE
+    return len(paths) * SECONDS_PER_IMAGE + sum(map(_bytes, paths)) * SECONDS_PER_BYTE
 
 
 def _bytes(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # Its row will say why.
+        return 0  # reported as the reason of its row
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Stage `resolve`: what a task's stages depend on, one small JSON file per section.
+"""Stage `resolve`: the dependencies of a task's stages, one small JSON file per section.
 
-dvc.yaml cannot say "params.yaml with this task's overrides on top", nor watch a data root that a
-variable names. This stage does both, always and in a second, so that every other stage runs again
-when, and only when, its own section, the task or the data has changed.
+dvc.yaml cannot express "params.yaml with this task's overrides", nor depend on a data root from an
+environment variable. This stage always runs, within a second, and does both. Every other stage
+then runs again only if its own section, the task or the data has changed.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources import fingerprint
 
 PROSE = {"title", "licence", "citation", "caveats"}
-"""Parts of a task that a training does not depend on; `question` is the rest without the split."""
+"""Fields that training does not depend on; `question` has all others but the split."""
 
 
 def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
@@ -31,7 +31,7 @@ def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     files = {
         **sections,
         "task": whole,
-        # Another division asks for no other manifest, so it stands with the parameters of `split`.
+        # The manifest does not depend on the split: its fields go with the parameters of `split`.
         "split": {**sections["split"], "spec": whole["split"]},
         "question": {n: value for n, value in whole.items() if n not in PROSE | {"split"}},
         "source": {**source, "additions": added} if added else source,

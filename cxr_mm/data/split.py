@@ -35,7 +35,7 @@ class Resample:
 
 
 def split(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Divide the studies and audit the division; leaves split.parquet and audit.json.
+    """Split the studies and audit the split; writes split.parquet and audit.json.
 
     Raises:
         StageError: `ingest` has not run, or there are too few groups or labels to divide.
@@ -51,7 +51,7 @@ def split(task: Task, params: Params, paths: TaskPaths) -> None:
 
 
 def load_split(paths: TaskPaths) -> pd.DataFrame:
-    """The table that `split` left, rows as in the manifest.
+    """Load the table that `split` wrote, rows as in the manifest.
 
     Raises:
         StageError: `split` has not run for this task.
@@ -67,7 +67,7 @@ def load_split(paths: TaskPaths) -> pd.DataFrame:
 
 
 def divisions(table: pd.DataFrame) -> int:
-    """How often the studies of a table that `split` left are divided."""
+    """Number of random divisions in a table of `load_split`."""
     number = 1
     while _fold_column(number + 1) in table:
         number += 1
@@ -79,25 +79,26 @@ def _fold_column(division: int) -> str:
 
 
 def resamples(table: pd.DataFrame, division: int = 1) -> list[Resample]:
-    """The trainings that a split asks for: one, or as many as there are folds.
+    """The resamples of a split: one, or one per fold.
 
-    With folds, fold k is test, the next one validation and the rest train; additions always train.
+    With folds, fold k is test, the next one validation, and the others train; additions always
+    train.
 
     Args:
-        table: what `split` left.
-        division: of its divisions into folds, from 1.
+        table: of `load_split`.
+        division: number of the division into folds, from 1.
     """
     part, fold = table["part"].to_numpy(), table[_fold_column(division)].to_numpy()
     if (part != "").all():
         train, val, test = (np.flatnonzero(part == name) for name in ("train", "val", "test"))
         return [Resample(0, train, val, test)]
     count = int(fold.max()) + 1
-    found = []
+    result = []
     for k in range(count):
         test, val = fold == k, fold == (k + 1) % count
         rows = [np.flatnonzero(chosen) for chosen in (~(test | val), val, test)]
-        found.append(Resample(k, *rows))
-    return found
+        result.append(Resample(k, *rows))
+    return result
 
 
 def divide_all(
@@ -129,14 +130,14 @@ def divide(
     """Divide the studies by the task's protocol.
 
     Groups that share an image are first merged, so that no image is in two parts; the official
-    test part stays as it is, and what it shares with the rest is for the audit to say.
+    test part does not change; the audit reports what it shares with the others.
 
     Args:
         manifest: the studies.
         file_sha256: digest of each study's image, empty without one.
         same: (P, 2) pairs of rows with the same image in different files.
         spec: the protocol and its fractions.
-        seed: settles ties.
+        seed: breaks ties.
 
     Returns:
         `study_id`, `group` (as merged), `part` (train, val, test; empty with folds), `fold`
@@ -145,7 +146,7 @@ def divide(
 
     Raises:
         StageError: too few groups, a part without a positive or negative study of a finding, or
-            an official split that the source does not have or that parts a group.
+            an official split that the source does not have or that divides a group.
     """
     frame, rng = manifest.frame, np.random.default_rng(seed)
     group = frame["group"].astype(object)
@@ -163,8 +164,8 @@ def divide(
         fractions += [spec.val_fraction, spec.test_fraction]
     else:
         names, fractions = [""] * spec.folds, [1 / spec.folds] * spec.folds
-    place = np.cumsum(free) - 1
-    inside = place[same[free[same].all(axis=1)]]
+    position = np.cumsum(free) - 1
+    inside = position[same[free[same].all(axis=1)]]
     group[free] = merged_groups(group[free], file_sha256[free], inside)
     codes = assign(group[free], _strata(manifest)[free], np.asarray(fractions), rng)
     part[free] = np.asarray(names, dtype=object)[codes]
@@ -184,13 +185,13 @@ def assign(
     fractions: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Give each group to the part that lacks most of what it holds.
+    """Assign each group to the part that most needs its strata.
 
     Args:
         group: (N,).
-        strata: (N, C) what is to be spread evenly, counted per study.
+        strata: (N, C) counts per study, to be spread evenly.
         fractions: (K,) share of the studies that each part should get.
-        rng: settles the order of groups that are equally rare.
+        rng: order of groups that are equally rare.
 
     Returns:
         (N,) part of each study, 0 to K - 1, equal within a group.
@@ -226,13 +227,13 @@ def _neediest(
     fractions: NDArray[np.float64],
     waiting: NDArray[np.int64],
 ) -> int:
-    """Part that stays nearest to its fraction of all that is given so far by taking a group.
+    """The part that stays closest to its fraction of the groups assigned so far.
 
-    Measured as chi-square is: squared distance over fraction, summed over strata. Where only as
-    many groups with a stratum are left as parts without it, one of those goes first.
+    Distance as in chi-square: squared difference over fraction, summed over strata. If only as many
+    groups with a stratum are left as parts without it, such a part comes first.
     """
-    due = fractions[:, None] * (given.sum(axis=0) + share)
-    cost = (share * (2 * (given - due) + share)).sum(axis=1) / fractions
+    expected = fractions[:, None] * (given.sum(axis=0) + share)
+    cost = (share * (2 * (given - expected) + share)).sum(axis=1) / fractions
     empty = given == 0
     urgent = (share > 0) & (waiting <= empty.sum(axis=0))
     need = (empty & urgent).sum(axis=1)
@@ -266,7 +267,7 @@ def _official_train(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _check(manifest: Manifest, table: pd.DataFrame) -> None:
-    """Every part must be able to show both answers of every finding."""
+    """Require a positive and a negative study of every finding in every part."""
     labels = manifest.labels()
     for resample in resamples(table):
         for part in ("train", "val", "test"):
@@ -288,10 +289,10 @@ def group_folds(
 
     Args:
         labels: (N, F) 1, 0 or NaN.
-        groups: (N,) what must stay together.
+        groups: (N,) equal values stay in one fold.
         count: number of folds.
         seed: for the shuffle.
-        field: the parameter that asked for so many, for the error.
+        field: name of the parameter, for the error.
 
     Raises:
         StageError: there are fewer groups than folds.
@@ -311,7 +312,7 @@ def group_folds(
 
 
 def _cross_fit_strata(labels: NDArray[np.float32], least: int) -> NDArray[np.int64]:
-    """Label patterns as numbers; those too rare to be in every fold join the commonest."""
+    """Label patterns as numbers; those too rare for every fold join the most common."""
     _, pattern, counts = np.unique(
         np.nan_to_num(labels, nan=2.0), axis=0, return_inverse=True, return_counts=True
     )
