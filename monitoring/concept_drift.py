@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from monitoring.statistics import as_codes, by_value, draw_windows, high_score
+from monitoring.statistics import by_value, draw_windows, high_score
 
 Metric = Literal["auc", "sensitivity", "specificity", "brier", "calibration"]
 METRICS: tuple[Metric, ...] = ("auc", "sensitivity", "specificity", "brier", "calibration")
@@ -121,7 +121,8 @@ def _by_chance(
     columns = ["patient", *(f"{c}.{name}" for name in findings for c in OF_FINDING)]
     pooled = pd.concat([reference[columns], current[columns]], ignore_index=True)
     owner = ["reference"] * len(reference) + ["window"] * len(current)
-    patients = as_codes((pooled["patient"].astype(str) + owner).to_numpy(object))
+    # Numbered by first appearance: the order of the keyed hashes differs from log to log.
+    patients, _ = pd.factorize(pooled["patient"].astype(str) + owner)
     fewer = min(len(current), len(reference))
     sampled = draw_windows(patients, fewer, DRAWS, np.random.default_rng(seed))
     inside = sampled if fewer == len(current) else 1.0 - sampled

@@ -1,5 +1,7 @@
 """Performance figures against scikit-learn's, and concept drift's own rules."""
 
+import hmac
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,3 +81,22 @@ def test_a_window_larger_than_the_reference_is_judged_alike():
     flipped = window.assign(**{"label.x": 1 - window["label.x"]})
     worse = score_concept(flipped, reference, ["x"])
     assert worse.metrics[0].score > worse.limit(0.01)
+
+
+def test_the_secret_that_hashes_patients_changes_no_figure():
+    rng = np.random.default_rng(6)
+    window, reference = labelled_table(120, rng), labelled_table(200, rng)
+    first, second = (
+        score_concept(
+            window.assign(patient=[keyed_hash(name, secret) for name in window["patient"]]),
+            reference,
+            ["x"],
+        )
+        for secret in (b"one log", b"another log")
+    )
+    assert first.metrics == second.metrics
+    assert np.array_equal(first.largest, second.largest)
+
+
+def keyed_hash(name, secret):
+    return hmac.new(secret, name.encode(), "sha256").hexdigest()
