@@ -222,8 +222,8 @@ class Estimate:
         reference: what it was on the reference's labels.
         value, low, high: estimated for the window, 95 % of outcomes that the probabilities allow.
         labelled: how many of the window's studies have a label by now.
-        estimated, found: of those alone, estimated and as their labels have it; NaN without.
-        held: whether what was found lies within what their probabilities allow; None without.
+        estimated, observed: on the labelled studies alone; NaN without labels.
+        within: whether `observed` is inside the interval of `estimated`; None without labels.
     """
 
     finding: str
@@ -234,17 +234,17 @@ class Estimate:
     high: float
     labelled: int
     estimated: float
-    found: float
-    held: bool | None
+    observed: float
+    within: bool | None
 
 
 def estimate(
     current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
 ) -> list[Estimate]:
-    """Foretell the performance on a window.
+    """Estimate the performance on a window without labels.
 
-    Outcomes are drawn from the probabilities; their mean and spread are the estimate and its
-    interval.
+    Outcomes are drawn from the probabilities; the metric over these draws has the estimate as its
+    mean and the interval as its 95 % quantiles.
     """
     known = labelled(reference, findings)
     present = performance(known, findings) if len(known) else {}
@@ -263,20 +263,20 @@ Key = tuple[str, Metric]
 
 def _estimate(
     key: Key,
-    before: float,
-    drawn: Floats,
-    part: Floats | None,
-    found: float,
+    reference: float,
+    values: Floats,
+    on_labelled: Floats | None,
+    observed: float,
     n: int,
 ) -> Estimate:
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    held, estimated = None, np.nan
-    if part is not None and np.isfinite(found) and np.isfinite(part).any():
-        estimated = float(np.nanmean(part))
-        below, above = np.nanquantile(part, (0.025, 0.975))
-        held = bool(below <= found <= above)
-    value = float(np.nanmean(drawn))
-    return Estimate(*key, before, value, float(low), float(high), n, estimated, found, held)
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    within, estimated = None, np.nan
+    if on_labelled is not None and np.isfinite(observed) and np.isfinite(on_labelled).any():
+        estimated = float(np.nanmean(on_labelled))
+        below, above = np.nanquantile(on_labelled, (0.025, 0.975))
+        within = bool(below <= observed <= above)
+    value = float(np.nanmean(values))
+    return Estimate(*key, reference, value, float(low), float(high), n, estimated, observed, within)
 
 
 def _estimated(table: pd.DataFrame, findings: Sequence[str], seed: int) -> dict[Key, Floats]:

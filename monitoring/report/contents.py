@@ -1,4 +1,4 @@
-"""Page: everything that a report shows of a window, and the same as plain values."""
+"""Contents of a report: every figure of a window, for the page and as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,16 +14,16 @@ from monitoring.verdict import DriftReport, Window
 
 @dataclass(frozen=True)
 class Page:
-    """What a report shows.
+    """Contents of a report.
 
     Args:
-        judgement: of the window.
-        reference: what it was held against.
-        window: what was judged.
-        service: how the service ran.
+        report: drift report of the window.
+        reference: what the window was compared with.
+        window: the evaluated window.
+        service: request counts and latency.
     """
 
-    judgement: DriftReport
+    report: DriftReport
     reference: Reference
     window: Window
     service: Service
@@ -35,22 +35,22 @@ class Page:
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """Performance as the probabilities predict it."""
-        if not self.judgement.checks:
+        """Performance estimated from the probabilities, without labels."""
+        if not self.report.checks:
             return []
         return estimate(self.window.table, self.reference.table, self.findings)
 
     @cached_property
     def groups(self) -> list[GroupResult]:
         """Performance by subgroup."""
-        if not self.judgement.concept:
+        if not self.report.concept:
             return []
         return score_groups(self._labelled, self.reference)
 
     @cached_property
-    def since(self) -> list[ChangePoint]:
-        """What streaming detectors say of the errors."""
-        if not self.judgement.concept:
+    def change_points(self) -> list[ChangePoint]:
+        """Changes of the error rate that streaming detectors found."""
+        if not self.report.concept:
             return []
         return detect(self._labelled, self.reference.table, self.findings)
 
@@ -61,8 +61,8 @@ class Page:
 
 
 def facts(page: Page) -> dict[str, object]:
-    """Verdict and every figure behind it, as plain values."""
-    report = page.judgement
+    """Return the verdict and every figure behind it as plain values."""
+    report = page.report
     return {
         **report.verdict.model_dump(mode="json"),
         "exit_code": report.verdict.exit_code,
@@ -74,9 +74,9 @@ def facts(page: Page) -> dict[str, object]:
         },
         "subgroups": [asdict(group) for group in page.groups],
         "estimated": [asdict(one) for one in page.estimates],
-        "since": [
+        "change_points": [
             {**asdict(one), "when": one.when.isoformat() if one.when else None}
-            for one in page.since
+            for one in page.change_points
         ],
         "images": asdict(report.images) if report.images else None,
         "service": page.service.facts(),

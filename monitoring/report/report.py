@@ -76,7 +76,7 @@ def report(
 
 def figures(page: Page) -> dict[str, float]:
     """What the dashboard draws over time."""
-    decision = page.judgement
+    decision = page.report
     found: dict[str, float] = {
         "verdict": STATUS_NUMBERS[decision.verdict.status],
         "volume": page.window.studies,
@@ -120,10 +120,10 @@ def _write(page: Page, folder: Path) -> Any:
         )
     with atomic_directory(folder) as aside:
         write_json(aside / VERDICT_FILE, facts(page))
-        if page.judgement.checks:
+        if page.report.checks:
             from monitoring.report.evidently import write_page  # slow to import
 
-            snapshot = write_page(page.window.table, page.reference, page.judgement, aside)
+            snapshot = write_page(page.window.table, page.reference, page.report, aside)
         write_text(aside / "summary.html", summary_page(page))
     return snapshot
 

@@ -32,7 +32,7 @@ def test_a_calibrated_model_foretells_what_its_reference_shows():
     for metric, one in found(table(1000, 1, labelled=False)).items():
         assert one.value == pytest.approx(one.reference, abs=0.04), metric
         assert one.low < one.value < one.high
-        assert (one.labelled, one.held) == (0, None)
+        assert (one.labelled, one.within) == (0, None)
 
 
 def test_easier_studies_are_foretold_to_go_better():
@@ -43,8 +43,8 @@ def test_easier_studies_are_foretold_to_go_better():
 
 def test_where_labels_came_the_foretold_held_or_did_not():
     held = found(table(400, 3))
-    assert held["auc"].held
+    assert held["auc"].within
     assert held["auc"].labelled == 400
     changed = found(table(400, 3, truth=lambda p: 1 - p))
-    assert changed["auc"].held is False
-    assert changed["auc"].found < 0.5 < changed["auc"].estimated
+    assert changed["auc"].within is False
+    assert changed["auc"].observed < 0.5 < changed["auc"].estimated

@@ -1,0 +1,19 @@
+"""Templates: every page and Markdown report that the project writes, by Jinja2."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("cxr_mm"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of `cxr_mm/templates`; values in a page of HTML are escaped."""
+    return ENVIRONMENT.get_template(template).render(values)
