@@ -2,10 +2,10 @@
 
 Two scores, each with a limit learnt on images that the gate was not fitted on:
 
-- ood_score: log odds of a linear head that altered copies of the training images count against
-  (outlier exposure: Hendrycks et al., ICLR 2019); it also says what a picture looks like;
-- distance: what standard scores leave beside the images' leading principal components (residual
-  space, as in ViM: Wang et al., CVPR 2022); it notices what no copy resembles.
+- ood_score: log odds of a linear head trained against corrupted copies of the training images
+  (outlier exposure: Hendrycks et al., ICLR 2019), which also names the corruption;
+- distance: residual of the standard scores outside the leading principal components of the training
+  images (as in ViM: Wang et al., CVPR 2022), which detects what no copy resembles.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ REASONS = {
     "cropped": "it seems to show only a part of the chest",
     UNLIKE: "it is unlike the images that the model was trained on",
 }
-"""What is said of a kind; of the others, as of `UNLIKE`."""
+"""Kind → reason in words; other kinds share that of `UNLIKE`."""
 
 
 class Limits(Frozen):
-    """Scores above either of which an image is doubted."""
+    """Scores above either of which an image is rejected or warned of."""
 
     ood_score: float
     distance: float
@@ -41,22 +41,22 @@ class InputGateSpec(Frozen):
     """Contents of input_gate.json."""
 
     kinds: tuple[str, ...]
-    """What the head tells apart; `image` first."""
+    """Classes of the head, `image` first."""
     refuse: Limits
     warn: Limits
     images: int
-    """How many images it was fitted on."""
+    """Number of images it was fitted on."""
     limits_from: int
-    """How many images its limits were learnt on."""
+    """Number of images that set its limits."""
 
 
 @dataclass(frozen=True)
 class GateDecision:
-    """Why a picture may be no upright frontal chest radiograph.
+    """Rejection of an image, or a warning about it.
 
     Args:
-        refused: whether it is to be refused; otherwise a person is to be warned.
-        looks_like: one of the gate's kinds, or `unlike` where only the distance speaks.
+        refused: True for a rejection, False for a warning.
+        looks_like: one of the gate's kinds, or `unlike` where only the distance is above its limit.
     """
 
     refused: bool
@@ -64,7 +64,7 @@ class GateDecision:
 
     @property
     def reason(self) -> str:
-        """In words."""
+        """Reason in words."""
         return REASONS.get(self.looks_like, REASONS[UNLIKE])
 
 
@@ -87,18 +87,18 @@ class InputGate:
     bias: NDArray[np.float32]
 
     def check(self, embeddings: NDArray[np.float32]) -> list[GateDecision | None]:
-        """Embeddings (B, D) → what is to be said of each image, None where nothing is."""
+        """Check embeddings (B, D); None for an image that passes."""
         logits, distance = self.logits(embeddings), self.distance(embeddings)
-        odd, likest = ood_score(logits), 1 + logits[:, 1:].argmax(axis=1)
+        score, likeliest = ood_score(logits), 1 + logits[:, 1:].argmax(axis=1)
         refuse, warn = self.spec.refuse, self.spec.warn
-        refused = (odd > refuse.ood_score) | (distance > refuse.distance)
-        headed = odd > warn.ood_score
-        doubted = refused | headed | (distance > warn.distance)
+        refused = (score > refuse.ood_score) | (distance > refuse.distance)
+        by_head = score > warn.ood_score
+        warned = refused | by_head | (distance > warn.distance)
         return [
             GateDecision(
-                bool(refused[row]), self.spec.kinds[likest[row]] if headed[row] else UNLIKE
+                bool(refused[row]), self.spec.kinds[likeliest[row]] if by_head[row] else UNLIKE
             )
-            if doubted[row]
+            if warned[row]
             else None
             for row in range(len(logits))
         ]

@@ -1,5 +1,5 @@
-"""Background image, chosen: of many mixtures of training images the one that the model answers most
-like the average training image."""
+"""Choice of the baseline image: of many mixtures of training images, the one whose logits are
+closest to those of the average training image."""
 
 import numpy as np
 import torch
@@ -23,41 +23,41 @@ BATCH = 16
 def baseline_image(
     bundle: Bundle, manifest: Manifest, rows: Index, embeddings: Tensor, paths: TaskPaths, seed: int
 ) -> NDArray[np.uint8] | None:
-    """The image that stands for one of which nothing is known.
+    """Choose the image that replaces removed regions and stands for an uninformative study.
 
     Args:
         bundle: the model; its task has an image.
         manifest: all studies.
-        rows: those that may be learnt from.
+        rows: rows of the training studies.
         embeddings: (N, D) of the images of all studies.
         paths: of the task.
-        seed: of what is drawn.
+        seed: of the random choices.
 
     Returns:
-        uint8 (S, S), full of image to the edge; None where there are too few images.
+        uint8 (S, S) without black margins; None where there are too few images.
     """
     position = manifest.frame["pixel_row"].to_numpy(np.int64)
     rows = rows[position[rows] != ABSENT]
     if len(rows) < MIXED:
         return None
-    drawn = np.random.default_rng(seed).permutation(rows)[:IMAGES]
+    sample = np.random.default_rng(seed).permutation(rows)[:IMAGES]
     pixels = open_pixels(paths.pixels)
-    images = np.stack([without_margin(np.asarray(pixels[position[row]])) for row in drawn])
-    made = mixtures(images, CANDIDATES, seed)
+    images = np.stack([without_margin(np.asarray(pixels[position[row]])) for row in sample])
+    candidates = mixtures(images, CANDIDATES, seed)
     usual = _logits(bundle, embeddings[torch.from_numpy(rows)])
-    found = torch.cat(
+    logits = torch.cat(
         [
-            _logits(bundle, _embedded(bundle, made[k : k + BATCH]))
-            for k in range(0, len(made), BATCH)
+            _logits(bundle, _embed(bundle, candidates[k : k + BATCH]))
+            for k in range(0, len(candidates), BATCH)
         ]
     )
     spread = usual.std(0, correction=0) + 1e-6
-    distance = ((found - usual.mean(0)) / spread).square().sum(1)
-    chosen: NDArray[np.uint8] = made[int(distance.argmin())]
+    distance = ((logits - usual.mean(0)) / spread).square().sum(1)
+    chosen: NDArray[np.uint8] = candidates[int(distance.argmin())]
     return chosen
 
 
-def _embedded(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
+def _embed(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
     mask = subset_mask(("image",)).expand(len(images), -1)
     return bundle.embeddings(Batch(mask=mask, image=normalise(images)))["image"]
 
@@ -65,9 +65,9 @@ def _embedded(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
 @torch.inference_mode()
 def _logits(bundle: Bundle, embeddings: Tensor) -> Tensor:
     """Logits (B, F) from the image alone."""
-    shown = {
+    inputs = {
         m: embeddings if m == "image" else torch.zeros(len(embeddings), width)
         for m, width in bundle.fusion.spec.dims.items()
     }
     mask = subset_mask(("image",)).expand(len(embeddings), -1)
-    return bundle.logits(shown, mask)
+    return bundle.logits(inputs, mask)

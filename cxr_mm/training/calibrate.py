@@ -1,8 +1,10 @@
-"""Calibrate: evidence of unseen studies → calibration, operating points, conformal bounds."""
+"""Calibration of a fusion on out-of-fold logits, with operating points and conformal bounds."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr_mm.core.config import FuseParams
@@ -21,7 +23,14 @@ ISOTONIC_FROM, RARER = 1000, 100
 
 @dataclass(frozen=True)
 class OofLogits:
-    """What networks say of studies they were not trained on, shown one subset of modalities."""
+    """Out-of-fold logits of one subset of modalities, with labels and folds.
+
+    Args:
+        subset: the modalities that the networks were given.
+        columns: (N, J, F) columns of the fusion, before calibration.
+        labels: (N, F) 1, 0 or NaN.
+        fold: (N,) number of the fold that a study was left out with.
+    """
 
     subset: tuple[Modality, ...]
     columns: Tensor
@@ -29,74 +38,68 @@ class OofLogits:
     fold: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def collect_oof_logits(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[OofLogits]:
-    """For every subset of the task's modalities, of the studies that have all of it."""
-    found = []
-    inputs = [studies.inputs(inner.transform) for inner, _ in unseen]
+    """Collect the logits of each subset of the task's modalities, of the studies that have it all.
+
+    Args:
+        studies: all of them.
+        unseen: models, each with the rows it was not trained on.
+    """
+    collected = []
+    inputs = [studies.inputs(model.transform) for model, _ in unseen]
     for subset in subsets(studies.task.modalities):
-        shown = subset_mask(subset)
+        used = subset_mask(subset)
         columns, labels, folds = [], [], []
-        for number, ((inner, rows), values) in enumerate(zip(unseen, inputs, strict=True)):
-            having = studies.having(rows, shown)
-            mask = shown.expand(len(having), -1)
-            columns.append(inner.fusion.columns({m: v[having] for m, v in values.items()}, mask))
+        for number, ((model, rows), values) in enumerate(zip(unseen, inputs, strict=True)):
+            having = studies.having(rows, used)
+            mask = used.expand(len(having), -1)
+            columns.append(model.fusion.columns({m: v[having] for m, v in values.items()}, mask))
             labels.append(studies.labels[having])
             folds.append(torch.full((len(having),), number))
-        found.append(OofLogits(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
-    return found
+        collected.append(OofLogits(subset, torch.cat(columns), torch.cat(labels), torch.cat(folds)))
+    return collected
 
 
 def calibrate(
-    task: Task, fusion: Fusion, evidence: list[OofLogits], params: FuseParams
+    task: Task, fusion: Fusion, oof: list[OofLogits], params: FuseParams
 ) -> tuple[OperatingPoints, Conformal]:
     """Fit the calibration of each subset in place, choose its operating points and bounds."""
     points: OperatingPoints = {}
-    conformal: Conformal = {}
+    bounds: Conformal = {}
     if fusion.spec.kind == "late":
-        _blend_parts(task, fusion.calibration, evidence)
-    for seen in evidence:
-        shown = subset_mask(seen.subset)
-        # Copies, because what inference mode made cannot take part in a fit.
-        columns, labels = seen.columns.clone(), seen.labels.clone()
-        _fit_calibration(fusion.calibration, shown, columns, labels, task.problem)
-        logits = fusion.calibration(columns, shown.expand(len(columns), -1))
-        probabilities = link(logits, task.problem).numpy()
-        conformal[subset_name(seen.subset)] = {
-            finding: fit_bounds(
-                labels[:, f].numpy(), probabilities[:, f], params.coverage, task.problem
-            )
+        for own in oof:
+            if len(own.subset) == 1:
+                fusion.calibration.fit_parts(
+                    own.subset[0], own.columns, own.labels, task.problem, SPREAD, own.fold
+                )
+    for own in oof:
+        probabilities = _fit_calibration(fusion.calibration, own, task.problem)
+        labels, name = own.labels.numpy(), subset_name(own.subset)
+        bounds[name] = {
+            finding: fit_bounds(labels[:, f], probabilities[:, f], params.coverage, task.problem)
             for f, finding in enumerate(task.finding_names)
         }
         if task.problem != "multiclass":
-            points[subset_name(seen.subset)] = {
+            points[name] = {
                 finding: choose_operating_points(
-                    labels[:, f].numpy(),
+                    labels[:, f],
                     probabilities[:, f],
                     params.target_sensitivity,
                     params.target_specificity,
                 )
                 for f, finding in enumerate(task.finding_names)
             }
-    return points, conformal
-
-
-def _blend_parts(task: Task, calibration: Calibration, evidence: list[OofLogits]) -> None:
-    for seen in evidence:
-        if len(seen.subset) == 1:
-            columns, labels = seen.columns.clone(), seen.labels.clone()
-            calibration.fit_parts(
-                seen.subset[0], columns, labels, task.problem, SPREAD, seen.fold.clone()
-            )
+    return points, bounds
 
 
 def _fit_calibration(
-    calibration: Calibration,
-    shown: Tensor,
-    columns: Tensor,
-    labels: Tensor,
-    problem: Problem,
-) -> None:
-    calibration.fit_subset(shown, columns, labels, problem, SPREAD)
+    calibration: Calibration, oof: OofLogits, problem: Problem
+) -> NDArray[np.float64]:
+    """Fit one subset in place and return its calibrated probabilities (N, F)."""
+    used = subset_mask(oof.subset)
+    calibration.fit_subset(used, oof.columns, oof.labels, problem, SPREAD)
     if problem != "multiclass":
-        calibration.fit_isotonic(shown, columns, labels, ISOTONIC_FROM, RARER)
+        calibration.fit_isotonic(used, oof.columns, oof.labels, ISOTONIC_FROM, RARER)
+    logits = calibration(oof.columns, used.expand(len(oof.columns), -1))
+    return link(logits, problem).numpy()

@@ -1,8 +1,8 @@
 """Stage `fuse`: embeddings → calibrated fusion with operating points → bundle and held-out figures.
 
-Calibration (for `late`, stacking) uses logits of studies the networks have not seen: by default
-out-of-fold ones of train and validation together (van der Laan et al. 2007, super learner), after
-which the networks are fitted once more on both.
+Calibration (for `late`, stacking) uses out-of-fold logits of train and validation together (van der
+Laan et al. 2007, super learner), after which the networks are fitted once more on both; or logits
+of the validation part.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ from cxr_mm.training.heldout import heldout
 from cxr_mm.training.input_gate import input_gate
 
 BACKGROUND_SEED = 0
-"""Not the fit's own: explanations of two models are to be compared."""
+"""Not that of the fit, so that explanations of two models can be compared."""
 
 
 def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
@@ -57,27 +57,27 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     manifest = load_manifest(paths, task)
     table = load_split(paths)
     studies = replace(
-        load_studies(manifest, table, paths), image_head=_learnt_head(task, params, paths)
+        load_studies(manifest, table, paths), image_head=_trained_head(task, params, paths)
     )
-    rounds = resamples(table)
-    if len(rounds) > 1:
+    parts = resamples(table)
+    if len(parts) > 1:
         _check_calibration(params.fuse)
-    tables, fitted = _predict_unseen(studies, rounds, params.fuse)
+    tables, model = _predict_unseen(studies, parts, params.fuse)
     further = [tables.iloc[:0].assign(division=1)]
     for number in range(2, divisions(table) + 1):
         again, _ = _predict_unseen(studies, resamples(table, number), params.fuse)
         further.append(again.assign(division=number))
-    train, val = rounds[0].train, rounds[0].val
-    if len(rounds) > 1:  # cross-validation measures the recipe; the bundle is it on all studies
+    train, val = parts[0].train, parts[0].val
+    if len(parts) > 1:  # cross-validation measures the recipe; the bundle applies it to all studies
         train, val = np.arange(len(manifest)), np.arange(0)
-        fitted = fit_fusion(studies, train, val, params.fuse, len(rounds))
-    bundle = _bundle(task, params, paths, fitted)
+        model = fit_fusion(studies, train, val, params.fuse, len(parts))
+    bundle = _bundle(task, params, paths, model)
     bundle = replace(
         bundle,
         gate=input_gate(manifest, studies, train, val, params, paths),
         **_background(bundle, manifest, studies, np.concatenate([train, val]), paths),
     )
-    bundle.trained_on.update(_trained_on(manifest, studies, rounds, paths))
+    bundle.trained_on.update(_trained_on(manifest, studies, parts, paths))
     save_bundle(bundle, paths.bundle)
     write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
     write_parquet(paths.heldout, tables)
@@ -86,39 +86,39 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
 def _background(
     bundle: Bundle, manifest: Manifest, studies: Studies, rows: Index, paths: TaskPaths
 ) -> dict[str, Any]:
-    """What stands for a patient of whom nothing is known."""
-    found: dict[str, Any] = {}
+    """Clinical rows and image that stand for a patient of whom nothing is known."""
+    background: dict[str, Any] = {}
     if "tabular" in bundle.task.modalities:
         known = studies.having(rows, subset_mask(("tabular",)))
-        found["background"] = draw_background(studies.clinical.iloc[known], BACKGROUND_SEED)
+        background["background"] = draw_background(studies.clinical.iloc[known], BACKGROUND_SEED)
     if "image" in bundle.task.modalities:
         images = studies.embeddings["image"]
-        found["baseline_image"] = baseline_image(
+        background["baseline_image"] = baseline_image(
             bundle, manifest, rows, images, paths, BACKGROUND_SEED
         )
-    return found
+    return background
 
 
 def _predict_unseen(
-    studies: Studies, rounds: list[Resample], params: FuseParams
+    studies: Studies, parts: list[Resample], params: FuseParams
 ) -> tuple[pd.DataFrame, Fitted]:
-    """Predictions of every test part by what was fitted without it, and the last that was."""
+    """Predict every test part by a model fitted without it; the last model is returned too."""
     tables = []
-    for number, part in enumerate(tqdm(rounds, desc="fuse", unit="fit", disable=None)):
-        fitted = fit_fusion(studies, part.train, part.val, params, number)
-        found = heldout(studies, fitted, part.test, params.operating_point)
-        tables.append(found.assign(fold=part.fold))
-    return pd.concat(tables, ignore_index=True), fitted
+    for number, part in enumerate(tqdm(parts, desc="fuse", unit="fit", disable=None)):
+        model = fit_fusion(studies, part.train, part.val, params, number)
+        table = heldout(studies, model, part.test, params.operating_point)
+        tables.append(table.assign(fold=part.fold))
+    return pd.concat(tables, ignore_index=True), model
 
 
-def _learnt_head(task: Task, params: Params, paths: TaskPaths) -> tuple[Tensor, Tensor] | None:
-    """The head that the encoder learnt with, where a new one would see only images it has learnt.
+def _trained_head(task: Task, params: Params, paths: TaskPaths) -> tuple[Tensor, Tensor] | None:
+    """Return the head that the encoder was trained with, where `fuse` must not fit a new one.
 
-    On those an encoder separates the classes nearly without fail, so that a head fitted to its
-    embeddings of them learns little of how it sees others.
+    A trained encoder separates the classes of its own training images almost perfectly, so a head
+    fitted to their embeddings would not carry over to new images.
     """
-    learnt = task.has_image and params.train_image.trainable != "frozen"
-    if not learnt or params.fuse.fusion != "late" or params.fuse.calibrate_on == "cross_fit":
+    trained = task.has_image and params.train_image.trainable != "frozen"
+    if not trained or params.fuse.fusion != "late" or params.fuse.calibrate_on == "cross_fit":
         return None
     return load_image_encoder(paths.image_encoder).linear_head()
 
@@ -141,22 +141,21 @@ def fit_fusion(
     if params.calibrate_on == "validation":
         if not len(val):
             _check_calibration(params)
-        fitted = _networks(studies, train, params, seed)
-        unseen = [(fitted, val)]
+        model = _networks(studies, train, params, seed)
+        unseen = [(model, val)]
     else:
         rows = np.sort(np.concatenate([train, val]))
-        fitted = _networks(studies, rows, params, seed)
+        model = _networks(studies, rows, params, seed)
         unseen = list(_cross_fit(studies, rows, params, seed))
-    points, conformal = calibrate(
-        studies.task, fitted.fusion, collect_oof_logits(studies, unseen), params
-    )
-    return replace(fitted, points=points, conformal=conformal)
+    oof = collect_oof_logits(studies, unseen)
+    points, conformal = calibrate(studies.task, model.fusion, oof, params)
+    return replace(model, points=points, conformal=conformal)
 
 
 def _cross_fit(
     studies: Studies, rows: Index, params: FuseParams, seed: int
 ) -> Iterator[tuple[Fitted, Index]]:
-    """Networks fitted without each fold, and the rows of that fold."""
+    """Yield networks fitted without each fold, with the rows of that fold."""
     labels = studies.labels[rows].numpy()
     fold = group_folds(labels, studies.groups[rows], params.inner_folds, seed, "fuse.inner_folds")
     for number in range(params.inner_folds):
@@ -165,7 +164,7 @@ def _cross_fit(
 
 
 def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> Fitted:
-    """Fit clinical transform and networks on `rows`; calibration is still the identity."""
+    """Fit clinical transform and networks on `rows`, not yet the calibration."""
     torch.manual_seed(seed)
     task = studies.task
     transform = ClinicalTransform.fit(task.clinical, studies.clinical.iloc[rows])
@@ -189,7 +188,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
 def fusion_spec(
     task: Task, parts: dict[Modality, tuple[Part, ...]], params: FuseParams
 ) -> FusionSpec:
-    """Shape of the fusion for a task's inputs."""
+    """Specify the fusion for a task's inputs."""
     scales = {
         "image": params.image_scale,
         "tabular": params.tabular_scale,
@@ -203,7 +202,7 @@ def fusion_spec(
     )
 
 
-def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bundle:
+def _bundle(task: Task, params: Params, paths: TaskPaths, model: Fitted) -> Bundle:
     encoder = load_image_encoder(paths.image_encoder) if task.has_image else None
     embed, note_encoder = params.embed, None
     if task.note is not None:
@@ -212,23 +211,23 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, fitted: Fitted) -> Bun
         task=task,
         size=params.ingest.size,
         note_words=embed.note_words,
-        fusion=fitted.fusion,
-        clinical=fitted.transform,
+        fusion=model.fusion,
+        clinical=model.transform,
         image_encoder=encoder,
         note_encoder=note_encoder,
         decision=params.fuse.operating_point,
-        operating_points=fitted.points,
-        conformal=fitted.conformal,
+        operating_points=model.points,
+        conformal=model.conformal,
         trained_on={"params": params.model_dump(mode="json", exclude={"tasks"})},
     )
 
 
 def _trained_on(
-    manifest: Manifest, studies: Studies, rounds: list[Resample], paths: TaskPaths
+    manifest: Manifest, studies: Studies, parts: list[Resample], paths: TaskPaths
 ) -> dict[str, object]:
     rows = np.arange(len(studies.ids))
-    if len(rounds) == 1:
-        rows = np.concatenate([rounds[0].train, rounds[0].val])
+    if len(parts) == 1:
+        rows = np.concatenate([parts[0].train, parts[0].val])
     return {
         "manifest_sha256": sha256_file(paths.manifest),
         "pixels_sha256": sha256_file(paths.pixels) if paths.pixels.exists() else None,

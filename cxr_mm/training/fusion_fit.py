@@ -25,7 +25,7 @@ from cxr_mm.training.losses import masked_loss
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Let torch use one thread, so that a fit gives the same to the bit whatever ran before."""
+    """Restrict torch to one thread, so that a fit is reproducible to the bit."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -61,7 +61,7 @@ def train_fusion(fusion: Fusion, rows: Rows, problem: Problem, params: FuseParam
         """Negative log posterior per study."""
         inputs, mask, labels = batch
         views = network.training_views(inputs, mask, params.modality_dropout)
-        fits = [_error(logits, shown, labels, problem) for logits, shown in views]
+        fits = [_error(logits, visible, labels, problem) for logits, visible in views]
         return torch.stack(fits).sum() + network.penalty() / studies
 
     if weights and isinstance(network, Late):
@@ -72,9 +72,9 @@ def train_fusion(fusion: Fusion, rows: Rows, problem: Problem, params: FuseParam
     fusion.eval().requires_grad_(False)
 
 
-def _error(logits: Tensor, shown: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+def _error(logits: Tensor, visible: Tensor, labels: Tensor, problem: Problem) -> Tensor:
     """Negative log likelihood of the findings, per study of the batch."""
-    labels = torch.where(shown.unsqueeze(1), labels, torch.nan)
+    labels = torch.where(visible.unsqueeze(1), labels, torch.nan)
     known = (~labels.isnan()).sum() / len(labels)
     if problem == "multiclass":
         known = known / labels.shape[1]
@@ -104,7 +104,7 @@ def _shuffled(rows: Rows, size: int) -> Iterator[Rows]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fusion with the clinical transform it was trained behind."""
+    """A fitted fusion, its clinical transform, operating points and conformal bounds."""
 
     fusion: Fusion
     transform: ClinicalTransform
@@ -117,10 +117,10 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Studies:
-    """Embeddings, clinical features (not yet transformed), labels and groups.
+    """Embeddings, clinical features (not yet transformed), labels and groups of all studies.
 
-    `parts`: what an embedding is made of, where it is not of one piece.
-    `image_head`: weights (F, D) and bias (F,) of the head that an image encoder learnt with.
+    `parts`: parts of each embedding; a modality that is not in it has one part.
+    `image_head`: weights (F, D) and bias (F,) of the head that an image encoder was trained with.
     """
 
     task: Task
@@ -134,28 +134,28 @@ class Studies:
     image_head: tuple[Tensor, Tensor] | None = None
 
     def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
-        """Inputs of every study, clinical features by a transform fitted elsewhere."""
-        found = dict(self.embeddings)
+        """Inputs of every study, with clinical features by a fitted transform."""
+        inputs = dict(self.embeddings)
         if "tabular" in self.task.modalities:
-            found["tabular"] = torch.from_numpy(transform.apply(self.clinical))
-        return {m: found[m] for m in MODALITIES if m in found}
+            inputs["tabular"] = torch.from_numpy(transform.apply(self.clinical))
+        return {m: inputs[m] for m in MODALITIES if m in inputs}
 
-    def having(self, rows: Index, shown: Tensor) -> Index:
-        """Those rows whose studies have every modality of a subset, given as a mask (3,)."""
-        there = self.mask[torch.from_numpy(rows)][:, shown].all(1)
-        having: Index = rows[there.numpy()]
+    def having(self, rows: Index, subset: Tensor) -> Index:
+        """Rows whose studies have every modality of a subset, given as a mask (3,)."""
+        complete = self.mask[torch.from_numpy(rows)][:, subset].all(1)
+        having: Index = rows[complete.numpy()]
         return having
 
 
 def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> Studies:
-    """Studies of a manifest, grouped as `split` left them.
+    """Load the studies of a manifest with their embeddings and groups.
 
     Raises:
         StageError: `embed` has not run.
     """
     embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
-    said = load_parts(paths)
-    parts = {m: tuple(Part(**part) for part in said[m]) for m in MODALITIES if m in said}
+    stored = load_parts(paths)
+    parts = {m: tuple(Part(**part) for part in stored[m]) for m in MODALITIES if m in stored}
     ids = manifest.frame[["study_id", "patient_id"]].assign(group=table["group"].to_numpy())
     return Studies(
         task=manifest.task,

@@ -1,4 +1,4 @@
-"""Image training as Lightning runs it: one step, one validation, one optimiser."""
+"""Training of an image encoder with Lightning: module, curves, checkpoints, precision."""
 
 import logging
 import math
@@ -36,10 +36,10 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class ImageModule(L.LightningModule):  # type: ignore[misc]
-    """Trains an image encoder with its head.
+    """Lightning module of an image encoder with its head.
 
-    All chance is drawn from seed and step, so that a resumed training goes on exactly as
-    an uninterrupted one would have.
+    Every random number depends on seed and step alone, so that a resumed training continues exactly
+    as an uninterrupted one would.
     """
 
     weights: Tensor
@@ -61,7 +61,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         encoder.to(memory_format=precision.memory_format)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> "ImageModule":
-        """Training mode, except that what does not learn keeps its running statistics."""
+        """Switch to training mode; frozen batch norms keep their running statistics."""
         super().train(mode)
         for module in self.encoder.backbone.modules():
             if isinstance(module, BATCH_NORMS) and not _learns(module):
@@ -69,7 +69,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         return self
 
     def on_train_epoch_start(self) -> None:
-        # Lightning itself leaves each part in the mode it finds it in.
+        # Lightning leaves each module in the mode it finds it in.
         self.train()
 
     def training_step(self, batch: LabelledSquares, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -94,7 +94,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
         self._validated.clear()
         if self.trainer.world_size > 1:
-            logits, labels = (_joined(self.all_gather(t)) for t in (logits, labels))
+            logits, labels = (self.all_gather(t).flatten(0, 1) for t in (logits, labels))
         loss = masked_loss(logits, labels, self.problem, self.weights)
         calibrated = calibrated_loss(logits, labels, self.problem, self.weights)
         auc = mean_auc(logits, labels, self.problem)
@@ -127,14 +127,14 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
 
 
 def choose_trainable(encoder: ImageEncoder, trainable: str) -> None:
-    """Let the head learn and, of the backbone, nothing, its last stage, its upper part, or all.
+    """Unfreeze the head and, of the backbone, nothing, its last stage, its upper part, or all.
 
-    The last stage is the last layers, by timm's coarse grouping, that together hold at least a
-    fifth of the backbone's parameters; the upper part is what comes behind the first of the last
+    The last stage is the last layers, by timm's coarse grouping, that together have at least a
+    fifth of the backbone's parameters; the upper part is everything after the first of the last
     three stages.
 
     Raises:
-        ParamsError: the backbone does not say where its stages are.
+        ParamsError: the backbone does not name its stages.
     """
     encoder.backbone.requires_grad_(trainable in ("all", "upper"))
     if trainable == "last_stage":
@@ -156,11 +156,11 @@ def _free_last_stage(backbone: Any) -> None:
 
 
 def _freeze_lower(encoder: ImageEncoder) -> None:
-    """Modules are registered in the order they run in: freeze up to the end of the stage."""
+    """Freeze all up to the end of the stage; modules are registered in the order they run in."""
     stages: Any = getattr(encoder.backbone, "feature_info", ())
     if len(stages) < STAGES:
         raise ParamsError(
-            f"{encoder.spec.backbone} does not say where its stages are",
+            f"{encoder.spec.backbone} does not name its stages",
             field="train_image.trainable",
             remedy="Use frozen, last_stage or all",
         )
@@ -179,11 +179,6 @@ def _learns(module: nn.Module) -> bool:
     return any(p.requires_grad for p in module.parameters(recurse=False))
 
 
-def _joined(gathered: Tensor) -> Tensor:
-    """(world, B, F) → (world * B, F)."""
-    return gathered.flatten(0, 1)
-
-
 HISTORY = "history.json"
 CHOSEN_BY = "val_calibrated_loss"
 CURVES = {
@@ -198,8 +193,8 @@ Epoch = dict[str, float]
 class _FilesOnly(Live):  # type: ignore[misc]
     """DVCLive that writes its files and touches no repository.
 
-    By itself it looks for a DVC repository even where no experiment is asked for, makes and
-    stages one in the user's Git repository where it finds none, and fails on one without commits.
+    DVCLive otherwise looks for a DVC repository even without an experiment, creates and stages one
+    in the user's Git repository, and fails in one without commits.
     """
 
     def _init_dvc(self) -> None:
@@ -207,12 +202,12 @@ class _FilesOnly(Live):  # type: ignore[misc]
 
 
 def open_curves(folder: Path) -> Live:
-    """Begin curves anew."""
+    """Start curves in a folder, empty."""
     return _FilesOnly(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
 
 
 def add_epoch(live: Live, epoch: Epoch) -> None:
-    """Add one epoch; what is not finite is left out."""
+    """Add one epoch, without figures that are not finite."""
     for name, curve in CURVES.items():
         if math.isfinite(epoch[name]):
             live.log_metric(curve, epoch[name])
@@ -222,7 +217,7 @@ def add_epoch(live: Live, epoch: Epoch) -> None:
 def write_history(
     path: Path, params: TrainImageParams, history: list[Epoch], precision: str | None = None
 ) -> None:
-    """Write the parameters of a training, its precision, its epochs and which of them was kept.
+    """Write the parameters of a training, its precision, its epochs and the best of them.
 
     A frozen encoder has no epoch and no precision of training.
     """
@@ -234,7 +229,7 @@ def write_history(
 
 
 class CurveCallback(L.Callback):  # type: ignore[misc]
-    """Keeps the figures of each epoch, in the checkpoint too, and writes them as DVCLive curves."""
+    """Callback that writes each epoch's figures as DVCLive curves and into the checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.history = folder, list[Epoch]()
@@ -272,7 +267,7 @@ NOISE = (
 
 @contextmanager
 def silence_lightning() -> Iterator[None]:
-    """Run Lightning without chatter."""
+    """Suppress Lightning's progress messages and known warnings."""
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -386,15 +381,15 @@ def _loader(
 def _precision(
     encoder: ImageEncoder, train: PixelDataset, params: TrainImageParams, folder: Path
 ) -> Precision:
-    """Measured once per training and kept, so that a resumed one goes on in the same."""
-    kept = folder / PRECISION
-    if kept.is_file():
-        return Precision(**read_json(kept))
+    """Choose the precision once per training; a resumed one continues in the same."""
+    stored = folder / PRECISION
+    if stored.is_file():
+        return Precision(**read_json(stored))
     cuda = params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     squares, _ = train.__getitems__(range(min(MEASURED_ON, len(train))))
     sample = normalise(squares).to(device)
     chosen = choose_precision(encoder.to(device), sample, wanted=params.precision, training=True)
     encoder.cpu()
-    write_json(kept, asdict(chosen))
+    write_json(stored, asdict(chosen))
     return chosen

@@ -1,4 +1,4 @@
-"""Input gate, fitted: a head against corrupted copies of the training images, and limits learnt on
+"""Fit of the input gate: a head against corrupted copies of the training images, and limits from
 scores by gates fitted without the patient.
 """
 
@@ -27,18 +27,18 @@ from cxr_mm.training.fusion_fit import Index, Studies, single_threaded
 
 PICTURE = "picture"
 KINDS = (IMAGE, *ALTERATIONS, PICTURE)
-"""What the head of a gate tells apart."""
+"""Classes of the head."""
 Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Embeddings of what is made of images.
+    """Embeddings of corrupted copies and of synthetic pictures.
 
     Args:
         embeddings: (M, D).
-        kind: (M,) number in `KINDS`; `image` for those that are still images.
-        owner: (M,) position of the image that a copy was made of, -1 for a made-up picture.
+        kind: (M,) position in `KINDS`; `image` for copies that are still valid images.
+        owner: (M,) position of the copied image, -1 for a synthetic picture.
     """
 
     embeddings: Rows
@@ -46,13 +46,13 @@ class Copies:
     owner: Index
 
     def of(self, images: Index) -> "Copies":
-        """Those of some images, by position and renumbered, and all made-up pictures."""
-        place = np.full(max(self.owner.max(initial=-1), images.max(initial=-1)) + 2, -2)
-        place[images] = np.arange(len(images))
-        place[-1] = -1
-        owner = place[self.owner]
-        there = owner > -2
-        return Copies(self.embeddings[there], self.kind[there], owner[there])
+        """Select the copies of some images, renumbered by position, and all synthetic pictures."""
+        position = np.full(max(self.owner.max(initial=-1), images.max(initial=-1)) + 2, -2)
+        position[images] = np.arange(len(images))
+        position[-1] = -1
+        owner = position[self.owner]
+        kept = owner > -2
+        return Copies(self.embeddings[kept], self.kind[kept], owner[kept])
 
 
 def corrupted_copies(
@@ -78,10 +78,10 @@ def corrupted_copies(
 
 
 def _corrupted(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
-    """Each kind with its copies (n, S, S), in the order of `KINDS`.
+    """Yield each kind with its copies (n, S, S), in the order of `KINDS`.
 
-    A varied image is an image still: other exposure, a little turned or shifted, mirrored. Such
-    copies keep the gate from refusing what comes from another hospital.
+    A varied image is still valid: other exposure, slightly turned or shifted, mirrored. Such copies
+    keep the gate from rejecting images of other hospitals.
     """
     yield IMAGE, _varied(squares, seed)
     for kind, alter in ALTERATIONS.items():
@@ -100,22 +100,22 @@ def _varied(squares: Squares, seed: int) -> Squares:
 
 
 FEWEST, MOST = 50, 2000
-"""Images below which no gate is fitted, and of which no more are used."""
+"""Fewest images that a gate is fitted on, and most that are used."""
 FOLDS = 5
 REFUSE_RATE, WARN_RATE = 0.005, 0.02
 """Shares of true images that the gate may reject, and may at least warn of."""
 NAMED = 10
-"""Most training images that are named as odd."""
+"""Most training images that the warning names."""
 COMPONENTS = 64
-"""At most, and at most a quarter of images and of dimensions."""
+"""Most principal components; never more than a quarter of the images or of the dimensions."""
 PENALTY = 5e-5
-"""L2, on the mean loss, for standard scores at unit length."""
+"""Of the squared weights, on the mean loss, for standard scores at unit length."""
 TENTH, RARE = 0.1, 0.02
-"""Shares of images between which the tail of a score is measured."""
+"""Shares of images between which the slope of a score's tail is measured."""
 QUARTER = 0.25
-"""Share of made-up pictures that may be nearer than where they are taken to begin."""
+"""Quantile of the synthetic pictures' distances from which they are taken to begin."""
 EVEN_ODDS, SOME_ODDS = 0.0, math.log(1 / 3)
-"""Oddness from which an image is refused or warned of at the earliest, however clear others are."""
+"""Least limits of the ood_score for rejecting and for warning, however low the training scores."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,18 +127,17 @@ def input_gate(
 
     Args:
         manifest, studies: all of them, in the same order.
-        train, val: rows that may be learnt from.
-        params: of the task.
-        paths: of the task.
+        train, val: rows of the training studies.
+        params, paths: of the task.
 
     Returns:
-        None where the task has no image, a gate is not wanted, or there are too few images.
+        None where the task has no image, `gate_images` is 0, or there are too few images.
     """
     if not (manifest.task.has_image and params.fuse.gate_images):
         return None
     images = gate_images(manifest, studies.groups, train, val, params)
     if len(images.pixel_rows) < FEWEST or len(set(images.groups)) < FOLDS:
-        _log.warning("no input gate: %d images are too few for it", len(images.pixel_rows))
+        _log.warning("no input gate: %d images are too few", len(images.pixel_rows))
         return None
     encoder = load_image_encoder(paths.image_encoder)
     copies = corrupted_copies(encoder, open_pixels(paths.pixels), images.pixel_rows, params.fuse)
@@ -155,19 +154,21 @@ def _warn_of(manifest: Manifest, pixel_rows: Index) -> None:
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         listed = ", ".join(names[:NAMED])
-        _log.warning("training images that look upside down or foreign: %s%s", listed, more)
+        _log.warning(
+            "training images that look upside down or out of distribution: %s%s", listed, more
+        )
 
 
 @dataclass(frozen=True)
 class GateImages:
-    """Distinct images that a gate may learn from.
+    """Distinct images that a gate is fitted on.
 
     Args:
         rows: (N,) rows of the manifest.
         pixel_rows: (N,) rows of the pixel cache.
-        groups: (N,) what must stay together.
-        limiting: (N,) which of them may set limits. An encoder that learnt from images knows them
-            better than new ones; where it did, only images of the validation part may.
+        groups: (N,) group of each image; a group stays within one fold.
+        limiting: (N,) whether an image may set limits. A trained encoder knows its training images
+            better than new ones, so only images of the validation part may.
     """
 
     rows: Index
@@ -176,7 +177,7 @@ class GateImages:
     limiting: NDArray[np.bool_]
 
     def of(self, images: Index) -> "GateImages":
-        """Some of them, by position."""
+        """Select some of them, by position."""
         return GateImages(
             self.rows[images], self.pixel_rows[images], self.groups[images], self.limiting[images]
         )
@@ -185,13 +186,13 @@ class GateImages:
 def gate_images(
     manifest: Manifest, groups: NDArray[np.object_], train: Index, val: Index, params: Params
 ) -> GateImages:
-    """Images of these rows, at most `MOST`, those that may set limits before others."""
+    """Select distinct images of these rows, at most `MOST`, those that may set limits first."""
     rows = np.concatenate([val, train])
     frozen = params.train_image.trainable == "frozen"
     limiting = (np.arange(len(rows)) < len(val)) | frozen | (not len(val))
     pixel_rows = manifest.frame["pixel_row"].to_numpy(np.int64)[rows]
-    found, first = np.unique(pixel_rows, return_index=True)
-    first = first[found != ABSENT]
+    distinct, first = np.unique(pixel_rows, return_index=True)
+    first = first[distinct != ABSENT]
     shuffled = np.random.default_rng(params.fuse.seed).permutation(len(first))
     preferred = shuffled[np.argsort(~limiting[first[shuffled]], kind="stable")]
     chosen = first[np.sort(preferred[:MOST])]
@@ -202,12 +203,12 @@ def gate_images(
 def fit_input_gate(
     embeddings: Rows, images: GateImages, copies: Copies, seed: int
 ) -> tuple[InputGate, Index]:
-    """Fit a gate, its limits learnt on images scored by gates that have not seen the patient.
+    """Fit a gate, with limits from images scored by gates that have not seen the patient.
 
     Args:
-        embeddings: (N, D) of the images as they are.
-        images: what they are.
-        copies: what was made of some of them.
+        embeddings: (N, D) of the unchanged images.
+        images: their rows, groups and roles.
+        copies: corrupted copies of some of them.
         seed: of folds and principal components.
 
     Returns:
@@ -233,7 +234,7 @@ def fit_input_gate(
 
 
 def _folds(groups: NDArray[np.object_], seed: int) -> Index:
-    """Fold (N,) of each image, groups kept whole and dealt out at random."""
+    """Fold (N,) of each image; whole groups are assigned at random."""
     _, codes = np.unique(groups.astype(str), return_inverse=True)
     dealt = np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS
     fold: Index = dealt[codes]
@@ -241,16 +242,15 @@ def _folds(groups: NDArray[np.object_], seed: int) -> Index:
 
 
 def _limits(scores: NDArray[np.float64], rate: float, floor: float) -> Limits:
-    """Limits that together a share `rate` of true images is above.
+    """Limits that a share `rate` of true images exceeds, over both scores together.
 
-    Among training images there are some that are upside down or no images at all. So a small rate
-    is not read off the highest scores; their tail is taken for exponential from the highest tenth
-    on (peaks over threshold: Coles, An Introduction to Statistical Modeling of Extreme Values,
-    2001).
+    Some training images are upside down or no radiographs at all, so a small rate is not taken
+    from the highest scores. Instead the tail is modelled as exponential from the highest tenth on
+    (peaks over threshold: Coles, An Introduction to Statistical Modeling of Extreme Values, 2001).
 
     Args:
         scores: (N, 2) ood_score and distance.
-        rate: shared evenly by the two.
+        rate: split evenly between the two.
         floor: least limit of the ood_score.
     """
     share = rate / 2
@@ -263,9 +263,9 @@ def _limits(scores: NDArray[np.float64], rate: float, floor: float) -> Limits:
 
 
 def _between(limits: Limits, pictures: NDArray[np.float64]) -> Limits:
-    """The distance's limit half-way to that of made-up pictures, where they lie far beyond it.
+    """Move the limit of the distance half-way to the synthetic pictures, where they are far beyond.
 
-    Images of another hospital are further off than any of one's own and images all the same.
+    Valid images of another hospital are further away than any of the training images.
     """
     near = float(np.quantile(pictures, QUARTER))
     further = max(limits.distance, (limits.distance + near) / 2)
@@ -273,7 +273,7 @@ def _between(limits: Limits, pictures: NDArray[np.float64]) -> Limits:
 
 
 def _fit(images: Rows, copies: Copies, seed: int) -> InputGate:
-    """Fit standard scores, components and head; the limits are still none."""
+    """Fit standard scores, components and head, without limits."""
     mean, scale = images.mean(0), images.std(0)
     # A floor, so that a dimension that hardly varies does not become noise at full volume.
     scale = np.maximum(scale, 0.1 * scale.mean() + 1e-6)

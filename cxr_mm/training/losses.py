@@ -1,4 +1,4 @@
-"""Loss and AUC over labels that may be missing; cross-entropy per finding or over classes."""
+"""Loss, class weights and AUC over labels that may be missing."""
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from cxr_mm.core.task import Problem
 from cxr_mm.models.optim import minimise
 
 RIDGE = 1e-3
-"""Keeps the scale finite where the classes are apart."""
+"""Penalty on the log scale, which keeps it finite where the classes are separable."""
 
 
 def class_weights(labels: Tensor, problem: Problem) -> Tensor:
-    """Weights (2, F) that give each class the same say; row 0 for absent, row 1 for present.
+    """Weights (2, F) that balance the classes; row 0 for absent, row 1 for present.
 
     Each is the inverse of its class's share, 1 on average over the rows. Multiclass uses row 1
     alone. A class with no row, and everything missing, weighs 1.
@@ -35,7 +35,7 @@ def class_weights(labels: Tensor, problem: Problem) -> Tensor:
 def masked_loss(
     logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor, smoothing: float = 0.0
 ) -> Tensor:
-    """Mean loss over the labels that are known; missing ones give no gradient.
+    """Mean cross-entropy over the known labels; missing ones give no gradient.
 
     Args:
         logits: (B, F).
@@ -63,8 +63,8 @@ def masked_loss(
 def calibrated_loss(logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor) -> float:
     """Loss after the best scale and shifts of the logits (Platt 1999).
 
-    Epochs are compared by it: calibration comes later, so a network that ranks better but is too
-    sure of itself should not lose to one that is vague.
+    Epochs are compared by it, since calibration follows later: a network that ranks better but is
+    overconfident should not lose to one that is vague.
 
     Args:
         logits, labels, problem, weights: as of `masked_loss`.
@@ -86,9 +86,9 @@ def mean_auc(logits: Tensor, labels: Tensor, problem: Problem) -> float:
     """Mean over findings of the area under the ROC curve; NaN where none has both classes."""
     scores = (logits.softmax(1) if problem == "multiclass" else logits).cpu().numpy()
     known = labels.cpu().numpy()
-    found = []
+    aucs = []
     for score, label in zip(scores.T, known.T, strict=True):
-        there = ~np.isnan(label)
-        if len(np.unique(label[there])) == 2:
-            found.append(float(roc_auc_score(label[there], score[there])))
-    return float(np.mean(found)) if found else float("nan")
+        labelled = ~np.isnan(label)
+        if len(np.unique(label[labelled])) == 2:
+            aucs.append(float(roc_auc_score(label[labelled], score[labelled])))
+    return float(np.mean(aucs)) if aucs else float("nan")

@@ -28,10 +28,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageData:
-    """What a training reads.
+    """Images, labels and rows of one training.
 
     Args:
-        pixel_rows: (N,) row in the cache of each study of the manifest, -1 without an image.
+        pixel_rows: (N,) row in the pixel cache of each study, -1 without an image.
         labels: (N, F) 1, 0 or NaN.
         train, val: rows of the manifest that have an image and a label.
     """
@@ -46,7 +46,7 @@ class ImageData:
     val: Rows
 
     def dataset(self, rows: Rows) -> PixelDataset:
-        """The rows as batches are read from them."""
+        """Dataset of some rows."""
         return PixelDataset(self.path, self.pixel_rows[rows], self.labels[rows])
 
 
