@@ -122,7 +122,9 @@ def test_odd_training_images_are_named(caplog):
     fitting._warn_of(manifest, np.array([], np.int64))
     assert not caplog.records
     fitting._warn_of(manifest, np.array([0, 2]))
-    assert caplog.messages == ["training images that look upside down or out of distribution: s2, s0"]
+    assert caplog.messages == [
+        "training images that look upside down or out of distribution: s2, s0"
+    ]
 
 
 def tailed(seed=0):
