@@ -164,17 +164,17 @@ def _before_and_after(
     seen: Evaluated, finding: str, metrics: Sequence[str], own: Metrics
 ) -> list[Row]:
     """Figures as they are, recalibrated, and the change of those that are scores."""
-    brought = seen.metrics["recalibration"]["brings"][AVAILABLE][finding]
+    gains = seen.metrics["recalibration"]["gain"][AVAILABLE][finding]
     name = seen.name if finding == seen.metrics["task"] else f"{seen.name}: {finding}"
     rows = []
     for what, part in (("", "before"), (", recalibrated in 5 folds", "after")):
         for metric in metrics:
             same = figure(own, FUSED, metric)
             reference = None if same is None else same.value
-            found = brought[metric][part]
+            found = gains[metric][part]
             rows += _row(seen, f"{name}{what}", metric, found, len(seen.rows), reference)
     for metric in ("ece", "brier"):
-        found = brought[metric]["difference"]
+        found = gains[metric]["difference"]
         title = f"{name}, recalibrated minus as it is"
         rows += _row(seen, title, metric, found, len(seen.rows), 0.0)
     return rows

@@ -1,1 +1,1 @@
-"""Evaluation: metrics with intervals over patients, plots, outside validation."""
+"""Evaluation: metrics with intervals over patients, model card, external validation."""

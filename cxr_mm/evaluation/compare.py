@@ -77,8 +77,8 @@ def compare(
             field=f"label.{finding}",
             remedy="Compare predictions of the same studies and the same task",
         )
-    (a, stored), (b, _) = scored_of(one, finding), scored_of(other, finding)
-    groups = one.loc[stored, "group"]
+    (a, labelled), (b, _) = scored_of(one, finding), scored_of(other, finding)
+    groups = one.loc[labelled, "group"]
     weights = multiplicities(groups, params.bootstrap, params.seed)
     test = None
     if 0 < a.n_positive < len(a):
@@ -112,22 +112,22 @@ def compare_subsets(task: Task, table: pd.DataFrame, params: EvaluateParams) -> 
     Of the singles, the one of highest AUC on the very studies compared counts as best, which
     flatters it. P values are corrected over all comparisons of the table (Holm).
     """
-    created = []
+    rows = []
     for finding in task.finding_names:
         for subset in subsets(task.modalities):
             if len(subset) > 1:
-                created += _against_best_single(table, subset, finding, params)
+                rows += _against_best_single(table, subset, finding, params)
             # With every modality, what is shown is all there is: the same predictions.
             if subset != task.modalities:
-                created += _against(table, subset_name(subset), AVAILABLE, finding, params)
-    message = [row for row in created if row["p"] is not None]
-    for row, p in zip(message, holm([row["p"] for row in message]), strict=True):
+                rows += _against(table, subset_name(subset), AVAILABLE, finding, params)
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = rounded(p)
     return {
         "task": task.name,
         "synthetic": task.synthetic,
         "method": METHOD,
-        "comparisons": created,
+        "comparisons": rows,
     }
 
 

@@ -40,18 +40,18 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
         BundleError: the bundle is damaged.
     """
     table = read_heldout(task, paths)
-    evidence = compute_metrics(task, table, params.evaluate, paths)
-    flags = find_flags(evidence)
+    results = compute_metrics(task, table, params.evaluate, paths)
+    flags = find_flags(results)
     files = {
-        METRICS_FILE: evidence.metrics,
-        SUBGROUPS_FILE: evidence.subgroups,
-        SHORTCUTS_FILE: evidence.shortcuts,
-        COMPARISONS_FILE: evidence.comparisons,
+        METRICS_FILE: results.metrics,
+        SUBGROUPS_FILE: results.subgroups,
+        SHORTCUTS_FILE: results.shortcuts,
+        COMPARISONS_FILE: results.comparisons,
         FLAGS_FILE: [flag.to_json() for flag in flags],
     }
-    drawn = {"subgroups": draw_subgroups(task, evidence.subgroups)}
-    card, folder = model_card(evidence, flags), paths.reports
-    write_plots(task, table, evidence.metrics, folder / PLOTS_FOLDER, drawn)
+    drawings = {"subgroups": draw_subgroups(task, results.subgroups)}
+    card, folder = model_card(results, flags), paths.reports
+    write_plots(task, table, results.metrics, folder / PLOTS_FOLDER, drawings)
     for name, content in files.items():
         write_json(folder / name, content)
     write_text(folder / CARD_FILE, card)

@@ -77,37 +77,37 @@ class Flag:
         return asdict(self)
 
 
-def find_flags(evidence: EvaluationResults) -> list[Flag]:
+def find_flags(results: EvaluationResults) -> list[Flag]:
     """All flags, those of subgroups and shortcuts first."""
     return [
-        *_subgroups(evidence),
-        *_shortcuts(evidence),
-        *_within_view(evidence),
-        *_calibration(evidence),
-        *_coverage(evidence),
-        *_fusion(evidence),
-        *_leakage(evidence.audit),
-        *_sizes(evidence),
+        *_subgroups(results),
+        *_shortcuts(results),
+        *_within_view(results),
+        *_calibration(results),
+        *_coverage(results),
+        *_fusion(results),
+        *_leakage(results.audit),
+        *_sizes(results),
     ]
 
 
-def _subgroups(evidence: EvaluationResults) -> Iterator[Flag]:
-    for flag in evidence.subgroups["flags"]:
-        tests = evidence.subgroups["tests"][
+def _subgroups(results: EvaluationResults) -> Iterator[Flag]:
+    for flag in results.subgroups["flags"]:
+        tests = results.subgroups["tests"][
             "intersections" if flag["crossed"] else "characteristics"
         ]
         held = "also" if flag["survives_correction"] else "no longer"
         yield Flag(
             "subgroup",
-            f"{evidence.title(flag['finding'])}, by {flag['by']}: {METRIC_NAMES[flag['metric']]}"
+            f"{results.title(flag['finding'])}, by {flag['by']}: {METRIC_NAMES[flag['metric']]}"
             f" higher for {flag['higher']} than for {flag['lower']} by {with_interval(flag)},"
             f" p {p_value(flag['p'])}; {held} after correction for {tests} tests,"
             f" p {p_value(flag['p_holm'])}",
         )
 
 
-def _shortcuts(evidence: EvaluationResults) -> Iterator[Flag]:
-    for finding, found in evidence.shortcuts["alone"].items():
+def _shortcuts(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, found in results.shortcuts["alone"].items():
         raised: set[str] = set()
         for name, message in found.items():
             more = message.get("model_minus_this", {})
@@ -116,39 +116,39 @@ def _shortcuts(evidence: EvaluationResults) -> Iterator[Flag]:
                 raised.add(name)
                 yield Flag(
                     "shortcut",
-                    f"{evidence.title(finding)}: {name} alone reaches AUC"
+                    f"{results.title(finding)}: {name} alone reaches AUC"
                     f" {with_interval(message['auc'])}, and the model is not shown to tell more"
                     f" (difference {with_interval(more, '+.3f')})",
                 )
 
 
-def _within_view(evidence: EvaluationResults) -> Iterator[Flag]:
-    for finding, message in evidence.shortcuts["within_view"].items():
+def _within_view(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, message in results.shortcuts["within_view"].items():
         lost = message.get("pooled_minus_adjusted", {})
         if lost.get("ci95") and lost["ci95"][0] > 0:
             yield Flag(
                 "shortcut",
-                f"{evidence.title(finding)}: part of the AUC comes from comparing images of"
+                f"{results.title(finding)}: part of the AUC comes from comparing images of"
                 f" different views; within a view it is {with_interval(message['adjusted'])}"
                 f" instead of {with_interval(message['pooled'])}",
             )
 
 
-def _calibration(evidence: EvaluationResults) -> Iterator[Flag]:
-    for finding, figures in evidence.figures(AVAILABLE).items():
+def _calibration(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, figures in results.figures(AVAILABLE).items():
         for metric, (name, ideal, below, above) in IDEALS.items():
             limits = figures[metric]["ci95"]
             if limits and not limits[0] <= ideal <= limits[1]:
                 wrong = below if limits[1] < ideal else above
                 yield Flag(
                     "calibration",
-                    f"{evidence.title(finding)}: {name} {with_interval(figures[metric], '.2f')}"
+                    f"{results.title(finding)}: {name} {with_interval(figures[metric], '.2f')}"
                     f" excludes {ideal:.0f}: probabilities are {wrong}",
                 )
 
 
-def _coverage(evidence: EvaluationResults) -> Iterator[Flag]:
-    for title, message in uncertainties(evidence, AVAILABLE):
+def _coverage(results: EvaluationResults) -> Iterator[Flag]:
+    for title, message in uncertainties(results, AVAILABLE):
         limits = message["coverage"]["ci95"]
         if limits and limits[1] < message["target"]:
             yield Flag(
@@ -158,24 +158,24 @@ def _coverage(evidence: EvaluationResults) -> Iterator[Flag]:
             )
 
 
-def uncertainties(evidence: EvaluationResults, subset: str) -> Iterator[tuple[str, Figures]]:
+def uncertainties(results: EvaluationResults, subset: str) -> Iterator[tuple[str, Figures]]:
     """Figures of prediction sets by title: of each finding, or of all classes together."""
-    whole = evidence.metrics["subsets"].get(subset, {}).get("uncertainty")
+    whole = results.metrics["subsets"].get(subset, {}).get("uncertainty")
     if whole:
-        yield evidence.task.title, whole
-    for finding, figures in evidence.figures(subset).items():
+        yield results.task.title, whole
+    for finding, figures in results.figures(subset).items():
         if "uncertainty" in figures:
-            yield evidence.title(finding), figures["uncertainty"]
+            yield results.title(finding), figures["uncertainty"]
 
 
-def _fusion(evidence: EvaluationResults) -> Iterator[Flag]:
-    gain = evidence.metrics.get("fusion_gain", {})
+def _fusion(results: EvaluationResults) -> Iterator[Flag]:
+    gain = results.metrics.get("fusion_gain", {})
     for finding, message in gain.get("findings", {}).items():
         limits = message["difference"]["ci95"]
         if limits and limits[0] <= 0:
             yield Flag(
                 "fusion",
-                f"{evidence.title(finding)}: {gain['fused']} is not shown to be better than"
+                f"{results.title(finding)}: {gain['fused']} is not shown to be better than"
                 f" {message['best_single']} alone"
                 f" (AUC {with_interval(message['difference'], '+.3f')},"
                 f" {gain['studies']} studies)",
@@ -195,7 +195,7 @@ def _leakage(audit: dict[str, Any]) -> Iterator[Flag]:
             yield Flag("leakage", f"{count} {what} are in more than one part of the split")
 
 
-def _sizes(evidence: EvaluationResults) -> Iterator[Flag]:
-    for finding, figures in evidence.figures(AVAILABLE).items():
+def _sizes(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, figures in results.figures(AVAILABLE).items():
         if "caution" in figures:
-            yield Flag("size", f"{evidence.title(finding)}: {figures['caution']}")
+            yield Flag("size", f"{results.title(finding)}: {figures['caution']}")

@@ -63,15 +63,15 @@ class Scored:
     def known(
         cls, labels: ArrayLike, probabilities: ArrayLike, positives: ArrayLike
     ) -> tuple["Scored", NDArray[np.bool_]]:
-        """Leave out studies whose label is missing; also says which were kept (N,)."""
+        """Leave out studies whose label is missing; also says which were labelled (N,)."""
         values = np.asarray(labels, dtype=np.float64)
-        kept = np.isfinite(values)
+        labelled = np.isfinite(values)
         scored = cls(
-            values[kept],
-            np.asarray(probabilities, dtype=np.float64)[kept],
-            np.asarray(positives, dtype=bool)[kept],
+            values[labelled],
+            np.asarray(probabilities, dtype=np.float64)[labelled],
+            np.asarray(positives, dtype=bool)[labelled],
         )
-        return scored, kept
+        return scored, labelled
 
     @property
     def n_positive(self) -> int:

@@ -186,14 +186,14 @@ def auc_covariance(labels: Floats, scores: Floats, patients: ArrayLike | None = 
         patients: (N,) key by which studies belong together; None takes each alone.
     """
     yes = labels > 0
-    place = placements(labels, scores)
-    auc = place.auc[:, None]
+    placed = placements(labels, scores)
+    auc = placed.auc[:, None]
     keys = np.arange(len(labels)) if patients is None else np.asarray(patients).astype(str)
     which = np.unique(keys, return_inverse=True)[1]
     count = int(which.max()) + 1
     m, n = int(yes.sum()), int((~yes).sum())
-    positive = _by_patient(place.positives - auc, which[yes], count)
-    negative = _by_patient(place.negatives - auc, which[~yes], count)
+    positive = _by_patient(placed.positives - auc, which[yes], count)
+    negative = _by_patient(placed.negatives - auc, which[~yes], count)
     with_positive = len(np.unique(which[yes]))
     with_negative = len(np.unique(which[~yes]))
     mixed = positive @ negative.T / (m * n) * count / (count - 1)

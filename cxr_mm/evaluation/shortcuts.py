@@ -56,11 +56,11 @@ def linear_probe(
     scores = np.zeros(len(answers))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in splitter.split(features, answers, groups):
-        scores[test] = _fitted(features[train], answers[train], features[test])
+        scores[test] = _fit_and_score(features[train], answers[train], features[test])
     return scores
 
 
-def _fitted(
+def _fit_and_score(
     features: NDArray[np.floating], answers: NDArray[np.bool_], unseen: NDArray[np.floating]
 ) -> Floats:
     centre, scale = features.mean(axis=0), features.std(axis=0)
@@ -85,7 +85,7 @@ class Audited:
 
     Args:
         manifest: the studies.
-        groups: (N,) what `split` kept together.
+        groups: (N,) what `split` labelled together.
         embedding: (N, D) of the image; None where the task has none.
         quality: (N, Q) statistics of the image, NaN without one; None where the task has none.
         traits: of these studies.
@@ -118,7 +118,7 @@ def audit_shortcuts(
         "method": METHOD,
         "folds": PROBE_FOLDS,
         "absent": studies.traits.absent,
-        "embedding": read_off_embedding(studies, params),
+        "embedding": audit_embedding(studies, params),
         "alone": {
             name: predicted_alone(name, rows, studies, params) for name in task.finding_names
         },
@@ -128,14 +128,14 @@ def audit_shortcuts(
     }
 
 
-def read_off_embedding(studies: Audited, params: EvaluateParams) -> dict[str, Any]:
+def audit_embedding(studies: Audited, params: EvaluateParams) -> dict[str, Any]:
     """How well each level of each trait is told from the others by the image's embedding."""
     if studies.embedding is None:
         return {"reason": "the task has no images", "traits": {}}
     traits: dict[str, Any] = {}
     for name in studies.traits.titles:
         if name in studies.traits.frame:
-            levels = _levels_told_apart(studies.embedding, name, studies, params)
+            levels = _level_aucs(studies.embedding, name, studies, params)
             traits[name] = {"title": studies.traits.titles[name], "levels": levels}
     return {
         "dim": int(studies.embedding.shape[1]),
@@ -144,7 +144,7 @@ def read_off_embedding(studies: Audited, params: EvaluateParams) -> dict[str, An
     }
 
 
-def _levels_told_apart(
+def _level_aucs(
     embedding: NDArray[np.float32], name: str, studies: Audited, params: EvaluateParams
 ) -> dict[str, Any]:
     """AUC of each level against the rest; of two levels that of the first, since both are equal."""
@@ -153,12 +153,12 @@ def _levels_told_apart(
     values = column.astype(object).to_numpy(object)[known]
     levels = studies.traits.levels(name)
     return {
-        level: _told_apart(embedding[known], values == level, studies.groups[known], params)
+        level: _level_auc(embedding[known], values == level, studies.groups[known], params)
         for level in (levels[:1] if len(levels) == 2 else levels)
     }
 
 
-def _told_apart(
+def _level_auc(
     features: NDArray[np.float32],
     answers: NDArray[np.bool_],
     groups: NDArray[np.object_],
@@ -188,18 +188,18 @@ def predicted_alone(
         inputs[" + ".join(inputs)] = np.concatenate(list(inputs.values()), axis=1)
     result = {}
     for name, features in inputs.items():
-        kept = np.isfinite(labels) & np.isfinite(features).all(axis=1)
-        answers = labels[kept] > 0
+        labelled = np.isfinite(labels) & np.isfinite(features).all(axis=1)
+        answers = labels[labelled] > 0
         scores = linear_probe(
-            features[kept], answers, studies.groups[kept], PROBE_FOLDS, params.seed
+            features[labelled], answers, studies.groups[labelled], PROBE_FOLDS, params.seed
         )
         if scores is None:
             result[name] = _none("too few patients for the folds")
         else:
-            ids = np.asarray(studies.ids, dtype=object)[kept]
+            ids = np.asarray(studies.ids, dtype=object)[labelled]
             result[name] = _beside_model(finding, rows, pd.Series(scores, index=ids), params)
         if name == QUALITY:
-            seen = kept & np.isin(studies.ids, rows["study_id"])
+            seen = labelled & np.isin(studies.ids, rows["study_id"])
             result[name]["strongest"] = _strongest(features[seen], labels[seen] > 0)
     return result
 
@@ -231,8 +231,8 @@ def _beside_model(
     finding: str, rows: pd.DataFrame, scores: "pd.Series[float]", params: EvaluateParams
 ) -> dict[str, Any]:
     same = rows[rows["study_id"].isin(scores.index)].reset_index(drop=True)
-    model, kept = scored_of(same, finding)
-    same = same[kept]
+    model, labelled = scored_of(same, finding)
+    same = same[labelled]
     weights = multiplicities(same["group"], params.bootstrap, params.seed)
     by_scores = np.asarray(scores.loc[same["study_id"]], dtype=np.float64)
     alone = _auc(model.labels > 0, by_scores, weights)
@@ -258,20 +258,20 @@ def within_strata(
         return {"reason": traits.absent.get(by, "not asked for")}
     column = traits.of(rows["study_id"].tolist())[by]
     known = rows[column.notna().to_numpy()].reset_index(drop=True)
-    scored, kept = scored_of(known, finding)
-    strata = column.dropna().astype(object).to_numpy(object)[kept]
-    weights = multiplicities(known["group"], params.bootstrap, params.seed)[:, kept]
-    parts, strata_told = [], {}
+    scored, labelled = scored_of(known, finding)
+    strata = column.dropna().astype(object).to_numpy(object)[labelled]
+    weights = multiplicities(known["group"], params.bootstrap, params.seed)[:, labelled]
+    parts, strata_sizes = [], {}
     for level in traits.levels(by):
         here = strata == level
         part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
-        strata_told[level] = {"n": len(part), "positives": part.n_positive}
+        strata_sizes[level] = {"n": len(part), "positives": part.n_positive}
         parts.append((part, weights[:, here]))
     adjusted = _over_pairs(parts)
     pooled = _auc(scored.labels > 0, scored.probabilities, weights)
     return {
         "n": len(scored),
-        "strata": strata_told,
+        "strata": strata_sizes,
         "pooled": pooled.to_json(),
         "adjusted": adjusted.to_json(),
         "pooled_minus_adjusted": (pooled - adjusted).to_json(),
@@ -284,11 +284,11 @@ def _over_pairs(parts: list[tuple[Scored, Weights]]) -> Estimate:
     values = [_pairs_won(part, one) for (part, _), one in zip(parts, once, strict=True)]
     draws = [_pairs_won(part, weights) for part, weights in parts]
     with np.errstate(invalid="ignore"):
-        value, drawn = (
+        value, resampled = (
             np.sum([won for won, _ in found], axis=0) / np.sum([n for _, n in found], axis=0)
             for found in (values, draws)
         )
-    return Estimate(float(value[0]), drawn, "no stratum has both answers")
+    return Estimate(float(value[0]), resampled, "no stratum has both answers")
 
 
 def _pairs_won(scored: Scored, weights: Weights) -> tuple[Floats, Floats]:

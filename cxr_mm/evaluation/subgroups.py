@@ -33,7 +33,7 @@ class Measured:
 
     Args:
         group: name.
-        estimate: a rate or AUC; the resamples of all groups come from the same patients drawn.
+        estimate: a rate or AUC; the resamples of all groups come from the same patients estimate.
         shrunken: the figure, a little nearer to a half.
         least_variance: what the sampling variance is at least.
     """
@@ -201,14 +201,14 @@ class Group:
     """Figure that is not given → why."""
 
     def to_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = dict(self.sizes)
+        report: dict[str, Any] = dict(self.sizes)
         if self.few:
-            told["few"] = self.few["auc"]
+            report["few"] = self.few["auc"]
         for metric in METRICS:
             given = self.measured.get(metric)
             none = {"value": None, "ci95": None, "reason": self.few.get(metric, "not defined")}
-            told[metric] = given.estimate.to_json() if given else none
-        return told
+            report[metric] = given.estimate.to_json() if given else none
+        return report
 
 
 def measure_subgroups(
@@ -231,8 +231,8 @@ def measure_subgroups(
         findings[finding] = {}
         for division in divisions:
             groups = measure_groups(rows, finding, division, weights)
-            told, found = _compared(groups, params.seed)
-            findings[finding][division.by] = told
+            report, found = _compared(groups, params.seed)
+            findings[finding][division.by] = report
             where = {"finding": finding, "by": division.by, "crossed": division.crossed}
             gaps += [({**where, "metric": metric}, gap) for metric, gap in found.items()]
     tests = _corrected(findings, gaps)
@@ -273,9 +273,9 @@ def measure_groups(
     rows: pd.DataFrame, finding: str, division: Division, weights: Weights
 ) -> list[Group]:
     """Figures of every group that has a labelled study, on the very resamples of `weights`."""
-    scored, kept = scored_of(rows, finding)
-    names, weights = division.names[kept], weights[:, kept]
-    patients = rows.loc[kept, "group"].to_numpy(object)
+    scored, labelled = scored_of(rows, finding)
+    names, weights = division.names[labelled], weights[:, labelled]
+    patients = rows.loc[labelled, "group"].to_numpy(object)
     known = np.array([name is not None for name in names], dtype=bool)
     if not known.any():
         return []
@@ -315,11 +315,11 @@ def _group(
     measured = {}
     for metric, opposite in (("fnr", "sensitivity"), ("fpr", "specificity")):
         if metric in wanted:
-            drawn = Estimate(float(rates[metric]), 1 - draws[opposite], trials=trials[metric])
-            measured[metric] = Measured.rate(name, drawn, trials[metric])
+            estimate = Estimate(float(rates[metric]), 1 - draws[opposite], trials=trials[metric])
+            measured[metric] = Measured.rate(name, estimate, trials[metric])
     if "auc" in wanted:
-        drawn = Estimate(float(auc(scored)[0]), auc(scored, weights))
-        measured["auc"] = Measured.auc(name, drawn, trials["fnr"], trials["fpr"])
+        estimate = Estimate(float(auc(scored)[0]), auc(scored, weights))
+        measured["auc"] = Measured.auc(name, estimate, trials["fnr"], trials["fpr"])
     return Group(name, sizes, measured, few)
 
 
@@ -342,17 +342,17 @@ def _too_few(studies: int, patients: dict[str, int]) -> dict[str, str]:
 
 def _compared(groups: list[Group], seed: int) -> tuple[dict[str, Any], dict[str, Gap]]:
     """What the report says of a division, and the gaps that could be tested."""
-    told: dict[str, Any] = {"groups": {g.name: g.to_json() for g in groups}, "gaps": {}}
+    report: dict[str, Any] = {"groups": {g.name: g.to_json() for g in groups}, "gaps": {}}
     found = {}
     for metric in METRICS:
         gap = gap_between([g.measured[metric] for g in groups if metric in g.measured], seed)
         if gap is None:
             reason = "fewer than two groups are large enough"
-            told["gaps"][metric] = {"value": None, "reason": reason}
+            report["gaps"][metric] = {"value": None, "reason": reason}
         else:
             found[metric] = gap
-            told["gaps"][metric] = gap.to_json()
-    return told, found
+            report["gaps"][metric] = gap.to_json()
+    return report, found
 
 
 def _corrected(findings: dict[str, Any], gaps: list[tuple[dict[str, Any], Gap]]) -> dict[str, int]:
@@ -361,8 +361,8 @@ def _corrected(findings: dict[str, Any], gaps: list[tuple[dict[str, Any], Gap]])
     for family, crossed in (("characteristics", False), ("intersections", True)):
         tested = [(where, gap) for where, gap in gaps if where["crossed"] == crossed]
         for (where, _), p in zip(tested, holm([gap.p for _, gap in tested]), strict=True):
-            told = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
-            told["p_holm"] = rounded(p)
+            report = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
+            report["p_holm"] = rounded(p)
         sizes[family] = len(tested)
     return sizes
 
@@ -374,14 +374,14 @@ def _flags(
     flags = []
     for where, gap in gaps:
         if gap.excludes_equality:
-            told = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
+            report = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
             flags.append(
                 {
                     **where,
-                    **told["clearest"],
-                    "p": told["p"],
-                    "p_holm": told["p_holm"],
-                    "survives_correction": told["p_holm"] < 1 - LEVEL,
+                    **report["clearest"],
+                    "p": report["p"],
+                    "p_holm": report["p_holm"],
+                    "survives_correction": report["p_holm"] < 1 - LEVEL,
                 }
             )
     return sorted(flags, key=lambda flag: (flag["crossed"], flag["p_holm"], flag["p"]))

@@ -40,7 +40,7 @@ def subset_rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
 
 
 def scored_of(rows: pd.DataFrame, finding: str) -> tuple[Scored, NDArray[np.bool_]]:
-    """Labelled studies of one finding; also says which rows were kept."""
+    """Labelled studies of one finding; also says which rows were labelled."""
     return Scored.known(
         *(rows[f"{part}.{finding}"] for part in ("label", "probability", "positive"))
     )
@@ -110,10 +110,10 @@ def _add_uncertainty(
 
 def finding_estimates(rows: pd.DataFrame, finding: str, weights: Weights) -> dict[str, Estimate]:
     """Every metric of one finding, from all rows pooled; and the mean of the folds' AUCs."""
-    scored, kept = scored_of(rows, finding)
-    weights = weights[:, kept]
+    scored, labelled = scored_of(rows, finding)
+    weights = weights[:, labelled]
     values, draws = measure(scored), measure(scored, weights)
-    trials = _trials(scored, rows.loc[kept, "group"])
+    trials = _trials(scored, rows.loc[labelled, "group"])
     result = {
         name: Estimate(
             float(values[name][0]),
@@ -125,7 +125,7 @@ def finding_estimates(rows: pd.DataFrame, finding: str, weights: Weights) -> dic
         for name in values
     }
     if rows["fold"].nunique() > 1:
-        folds = rows.loc[kept, "fold"].to_numpy()
+        folds = rows.loc[labelled, "fold"].to_numpy()
         result["auc_mean_of_folds"] = _mean_of_folds(scored, folds, weights)
     return result
 
@@ -177,8 +177,8 @@ def fusion_gain(task: Task, tables: list[pd.DataFrame], params: EvaluateParams) 
 
 
 def _auc(rows: pd.DataFrame, finding: str, weights: Weights) -> Estimate:
-    scored, kept = scored_of(rows, finding)
-    draws = auc(scored, weights[:, kept])
+    scored, labelled = scored_of(rows, finding)
+    draws = auc(scored, weights[:, labelled])
     return Estimate(float(auc(scored)[0]), draws, _reason(scored, "auc"))
 
 
@@ -195,31 +195,31 @@ def _gain(full: str, singles: list[str], aucs: dict[str, Estimate]) -> dict[str,
 
 def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     """True class → likeliest class → number of studies."""
-    truth, said, _ = _classes(task, rows)
+    truth, predicted, _ = _classes(task, rows)
     names = task.finding_names
     table = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return {a: {b: int(table[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)}
 
 
 def _class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
     """Share of studies whose likeliest class is the true one."""
-    truth, said, kept = _classes(task, rows)
-    right = (truth == said).astype(np.float64)
+    truth, predicted, labelled = _classes(task, rows)
+    right = (truth == predicted).astype(np.float64)
     scored = Scored(np.ones_like(right), right, right > 0)
     value = float(counted(scored)["accuracy"][0])
-    draws = counted(scored, weights[:, kept])["accuracy"]
-    return Estimate(value, draws, "no label", trials=rows.loc[kept, "group"].nunique())
+    draws = counted(scored, weights[:, labelled])["accuracy"]
+    return Estimate(value, draws, "no label", trials=rows.loc[labelled, "group"].nunique())
 
 
 def _classes(
     task: Task, rows: pd.DataFrame
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Position of the true and of the likeliest class of each labelled row; which were kept."""
+    """Position of the true and of the likeliest class of each labelled row; which were labelled."""
     labels = rows[[f"label.{name}" for name in task.finding_names]].to_numpy(np.float64)
     chances = rows[[f"probability.{name}" for name in task.finding_names]].to_numpy(np.float64)
-    kept = np.nansum(labels, axis=1) == 1
-    return np.nanargmax(labels[kept], axis=1), chances[kept].argmax(axis=1), kept
+    labelled = np.nansum(labels, axis=1) == 1
+    return np.nanargmax(labels[labelled], axis=1), chances[labelled].argmax(axis=1), labelled
 
 
 def _counts(rows: pd.DataFrame, finding: str) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def finding_uncertainty(rows: pd.DataFrame, finding: str, weights: Weights) -> d
         (`coverage_absent`); `uncertain`, share of studies; `accuracy_when_certain`,
         `sensitivity_when_certain`, `specificity_when_certain`; `target`.
     """
-    kept = rows[f"label.{finding}"].notna().to_numpy()
-    part, weights = rows[kept], weights[:, kept]
+    labelled = rows[f"label.{finding}"].notna().to_numpy()
+    part, weights = rows[labelled], weights[:, labelled]
     yes = part[f"label.{finding}"].to_numpy() > 0
     said = part[f"certainty.{finding}"].to_numpy(str)
     covered = np.where(yes, said != "absent", said != "present")
@@ -104,14 +104,14 @@ def class_uncertainty(task: Task, rows: pd.DataFrame, weights: Weights) -> dict[
     """
     names = task.finding_names
     labels = rows[[f"label.{name}" for name in names]].to_numpy(np.float64)
-    kept = np.nansum(labels, axis=1) == 1
-    truth, weights = np.nanargmax(labels[kept], axis=1), weights[:, kept]
-    said = rows.loc[kept, [f"certainty.{name}" for name in names]].to_numpy(str)
+    labelled = np.nansum(labels, axis=1) == 1
+    truth, weights = np.nanargmax(labels[labelled], axis=1), weights[:, labelled]
+    said = rows.loc[labelled, [f"certainty.{name}" for name in names]].to_numpy(str)
     possible = said != "absent"
     covered = possible[np.arange(len(truth)), truth]
     size = possible.sum(axis=1)
     everyone = np.ones_like(covered)
-    groups = rows.loc[kept, "group"].to_numpy(str)
+    groups = rows.loc[labelled, "group"].to_numpy(str)
 
     def share(counted: Flags, among: Flags, reason: str) -> dict[str, Any]:
         return _share(counted, among, reason, weights, groups).to_json()

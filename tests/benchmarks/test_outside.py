@@ -162,8 +162,8 @@ def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
         "difference": {"value": -0.2, "ci95": [-0.3, -0.1]},
     }
     figures = dict.fromkeys(external.SYNTHETIC_METRICS, change)
-    brings = {"available": dict.fromkeys(task.finding_names, figures)}
-    metrics = {"task": "synthetic", "recalibration": {"brings": brings}}
+    gain = {"available": dict.fromkeys(task.finding_names, figures)}
+    metrics = {"task": "synthetic", "recalibration": {"gain": gain}}
     monkeypatch.setattr(external, "load_bundle", lambda folder: SimpleNamespace(task=task))
     monkeypatch.setattr(external, "synthesise", lambda folder, spec: folder)
     monkeypatch.setattr(

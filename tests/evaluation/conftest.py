@@ -45,7 +45,7 @@ def make_task(problem="binary", kind="manifest_csv", protocol="patient", modalit
 
 
 def make_table(task, n=150, folds=1, seed=0, noise=2.0):
-    """Held-out predictions in which every modality adds its own evidence of the label."""
+    """Held-out predictions in which every modality adds its own signal about the label."""
     rng = np.random.default_rng(seed)
     names = task.finding_names
     patients = rng.integers(n * 2 // 3, size=n)
@@ -54,13 +54,13 @@ def make_table(task, n=150, folds=1, seed=0, noise=2.0):
     else:
         labels = (rng.random((n, len(names))) < 0.4).astype(float)
         labels[rng.random(labels.shape) < 0.05] = np.nan
-    evidence = {
+    signal = {
         m: np.nan_to_num(labels) * 2 - 1 + rng.normal(size=labels.shape) * noise
         for m in task.modalities
     }
     parts = []
     for subset in [*subsets(task.modalities), None]:
-        logits = sum(evidence[m] for m in subset or task.modalities) / 2
+        logits = sum(signal[m] for m in subset or task.modalities) / 2
         chances = 1 / (1 + np.exp(-logits))
         called = chances >= 0.5
         if task.problem == "multiclass":
@@ -112,7 +112,7 @@ def make_manifest(task, table, seed=0):
 
 
 def make_project(task, table, root, seed=0):
-    """What the stages before `evaluate` leave, made up."""
+    """What the stages before `evaluate` leave, for a synthetic task."""
     paths, rng = TaskPaths(task.name, root), np.random.default_rng(seed)
     manifest = make_manifest(task, table, seed)
     n = len(manifest)
@@ -196,14 +196,14 @@ def project_of():
 
 
 @pytest.fixture(scope="session")
-def evidence_of(tmp_path_factory):
-    """Evidence of a made-up task, measured once a session; never to be changed in place."""
+def results_of(tmp_path_factory):
+    """Evaluation results of a synthetic task, computed once a session; do not change them."""
 
     @cache
-    def of(n=150, folds=1, **asked):
-        task = make_task(**asked)
+    def of(n=150, folds=1, **settings):
+        task = make_task(**settings)
         table = make_table(task, n=n, folds=folds)
-        paths = make_project(task, table, tmp_path_factory.mktemp("evidence"))
+        paths = make_project(task, table, tmp_path_factory.mktemp("results"))
         return compute_metrics(task, table, PARAMS, paths)
 
     return of

@@ -68,8 +68,8 @@ def test_alone_patients_give_delongs_covariance():
     rng = np.random.default_rng(0)
     labels = np.r_[np.ones(30), np.zeros(50)]
     scores = rng.normal(size=(3, 80)) + labels
-    place = placements(labels, scores)
-    delong = np.cov(place.positives) / 30 + np.cov(place.negatives) / 50
+    placed = placements(labels, scores)
+    delong = np.cov(placed.positives) / 30 + np.cov(placed.negatives) / 50
     assert auc_covariance(labels, scores) == pytest.approx(delong)
 
 

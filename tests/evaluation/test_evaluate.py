@@ -86,12 +86,12 @@ def _check_summary(metrics):
     assert ("SYNTHETIC DATA" in text) == metrics["synthetic"]
     assert max(map(len, text.splitlines())) <= 100
     flags = [{"kind": "size", "text": f"flag {n} " + "long " * 30} for n in range(7)]
-    told = summary(metrics, flags)
-    assert told.startswith(text)
-    assert "flag (size): flag 4" in told
-    assert "flag 5" not in told
-    assert told.endswith("2 more flags in model_card.md")
-    assert max(map(len, told.splitlines())) <= 100
+    text_with_flags = summary(metrics, flags)
+    assert text_with_flags.startswith(text)
+    assert "flag (size): flag 4" in text_with_flags
+    assert "flag 5" not in text_with_flags
+    assert text_with_flags.endswith("2 more flags in model_card.md")
+    assert max(map(len, text_with_flags.splitlines())) <= 100
 
 
 def test_same_input_same_bytes_and_old_plots_go(task_of, table_of, run, tmp_path):

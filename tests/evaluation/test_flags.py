@@ -11,23 +11,23 @@ F = "effusion"
 
 
 @pytest.fixture
-def evidence(evidence_of):
-    return evidence_of()
+def results(results_of):
+    return results_of()
 
 
-def changed(evidence, part, *path, to):
-    """The evidence with one value of one file changed."""
-    content = deepcopy(getattr(evidence, part))
+def changed(results, part, *path, to):
+    """The results with one value of one file changed."""
+    content = deepcopy(getattr(results, part))
     at = content
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = to
-    return replace(evidence, **{part: content})
+    return replace(results, **{part: content})
 
 
-def quiet(evidence):
-    """The evidence without what the made-up data happens to raise."""
-    found = changed(evidence, "subgroups", "flags", to=[])
+def without_flags(results):
+    """The results without the flags that the synthetic data happens to raise."""
+    found = changed(results, "subgroups", "flags", to=[])
     found = changed(found, "metrics", "fusion_gain", to={})
     for metric, ideal in (("calibration_intercept", 0.0), ("calibration_slope", 1.0)):
         figure = {"value": ideal, "ci95": [ideal - 0.1, ideal + 0.1]}
@@ -37,8 +37,8 @@ def quiet(evidence):
     return changed(found, "shortcuts", "within_view", to={})
 
 
-def kinds(evidence):
-    return [flag.kind for flag in find_flags(evidence)]
+def kinds(results):
+    return [flag.kind for flag in find_flags(results)]
 
 
 def figure(value, low, high):
@@ -113,16 +113,16 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
         ),
     ],
 )
-def test_one_figure_raises_one_flag(part, path, value, kind, words, evidence):
-    calm = quiet(evidence)
+def test_one_figure_raises_one_flag(part, path, value, kind, words, results):
+    calm = without_flags(results)
     assert kinds(calm) == []
     (flag,) = find_flags(changed(calm, part, *path, to=value))
     assert flag.kind == kind
     assert words in flag.text
 
 
-def test_figures_that_show_what_they_should_raise_nothing(evidence):
-    calm = quiet(evidence)
+def test_figures_that_show_what_they_should_raise_nothing(results):
+    calm = without_flags(results)
     better = {F: {"view": {**ALONE, "model_minus_this": figure(0.1, 0.01, 0.2)}}}
     covered = {"coverage": figure(0.88, 0.85, 0.91), "target": 0.9}
     path = ("subsets", "available", "findings", F, "uncertainty")
@@ -131,7 +131,7 @@ def test_figures_that_show_what_they_should_raise_nothing(evidence):
     assert kinds(changed(calm, "audit", "exact_duplicates", "files", to=4)) == []
 
 
-def test_a_gap_says_whether_it_survives_correction(evidence):
+def test_a_gap_says_whether_it_survives_correction(results):
     gap = {
         "finding": F,
         "by": "view",
@@ -144,7 +144,7 @@ def test_a_gap_says_whether_it_survives_correction(evidence):
         "p_holm": 0.0018,
         "survives_correction": True,
     }
-    (flag,) = find_flags(changed(quiet(evidence), "subgroups", "flags", to=[gap]))
+    (flag,) = find_flags(changed(without_flags(results), "subgroups", "flags", to=[gap]))
     assert flag.kind == "subgroup"
     assert flag.text.startswith(
         "Effusion, by view: false negative rate higher for AP than for PA by 0.200 [0.100, 0.300]"

@@ -34,8 +34,8 @@ def test_the_trait_in_the_embedding_is_read_and_no_other(case):
     (view,) = found["traits"]["view"]["levels"].values()
     assert view["auc"]["ci95"][0] > 0.9
     assert set(found["traits"]["age"]["levels"]) == {"0-17", "18-39", "40-59", "60-79", "80+"}
-    for told in found["traits"]["age"]["levels"].values():
-        assert told["auc"]["value"] is None or 0.3 < told["auc"]["value"] < 0.7
+    for measured in found["traits"]["age"]["levels"].values():
+        assert measured["auc"]["value"] is None or 0.3 < measured["auc"]["value"] < 0.7
 
 
 def test_studies_without_a_image_are_not_read(case):
@@ -56,17 +56,17 @@ def test_a_view_that_tells_the_finding_is_shown_beside_the_model(case):
     quality = rng.random((300, 8))
     found = audit_shortcuts(task, table, audited(manifest, None, quality), PARAMS)
     assert found["embedding"]["reason"] == "the task has no images"
-    told = found["alone"][F]
-    assert list(told) == ["view", "site", "image quality", "view + site + image quality"]
+    measured = found["alone"][F]
+    assert list(measured) == ["view", "site", "image quality", "view + site + image quality"]
     rows = subset_rows(table, "available")
     rows = rows[rows[f"label.{F}"].notna()]
     model = roc_auc_score(rows[f"label.{F}"], rows[f"probability.{F}"])
-    assert told["view"]["model_auc"]["value"] == pytest.approx(model, abs=1e-6)
-    assert told["view"]["auc"]["value"] > 0.9
-    assert told["view"]["model_minus_this"]["ci95"][1] < 0
-    assert 0.35 < told["image quality"]["auc"]["value"] < 0.65
-    assert told["image quality"]["model_minus_this"]["ci95"][0] > 0
-    assert told["view + site + image quality"]["auc"]["value"] > 0.85
+    assert measured["view"]["model_auc"]["value"] == pytest.approx(model, abs=1e-6)
+    assert measured["view"]["auc"]["value"] > 0.9
+    assert measured["view"]["model_minus_this"]["ci95"][1] < 0
+    assert 0.35 < measured["image quality"]["auc"]["value"] < 0.65
+    assert measured["image quality"]["model_minus_this"]["ci95"][0] > 0
+    assert measured["view + site + image quality"]["auc"]["value"] > 0.85
 
 
 def test_the_strongest_statistic_is_named(case):
@@ -83,16 +83,16 @@ def test_auc_within_strata_compares_only_pairs_of_one_stratum(case):
     _, table, manifest = case
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
     rows = subset_rows(table, "available")
-    told = within_strata(F, rows, traits, PARAMS)
+    measured = within_strata(F, rows, traits, PARAMS)
     label, p = rows[f"label.{F}"].to_numpy(), rows[f"probability.{F}"].to_numpy()
     view = traits.of(rows["study_id"])["view"].astype(str).to_numpy()
     yes, no = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     pairs = [(i, j) for i in yes for j in no if view[i] == view[j]]
     won = [float(p[i] > p[j]) + 0.5 * float(p[i] == p[j]) for i, j in pairs]
-    assert told["adjusted"]["value"] == pytest.approx(np.mean(won), abs=1e-6)
+    assert measured["adjusted"]["value"] == pytest.approx(np.mean(won), abs=1e-6)
     known = np.isfinite(label)
     pooled = roc_auc_score(label[known], p[known])
-    assert told["pooled"]["value"] == pytest.approx(pooled, abs=1e-6)
+    assert measured["pooled"]["value"] == pytest.approx(pooled, abs=1e-6)
 
 
 def test_a_model_that_only_knows_the_view_has_no_auc_within_it(case):
@@ -103,14 +103,14 @@ def test_a_model_that_only_knows_the_view_has_no_auc_within_it(case):
     view = manifest.frame.set_index("study_id")["view"]
     table[f"probability.{F}"] = np.where(table["study_id"].map(view) == "AP", 0.8, 0.2)
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    told = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
-    assert told["adjusted"]["value"] == 0.5
-    assert told["pooled_minus_adjusted"]["ci95"][0] > 0.2
+    measured = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    assert measured["adjusted"]["value"] == 0.5
+    assert measured["pooled_minus_adjusted"]["ci95"][0] > 0.2
 
 
 def test_one_view_has_no_strata(case):
     _, table, manifest = case
     manifest.frame["view"] = "AP"
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    told = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
-    assert told == {"reason": "AP in all that are known"}
+    measured = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    assert measured == {"reason": "AP in all that are known"}

@@ -31,19 +31,21 @@ def test_figures_are_those_of_the_groups_studies(case):
     rows = subset_rows(table, "available")
     view = rows["study_id"].map(manifest.frame.set_index("study_id")["view"])
     known = rows[f"label.{F}"].notna()
-    for level, told in found["findings"][F]["view"]["groups"].items():
+    for level, group in found["findings"][F]["view"]["groups"].items():
         part = rows[known & (view == level)]
         yes, called = part[f"label.{F}"] == 1, part[f"positive.{F}"]
-        assert told["n"] == len(part)
-        assert told["positives"] == yes.sum()
-        assert told["patients"] == part["patient_id"].nunique()
-        assert told["fnr"]["value"] == pytest.approx((yes & ~called).sum() / yes.sum(), abs=1e-6)
-        assert told["fpr"]["value"] == pytest.approx((~yes & called).sum() / (~yes).sum(), abs=1e-6)
+        assert group["n"] == len(part)
+        assert group["positives"] == yes.sum()
+        assert group["patients"] == part["patient_id"].nunique()
+        assert group["fnr"]["value"] == pytest.approx((yes & ~called).sum() / yes.sum(), abs=1e-6)
+        assert group["fpr"]["value"] == pytest.approx(
+            (~yes & called).sum() / (~yes).sum(), abs=1e-6
+        )
         expected = roc_auc_score(yes, part[f"probability.{F}"])
-        assert told["auc"]["value"] == pytest.approx(expected, abs=1e-6)
+        assert group["auc"]["value"] == pytest.approx(expected, abs=1e-6)
         for metric in METRICS:
-            low, high = told[metric]["ci95"]
-            assert low <= told[metric]["value"] <= high
+            low, high = group[metric]["ci95"]
+            assert low <= group[metric]["value"] <= high
 
 
 def test_every_characteristic_and_every_two_of_them(case):
@@ -106,8 +108,8 @@ def test_an_injected_gap_is_flagged_and_survives(case):
 def test_without_gaps_there_are_few_flags_and_corrected_p_is_larger(case):
     found = measured(*case)
     assert not [f for f in found["flags"] if f["survives_correction"] and not f["crossed"]]
-    for told in found["findings"][F].values():
-        for gap in told["gaps"].values():
+    for division in found["findings"][F].values():
+        for gap in division["gaps"].values():
             assert gap["value"] is None or gap["p_holm"] >= gap["p"]
 
 

@@ -72,8 +72,8 @@ def test_bands_are_in_years_and_only_age_has_them(manifest):
 def test_rows_follow_the_studies_asked_for(manifest):
     ids = manifest.frame["study_id"].tolist()
     traits = read_traits(manifest, PARAMS, ids)
-    asked = [ids[7], ids[2]]
-    assert traits.of(asked)["view"].tolist() == [
+    requested = [ids[7], ids[2]]
+    assert traits.of(requested)["view"].tolist() == [
         manifest.frame["view"][7],
         manifest.frame["view"][2],
     ]

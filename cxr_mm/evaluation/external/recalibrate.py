@@ -1,6 +1,6 @@
-"""Recalibration on a table of predictions: what would be changed, and what that brings.
+"""Recalibration on a table of predictions: what would be changed, and what that gain.
 
-What it brings is measured by cross-validation over patients, the choice of what to change included
+What it gain is measured by cross-validation over patients, the choice of what to change included
 (Steyerberg, Clinical Prediction Models, 2nd ed. 2019, chapter 5): every figure "after" is of
 studies that neither the update nor the operating point has seen.
 """
@@ -70,13 +70,13 @@ class Targets:
     @classmethod
     def of(cls, bundle: Bundle) -> "Targets":
         """As when the bundle was made; the defaults where it does not say."""
-        said = bundle.trained_on.get("params", {}).get("fuse", {})
+        stored = bundle.trained_on.get("params", {}).get("fuse", {})
         default = FuseParams()
         return cls(
             bundle.decision,
-            said.get("target_sensitivity", default.target_sensitivity),
-            said.get("target_specificity", default.target_specificity),
-            said.get("coverage", default.coverage),
+            stored.get("target_sensitivity", default.target_sensitivity),
+            stored.get("target_specificity", default.target_specificity),
+            stored.get("coverage", default.coverage),
         )
 
 
@@ -111,7 +111,7 @@ def rarer_class(task: Task, rows: pd.DataFrame, finding: str) -> int:
 
 
 def fit_recalibration(
-    task: Task, table: pd.DataFrame, aims: Targets, only: set[Pair] | None = None
+    task: Task, table: pd.DataFrame, targets: Targets, only: set[Pair] | None = None
 ) -> Recalibration:
     """Choose and fit what to change, for every subset and finding with patients enough.
 
@@ -121,7 +121,7 @@ def fit_recalibration(
     Args:
         task: of the bundle.
         table: predictions with a row per study and subset.
-        aims: what operating points and bounds are to reach.
+        targets: what operating points and bounds are to reach.
         only: leave all else as it is, and ask for half as many patients (for a part of a table).
     """
     found = Recalibration()
@@ -139,7 +139,7 @@ def fit_recalibration(
             found.left[subset_name(subset)] = left
         if not chosen:
             continue
-        _fit_subset(task, subset, rows, {n: shifted[n] for n in chosen}, aims, found)
+        _fit_subset(task, subset, rows, {n: shifted[n] for n in chosen}, targets, found)
     return found
 
 
@@ -148,12 +148,12 @@ def _fit_subset(
     subset: tuple[Modality, ...],
     rows: pd.DataFrame,
     shifted: dict[str, bool],
-    aims: Targets,
+    targets: Targets,
     found: Recalibration,
 ) -> None:
     """Put what is to be changed in one subset into `found`."""
     names = list(shifted)
-    logits, labels = evidence(task, rows, names), _labels(rows, names)
+    logits, labels = to_logits(task, rows, names), _labels(rows, names)
     updates = choose_updates(
         logits, labels, task.problem, _independent(rows), list(shifted.values())
     )
@@ -161,12 +161,12 @@ def _fit_subset(
     known = {name: (labels[:, f].numpy(), chances[:, f]) for f, name in enumerate(names)}
     found.updates[subset] = dict(zip(names, updates, strict=True))
     found.bounds[subset_name(subset)] = {
-        name: fit_bounds(truth, answers, aims.coverage, task.problem)
+        name: fit_bounds(truth, answers, targets.coverage, task.problem)
         for name, (truth, answers) in known.items()
     }
     if task.problem != "multiclass":
         found.points[subset_name(subset)] = {
-            name: choose_operating_points(truth, answers, aims.sensitivity, aims.specificity)
+            name: choose_operating_points(truth, answers, targets.sensitivity, targets.specificity)
             for name, (truth, answers) in known.items()
         }
 
@@ -174,7 +174,7 @@ def _fit_subset(
 def _shifted(task: Task, rows: pd.DataFrame) -> dict[str, bool]:
     """Which findings do not fit on all studies, each shown with what it has."""
     names = list(task.finding_names)
-    logits, labels = evidence(task, rows, names), _labels(rows, names)
+    logits, labels = to_logits(task, rows, names), _labels(rows, names)
     updates = choose_updates(logits, labels, task.problem, _independent(rows))
     return {name: u.method != "none" for name, u in zip(names, updates, strict=True)}
 
@@ -188,7 +188,7 @@ def _too_few(count: int) -> str:
     return f"{count} patients of the rarer class, {SMALLEST} needed"
 
 
-def evidence(task: Task, rows: pd.DataFrame, names: list[str]) -> Tensor:
+def to_logits(task: Task, rows: pd.DataFrame, names: list[str]) -> Tensor:
     """Probabilities → logits (N, F) in float64, or log probabilities of a multiclass task."""
     chances = rows[[f"probability.{name}" for name in names]].to_numpy(np.float64)
     safe = torch.from_numpy(np.clip(chances, NEAREST, 1 - NEAREST))
@@ -211,7 +211,7 @@ def recalibrated(
     table = table.copy()
     for subset, updates in found.updates.items():
         names, here = list(updates), table["modalities"] == subset_name(subset)
-        logits = evidence(task, table[here], names)
+        logits = to_logits(task, table[here], names)
         chances = link(_follow(logits, list(updates.values())), task.problem).numpy()
         if task.problem == "multiclass":
             positives = chances.argmax(axis=1)[:, None] == np.arange(len(names))
@@ -221,24 +221,24 @@ def recalibrated(
             positives = chances >= np.array(cuts)
             table.loc[here, [f"threshold.{name}" for name in names]] = cuts
         bounds = [found.bounds[subset_name(subset)][name] for name in names]
-        said = certainties(task.problem, chances, positives, [bounds] * len(chances))
+        stored = certainties(task.problem, chances, positives, [bounds] * len(chances))
         for f, name in enumerate(names):
             table.loc[here, f"probability.{name}"] = chances[:, f]
             table.loc[here, f"positive.{name}"] = positives[:, f]
-            table.loc[here, f"certainty.{name}"] = [row[f] for row in said]
+            table.loc[here, f"certainty.{name}"] = [row[f] for row in stored]
     return table
 
 
 def cross_validated(
-    task: Task, table: pd.DataFrame, found: Recalibration, aims: Targets, seed: int
+    task: Task, table: pd.DataFrame, found: Recalibration, targets: Targets, seed: int
 ) -> pd.DataFrame:
     """The table with each study recalibrated by patients other than its own."""
     fold = patient_folds(task, table, seed)
     parts = []
     for number in np.unique(fold):
         inside = fold == number
-        other = fit_recalibration(task, table[~inside], aims, only=found.pairs)
-        parts.append(recalibrated(task, table[inside], other, aims.decision))
+        other = fit_recalibration(task, table[~inside], targets, only=found.pairs)
+        parts.append(recalibrated(task, table[inside], other, targets.decision))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -253,7 +253,7 @@ def patient_folds(task: Task, table: pd.DataFrame, seed: int) -> NDArray[np.int6
     return fold[patterns.index.get_indexer(pd.Index(table["group"]))]
 
 
-def what_it_brings(
+def recalibration_gain(
     task: Task, before: pd.DataFrame, after: pd.DataFrame, params: EvaluateParams
 ) -> dict[str, Any]:
     """Subset → finding → metric → `before`, `after` and their paired `difference`."""
@@ -284,18 +284,18 @@ def what_it_brings(
     return result
 
 
-def offer(
+def recalibration_report(
     bundle: Bundle, table: pd.DataFrame, found: Recalibration, params: EvaluateParams
 ) -> dict[str, Any]:
-    """What would be changed, and what that brings to patients it was not learnt from."""
+    """What would be changed, and what that gain to patients it was not learnt from."""
     if not found:
-        return {"left": found.left, "brings": None}
+        return {"left": found.left, "gain": None}
     after = cross_validated(bundle.task, table, found, Targets.of(bundle), params.seed)
-    brings = what_it_brings(bundle.task, table, after, params)
-    return {"folds": FOLDS, **_told(found), "brings": brings}
+    gain = recalibration_gain(bundle.task, table, after, params)
+    return {"folds": FOLDS, **_updates_report(found), "gain": gain}
 
 
-def _told(found: Recalibration) -> dict[str, Any]:
+def _updates_report(found: Recalibration) -> dict[str, Any]:
     return {
         "updates": {
             subset_name(subset): {name: u.model_dump(mode="json") for name, u in updates.items()}
@@ -321,9 +321,9 @@ def save_recalibrated(
         "manifest_sha256": sha256_file(manifest_csv),
         "studies": metrics["n_studies"],
         "patients": metrics["n_patients"],
-        "aims": asdict(Targets.of(bundle)),
+        "targets": asdict(Targets.of(bundle)),
         "warnings": metrics["transportability"]["warnings"],
-        **_told(found),
+        **_updates_report(found),
     }
     new = recalibrate(
         bundle, found.updates, found.points, found.bounds, torch.tensor(labels), record
@@ -345,7 +345,7 @@ def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
         )
 
 
-def check_found(found: Recalibration, manifest_csv: Path) -> None:
+def check_any_update(found: Recalibration, manifest_csv: Path) -> None:
     """Rows may have turned out bad, or be divided among subsets that are too small each."""
     if not found:
         raise ManifestError(
@@ -355,8 +355,8 @@ def check_found(found: Recalibration, manifest_csv: Path) -> None:
         )
 
 
-def check_place(folder: Path, out: Path) -> None:
-    """A new bundle takes the place of nothing, and is no part of another or of the report."""
+def check_destination(folder: Path, out: Path) -> None:
+    """A new bundle takes the parent of nothing, and is no part of another or of the report."""
     _check_absent(folder)
     here, report = folder.resolve(), out.resolve()
     if report in (here, *here.parents) or here in report.parents:
@@ -370,10 +370,10 @@ def check_place(folder: Path, out: Path) -> None:
 
 def check_no_bundle(folder: Path) -> None:
     """Nothing may be written into a bundle, which a foreign file makes unreadable."""
-    for place in (folder.resolve(), *folder.resolve().parents):
-        if (place / INDEX).exists():
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / INDEX).exists():
             raise InputError(
-                f"nothing may be written into the bundle {place}",
+                f"nothing may be written into the bundle {parent}",
                 field=str(folder),
                 remedy="Choose another folder",
             )

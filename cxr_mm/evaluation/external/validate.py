@@ -31,17 +31,17 @@ from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
     Targets,
+    check_any_update,
+    check_destination,
     check_enough,
-    check_found,
     check_no_bundle,
-    check_place,
     fit_recalibration,
-    offer,
+    recalibration_report,
     save_recalibrated,
 )
 from cxr_mm.evaluation.metrics import Scored, counted
 from cxr_mm.evaluation.report.plots import write_plots
-from cxr_mm.evaluation.report.text import outside_summary
+from cxr_mm.evaluation.report.text import external_summary
 from cxr_mm.evaluation.resampling import Estimate, multiplicities
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, measure_table, subset_rows
 from cxr_mm.inference.predictor import Predictor
@@ -63,7 +63,7 @@ def transportability(
 
     Args:
         bundle: the model.
-        table: predictions on labelled studies; rows name what they were shown (`modalities`).
+        table: predictions on labelled studies; `modalities` names what each row used.
         measured: as `measure_table` has it.
         manifest_csv: where the studies are from.
         params: resamples and seed.
@@ -108,13 +108,13 @@ def operating_points(
     return {
         reason: {
             "in_use": reason == bundle.decision,
-            **_kept(rows, finding, [found[reason] for found in there], weights),
+            **_rates(rows, finding, [found[reason] for found in there], weights),
         }
         for reason in there[0]
     }
 
 
-def _kept(
+def _rates(
     rows: pd.DataFrame, finding: str, points: Sequence[OperatingPoint], weights: Weights
 ) -> dict[str, Any]:
     chances = rows[f"probability.{finding}"].to_numpy(np.float64)
@@ -216,7 +216,7 @@ def evaluate_on(
 ) -> Path:
     """Predict every labelled study of a manifest CSV and say how well that went.
 
-    Each study is shown with what it has (`available`), and with every subset of that alone.
+    Each study is restricted_to with what it has (`available`), and with every subset of that alone.
 
     Args:
         predictor: the model.
@@ -237,7 +237,7 @@ def evaluate_on(
     _check_out(out)
     check_no_bundle(out)
     if new_bundle is not None:
-        check_place(new_bundle, out)
+        check_destination(new_bundle, out)
     task = predictor.bundle.task
     labels, bad = read_labels(task, manifest_csv)
     if new_bundle is not None:
@@ -250,16 +250,16 @@ def evaluate_on(
         raise ManifestError(
             f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
             field=str(manifest_csv),
-            remedy="Mend the rows, or look at them with cxr-mm score",
+            remedy="Fix the rows, or look at them with cxr-mm score",
         )
     table = pd.DataFrame(rows).join(labels, on="study_id")
     found = fit_recalibration(task, table, Targets.of(predictor.bundle))
     if new_bundle is not None:
-        check_found(found, manifest_csv)
+        check_any_update(found, manifest_csv)
     metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
-    shown_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
+    plotted_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
     with atomic_directory(out) as aside:
-        write_plots(shown_task, table, metrics, aside / PLOTS_FOLDER)
+        write_plots(plotted_task, table, metrics, aside / PLOTS_FOLDER)
         write_parquet(aside / PREDICTIONS_FILE, table)
         write_json(aside / BAD_ROWS_FILE, bad)
         if new_bundle is not None:
@@ -267,7 +267,7 @@ def evaluate_on(
                 predictor.bundle, table, found, metrics, manifest_csv, new_bundle
             )
             metrics["recalibration"] |= {"bundle": str(new_bundle), "digest": digest}
-        write_text(aside / SUMMARY_FILE, outside_summary(metrics) + "\n")
+        write_text(aside / SUMMARY_FILE, external_summary(metrics) + "\n")
         write_json(aside / METRICS_FILE, metrics)
     return out
 
@@ -284,13 +284,13 @@ def _metrics(
     return {
         "transportability": transportability(bundle, table, measured, manifest_csv, params),
         **described(bundle.task, table),
-        "protocol": "outside",
+        "protocol": "external",
         "manifest": manifest_csv.name,
         "model": bundle.name,
         "digest": bundle.digest,
         "bad_rows": bad,
         **measured,
-        "recalibration": offer(bundle, table, found, params),
+        "recalibration": recalibration_report(bundle, table, found, params),
     }
 
 
@@ -356,12 +356,12 @@ def _predict(predictor: Predictor, studies: Sequence[Study], bad: list[Row]) -> 
         accepted.append(study)
         rows += [_row(answer, name) for name in (subset_name(_used(task, study)), AVAILABLE)]
     for subset in subsets(task.modalities):
-        having = [shown(s, subset) for s in accepted if set(subset) < set(_used(task, s))]
+        having = [restricted_to(s, subset) for s in accepted if set(subset) < set(_used(task, s))]
         rows += [_row(answer, subset_name(subset)) for answer in predictor.answer(having)]
     return rows
 
 
-def shown(study: Study, modalities: Sequence[Modality]) -> Study:
+def restricted_to(study: Study, modalities: Sequence[Modality]) -> Study:
     """The study with nothing but these modalities."""
     return replace(
         study,

@@ -15,39 +15,39 @@ READING = {
 BRIER = ("reliability", "resolution", "uncertainty", "within_bin")
 
 
-def performance_section(evidence: EvaluationResults) -> str:
+def performance_section(results: EvaluationResults) -> str:
     """One table over subsets, one over findings where there are several, and comparisons."""
-    metrics = evidence.metrics
+    metrics = results.metrics
     parts = [
         "## Performance",
         f"On {metrics['n_studies']} held-out studies of {metrics['n_patients']} patients, none of"
         " whom the model that answered was fitted on. Brackets are 95 % intervals over patients"
         f" ({metrics['bootstrap']} resamples). `available` shows each study with whatever it has;"
         " the other rows hide all but the modalities named, on the studies that have them.",
-        _by_subset(evidence),
-        *_over_divisions(evidence),
+        _by_subset(results),
+        *_over_divisions(results),
     ]
-    findings = evidence.figures(AVAILABLE)
+    findings = results.figures(AVAILABLE)
     if len(findings) > 1:
-        parts += [f"By finding, `{AVAILABLE}`:", _by_finding(evidence, findings)]
-    if evidence.comparisons["comparisons"]:
-        parts += ["### Is one better than another?", _comparisons(evidence)]
+        parts += [f"By finding, `{AVAILABLE}`:", _by_finding(results, findings)]
+    if results.comparisons["comparisons"]:
+        parts += ["### Is one better than another?", _comparisons(results)]
     return "\n\n".join(parts)
 
 
-def _by_subset(evidence: EvaluationResults) -> str:
+def _by_subset(results: EvaluationResults) -> str:
     heads = ["shown", "studies", "AUC", "sensitivity", "specificity", "Brier"]
     rows = []
-    for name, subset in evidence.metrics["subsets"].items():
+    for name, subset in results.metrics["subsets"].items():
         figures = subset.get("macro") or next(iter(subset["findings"].values()))
         rows.append((f"`{name}`", subset["n"], *_core(figures)))
-    mean = ["Mean over findings."] if len(evidence.task.findings) > 1 else []
+    mean = ["Mean over findings."] if len(results.task.findings) > 1 else []
     return "\n\n".join([*mean, table(heads, rows)])
 
 
-def _over_divisions(evidence: EvaluationResults) -> list[str]:
+def _over_divisions(results: EvaluationResults) -> list[str]:
     """What becomes of the AUC over several divisions into folds; nothing where there is one."""
-    further = evidence.metrics.get("divisions")
+    further = results.metrics.get("divisions")
     if not further:
         return []
     rows = []
@@ -61,12 +61,12 @@ def _over_divisions(evidence: EvaluationResults) -> list[str]:
     return [result, table(["shown", "AUC", "sensitivity", "specificity", "Brier"], rows)]
 
 
-def _by_finding(evidence: EvaluationResults, findings: Figures) -> str:
+def _by_finding(results: EvaluationResults, findings: Figures) -> str:
     heads = ["finding", "studies", "present", "AUC", "sensitivity", "specificity", "Brier"]
     return table(
         heads,
         [
-            (plain(evidence.title(name)), found["n"], found["positives"], *_core(found))
+            (plain(results.title(name)), found["n"], found["positives"], *_core(found))
             for name, found in findings.items()
         ],
     )
@@ -77,16 +77,16 @@ def _core(figures: Figures) -> tuple[str, ...]:
     return tuple(with_interval(figures[name]) for name in names)
 
 
-def _comparisons(evidence: EvaluationResults) -> str:
+def _comparisons(results: EvaluationResults) -> str:
     rows = [
         (
-            _where(evidence, c["finding"], f"`{c['subset']}` minus `{c['against']}`"),
+            _where(results, c["finding"], f"`{c['subset']}` minus `{c['against']}`"),
             c["n"],
             with_interval(c["difference"], "+.3f"),
             p_value(c["p"]).removeprefix("= "),
             p_value(c.get("p_holm")).removeprefix("= "),
         )
-        for c in evidence.comparisons["comparisons"]
+        for c in results.comparisons["comparisons"]
     ]
     heads = [
         "AUC, paired",
@@ -98,19 +98,19 @@ def _comparisons(evidence: EvaluationResults) -> str:
     return table(heads, rows)
 
 
-def _where(evidence: EvaluationResults, finding: str, text: str) -> str:
-    several = len(evidence.task.findings) > 1
-    return f"{plain(evidence.title(finding))}: {text}" if several else text
+def _where(results: EvaluationResults, finding: str, text: str) -> str:
+    several = len(results.task.findings) > 1
+    return f"{plain(results.title(finding))}: {text}" if several else text
 
 
-def operating_section(evidence: EvaluationResults) -> str:
+def operating_section(results: EvaluationResults) -> str:
     """Thresholds of the bundle, and what those of the evaluation reached on held-out studies."""
-    points = evidence.index.operating_points
+    points = results.index.operating_points
     if not points:
         return (
             "## Operating point\n\nThe likeliest class is the answer; there is no threshold to set."
         )
-    decision = evidence.index.decision
+    decision = results.index.decision
     heads = [
         "shown",
         "threshold",
@@ -121,11 +121,11 @@ def operating_section(evidence: EvaluationResults) -> str:
     ]
     rows = [
         (
-            _where(evidence, finding, f"`{subset}`"),
+            _where(results, finding, f"`{subset}`"),
             number(chosen[decision].threshold),
             number(chosen[decision].sensitivity),
             number(chosen[decision].specificity),
-            *_heldout_rates(evidence, subset, finding),
+            *_heldout_rates(results, subset, finding),
         )
         for subset, found in points.items()
         for finding, chosen in found.items()
@@ -141,26 +141,26 @@ def operating_section(evidence: EvaluationResults) -> str:
     )
 
 
-def _heldout_rates(evidence: EvaluationResults, subset: str, finding: str) -> tuple[str, str]:
-    figures = evidence.figures(subset).get(finding)
+def _heldout_rates(results: EvaluationResults, subset: str, finding: str) -> tuple[str, str]:
+    figures = results.figures(subset).get(finding)
     if figures is None:
         return number(None), number(None)
     return with_interval(figures["sensitivity"]), with_interval(figures["specificity"])
 
 
-def calibration_section(evidence: EvaluationResults) -> str:
+def calibration_section(results: EvaluationResults) -> str:
     """ECE, line and Brier score of each finding and subset; coverage where it was measured."""
     heads = ["shown", "ECE", "mean too high by", "intercept (ideal 0)", "slope (ideal 1)"]
     rows = [
         (
-            _where(evidence, finding, f"`{subset}`"),
+            _where(results, finding, f"`{subset}`"),
             with_interval(found["ece"]),
             with_interval(found["calibration_in_the_large"], "+.3f"),
             with_interval(found["calibration_intercept"], ".2f"),
             with_interval(found["calibration_slope"], ".2f"),
         )
-        for subset in evidence.metrics["subsets"]
-        for finding, found in evidence.figures(subset).items()
+        for subset in results.metrics["subsets"]
+        for finding, found in results.figures(subset).items()
     ]
     parts = [
         "## Calibration",
@@ -168,16 +168,16 @@ def calibration_section(evidence: EvaluationResults) -> str:
         " share over bins of equal size, and larger the fewer the studies; a slope below 1 says"
         " that probabilities are too extreme.",
         table(heads, rows),
-        _brier(evidence),
-        _coverage(evidence),
+        _brier(results),
+        _coverage(results),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _brier(evidence: EvaluationResults) -> str:
-    figures = evidence.figures(AVAILABLE)
+def _brier(results: EvaluationResults) -> str:
+    figures = results.figures(AVAILABLE)
     rows = [
-        (plain(evidence.title(name)), number(found["brier"]["value"]), *_terms(found))
+        (plain(results.title(name)), number(found["brier"]["value"]), *_terms(found))
         for name, found in figures.items()
         if "brier_decomposition" in found
     ]
@@ -194,11 +194,11 @@ def _terms(found: dict[str, Any]) -> Iterator[str]:
     return (number(found["brier_decomposition"].get(term)) for term in BRIER)
 
 
-def _coverage(evidence: EvaluationResults) -> str:
+def _coverage(results: EvaluationResults) -> str:
     rows = []
     target = None
-    for subset in evidence.metrics["subsets"]:
-        for title, message in uncertainties(evidence, subset):
+    for subset in results.metrics["subsets"]:
+        for title, message in uncertainties(results, subset):
             target = message["target"]
             rows.append(
                 (

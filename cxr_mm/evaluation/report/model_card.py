@@ -32,30 +32,30 @@ PROTOCOLS = {
 MODALITY_TITLES = {"image": "radiograph", "tabular": "clinical features", "note": "clinical note"}
 
 
-def data_section(evidence: EvaluationResults) -> str:
+def data_section(results: EvaluationResults) -> str:
     """Source, counts, what was dropped, split and leakage audit."""
-    task, ingest = evidence.task, evidence.ingest
+    task, ingest = results.task, results.ingest
     parts = [
         "## Data",
-        f"Source: {task.source.kind}{_home(evidence)}. Licence: {plain(task.licence)}.",
+        f"Source: {task.source.kind}{_home(results)}. Licence: {plain(task.licence)}.",
         f"Cite: {plain(task.citation)}",
-        _counts(evidence),
+        _counts(results),
         _dropped(ingest),
         "### Split and leakage",
         f"Divided {PROTOCOLS[task.split.protocol]}.",
-        _parts(evidence),
-        _audit(evidence.audit),
+        _parts(results),
+        _audit(results.audit),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _home(evidence: EvaluationResults) -> str:
-    home = evidence.task.source.homepage
+def _home(results: EvaluationResults) -> str:
+    home = results.task.source.homepage
     return f" ({home})" if home else ""
 
 
-def _counts(evidence: EvaluationResults) -> str:
-    ingest = evidence.ingest
+def _counts(results: EvaluationResults) -> str:
+    ingest = results.ingest
     rows: list[tuple[str, object]] = [
         ("studies in the source", ingest["studies_in_source"]),
         ("studies used", ingest["studies"]),
@@ -63,10 +63,10 @@ def _counts(evidence: EvaluationResults) -> str:
     ]
     rows += [
         (f"studies with {MODALITY_TITLES[m]}", ingest["modalities"][m])
-        for m in evidence.task.modalities
+        for m in results.task.modalities
     ]
     for name, found in ingest["findings"].items():
-        title = plain(evidence.title(name))
+        title = plain(results.title(name))
         rows.append((f"{title}: present", found["positive"]))
         rows.append((f"{title}: absent", found["negative"]))
         if found["missing"]:
@@ -83,16 +83,16 @@ def _dropped(ingest: dict[str, Any]) -> str:
     return table(heads, [(plain(reason), found["count"]) for reason, found in reasons])
 
 
-def _parts(evidence: EvaluationResults) -> str:
-    names = evidence.task.finding_names
+def _parts(results: EvaluationResults) -> str:
+    names = results.task.finding_names
     heads = [
         "part",
         "studies",
         "patients",
-        *(f"{plain(evidence.title(n))}, present" for n in names),
+        *(f"{plain(results.title(n))}, present" for n in names),
     ]
     rows = []
-    for part, message in evidence.audit["parts"].items():
+    for part, message in results.audit["parts"].items():
         shares = [_share(message["findings"][name]) for name in names]
         rows.append((part, message["studies"], message["patients"], *shares))
     return table(heads, rows)
@@ -126,15 +126,15 @@ HOW = (
 )
 
 
-def explanation_section(evidence: EvaluationResults) -> str:
+def explanation_section(results: EvaluationResults) -> str:
     """A row for each method; empty where the stage `explain` has not measured this bundle."""
-    methods: Mapping[str, Any] = evidence.faithfulness.get("methods", {})
+    methods: Mapping[str, Any] = results.faithfulness.get("methods", {})
     if not methods:
         return ""
     rows = [_row(figures) for figures in methods.values()]
     heads = ["Method", "Studies", "Gain", "Sparsity", "Noise", "Seeds", "Shuffled", "Believed"]
     parts = ["## Explanations", HOW, table(heads, rows)]
-    return "\n\n".join([*parts, *_areas(evidence)])
+    return "\n\n".join([*parts, *_areas(results)])
 
 
 def _row(figures: Mapping[str, Any]) -> list[object]:
@@ -153,16 +153,16 @@ def _row(figures: Mapping[str, Any]) -> list[object]:
     ]
 
 
-def _areas(evidence: EvaluationResults) -> list[str]:
+def _areas(results: EvaluationResults) -> list[str]:
     """How much of each image method lies in the true areas, where the source knows them."""
-    titles = {name: m["title"] for name, m in evidence.faithfulness["methods"].items()}
+    titles = {name: m["title"] for name, m in results.faithfulness["methods"].items()}
     rows: list[list[object]] = [
         [
-            f"{plain(titles.get(name, name))}, {plain(evidence.title(finding))}",
+            f"{plain(titles.get(name, name))}, {plain(results.title(finding))}",
             figures["n"],
             *(_figure(figures[area]) for area in ("energy", "pointing", "iou", "chance_energy")),
         ]
-        for finding, methods in (evidence.faithfulness.get("localisation") or {}).items()
+        for finding, methods in (results.faithfulness.get("localisation") or {}).items()
         for name, figures in methods.items()
     ]
     if not rows:
@@ -181,9 +181,9 @@ FLAGGED, HELD = "△", "▲"
 """Marks of a gap whose interval excludes equality: before, and also after correction."""
 
 
-def subgroup_section(evidence: EvaluationResults) -> str:
+def subgroup_section(results: EvaluationResults) -> str:
     """Figures of every group, and the gaps between groups."""
-    found = evidence.subgroups
+    found = results.subgroups
     smallest = found["smallest"]
     parts = [
         "## Subgroups",
@@ -191,33 +191,33 @@ def subgroup_section(evidence: EvaluationResults) -> str:
         " model misses; FPR: share of those without it whom it calls positive. Groups of fewer"
         f" than {smallest['studies']} studies, or of fewer than {smallest['class']} patients with"
         " (for FPR: without) the finding, are listed as too few.",
-        _absent(evidence),
+        _absent(results),
     ]
-    for finding in evidence.task.finding_names:
+    for finding in results.task.finding_names:
         divisions = found["findings"][finding]
         if not divisions:
             continue
-        if len(evidence.task.findings) > 1:
-            parts.append(f"### {plain(evidence.title(finding))}")
-        parts += [_groups(evidence, divisions), _gaps(evidence, divisions)]
+        if len(results.task.findings) > 1:
+            parts.append(f"### {plain(results.title(finding))}")
+        parts += [_groups(results, divisions), _gaps(results, divisions)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _absent(evidence: EvaluationResults) -> str:
-    titles = evidence.subgroups["absent"]
+def _absent(results: EvaluationResults) -> str:
+    titles = results.subgroups["absent"]
     if not titles:
         return ""
     reasons = "; ".join(f"{plain(name)} ({plain(reason)})" for name, reason in titles.items())
     return f"Not measured, because the data does not tell: {reasons}."
 
 
-def _groups(evidence: EvaluationResults, divisions: dict[str, Any]) -> str:
+def _groups(results: EvaluationResults, divisions: dict[str, Any]) -> str:
     heads = ["group", "studies", "patients", "present", "AUC", "FNR", "FPR"]
     rows = []
     for by, message in divisions.items():
         if CROSSED in by:
             continue
-        known = evidence.subgroups["characteristics"][by]
+        known = results.subgroups["characteristics"][by]
         for name, group in message["groups"].items():
             label = f"{plain(known['title'])}: {plain(name)}"
             figures = [_given(group[metric]) for metric in ("auc", "fnr", "fpr")]
@@ -232,11 +232,11 @@ def _given(figure: dict[str, Any]) -> str:
     return "too few" if figure["value"] is None else with_interval(figure)
 
 
-def _gaps(evidence: EvaluationResults, divisions: dict[str, Any]) -> str:
+def _gaps(results: EvaluationResults, divisions: dict[str, Any]) -> str:
     rows = list(_gap_rows(divisions))
     if not rows:
         return "No two groups are large enough to be compared."
-    tests = evidence.subgroups["tests"]
+    tests = results.subgroups["tests"]
     heads = ["largest gap", "between", "difference", "p", "p, corrected (Holm)", ""]
     text = (
         "Gaps. The difference has limits that hold for all pairs of groups at once; p is of the"
@@ -268,18 +268,18 @@ def _gap_rows(divisions: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             )
 
 
-def shortcut_section(evidence: EvaluationResults) -> str:
+def shortcut_section(results: EvaluationResults) -> str:
     """What the embedding tells of the patient, and what tells the finding without disease."""
     parts = [
         "## Shortcuts",
         "A model may be right for the wrong reason. All figures are AUC by logistic regression"
         " across folds of patients; 0.5 is chance.",
-        _embedding(evidence.shortcuts["embedding"]),
+        _embedding(results.shortcuts["embedding"]),
         "Read off view, site or image statistics alone, beside the model on the same studies. A"
         " image's statistics also change with disease itself, so that a high figure is a question,"
         " not a proof.",
-        _alone(evidence),
-        _within(evidence),
+        _alone(results),
+        _within(results),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -300,11 +300,11 @@ def _embedding(message: dict[str, Any]) -> str:
     return table(["read off the image embedding", "studies", "AUC"], rows)
 
 
-def _alone(evidence: EvaluationResults) -> str:
+def _alone(results: EvaluationResults) -> str:
     rows = []
-    for finding, inputs in evidence.shortcuts["alone"].items():
+    for finding, inputs in results.shortcuts["alone"].items():
         for name, message in inputs.items():
-            label = f"{plain(evidence.title(finding))} from {name} alone"
+            label = f"{plain(results.title(finding))} from {name} alone"
             if message["auc"]["value"] is None:
                 rows.append((label, NONE, "too few", NONE, NONE))
                 continue
@@ -324,13 +324,13 @@ def _alone(evidence: EvaluationResults) -> str:
     return table(heads, rows) if rows else "Neither view, site nor image statistics are known."
 
 
-def _within(evidence: EvaluationResults) -> str:
+def _within(results: EvaluationResults) -> str:
     rows = []
-    for finding, message in evidence.shortcuts["within_view"].items():
+    for finding, message in results.shortcuts["within_view"].items():
         if "adjusted" in message:
             rows.append(
                 (
-                    plain(evidence.title(finding)),
+                    plain(results.title(finding)),
                     str(message["n"]),
                     with_interval(message["pooled"]),
                     with_interval(message["adjusted"]),
@@ -350,45 +350,45 @@ SYNTHETIC = (
 SECTIONS_OF_MODEL = ("ingest", "split", "train_image", "embed", "fuse")
 
 
-def model_card(evidence: EvaluationResults, flags: list[Flag]) -> str:
+def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
     """The card, Markdown."""
     sections = [
-        f"# Model card: {plain(evidence.task.title)}",
-        SYNTHETIC if evidence.task.synthetic else "",
+        f"# Model card: {plain(results.task.title)}",
+        SYNTHETIC if results.task.synthetic else "",
         f"> **{NOTICE}**",
-        _glance(evidence),
+        _glance(results),
         _flags(flags),
-        _use(evidence),
-        data_section(evidence),
-        performance_section(evidence),
-        operating_section(evidence),
-        calibration_section(evidence),
-        subgroup_section(evidence),
-        shortcut_section(evidence),
-        explanation_section(evidence),
-        _limits(evidence),
-        _reproduce(evidence),
+        _use(results),
+        data_section(results),
+        performance_section(results),
+        operating_section(results),
+        calibration_section(results),
+        subgroup_section(results),
+        shortcut_section(results),
+        explanation_section(results),
+        _limits(results),
+        _reproduce(results),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _glance(evidence: EvaluationResults) -> str:
-    task, subset = evidence.task, evidence.metrics["subsets"][AVAILABLE]
+def _glance(results: EvaluationResults) -> str:
+    task, subset = results.task, results.metrics["subsets"][AVAILABLE]
     figures = subset.get("macro") or next(iter(subset["findings"].values()))
     mean = " (mean over findings)" if len(task.findings) > 1 else ""
     rows = [
-        ("Model", plain(evidence.index.name)),
+        ("Model", plain(results.index.name)),
         ("Answers", ", ".join(plain(f.title) for f in task.findings) + f" ({task.problem})"),
-        ("From", _inputs(evidence)),
+        ("From", _inputs(results)),
         (
             "Held out",
-            f"{evidence.metrics['n_studies']} studies, {evidence.metrics['n_patients']} patients",
+            f"{results.metrics['n_studies']} studies, {results.metrics['n_patients']} patients",
         ),
         (f"AUC{mean}", with_interval(figures["auc"])),
         (f"Sensitivity{mean}", with_interval(figures["sensitivity"])),
         (f"Specificity{mean}", with_interval(figures["specificity"])),
         (f"Calibration error{mean}", with_interval(figures["ece"])),
-        ("Bundle digest", f"`{evidence.index.digest}`"),
+        ("Bundle digest", f"`{results.index.digest}`"),
     ]
     return table(["", ""], rows).replace("| ---: |", "| --- |")
 
@@ -400,24 +400,24 @@ def _flags(flags: list[Flag]) -> str:
     return f"## Flags\n\nRaised by rule, from intervals and counts.\n\n{message}"
 
 
-def _use(evidence: EvaluationResults) -> str:
-    task = evidence.task
+def _use(results: EvaluationResults) -> str:
+    task = results.task
     findings = ", ".join(plain(f.title) for f in task.findings)
     views = f" in {', '.join(task.views)} view" if task.views and task.has_image else ""
     intended = [
         f"Research on {findings}: calibrated probabilities for patients like those of the"
         " data below, with a person who reads them and the image itself.",
-        f"Input: {_inputs(evidence)}{views}. The probability is calibrated for what is there.",
+        f"Input: {_inputs(results)}{views}. The probability is calibrated for what is there.",
     ]
     if task.clinical:
         intended.append("Clinical features: " + "; ".join(_feature(f) for f in task.clinical) + ".")
     return "\n\n".join(
-        ["## Intended use", bullets(intended), "## Not for", bullets(_not_for(evidence))]
+        ["## Intended use", bullets(intended), "## Not for", bullets(_not_for(results))]
     )
 
 
-def _inputs(evidence: EvaluationResults) -> str:
-    titles = [MODALITY_TITLES[m] for m in evidence.task.modalities]
+def _inputs(results: EvaluationResults) -> str:
+    titles = [MODALITY_TITLES[m] for m in results.task.modalities]
     return f"any of {', '.join(titles)}" if len(titles) > 1 else titles[0]
 
 
@@ -429,8 +429,8 @@ def _feature(feature: ClinicalFeature) -> str:
     return f"{plain(feature.title)} ({limits}{unit})"
 
 
-def _not_for(evidence: EvaluationResults) -> Iterator[str]:
-    task = evidence.task
+def _not_for(results: EvaluationResults) -> Iterator[str]:
+    task = results.task
     yield "Diagnosis, treatment, triage or any decision on a patient without a physician's own"
     if task.views and task.has_image:
         yield f"Views other than {', '.join(task.views)}, and images that are no chest radiograph"
@@ -438,46 +438,46 @@ def _not_for(evidence: EvaluationResults) -> Iterator[str]:
         yield "Images that are no chest radiograph"
     if task.problem != "multilabel":
         yield "Findings other than those named, which the model has no answer for"
-    if unmeasured := _unmeasured(evidence):
+    if unmeasured := _unmeasured(results):
         yield "Groups too small to be measured in full: " + "; ".join(unmeasured)
     yield "Another hospital, before `cxr-mm evaluate-on` has measured it there"
 
 
-def _unmeasured(evidence: EvaluationResults) -> list[str]:
+def _unmeasured(results: EvaluationResults) -> list[str]:
     """Groups with a figure missing for some finding; and levels that no held-out study has."""
     found: dict[str, None] = {}
-    for divisions in evidence.subgroups["findings"].values():
+    for divisions in results.subgroups["findings"].values():
         for by, message in divisions.items():
             if CROSSED not in by:
-                title = evidence.subgroups["characteristics"][by]["title"]
+                title = results.subgroups["characteristics"][by]["title"]
                 for name, group in message["groups"].items():
                     if "few" in group:
                         found[f"{plain(title)} {plain(name)}"] = None
     return list(found)
 
 
-def _limits(evidence: EvaluationResults) -> str:
+def _limits(results: EvaluationResults) -> str:
     own = [
         "All figures are internal: the same source, other patients. No other hospital is in them.",
         "Intervals are over patients and take the model as given; another training would differ.",
     ]
-    if evidence.task.split.protocol == "folds":
+    if results.task.split.protocol == "folds":
         own.append(
             "Figures are of models each fitted without one fold; the bundle is the same recipe"
             " fitted on all studies, and has no held-out study of its own."
         )
     return "\n\n".join(
-        ["## Limits", bullets([*(plain(text) for text in evidence.task.caveats), *own])]
+        ["## Limits", bullets([*(plain(text) for text in results.task.caveats), *own])]
     )
 
 
-def _reproduce(evidence: EvaluationResults) -> str:
-    name, trained = evidence.task.name, evidence.index.trained_on
-    digests: list[tuple[str, object]] = [("bundle", f"`{evidence.index.digest}`")]
+def _reproduce(results: EvaluationResults) -> str:
+    name, trained = results.task.name, results.index.trained_on
+    digests: list[tuple[str, object]] = [("bundle", f"`{results.index.digest}`")]
     for key in ("manifest_sha256", "pixels_sha256"):
         if trained.get(key):
             digests.append((key.removesuffix("_sha256"), f"`{trained[key]}`"))
-    digests += [(file, f"`{digest}`") for file, digest in evidence.digests.items()]
+    digests += [(file, f"`{digest}`") for file, digest in results.digests.items()]
     commands = f"```sh\ndvc repro evaluate@{name}\ncxr-mm summary {name}\n```"
     return "\n\n".join(
         [
@@ -485,17 +485,17 @@ def _reproduce(evidence: EvaluationResults) -> str:
             f"cxr_mm {__version__}, with the task among `tasks` in params.yaml:",
             commands,
             table(["sha256 of", ""], digests).replace("| ---: |", "| --- |"),
-            _parameters(evidence),
+            _parameters(results),
         ]
     )
 
 
-def _parameters(evidence: EvaluationResults) -> str:
+def _parameters(results: EvaluationResults) -> str:
     """Of the model as the bundle holds them, and of this evaluation."""
-    defaults = Params(tasks=(evidence.task.name,)).model_dump(mode="json")
-    result: dict[str, Any] = evidence.index.trained_on.get("params", {})
+    defaults = Params(tasks=(results.task.name,)).model_dump(mode="json")
+    result: dict[str, Any] = results.index.trained_on.get("params", {})
     used = {section: result[section] for section in SECTIONS_OF_MODEL if section in result}
-    used["evaluate"] = evidence.params.model_dump(mode="json")
+    used["evaluate"] = results.params.model_dump(mode="json")
     changed = {
         section: {
             key: value for key, value in values.items() if defaults[section].get(key) != value

@@ -1,6 +1,6 @@
 """Plots: the curves as PNG, drawn with matplotlib's object interface and Agg (no global state).
 
-Colours are those of Okabe and Ito (2008), told apart with any colour vision; line styles repeat
+Colours are those of Okabe and Ito (2008), measured apart with any colour vision; line styles repeat
 what colours say.
 """
 
@@ -199,14 +199,14 @@ def draw_roc(
             if curve.empty:
                 continue
             colour, style = LOOKS[subset]
-            told = metrics["subsets"][subset]["findings"][finding.name]
-            words = f"{_figures(told, 'auc', 'AUC')}, {_sizes(told)}"
+            measured = metrics["subsets"][subset]["findings"][finding.name]
+            words = f"{_figures(measured, 'auc', 'AUC')}, {_sizes(measured)}"
             label = f"{subset}: {words}" if len(names) > 1 else words
             # The main subset often lies under that of all modalities: let it show at the edges.
             thick = 2.8 if subset == AVAILABLE and len(names) > 1 else 1.6
             ax.plot(curve["fpr"], curve["tpr"], color=colour, ls=style, lw=thick, label=label)
             if len(names) == 1:
-                _operating_point(ax, told)
+                _operating_point(ax, measured)
         _finish(
             ax,
             finding,
@@ -224,9 +224,9 @@ def draw_precision_recall(
     for finding, ax in zip(task.findings, axes, strict=True):
         curve = _rows(tables.get("precision_recall"), AVAILABLE, finding.name)
         if not curve.empty:
-            told = metrics["subsets"][AVAILABLE]["findings"][finding.name]
-            label = f"{_figures(told, 'average_precision', 'AP')}, {_sizes(told)}"
-            share = told["positives"] / told["n"]
+            measured = metrics["subsets"][AVAILABLE]["findings"][finding.name]
+            label = f"{_figures(measured, 'average_precision', 'AP')}, {_sizes(measured)}"
+            share = measured["positives"] / measured["n"]
             ax.plot(
                 curve["recall"],
                 curve["precision"],
@@ -249,8 +249,8 @@ def draw_reliability(
         curve = _rows(tables.get("reliability"), AVAILABLE, finding.name)
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
         if not curve.empty:
-            told = metrics["subsets"][AVAILABLE]["findings"][finding.name]
-            label = f"{_figures(told, 'ece', 'ECE')}\n{_figures(told, 'brier', 'Brier')}"
+            measured = metrics["subsets"][AVAILABLE]["findings"][finding.name]
+            label = f"{_figures(measured, 'ece', 'ECE')}\n{_figures(measured, 'brier', 'Brier')}"
             bars = np.abs(curve[["low", "high"]].to_numpy().T - curve["observed"].to_numpy())
             ax.errorbar(
                 curve["predicted"],
@@ -262,7 +262,7 @@ def draw_reliability(
                 lw=1.4,
                 elinewidth=0.9,
                 capsize=2,
-                label=f"{label}\n{_sizes(told)}, {len(curve)} bins",
+                label=f"{label}\n{_sizes(measured)}, {len(curve)} bins",
             )
         _finish(
             ax,
@@ -276,16 +276,16 @@ def draw_reliability(
 
 def draw_confusion(task: Task, metrics: dict[str, Any]) -> Figure:
     """Studies of `available` by truth and prediction: one table of classes, or one per finding."""
-    told = metrics["subsets"][AVAILABLE]
+    measured = metrics["subsets"][AVAILABLE]
     if task.problem == "multiclass":
         figure, axes = _figure(task, "Confusion (likeliest class)", 1)
         names = [f.title for f in task.findings]
-        counts = [list(row.values()) for row in told["confusion"].values()]
+        counts = [list(row.values()) for row in measured["confusion"].values()]
         _cells(axes[0], np.array(counts), names)
         return figure
     figure, axes = _figure(task, "Confusion (at the operating point)", len(task.findings))
     for finding, ax in zip(task.findings, axes, strict=True):
-        cells = told["findings"][finding.name]["confusion"]
+        cells = measured["findings"][finding.name]["confusion"]
         counts = [[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]]
         _cells(ax, np.array(counts), ["no", "yes"])
         ax.set_title(finding.title, fontsize=10, parse_math=False)
@@ -360,8 +360,8 @@ def _finish(ax: Any, finding: Finding, x: str, y: str, corner: int = 4) -> None:
         ax.text(0.5, 0.5, "not defined: one class only", ha="center", fontsize=9, color=GREY)
 
 
-def _operating_point(ax: Any, told: dict[str, Any]) -> None:
-    sensitivity, specificity = told["sensitivity"]["value"], told["specificity"]["value"]
+def _operating_point(ax: Any, measured: dict[str, Any]) -> None:
+    sensitivity, specificity = measured["sensitivity"]["value"], measured["specificity"]["value"]
     label = f"operating point: sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
     ax.plot(1 - specificity, sensitivity, "o", color=VERMILION, ms=6, label=label)
 
@@ -372,16 +372,16 @@ def _rows(table: pd.DataFrame | None, subset: str, finding: str) -> pd.DataFrame
     return table[(table["subset"] == subset) & (table["finding"] == finding)]
 
 
-def _figures(told: dict[str, Any], metric: str, name: str) -> str:
+def _figures(measured: dict[str, Any], metric: str, name: str) -> str:
     """`AUC 0.91 [0.88, 0.94]`."""
-    figure = told[metric]
+    figure = measured[metric]
     limits = figure["ci95"]
     interval = f" [{limits[0]:.3f}, {limits[1]:.3f}]" if limits else " [not defined]"
     return f"{name} {figure['value']:.3f}{interval}"
 
 
-def _sizes(told: dict[str, Any]) -> str:
-    return f"n = {told['n']} ({told['positives']} positive)"
+def _sizes(measured: dict[str, Any]) -> str:
+    return f"n = {measured['n']} ({measured['positives']} positive)"
 
 
 PANELS = {"auc": "AUC", "fnr": "False negative rate", "fpr": "False positive rate"}
@@ -415,9 +415,9 @@ def draw_subgroups(task: Task, subgroups: dict[str, Any]) -> Figure:
 def _subgroup_rows(subgroups: dict[str, Any], finding: str) -> list[Line]:
     return [
         (by, group, figures)
-        for by, told in subgroups["findings"][finding].items()
+        for by, measured in subgroups["findings"][finding].items()
         if CROSSED not in by
-        for group, figures in told["groups"].items()
+        for group, figures in measured["groups"].items()
     ]
 
 

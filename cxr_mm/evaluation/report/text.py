@@ -157,7 +157,7 @@ WRONG = {
     "calibration_slope": ("predictions are too extreme", "predictions are too timid"),
 }
 """What it means where the whole interval is below the ideal, or above it."""
-BROUGHT = {
+GAIN_METRICS = {
     **LINES,
     "ece": ("ECE", ".3f", None),
     "brier": ("Brier", ".3f", None),
@@ -172,8 +172,8 @@ METHODS = {
 }
 
 
-def outside_summary(metrics: dict[str, Any]) -> str:
-    """Text of what metrics.json of `evaluate-on` says."""
+def external_summary(metrics: dict[str, Any]) -> str:
+    """Text of metrics.json of `evaluate-on`, as text for a terminal."""
     first = metrics["transportability"]
     lines = [
         f"{metrics['model']}, on {metrics['manifest']}: {metrics['n_studies']} studies of "
@@ -259,7 +259,7 @@ def _trait(trait: dict[str, Any] | None) -> str:
 
 def _recalibration(metrics: dict[str, Any]) -> list[str]:
     found = metrics["recalibration"]
-    if not found["brings"]:
+    if not found["gain"]:
         return [f"recalibration: too few patients of the rarer class, {SMALLEST} are needed"]
     lines = ["recalibration would change:" if "bundle" not in found else "recalibrated:"]
     for subset, updates in found["updates"].items():
@@ -267,10 +267,10 @@ def _recalibration(metrics: dict[str, Any]) -> list[str]:
             lines.append(f"  {subset}: {name}: {_update(update)}")
     for subset, left in found["left"].items():
         lines += [f"  {subset}: {name}: left as it is: {reason}" for name, reason in left.items()]
-    lines.append(f"what that brings, cross-validated by patient ({found['folds']} folds):")
-    for name, brought in found["brings"][AVAILABLE].items():
+    lines.append(f"gain, cross-validated by patient ({found['folds']} folds):")
+    for name, gains in found["gain"][AVAILABLE].items():
         lines.append(f"  {name:<26}{'before':<25}{'after':<25}difference")
-        lines += [_brought(title, form, brought[m]) for m, (title, form, _) in BROUGHT.items()]
+        lines += [_gain_line(title, form, gains[m]) for m, (title, form, _) in GAIN_METRICS.items()]
     if "bundle" in found:
         lines.append(f"new bundle: {found['bundle']} (digest {found['digest'][:12]})")
     else:
@@ -287,7 +287,7 @@ def _update(update: dict[str, Any]) -> str:
     return f"{METHODS[update['method']]}: {scaled}logit {sign} {abs(update['intercept']):.2f}"
 
 
-def _brought(title: str, form: str, found: dict[str, Any]) -> str:
+def _gain_line(title: str, form: str, found: dict[str, Any]) -> str:
     signed = "+" + form.lstrip("+")
     cells = f"{_figure(found['before'], form):<25}{_figure(found['after'], form):<25}"
     return f"  {title:<26}{cells}{_figure(found['difference'], signed)}"

@@ -85,7 +85,7 @@ def test_a_task_without_thresholds_has_no_operating_points(task, table):
 
 @pytest.fixture
 def look(task, table, tmp_path):
-    def made(table, **trained_on):
+    def summarise(table, **trained_on):
         path = tmp_path / "centre.csv"
         ids = subset_rows(table, AVAILABLE)["study_id"]
         ages = np.arange(len(ids)) % 3 * 10
@@ -94,7 +94,7 @@ def look(task, table, tmp_path):
         measured = measure_table(task, table, QUICK)
         return transportability(Trained(task, **trained_on), table, measured, path, QUICK)
 
-    return made
+    return summarise
 
 
 def test_how_the_studies_differ(task, table, look):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr_mm.evaluation.report.text import outside_summary
+from cxr_mm.evaluation.report.text import external_summary
 
 
 def estimate(value, low, high):
@@ -62,12 +62,12 @@ def metrics():
         "n_patients": 90,
         "bad_rows": 2,
         "subsets": {"available": {"n": 100, "findings": {"effusion": {"n": 100, **figures}}}},
-        "recalibration": {"brings": None, "left": {}},
+        "recalibration": {"gain": None, "left": {}},
     }
 
 
 def test_what_is_wrong_is_said_in_words(metrics):
-    text = outside_summary(metrics)
+    text = external_summary(metrics)
     assert text.startswith(
         "chest (late fusion), on nih.csv: 100 studies of 90 patients, 2 bad rows"
     )
@@ -105,13 +105,13 @@ def test_only_an_interval_beside_the_ideal_is_called_wrong(metrics, metric, inte
     found = estimate(sum(interval) / 2, *interval)
     metrics["transportability"]["findings"]["effusion"][metric] = found
     title = metric.replace("_", " ")
-    line = next(x for x in outside_summary(metrics).splitlines() if x.startswith(f"  {title}"))
+    line = next(x for x in external_summary(metrics).splitlines() if x.startswith(f"  {title}"))
     assert line.rstrip().endswith(words or ("ideal 1" if "slope" in metric else "ideal 0"))
 
 
 def test_what_is_not_defined_is_a_dash_with_its_reason(metrics):
     metrics["transportability"]["findings"]["effusion"]["calibration_slope"] = NONE
-    lines = [" ".join(line.split()) for line in outside_summary(metrics).splitlines()]
+    lines = [" ".join(line.split()) for line in external_summary(metrics).splitlines()]
     assert "calibration slope - ideal 1 no study has the finding" in lines
 
 
@@ -139,19 +139,19 @@ def test_what_recalibration_changes_and_brings(metrics):
             "tabular": {"effusion": {**UPDATE, "method": "none", "slope": 1.0, "intercept": 0.0}},
         },
         "left": {"image+note": {"effusion": "3 patients of the rarer class, 20 needed"}},
-        "brings": {"available": {"effusion": dict.fromkeys((*names, *SCORES), change)}},
+        "gain": {"available": {"effusion": dict.fromkeys((*names, *SCORES), change)}},
     }
-    lines = [" ".join(line.split()) for line in outside_summary(metrics).splitlines()]
+    lines = [" ".join(line.split()) for line in external_summary(metrics).splitlines()]
     start = lines.index("recalibration would change:")
     assert lines[start + 1 : start + 7] == [
         "image: effusion: new intercept and slope: 0.500 × logit - 0.30",
         "note: effusion: new intercept: logit + 0.25",
         "tabular: effusion: left as it is",
         "image+note: effusion: left as it is: 3 patients of the rarer class, 20 needed",
-        "what that brings, cross-validated by patient (5 folds):",
+        "what that gain, cross-validated by patient (5 folds):",
         "effusion before after difference",
     ]
     assert "ECE 0.300 [0.200, 0.400] 0.100 [0.050, 0.150] -0.200 [-0.300, -0.100]" in lines
     assert lines[-1] == "write that bundle with --recalibrate FOLDER"
     metrics["recalibration"] |= {"bundle": "there/new", "digest": "ab" * 32}
-    assert outside_summary(metrics).endswith("new bundle: there/new (digest abababababab)")
+    assert external_summary(metrics).endswith("new bundle: there/new (digest abababababab)")

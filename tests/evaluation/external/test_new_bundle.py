@@ -12,7 +12,11 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import read_json, sha256_file
 from cxr_mm.evaluation.external import validate
-from cxr_mm.evaluation.external.recalibrate import check_place, fit_recalibration, recalibrated
+from cxr_mm.evaluation.external.recalibrate import (
+    check_destination,
+    fit_recalibration,
+    recalibrated,
+)
 from cxr_mm.evaluation.external.validate import evaluate_on
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.bundle import RECALIBRATED, load_bundle
@@ -49,13 +53,13 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture
-def made(predictor, centre, undrawn, tmp_path):
+def written(predictor, centre, undrawn, tmp_path):
     out = evaluate_on(predictor, centre, tmp_path / "out", QUICK, tmp_path / "new")
     return out, tmp_path / "new"
 
 
-def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
-    out, folder = made
+def test_the_new_bundle_answers_as_the_table_says(predictor, centre, written):
+    out, folder = written
     table = pd.read_parquet(out / "predictions.parquet")
     task = predictor.bundle.task
     message = read_json(out / "metrics.json")["recalibration"]
@@ -64,8 +68,8 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
     assert new.digest != predictor.bundle.digest
     again = evaluate_on(type(predictor)(new), centre, folder.parent / "again", QUICK)
     after = pd.read_parquet(again / "predictions.parquet")
-    aims = validate.Targets.of(predictor.bundle)
-    expected = recalibrated(task, table, fit_recalibration(task, table, aims), aims.decision)
+    targets = validate.Targets.of(predictor.bundle)
+    expected = recalibrated(task, table, fit_recalibration(task, table, targets), targets.decision)
     for name in task.finding_names:
         for part in ("probability", "threshold"):
             column = f"{part}.{name}"
@@ -83,8 +87,8 @@ def test_the_new_bundle_answers_as_the_table_says(predictor, centre, made):
     assert "recalibrated" in lines[0]
 
 
-def test_its_origin_is_written_down(predictor, centre, made):
-    out, folder = made
+def test_its_origin_is_written_down(predictor, centre, written):
+    out, folder = written
     (record,) = load_bundle(folder).trained_on[RECALIBRATED]
     assert record["parent"] == predictor.bundle.digest
     assert record["manifest"] == "centre.csv"
@@ -104,7 +108,7 @@ def test_its_origin_is_written_down(predictor, centre, made):
     }
 
 
-def test_the_old_bundle_is_as_it_was(bundle_folder, predictor, made):
+def test_the_old_bundle_is_as_it_was(bundle_folder, predictor, written):
     old = load_bundle(bundle_folder)  # which checks every part against its digest
     assert old.digest == predictor.bundle.digest
     now = predictor.bundle.fusion.state_dict()
@@ -112,7 +116,7 @@ def test_the_old_bundle_is_as_it_was(bundle_folder, predictor, made):
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("folder_name", "words"),
     [
         ("there", "exists already, and a bundle is never overwritten"),
         ("link", "exists already"),
@@ -122,13 +126,13 @@ def test_the_old_bundle_is_as_it_was(bundle_folder, predictor, made):
         ("bundle/deep/new", "nothing may be written into the bundle"),
     ],
 )
-def test_a_place_that_is_taken_or_would_do_harm_is_refused(tmp_path, place, words):
+def test_a_place_that_is_taken_or_would_do_harm_is_refused(tmp_path, folder_name, words):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "bundle.json").write_text("{}")
     with pytest.raises(InputError, match=words):
-        check_place(tmp_path / place, tmp_path / "out")
+        check_destination(tmp_path / folder_name, tmp_path / "out")
 
 
 def test_a_report_inside_a_bundle_or_the_new_one_is_refused(predictor, centre, tmp_path):
@@ -137,7 +141,7 @@ def test_a_report_inside_a_bundle_or_the_new_one_is_refused(predictor, centre, t
     with pytest.raises(InputError, match="nothing may be written into the bundle"):
         evaluate_on(predictor, centre, tmp_path / "bundle" / "report", QUICK)
     with pytest.raises(InputError, match="must not hold each other"):
-        check_place(tmp_path / "new", tmp_path / "new" / "report")
+        check_destination(tmp_path / "new", tmp_path / "new" / "report")
 
 
 def test_interrupted_it_leaves_nothing_behind(predictor, centre, undrawn, tmp_path, monkeypatch):
@@ -182,9 +186,9 @@ def test_command_line(predictor, centre, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "cxr_mm.inference.predictor.load_predictor", lambda *args: type(predictor)(quick)
     )
-    place = ["--manifest", str(centre), "--out", str(tmp_path / "out")]
+    paths = ["--manifest", str(centre), "--out", str(tmp_path / "out")]
     new = ["--recalibrate", str(tmp_path / "new")]
-    requested = ["evaluate-on", "--bundle", "any", *place, *new]
+    requested = ["evaluate-on", "--bundle", "any", *paths, *new]
     result = CliRunner().invoke(app, requested, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == (tmp_path / "out" / "summary.txt").read_text()

@@ -25,18 +25,18 @@ SECTIONS = [
 ]
 
 
-def card_of(evidence):
-    return model_card(evidence, find_flags(evidence))
+def card_of(results):
+    return model_card(results, find_flags(results))
 
 
-def changed(evidence, part, *path, to):
-    """The evidence with one value of one file changed."""
-    content = deepcopy(getattr(evidence, part))
+def changed(results, part, *path, to):
+    """The results with one value of one file changed."""
+    content = deepcopy(getattr(results, part))
     at = content
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = to
-    return replace(evidence, **{part: content})
+    return replace(results, **{part: content})
 
 
 def rows_of(card):
@@ -44,8 +44,8 @@ def rows_of(card):
     found = {}
     for line in card.splitlines():
         if line.startswith("| "):
-            first, *rest = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
-            found.setdefault(first, rest)
+            first, *others = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+            found.setdefault(first, others)
     return found
 
 
@@ -62,46 +62,46 @@ METHOD = {
 
 
 @pytest.fixture
-def evidence(evidence_of):
-    return evidence_of(problem="multilabel", kind="synthetic")
+def results(results_of):
+    return results_of(problem="multilabel", kind="synthetic")
 
 
-def test_every_section_in_order_and_the_notice(evidence):
-    card = card_of(evidence)
+def test_every_section_in_order_and_the_notice(results):
+    card = card_of(results)
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == SECTIONS
     assert NOTICE in card
-    assert evidence.index.digest in card
+    assert results.index.digest in card
 
 
-def test_synthetic_is_said_before_any_figure_and_only_where_it_is_so(evidence, evidence_of):
-    card = card_of(evidence)
+def test_synthetic_is_said_before_any_figure_and_only_where_it_is_so(results, results_of):
+    card = card_of(results)
     assert card.index("SYNTHETIC DATA") < card.index("| Model |")
-    assert "SYNTHETIC" not in card_of(evidence_of())
+    assert "SYNTHETIC" not in card_of(results_of())
 
 
-def test_figures_are_those_of_the_files(evidence):
-    rows = rows_of(card_of(evidence))
-    subset = evidence.metrics["subsets"]["image+note"]
+def test_figures_are_those_of_the_files(results):
+    rows = rows_of(card_of(results))
+    subset = results.metrics["subsets"]["image+note"]
     auc = subset["macro"]["auc"]
     low, high = auc["ci95"]
     assert rows["`image+note`"][1] == f"{auc['value']:.3f} [{low:.3f}, {high:.3f}]"
-    group = evidence.subgroups["findings"]["effusion"]["view"]["groups"]["PA"]
+    group = results.subgroups["findings"]["effusion"]["view"]["groups"]["PA"]
     assert rows["View position: PA"][0] == str(group["n"])
     assert rows["View position: PA"][4].startswith(f"{group['fnr']['value']:.3f} [")
     assert rows["view LL"] == ["7"]
-    alone = evidence.shortcuts["alone"]["effusion"]["view"]
+    alone = results.shortcuts["alone"]["effusion"]["view"]
     assert rows["Effusion from view alone"][1].startswith(f"{alone['auc']['value']:.3f} [")
-    ece = evidence.figures("note")["consolidation"]["ece"]
-    assert f"| Consolidation: `note` | {ece['value']:.3f} [" in card_of(evidence)
+    ece = results.figures("note")["consolidation"]["ece"]
+    assert f"| Consolidation: `note` | {ece['value']:.3f} [" in card_of(results)
 
 
-def test_small_groups_are_named_where_the_model_is_not_for_them(evidence):
-    card = card_of(evidence)
+def test_small_groups_are_named_where_the_model_is_not_for_them(results):
+    card = card_of(results)
     few = [
-        f"{evidence.subgroups['characteristics'][by]['title']} {name}"
-        for by, told in evidence.subgroups["findings"]["effusion"].items()
+        f"{results.subgroups['characteristics'][by]['title']} {name}"
+        for by, division in results.subgroups["findings"]["effusion"].items()
         if " × " not in by
-        for name, group in told["groups"].items()
+        for name, group in division["groups"].items()
         if "few" in group
     ]
     assert few
@@ -109,54 +109,54 @@ def test_small_groups_are_named_where_the_model_is_not_for_them(evidence):
     assert all(name in line for name in few)
 
 
-def test_names_from_the_data_do_not_break_a_table(evidence):
-    shown = evidence.shortcuts["embedding"]["traits"]["site"]["levels"]
-    levels = {"Mill | Lane": next(iter(shown.values()))}
-    told = changed(evidence, "shortcuts", "embedding", "traits", "site", "levels", to=levels)
-    (line,) = [x for x in card_of(told).splitlines() if "Mill" in x]
+def test_names_from_the_data_do_not_break_a_table(results):
+    site_levels = results.shortcuts["embedding"]["traits"]["site"]["levels"]
+    levels = {"Mill | Lane": next(iter(site_levels.values()))}
+    edited = changed(results, "shortcuts", "embedding", "traits", "site", "levels", to=levels)
+    (line,) = [x for x in card_of(edited).splitlines() if "Mill" in x]
     assert line.startswith(r"| Site: Mill \| Lane against the rest | ")
 
 
-def test_what_was_not_measured_is_left_out(evidence):
-    assert "uncertain”" not in card_of(evidence)
+def test_what_was_not_measured_is_left_out(results):
+    assert "uncertain”" not in card_of(results)
     interval = {"value": 0.91, "ci95": [0.88, 0.94]}
     keys = ("coverage", "uncertain", "accuracy_when_certain")
-    told = {**dict.fromkeys(keys, interval), "target": 0.9}
+    uncertainty = {**dict.fromkeys(keys, interval), "target": 0.9}
     path = ("subsets", "available", "findings", "effusion", "uncertainty")
-    card = card_of(changed(evidence, "metrics", *path, to=told))
+    card = card_of(changed(results, "metrics", *path, to=uncertainty))
     assert "true answer in 90% of studies" in card
     assert "| Effusion, `available` | 0.910 [0.880, 0.940] |" in card
 
 
-def test_parameters_that_differ_are_listed(evidence):
-    card = card_of(evidence)
+def test_parameters_that_differ_are_listed(results):
+    card = card_of(results)
     assert "fuse:\n  epochs: 3\n" in card
     assert "bootstrap: 100" in card
     plain = replace(
-        evidence,
-        index=evidence.index.model_copy(update={"trained_on": {}}),
-        params=type(evidence.params)(),
+        results,
+        index=results.index.model_copy(update={"trained_on": {}}),
+        params=type(results.params)(),
     )
     assert "All parameters are the defaults" in card_of(plain)
 
 
-def test_flags_are_sentences_of_their_own(evidence):
-    card = model_card(evidence, [Flag("size", "Effusion: only 3 <b>")])
+def test_flags_are_sentences_of_their_own(results):
+    card = model_card(results, [Flag("size", "Effusion: only 3 <b>")])
     assert "- **size**: Effusion: only 3 \\<b>." in card
-    assert "No rule of the evaluation raised one." in model_card(evidence, [])
+    assert "No rule of the evaluation raised one." in model_card(results, [])
 
 
-def test_multiclass_has_no_threshold_and_folds_say_what_the_bundle_is(evidence_of):
-    card = card_of(evidence_of(problem="multiclass", protocol="folds", modalities=1, folds=3))
+def test_multiclass_has_no_threshold_and_folds_say_what_the_bundle_is(results_of):
+    card = card_of(results_of(problem="multiclass", protocol="folds", modalities=1, folds=3))
     assert "there is no threshold to set" in card
     assert "the bundle is the same recipe fitted on all studies" in " ".join(card.split())
     assert "### Is one better than another?" not in card
 
 
-def test_explanations_stand_with_their_figures_where_they_were_measured(evidence):
-    assert "## Explanations" not in card_of(evidence)
+def test_explanations_stand_with_their_figures_where_they_were_measured(results):
+    assert "## Explanations" not in card_of(results)
     areas = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
-    finding = evidence.task.finding_names[0]
+    finding = results.task.finding_names[0]
     measured = {
         "methods": {
             "grad_cam": METHOD,
@@ -170,10 +170,10 @@ def test_explanations_stand_with_their_figures_where_they_were_measured(evidence
         },
         "localisation": {finding: {"grad_cam": {"n": 60, **areas}}},
     }
-    card = card_of(replace(evidence, faithfulness=measured))
+    card = card_of(replace(results, faithfulness=measured))
     rows = rows_of(card)
-    found = {first: rest for first, rest in rows.items() if first.startswith(("Grad", "SHAP"))}
+    found = {first: others for first, others in rows.items() if first.startswith(("Grad", "SHAP"))}
     grad, note = (next(v for k, v in found.items() if k.startswith(n)) for n in ("Grad", "SHAP"))
     assert grad == ["8", *["0.31 [0.20, 0.40]"] * 3, "–", "0.31 [0.20, 0.40]", "yes"]
     assert note[-2:] == ["–", "no: chance"]
-    assert any("60" in rest for first, rest in found.items() if "," in first)
+    assert any("60" in others for first, others in found.items() if "," in first)

@@ -4,9 +4,9 @@ import pytest
 from cxr_mm.evaluation.report.plots import draw_subgroups
 
 
-@pytest.mark.parametrize("asked", [{}, {"problem": "multilabel", "kind": "synthetic"}])
-def test_one_row_of_three_panels_a_finding(asked, evidence_of):
-    results = evidence_of(**asked)
+@pytest.mark.parametrize("settings", [{}, {"problem": "multilabel", "kind": "synthetic"}])
+def test_one_row_of_three_panels_a_finding(settings, results_of):
+    results = results_of(**settings)
     subgroups = results.subgroups
     figure = draw_subgroups(results.task, subgroups)
     assert len(figure.axes) == 3 * len(results.task.findings)

@@ -11,7 +11,7 @@ from cxr_mm.core.prediction import Answer, FindingPrediction, OperatingPoint, Pr
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.evaluation.external.validate import WRITTEN, evaluate_on, read_labels, shown
+from cxr_mm.evaluation.external.validate import WRITTEN, evaluate_on, read_labels, restricted_to
 
 QUICK = EvaluateParams(bootstrap=100)
 
@@ -131,7 +131,7 @@ def test_report_replaces_an_earlier_one_and_has_calibration_and_bad_rows(task, t
     (tmp_path / "out" / "metrics.json").write_text("{}")
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     metrics = read_json(out / "metrics.json")
-    assert (metrics["model"], metrics["protocol"]) == ("old-and-coughing", "outside")
+    assert (metrics["model"], metrics["protocol"]) == ("old-and-coughing", "external")
     assert next(iter(metrics)) == "transportability"
     # x000, x015, … have neither age nor note.
     assert metrics["bad_rows"] == 8
@@ -238,9 +238,9 @@ def test_studies_whose_image_is_refused_are_bad_rows(task, undrawn, tmp_path):
 
 def test_shown_hides_everything_else(tmp_path):
     study = Study("s", image=np.zeros((4, 4), np.float32), clinical={"age": 3.0}, note="well")
-    assert shown(study, ("note",)).modalities == ("note",)
-    assert shown(study, ("image", "tabular")).modalities == ("image", "tabular")
-    assert shown(study, ("tabular",)).study_id == "s"
+    assert restricted_to(study, ("note",)).modalities == ("note",)
+    assert restricted_to(study, ("image", "tabular")).modalities == ("image", "tabular")
+    assert restricted_to(study, ("tabular",)).study_id == "s"
 
 
 def test_the_summary_begins_with_what_to_look_at_first(task, undrawn, tmp_path):
@@ -264,10 +264,10 @@ def test_recalibration_is_offered_and_measured(task, undrawn, tmp_path):
     out = evaluate_on(OldAndCoughing(task), tmp_path / "centre.csv", tmp_path / "out", QUICK)
     message = read_json(out / "metrics.json")["recalibration"]
     assert message["updates"]["tabular"]["effusion"]["method"] != "none"
-    brought = message["brings"]["available"]["effusion"]["calibration_in_the_large"]
-    assert brought["before"]["ci95"][0] > 0
-    assert abs(brought["after"]["value"]) < 0.05
-    assert brought["difference"]["ci95"][1] < 0
+    gains = message["gain"]["available"]["effusion"]["calibration_in_the_large"]
+    assert gains["before"]["ci95"][0] > 0
+    assert abs(gains["after"]["value"]) < 0.05
+    assert gains["difference"]["ci95"][1] < 0
     assert "bundle" not in message
     assert "write that bundle with --recalibrate FOLDER" in (out / "summary.txt").read_text()
 
@@ -275,13 +275,13 @@ def test_recalibration_is_offered_and_measured(task, undrawn, tmp_path):
 def test_too_few_patients_are_refused_before_any_image_is_read(task, undrawn, tmp_path):
     centre(tmp_path / "centre.csv", effusion=["1"] * 14 + ["0"] * 106)
     predictor = OldAndCoughing(task)
-    place = [predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK]
+    arguments = [predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK]
     with pytest.raises(ManifestError, match=r"7 patients .* too few .*, 20 are needed.*Label 13"):
-        evaluate_on(*place, tmp_path / "new")
+        evaluate_on(*arguments, tmp_path / "new")
     assert predictor.seen == []
     assert {p.name for p in tmp_path.iterdir()} == {"centre.csv"}
-    out = evaluate_on(*place)
-    assert read_json(out / "metrics.json")["recalibration"]["brings"] is None
+    out = evaluate_on(*arguments)
+    assert read_json(out / "metrics.json")["recalibration"]["gain"] is None
     assert "too few patients" in (out / "summary.txt").read_text()
 
 
