@@ -267,7 +267,7 @@ def _recalibration(metrics: dict[str, Any]) -> list[str]:
             lines.append(f"  {subset}: {name}: {_update(update)}")
     for subset, left in found["left"].items():
         lines += [f"  {subset}: {name}: left as it is: {reason}" for name, reason in left.items()]
-    lines.append(f"gain, cross-validated by patient ({found['folds']} folds):")
+    lines.append(f"recalibration gain, cross-validated by patient ({found['folds']} folds):")
     for name, gains in found["gain"][AVAILABLE].items():
         lines.append(f"  {name:<26}{'before':<25}{'after':<25}difference")
         lines += [_gain_line(title, form, gains[m]) for m, (title, form, _) in GAIN_METRICS.items()]

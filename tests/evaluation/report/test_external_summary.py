@@ -148,7 +148,7 @@ def test_what_recalibration_changes_and_brings(metrics):
         "note: effusion: new intercept: logit + 0.25",
         "tabular: effusion: left as it is",
         "image+note: effusion: left as it is: 3 patients of the rarer class, 20 needed",
-        "what that gain, cross-validated by patient (5 folds):",
+        "recalibration gain, cross-validated by patient (5 folds):",
         "effusion before after difference",
     ]
     assert "ECE 0.300 [0.200, 0.400] 0.100 [0.050, 0.150] -0.200 [-0.300, -0.100]" in lines
