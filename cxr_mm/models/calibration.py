@@ -1,15 +1,13 @@
-"""Calibration: columns of evidence → logits whose probabilities mean what they say.
+"""Calibration: columns of a fusion → logits whose sigmoid or softmax is a calibrated probability.
 
-One for each subset of modalities: a positive weight per column and a bias per finding, by stacking
-(`cxr_mm.models.calibration`) on studies the networks were not trained on. Columns that are parts of
-one modality are first made one, in the same way whatever else is shown.
+Each subset of modalities has its own: a positive weight per column and a bias per finding, by
+stacking (Wolpert 1992) on studies the networks were not trained on. Columns that are parts of one
+modality are first blended into one, in the same way in every subset.
 
-Where there are enough studies an isotonic step may follow (binary and multilabel; multiclass stays
-with temperature alone). It is fitted on the very studies that the parametric step was fitted
-on, which costs little honesty: it reads the order of the studies, and with one column that order
-is not fitted at all, with several it rests on one ratio of weights or two, learnt from no fewer
-studies than the step asks for. The networks have seen none of them. Which calibration is taken goes
-by how many studies there are, never by how well either fits them.
+With enough studies an isotonic step follows (binary and multilabel; multiclass has a temperature
+alone). It is fitted on the same studies as the parametric step, with little optimism: it depends on
+their order alone, which one column leaves unfitted and several columns determine by one or two
+ratios of weights. The choice depends on the number of studies, never on the fit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,19 +25,19 @@ Floats = NDArray[np.float64]
 
 KNOTS = 32
 GROUP = 25
-"""Studies a group holds at least."""
+"""Fewest studies in a group."""
 SPREAD = 0.5
-"""Standard deviation of a block's shift around none, before any data is seen."""
+"""Prior standard deviation of a block's shift, around 0."""
 LIMIT = 15.0
-"""Logits are held this close to 0 before they are counted: beyond it a probability is 0 or 1."""
+"""Logits are clipped to ± this before they are averaged; beyond it a probability is 0 or 1."""
 
 
 def isotonic_shift(logits: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """What to add to a logit so that probabilities are the shares seen.
+    """Fit a shift of the logit so that probabilities equal the observed shares.
 
-    A block's share is pulled towards what parametric calibration says of it, as by a normal prior
-    in logits around that, so that a block without a positive (or negative) study stays finite and
-    little is lost where the parametric calibration was right.
+    A block's share is shrunk towards its parametric probability, as by a normal prior on the logit,
+    so that a block without a positive (or negative) study stays finite and little is lost where the
+    parametric calibration was right.
 
     Args:
         logits: (N,) parametrically calibrated, of held-out studies.
@@ -86,8 +84,8 @@ BIAS_SPREAD = 2.0
 
 
 def log_likelihoods(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
-    """Log likelihood of labels (N, F), 1, 0 or NaN, summed over studies: one for each finding (F,),
-    or one of all, (1,), where a study has exactly one of them."""
+    """Log likelihood of labels (N, F), 1, 0 or NaN, summed over studies: (F,) for each finding, or
+    (1,) for a multiclass task."""
     if problem == "multiclass":
         rows = (~labels.isnan()).all(1)
         chosen = labels[rows].argmax(1)
@@ -102,10 +100,10 @@ def log_likelihoods(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
 def stack(
     columns: Tensor, labels: Tensor, problem: Problem, spread: float
 ) -> tuple[Tensor, Tensor]:
-    """Weigh columns.
+    """Fit the weights of stacked columns.
 
     Args:
-        columns: (N, J, F) evidence of held-out studies.
+        columns: (N, J, F) of held-out studies.
         labels: (N, F) 1, 0 or NaN.
         problem: of the task.
         spread: prior standard deviation of a log weight.
@@ -131,15 +129,15 @@ def stack(
 
 
 def blend(columns: Tensor, labels: Tensor, problem: Problem, spread: float, fold: Tensor) -> Tensor:
-    """Weigh the parts of one modality, which make one column of evidence together.
+    """Fit the weights by which the parts of one modality are blended into one column.
 
-    There are two ways, all parts or the last alone, which is the one that an encoder was made to
-    give. Each counts by how well it predicts the studies of folds that it was not weighed on
-    (pseudo-Bayesian model averaging: Geisser and Eddy 1979; Yao et al. 2018).
+    Two models, all parts or the last part alone (the one an encoder was designed to give), are
+    averaged by how well each predicts left-out folds (pseudo-Bayesian model averaging: Geisser and
+    Eddy 1979; Yao et al. 2018).
 
     Args:
         columns, labels, problem, spread: as of `stack`.
-        fold: (N,) what goes together; with one fold all parts are taken.
+        fold: (N,) number of the fold; with a single fold all parts are taken.
 
     Returns:
         Weights (J, F).
@@ -151,22 +149,22 @@ def blend(columns: Tensor, labels: Tensor, problem: Problem, spread: float, fold
     alone = torch.zeros_like(everything)
     alone[-1] = last[0]
     credits = torch.stack(
-        [_estimated(chosen, labels, problem, spread, fold) for chosen in (columns, columns[:, -1:])]
+        [_left_out(chosen, labels, problem, spread, fold) for chosen in (columns, columns[:, -1:])]
     ).softmax(0)
     return credits[0] * everything + credits[1] * alone
 
 
-def _estimated(
+def _left_out(
     columns: Tensor, labels: Tensor, problem: Problem, spread: float, fold: Tensor
 ) -> Tensor:
-    """Log likelihoods of the labels, each fold by weights of the others."""
-    found = []
+    """Log likelihoods of the labels, each fold with weights fitted on the others."""
+    folds = []
     for number in sorted(set(fold.tolist())):
         inside = fold == number
         weight, bias = stack(columns[~inside], labels[~inside], problem, spread)
         logits = (weight * columns[inside]).sum(1) + bias
-        found.append(log_likelihoods(logits, labels[inside], problem))
-    return torch.stack(found).sum(0)
+        folds.append(log_likelihoods(logits, labels[inside], problem))
+    return torch.stack(folds).sum(0)
 
 
 SUBSETS = 2 ** len(MODALITIES)
@@ -194,7 +192,7 @@ class Calibration(nn.Module):
     """Weights (8, J, F), biases (8, F) and the isotonic step's knots and shifts (8, F, KNOTS).
 
     One row for each subset; identity until fitted. An isotonic step that was not fitted adds
-    exactly nothing.
+    exactly 0.
     """
 
     weight: Tensor
@@ -203,10 +201,10 @@ class Calibration(nn.Module):
     shift: Tensor
 
     def __init__(self, owners: Sequence[Modality | None], outputs: int) -> None:
-        """Make the identity.
+        """Initialise as the identity.
 
         Args:
-            owners: the modality that each column of evidence is from; None where from all.
+            owners: modality of each column; None for a column of all modalities.
             outputs: number of findings.
         """
         super().__init__()
@@ -220,12 +218,12 @@ class Calibration(nn.Module):
     def forward(self, columns: Tensor, mask: Tensor) -> Tensor:
         """Columns (B, J, F), mask (B, 3) → logits (B, F)."""
         index = subset_index(mask)
-        evidence = (self.weight[index] * columns).sum(1)
-        logits = torch.where(mask.any(1, keepdim=True), evidence, 0.0) + self.bias[index]
+        stacked = (self.weight[index] * columns).sum(1)
+        logits = torch.where(mask.any(1, keepdim=True), stacked, 0.0) + self.bias[index]
         return logits + _interpolate(logits, self.knots[index], self.shift[index])
 
     def fit_prevalence(self, labels: Tensor, problem: Problem) -> None:
-        """With nothing to go by, answer the prevalence: labels (N, F) of the training studies."""
+        """Let a study without any modality get the prevalence of labels (N, F)."""
         share = labels.nanmean(0).clamp(1e-3, 1 - 1e-3)
         self.bias[0] = share.log() if problem == "multiclass" else share.logit()
 
@@ -238,11 +236,11 @@ class Calibration(nn.Module):
         spread: float,
         fold: Tensor,
     ) -> None:
-        """Learn how the parts of a modality make one column; goes before its subsets.
+        """Fit the blend of a modality's parts, before any subset that contains it.
 
         Args:
-            modality: one that columns are from.
-            columns: (N, J, F) evidence of held-out studies shown this modality alone.
+            modality: owner of the columns.
+            columns: (N, J, F) of held-out studies given this modality alone.
             labels, problem, spread, fold: as of `blend`.
         """
         own = torch.tensor([owner == modality for owner in self.owners])
@@ -256,13 +254,13 @@ class Calibration(nn.Module):
 
         Args:
             mask: (3,) the subset.
-            columns: (N, J, F) evidence of held-out studies shown exactly this subset.
+            columns: (N, J, F) of held-out studies given exactly this subset.
             labels: (N, F) 1, 0 or NaN.
             problem: of the task.
             spread: prior standard deviation of a log weight.
         """
-        shown = {m for m, there in zip(MODALITIES, mask.tolist(), strict=True) if there}
-        used = [o for o in dict.fromkeys(self.owners) if o is None or o in shown]
+        subset = {m for m, present in zip(MODALITIES, mask.tolist(), strict=True) if present}
+        used = [o for o in dict.fromkeys(self.owners) if o is None or o in subset]
         belongs = torch.tensor([[float(owner == one) for owner in self.owners] for one in used])
         joined = torch.einsum("mj,jf,njf->nmf", belongs, self._blend, columns)
         weight, bias = stack(joined, labels, problem, spread)
@@ -275,12 +273,12 @@ class Calibration(nn.Module):
     def fit_isotonic(
         self, mask: Tensor, columns: Tensor, labels: Tensor, studies: int, rarer: int
     ) -> None:
-        """Put the isotonic step behind the parametric one, for each finding that has the studies.
+        """Fit the isotonic step of each finding with enough studies, after `fit_subset`.
 
         Args:
-            mask, columns, labels: those given to `fit_subset`, which goes before.
-            studies: labelled studies a finding must have.
-            rarer: of these, studies of its rarer class; 1 at least.
+            mask, columns, labels: the same as for `fit_subset`.
+            studies: fewest labelled studies of a finding.
+            rarer: fewest of these in the rarer class; at least 1.
         """
         index = int(subset_index(mask))
         logits = self(columns, mask.expand(len(columns), -1)).double().numpy()
@@ -291,11 +289,10 @@ class Calibration(nn.Module):
             total = int(known.sum())
             if total < studies or min(positive, total - positive) < rarer:
                 continue
-            found, shift = isotonic_shift(logits[known, finding], truth[known, finding])
-            more = KNOTS - len(found)
-            beyond = found[-1] + np.arange(1, more + 1)
-            knots = np.concatenate([found, beyond])
-            self.knots[index, finding] = torch.from_numpy(knots)
+            knots, shift = isotonic_shift(logits[known, finding], truth[known, finding])
+            more = KNOTS - len(knots)
+            beyond = knots[-1] + np.arange(1, more + 1)
+            self.knots[index, finding] = torch.from_numpy(np.concatenate([knots, beyond]))
             self.shift[index, finding] = torch.from_numpy(np.pad(shift, (0, more), "edge"))
 
 

@@ -1,9 +1,9 @@
-"""Fusion: embeddings of the modalities that are there → logits, for any subset of them.
+"""Fusion: embeddings of the present modalities → logits, for any subset of them.
 
-Every kind has one interface and honours the modality mask: what stands behind an absent modality
-(NaN included) cannot reach the output, and absence is a state of its own, never zeros taken for
-data. A kind turns a batch into columns of evidence, and its Calibration, fitted for each subset on
-studies the networks have not seen, turns columns into logits:
+Every kind has one interface and respects the modality mask: values of an absent modality (NaN
+included) cannot reach the output, and absence is a state of its own, never zeros taken for data. A
+kind turns a batch into columns of evidence, and its Calibration, fitted for each subset on studies
+the networks have not seen, turns columns into logits:
 
 - `late`: one column per part of a modality, so that calibration is stacking (Wolpert 1992);
 - `concat`: one column, from hidden vectors side by side;
@@ -21,9 +21,9 @@ from cxr_mm.models.calibration import Calibration
 
 
 class Part(Frozen):
-    """One stretch of an embedding.
+    """Consecutive numbers of an embedding that belong together.
 
-    `counted`: it counts words, and is weighed by how rare each is among the training studies.
+    `counted`: word counts, weighted by inverse document frequency.
     """
 
     length: int
@@ -31,11 +31,11 @@ class Part(Frozen):
 
 
 class Standardise(nn.Module):
-    """An embedding at unit expected length, which its parts share evenly, so that a long part does
-    not drown a short one.
+    """Scale an embedding to unit expected length, shared evenly by its parts, so that a long part
+    does not dominate a short one.
 
-    A part becomes standard scores; where it counts words, each word is weighed by its inverse
-    document frequency (Spärck Jones 1972) and every note is brought to the same length.
+    A part becomes standard scores; word counts are weighted by inverse document frequency (Spärck
+    Jones 1972) and normalised to the same length for every note.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Standardise(nn.Module):
         self._learn(self.mean, [torch.ones(part.length) for part in self.parts])
 
     def fit(self, rows: Tensor) -> None:
-        """Learn from the rows (N, D) of studies that have the modality."""
+        """Fit to the rows (N, D) of studies that have the modality."""
         if len(rows) > 1:
             spread = [_spread(own, part) for own, part in self._split(rows)]
             self._learn(rows.mean(0), spread)
@@ -81,7 +81,7 @@ class Standardise(nn.Module):
 
 
 def _spread(rows: Tensor, part: Part) -> Tensor:
-    """What each dimension (N, D) of a part is divided by, before the part gets its length."""
+    """Divisor of each dimension of a part (N, D), before the part is scaled to its length."""
     if part.counted:
         studies, with_word = len(rows), (rows > 0).sum(0)
         return 1 / (((1 + studies) / (1 + with_word)).log() + 1)
@@ -91,8 +91,8 @@ def _spread(rows: Tensor, part: Part) -> Tensor:
 
 
 class _Fold(nn.Module):
-    """Words in fewer cells, as if hashed so: a perceptron with a weight for every pair of words
-    and hidden unit is slow and learns its studies by heart."""
+    """Fold word counts into fewer cells, as if hashed so: a weight for every pair of word and unit
+    would be slow and overfit."""
 
     CELLS = 256
 
@@ -126,13 +126,13 @@ class _Gain(nn.Module):
 
 FusionKind = Literal["late", "concat", "gated"]
 TrainingView = tuple[Tensor, Tensor]
-"""Logits (B, F) in training, and which studies (B,) were shown anything."""
+"""Logits (B, F) in training, and whether each study (B,) has a visible modality."""
 
 
 class FusionSpec(Frozen):
     """Shape of a fusion.
 
-    `parts`: what each modality's input is made of; a modality the task does not have is not in it.
+    `parts`: parts of each modality's input, for the modalities of the task.
     `scales`: prior standard deviation of each modality's logit (`late`).
     `outputs`: number of findings F.
     `hidden`: width H that each modality is projected to (`concat`, `gated`).
@@ -154,12 +154,12 @@ class FusionSpec(Frozen):
 
 
 def owners(spec: FusionSpec) -> tuple[Modality, ...]:
-    """The modality of each part, in order."""
+    """Modality of each part, in order."""
     return tuple(modality for modality, parts in spec.parts.items() for _ in parts)
 
 
 class Late(nn.Module):
-    """A linear head per part of a modality, each trained as if it were alone; (B, J, F) columns."""
+    """A linear head per part of a modality, each trained on its own; (B, J, F) columns."""
 
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Late(nn.Module):
 
     @torch.no_grad()
     def adopt(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
-        """Take over the head (F, D), (F,) of a modality of one part; it learns no more."""
+        """Copy and freeze the head (F, D), (F,) of a modality of one part."""
         head = self.heads[self.owners.index(modality)]
         head.requires_grad_(False)
         head.weight.copy_(weight)  # type: ignore[operator]
@@ -183,17 +183,17 @@ class Late(nn.Module):
         first = self.owners.index(modality)
         heads = self.heads[first : first + len(parts)]
         split = torch.split(rows, [part.length for part in parts], dim=1)
-        # Parts share one unit length; a head is to see its own at unit length.
-        seen = [head(own * len(parts) ** 0.5) for head, own in zip(heads, split, strict=True)]
-        return torch.stack(seen, dim=1)
+        # Parts share one unit length; each head gets its own part at unit length.
+        columns = [head(own * len(parts) ** 0.5) for head, own in zip(heads, split, strict=True)]
+        return torch.stack(columns, dim=1)
 
     def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Columns of every modality, mask (B, 3) → columns side by side, zero where absent."""
-        shown = [
+        side_by_side = [
             torch.where(mask[:, MODALITIES.index(modality), None, None], columns, 0.0)
             for modality, columns in encoded.items()
         ]
-        return torch.cat(shown, dim=1)
+        return torch.cat(side_by_side, dim=1)
 
     def forward(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Inputs (B, D) with zeros where absent, mask (B, 3) → columns, zero where absent."""
@@ -211,7 +211,7 @@ class Late(nn.Module):
     def training_views(
         self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float
     ) -> list[TrainingView]:
-        """Each part shown alone, so that no head relies on another."""
+        """Show each part alone, so that no head relies on another."""
         del hide
         columns = self(inputs, mask)
         return [
@@ -220,7 +220,7 @@ class Late(nn.Module):
 
 
 class Joint(nn.Module):
-    """What `concat` and `gated` share: a projection per modality and one column, (B, 1, F)."""
+    """Base of `concat` and `gated`: a projection per modality and one column, (B, 1, F)."""
 
     def __init__(self, spec: FusionSpec, joined: int) -> None:
         super().__init__()
@@ -256,13 +256,13 @@ class Joint(nn.Module):
         return self.join({m: self.encode(m, rows) for m, rows in inputs.items()}, mask)
 
     def penalty(self) -> Tensor:
-        """None: these are held by weight decay and dropout."""
+        """Zero: weight decay and dropout regularise these."""
         return torch.zeros(())
 
     def training_views(
         self, inputs: Mapping[Modality, Tensor], mask: Tensor, hide: float
     ) -> list[TrainingView]:
-        """Modality dropout: each hidden with chance `hide`, at least one left."""
+        """Modality dropout: hide each with chance `hide`, but at least one stays."""
         left = mask & (torch.rand(mask.shape, device=mask.device) >= hide)
         seen = torch.where(left.any(1, keepdim=True), left, mask)
         return [(self(inputs, seen)[:, 0], mask.any(1))]
@@ -282,7 +282,7 @@ class Concat(Joint):
 
 
 class Gated(Joint):
-    """A sum of hidden vectors, each through a gate that reads it; absent ones are a constant."""
+    """A sum of gated hidden vectors; absent ones are a learnt constant."""
 
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__(spec, spec.hidden)
@@ -315,9 +315,9 @@ class Fusion(nn.Module):
         self.calibration = Calibration(columns, spec.outputs)
 
     def fit_standardise(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> None:
-        """Learn the standard scores from training studies.
+        """Fit the standard scores to training studies.
 
-        Clinical features come scaled by their own transform and are only brought to unit length.
+        Clinical features are scaled by their own transform and only brought to unit length here.
         """
         for modality in self.spec.dims:
             if modality != "tabular":
@@ -332,12 +332,12 @@ class Fusion(nn.Module):
         self.network.adopt(modality, weight * scores.scale, bias + weight @ scores.mean)
 
     def clean(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> dict[Modality, Tensor]:
-        """Standard scores, exact zeros wherever a modality is absent."""
+        """Standard scores, with exact zeros where a modality is absent."""
         rows: dict[Modality, Tensor] = {}
         for modality in self.spec.dims:
-            there = mask[:, MODALITIES.index(modality), None]
+            present = mask[:, MODALITIES.index(modality), None]
             scores = self.standardise[modality](inputs[modality].to(torch.float32))
-            rows[modality] = torch.where(there, scores, torch.zeros_like(scores))
+            rows[modality] = torch.where(present, scores, torch.zeros_like(scores))
         return rows
 
     def columns(self, inputs: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
@@ -366,8 +366,8 @@ class Fusion(nn.Module):
         """Embeddings of a batch → calibrated logits.
 
         Args:
-            inputs: image (B, Di), tabular (B, T), note (B, Dn), those the spec names; rows of
-                absent modalities may hold anything.
+            inputs: image (B, Di), tabular (B, T), note (B, Dn), of the modalities in the spec; rows
+                of absent modalities are ignored.
             mask: bool (B, 3) in canonical order, True where present.
 
         Returns:

@@ -1,9 +1,9 @@
 """Image encoder: radiograph → embedding → logits.
 
-An embedding is what the backbone pools last (`last`), or that behind the means of its two stages
-before (`stages`): texture and place of a finding are still in the finer maps, which pretraining on
-photographs has specialised less (hypercolumns: Hariharan et al. 2015). The classification head is
-one linear layer: it trains the encoder, and says what the image alone knows.
+An embedding is the last pooled features (`last`), or these after the means of the two stages before
+(`stages`): finer maps retain texture and position of a finding, and pretraining on photographs has
+specialised them less (hypercolumns: Hariharan et al. 2015). The classification head is one linear
+layer, with which the encoder is trained; a frozen encoder does not use it.
 """
 
 from pathlib import Path
@@ -34,16 +34,16 @@ Pool = Literal["last", "stages"]
 
 
 class ImageEncoderSpec(Frozen):
-    """What an image encoder is built from."""
+    """Specification of an image encoder."""
 
     backbone: str
     """A timm name, or `small_cnn`."""
     size: int = Field(ge=16, le=2048)
     """Side of the square image in pixels."""
     pool: Pool
-    """Where the embedding is taken from."""
+    """Source of the embedding."""
     parts: tuple[int, ...] = Field(min_length=1)
-    """Lengths of the embedding's parts, one for each place it is taken from."""
+    """Lengths of the embedding's parts, one for each map it is pooled from."""
     mirror: bool
     """Whether the embedding is the mean of those of the image and its mirror image."""
     outputs: int = Field(ge=1)
@@ -60,7 +60,7 @@ class ImageEncoderSpec(Frozen):
 class ImageEncoder(nn.Module):
     """Backbone with global pooling, and a linear head.
 
-    Images are those of `data.transform.normalise`: float32 (B, 1, S, S) in [-1, 1]. They are
+    Images are those of `imaging.geometry.normalise`: float32 (B, 1, S, S) in [-1, 1]. They are
     brought to the mean and standard deviation that the backbone's pretrained weights expect.
     """
 
@@ -71,14 +71,14 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = backbone
-        # Parts come at their own scales; without it the head would learn the loudest first.
+        # Parts differ in scale; without it the head would learn the largest first.
         self.norm = nn.BatchNorm1d(spec.dim, affine=False)
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.dim, spec.outputs)
         mean, std = grey_statistics(backbone)
         self.register_buffer("input_scale", torch.tensor(STD / std))
         self.register_buffer("input_shift", torch.tensor((MEAN - mean) / std))
-        # Where the finer maps pass by, for whoever wants to look.
+        # The finer maps pass through these, so that hooks can see them.
         self.taps = nn.ModuleList(nn.Identity() for _ in spec.parts[:-1])
         self._feature_layer = ""
 
@@ -112,17 +112,17 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def linear_head(self) -> tuple[Tensor, Tensor]:
-        """Weights (outputs, dim) and bias (outputs,) from embedding to logits, as in use."""
+        """Weights (outputs, dim) and bias (outputs,) from embedding to logits, norm included."""
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
         weight = self.head.weight / (self.norm.running_var + self.norm.eps).sqrt()
         return weight, self.head.bias - weight @ self.norm.running_mean
 
     def feature_layer(self) -> nn.Module:
-        """Module whose output is the last spatial feature map, where Grad-CAM looks.
+        """Module whose output is the last spatial feature map, as Grad-CAM needs it.
 
-        For a convolutional backbone it is what global pooling pools. For a transformer it is the
-        first norm of the last block: behind that block only the class token may carry gradient.
+        For a convolutional backbone it is the input of global pooling. For a transformer it is the
+        first norm of the last block: after that block only the class token may have a gradient.
         `feature_map` turns either's output into (B, C, h, w).
         """
         if not self._feature_layer:
@@ -130,8 +130,8 @@ class ImageEncoder(nn.Module):
         return self.backbone.get_submodule(self._feature_layer)
 
     def feature_layers(self) -> list[nn.Module]:
-        """Modules whose outputs are the maps that the embedding is made of: the last first, then
-        the finer ones, finest first. In this order they run."""
+        """Modules whose outputs are the maps that the embedding is pooled from: that of the last
+        map, then those of the finer ones, finest first, which is the order they run in."""
         return [self.feature_layer(), *self.taps]
 
     def feature_map(self, features: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def build_image_encoder(
     *,
     mirror: bool = False,
 ) -> ImageEncoder:
-    """Make an image encoder for training.
+    """Build an image encoder for training.
 
     Args:
         backbone: a timm name, or `small_cnn`.
@@ -175,12 +175,12 @@ def build_image_encoder(
         outputs: number of findings.
         dropout: between embedding and head.
         weights: `packaged`, `hub`, `none`, or the path of a safetensors file.
-        pool: where the embedding is taken from.
+        pool: source of the embedding.
         mirror: whether it is the mean over the image and its mirror image.
 
     Raises:
-        WeightsError: the backbone is unknown, or its weights cannot be had or do not fit.
-        ParamsError: the backbone cannot take images of this size, or shows no stages.
+        WeightsError: the backbone is unknown, or its weights are unavailable or do not fit.
+        ParamsError: the backbone cannot take images of this size, or gives no maps of its stages.
     """
     network = pretrained_backbone(backbone, size, weights)
     spec = ImageEncoderSpec(
@@ -196,7 +196,7 @@ def build_image_encoder(
 
 
 def read_spec(folder: Path) -> ImageEncoderSpec:
-    """What a saved image encoder is built from.
+    """Read the specification of a saved image encoder.
 
     Raises:
         WeightsError: the file is missing or damaged.
@@ -220,7 +220,7 @@ def save_image_encoder(encoder: ImageEncoder, folder: Path) -> None:
 
 
 def load_image_encoder(folder: Path) -> ImageEncoder:
-    """Read an image encoder back, equal to the bit, in evaluation mode; never uses the network.
+    """Load an image encoder, equal to the bit, in evaluation mode, without network access.
 
     Raises:
         WeightsError: a file is missing or damaged, or weights and specification do not agree.

@@ -1,8 +1,8 @@
-"""Precision: fp32 or bf16 autocast, and the memory order of images; what this machine runs faster.
+"""Precision: fp32 or bf16 autocast and the memory order of images, by measured speed.
 
 Processors with bf16 matrix units (AMX) run most networks two to three times as fast in bf16, others
-slower; depthwise networks differ between inference and training, and channels last is the faster
-order on most processors, not on all. So it is measured, not guessed.
+slower; depthwise networks differ between inference and training; channels last is faster on most
+processors. The choice is therefore measured.
 """
 
 import copy
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 PrecisionName = Literal["fp32", "bf16"]
 WantedPrecision = Literal["auto", "fp32", "bf16"]
 MEASURED_ON = 8
-"""Images on which the choice is measured."""
+"""Images on which the speed is measured."""
 WORTHWHILE = 1.15
-"""bf16 has to be this much faster, so that chance does not change the numbers from run to run."""
+"""Least speed-up for bf16, so that noise does not change the numbers from run to run."""
 ORDER_WORTHWHILE = 1.03
-"""Likewise for channels first, which changes numbers in the last bits alone."""
+"""Least speed-up for channels first, which changes numbers in the last bits alone."""
 RUNS, SECONDS = 4, 2.0
 
 
@@ -33,7 +33,7 @@ class Precision:
     Args:
         name: `fp32`, or `bf16` (autocast; weights stay float32).
         channels_last: order of image tensors and convolution weights.
-        images_per_second: what was measured of each; empty where it was given, not measured.
+        images_per_second: measured speed of each candidate; empty where nothing was measured.
     """
 
     name: PrecisionName
@@ -50,7 +50,7 @@ class Precision:
         return torch.autocast(device, torch.bfloat16, enabled=self.name == "bf16")
 
     def arrange(self, images: Tensor) -> Tensor:
-        """Images (B, C, S, S) in the memory order that is fastest."""
+        """Put images (B, C, S, S) into this memory order."""
         return images.contiguous(memory_format=self.memory_format)
 
 
@@ -95,7 +95,7 @@ def choose_precision(
 def _fastest(
     step: Callable[[nn.Module, Tensor, Precision], None], model: nn.Module, sample: Tensor
 ) -> dict[str, float]:
-    """Seconds of the best of a few runs of each candidate, in turn, after one that warms up."""
+    """Shortest time in seconds of a few runs of each candidate, in turn, after a warm-up."""
     taken = dict.fromkeys(CANDIDATES, float("inf"))
     started = time.perf_counter()
     for run in range(RUNS + 1):

@@ -1,9 +1,9 @@
-"""Recalibration: a bundle's logits fitted to an external site, by no more than it asks.
+"""Recalibration: a bundle's logits updated for an external site, by the smallest adequate change.
 
-Between keeping the model, a new intercept, and a new intercept and slope, the closed testing
-procedure decides (Vergouwe et al., Stat Med 2017; 36:4529, without its last step, the revision of
-all coefficients): the fewer studies there are, the more has to be wrong before more is changed.
-Steyerberg, Clinical Prediction Models, 2nd ed. 2019, chapter 20.
+A closed testing procedure chooses between no update, a new intercept, and a new intercept and slope
+(Vergouwe et al., Stat Med 2017; 36:4529, without its last step, the revision of all coefficients):
+the fewer the studies, the larger a misfit must be before more is changed. Steyerberg, Clinical
+Prediction Models, 2nd ed. 2019, chapter 20.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,26 +25,26 @@ from cxr_mm.models.optim import minimise
 Method = Literal["none", "intercept", "intercept_and_slope"]
 SIGNIFICANCE = 0.05
 SLOPE_SPREAD = 1.0
-"""Prior standard deviation of the log slope. It keeps a slope above 0: where a model ranks studies
-the wrong way round, recalibration may return it to the prevalence but never turn it over."""
+"""Prior standard deviation of the log slope. The slope stays above 0: where a model ranks studies
+in reverse, recalibration may return the prevalence but never inverts the model."""
 INTERCEPT_SPREAD = 10.0
-"""As good as no prior; classes of a multiclass task need one, for only their differences count."""
+"""Nearly flat; multiclass intercepts need a prior, since only their differences matter."""
 
 
 class Update(Frozen):
-    """New logit = intercept + slope × old logit, of one finding shown one subset."""
+    """New logit = intercept + slope × old logit, for one finding and one subset."""
 
     method: Method
     slope: float
     intercept: float
     p_any: float
-    """Chance of so much misfit in as many studies were the old logits right."""
+    """p-value of the old logits against a new intercept and slope."""
     p_slope: float
-    """Chance of so much misfit were only the intercept wrong."""
+    """p-value of a new intercept alone against a new intercept and slope."""
 
 
 Updates = Mapping[tuple[Modality, ...], Mapping[str, Update]]
-"""Subset → finding → update; what is not in it stays as it is."""
+"""Subset → finding → update; any other stays unchanged."""
 
 
 def choose_updates(
@@ -57,14 +57,13 @@ def choose_updates(
     """Choose and fit an update for each finding; the classes of a multiclass task share a slope.
 
     Args:
-        logits: (N, F) calibrated logits of studies of the other centre; for multiclass log
-            probabilities do as well.
+        logits: (N, F) calibrated logits of the site's studies; for multiclass, log probabilities
+            serve as well.
         labels: (N, F) 1, 0 or NaN, each class among them.
         problem: of the task.
-        independent: patients per study, by which the tests are weakened, since studies of one
-            patient say less than as many patients.
-        shifted: (F,) where more than these studies says that the model does not fit here; then the
-            intercept is new at least.
+        independent: patients per study, by which the test statistics are multiplied, since studies
+            of one patient are not independent.
+        shifted: (F,) whether other data already show a misfit; then at least the intercept is new.
     """
     logits, labels = logits.double(), labels.double()
     known = shifted or [False] * logits.shape[1]
@@ -77,13 +76,13 @@ def choose_updates(
 def _closed_test(
     logits: Tensor, labels: Tensor, problem: Problem, independent: float, off: bool
 ) -> list[Update]:
-    """From the largest update down: the smallest that the largest does not significantly beat."""
+    """Choose the smallest update that the largest one does not significantly improve on."""
     outputs = logits.shape[1]
-    kept = float(log_likelihoods(logits, labels, problem).sum())
+    unchanged = float(log_likelihoods(logits, labels, problem).sum())
     _, shift, moved = _fit(logits, labels, problem, sloped=False)
     slope, lift, lifted = _fit(logits, labels, problem, sloped=True)
     free = outputs if problem == "multiclass" else outputs + 1
-    p_any = float(chi2.sf(2 * independent * (lifted - kept), free))
+    p_any = float(chi2.sf(2 * independent * (lifted - unchanged), free))
     p_slope = float(chi2.sf(2 * independent * (lifted - moved), 1))
     method: Method = "intercept_and_slope"
     if p_any >= SIGNIFICANCE and not off:
@@ -124,22 +123,22 @@ def recalibrate(
     labels: Tensor,
     record: Mapping[str, Any],
 ) -> Bundle:
-    """A new bundle, not yet saved, whose probabilities, thresholds and bounds are the centre's.
+    """Build a bundle, not yet saved, with probabilities, thresholds and bounds of the site.
 
     Args:
-        bundle: stays as it is.
-        updates: of the subsets and findings that could be fitted.
-        points: operating points chosen anew; others are kept.
-        bounds: conformal bounds learnt anew; others are kept.
-        labels: (N, F) 1, 0 or NaN of the centre's studies, for the answer to an empty study.
-        record: where the studies came from and what was done; kept under `trained_on`, together
-            with the digest of `bundle`.
+        bundle: not changed.
+        updates: of the subsets and findings that were fitted.
+        points: new operating points; others are copied.
+        bounds: new conformal bounds; others are copied.
+        labels: (N, F) 1, 0 or NaN of the site's studies, for the prevalence.
+        record: source of the studies and what was done; stored under `trained_on` with the digest
+            of `bundle`.
     """
     names = bundle.task.finding_names
     fusion = deepcopy(bundle.fusion)
     for subset, found in updates.items():
         for name, update in found.items():
-            _follow(fusion.calibration, subset, names.index(name), update)
+            _apply(fusion.calibration, subset, names.index(name), update)
     changed = [f for f, name in enumerate(names) if any(name in u for u in updates.values())]
     empty = Calibration((None,), len(names))
     empty.fit_prevalence(labels, bundle.task.problem)
@@ -158,12 +157,12 @@ def recalibrate(
     )
 
 
-def _follow(
+def _apply(
     calibration: Calibration, subset: tuple[Modality, ...], finding: int, update: Update
 ) -> None:
-    """Let an update follow what the calibration does already.
+    """Apply an update after the present calibration, in place.
 
-    Logits and the knots they meet are moved alike, so the isotonic step stays where it was.
+    Logits and knots move alike, so the isotonic step keeps its place.
     """
     index = int(subset_index(subset_mask(subset)))
     for part in (calibration.weight[index, :], calibration.shift[index].T):
@@ -178,5 +177,5 @@ Values = TypeVar("Values")
 def _over(
     old: Mapping[str, dict[str, Values]], new: Mapping[str, dict[str, Values]]
 ) -> dict[str, dict[str, Values]]:
-    """By subset and finding, the new where there is one."""
+    """Merge by subset and finding; new values take precedence."""
     return {subset: {**found, **new.get(subset, {})} for subset, found in old.items()}

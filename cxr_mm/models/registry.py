@@ -1,7 +1,7 @@
 """Pointer files: a bundle named by `serving/TASK/current.json` instead of by its folder.
 
 serving/TASK/current.json           the pointer
-serving/TASK/versions/DIGEST12/     bundle/, and whatever belongs to this very bundle
+serving/TASK/versions/DIGEST12/     bundle/, and reports of this bundle
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.types import Frozen
 
 DIGEST_SHOWN = 12
-"""Characters of a digest by which a version is called."""
+"""Characters of a digest in the name of a version."""
 
 
 class Pointer(Frozen):
@@ -21,10 +21,10 @@ class Pointer(Frozen):
 
     Args:
         task: name of the task.
-        folder: of the version, as seen from the folder that the pointer lies in.
+        folder: of the version, relative to the folder of the pointer.
         digest: of the version's bundle.
-        since: when it was pointed to, UTC.
-        by: who said so.
+        since: when it became current, UTC.
+        by: who made it current.
         record: ID of the change record that led to it; empty for the first version.
         before: folders of the versions that served before, oldest first.
     """
@@ -44,7 +44,7 @@ POINTER_FILE, VERSIONS, BUNDLE = "current.json", "versions", "bundle"
 
 
 def is_pointer(bundle: Path) -> bool:
-    """Whether a bundle is named by a pointer; a folder never ends in `.json`."""
+    """Whether the path of a bundle is a pointer, which ends in `.json`."""
     return bundle.suffix == ".json"
 
 
@@ -52,7 +52,7 @@ def read_pointer(path: Path) -> Pointer:
     """Read a pointer.
 
     Raises:
-        BundleError: it is missing or says no such thing.
+        BundleError: it is missing or invalid.
     """
     try:
         return Pointer.model_validate(read_json(path))
@@ -64,14 +64,14 @@ def read_pointer(path: Path) -> Pointer:
         ) from error
     except (OSError, ValueError, ValidationError) as error:
         raise BundleError(
-            "it is no pointer that can be read",
+            "not a readable pointer",
             field=str(path),
             remedy="Point anew with python -m monitoring rollback or promote",
         ) from error
 
 
 def resolved(bundle: Path) -> Path:
-    """The folder of a bundle that is named by its folder or by a pointer.
+    """Folder of a bundle that is given by its folder or by a pointer.
 
     Raises:
         BundleError: the pointer cannot be read.
@@ -80,12 +80,12 @@ def resolved(bundle: Path) -> Path:
 
 
 def bundle_of(path: Path, pointer: Pointer) -> Path:
-    """Folder of the bundle that a pointer, read from `path`, names."""
+    """Folder of the bundle of a pointer that was read from `path`."""
     return path.parent / pointer.folder / BUNDLE
 
 
 def version_folder(task: str, digest: str, root: Path = Path()) -> Path:
-    """Folder of a version, there or not.
+    """Folder of a version, which need not exist.
 
     Args:
         root: folder of the project.

@@ -1,4 +1,4 @@
-"""Conformal bounds: the promised coverage in each class, and honesty where it cannot be had."""
+"""Conformal bounds: the promised coverage in each class, and no class ruled out without it."""
 
 import numpy as np
 import pytest

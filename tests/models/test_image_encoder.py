@@ -59,7 +59,9 @@ def test_stages_end_with_what_last_gives_and_begin_finer(backbone):
 
 def test_a_backbone_that_shows_no_stages_is_refused(monkeypatch):
     monkeypatch.delattr(SmallCnn, "forward_intermediates")
-    with pytest.raises(ParamsError, match=r"train_image\.pool: small_cnn does not show.*Use last"):
+    with pytest.raises(
+        ParamsError, match=r"train_image\.pool: small_cnn gives no feature.*Use last"
+    ):
         build_image_encoder("small_cnn", 64, 1, 0.0, "none", "stages")
 
 

@@ -38,7 +38,7 @@ def test_a_pointer_that_is_missing_or_damaged_is_an_error_that_says_what_to_do(t
     with pytest.raises(BundleError, match="adopt"):
         resolved(tmp_path / "current.json")
     (tmp_path / "current.json").write_text('{"task": "x"}')
-    with pytest.raises(BundleError, match="no pointer that can be read"):
+    with pytest.raises(BundleError, match="not a readable pointer"):
         resolved(tmp_path / "current.json")
 
 
