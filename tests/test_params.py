@@ -14,9 +14,9 @@ SHIPPED = PROJECT / PARAMS_FILE
 SECTIONS = set(Params.model_fields) - {"tasks", "per_task"}
 
 
-def written(folder, **said):
+def written(folder, **values):
     path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump({"tasks": ["synthetic"], **said}))
+    path.write_text(yaml.safe_dump({"tasks": ["synthetic"], **values}))
     return path
 
 
@@ -38,7 +38,7 @@ def test_sections_have_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("values", "field"),
     [
         ({"fuse": {"fusoin": "late"}}, "fuse.fusoin"),
         ({"fuze": {}}, "fuze"),
@@ -51,17 +51,17 @@ def test_sections_have_defaults(tmp_path):
         ({"evaluate": None}, "evaluate"),
     ],
 )
-def test_a_bad_parameter_is_named(tmp_path, said, field):
-    path = written(tmp_path, **said)
+def test_a_bad_parameter_is_named(tmp_path, values, field):
+    path = written(tmp_path, **values)
     with pytest.raises(ParamsError) as caught:
         load_params(path)
     assert caught.value.field == f"{path}: {field}"
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [1", "not YAML"), ("", "top level")])
-def test_what_is_no_params_file(tmp_path, text, said):
+@pytest.mark.parametrize(("text", "message"), [("a: [1", "not YAML"), ("", "top level")])
+def test_what_is_no_params_file(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=said):
+    with pytest.raises(ParamsError, match=message):
         load_params(tmp_path / "params.yaml")
 
 
@@ -102,8 +102,8 @@ def test_every_shipped_task_gets_what_it_asks_for(name):
 
 
 def test_per_task_is_on_top_of_the_tasks_own(tmp_path):
-    said = {"per_task": {"pneumonia": {"train_image": {"trainable": "frozen"}}}}
-    plain = load_params(written(tmp_path, tasks=["pneumonia", "icu"], **said))
+    values = {"per_task": {"pneumonia": {"train_image": {"trainable": "frozen"}}}}
+    plain = load_params(written(tmp_path, tasks=["pneumonia", "icu"], **values))
     task = load_task("pneumonia").model_copy(
         update={"params": {"train_image": {"trainable": "all", "epochs": 3}}}
     )
@@ -114,16 +114,16 @@ def test_per_task_is_on_top_of_the_tasks_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "field"),
+    ("values", "field"),
     [
         ({"synthetic": {"fuze": {}}}, r"per_task\.synthetic\.fuze: no such section"),
         ({"synthetic": {"fuse": {"sede": 1}}}, r"per_task\.synthetic: fuse\.sede"),
         ({"icu": {"fuse": {"seed": 1}}}, "icu is not among tasks"),
     ],
 )
-def test_per_task_is_checked_like_the_rest(tmp_path, said, field):
+def test_per_task_is_checked_like_the_rest(tmp_path, values, field):
     with pytest.raises(ParamsError, match=field):
-        for_task(load_params(written(tmp_path, per_task=said)), load_task("synthetic"))
+        for_task(load_params(written(tmp_path, per_task=values)), load_task("synthetic"))
 
 
 @pytest.mark.parametrize("name", shipped_tasks())

@@ -51,8 +51,8 @@ class Copies:
         position[images] = np.arange(len(images))
         position[-1] = -1
         owner = position[self.owner]
-        kept = owner > -2
-        return Copies(self.embeddings[kept], self.kind[kept], owner[kept])
+        chosen = owner > -2
+        return Copies(self.embeddings[chosen], self.kind[chosen], owner[chosen])
 
 
 def corrupted_copies(

@@ -65,7 +65,7 @@ def test_a_backbone_that_shows_no_stages_is_refused(monkeypatch):
         build_image_encoder("small_cnn", 64, 1, 0.0, "none", "stages")
 
 
-def test_a_image_and_its_mirror_image_embed_alike():
+def test_an_image_and_its_mirror_image_embed_alike():
     torch.manual_seed(0)
     encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none", mirror=True).eval()
     images, seen = torch.randn(2, 1, 64, 64), {}

@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_definition(gate):
 
 
 @pytest.mark.parametrize(
-    ("scores", "doubt"),
+    ("scores", "decision"),
     [
         ((0, 0, 0, 0), None),
         ((50, 0, 0, 0), None),
@@ -66,11 +66,11 @@ def test_scores_are_those_of_the_definition(gate):
         ((0, 3.2, 7, 0), GateDecision(True, "inverted")),
     ],
 )
-def test_either_score_is_enough_and_the_head_names_what_it_sees(gate, scores, doubt):
-    assert gate.check(image(*scores)) == [doubt]
+def test_either_score_is_enough_and_the_head_names_what_it_sees(gate, scores, decision):
+    assert gate.check(image(*scores)) == [decision]
 
 
-def test_images_are_doubted_one_by_one(gate):
+def test_images_are_flagged_one_by_one(gate):
     rows = np.concatenate([image(0, 0, 0, 0), image(0, 4.5, 0, 0), image(0, 0, 0, 0)])
     assert [d is not None for d in gate.check(rows)] == [False, True, False]
 
@@ -81,7 +81,7 @@ def test_reasons_say_what_to_mend():
     assert GateDecision(True, "picture").reason == GateDecision(True, "unlike").reason
 
 
-def test_read_back_it_doubts_the_same(gate, tmp_path):
+def test_read_back_it_decisions_the_same(gate, tmp_path):
     save_input_gate(gate, tmp_path)
     again = load_input_gate(tmp_path)
     assert again.spec == gate.spec

@@ -33,7 +33,7 @@ QUICK = FuseParams(inner_folds=2, epochs=60)
 
 
 @pytest.fixture(scope="module")
-def kept(pipeline):
+def recorded_table(pipeline):
     return pd.read_parquet(pipeline.paths.heldout)
 
 
@@ -42,52 +42,59 @@ def manifest(pipeline):
     return load_manifest(pipeline.paths, pipeline.task)
 
 
-def test_heldout_has_the_columns_that_others_read(kept, pipeline):
+def test_heldout_has_the_columns_that_others_read(recorded_table, pipeline):
     findings = pipeline.task.finding_names
     wanted = {f"{column}.{finding}" for column in COLUMNS for finding in findings}
-    assert set(kept) == wanted | {"study_id", "patient_id", "group", "fold", "subset", "coverage"}
-    assert set(kept["subset"]) == {AVAILABLE, *map(subset_name, subsets(MODALITIES))}
-    assert not kept.duplicated(["study_id", "subset"]).any()
+    assert set(recorded_table) == wanted | {
+        "study_id",
+        "patient_id",
+        "group",
+        "fold",
+        "subset",
+        "coverage",
+    }
+    assert set(recorded_table["subset"]) == {AVAILABLE, *map(subset_name, subsets(MODALITIES))}
+    assert not recorded_table.duplicated(["study_id", "subset"]).any()
     for finding in findings:
-        above = kept[f"probability.{finding}"] >= kept[f"threshold.{finding}"]
-        assert (above == kept[f"positive.{finding}"]).all()
-        odds = 1 / (1 + np.exp(-kept[f"logit.{finding}"]))
-        np.testing.assert_allclose(odds, kept[f"probability.{finding}"], atol=1e-5)
-        said = kept[f"certainty.{finding}"]
-        certain = kept[said != "uncertain"]
-        assert set(said) <= {"present", "absent", "uncertain"}
-        assert ((said[certain.index] == "present") == certain[f"positive.{finding}"]).all()
-    assert set(kept["coverage"]) == {pipeline.params.fuse.coverage}
+        above = recorded_table[f"probability.{finding}"] >= recorded_table[f"threshold.{finding}"]
+        assert (above == recorded_table[f"positive.{finding}"]).all()
+        odds = 1 / (1 + np.exp(-recorded_table[f"logit.{finding}"]))
+        np.testing.assert_allclose(odds, recorded_table[f"probability.{finding}"], atol=1e-5)
+        recorded = recorded_table[f"certainty.{finding}"]
+        certain = recorded_table[recorded != "uncertain"]
+        assert set(recorded) <= {"present", "absent", "uncertain"}
+        assert ((recorded[certain.index] == "present") == certain[f"positive.{finding}"]).all()
+    assert set(recorded_table["coverage"]) == {pipeline.params.fuse.coverage}
 
 
-def test_strict_subsets_hold_only_studies_that_have_all_of_it(kept, manifest, pipeline):
+def test_strict_subsets_hold_only_studies_that_have_all_of_it(recorded_table, manifest, pipeline):
     test = set(resamples(load_split(pipeline.paths))[0].test)
     mask = manifest.mask()
     for subset in subsets(MODALITIES):
         used = [m in subset for m in MODALITIES]
         rows = [r for r in np.flatnonzero(mask[:, used].all(1)) if r in test]
         wanted = manifest.frame["study_id"].iloc[rows]
-        found = kept.loc[kept["subset"] == subset_name(subset), "study_id"]
+        found = recorded_table.loc[recorded_table["subset"] == subset_name(subset), "study_id"]
         assert list(found) == list(wanted)
     assert not mask.all()
 
 
-def test_no_group_is_on_both_sides(kept, pipeline):
+def test_no_group_is_on_both_sides(recorded_table, pipeline):
     table = load_split(pipeline.paths)
     learnt_from = set(table.loc[table["part"] != "test", "group"])
     assert learnt_from
-    assert not learnt_from & set(kept["group"])
+    assert not learnt_from & set(recorded_table["group"])
 
 
-def test_labels_are_those_of_the_manifest(kept, manifest):
+def test_labels_are_those_of_the_manifest(recorded_table, manifest):
     truth = manifest.frame.set_index("study_id")
     for finding in manifest.task.finding_names:
-        wanted = truth.loc[kept["study_id"], f"finding.{finding}"].to_numpy(np.float32)
-        np.testing.assert_array_equal(kept[f"label.{finding}"], wanted)
+        wanted = truth.loc[recorded_table["study_id"], f"finding.{finding}"].to_numpy(np.float32)
+        np.testing.assert_array_equal(recorded_table[f"label.{finding}"], wanted)
 
 
-def test_the_bundle_answers_raw_studies_as_the_stage_did(kept, manifest, pipeline):
-    rows = kept[kept["subset"] == AVAILABLE].set_index("study_id").iloc[::3]
+def test_the_bundle_answers_raw_studies_as_the_stage_did(recorded_table, manifest, pipeline):
+    rows = recorded_table[recorded_table["subset"] == AVAILABLE].set_index("study_id").iloc[::3]
     frame = manifest.frame.set_index("study_id").loc[rows.index]
     clinical = manifest.clinical().set_index(manifest.frame["study_id"]).loc[rows.index]
     studies = [
@@ -101,25 +108,25 @@ def test_the_bundle_answers_raw_studies_as_the_stage_did(kept, manifest, pipelin
     ]
     predictor = load_predictor(pipeline.paths.bundle, accept_any_image=True)
     for answer in predictor.answer(studies):
-        said = rows.loc[answer.prediction.study_id]
+        recorded = rows.loc[answer.prediction.study_id]
         for found in answer.prediction.findings:
-            wanted = said[f"probability.{found.finding}"]
+            wanted = recorded[f"probability.{found.finding}"]
             assert found.probability == pytest.approx(wanted, abs=1e-3)
-            assert found.threshold == pytest.approx(said[f"threshold.{found.finding}"])
-            assert found.certainty == said[f"certainty.{found.finding}"]
+            assert found.threshold == pytest.approx(recorded[f"threshold.{found.finding}"])
+            assert found.certainty == recorded[f"certainty.{found.finding}"]
 
 
-def test_run_again_it_makes_the_same_bundle(kept, pipeline, tmp_path):
+def test_run_again_it_makes_the_same_bundle(recorded_table, pipeline, tmp_path):
     here = pipeline.paths
     paths = TaskPaths(here.task, tmp_path)
-    for made in (here.ingest, here.split, here.embeddings, here.image_encoder):
-        there = tmp_path / made.relative_to(here.root)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        there.symlink_to(made)
+    for folder in (here.ingest, here.split, here.embeddings, here.image_encoder):
+        link = tmp_path / folder.relative_to(here.root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder)
     fuse(pipeline.task, pipeline.params, paths)
     first, again = (read_json(p.bundle / INDEX)["digest"] for p in (here, paths))
     assert first == again
-    pd.testing.assert_frame_equal(pd.read_parquet(paths.heldout), kept)
+    pd.testing.assert_frame_equal(pd.read_parquet(paths.heldout), recorded_table)
 
 
 def made_up(problem="binary", names=("flu",), seed=0):
@@ -129,8 +136,8 @@ def made_up(problem="binary", names=("flu",), seed=0):
     """
     rng = np.random.default_rng(seed)
     count = 2 * PATIENTS
-    drawn = rng.integers(0, max(len(names), 2), count)
-    labels = (drawn[:, None] == np.arange(len(names))).astype(np.float32)
+    classes = rng.integers(0, max(len(names), 2), count)
+    labels = (classes[:, None] == np.arange(len(names))).astype(np.float32)
     note = rng.normal(size=(count, 8)).astype(np.float32)
     note[:, : len(names)] += 2.5 * labels
     mask = np.ones((count, 3), bool)
@@ -287,19 +294,19 @@ def test_unseen_studies_keep_their_true_answer_about_as_often_as_asked():
 def test_a_class_in_the_set_beside_others_is_uncertain():
     names = ("none", "flu", "cold")
     table = cross_validated(made_up("multiclass", names))
-    said = table[[f"certainty.{n}" for n in names]].to_numpy(str)
-    size = (said != "absent").sum(1)
+    recorded = table[[f"certainty.{n}" for n in names]].to_numpy(str)
+    size = (recorded != "absent").sum(1)
     assert size.min() == 1
     assert size.max() > 1
-    assert ((said == "present").sum(1) == (size == 1)).all()
+    assert ((recorded == "present").sum(1) == (size == 1)).all()
 
 
 def test_a_head_that_was_adopted_answers_as_it_did_and_is_not_fitted_again():
-    made, torch_seed = made_up(), torch.manual_seed(0)
-    weight, bias = torch.randn(1, 12, generator=torch_seed), torch.tensor([0.3])
-    part = folds(made)[0]
-    fitted = fit_fusion(replace(made, image_head=(weight, bias)), part.train, part.val, QUICK, 0)
-    mask = subset_mask(["image"]).expand(len(made.mask), -1)
-    columns = fitted.fusion.columns(made.inputs(fitted.transform), mask)[:, 0]
-    expected = made.embeddings["image"] @ weight.T + bias
+    studies, generator = made_up(), torch.manual_seed(0)
+    weight, bias = torch.randn(1, 12, generator=generator), torch.tensor([0.3])
+    part = folds(studies)[0]
+    fitted = fit_fusion(replace(studies, image_head=(weight, bias)), part.train, part.val, QUICK, 0)
+    mask = subset_mask(["image"]).expand(len(studies.mask), -1)
+    columns = fitted.fusion.columns(studies.inputs(fitted.transform), mask)[:, 0]
+    expected = studies.embeddings["image"] @ weight.T + bias
     torch.testing.assert_close(columns, expected, rtol=1e-4, atol=1e-4)

@@ -103,8 +103,8 @@ def test_a_laxer_rate_warns_of_more(gate, monkeypatch):
     monkeypatch.setattr(fitting, "REFUSE_RATE", 0.1)
     monkeypatch.setattr(fitting, "WARN_RATE", 0.3)
     other, _ = fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), copies_of(150), 0)
-    doubted = [np.mean([d is not None for d in g.check(new)]) for g in (gate, other)]
-    assert doubted[0] < doubted[1] < 0.35
+    flagged = [np.mean([d is not None for d in g.check(new)]) for g in (gate, other)]
+    assert flagged[0] < flagged[1] < 0.35
 
 
 def test_a_training_image_that_is_none_is_found():
@@ -148,7 +148,7 @@ def test_a_few_training_images_that_are_none_do_not_move_the_limits():
     assert moved.distance == pytest.approx(stored.distance, rel=0.3)
 
 
-def test_no_image_is_refused_that_looks_more_like_a_image_than_not():
+def test_no_image_is_refused_that_looks_more_like_an_image_than_not():
     assert fitting._limits(tailed() - 90, 0.005, 0.0).ood_score == 0.0
 
 
@@ -243,11 +243,11 @@ def test_the_gate_of_a_bundle_lets_phantoms_pass_and_refuses_what_they_are_not(p
     squares = open_pixels(pipeline.paths.pixels)[rows[rows != ABSENT]]
     encoder = load_image_encoder(pipeline.paths.image_encoder)
 
-    def doubted(pictures):
+    def flagged(pictures):
         return refused(bundle.gate, image_embeddings(encoder, pictures))
 
-    assert doubted(squares) <= 0.1
-    assert doubted(255 - squares) > 0.8
-    assert doubted(squares[:, ::-1]) > 0.9
+    assert flagged(squares) <= 0.1
+    assert flagged(255 - squares) > 0.8
+    assert flagged(squares[:, ::-1]) > 0.9
     noise = np.random.default_rng(0).integers(0, 255, squares.shape).astype(np.uint8)
-    assert doubted(noise) > 0.9
+    assert flagged(noise) > 0.9
