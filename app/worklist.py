@@ -6,7 +6,6 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,13 +19,11 @@ from cxr_mm.core.prediction import SYNTHETIC, Answer, FindingPrediction, Predict
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import subset_name
 from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.explain import html
 from cxr_mm.imaging.geometry import fitted_study
-from cxr_mm.inference.predictor import EncodedAnswer
-from cxr_mm.inference.score import BATCH, VALUES
+from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 
 TABLE_BYTES = 16 * 1024**2
 """Largest table that is read."""
@@ -97,31 +94,19 @@ def written(predictions: Iterable[Prediction], task: Task) -> str:
 
     A text that a spreadsheet would compute has an apostrophe before it.
     """
-    findings = [f"{value}.{name}" for name in task.finding_names for value in VALUES]
-    stream = io.StringIO(newline="")
+    codec, stream = PredictionTable(task.finding_names), io.StringIO(newline="")
     table = csv.DictWriter(
         stream,
-        ["study_id", "modalities", "warnings", *findings, "model", "digest", "notice"],
+        ["study_id", "modalities", "warnings", *codec.columns, "model", "digest", "notice"],
+        extrasaction="ignore",
         quoting=csv.QUOTE_NONNUMERIC,  # a list separator other than the comma splits no cell then
     )
     table.writeheader()
-    for said in predictions:
-        table.writerow({name: _cell(value) for name, value in _row(said).items()})
+    for prediction in predictions:
+        notice = f"{prediction.notice} {SYNTHETIC}" if prediction.synthetic else prediction.notice
+        row = {**codec.row(prediction), "notice": notice}
+        table.writerow({name: _cell(value) for name, value in row.items()})
     return stream.getvalue()
-
-
-def _row(said: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "study_id": said.study_id,
-        "modalities": subset_name(said.modalities),
-        "warnings": "; ".join(said.warnings),
-        "model": said.model,
-        "digest": said.digest,
-        "notice": f"{said.notice} {SYNTHETIC}" if said.synthetic else said.notice,
-    }
-    for found in said.findings:
-        row |= {f"{value}.{found.finding}": getattr(found, value) for value in VALUES}
-    return row
 
 
 def _cell(value: Any) -> Any:
@@ -230,33 +215,39 @@ def predicted(service: InferenceService, upload: Upload, watch: Progress = NO_PR
         )
     rows: list[Row] = []
     answers: list[Answer] = []
+    thumbnails: dict[str, NDArray[np.uint8] | None] = {}
     items = prefetch(partial(_ready, service), cases, ahead=BATCH, threads=THREADS)
     watch.step(0, len(cases))
-    for first in range(0, len(cases), BATCH):
-        for ready, answer in _attempted(service, islice(items, BATCH), bad):
-            rows.append(Row(answer.prediction, ready.thumbnail))
+    found = answer_in_batches(
+        service.predictor, _studies(items, thumbnails), partial(_rejected, service)
+    )
+    for number, answer in enumerate(found, 1):
+        if isinstance(answer, BadRow):
+            bad.append(answer)
+        else:
+            study_id = answer.study.study_id
+            rows.append(Row(answer.prediction, thumbnails.pop(study_id)))
             answers.append(answer.without_pixels())
-        watch.step(first + BATCH, len(cases))
+        if number % BATCH == 0 or number == len(cases):
+            watch.step(number, len(cases))
     return Worklist(tuple(rows), tuple(bad), ignored, service.logged(answers))
 
 
-def _attempted(
-    service: InferenceService, batch: Iterable[_Ready | BadRow], bad: list[BadRow]
-) -> Iterator[tuple[_Ready, EncodedAnswer]]:
-    """The studies of a batch that can be answered; the others join the bad."""
-    ready = []
-    for item in batch:
+def _studies(
+    items: Iterable[_Ready | BadRow], thumbnails: dict[str, NDArray[np.uint8] | None]
+) -> Iterator[Study | BadRow]:
+    """Pass studies on and keep their thumbnails by id."""
+    for item in items:
         if isinstance(item, BadRow):
-            bad.append(item)
+            yield item
         else:
-            ready.append(item)
-    answers = service.predictor.attempt([item.study for item in ready])
-    for item, answer in zip(ready, answers, strict=True):
-        if isinstance(answer, InputError):
-            service.refused(answer)
-            bad.append(BadRow(item.study.study_id, _reason(answer)))
-        else:
-            yield item, answer
+            thumbnails[item.study.study_id] = item.thumbnail
+            yield item.study
+
+
+def _rejected(service: InferenceService, study: Study, error: InputError) -> BadRow:
+    service.refused(error)
+    return BadRow(study.study_id, _reason(error))
 
 
 def _ready(service: InferenceService, case: _Case) -> _Ready | BadRow:

@@ -30,6 +30,7 @@ from cxr_mm.data.notes import mask_note, note_traits
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.inference.shares import coalitions, named_shares, shapley
+from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.bundle import Bundle, load_bundle
 from monitoring.concept_drift import performance
 from monitoring.data_drift import Check, Thresholds, checks_of, learn_thresholds
@@ -78,7 +79,7 @@ def heldout_records(
         embeddings["note"] = embeddings["note"][:, : load_parts(paths)["note"][0]["length"]]
     mask, frame = manifest.mask()[positions], manifest.frame.iloc[positions]
     patients = as_codes(held["group"].to_numpy(object))
-    records = []
+    records, codec = [], PredictionTable(task.finding_names)
     for i in range(len(held)):
         given = tuple(m for m, there in zip(MODALITIES, mask[i], strict=True) if there)
         row, study = held.iloc[i], frame.iloc[i]
@@ -97,13 +98,9 @@ def heldout_records(
                 quality={str(k): float(v) for k, v in quality.iloc[i].items() if np.isfinite(v)},
                 image_embedding=_row(embeddings, "image", given, positions[i]),
                 note_embedding=_row(embeddings, "note", given, positions[i]),
-                probabilities={n: float(row[f"probability.{n}"]) for n in task.finding_names},
-                positives={n: bool(row[f"positive.{n}"]) for n in task.finding_names},
-                certainties={
-                    n: row[f"certainty.{n}"]
-                    for n in task.finding_names
-                    if _known(row[f"certainty.{n}"])
-                },
+                probabilities=codec.read(row, "probability"),
+                positives=codec.read(row, "positive"),
+                certainties=codec.read(row, "certainty"),
                 note_traits=_note_traits(task, study["note"], given),
                 shares=_shares(answers.get(row["study_id"], {}), task, given, prior),
             )

@@ -11,6 +11,7 @@ from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.inference import score as scoring
+from cxr_mm.inference import table as tables
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.inference.score import score
 
@@ -49,7 +50,7 @@ def csv(tmp_path, rows):
 def test_every_good_row_is_predicted_as_it_would_be_alone(
     predictor, csv, rows, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(scoring, "BATCH", 2)
+    monkeypatch.setattr(tables, "BATCH", 2)
     monkeypatch.setattr(scoring, "ROW_GROUP", 3)
     out = tmp_path / "scored.parquet"
     done = score(predictor, csv(), out)
@@ -77,14 +78,14 @@ def test_a_value_that_a_whole_group_lacks_has_its_column_all_the_same(
     predictor, csv, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(scoring, "ROW_GROUP", 1)
-    real, seen = scoring._row, []
+    real, seen = tables.PredictionTable.row, []
 
-    def without_some(answer):
-        seen.append(answer)
-        row = real(answer)
+    def without_some(codec, prediction):
+        seen.append(prediction)
+        row = real(codec, prediction)
         return row if len(seen) > 1 else row | {"coverage": None, "certainty.effusion": None}
 
-    monkeypatch.setattr(scoring, "_row", without_some)
+    monkeypatch.setattr(tables.PredictionTable, "row", without_some)
     out = tmp_path / "scored.parquet"
     assert score(predictor, csv(), out).predicted == 5
     table = pd.read_parquet(out)

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 from benchmarks.harness.parts import Row
 from benchmarks.harness.report import FUSED, RUNS_VARIABLE, Metrics, figure, shipped_metrics
 from cxr_mm.core.config import EvaluateParams
-from cxr_mm.core.errors import DataNotFoundError, InputError
+from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.study import Study
@@ -26,13 +25,14 @@ from cxr_mm.core.task import Finding, Task, load_task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column
 from cxr_mm.data.sources.nih14 import read_nih14
-from cxr_mm.data.studies import iter_studies
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.evaluation.external.recalibrate import METRICS
 from cxr_mm.evaluation.external.validate import evaluate_on
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_subset, subset_rows
 from cxr_mm.inference.predictor import Predictor
+from cxr_mm.inference.table import answer_in_batches
 from cxr_mm.models.bundle import load_bundle
 
 TASK, FINDING, SYNTHETIC = "pneumonia", "pneumonia", "synthetic"
@@ -151,13 +151,9 @@ def _refused(predictor: Predictor, manifest: Path) -> set[str]:
     if predictor.bundle.gate is None:
         return set()
     strict = Predictor(predictor.bundle)
-    found: set[str] = set()
     every = iter_studies(predictor.bundle.task, manifest)
-    studies = (study for study in every if isinstance(study, Study))
-    while batch := list(islice(studies, BATCH)):
-        answers = zip(batch, strict.attempt(batch), strict=True)
-        found |= {study.study_id for study, answer in answers if isinstance(answer, InputError)}
-    return found
+    answers = answer_in_batches(strict, (study for study in every if isinstance(study, Study)))
+    return {answer.study_id for answer in answers if isinstance(answer, BadRow)}
 
 
 def _before_and_after(

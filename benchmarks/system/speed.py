@@ -37,7 +37,8 @@ from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.score import BATCH, score
+from cxr_mm.inference.score import score
+from cxr_mm.inference.table import BATCH
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
 from cxr_mm.models.precision import (

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_mm.core.errors import InputError, RadiographError
-from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction, Reason
+from cxr_mm.core.prediction import Answer, Certainty, FindingPrediction, Prediction, Reason
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES, Modality
 from cxr_mm.data.notes import note_traits
 from cxr_mm.imaging.quality import image_quality
 from cxr_mm.inference.shares import ModalityShares, modality_shares, named_shares
 from cxr_mm.models.bundle import Bundle, Encoded, load_bundle
-from cxr_mm.models.decision import certainties
+from cxr_mm.models.decision import decide
 from cxr_mm.models.input_gate import GateDecision
 
 
@@ -206,24 +206,18 @@ class Predictor:
     ) -> tuple[FindingPrediction, ...]:
         task, bounds = self.bundle.task, self.bundle.bounds(modalities)
         points = [self.bundle.operating_point(f.name, modalities, reason) for f in task.findings]
-        likeliest = int(probabilities.argmax())
-        positives = np.array(
-            [
-                number == likeliest if point is None else probabilities[number] >= point.threshold
-                for number, point in enumerate(points)
-            ]
-        )
-        said = certainties(task.problem, probabilities[None], positives[None], [bounds])[0]
+        decided = decide(task.problem, probabilities[None], [points], [bounds])
+        certainties: list[Certainty] = decided.certainties[0].tolist()
         return tuple(
             FindingPrediction(
                 finding=finding.name,
                 title=finding.title,
-                probability=float(probabilities[number]),
+                probability=float(probabilities[f]),
                 threshold=None if point is None else point.threshold,
-                positive=bool(positives[number]),
-                certainty=said[number],
+                positive=bool(decided.positives[0, f]),
+                certainty=certainties[f],
             )
-            for number, (finding, point) in enumerate(zip(task.findings, points, strict=True))
+            for f, (finding, point) in enumerate(zip(task.findings, points, strict=True))
         )
 
     def _warnings(self, study: Study, encoded: Encoded, decision: GateDecision | None) -> list[str]:

@@ -9,6 +9,7 @@ Chemistry 2008; 54:729).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -114,6 +115,45 @@ def _rank(values: NDArray[np.float64], coverage: float) -> float | None:
     """The value that a new one falls below with a chance of at most 1 - coverage, if there is."""
     rank = int(np.floor((len(values) + 1) * (1 - coverage) + 1e-9))
     return float(np.partition(values, rank - 1)[rank - 1]) if rank else None
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Answers to the findings of N studies.
+
+    Args:
+        thresholds: (N, F) of the operating points; NaN where the likeliest class is the answer.
+        positives: (N, F) the answers.
+        certainties: (N, F) words, see `Certainty`.
+    """
+
+    thresholds: NDArray[np.float64]
+    positives: NDArray[np.bool_]
+    certainties: NDArray[np.str_]
+
+
+def decide(
+    problem: Problem,
+    probabilities: NDArray[np.float64],
+    points: Sequence[Sequence[OperatingPoint | None]],
+    bounds: Sequence[Sequence[ConformalBounds]],
+) -> Decisions:
+    """Decide on the findings of N studies: the rule of prediction, evaluation and recalibration.
+
+    A finding is positive from its operating point on; without one, if it is the likeliest.
+
+    Args:
+        problem: of the task.
+        probabilities: (N, F) calibrated.
+        points: N rows of F operating points; None for classes.
+        bounds: N rows of F.
+    """
+    cuts = [np.nan if point is None else point.threshold for row in points for point in row]
+    thresholds = np.array(cuts, dtype=np.float64).reshape(probabilities.shape)
+    likeliest = probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
+    positives = np.where(np.isnan(thresholds), likeliest, probabilities >= thresholds)
+    words = certainties(problem, probabilities, positives, bounds)
+    return Decisions(thresholds, positives, np.array(words, dtype=str).reshape(positives.shape))
 
 
 def certainties(

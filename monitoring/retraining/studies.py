@@ -6,9 +6,9 @@ in the layout of a manifest CSV, with images of their own under numbers for name
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.core.config import EvaluateParams, ReferenceParams
-from cxr_mm.core.errors import InputError, ManifestError, StageError
+from cxr_mm.core.errors import ManifestError, StageError
 from cxr_mm.core.files import atomic_directory
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.prediction import Answer
 from cxr_mm.core.record import Outcome, PredictionRecord, record_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, Task
@@ -32,8 +31,8 @@ from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.score import BATCH
+from cxr_mm.inference.predictor import EncodedAnswer, Predictor, load_predictor
+from cxr_mm.inference.table import PredictionTable, answer_in_batches
 from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images, study_name
 from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
 from monitoring.statistics import as_codes
@@ -314,39 +313,39 @@ def _answered(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What each predictor answers to the studies of a manifest that both can answer."""
     task, frame = manifest.task, manifest.frame.set_index("study_id")
+    codec = PredictionTable(task.finding_names)
     rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    studies = (s for s in iter_studies(task, folder / DEFAULT_FILE) if s.study_id in frame.index)
-    while batch := list(islice(studies, BATCH)):
-        good = [study for study in batch if not isinstance(study, BadRow)]
-        left_out["it cannot be read"] += len(batch) - len(good)
-        answers = [predictor.attempt(good) for predictor in predictors]
-        for study, *both in zip(good, *answers, strict=True):
-            if any(isinstance(answer, InputError) for answer in both):
-                left_out["its image was refused"] += 1
-                continue
-            for table, answer in zip(rows, both, strict=True):
-                table.append(_row(study, frame.loc[study.study_id], answer))
-    first, second = (pd.DataFrame(table, columns=_columns(task)) for table in rows)
+    every = (s for s in iter_studies(task, folder / DEFAULT_FILE) if s.study_id in frame.index)
+    copies = tee(_readable(every, left_out))
+    answers = (answer_in_batches(*pair) for pair in zip(predictors, copies, strict=True))
+    for both in zip(*answers, strict=True):
+        if any(isinstance(answer, BadRow) for answer in both):
+            left_out["its image was refused"] += 1
+            continue
+        for table, answer in zip(rows, both, strict=True):
+            table.append(_row(codec, frame.loc[answer.study.study_id], answer))
+    labels = [f"label.{name}" for name in task.finding_names]
+    columns = ["study_id", "group", INPUTS, *labels, *codec.columns]
+    first, second = (pd.DataFrame(table, columns=columns) for table in rows)
     return first, second
 
 
-def _columns(task: Task) -> list[str]:
-    parts = ("label", "probability", "positive")
-    return ["study_id", "group", INPUTS, *(f"{p}.{f}" for f in task.finding_names for p in parts)]
+def _readable(items: Iterable[Study | BadRow], left_out: Counter[str]) -> Iterator[Study]:
+    for item in items:
+        if isinstance(item, Study):
+            yield item
+        else:
+            left_out["it cannot be read"] += 1
 
 
-def _row(study: Study, known: "pd.Series[Any]", answer: Any) -> dict[str, Any]:
-    result = answer.prediction
-    row: dict[str, Any] = {
-        "study_id": study.study_id,
+def _row(codec: PredictionTable, known: "pd.Series[Any]", answer: EncodedAnswer) -> dict[str, Any]:
+    return {
+        "study_id": answer.study.study_id,
         "group": known["group"],
-        INPUTS: subset_name(result.modalities),
+        INPUTS: subset_name(answer.prediction.modalities),
+        **{f"label.{name}": known[finding_column(name)] for name in codec.findings},
+        **codec.values(answer.prediction),
     }
-    for found in result.findings:
-        row[f"label.{found.finding}"] = known[finding_column(found.finding)]
-        row[f"probability.{found.finding}"] = found.probability
-        row[f"positive.{found.finding}"] = found.positive
-    return row
 
 
 def _traits(
@@ -395,13 +394,13 @@ def _records(predictor: Predictor, frame: pd.DataFrame, folder: Path) -> list[Pr
     patients = as_codes(frame["group"].to_numpy(object))
     found = []
     every = iter_studies(predictor.bundle.task, folder / DEFAULT_FILE)
-    studies = (s for s in every if isinstance(s, Study) and s.study_id in numbers)
-    while batch := list(islice(studies, BATCH)):
-        for study, answer in zip(batch, predictor.attempt(batch), strict=True):
-            if isinstance(answer, Answer):
-                number = numbers[study.study_id]
-                name, patient = study_name(number), f"patient {patients[number]}"
-                found.append(
-                    record_of(answer, record_id=name, created_at=EPOCH, study=name, patient=patient)
-                )
+    studies = (s for s in every if s.study_id in numbers)
+    for answer in answer_in_batches(predictor, studies):
+        if isinstance(answer, BadRow):
+            continue
+        number = numbers[answer.study.study_id]
+        name, patient = study_name(number), f"patient {patients[number]}"
+        found.append(
+            record_of(answer, record_id=name, created_at=EPOCH, study=name, patient=patient)
+        )
     return found

@@ -18,7 +18,7 @@ from torch import Tensor
 from cxr_mm.core.config import EvaluateParams, FuseParams
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import sha256_file
-from cxr_mm.core.prediction import Reason
+from cxr_mm.core.prediction import OperatingPoint, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.evaluation.resampling import multiplicities
@@ -30,13 +30,14 @@ from cxr_mm.evaluation.subsets import (
     subset_rows,
 )
 from cxr_mm.evaluation.uncertainty import finding_uncertainty
+from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.bundle import INDEX, Bundle, save_bundle
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import (
     Conformal,
     OperatingPoints,
-    certainties,
     choose_operating_points,
+    decide,
     fit_bounds,
 )
 from cxr_mm.models.recalibration import Update, choose_updates, recalibrate
@@ -213,19 +214,15 @@ def recalibrated(
         names, here = list(updates), table["modalities"] == subset_name(subset)
         logits = to_logits(task, table[here], names)
         chances = link(_follow(logits, list(updates.values())), task.problem).numpy()
-        if task.problem == "multiclass":
-            positives = chances.argmax(axis=1)[:, None] == np.arange(len(names))
-        else:
-            points = found.points[subset_name(subset)]
-            cuts = [points[name][decision].threshold for name in names]
-            positives = chances >= np.array(cuts)
-            table.loc[here, [f"threshold.{name}" for name in names]] = cuts
         bounds = [found.bounds[subset_name(subset)][name] for name in names]
-        stored = certainties(task.problem, chances, positives, [bounds] * len(chances))
-        for f, name in enumerate(names):
-            table.loc[here, f"probability.{name}"] = chances[:, f]
-            table.loc[here, f"positive.{name}"] = positives[:, f]
-            table.loc[here, f"certainty.{name}"] = [row[f] for row in stored]
+        points: list[OperatingPoint | None] = [
+            None if task.problem == "multiclass" else found.points[subset_name(subset)][n][decision]
+            for n in names
+        ]
+        rows = len(chances)
+        decided = decide(task.problem, chances, [points] * rows, [bounds] * rows)
+        for column, values in PredictionTable(tuple(names)).arrays(chances, decided).items():
+            table.loc[here, column] = values
     return table
 
 

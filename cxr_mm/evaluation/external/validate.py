@@ -4,9 +4,7 @@ metrics.json holds what the stage `evaluate` gives, before it what to look at fi
 (`transportability`), after it what recalibration would bring. The recalibrated bundle is a new one.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,15 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import atomic_directory, write_json, write_parquet, write_text
 from cxr_mm.core.prediction import Answer, OperatingPoint
-from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, Modality, subset_name, subsets
+from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import age_in_years, raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
-from cxr_mm.data.studies import iter_studies
+from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
@@ -44,7 +41,8 @@ from cxr_mm.evaluation.report.plots import write_plots
 from cxr_mm.evaluation.report.text import external_summary
 from cxr_mm.evaluation.resampling import Estimate, multiplicities
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, measure_table, subset_rows
-from cxr_mm.inference.predictor import Predictor
+from cxr_mm.inference.predictor import EncodedAnswer, Predictor
+from cxr_mm.inference.table import PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import Bundle
 
 FIGURES = ("calibration_in_the_large", "calibration_intercept", "calibration_slope", "auc")
@@ -203,7 +201,6 @@ def read_traits(task: Task, manifest_csv: Path, studies: Sequence[str]) -> pd.Da
 PREDICTIONS_FILE, BAD_ROWS_FILE = "predictions.parquet", "bad_rows.json"
 SUMMARY_FILE = "summary.txt"
 WRITTEN = {SUMMARY_FILE, METRICS_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, BAD_ROWS_FILE}
-BATCH = 32
 Row = dict[str, Any]
 
 
@@ -242,17 +239,20 @@ def evaluate_on(
     labels, bad = read_labels(task, manifest_csv)
     if new_bundle is not None:
         check_enough(task, labels, manifest_csv)
-    usable = _usable(task, manifest_csv, set(labels.index), bad)
+    studies = (s for s in iter_studies(task, manifest_csv) if s.study_id in labels.index)
     rows: list[Row] = []
-    while studies := list(islice(usable, BATCH)):
-        rows += _predict(predictor, studies, bad)
+    for answer in answer_in_batches(predictor, studies):
+        if isinstance(answer, BadRow):
+            bad.append({"study_id": answer.study_id, "reason": answer.reason})
+        else:
+            rows += _rows(predictor, answer)
     if not rows:
         raise ManifestError(
             f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
             field=str(manifest_csv),
             remedy="Fix the rows, or look at them with cxr-mm score",
         )
-    table = pd.DataFrame(rows).join(labels, on="study_id")
+    table = PredictionTable(task.finding_names).frame(rows).join(labels, on="study_id")
     found = fit_recalibration(task, table, Targets.of(predictor.bundle))
     if new_bundle is not None:
         check_any_update(found, manifest_csv)
@@ -328,69 +328,26 @@ def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]
     return kept[["patient_id", "group", *names]].rename(columns=names), bad
 
 
-def _usable(task: Task, manifest_csv: Path, labelled: set[str], bad: list[Row]) -> Iterator[Study]:
-    """Labelled studies that can be read; the others are added to `bad`."""
-    for found in iter_studies(task, manifest_csv):
-        if not isinstance(found, Study):
-            if found.study_id in labelled:
-                bad.append({"study_id": found.study_id, "reason": found.reason})
-        elif found.study_id in labelled:
-            if _used(task, found):
-                yield found
-            else:
-                bad.append({"study_id": found.study_id, "reason": "nothing to predict from"})
-
-
-def _predict(predictor: Predictor, studies: Sequence[Study], bad: list[Row]) -> list[Row]:
-    """One row per study and subset of what it has, and one for all of it as `available`.
-
-    Studies whose image is refused are added to `bad`.
-    """
-    task = predictor.bundle.task
-    rows: list[Row] = []
-    accepted: list[Study] = []
-    for study, answer in zip(studies, predictor.attempt(studies), strict=True):
-        if isinstance(answer, InputError):
-            bad.append({"study_id": study.study_id, "reason": str(answer)})
-            continue
-        accepted.append(study)
-        rows += [_row(answer, name) for name in (subset_name(_used(task, study)), AVAILABLE)]
-    for subset in subsets(task.modalities):
-        having = [restricted_to(s, subset) for s in accepted if set(subset) < set(_used(task, s))]
-        rows += [_row(answer, subset_name(subset)) for answer in predictor.answer(having)]
+def _rows(predictor: Predictor, answer: EncodedAnswer) -> list[Row]:
+    """One row for all that a study has (`available`), and one for every subset of it."""
+    used = answer.prediction.modalities
+    rows = [_row(answer, AVAILABLE), _row(answer, subset_name(used))]
+    for subset in subsets(used)[:-1]:
+        shown = predictor.attempt_encoded([answer.study], answer.encoded, subset)
+        rows += [_row(found, subset_name(subset)) for found in shown if isinstance(found, Answer)]
     return rows
 
 
-def restricted_to(study: Study, modalities: Sequence[Modality]) -> Study:
-    """The study with nothing but these modalities."""
-    return replace(
-        study,
-        image=study.image if "image" in modalities else None,
-        clinical=study.clinical if "tabular" in modalities else {},
-        note=study.note if "note" in modalities else None,
-    )
-
-
-def _used(task: Task, study: Study) -> tuple[Modality, ...]:
-    return tuple(m for m in study.modalities if m in task.modalities)
-
-
 def _row(answer: Answer, subset: str) -> Row:
+    prediction = answer.prediction
     row: Row = {
-        "study_id": answer.study.study_id,
+        "study_id": prediction.study_id,
         "subset": subset,
-        "modalities": subset_name(answer.prediction.modalities),
+        "modalities": subset_name(prediction.modalities),
         "fold": 0,
+        **PredictionTable(tuple(f.finding for f in prediction.findings)).values(prediction),
     }
-    if answer.prediction.coverage is not None:
-        row["coverage"] = answer.prediction.coverage
-    for finding in answer.prediction.findings:
-        row[f"probability.{finding.finding}"] = finding.probability
-        threshold = finding.threshold
-        row[f"threshold.{finding.finding}"] = np.nan if threshold is None else threshold
-        row[f"positive.{finding.finding}"] = finding.positive
-        row[f"certainty.{finding.finding}"] = finding.certainty
-    return row
+    return row if prediction.coverage is None else row | {"coverage": prediction.coverage}
 
 
 def _check_out(out: Path) -> None:

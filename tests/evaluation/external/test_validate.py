@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
 from cxr_mm.core.files import read_json
-from cxr_mm.core.prediction import Answer, FindingPrediction, OperatingPoint, Prediction
-from cxr_mm.core.study import Study
+from cxr_mm.core.prediction import FindingPrediction, OperatingPoint, Prediction
 from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.evaluation.external.validate import WRITTEN, evaluate_on, read_labels, restricted_to
+from cxr_mm.evaluation.external.validate import WRITTEN, evaluate_on, read_labels
+from cxr_mm.inference.predictor import EncodedAnswer
 
 QUICK = EvaluateParams(bootstrap=100)
 
@@ -41,10 +42,11 @@ class OldAndCoughing:
         )
         self.seen = []
 
-    def answer(self, studies):
-        return [self._answer(study) for study in studies]
+    def attempt(self, studies):
+        return [self._answer(study) for study in studies]  # there is no image that it rejects
 
-    attempt = answer  # there is no image that it refuses
+    def attempt_encoded(self, studies, encoded, show):
+        return [self._answer(shown(study, show)) for study in studies]
 
     def _answer(self, study):
         self.seen.append((study.study_id, study.modalities))
@@ -71,7 +73,22 @@ class OldAndCoughing:
             modalities=study.modalities,
             findings=findings,
         )
-        return Answer(study, prediction, dict(study.clinical))
+        return EncodedAnswer(
+            study=study,
+            prediction=prediction,
+            clinical=dict(study.clinical),
+            encoded=None,
+            modality_shares=None,
+        )
+
+
+def shown(study, modalities):
+    """The study with nothing but these modalities."""
+    return replace(
+        study,
+        clinical=study.clinical if "tabular" in modalities else {},
+        note=study.note if "note" in modalities else None,
+    )
 
 
 def centre(path, n=120, **columns):
@@ -234,13 +251,6 @@ def test_studies_whose_image_is_refused_are_bad_rows(task, undrawn, tmp_path):
     refused = {f"x{i:03d}" for i in range(1, 120, 10)}
     assert set(bad.index[bad == "image: no image."]) == refused
     assert not refused & set(pd.read_parquet(out / "predictions.parquet")["study_id"])
-
-
-def test_shown_hides_everything_else(tmp_path):
-    study = Study("s", image=np.zeros((4, 4), np.float32), clinical={"age": 3.0}, note="well")
-    assert restricted_to(study, ("note",)).modalities == ("note",)
-    assert restricted_to(study, ("image", "tabular")).modalities == ("image", "tabular")
-    assert restricted_to(study, ("tabular",)).study_id == "s"
 
 
 def test_the_summary_begins_with_what_to_look_at_first(task, undrawn, tmp_path):
