@@ -15,8 +15,8 @@ from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import load_task
 from cxr_mm.data.manifest import load_manifest
+from cxr_mm.data.studies import BadRow
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.score import BadRow
 from cxr_mm.prediction_log import open_log
 
 

@@ -15,8 +15,8 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split
+from cxr_mm.data.studies import iter_studies
 from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.inference.score import iter_studies
 from cxr_mm.models.bundle import read_index
 from cxr_mm.prediction_log import open_log
 from monitoring.reference import load_reference
