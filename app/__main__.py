@@ -75,20 +75,20 @@ def serve(
 
 def _serve(settings: Settings) -> None:
     keep_freed_memory(ARENAS)
-    counters = Metrics(settings.root)
+    metrics = Metrics(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
         upload_folder() as uploads,
         Decoder() as decoder,
         contextlib.closing(UploadCache(decoder.read)) as cache,
     ):
-        services = services_of(settings, counters, cache)
-        places = build_pages(services, settings, uploads)
-        app = application(settings, places, uploads, counters)
+        services = services_of(settings, metrics, cache)
+        pages = build_pages(services, settings, uploads)
+        app = application(settings, pages, uploads, metrics)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        for place in places:
+        for place in pages:
             print(f"{place.blocks.title}: http://{shown}:{settings.port}{place.path}", flush=True)
-        run(app, places, settings)
+        run(app, pages, settings)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ DIRECTORY_ENTRY = b"PK\x01\x02"
 READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compressions that are read; of the others one may ask for gigabytes to inflate a byte."""
 ENCRYPTED = 0x1
-BROKEN = (
+UNREADABLE = (
     EOFError,
     NotImplementedError,
     OSError,
@@ -151,7 +151,7 @@ class _Unpacked:
             )
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
-        except BROKEN as error:
+        except UNREADABLE as error:
             raise InputError(
                 "the zip file is damaged or cut short", field=name, remedy="Make it again"
             ) from error
@@ -194,7 +194,7 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
                 yield chunk
                 if size > FILE_BYTES:
                     raise _too_large()
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise RadiographError(
             "damaged within the zip file", remedy="Make the zip file again"
         ) from error

@@ -99,7 +99,7 @@ class MountedPage:
 
 
 def services_of(
-    settings: Settings, counters: Metrics, uploads: UploadCache
+    settings: Settings, metrics: Metrics, uploads: UploadCache
 ) -> list[InferenceService]:
     """A service for each bundle, all with one log and one cache of uploads.
 
@@ -109,7 +109,7 @@ def services_of(
     """
     predictors = [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
-    return [InstrumentedService(predictor, log, counters, uploads) for predictor in predictors]
+    return [InstrumentedService(predictor, log, metrics, uploads) for predictor in predictors]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:
@@ -136,16 +136,16 @@ def build_pages(
         (service.task.title, f"{path}/") for path, service in zip(paths, services, strict=True)
     ]
     out = [("Sign out", SIGN_OUT)] if settings.users else []
-    places: list[MountedPage] = []
+    pages: list[MountedPage] = []
     for path, service in zip(paths, services, strict=True):
-        folder = None if places else settings.examples
+        folder = None if pages else settings.examples
         if folder is None and service.task.synthetic:
             folder = bundled.phantoms(uploads / "examples")
         rows = bundled.read(folder, service.task) if folder else None
         others = [other for other in titles if other[1] != f"{path}/"] + out
         blocks = page.build(service, rows, others, path.strip("/") or None)
-        places.append(MountedPage(path, service, blocks))
-    return places
+        pages.append(MountedPage(path, service, blocks))
+    return pages
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def upload_folder() -> Iterator[Path]:
 
 
 def application(
-    settings: Settings, places: Sequence[MountedPage], uploads: Path, counters: Metrics
+    settings: Settings, pages: Sequence[MountedPage], uploads: Path, metrics: Metrics
 ) -> ASGIApp:
     """All pages, the sign-in, the state of health and the figures, as one ASGI application.
 
@@ -176,26 +176,26 @@ def application(
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     sessions = Sessions(Users(settings.users)) if settings.users else None
-    _own_routes(app, places, counters)
+    _own_routes(app, pages, metrics)
     if sessions:
-        app.include_router(routes(sessions, counters))
-    reports = report_routes({place.name: place.service for place in places}, settings.root)
+        app.include_router(routes(sessions, metrics))
+    reports = report_routes({place.name: place.service for place in pages}, settings.root)
     app.router.routes.extend(reports)
-    for place in places:
+    for place in pages:
         _mount(app, place, settings)
-        counters.watch_queue(place.path, place.blocks._queue.__len__)
-        counters.watch_verdict(place.service)
+        metrics.watch_queue(place.path, place.blocks._queue.__len__)
+        metrics.watch_verdict(place.service)
     # The last one added is asked first.
     app.add_middleware(
         Gate,
-        places=[place.path for place in places],
+        pages=[place.path for place in pages],
         others=[route.path for route in reports],
         uploads=uploads,
     )
-    app.add_middleware(Limited, limits=settings.limits, refusals=counters)
+    app.add_middleware(Limited, limits=settings.limits, refusals=metrics)
     if settings.demands_sign_in:
         app.add_middleware(SignIn, sessions=sessions)
-    app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=counters)
+    app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=metrics)
     app.add_middleware(Proxy, trusted=settings.trusted_proxies, user_header=settings.user_header)
     app.add_middleware(SafeHeaders)
     return app
@@ -237,28 +237,28 @@ def _user(request: Request) -> str | None:
     return request.scope.get("user")
 
 
-def _own_routes(app: FastAPI, places: Sequence[MountedPage], counters: Metrics) -> None:
+def _own_routes(app: FastAPI, pages: Sequence[MountedPage], metrics: Metrics) -> None:
     @app.get(HEALTH)
     def health() -> Response:
-        log = places[0].service.log
+        log = pages[0].service.log
         writable = None if log is None else log_is_writable(log)
-        models = [_model(place.service) for place in places]
+        models = [_model(place.service) for place in pages]
         ok = writable is not False
         said = {"ok": ok, "models": models, "log_writable": writable}
         return JSONResponse(said, 200 if ok else 503)
 
     @app.get(METRICS)
-    def metrics() -> Response:
-        return Response(counters.text(), media_type=CONTENT_TYPE)
+    def figures() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    if len(places) > 1:
+    if len(pages) > 1:
 
         @app.get("/")
         def choose() -> Response:
             links = "".join(
                 f'<li><a href="{place.path}/">{escape(place.service.task.title)}</a> '
                 f"({escape(place.service.bundle.name)})</li>"
-                for place in places
+                for place in pages
             )
             return plain_page("Models", f"<ul>{links}</ul>")
 
@@ -285,18 +285,18 @@ def log_is_writable(log: PredictionLog) -> bool:
 class _Server(uvicorn.Server):
     """Ends the pages' endless answers first, so that it need not wait for them."""
 
-    def __init__(self, config: uvicorn.Config, places: Sequence[MountedPage]) -> None:
+    def __init__(self, config: uvicorn.Config, pages: Sequence[MountedPage]) -> None:
         super().__init__(config)
-        self._places = places
+        self._pages = pages
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for place in self._places:
+        for place in self._pages:
             place.blocks._queue.close()
             place.blocks.app.stop_event.set()
         await super().shutdown(sockets)
 
 
-def run(app: ASGIApp, places: Sequence[MountedPage], settings: Settings) -> None:
+def run(app: ASGIApp, pages: Sequence[MountedPage], settings: Settings) -> None:
     """Serve until a signal ends it.
 
     Raises:
@@ -321,4 +321,4 @@ def run(app: ASGIApp, places: Sequence[MountedPage], settings: Settings) -> None
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     with listening:
-        _Server(config, places).run(sockets=[listening])
+        _Server(config, pages).run(sockets=[listening])

@@ -84,7 +84,7 @@ def score_concept(
     if current.empty or reference.empty:
         return None
     here, present = performance(current, findings), performance(reference, findings)
-    keys = [k for k in _judged(current, findings) if np.isfinite(present[k][0])]
+    keys = [k for k in _comparable(current, findings) if np.isfinite(present[k][0])]
     if not keys:
         return None
     inside, external = _by_chance(current, reference, findings, seed)
@@ -185,7 +185,7 @@ def _worse(metric: Metric, current: Floats, reference: Floats) -> Floats:
     return -BETTER[metric] * change if metric in BETTER else np.abs(change)
 
 
-def _judged(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, Metric]]:
+def _comparable(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, Metric]]:
     keys: list[tuple[str, Metric]] = []
     for name in findings:
         label = current[f"label.{name}"]

@@ -105,7 +105,7 @@ def test_without_json_it_is_told_in_lines(bundle):
 def test_what_cannot_be_ruled_out_is_told(predictor):
     result = predictor.predict(Study("s", note="fever"))
     sure, doubted = (
-        predict.told(
+        predict.describe(
             result.model_copy(
                 update={
                     "findings": tuple(

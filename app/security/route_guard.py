@@ -15,7 +15,7 @@ from app.security.middleware import API, UPLOAD, refuse
 ASSET = r"favicon\.ico|theme\.css|robots\.txt|manifest\.json|(?:assets|static|svelte)/.+"
 READ = r"gradio_api/(?:info/?|app_id|startup-events|heartbeat/\w+|queue/data|upload_progress)"
 CALL = r"call/(?:v2/)?\w+"
-ASKED = re.compile(rf"(?:|config/?|{ASSET}|{READ}|gradio_api/file=/.+|gradio_api/{CALL}/\w+)")
+OPEN_PATHS = re.compile(rf"(?:|config/?|{ASSET}|{READ}|gradio_api/file=/.+|gradio_api/{CALL}/\w+)")
 POSTED = re.compile(rf"gradio_api/(?:queue/join|run/predict|{CALL}|upload|cancel|reset)")
 
 
@@ -29,10 +29,10 @@ class Gate:
     """
 
     def __init__(
-        self, app: ASGIApp, places: Sequence[str], others: Sequence[str], uploads: Path
+        self, app: ASGIApp, pages: Sequence[str], others: Sequence[str], uploads: Path
     ) -> None:
         self.app, self.others, self.uploads = app, others, uploads
-        self.places = sorted(places, key=len, reverse=True)
+        self.pages = sorted(pages, key=len, reverse=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -57,13 +57,13 @@ class Gate:
             return method in ("GET", "POST")
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             return False
-        mounted = next((p for p in self.places if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
+        mounted = next((p for p in self.pages if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
         if mounted is None:
             return False
         requested = path[len(mounted) :].lstrip("/")
         if "file=" in requested and not self._is_uploaded(requested.partition("file=")[2]):
             return False
-        pattern = POSTED if method == "POST" else ASKED
+        pattern = POSTED if method == "POST" else OPEN_PATHS
         return method in ("GET", "HEAD", "POST") and pattern.fullmatch(requested) is not None
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -48,7 +48,10 @@ def answer(bundle: Bundle, session: StudySession) -> str:
         for f in result.findings
     )
     return (
-        warnings(result, session.log_trouble) + findings + doubt(result) + used(bundle.task, result)
+        warnings(result, session.log_trouble)
+        + findings
+        + gate_warning(result)
+        + used(bundle.task, result)
     )
 
 
@@ -65,7 +68,7 @@ def warnings(said: Prediction, log_trouble: str) -> str:
     )
 
 
-def doubt(said: Prediction) -> str:
+def gate_warning(said: Prediction) -> str:
     """What "uncertain" means, where it is said."""
     uncertain = [f.title for f in said.findings if f.certainty == "uncertain"]
     if not uncertain or said.coverage is None:

@@ -43,7 +43,7 @@ def build(service: InferenceService) -> None:
         ("explain", explain, [*study, findings, methods], EXPLANATION),
         ("feedback", feedback, [prediction, verdict, labels, comment], READING),
     ):
-        button.click(_told(call, service), inputs, answer, api_name=name, **(queue | PUBLIC))
+        button.click(_answer_call(call, service), inputs, answer, api_name=name, **(queue | PUBLIC))
 
 
 def predict(
@@ -155,12 +155,12 @@ def _names(given: Any, field: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _told(
+def _answer_call(
     call: Callable[..., dict[str, Any]], service: InferenceService
 ) -> Callable[..., dict[str, Any]]:
     """The call, its errors in Gradio's own kind, which alone reach a client with their words."""
 
-    def told(*given: Any) -> dict[str, Any]:
+    def call_answered(*given: Any) -> dict[str, Any]:
         try:
             return call(service, *given)
         except CxrError as error:
@@ -168,5 +168,5 @@ def _told(
 
     # Clients call by name, and Gradio takes the names from the signature.
     own = inspect.signature(call)
-    told.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])  # type: ignore[attr-defined]
-    return told
+    call_answered.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])  # type: ignore[attr-defined]
+    return call_answered

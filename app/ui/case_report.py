@@ -106,7 +106,7 @@ def case_report(
         facts,
         answer.used(task, result),
         answer.warnings(result, ""),
-        f'<h2>Answer</h2><div class="two">{_findings(session)}</div>{answer.doubt(result)}',
+        f'<h2>Answer</h2><div class="two">{_findings(session)}</div>{answer.gate_warning(result)}',
         f"<h2>Why: {escape(title)}</h2>{pictures}",
         _details(service, session, finding, with_note),
     ]
@@ -216,7 +216,7 @@ LINES = ("Reader", "Case reference")
 
 
 @dataclass(frozen=True)
-class ReportPart:
+class ReportPanel:
     """The parts."""
 
     box: Any
@@ -227,7 +227,7 @@ class ReportPart:
     said: Any
 
 
-def build(service: InferenceService) -> ReportPart:
+def build(service: InferenceService) -> ReportPanel:
     """Place the report where the page stands."""
     with gr.Accordion("Report of this case", open=False) as box:
         with gr.Row():
@@ -239,10 +239,10 @@ def build(service: InferenceService) -> ReportPart:
         make = gr.Button("Make the report", size="sm")
         file = gr.DownloadButton("Download (HTML, prints on one sheet)", visible=False)
         result = gr.HTML()
-    return ReportPart(box, typed, with_note, make, file, result)
+    return ReportPanel(box, typed, with_note, make, file, result)
 
 
-def makes(service: InferenceService, part: ReportPart, state: Any, reason: Any) -> None:
+def bind_events(service: InferenceService, part: ReportPanel, state: Any, reason: Any) -> None:
     """Wire the button."""
     part.make.click(
         partial(on_make, service),

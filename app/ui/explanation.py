@@ -27,7 +27,7 @@ STOPPED = "Stopped. Choose a method to explain the image again."
 
 
 @dataclass(frozen=True)
-class Why:
+class ExplanationPanel:
     """The parts of the explanation."""
 
     finding: Any
@@ -42,7 +42,7 @@ class Why:
     map: Any
 
 
-def build(service: InferenceService) -> Why:
+def build(service: InferenceService) -> ExplanationPanel:
     """Place the explanation where the page stands."""
     titles = [(f.title, f.name) for f in service.task.findings]
     finding = gr.Dropdown(
@@ -78,46 +78,50 @@ def build(service: InferenceService) -> Why:
         caption = gr.HTML()
     features, words = gr.HTML(), gr.HTML()
     result = gr.State(None, time_to_live=KEPT_SECONDS)
-    return Why(finding, shares, method, opacity, stop, overlay, caption, features, words, result)
+    return ExplanationPanel(
+        finding, shares, method, opacity, stop, overlay, caption, features, words, result
+    )
 
 
 def _titled(method: Method) -> str:
     return f"{method.title} (takes some seconds)" if method.slow else method.title
 
 
-def explains(service: InferenceService, reason: Why, state: Any, answered: Any) -> None:
+def bind_events(
+    service: InferenceService, panel: ExplanationPanel, state: Any, answered: Any
+) -> None:
     """Wire the explanation: after each answer, for another finding, by another method."""
     image = {
         "fn": partial(on_image, service),
-        "inputs": [state, reason.finding, reason.method, reason.opacity],
-        "outputs": [reason.map, reason.overlay, reason.caption, reason.stop],
-        "show_progress_on": reason.overlay,  # also the place in the queue
+        "inputs": [state, panel.finding, panel.method, panel.opacity],
+        "outputs": [panel.map, panel.overlay, panel.caption, panel.stop],
+        "show_progress_on": panel.overlay,  # also the place in the queue
         **EXPLANATION,
     }
     rest = {
-        "fn": partial(on_rest, service),
-        "inputs": [state, reason.finding],
-        "outputs": [reason.shares, reason.features, reason.words],
-        "show_progress_on": reason.shares,
+        "fn": partial(on_details, service),
+        "inputs": [state, panel.finding],
+        "outputs": [panel.shares, panel.features, panel.words],
+        "show_progress_on": panel.shares,
         **EXPLANATION,
     }
     # Shares, features and words take less than a second; the image may take many.
     first = answered.then(**rest).then(**image)
     # Change, not input: a dropdown also says input when it is left, chosen from or not.
-    again = reason.finding.change(**rest).then(**image)
-    other = reason.method.change(**image)
-    reason.stop.click(on_stop, state, image["outputs"], cancels=[first, again, other], **READING)
-    reason.opacity.input(
+    again = panel.finding.change(**rest).then(**image)
+    other = panel.method.change(**image)
+    panel.stop.click(on_stop, state, image["outputs"], cancels=[first, again, other], **READING)
+    panel.opacity.input(
         partial(on_opacity, service),
-        [state, reason.map, reason.opacity],
-        reason.overlay,
+        [state, panel.map, panel.opacity],
+        panel.overlay,
         show_progress="hidden",
         trigger_mode="always_last",
         **READING,
     )
 
 
-def on_rest(
+def on_details(
     service: InferenceService, session: StudySession | None, finding: str
 ) -> tuple[str, str, str]:
     """Shares of the modalities, clinical features as bars and the note in colour."""
@@ -155,7 +159,7 @@ def on_image(
         text = service.caption(result)
     except CancelledError:
         result, text = None, STOPPED
-    yield result, service.drawn(session, result, opacity), quiet(text), gr.update(visible=False)
+    yield result, service.drawn(session, result, opacity), muted(text), gr.update(visible=False)
 
 
 def on_opacity(
@@ -175,10 +179,10 @@ def on_stop(session: StudySession | None) -> tuple[Any, Any, str, Any]:
     if session is not None:
         session.stop.set()
     image = None if session is None or session.image is None else grey(session.image)
-    return None, image, quiet(STOPPED), gr.update(visible=False)
+    return None, image, muted(STOPPED), gr.update(visible=False)
 
 
-def quiet(text: str) -> str:
+def muted(text: str) -> str:
     """A line of small print."""
     return f'<p class="quiet">{escape(text)}</p>'
 
@@ -188,7 +192,7 @@ ASIDE = "Move a feature: all else stays as it was entered, and nothing is logged
 
 
 @dataclass(frozen=True)
-class WhatIfPart:
+class WhatIfPanel:
     """The parts: a control for each clinical feature, in the task's order."""
 
     box: Any
@@ -198,14 +202,14 @@ class WhatIfPart:
     back: Any
 
 
-def build_what_if(service: InferenceService) -> WhatIfPart:
+def build_what_if(service: InferenceService) -> WhatIfPanel:
     """Place the controls where the page stands."""
     with gr.Accordion("What if", open=False, visible=bool(service.task.clinical)) as box:
         result = gr.HTML(f'<p class="quiet">{ASIDE}</p>', elem_id="what-if")
         with gr.Row():
             controls = [_control(service, feature) for feature in service.task.clinical]
         back = gr.Button("As it was entered", size="sm")
-    return WhatIfPart(box, controls, gr.State({}), result, back)
+    return WhatIfPanel(box, controls, gr.State({}), result, back)
 
 
 def _control(service: InferenceService, feature: ClinicalFeature) -> Any:
@@ -234,7 +238,9 @@ def _step(low: float, high: float) -> float:
     return next(s for s in (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 50, 100, rough) if s >= rough)
 
 
-def moves(service: InferenceService, part: WhatIfPart, state: Any, answered: Any) -> None:
+def bind_what_if_events(
+    service: InferenceService, part: WhatIfPanel, state: Any, answered: Any
+) -> None:
     """Wire the controls: set after each answer, asked at each move."""
     outputs = [part.moved, part.said, *part.controls]
     answered.then(partial(on_answer, service), state, outputs, **READING)
@@ -286,14 +292,14 @@ def on_move(
         for found in session.answer.prediction.findings
     ]
     return now, (
-        f'<p role="status">If {escape(_told(service, now))}:</p>'
+        f'<p role="status">If {escape(_changes_text(service, now))}:</p>'
         '<table class="cxr-moved"><thead><tr><th scope="col">Finding</th>'
         '<th scope="col">as entered</th><th scope="col">then</th></tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
-def _told(service: InferenceService, moved: Mapping[str, Any]) -> str:
+def _changes_text(service: InferenceService, moved: Mapping[str, Any]) -> str:
     known = {feature.name: feature for feature in service.task.clinical}
     result = []
     for name, value in moved.items():

@@ -17,7 +17,7 @@ THANKS = "Kept. A later one of the same study takes its place."
 
 
 @dataclass(frozen=True)
-class FeedbackPart:
+class FeedbackPanel:
     """The parts."""
 
     box: Any
@@ -28,7 +28,7 @@ class FeedbackPart:
     said: Any
 
 
-def build(service: InferenceService) -> FeedbackPart:
+def build(service: InferenceService) -> FeedbackPanel:
     """Place the feedback where the page stands; hidden where no log is kept."""
     with gr.Accordion("Your assessment", open=False, visible=service.log is not None) as box:
         verdict = gr.Radio(
@@ -50,10 +50,10 @@ def build(service: InferenceService) -> FeedbackPart:
         send = gr.Button("Send", size="sm")
         result = gr.HTML()
     verdict.change(lambda v: gr.update(visible=v == "disagree"), verdict, row, **READING)
-    return FeedbackPart(box, verdict, labels, comment, send, result)
+    return FeedbackPanel(box, verdict, labels, comment, send, result)
 
 
-def sends(service: InferenceService, part: FeedbackPart, state: Any) -> None:
+def bind_events(service: InferenceService, part: FeedbackPanel, state: Any) -> None:
     """Wire the button."""
     part.send.click(
         partial(on_send, service),

@@ -85,7 +85,7 @@ def _reading(
                 report = case_report.build(service)
     for field in form.entered:
         field.change(fn=None, js=theme.STALE, api_visibility="private")
-    answered = study_form.predicts(service, form, state, history, answer)
+    answered = study_form.bind_events(service, form, state, history, answer)
     answered.then(
         lambda session: (gr.update(visible=session is not None), service.bundle.decision),
         state,
@@ -93,10 +93,10 @@ def _reading(
         api_visibility="private",
     )
     answered.then(fn=None, js=theme.LOOK, api_visibility="private")
-    explanation.explains(service, explained, state, answered)
-    explanation.moves(service, what_if, state, answered)
-    feedback.sends(service, assessed, state)
-    case_report.makes(service, report, state, explained)
+    explanation.bind_events(service, explained, state, answered)
+    explanation.bind_what_if_events(service, what_if, state, answered)
+    feedback.bind_events(service, assessed, state)
+    case_report.bind_events(service, report, state, explained)
     return answered
 
 

@@ -165,7 +165,9 @@ def _events(service: InferenceService, entry: Entry) -> None:
         )
 
 
-def predicts(service: InferenceService, entry: Entry, state: Any, history: Any, answer: Any) -> Any:
+def bind_events(
+    service: InferenceService, entry: Entry, state: Any, history: Any, answer: Any
+) -> Any:
     """Wire the button: what it hands in, and `on_predict`'s answer; the event is returned."""
     return entry.predict.click(
         _with_session(partial(on_predict, service)),
@@ -246,17 +248,17 @@ def _fault(message: str) -> Any:
     return gr.update(value=show.fault(message), visible=bool(message))
 
 
-SHOWN = 6
+EXAMPLES = 6
 SEED = 2026
 """Of the phantoms, whom no model of ours was trained on."""
 
 
-def phantoms(folder: Path, count: int = SHOWN) -> Path:
+def phantoms(folder: Path, count: int = EXAMPLES) -> Path:
     """Draw synthetic studies, as the task `synthetic` has them, into a folder."""
     return synthesise(folder, SynthesisSpec(studies=count, seed=SEED), workers=1)
 
 
-def read(folder: Path, task: Task, count: int = SHOWN) -> list[list[Any]]:
+def read(folder: Path, task: Task, count: int = EXAMPLES) -> list[list[Any]]:
     """Image path, note and clinical values of up to `count` studies, most inputs first.
 
     Raises:

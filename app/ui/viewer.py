@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.imaging.dicom import shown
+from cxr_mm.imaging.dicom import display_text
 from cxr_mm.imaging.radiograph import DecodedImage, Radiograph
 from cxr_mm.imaging.voi import Viewable, windowed
 
@@ -44,7 +44,7 @@ _ZOOMED = """zoom => {
 
 
 @dataclass(frozen=True)
-class Kept:
+class OpenedImage:
     """What is kept of the image on show.
 
     Args:
@@ -130,7 +130,8 @@ def _events(viewer: Viewer) -> None:
 
 def opened(task: Task, image: DecodedImage) -> list[Any]:
     """An image was read: values for `Viewer.outputs`."""
-    stored, text = Kept(image.viewable, offer(task, image.radiograph)), header(image.radiograph)
+    stored = OpenedImage(image.viewable, offered_values(task, image.radiograph))
+    text = header(image.radiograph)
     pixels, *window = as_stated(stored)
     result = gr.update(value=text, visible=bool(text))
     return [
@@ -149,7 +150,7 @@ def closed() -> list[Any]:
     return [None, None, hidden, gr.skip(), gr.skip(), gr.skip(), hidden, hidden]
 
 
-def as_stated(stored: Kept | None) -> tuple[Any, Any, Any, Any]:
+def as_stated(stored: OpenedImage | None) -> tuple[Any, Any, Any, Any]:
     """The image as its file says, and the controls set and scaled to that."""
     if stored is None:
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -165,7 +166,7 @@ def as_stated(stored: Kept | None) -> tuple[Any, Any, Any, Any]:
 
 
 def redrawn(
-    stored: Kept | None, level: float | None, width: float | None, inverted: bool
+    stored: OpenedImage | None, level: float | None, width: float | None, inverted: bool
 ) -> Pixels | Any:
     """The image through another window; unchanged while a number is being typed."""
     if stored is None or level is None or width is None:
@@ -178,7 +179,7 @@ def header(image: Radiograph) -> str:
     says nothing."""
     says = []
     if image.view:
-        says.append(f"view {shown('ViewPosition', image.view)}")
+        says.append(f"view {display_text('ViewPosition', image.view)}")
     if "age" in image.header:
         says.append(f"age {image.header['age']:.3g} years")
     if "sex" in image.header:
@@ -186,7 +187,7 @@ def header(image: Radiograph) -> str:
     return f'<p class="quiet">The file says: {escape(", ".join(says))}.</p>' if says else ""
 
 
-def offer(task: Task, image: Radiograph) -> dict[str, str]:
+def offered_values(task: Task, image: Radiograph) -> dict[str, str]:
     """What the header says of the task's age, sex and view, as the form's fields take it.
 
     Left out is what the header does not say and what the task does not take.
@@ -205,7 +206,7 @@ def offer(task: Task, image: Radiograph) -> dict[str, str]:
     return offered
 
 
-def filled(task: Task, stored: Kept | None) -> list[Any]:
+def filled(task: Task, stored: OpenedImage | None) -> list[Any]:
     """Values for the form's clinical fields, in the task's order: those on offer, no other."""
     offered = stored.offered if stored else {}
     return [

@@ -46,7 +46,7 @@ def baseline(studies: Studies, part: Resample, name: str) -> pd.DataFrame:
     for f in range(labels.shape[1]):
         rows = train[np.isfinite(labels[train, f])]
         answers.append(LEARN[name](_rows(blocks, rows), labels[rows, f], studies.groups[rows]))
-    return _asked(studies, blocks, answers, part.test)
+    return _answers_of(studies, blocks, answers, part.test)
 
 
 def _blocks(studies: Studies, transform: ClinicalTransform) -> Blocks:
@@ -56,7 +56,9 @@ def _blocks(studies: Studies, transform: ClinicalTransform) -> Blocks:
     return blocks
 
 
-def _asked(studies: Studies, blocks: Blocks, answers: list[Answer], test: Index) -> pd.DataFrame:
+def _answers_of(
+    studies: Studies, blocks: Blocks, answers: list[Answer], test: Index
+) -> pd.DataFrame:
     modalities = studies.task.modalities
     requested = {subset_name(s): s for s in subsets(modalities)}
     tables: list[pd.DataFrame] = []

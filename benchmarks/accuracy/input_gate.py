@@ -44,7 +44,7 @@ from cxr_mm.training.input_gate import (
 
 Picture = NDArray[np.float32]
 """float32 (H, W) in [0, 1]."""
-CROPS, DRAWN = 4, 12
+CROPS, DRAWINGS = 4, 12
 PHOTOGRAPHS = {
     "sklearn/datasets/images": "china.jpg flower.jpg",
     "skimage/data": (
@@ -76,11 +76,11 @@ def foreign_pictures(seed: int = 0) -> dict[str, list[Picture]]:
         ],
         "microscopy and fundus": list(_files(MICROSCOPY)),
         "graphics": list(_files(GRAPHICS)),
-        "drawings": _drawn(_drawing, random),
-        "charts": _drawn(_chart, random),
-        "pages of text": [*_files(PAGES), *_drawn(_page, random)],
+        "drawings": _drawings(_drawing, random),
+        "charts": _drawings(_chart, random),
+        "pages of text": [*_files(PAGES), *_drawings(_page, random)],
         **{kind: list(_slices(names)) for kind, names in SLICES.items()},
-        "noise": _drawn(lambda r: r.random((256, 256)), random),
+        "noise": _drawings(lambda r: r.random((256, 256)), random),
         "blank": [np.full((256, 256), grey, np.float32) for grey in np.linspace(0, 1, 6)],
     }
     return {kind: pictures for kind, pictures in kinds.items() if pictures}
@@ -118,10 +118,10 @@ def _crop(picture: Picture, random: np.random.Generator) -> Picture:
     return picture[top : top + size[0], left : left + size[1]]
 
 
-def _drawn(
+def _drawings(
     draw: Callable[[np.random.Generator], NDArray[np.generic]], random: np.random.Generator
 ) -> list[Picture]:
-    return [np.asarray(draw(random), np.float32) for _ in range(DRAWN)]
+    return [np.asarray(draw(random), np.float32) for _ in range(DRAWINGS)]
 
 
 def _drawing(random: np.random.Generator) -> NDArray[np.float32]:
@@ -260,7 +260,7 @@ def _all(parts: list[Resample]) -> NDArray[np.int64]:
 
 def _false_refusals(run: Run) -> Iterator[Row]:
     """Of held-out images, by the gate that has not seen them."""
-    found = [_doubted(gate, run.embeddings[rows]) for gate, rows in run.gates]
+    found = [_flagged_shares(gate, run.embeddings[rows]) for gate, rows in run.gates]
     every = np.concatenate(found)
     for metric, count, must in zip(
         ("refused", "refused or warned of"), every.sum(axis=0), (MUST, None), strict=True
@@ -289,8 +289,8 @@ def _by_kind(run: Run) -> Iterator[Row]:
     for number, (gate, rows) in enumerate(run.gates):
         random = np.random.default_rng([SEED, number])
         images = pixels[np.sort(random.permutation(rows)[:share])]
-        for kind, copies in _altered(images, random).items():
-            found[kind].append(_doubted(gate, run.embed(copies)))
+        for kind, copies in _corrupted(images, random).items():
+            found[kind].append(_flagged_shares(gate, run.embed(copies)))
     for kind, doubted in found.items():
         every = np.concatenate(doubted)
         yield from _two(run, kind, every.mean(axis=0).tolist(), len(every))
@@ -299,7 +299,7 @@ def _by_kind(run: Run) -> Iterator[Row]:
         yield from _rows(run, kind, np.stack([fit_square(p, run.size) for p in pictures]))
 
 
-def _altered(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
+def _corrupted(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
     created = {
         f"{kind.replace('_', ' ')}{LEARNT}": np.stack([alter(image, random) for image in images])
         for kind, alter in ALTERATIONS.items()
@@ -312,7 +312,7 @@ def _altered(images: Squares, random: np.random.Generator) -> dict[str, Squares]
 def _rows(run: Run, kind: str, squares: Squares) -> Iterator[Row]:
     """Of pictures that no gate has seen, the mean over the gates."""
     embedded = run.embed(squares)
-    rates = np.mean([_doubted(gate, embedded).mean(axis=0) for gate, _ in run.gates], axis=0)
+    rates = np.mean([_flagged_shares(gate, embedded).mean(axis=0) for gate, _ in run.gates], axis=0)
     yield from _two(run, kind, rates.tolist(), len(squares))
 
 
@@ -330,7 +330,7 @@ def _two(run: Run, kind: str, rates: list[float], count: int) -> Iterator[Row]:
         )
 
 
-def _doubted(gate: InputGate, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _flagged_shares(gate: InputGate, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Refused, and refused or warned of: (N, 2)."""
     gate_decisions = gate.check(embeddings)
     return np.array([(d is not None and d.refused, d is not None) for d in gate_decisions]).reshape(

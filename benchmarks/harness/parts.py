@@ -44,7 +44,7 @@ class Row(Frozen):
         return self.value <= self.must if self.ceiling else self.value >= self.must
 
     @property
-    def telling(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it is a difference (`reference` 0) whose interval excludes zero."""
         return (
             self.reference == 0 and self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]

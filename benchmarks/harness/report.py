@@ -137,7 +137,7 @@ def _folded(lines: list[str]) -> str:
 
 
 def _figure(row: Row) -> str:
-    value = f"**{_number(row.value)}**" if row.telling else _number(row.value)
+    value = f"**{_number(row.value)}**" if row.is_significant else _number(row.value)
     if row.ci95 is None:
         return value
     return f"{value} ({_number(row.ci95[0])} to {_number(row.ci95[1])})"

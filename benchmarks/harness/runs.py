@@ -98,7 +98,7 @@ def code_digest(*layers: str) -> str:
 
 
 DONE, SECONDS, SOURCE = "done.json", "seconds.json", "source.json"
-ASKED, LOG = "overrides.json", "log.txt"
+OVERRIDES, LOG = "overrides.json", "log.txt"
 Seconds = dict[str, float | None]
 Stage = Callable[[Task, Params, TaskPaths], None]
 
@@ -147,9 +147,9 @@ def run(task: str, overrides: Overrides, name: str) -> Finished:
     chosen = setting(task, overrides)
     folder = chosen.paths.root
     if not (folder / DONE).is_file():
-        write_json(folder / ASKED, overrides)
+        write_json(folder / OVERRIDES, overrides)
         print(f"{task}: {name} (see {folder / LOG})", flush=True)
-        _in_process([task, str(folder / ASKED), name], folder / LOG)
+        _in_process([task, str(folder / OVERRIDES), name], folder / LOG)
     finished = Finished.model_validate(read_json(folder / DONE) | {"folder": folder})
     _same_source(chosen.task, finished.source, folder)
     if finished.code != code_digest(*LAYERS):

@@ -53,7 +53,7 @@ def measure() -> list[Row]:
         paths = TaskPaths(name, root)
         if (paths.bundle / "bundle.json").is_file():
             results = run(paths.bundle, paths, SimulationConfig(), print)
-            rows += [*_false(results), *_power(results), *_slow(results), *_rivals(results)]
+            rows += [*_false(results), *_power(results), *_slow(results), *_baselines(results)]
     if not rows:
         raise StageError("no bundle", field=str(root / "models"), remedy="Run dvc repro first")
     return rows
@@ -121,7 +121,7 @@ def _slow(results: Results) -> list[Row]:
     ]
 
 
-def _rivals(results: Results) -> list[Row]:
+def _baselines(results: Results) -> list[Row]:
     return [
         _row(
             results.task,

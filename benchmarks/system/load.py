@@ -74,7 +74,7 @@ def _studies(folder: Path) -> list[dict[str, Any]]:
 def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     """All users at once; memory (kB) after a minute and in the end."""
     clients = [Client(f"http://127.0.0.1:{PORT}/", verbose=False) for _ in studies]
-    expected = [_asked(c, s) for c, s in zip(clients, studies, strict=True)]
+    expected = [_prediction(c, s) for c, s in zip(clients, studies, strict=True)]
     seen, until = Seen(), time.monotonic() + 60 * MINUTES
     users = [
         threading.Thread(target=_use, args=(seen, until, *each, number < LIMED))
@@ -89,7 +89,7 @@ def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     return seen, early, _memory(pid)
 
 
-def _asked(client: Client, study: dict[str, Any]) -> dict[str, Any]:
+def _prediction(client: Client, study: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = client.predict(**study, api_name="/predict")
     return result
 
@@ -111,7 +111,7 @@ def _use(
                 result = client.predict(**ask, api_name="/explain")["prediction"]
                 seen.explained += 1
             else:
-                result = _asked(client, study)
+                result = _prediction(client, study)
                 seen.seconds.append(time.monotonic() - started)
         except Exception as error:  # noqa: BLE001  whatever a user would see
             seen.errors.append(repr(error))

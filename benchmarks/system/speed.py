@@ -52,7 +52,7 @@ from cxr_mm.models.precision import (
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
 
-ROUNDS, IMAGES = 5, 96
+REPEATS, IMAGES = 5, 96
 STUDIES, REPEATS = 10, 4
 """Studies that are predicted one by one, and how often each."""
 
@@ -77,7 +77,7 @@ def scoring_from_cache(small: SmallTask) -> Seconds:
         bundle.probabilities(bundle.logits({"image": torch.from_numpy(images)}, mask))
 
     batches = list(image_batches(pixels, np.arange(len(pixels)), BATCH))
-    return in_turn({"path": path, "bare": bare_forward(encoder, batches, SERVED)}, ROUNDS)
+    return in_turn({"path": path, "bare": bare_forward(encoder, batches, SERVED)}, REPEATS)
 
 
 def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
@@ -93,11 +93,11 @@ def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
         "path": lambda: score(predictor, manifest, out),
         "bare": bare_forward(encoder, batches, SERVED),
     }
-    return in_turn(ways, ROUNDS)
+    return in_turn(ways, REPEATS)
 
 
 def one_prediction(predictor: Predictor, manifest: Path) -> Seconds:
-    """One study at a time: image read from its file (`file`), in memory (`memory`), and `bare`."""
+    """One study at a time: image read from its file (`file`), in memory (`memory`), and `raw`."""
     taken: Seconds = {"file": [], "memory": [], "bare": []}
     for path, study in itertools.islice(_filed(predictor, manifest), STUDIES):
         for name, seconds in in_turn(_ways(predictor, path, study), REPEATS).items():
@@ -164,9 +164,9 @@ class _Watched(PixelDataset):
 class Stopwatch:
     """Seconds of each epoch's training, and of as many bare steps right after it."""
 
-    def __init__(self, bare: Callable[[], Callable[[], None]]) -> None:
-        self._make_bare = bare
-        self._bare: Callable[[], None] | None = None
+    def __init__(self, raw: Callable[[], Callable[[], None]]) -> None:
+        self._make_bare = raw
+        self._raw: Callable[[], None] | None = None
         self._started: float | None = None
         self.taken: Seconds = {"path": [], "bare": []}
 
@@ -181,18 +181,18 @@ class Stopwatch:
         path, self._started = time.perf_counter() - self._started, None
         # Lightning asks for these batches where no gradient is kept.
         with torch.inference_mode(False), torch.enable_grad():
-            if self._bare is None:
-                self._bare = self._make_bare()
-                self._bare()
+            if self._raw is None:
+                self._raw = self._make_bare()
+                self._raw()
                 return
             started = time.perf_counter()
-            self._bare()
+            self._raw()
         self.taken["bare"].append(time.perf_counter() - started)
         self.taken["path"].append(path)
 
 
 def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
-    """Seconds of `path` and of `bare`, epoch by epoch.
+    """Seconds of `path` and of `raw`, epoch by epoch.
 
     Args:
         encoder: trained in place.
@@ -206,11 +206,11 @@ def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
         np.save(folder / "pixels.npy", pixels)
         labels = (np.arange(batch * STEPS) % 2).astype(np.float32)[:, None]
 
-        def bare() -> Callable[[], None]:
+        def raw() -> Callable[[], None]:
             precision = Precision(**read_json(folder / PRECISION))
             return bare_training(own, random_batches(STEPS, batch, size), precision)
 
-        watch = Stopwatch(bare)
+        watch = Stopwatch(raw)
         train = _Watched(folder / "pixels.npy", np.arange(len(pixels)), labels)
         val = _Watched(folder / "pixels.npy", np.arange(batch), labels[:batch])
         train.asked, val.asked = watch.training, watch.validation
@@ -309,7 +309,7 @@ def _speed(backbone: str, row: str, taken: Seconds, wanted: float | None) -> Row
 
 PRECISION_COMMAND = "make benchmark PART=precision"
 PRECISION_BACKBONES = {"tf_efficientnet_lite0": "packaged", "small_cnn": "none", "resnet18": "none"}
-PRECISION_SIZE, PRECISION_BATCH, PRECISION_ROUNDS = 224, 16, 7
+PRECISION_SIZE, PRECISION_BATCH, PRECISION_REPEATS = 224, 16, 7
 NEVER_SLOWER = 0.95
 
 
@@ -329,7 +329,7 @@ def _row(encoder: ImageEncoder, training: bool) -> Row:
         "plain": _way(encoder, CANDIDATES[PLAIN], training),
         "auto": _way(encoder, chosen, training),
     }
-    taken = in_turn(ways, PRECISION_ROUNDS)
+    taken = in_turn(ways, PRECISION_REPEATS)
     order = "last" if chosen.channels_last else "first"
     return Row(
         table="precision",
@@ -338,7 +338,7 @@ def _row(encoder: ImageEncoder, training: bool) -> Row:
         metric="speed against plain fp32",
         value=ratio(taken["plain"], taken["auto"]),
         must=NEVER_SLOWER,
-        n=PRECISION_ROUNDS * PRECISION_BATCH,
+        n=PRECISION_REPEATS * PRECISION_BATCH,
         seconds=sum(map(sum, taken.values())),
         device=device(),
         command=PRECISION_COMMAND,

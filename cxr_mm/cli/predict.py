@@ -31,10 +31,10 @@ def predict(
     predictor = load_predictor(bundle, accept_any_image)
     study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
     prediction = predictor.predict(study)
-    print(prediction.model_dump_json(indent=2) if as_json else told(prediction))
+    print(prediction.model_dump_json(indent=2) if as_json else describe(prediction))
 
 
-def told(prediction: Prediction) -> str:
+def describe(prediction: Prediction) -> str:
     """A prediction in plain lines, warnings first."""
     mark = "SYNTHETIC DATA. " if prediction.synthetic else ""
     lines = [f"warning: {text}" for text in prediction.warnings]

@@ -15,7 +15,7 @@ SWITCH: Final = "CXR_MM_MALLOC"
 MIB = 1024**2
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 """Names and numbers of glibc's malloc.h."""
-KEPT: Final = {
+OPTIONS: Final = {
     M_MMAP_THRESHOLD: 1024 * MIB,
     M_TRIM_THRESHOLD: 2048 * MIB - 1,
     M_TOP_PAD: 64 * MIB,
@@ -35,7 +35,7 @@ def keep_freed_memory(arenas: int | None = None) -> bool:
     """
     if os.environ.get(SWITCH) == "0":
         return False
-    options = KEPT if arenas is None else {**KEPT, M_ARENA_MAX: arenas}
+    options = OPTIONS if arenas is None else {**OPTIONS, M_ARENA_MAX: arenas}
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         return all(mallopt(option, value) for option, value in options.items())

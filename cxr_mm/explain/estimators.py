@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from sklearn.linear_model import Ridge
 
-from cxr_mm.explain.games import Game, Kept
+from cxr_mm.explain.games import Coalitions, Game
 
 KERNEL_WIDTH = 0.25
 """Of lime's own image and (scaled) text explainers, in cosine distance."""
@@ -63,7 +63,7 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
     return LimeFit(float(intercept), weights, r2)
 
 
-def coalitions(samples: int, players: int, seed: int) -> Kept:
+def coalitions(samples: int, players: int, seed: int) -> Coalitions:
     """(samples, players): the whole, then complementary pairs out of Hadamard matrices with rows,
     columns and signs drawn anew for each."""
     rng = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def coalitions(samples: int, players: int, seed: int) -> Kept:
 
 
 def _left_out(
-    stored: Kept,
+    stored: Coalitions,
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
     message: NDArray[np.float64],
@@ -94,12 +94,12 @@ def _left_out(
     return float(1 - share @ missed**2 / total) if total else 1.0
 
 
-def closeness(stored: Kept) -> NDArray[np.float64]:
+def closeness(stored: Coalitions) -> NDArray[np.float64]:
     """How much each coalition counts in the fit (K,)."""
     return _kernel(_distances(stored))
 
 
-def _distances(stored: Kept) -> NDArray[np.float64]:
+def _distances(stored: Coalitions) -> NDArray[np.float64]:
     """Cosine distance to the whole."""
     found: NDArray[np.float64] = 1 - np.sqrt(stored.mean(axis=1))
     return found
@@ -171,6 +171,6 @@ class _Players:
         if game.tree is not None:
             self.clustering = game.tree
 
-    def __call__(self, mask: Kept, players: NDArray[np.float64]) -> tuple[NDArray[np.bool_]]:
+    def __call__(self, mask: Coalitions, players: NDArray[np.float64]) -> tuple[NDArray[np.bool_]]:
         del players
         return (np.asarray(mask, dtype=bool)[None],)

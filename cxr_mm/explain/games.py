@@ -21,7 +21,7 @@ from cxr_mm.explain.subject import Subject
 from cxr_mm.imaging.geometry import resize
 from cxr_mm.imaging.tensor import normalise
 
-Kept = NDArray[np.bool_]
+Coalitions = NDArray[np.bool_]
 
 
 class Game(ABC):
@@ -60,10 +60,10 @@ class Game(ABC):
         """What the players are; of one subject, games of the same kind share their answers."""
 
     @abstractmethod
-    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
         """Logits (K, F) of distinct coalitions (K, n), none of which is of all."""
 
-    def values(self, stored: Kept) -> NDArray[np.float64]:
+    def values(self, stored: Coalitions) -> NDArray[np.float64]:
         """Values (K,) of coalitions (K, n): True where a part is kept. None is asked twice.
 
         Raises:
@@ -124,7 +124,7 @@ class ClinicalGame(Game):
     def kind(self) -> str:
         return "clinical"
 
-    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
         columns = torch.from_numpy(stored)[:, self._owner]  # (K, T)
         rows = torch.where(columns[:, None], self.vector[None], self.others[None])
         logits = self.subject.of_clinical(rows.flatten(0, 1))
@@ -279,7 +279,7 @@ class ImageGame(Game):
         sums = np.bincount(where, weights=values[inside].astype(np.float64), minlength=self.count)
         return sums / np.bincount(where, minlength=self.count)
 
-    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
         shown = torch.from_numpy(np.pad(stored, ((0, 0), (0, 1)), constant_values=True))
         pixels = shown[:, self._where.flatten()].reshape(len(stored), 1, *self._where.shape)
         images = torch.where(pixels, self.image, self.fill)
@@ -288,7 +288,7 @@ class ImageGame(Game):
 
 SENTENCE_ENDS = re.compile(r"(?<=[.!?;])\s+|\n+")
 WORD = re.compile(r"\S*\w\S*")
-CUES = tuple(
+PHRASES = tuple(
     cue.split()
     for cue in (
         "no evidence of",
@@ -342,7 +342,7 @@ def _joined(words: list[str]) -> list[str]:
 def _negated(words: list[str]) -> int:
     """How many words from the first on are one unit."""
     plain = [word.lower().strip(".,;:!?()") for word in words]
-    for template in CUES:
+    for template in PHRASES:
         if plain[: len(template)] == template:
             return len(template) + _reach(words[len(template) :], plain[len(template) :])
     return 1
@@ -383,7 +383,7 @@ class NoteGame(Game):
     def kind(self) -> str:
         return "note"
 
-    def _logits(self, stored: Kept) -> NDArray[np.float64]:
+    def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
         notes = [
             " ".join(unit for unit, present in zip(self._names, row, strict=True) if present)
             for row in stored

@@ -60,7 +60,7 @@ _TERMS: dict[Field, str] = {
 TERMS = {field: frozenset(words.split()) for field, words in _TERMS.items()}
 
 
-def shown(field: Field, value: str) -> str:
+def display_text(field: Field, value: str) -> str:
     """A value as it may be shown: itself where it is one of the field's words, else `OTHER`."""
     return value if value in TERMS[field] else OTHER
 
@@ -79,7 +79,7 @@ STATING_THEIR_SIZE = {
     *JPEG2000TransferSyntaxes,
 }
 BY_GDCM_ALONE = {JPEGLossless, JPEGLosslessSV1, *JPEGLSTransferSyntaxes}
-BROKEN = (
+UNREADABLE = (
     BytesLengthException,
     InvalidDicomError,
     EOFError,
@@ -127,7 +127,7 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed,
         _check_before_decoding(dataset, name)
         pixels, values, warned = as_seen(dataset, _first_frame(dataset, data, name))
         return pixels, values, read_header(dataset), [*_unusual(dataset), *warned]
-    except BROKEN as error:
+    except UNREADABLE as error:
         # Not chained: these messages may quote the header, names included.
         raise RadiographError(
             f"the DICOM file is damaged or incomplete ({type(error).__name__})",
@@ -144,15 +144,15 @@ def read_header(dataset: Dataset) -> Header:
     """
     header: Header = {}
     if view := code_string(dataset, "ViewPosition") or _view_from_code(dataset):
-        header["view"] = shown("ViewPosition", view)
+        header["view"] = display_text("ViewPosition", view)
     if age := re.fullmatch(r"(\d{1,3})([DWMY])", code_string(dataset, "PatientAge")):
         header["age"] = round(int(age[1]) * YEARS_PER_UNIT[age[2]], 3)
     if (sex := code_string(dataset, "PatientSex")) in ("F", "M", "O"):
         header["sex"] = sex
     if modality := code_string(dataset, "Modality"):
-        header["dicom_modality"] = shown("Modality", modality)
+        header["dicom_modality"] = display_text("Modality", modality)
     if part := code_string(dataset, "BodyPartExamined"):
-        header["body_part"] = shown("BodyPartExamined", part)
+        header["body_part"] = display_text("BodyPartExamined", part)
     return header
 
 
@@ -274,11 +274,11 @@ def _unusual(dataset: Dataset) -> list[str]:
     """What a person should know about the file before believing a prediction."""
     found = []
     if (modality := code_string(dataset, "Modality")) not in PROJECTION:
-        said = shown("Modality", modality) if modality else "not stated"
+        said = display_text("Modality", modality) if modality else "not stated"
         found.append(f"DICOM modality is {said}, not a plain radiograph's")
     part = code_string(dataset, "BodyPartExamined")
     if part and not CHEST.search(part):
-        found.append(f"Body part is {shown('BodyPartExamined', part)}, not the chest")
+        found.append(f"Body part is {display_text('BodyPartExamined', part)}, not the chest")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         found.append("The file has several frames; the first was read")
     if code_string(dataset, "PresentationIntentType") == "FOR PROCESSING":

@@ -44,7 +44,7 @@ SWAPPED = 0.3
 """Brightness of the upper corners above the middle from which black and white may be swapped;
 above it lie 0 of 2,190 images of three public sets, and most of them once inverted."""
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "L", "LLD", "RLD")
-BROKEN = (
+UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
     EOFError,
@@ -115,7 +115,7 @@ def _read(source: Path | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
     elif data.startswith((PNG_SIGNATURE, JPEG_START)):
         pixels, values, warned = _read_picture(data, name)
     else:
-        raise _foreign(data, name)
+        raise _not_an_image(data, name)
     if min(pixels.shape) < SMALLEST_SIDE:
         raise RadiographError(
             f"{pixels.shape[0]} × {pixels.shape[1]} pixels are too few to see anything",
@@ -163,7 +163,7 @@ def _read_picture(data: bytes, name: str) -> _Picture:
                 raise too_large(f"{image.height} × {image.width} pixels", name)
             image.load()
             return _grey(ImageOps.exif_transpose(image))
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise RadiographError(
             "the image is damaged or cut short",
             field=name,
@@ -190,7 +190,7 @@ def _whole(values: NDArray[np.float32], white: int) -> Unwindowed:
     return Unwindowed(values, *spanning(0, white))
 
 
-def _foreign(data: bytes, name: str) -> RadiographError:
+def _not_an_image(data: bytes, name: str) -> RadiographError:
     if not data:
         return RadiographError("the file is empty", field=name, remedy="Copy it again")
     return RadiographError(

@@ -57,7 +57,7 @@ def sqlite_file(url: str | URL) -> Path | None:
     return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
 
 
-def shown(url: URL) -> str:
+def public_url(url: URL) -> str:
     """The URL without its password."""
     return url.render_as_string(hide_password=True)
 
@@ -97,7 +97,7 @@ def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
             remedy="Install the driver that the URL names",
         ) from error
     if sqlite:
-        event.listen(engine, "connect", _settle)
+        event.listen(engine, "connect", _configure)
         event.listen(engine, "checkout", partial(_same_file, Path(url.database or "").absolute()))
     return engine
 
@@ -110,7 +110,7 @@ def database_errors(url: URL) -> Iterator[None]:
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise LogError(
-            reason, field=shown(url), remedy="Check the URL and that you may write there"
+            reason, field=public_url(url), remedy="Check the URL and that you may write there"
         ) from error
 
 
@@ -159,7 +159,7 @@ def vacuum(engine: Engine, url: URL) -> None:
     if busy:
         raise LogError(
             "done, but the bytes stay in the write-ahead log while others read",
-            field=shown(url),
+            field=public_url(url),
             remedy="Do it again when no long reading is under way",
         )
 
@@ -174,7 +174,7 @@ def _waiting(backend: str, wait: float) -> dict[str, Any]:
     return {}
 
 
-def _settle(connection: Any, _: object) -> None:
+def _configure(connection: Any, _: object) -> None:
     """A commit that outlives a power cut, and no bytes left of what is deleted."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")

@@ -70,7 +70,7 @@ def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
         when = datetime.now(UTC)
         for table, positions in plan.items():
             _empty(connection, table, positions, when)
-        done = {t.name: _said(positions) for t, positions in plan.items() if positions}
+        done = {t.name: _spans_text(positions) for t, positions in plan.items() if positions}
         _record(connection, "erase", when, done, log.chain_key)
     return _cleared(log, _counted(plan))
 
@@ -168,7 +168,7 @@ def _take_away(
     connection.execute(delete(table).where(place < first))
     left = [p for p in plan if p >= first]
     _empty(connection, table, left, when)
-    result = _said(left)
+    result = _spans_text(left)
     return (
         result
         if anchor is None
@@ -185,7 +185,7 @@ def _empty(connection: Connection, table: Table, positions: Sequence[int], when:
         connection.execute(update(table).where(chosen).values(values))
 
 
-def _said(redacted: Sequence[int]) -> dict[str, Any]:
+def _spans_text(redacted: Sequence[int]) -> dict[str, Any]:
     return {"redacted": list(_spans(redacted)), "removed_to": 0, "chain": ""}
 
 

@@ -28,7 +28,7 @@ from cxr_mm.prediction_log.database import (
     keyed_hash,
     make_folder,
     open_engine,
-    shown,
+    public_url,
     snapshot,
     sqlite_file,
     vacuum,
@@ -70,7 +70,7 @@ class LogReader:
     @property
     def url(self) -> str:
         """The URL without its password."""
-        return shown(self._url)
+        return public_url(self._url)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

@@ -30,8 +30,8 @@ from cxr_mm.prediction_log.database import (
 )
 from cxr_mm.prediction_log.log import PredictionLog
 
-Kept = PredictionRecord | Outcome | ServiceEvent
-CONTRACTS: dict[str, type[Kept]] = {
+Spooled = PredictionRecord | Outcome | ServiceEvent
+CONTRACTS: dict[str, type[Spooled]] = {
     "prediction": PredictionRecord,
     "outcome": Outcome,
     "event": ServiceEvent,
@@ -39,14 +39,14 @@ CONTRACTS: dict[str, type[Kept]] = {
 OWNER_ALONE = 0o600
 
 
-def encoded(stored: Kept) -> bytes:
+def encoded(stored: Spooled) -> bytes:
     """A record, outcome or event as a line: checksum, blank, JSON."""
     contract = next(name for name, each in CONTRACTS.items() if isinstance(stored, each))
     body = json.dumps({"contract": contract, **stored.model_dump(mode="json")}).encode()
     return _checksum(body) + b" " + body
 
 
-def decoded(line: bytes) -> Kept | None:
+def decoded(line: bytes) -> Spooled | None:
     """What a line holds; None where it is cut short, altered or of another version."""
     checksum, _, body = line.partition(b" ")
     if checksum != _checksum(body):
@@ -275,7 +275,7 @@ class SpooledLog(PredictionLog):
         wait: float = WAIT_SECONDS,
         retry: float = RETRY_SECONDS,
     ) -> None:
-        self._spool = _made(folder or spool_folder(url))
+        self._spool = _create(folder or spool_folder(url))
         self._reason = ""
         self._spool_reason = ""
         self._refused = 0
@@ -434,7 +434,7 @@ class SpooledLog(PredictionLog):
                 ]
         return refused
 
-    def _takes(self, stored: Kept) -> bool:
+    def _takes(self, stored: Spooled) -> bool:
         """Insert one alone; False where the database refuses this very one."""
         try:
             self._insert_mixed([stored])
@@ -444,7 +444,7 @@ class SpooledLog(PredictionLog):
             return False
         return True
 
-    def _insert_mixed(self, values: Sequence[Kept]) -> None:
+    def _insert_mixed(self, values: Sequence[Spooled]) -> None:
         super().add_records([v for v in values if isinstance(v, PredictionRecord)])
         super().add_outcomes([v for v in values if isinstance(v, Outcome)])
         super().add_events([v for v in values if isinstance(v, ServiceEvent)])
@@ -472,7 +472,7 @@ def open_spooled_log(url: str, folder: Path | None = None) -> SpooledLog:
     return SpooledLog(url, find_secret(url), folder=folder)
 
 
-def _made(folder: Path) -> Spool:
+def _create(folder: Path) -> Spool:
     try:
         return Spool(folder)
     except OSError as error:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log.chain import make_tables
-from cxr_mm.prediction_log.database import keyed_hash, shown, write_ahead, writing
+from cxr_mm.prediction_log.database import keyed_hash, public_url, write_ahead, writing
 from cxr_mm.prediction_log.schema import (
     ABOUT,
     SCHEMA_VERSION,
@@ -49,17 +49,17 @@ def check_tables(engine: Engine, url: URL, secret: bytes | None) -> None:
     with engine.connect() as connection:
         about = _about(connection)
     if not about:
-        raise LogError("no prediction log", field=shown(url), remedy="Check the URL")
+        raise LogError("no prediction log", field=public_url(url), remedy="Check the URL")
     if about.get("version") != SCHEMA_VERSION:
         raise LogError(
             f"the log has version {about.get('version')}, this program writes {SCHEMA_VERSION}",
-            field=shown(url),
+            field=public_url(url),
             remedy="Start a new log, or use the cxr_mm that wrote it",
         )
     if secret is not None and about.get("secret") != _fingerprint(secret):
         raise LogError(
             "the log was begun with another secret",
-            field=shown(url),
+            field=public_url(url),
             remedy="Give the one it was begun with (CXR_MM_LOG_SECRET or the .secret file)",
         )
 

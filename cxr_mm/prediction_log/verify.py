@@ -55,7 +55,7 @@ class Verified:
     rows: dict[str, int]
     erased: dict[str, int]
     heads: tuple[Head, ...]
-    broken: ChainBreak | None
+    first_break: ChainBreak | None
 
 
 @dataclass
@@ -121,7 +121,7 @@ class _Walk:
                 remedy="Give the head of a later verification",
             )
         if self._is_rewritten():
-            return self._broken(self.at.position, "rewritten")
+            return self._break_at(self.at.position, "rewritten")
         query = select(*hashed_columns(self.table)).order_by(self.table.c.position)
         with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
             for row in rows.mappings():
@@ -133,12 +133,12 @@ class _Walk:
         place = self.at.position + 1
         expected = link(self.key, self.table, self.at.chain, row["content"])
         if row["position"] != place or row["chain"] != expected:
-            return self._broken(place, self._reason_text(row["position"]))
+            return self._break_at(place, self._reason_text(row["position"]))
         if not self._is_whole(row):
-            return self._broken(place, "changed")
+            return self._break_at(place, "changed")
         self.at = Head(self.table.name, place, row["chain"])
         if self._is_rewritten():
-            return self._broken(place, "rewritten")
+            return self._break_at(place, "rewritten")
         self.rows += 1
         self.erased += row.get("erased_at") is not None
         return None
@@ -146,10 +146,10 @@ class _Walk:
     def _at_end(self) -> ChainBreak | None:
         place = self.at.position
         if place < max(self.end.position, *self.wanted, 0):
-            return self._broken(place + 1, "removed")
+            return self._break_at(place + 1, "removed")
         if place > self.end.position:
-            return self._broken(self.end.position + 1, "inserted")
-        return None if self.at == self.end else self._broken(place, "changed")
+            return self._break_at(self.end.position + 1, "inserted")
+        return None if self.at == self.end else self._break_at(place, "changed")
 
     def _is_whole(self, row: Mapping[str, Any]) -> bool:
         """Whether a row holds what it was written with, or nothing where an act says so."""
@@ -182,7 +182,7 @@ class _Walk:
                 return "reordered"
         return "removed" if surplus < 0 or found != self.at.position + 1 else "changed"
 
-    def _broken(self, position: int, what: What) -> ChainBreak:
+    def _break_at(self, position: int, what: What) -> ChainBreak:
         return ChainBreak(self.table.name, position, what)
 
 

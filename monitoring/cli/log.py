@@ -39,7 +39,7 @@ def verify_log(
         found = verify(opened, map(Head.read, head or ()))
     for table, rows in found.rows.items():
         print(f"{table}: {rows} rows hold, {found.erased[table]} of them erased")
-    if breaks := found.broken:
+    if breaks := found.first_break:
         print(f"{breaks.table}: row {breaks.position} was {breaks.what}; nothing after it was read")
         raise typer.Exit(EXIT_CODES["alarm"])
     for end in found.heads:

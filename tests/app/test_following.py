@@ -166,20 +166,20 @@ def test_a_damaged_version_is_refused_at_the_start(serving):
 
 
 @contextmanager
-def served(service, settings, counters):
+def served(service, settings, metrics):
     with upload_folder() as uploads:
-        places = build_pages([service], settings, uploads)
-        app = application(settings, places, uploads, counters)
+        pages = build_pages([service], settings, uploads)
+        app = application(settings, pages, uploads, metrics)
         address = {"client": ("127.0.0.1", 5000), "base_url": "http://127.0.0.1:7860"}
         with TestClient(app, follow_redirects=False, **address) as client:
             yield client
 
 
 def test_health_names_the_model_that_serves_and_why_it_is_not_the_one_pointed_to(serving, clock):
-    settings, counters = Settings(bundles=(serving,), log=None), Metrics()
-    service = InstrumentedService(ModelWatcher(serving, clock), None, counters)
+    settings, metrics = Settings(bundles=(serving,), log=None), Metrics()
+    service = InstrumentedService(ModelWatcher(serving, clock), None, metrics)
     first, second = service.digest, digest_of(serving, "two")
-    with served(service, settings, counters) as client:
+    with served(service, settings, metrics) as client:
         (model,) = client.get("/healthz").json()["models"]
         assert (model["digest"], "trouble" in model) == (first, False)
         point(serving.parent, "two")

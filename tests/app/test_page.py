@@ -75,7 +75,7 @@ def test_a_image_alone_is_answered_shared_out_and_explained(service, image):
     assert said.modalities == ("image",)
     for finding in said.findings:
         assert finding.title in answer["text"]
-        assert "Image" in explanation.on_rest(service, answer["shown"], finding.finding)[0]
+        assert "Image" in explanation.on_details(service, answer["shown"], finding.finding)[0]
         said, pixels, caption = explained(service, answer["shown"], finding.finding, "grad_cam")
         assert said.method == "grad_cam"
         assert pixels.dtype == np.uint8
@@ -112,16 +112,16 @@ def test_a_note_alone_has_no_overlay(service):
 def test_features_and_words_are_explained_where_they_are_given(service, image):
     finding = service.task.finding_names[0]
     note = predict(service, note="Fever and <b>cough</b>.")
-    _, bars, words = explanation.on_rest(service, note["shown"], finding)
+    _, bars, words = explanation.on_details(service, note["shown"], finding)
     assert bars == ""
     assert "cxr-word" in words
     assert "<b>" not in words
-    assert explanation.on_rest(service, predict(service, str(image))["shown"], finding)[1:] == (
+    assert explanation.on_details(service, predict(service, str(image))["shown"], finding)[1:] == (
         "",
         "",
     )
     values, feature = with_a_number(service)
-    _, bars, words = explanation.on_rest(
+    _, bars, words = explanation.on_details(
         service, predict(service, clinical=values)["shown"], finding
     )
     assert feature.title in bars
@@ -135,7 +135,7 @@ def test_each_part_says_how_far_it_can_be_believed(service, image):
     )
     unmeasured = "has not been measured"
     assert unmeasured in explained(service, shown, finding, "grad_cam")[2]
-    assert unmeasured in explanation.on_rest(service, shown, finding)[2]
+    assert unmeasured in explanation.on_details(service, shown, finding)[2]
 
 
 def test_a_slow_method_tells_how_far_it_is(service, image):

@@ -40,18 +40,18 @@ def predictor(bundle_folder):
 
 
 @contextmanager
-def served(predictor, pages=1, log=None, **options):
+def served(predictor, count=1, log=None, **options):
     """A client on this machine, and the application behind it."""
     settings = Settings(bundles=(), **options)
-    counters = Metrics(settings.root)
+    metrics = Metrics(settings.root)
     with upload_folder() as uploads:
-        places = build_pages(
-            [InstrumentedService(predictor, log, counters) for _ in range(pages)], settings, uploads
+        pages = build_pages(
+            [InstrumentedService(predictor, log, metrics) for _ in range(count)], settings, uploads
         )
-        app = application(settings, places, uploads, counters)
+        app = application(settings, pages, uploads, metrics)
         address = {"client": ("127.0.0.1", 5000), "base_url": "http://127.0.0.1:7860"}
         with TestClient(app, follow_redirects=False, **address) as client:
-            yield client, places
+            yield client, pages
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +115,11 @@ def test_what_gradio_is_told_to_leave_out_is_left_out(site):
 
 def test_several_bundles_stand_side_by_side_behind_a_list(predictor):
     name = predictor.bundle.task.name
-    with served(predictor, pages=2) as (client, places):
+    with served(predictor, count=2) as (client, pages):
         listed = client.get("/")
         assert re.findall(r'href="([^"]+)"', listed.text) == [f"/{name}/", f"/{name}-2/"]
         assert "<script" not in listed.text
-        for place in places:
+        for place in pages:
             assert client.get(place.path).headers["Location"].endswith(f"{place.path}/")
             assert (
                 f'"root":"http://127.0.0.1:7860{place.path}"' in client.get(f"{place.path}/").text
@@ -146,19 +146,19 @@ def test_a_prediction_is_counted_and_timed(predictor):
 
 
 def test_every_answer_of_a_list_is_counted(predictor):
-    counters = Metrics()
-    service = InstrumentedService(predictor, None, counters)
+    metrics = Metrics()
+    service = InstrumentedService(predictor, None, metrics)
     study = service.study(None, {}, "Fever and cough.")
     service.logged(predictor.answer([study, study, study]))
-    assert f'kind="prediction",task="{service.task.name}"}} 3.0' in counters.text().decode()
+    assert f'kind="prediction",task="{service.task.name}"}} 3.0' in metrics.text().decode()
 
 
 def test_what_fails_is_counted_by_its_kind(predictor):
-    counters = Metrics()
-    service = InstrumentedService(predictor, None, counters)
+    metrics = Metrics()
+    service = InstrumentedService(predictor, None, metrics)
     with pytest.raises(ClinicalError):
         service.study(None, {service.task.clinical[0].name: "nonsense"}, None)
-    assert 'error="ClinicalError",kind="study"' in counters.text().decode()
+    assert 'error="ClinicalError",kind="study"' in metrics.text().decode()
 
 
 def test_the_newest_verdict_of_this_very_model_is_shown(predictor, tmp_path):

@@ -28,12 +28,12 @@ def test_warnings_are_escaped_and_absent_where_there_are_none():
 
 def test_uncertain_is_explained_where_it_is_said_and_nowhere_else():
     (finding,) = prediction().findings
-    assert answer.doubt(prediction(coverage=0.9)) == ""
+    assert answer.gate_warning(prediction(coverage=0.9)) == ""
     doubted = finding.model_copy(update={"certainty": "uncertain", "title": "<b>ICU"})
-    text = answer.doubt(prediction(coverage=0.9, findings=(doubted,)))
+    text = answer.gate_warning(prediction(coverage=0.9, findings=(doubted,)))
     assert "stays in 90 of 100" in text
     assert "ICU" not in text
-    text = answer.doubt(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
+    text = answer.gate_warning(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
     assert "&lt;b&gt;ICU: Uncertain" in text
 
 

@@ -47,7 +47,7 @@ def test_a_image_is_first_shown_as_its_file_says(placed):
 
 
 def test_a_window_redraws_the_image_and_the_file_can_be_asked_again():
-    stored = viewer.Kept(image().viewable, {})
+    stored = viewer.OpenedImage(image().viewable, {})
     drawn = viewer.redrawn(stored, 500, 100, True)
     np.testing.assert_array_equal(drawn, windowed(stored.viewable, 500, 100, True))
     assert not np.array_equal(drawn, stored.viewable.seen)
@@ -56,7 +56,7 @@ def test_a_window_redraws_the_image_and_the_file_can_be_asked_again():
 
 @pytest.mark.parametrize("window", [(None, 100), (500, None)])
 def test_a_number_half_typed_and_no_image_change_nothing(window):
-    assert viewer.redrawn(viewer.Kept(image().viewable, {}), *window, False) == gr.skip()
+    assert viewer.redrawn(viewer.OpenedImage(image().viewable, {}), *window, False) == gr.skip()
     assert viewer.redrawn(None, 500, 100, False) == gr.skip()
     assert viewer.as_stated(None) == (gr.skip(),) * 4
 
@@ -73,7 +73,7 @@ def test_a_number_half_typed_and_no_image_change_nothing(window):
     ],
 )
 def test_the_controls_can_be_set_to_what_any_image_states(shown):
-    _, level, width, _ = viewer.as_stated(viewer.Kept(shown.viewable, {}))
+    _, level, width, _ = viewer.as_stated(viewer.OpenedImage(shown.viewable, {}))
     for control in (level, width):
         given = {k: control[k] for k in ("minimum", "maximum", "value", "step")}
         slider = gr.Slider(**given)
@@ -90,18 +90,18 @@ def test_taking_the_image_away_takes_all_of_it_away(placed):
 
 
 def test_what_the_file_says_is_offered_in_the_tasks_own_words():
-    assert viewer.offer(load_task("effusion"), image().radiograph) == {
+    assert viewer.offered_values(load_task("effusion"), image().radiograph) == {
         "age": "63",
         "sex": "M",
         "view": "PA",
     }
-    assert viewer.offer(load_task("synthetic"), image().radiograph) == {"age": "63", "sex": "male"}
+    assert viewer.offered_values(load_task("synthetic"), image().radiograph) == {"age": "63", "sex": "male"}
 
 
 @pytest.mark.parametrize("name", shipped_tasks())
 def test_every_offer_is_a_value_that_its_task_takes(name):
     task = load_task(name)
-    offered = viewer.offer(task, image(header=HEADER | {"age": 1 / 12}).radiograph)
+    offered = viewer.offered_values(task, image(header=HEADER | {"age": 1 / 12}).radiograph)
     assert set(offered) <= {"age", "sex", "view"} & set(task.clinical_names)
     taken = check_clinical(task.clinical, offered)
     assert all(taken[feature] is not None for feature in offered)
@@ -110,15 +110,15 @@ def test_every_offer_is_a_value_that_its_task_takes(name):
 def test_what_the_task_refuses_is_left_out():
     task = load_task("effusion")
     odd = image(view="LL", header={"age": 121.0, "sex": "O"}).radiograph
-    assert viewer.offer(task, odd) == {}
+    assert viewer.offered_values(task, odd) == {}
     age = next(f for f in task.clinical if f.name == "age")
     months = task.model_copy(update={"clinical": (age.model_copy(update={"unit": "mo"}),)})
-    assert viewer.offer(months, image().radiograph) == {}
+    assert viewer.offered_values(months, image().radiograph) == {}
 
 
 def test_the_form_is_filled_with_the_offers_and_nothing_else():
     task = load_task("synthetic")
-    stored = viewer.Kept(image().viewable, {"sex": "male"})
+    stored = viewer.OpenedImage(image().viewable, {"sex": "male"})
     with gr.Blocks(analytics_enabled=False):
         names = [feature.name for feature in task.clinical]
         fields = dict(zip(names, clinical_fields(task), strict=True))

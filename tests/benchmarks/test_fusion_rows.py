@@ -66,7 +66,7 @@ def test_the_specialist_it_is_held_against_is_the_best(rows):
     found = one(rows, table=TABLE, row="image: late minus specialist concat")
     assert found.value < -0.1
     assert found.met is False
-    assert found.telling
+    assert found.is_significant
     assert not [r for r in rows if r.row.endswith("minus specialist late")]
 
 
@@ -77,7 +77,7 @@ def test_the_best_single_is_taken_from_the_same_studies(rows):
     alone = frame[(frame["subset"] == "image") & frame["study_id"].isin(both["study_id"])]
     aucs = [roc_auc_score(f["label.icu"], f["probability.icu"]) for f in (both, alone)]
     assert found.value == pytest.approx(aucs[0] - aucs[1], abs=1e-5)
-    assert found.telling
+    assert found.is_significant
     assert not [r for r in rows if r.row.startswith("image minus")]
 
 

@@ -51,7 +51,7 @@ def test_one_prediction_is_a_multiple_of_the_bare_networks(measured):
 def test_the_choice_is_compared_with_plain_fp32(monkeypatch):
     for name, value in {"BACKBONES": {"small_cnn": "none"}, "SIZE": 32, "BATCH": 2}.items():
         monkeypatch.setattr(precision, f"PRECISION_{name}", value)
-    monkeypatch.setattr(precision, "PRECISION_ROUNDS", 2)
+    monkeypatch.setattr(precision, "PRECISION_REPEATS", 2)
     rows = precision.measure_precision()
     assert [row.row.split(":")[0] for row in rows] == ["inference", "training"]
     assert all(row.must == 0.95 and row.value > 0 for row in rows)

@@ -26,12 +26,12 @@ def test_an_epoch_lasts_from_its_first_batch_to_validation(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("benchmarks.system.speed.time.perf_counter", lambda: clock[0])
 
-    def bare():
+    def raw():
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
         clock[0] += 2
 
-    progress = Stopwatch(lambda: bare)
+    progress = Stopwatch(lambda: raw)
     with torch.inference_mode():
         progress.validation()  # before any training: nothing to time
         for seconds in (50, 3, 4):

@@ -41,7 +41,7 @@ def behind(database, log):
 
 def test_a_log_that_was_only_written_to_is_whole(log):
     found = verify(log)
-    assert found.broken is None
+    assert found.first_break is None
     assert found.rows == {"audit_log": 0, "predictions": 6, "outcomes": 3, "events": 2}
     assert set(found.erased.values()) == {0}
     assert [(head.table, head.position) for head in found.heads] == [
@@ -67,30 +67,30 @@ def test_a_log_that_was_only_written_to_is_whole(log):
 )
 def test_a_change_is_found_where_it_was_made(log, behind, change, table, position):
     behind(change)
-    assert verify(log).broken == ChainBreak(table, position, "changed")
+    assert verify(log).first_break == ChainBreak(table, position, "changed")
 
 
 def test_a_change_with_its_hash_made_anew_is_found(log, behind, outcome):
     changed = {**dict(log.read_outcomes([("s1")])[0]), "label": 0}
     content = content_of(OUTCOMES, changed)
     behind(f"UPDATE outcomes SET label = 0, content = '{content}' WHERE position = 2")
-    assert verify(log).broken == ChainBreak("outcomes", 2, "changed")
+    assert verify(log).first_break == ChainBreak("outcomes", 2, "changed")
 
 
 @pytest.mark.parametrize("position", [1, 2, 3])
 def test_a_row_removed_is_found_also_where_the_gap_was_closed(log, behind, position):
     behind(f"DELETE FROM outcomes WHERE position = {position}")
-    assert verify(log).broken == ChainBreak("outcomes", position, "removed")
+    assert verify(log).first_break == ChainBreak("outcomes", position, "removed")
     behind(
         f"UPDATE outcomes SET position = position + 9 WHERE position > {position}",
         "UPDATE outcomes SET position = position - 10 WHERE position > 9",
     )
-    assert verify(log).broken == ChainBreak("outcomes", position, "removed")
+    assert verify(log).first_break == ChainBreak("outcomes", position, "removed")
 
 
 def test_all_rows_removed_are_found(log, behind):
     behind("DELETE FROM events")
-    assert verify(log).broken == ChainBreak("events", 1, "removed")
+    assert verify(log).first_break == ChainBreak("events", 1, "removed")
 
 
 @pytest.mark.parametrize("place", [1, 2, 4])
@@ -103,7 +103,7 @@ def test_a_row_slipped_in_is_found(log, behind, place):
         " finding, label, recorded_at, source, comment FROM outcomes"
         f" WHERE position = {1 if place > 1 else 2}",
     )
-    assert verify(log).broken == ChainBreak("outcomes", place, "inserted")
+    assert verify(log).first_break == ChainBreak("outcomes", place, "inserted")
 
 
 def test_rows_that_changed_places_are_found(log, behind):
@@ -112,7 +112,7 @@ def test_rows_that_changed_places_are_found(log, behind):
         "UPDATE outcomes SET position = 2 WHERE position = 3",
         "UPDATE outcomes SET position = 3 WHERE position = 9",
     )
-    assert verify(log).broken == ChainBreak("outcomes", 2, "reordered")
+    assert verify(log).first_break == ChainBreak("outcomes", 2, "reordered")
 
 
 def test_an_end_cut_off_together_with_its_head_is_found_by_an_earlier_head(log, behind):
@@ -122,8 +122,8 @@ def test_an_end_cut_off_together_with_its_head_is_found_by_an_earlier_head(log, 
         "UPDATE chain_heads SET position = 2,"
         " chain = (SELECT chain FROM outcomes WHERE position = 2) WHERE name = 'outcomes'",
     )
-    assert verify(log).broken is None
-    assert verify(log, heads).broken == ChainBreak("outcomes", 3, "removed")
+    assert verify(log).first_break is None
+    assert verify(log, heads).first_break == ChainBreak("outcomes", 3, "removed")
 
 
 def test_a_log_written_anew_by_one_who_has_the_secret_is_found_by_an_earlier_head(
@@ -135,8 +135,8 @@ def test_a_log_written_anew_by_one_who_has_the_secret_is_found_by_an_earlier_hea
         "UPDATE chain_heads SET position = 0, chain = '' WHERE name = 'outcomes'",
     )
     log.add_outcomes([outcome(f"s{number}", label=0) for number in range(4)])
-    assert verify(log).broken is None
-    assert verify(log, heads).broken == ChainBreak("outcomes", 3, "rewritten")
+    assert verify(log).first_break is None
+    assert verify(log, heads).first_break == ChainBreak("outcomes", 3, "rewritten")
 
 
 def test_a_chain_of_another_secret_does_not_hold(log, database, behind, tmp_path, outcome):
@@ -145,21 +145,21 @@ def test_a_chain_of_another_secret_does_not_hold(log, database, behind, tmp_path
         forged = verify(other).heads[2]
     behind(f"UPDATE outcomes SET chain = '{forged.chain}' WHERE position = 3")
     assert forged.position == 3
-    assert verify(log).broken == ChainBreak("outcomes", 3, "changed")
+    assert verify(log).first_break == ChainBreak("outcomes", 3, "changed")
 
 
 def test_earlier_heads_hold_while_the_log_grows_and_is_erased_from(log, answer):
     heads = verify(log).heads
     log.append(answer())
     erase_patient(log, "patient-1")
-    assert verify(log, heads).broken is None
+    assert verify(log, heads).first_break is None
 
 
 def test_a_head_before_what_retention_removed_cannot_be_judged(log, answer):
     early = verify(log).heads
     log.append(answer())
     retain(log, log.append(answer()).created_at - timedelta(microseconds=1))
-    assert verify(log).broken is None
+    assert verify(log).first_break is None
     with pytest.raises(LogError, match="has removed the rows up to"):
         verify(log, early)
 

@@ -76,7 +76,7 @@ def test_the_chain_holds_and_says_that_something_was_erased_but_not_of_whom(log,
     add(log, "2", "q")
     erase_patient(log, "p")
     found = verify(log)
-    assert found.broken is None
+    assert found.first_break is None
     assert found.rows["predictions"] == 2
     assert found.erased["predictions"] == 1
     (act,) = asked(database, "SELECT act, tables FROM audit_log")
@@ -138,7 +138,7 @@ def test_a_row_emptied_behind_the_back_of_the_log_is_found(log, add, database):
         row = "erased_at = (SELECT erased_at FROM predictions WHERE position = 1)"
         connection.execute(text(f"UPDATE predictions SET {row} WHERE position = 3"))
     engine.dispose()
-    assert verify(log).broken == ChainBreak("predictions", 3, "changed")
+    assert verify(log).first_break == ChainBreak("predictions", 3, "changed")
 
 
 def test_something_written_into_an_emptied_row_is_found(log, add, database):
@@ -148,7 +148,7 @@ def test_something_written_into_an_emptied_row_is_found(log, add, database):
     with engine.begin() as connection:
         connection.execute(text("UPDATE predictions SET task = 'icu' WHERE position = 1"))
     engine.dispose()
-    assert verify(log).broken == ChainBreak("predictions", 1, "changed")
+    assert verify(log).first_break == ChainBreak("predictions", 1, "changed")
 
 
 def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
@@ -168,7 +168,7 @@ def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
     assert log.read_outcomes() == stored
     assert len(log.read_events("icu")) == 1
     found = verify(log)
-    assert found.broken is None
+    assert found.first_break is None
     assert found.rows == {"audit_log": 1, "predictions": 2, "outcomes": 2, "events": 1}
     assert asked(database, "SELECT min(position) FROM predictions") == [(3,)]
     assert not retain(log, NOON + 2 * HOUR)
@@ -183,13 +183,13 @@ def test_an_old_record_between_younger_ones_is_emptied_and_removed_with_them_lat
     assert retain(log, NOON + 2 * HOUR).predictions == 1
     assert log.read_window("icu") == young
     assert verify(log).erased["predictions"] == 1
-    assert verify(log).broken is None
+    assert verify(log).first_break is None
     assert retain(log, NOON + 4 * HOUR).predictions == 2
     assert asked(database, "SELECT count(*) FROM predictions") == [(0,)]
     fresh = add(log, "3", hours=5)
     assert log.read_window("icu") == [fresh]
     found = verify(log)
-    assert found.broken is None
+    assert found.first_break is None
     assert found.heads[1].position == 4
 
 
@@ -200,7 +200,7 @@ def test_retention_again_and_again_leaves_a_chain_that_holds(log, add):
             retain(log, NOON + (number - 4) * HOUR)
         if number == 7:
             erase_patient(log, "p1")
-        assert verify(log).broken is None
+        assert verify(log).first_break is None
     assert len(log.read_window("icu")) == 4
 
 
@@ -212,7 +212,7 @@ def test_rows_removed_beyond_what_retention_said_are_found(log, add, database):
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM predictions WHERE position = 3"))
     engine.dispose()
-    assert verify(log).broken == ChainBreak("predictions", 3, "removed")
+    assert verify(log).first_break == ChainBreak("predictions", 3, "removed")
 
 
 def test_a_moment_without_an_offset_is_refused(log):

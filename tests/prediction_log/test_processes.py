@@ -65,7 +65,7 @@ def test_ten_writers_some_of_them_killed_lose_nothing_they_told(database, tmp_pa
     assert set(ids) <= set(found)
     # Of each process, one more may have been kept than it came to tell.
     assert len(found) == len(set(found)) <= len(ids) + WRITERS
-    assert verified.broken is None
+    assert verified.first_break is None
     assert verified.rows["predictions"] == len(found)
 
 
@@ -80,7 +80,7 @@ def test_a_database_that_goes_away_is_told_and_used_again_when_it_is_back(
         cluster.start()
         second = log.append(answer())
         assert log.read_window("icu") == [first, second]
-        assert verify(log).broken is None
+        assert verify(log).first_break is None
 
 
 def test_what_comes_while_the_database_is_away_waits_and_comes_in(
@@ -100,7 +100,7 @@ def test_what_comes_while_the_database_is_away_waits_and_comes_in(
         assert log.read_window("icu") == [first, second]
         assert log.read_outcomes() == [outcome(outcome_id=log.read_outcomes()[0].outcome_id)]
         assert len(log.read_events("icu")) == 1
-        assert verify(log).broken is None
+        assert verify(log).first_break is None
 
 
 def test_writers_with_a_spool_outlive_a_database_that_is_killed_and_are_killed_themselves(
@@ -124,7 +124,7 @@ def test_writers_with_a_spool_outlive_a_database_that_is_killed_and_are_killed_t
         found = [record.record_id for record in log.read_window("icu")]
         assert set(ids) <= set(found)
         assert len(found) == len(set(found))
-        assert verify(log).broken is None
+        assert verify(log).first_break is None
 
 
 def test_a_writer_that_holds_the_chain_is_not_waited_for_without_end(postgresql, answer):
@@ -153,7 +153,7 @@ def test_a_role_that_may_only_add_is_enough_to_write(postgresql, answer):
             with pytest.raises(LogError, match="permission denied"):
                 erase_patient(log, "p")
         assert owner.read_window("icu") == [record]
-        assert verify(owner).broken is None
+        assert verify(owner).first_break is None
         with engine.begin() as connection:
             connection.execute(text("DROP OWNED BY page"))
             connection.execute(text("DROP ROLE page"))

@@ -62,7 +62,7 @@ def synthesise(out: Path, spec: SynthesisSpec, workers: int = 2) -> Path:
         write_json(aside / "spec.json", spec.model_dump())
         with_image = [case for case in cases if not absent_modalities(spec, case)["image"]]
         with tqdm(total=len(with_image), desc="phantom images", unit="image", disable=None) as bar:
-            for drawn in _drawn(aside, spec, with_image, workers):
+            for drawn in _images(aside, spec, with_image, workers):
                 bar.update(drawn)
     return out
 
@@ -111,7 +111,7 @@ def _write_png(path: Path, pixels: NDArray[np.uint8], level: int) -> None:
     Image.fromarray(pixels).save(path, pnginfo=info, compress_level=level)
 
 
-def _drawn(out: Path, spec: SynthesisSpec, cases: list[Case], workers: int) -> Iterator[int]:
+def _images(out: Path, spec: SynthesisSpec, cases: list[Case], workers: int) -> Iterator[int]:
     """Draw every image; yields how many were done each time some are."""
     batches = [cases[at : at + BATCH] for at in range(0, len(cases), BATCH)]
     draw = partial(_draw_batch, out, spec)

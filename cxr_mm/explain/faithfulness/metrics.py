@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
-from cxr_mm.explain.games import Game, Kept, sentences
+from cxr_mm.explain.games import Coalitions, Game, sentences
 from cxr_mm.models.bundle import Bundle
 
 STEPS = 5
@@ -51,7 +51,7 @@ def deletion_and_insertion(game: Game, scores: Scores, seed: int) -> dict[str, f
     }
 
 
-def _first(order: NDArray[np.intp]) -> Kept:
+def _first(order: NDArray[np.intp]) -> Coalitions:
     """Coalitions (STEPS, n) of ever more of the first players of an order."""
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
