@@ -95,7 +95,8 @@ def test_what_the_file_says_is_offered_in_the_tasks_own_words():
         "sex": "M",
         "view": "PA",
     }
-    assert viewer.offered_values(load_task("synthetic"), image().radiograph) == {"age": "63", "sex": "male"}
+    offered = viewer.offered_values(load_task("synthetic"), image().radiograph)
+    assert offered == {"age": "63", "sex": "male"}
 
 
 @pytest.mark.parametrize("name", shipped_tasks())
