@@ -37,7 +37,7 @@ from cxr_mm.training.train_image import train_image
 
 BASE = Path(".cache") / "benchmarks"
 PACKAGE = Path(cxr_mm.__file__).parent
-LAYERS = ("contracts", "data", "models", "training", "evaluation")
+LAYERS = ("core", "imaging", "data", "models", "inference", "training", "evaluation")
 """Whose code makes a figure."""
 Overrides = dict[str, dict[str, Any]]
 
@@ -68,7 +68,7 @@ class Setting:
             question.pop("split")
         chosen = {name: self.params.model_dump(mode="json")[name] for name in sections}
         # What is cheap is made anew when its code changes; for a training that is only said.
-        code = code_digest("contracts", "data") if kind == "data" else __version__
+        code = code_digest("core", "imaging", "data") if kind == "data" else __version__
         text = to_json([code, question, chosen])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return TaskPaths(self.task.name, BASE / kind / f"{self.task.name}-{digest}")
@@ -89,10 +89,12 @@ def setting(task: str, overrides: Overrides) -> Setting:
 
 @functools.cache
 def code_digest(*layers: str) -> str:
-    """Digest of the modules of some layers, as they were when first asked for."""
+    """Digest of the modules of some layers, as of the first call."""
     digest = hashlib.sha256()
     for layer in layers:
-        for file in sorted((PACKAGE / layer).rglob("*.py")):
+        files = sorted((PACKAGE / layer).rglob("*.py"))
+        assert files, f"there is no layer {layer}"
+        for file in files:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -52,7 +52,7 @@ from cxr_mm.models.precision import (
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
 
-REPEATS, IMAGES = 5, 96
+PASSES, IMAGES = 5, 96
 STUDIES, REPEATS = 10, 4
 """Studies that are predicted one by one, and how often each."""
 
@@ -77,7 +77,7 @@ def scoring_from_cache(small: SmallTask) -> Seconds:
         bundle.probabilities(bundle.logits({"image": torch.from_numpy(images)}, mask))
 
     batches = list(image_batches(pixels, np.arange(len(pixels)), BATCH))
-    return in_turn({"path": path, "bare": bare_forward(encoder, batches, SERVED)}, REPEATS)
+    return in_turn({"path": path, "bare": bare_forward(encoder, batches, SERVED)}, PASSES)
 
 
 def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
@@ -93,7 +93,7 @@ def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
         "path": lambda: score(predictor, manifest, out),
         "bare": bare_forward(encoder, batches, SERVED),
     }
-    return in_turn(ways, REPEATS)
+    return in_turn(ways, PASSES)
 
 
 def one_prediction(predictor: Predictor, manifest: Path) -> Seconds:

@@ -30,7 +30,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
-    monkeypatch.setattr(speed, "ROUNDS", 2)
+    monkeypatch.setattr(speed, "PASSES", 2)
     monkeypatch.setattr(speed, "REPEATS", 1)
     monkeypatch.setattr(speed, "STUDIES", 3)
 
