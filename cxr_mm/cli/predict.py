@@ -1,4 +1,4 @@
-"""Use of a bundle: predictions of one study or many, and evaluation at an external site."""
+"""Commands that use a bundle: predict one study or many, and evaluate at an external site."""
 
 from pathlib import Path
 from typing import Annotated
@@ -57,14 +57,14 @@ def score(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     accept_any_image: AnyImage = False,
 ) -> None:
-    """Predict many studies; bad rows are listed beside the output, the rest done."""
+    """Predict many studies; bad rows are listed beside the output, the rest result."""
     from cxr_mm.inference.predictor import load_predictor
     from cxr_mm.inference.score import score as run
 
-    done = run(load_predictor(bundle, accept_any_image), manifest, out)
-    print(f"{done.predicted} studies predicted: {out}")
-    if done.bad:
-        print(f"{len(done.bad)} bad rows: {out.with_suffix('.bad.json')}")
+    result = run(load_predictor(bundle, accept_any_image), manifest, out)
+    print(f"{result.predicted} studies predicted: {out}")
+    if result.bad:
+        print(f"{len(result.bad)} bad rows: {out.with_suffix('.bad.json')}")
 
 
 @commands.command("evaluate-on", rich_help_panel=PANEL)

@@ -27,7 +27,7 @@ def _stage(name: str, run: Callable[[Task, Params, TaskPaths], None]) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def resolve(task: TaskName) -> None:
-    """Write down the task, its parameters and the state of its data."""
+    """Write the task, its parameters and the state of its data as files."""
     from cxr_mm.data.resolve import resolve as run
 
     _stage(task, lambda t, p, where: run(t, p, where, data_root()))
@@ -35,7 +35,7 @@ def resolve(task: TaskName) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def ingest(task: TaskName) -> None:
-    """Source → manifest and pixel cache; each dropped row counted with its reason."""
+    """Build manifest and pixel cache from the source; count each dropped row with its reason."""
     from cxr_mm.data.ingest import ingest as run
 
     _stage(task, lambda t, p, where: run(t, p, where, data_root()))
@@ -43,7 +43,7 @@ def ingest(task: TaskName) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def split(task: TaskName) -> None:
-    """Divide by patient and audit leakage."""
+    """Split by patient and audit leakage."""
     from cxr_mm.data.split import split as run
 
     _stage(task, run)
@@ -67,7 +67,7 @@ def embed(task: TaskName) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def fuse(task: TaskName) -> None:
-    """Train the fusion, calibrate it, choose operating points; leaves the bundle."""
+    """Train the fusion, calibrate it, choose operating points; write the bundle."""
     from cxr_mm.training.fuse import fuse as run
 
     _stage(task, run)
@@ -75,7 +75,7 @@ def fuse(task: TaskName) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def evaluate(task: TaskName) -> None:
-    """Metrics with intervals over patients, for every subset of modalities; plots."""
+    """Compute metrics with intervals over patients, for every subset of modalities; plot them."""
     from cxr_mm.evaluation.evaluate import evaluate as run
 
     _stage(task, run)
@@ -100,9 +100,9 @@ def explain(
         typer.Option(help="Only this method, or `all`; may be repeated. See docs/explain.md."),
     ] = None,
     faithfulness: Annotated[
-        Path | None, typer.Option(help="faithfulness.json of the bundle, if it lies elsewhere.")
+        Path | None, typer.Option(help="faithfulness.json of the bundle, if it is elsewhere.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     accept_any_image: AnyImage = False,
     out: Annotated[Path, typer.Option(help="Folder for the page, JSON and PNGs.")] = Path(
         "explanation"

@@ -13,7 +13,7 @@ from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
 from cxr_mm.data.notes import mask_note
-from cxr_mm.data.sources.base import Dropped, RawStudies
+from cxr_mm.data.sources.base import Dropped, RawStudies, dropped_rows
 
 IDENTITY = ("study_id", "patient_id", "group", "view", "site", "part")
 SEPARATOR = "|"
@@ -56,11 +56,7 @@ def to_manifest(task: Task, raw: RawStudies) -> Labelled:
     empty = contents.isna().all(axis=1)
     reasons[empty.index[empty]] = "no image, clinical value or note"
     table = pd.concat([_identity(task, frame), contents, labels[usable]], axis=1)[~empty]
-    dropped = [
-        Dropped(str(study), str(reason))
-        for study, reason in zip(studies["study_id"], reasons, strict=True)
-        if not pd.isna(reason)
-    ]
+    dropped = dropped_rows(studies["study_id"], reasons)
     return Labelled(Manifest.checked(task, table), [*raw.dropped, *dropped], +cleared)
 
 

@@ -1,4 +1,5 @@
-"""Augmentation of training images, a whole batch at a time; validation and serving never see it.
+"""Augmentation of training images in batches, and corruptions and synthetic OOD images for the
+input gate; validation and serving use none of them.
 
 Horizontal flips are part of it, since no shipped finding depends on the side. A task about
 laterality or situs should use `none`.
@@ -23,7 +24,7 @@ BLACK = -1.0
 
 @dataclass(frozen=True)
 class Strength:
-    """Largest change of each kind; what is drawn is uniform between minus and plus."""
+    """Largest change of each kind; values are uniform between minus and plus."""
 
     flip: float
     """Chance of a horizontal flip."""
@@ -63,7 +64,7 @@ def augment(images: Tensor, level: Level, generator: torch.Generator) -> Tensor:
     Args:
         images: (B, 1, S, S) float32 in [-1, 1].
         level: `none` returns the images as they are.
-        generator: where all chance comes from, on the images' device.
+        generator: of random numbers, on the images' device.
 
     Returns:
         Same shape and range.
@@ -72,7 +73,7 @@ def augment(images: Tensor, level: Level, generator: torch.Generator) -> Tensor:
         return images
     strength = STRENGTHS[level]
     draw = _Draw(images, generator)
-    # Black is 0 from here on, so that what moves in from outside the image is black.
+    # Black is 0 from here on, so that pixels from outside the image are black.
     grey = _affine(images - BLACK, strength, draw).div_(2).clamp_(1e-6, 1)
     grey = _exposure(grey, strength, draw)
     if level == "strong":
@@ -111,7 +112,7 @@ def _affine(images: Tensor, strength: Strength, draw: _Draw) -> Tensor:
 
 
 def _exposure(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
-    """In place, as is all that follows: a batch is copied once only."""
+    """Change the batch in place, as the functions below do: it is copied only once."""
     grey = grey.pow_(draw.within(strength.gamma).exp())
     mean = grey.mean((2, 3), keepdim=True)
     contrast = draw.within(strength.contrast).exp()
@@ -124,16 +125,16 @@ def _degrade(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
     noise = torch.randn(grey.shape, device=grey.device, generator=draw.generator)
     grey = grey.add_(noise.mul_(draw.within(strength.noise).clamp(min=0)))
     side = grey.shape[-1]
-    place = torch.arange(side, device=grey.device) / side
+    position = torch.arange(side, device=grey.device) / side
     high, wide = (draw.within(strength.cutout).clamp(min=0) for _ in range(2))
-    hidden = ((place.view(1, 1, -1, 1) - draw.share()).abs() < high / 2) & (
-        (place.view(1, 1, 1, -1) - draw.share()).abs() < wide / 2
+    hidden = ((position.view(1, 1, -1, 1) - draw.share()).abs() < high / 2) & (
+        (position.view(1, 1, 1, -1) - draw.share()).abs() < wide / 2
     )
     return torch.where(hidden, grey.mean((2, 3), keepdim=True), grey)
 
 
 def _coarse(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
-    """Half of the images, all by the same loss, since images of one size go through together."""
+    """Blur half of the images, all by the same factor, since a batch has one size."""
     side = grey.shape[-1]
     loss = math.exp(-strength.coarse * float(draw.share().flatten()[0]))
     small = F.interpolate(grey, scale_factor=loss, mode="bilinear", antialias=True)
@@ -142,10 +143,10 @@ def _coarse(grey: Tensor, strength: Strength, draw: _Draw) -> Tensor:
 
 
 Square = NDArray[np.uint8]
-"""An image as `fit_square` left it, uint8 (S, S)."""
+"""An image from `fit_square`, uint8 (S, S)."""
 Random = np.random.Generator
 CROPPED = (0.25, 0.45)
-"""Sides of what a heavy crop leaves, as shares of the image's."""
+"""Range of the sides of a heavy crop, as shares of the image's."""
 PIECES = 3
 
 
@@ -176,7 +177,7 @@ def sideways(square: Square, random: Random) -> Square:
 
 
 def cropped(square: Square, random: Random, shares: tuple[float, float] = CROPPED) -> Square:
-    """Some part of the image, enlarged; its sides are within these shares of the image's."""
+    """Crop a random part and enlarge it; `shares` is the range of its sides."""
     image = square[image_area(square)]
     size = [max(2, round(side * random.uniform(*shares))) for side in image.shape]
     top, left = (random.integers(0, s - n + 1) for s, n in zip(image.shape, size, strict=True))
@@ -184,7 +185,7 @@ def cropped(square: Square, random: Random, shares: tuple[float, float] = CROPPE
 
 
 def scrambled(square: Square, random: Random) -> Square:
-    """Cut into three by three pieces that change places: an image's texture without its anatomy."""
+    """Cut into three by three pieces in random order: an image's texture without its anatomy."""
     image = square[image_area(square)]
     high, wide = (max(1, side // PIECES) for side in image.shape)
     pieces = [
@@ -196,21 +197,23 @@ def scrambled(square: Square, random: Random) -> Square:
     return _refitted(np.block([[pieces[n] for n in row] for row in order]), len(square))
 
 
-ALTERATIONS: dict[str, Callable[[Square, Random], Square]] = {
+CORRUPTIONS: dict[str, Callable[[Square, Random], Square]] = {
     "inverted": inverted,
     "upside_down": upside_down,
     "sideways": sideways,
     "cropped": cropped,
     "scrambled": scrambled,
 }
-"""By kind, what makes a copy of it."""
+"""Kind → function that corrupts an image."""
 
 
-def made_up_pictures(count: int, size: int, random: Random) -> Square:
-    """Pictures of no image, uint8 (count, size, size): leaves, clouds and plain fields in turn."""
+def synthetic_pictures(count: int, size: int, random: Random) -> Square:
+    """Synthetic OOD images, uint8 (count, size, size): leaves, clouds and plain fields in turn."""
     makers = (_leaves, _clouds, _leaves, _plain)
-    drawn = [makers[number % len(makers)](size, random) for number in range(count)]
-    return np.stack([np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in drawn])
+    pictures = [makers[number % len(makers)](size, random) for number in range(count)]
+    return np.stack(
+        [np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8) for picture in pictures]
+    )
 
 
 def _refitted(image: Square, size: int) -> Square:
@@ -228,7 +231,7 @@ def _leaves(size: int, random: Random) -> NDArray[np.float64]:
 
 
 def _put_leaf(picture: NDArray[np.float64], radius: float, random: Random) -> None:
-    """Draw one leaf, plain, shaded or rough, at a random place and angle."""
+    """Draw one leaf, plain, shaded or rough, at a random position and angle."""
     size = len(picture)
     centre = random.uniform(-radius / 2, size + radius / 2, 2)
     low = np.clip(centre - radius, 0, size).astype(int)
@@ -244,8 +247,8 @@ def _put_leaf(picture: NDArray[np.float64], radius: float, random: Random) -> No
         grey = grey + random.uniform(-0.3, 0.3) * u / radius
     if rough:
         grey = grey + random.normal(0, random.uniform(0, 0.1), inside.shape)
-    place = picture[low[0] : high[0], low[1] : high[1]]
-    place[inside] = grey[inside]
+    region = picture[low[0] : high[0], low[1] : high[1]]
+    region[inside] = grey[inside]
 
 
 def _clouds(size: int, random: Random) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
-"""A DICOM file (PS3.10) → pixels and the header fields that help; checked before it is decoded.
+"""A DICOM file (PS3.10) → pixels and useful header fields; checked before it is decoded.
 
-Names and identifiers are never read out of the header.
+Names and identifiers are never read from the header.
 """
 
 import atexit
@@ -36,7 +36,7 @@ from cxr_mm.imaging.sandbox import Message, ProcessLimits, Worker, is_sandboxed
 from cxr_mm.imaging.voi import Unwindowed, as_seen, code_string
 
 OTHER = "other"
-"""Stands for a value that is none of the field's words."""
+"""Replaces a value that is not a defined term of its attribute."""
 Field = Literal["Modality", "ViewPosition", "BodyPartExamined"]
 
 _TERMS: dict[Field, str] = {
@@ -56,7 +56,7 @@ _TERMS: dict[Field, str] = {
         SSPINE STERNUM STOMACH THIGH THORAX THUMB THYMUS THYROID TIBIA TIBIAFIBULA TLSPINE TOE
         TRACHEA TSPINE UTERUS WHOLEBODY WRIST""",
 }
-"""With them DR, L, LAT, LATERAL and THORAX, which are not the standard's but on many images."""
+"""Defined terms, and DR, L, LAT, LATERAL and THORAX, which are not standard but common."""
 TERMS = {field: frozenset(words.split()) for field, words in _TERMS.items()}
 
 
@@ -73,7 +73,7 @@ CHEST = re.compile(r"CHEST|THORAX|LUNG|RIB", re.IGNORECASE)
 YEARS_PER_UNIT = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 MAX_INFLATED = 4 * MAX_PIXELS
 """Bytes that a deflated dataset may grow to."""
-STATING_THEIR_SIZE = {
+WITH_DECLARED_SIZE = {
     *JPEGTransferSyntaxes,
     *JPEGLSTransferSyntaxes,
     *JPEG2000TransferSyntaxes,
@@ -120,7 +120,7 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed,
         `read_header`); warnings.
 
     Raises:
-        RadiographError: damaged, no pixel data, too many pixels, or an encoding without decoder.
+        RadiographError: damaged, no pixel data, too many pixels, or an encoding without a decoder.
     """
     try:
         dataset = _dataset(data, name)
@@ -137,10 +137,10 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed,
 
 
 def read_header(dataset: Dataset) -> Header:
-    """Fields that identify no one and help a reader, as far as the file has them.
+    """Read the header fields that are useful and identify no one, if present.
 
     Keys: `view` (PA, AP, LL, …), `age` (years), `sex` (F, M or O), `dicom_modality`,
-    `body_part`; a value that is none of the standard's words is `other`.
+    `body_part`; a value that is not a defined term is `other`.
     """
     header: Header = {}
     if view := code_string(dataset, "ViewPosition") or _view_from_code(dataset):
@@ -186,7 +186,7 @@ def _check_before_decoding(dataset: Dataset, name: str) -> None:
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rows * columns * frames > MAX_PIXELS:
         raise too_large(f"{frames} frame(s) of {rows} × {columns} pixels", name)
-    if dataset.file_meta.TransferSyntaxUID not in STATING_THEIR_SIZE:
+    if dataset.file_meta.TransferSyntaxUID not in WITH_DECLARED_SIZE:
         return
     frame = get_frame(dataset.PixelData, 0, number_of_frames=frames)
     if declared_size(frame) != (rows, columns):
@@ -198,12 +198,12 @@ def _check_before_decoding(dataset: Dataset, name: str) -> None:
 
 
 def _known(uid: UID) -> str:
-    """Name of a UID that DICOM defines; any other text of the file is not passed on."""
+    """Name of a UID that DICOM defines; other text from the file is not passed on."""
     return str(uid.name) if uid.name != uid else "not one of DICOM's"
 
 
 def too_large(what: str, name: str) -> RadiographError:
-    """The error for an image that would fill the memory."""
+    """The error for an image beyond a size limit."""
     return RadiographError(
         f"too large to be a radiograph: {what}",
         field=name,
@@ -214,8 +214,8 @@ def too_large(what: str, name: str) -> RadiographError:
 def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
     """Stored values (H, W), or unsigned (H, W, 3) in colour."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    frame = None if syntax in BY_GDCM_ALONE else _decoded_here(dataset)
-    if frame is None and syntax in STATING_THEIR_SIZE:
+    frame = None if syntax in GDCM_ONLY else _decoded_in_process(dataset)
+    if frame is None and syntax in WITH_DECLARED_SIZE:
         frame = _decoded_by_gdcm(data, name)
     if frame is None:
         raise RadiographError(
@@ -228,9 +228,9 @@ def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
     return frame
 
 
-def _decoded_here(dataset: Dataset) -> NDArray[Any] | None:
+def _decoded_in_process(dataset: Dataset) -> NDArray[Any] | None:
     """By Pillow where the frame is JPEG or JPEG 2000, else by pydicom itself."""
-    by_pillow = dataset.file_meta.TransferSyntaxUID in STATING_THEIR_SIZE
+    by_pillow = dataset.file_meta.TransferSyntaxUID in WITH_DECLARED_SIZE
     try:
         return np.asarray(
             pixel_array(dataset, index=0, decoding_plugin="pillow" if by_pillow else "")
@@ -271,8 +271,8 @@ def _frame(answer: Message) -> NDArray[Any] | None:
 
 
 def _unusual(dataset: Dataset) -> list[str]:
-    """What a person should know about the file before believing a prediction."""
-    found = []
+    """Warnings about the file for a person who reads the prediction."""
+    result = []
     if (modality := code_string(dataset, "Modality")) not in PROJECTION:
         said = display_text("Modality", modality) if modality else "not stated"
         found.append(f"DICOM modality is {said}, not a plain radiograph's")
@@ -280,10 +280,10 @@ def _unusual(dataset: Dataset) -> list[str]:
     if part and not CHEST.search(part):
         found.append(f"Body part is {display_text('BodyPartExamined', part)}, not the chest")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
-        found.append("The file has several frames; the first was read")
+        result.append("The file has several frames; the first was read")
     if code_string(dataset, "PresentationIntentType") == "FOR PROCESSING":
-        found.append("The image is raw (FOR PROCESSING), not the one meant for reading")
-    return found
+        result.append("The image is raw (FOR PROCESSING), not the one meant for reading")
+    return result
 
 
 def _view_from_code(dataset: Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Dimensions that an encoded image declares, read before anything is decoded.
+"""Dimensions that an encoded image declares, read before it is decoded.
 
 PNG (ISO/IEC 15948), JPEG (ITU-T T.81), JPEG-LS (T.87) and JPEG 2000 codestreams (T.800).
 """
@@ -26,7 +26,7 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         data: PNG or JPEG file, or one JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Returns:
-        (rows, columns), or None where it is none of these or the header is cut short or damaged.
+        (rows, columns), or None for another format, or a header that is cut short or damaged.
     """
     if data.startswith(PNG_SIGNATURE):
         return _png(data)

@@ -1,4 +1,4 @@
-"""Image quality statistics of one image: what monitoring watches, and cheap enough to always take.
+"""Image quality statistics of one image, for monitoring; cheap enough for every image.
 
 All are measured on a copy of at most 256 pixels a side, so that images of different sizes compare.
 """

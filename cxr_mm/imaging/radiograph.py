@@ -1,6 +1,6 @@
-"""A PNG, JPEG or DICOM file → one image as every later step takes it, and as a person looks at it.
+"""A PNG, JPEG or DICOM file → one radiograph for the model, and a copy for the viewer.
 
-What a file is, is told by its first bytes, never by its name.
+The format is detected by the first bytes, never by the file name.
 """
 
 import io
@@ -35,14 +35,14 @@ from cxr_mm.imaging.voi import (
 )
 
 SMALLEST_SIDE = 16
-"""Pixels of the shorter side below which nothing can be seen."""
+"""Pixels of the shorter side below which an image is an error."""
 SMALL_SIDE = 128
-"""Pixels of the shorter side below which a person is warned."""
+"""Pixels of the shorter side below which there is a warning."""
 BLANK_CONTRAST = 0.05
 """Spread between the 5th and 95th percentile below which an image is almost blank."""
 SWAPPED = 0.3
 """Brightness of the upper corners above the middle from which black and white may be swapped;
-above it lie 0 of 2,190 images of three public sets, and most of them once inverted."""
+0 of 2,190 images of three public sets exceed it, and most of them do when inverted."""
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "L", "LLD", "RLD")
 UNREADABLE = (
     Image.DecompressionBombError,
@@ -69,7 +69,7 @@ class Radiograph:
         header: other fields of a DICOM header that identify no one: `age` (years), `sex`,
             `dicom_modality`, `body_part`; empty for PNG and JPEG.
         quality: see `image_quality`.
-        warnings: what a person should know before believing a prediction.
+        warnings: for a person who reads the prediction.
     """
 
     pixels: NDArray[np.float32]
@@ -81,7 +81,7 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image twice: for a model, and for a person to look at."""
+    """One image for the model, and its copy for the viewer."""
 
     radiograph: Radiograph
     viewable: Viewable
@@ -101,7 +101,7 @@ def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
 
 
 def read_image(source: Path | bytes, name: str = "") -> DecodedImage:
-    """The same as `read_radiograph`, and from the same decoding a copy to look at."""
+    """Read an image as `read_radiograph` does, with a copy for the viewer."""
     radiograph, values = _read(source, name)
     return DecodedImage(radiograph, viewable(values, radiograph.pixels))
 
@@ -133,7 +133,7 @@ def read_bytes(path: Path, name: str = "") -> bytes:
     """The bytes of an image file.
 
     Raises:
-        RadiographError: it is not there, not a file, not readable, or larger than any image.
+        RadiographError: the file is missing, no file, not readable or too large.
     """
     name = name or str(path)
     try:
@@ -153,7 +153,7 @@ _Picture = tuple[NDArray[np.float32], Unwindowed, list[str]]
 
 
 def _read_picture(data: bytes, name: str) -> _Picture:
-    """PNG or JPEG → [0, 1], the same as the file has it, and warnings."""
+    """PNG or JPEG → pixels in [0, 1], values before the window, and warnings."""
     size = declared_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise too_large(f"{size[0]} × {size[1]} pixels", name)
@@ -203,13 +203,13 @@ def _not_an_image(data: bytes, name: str) -> RadiographError:
 def _unusual(
     pixels: NDArray[np.float32], quality: dict[str, float], view: str | float | None
 ) -> list[str]:
-    found = []
+    result = []
     if view in LATERAL:
-        found.append(f"View is {view} (lateral); models here are for frontal images")
+        result.append(f"View is {view} (lateral); models here are for frontal images")
     if min(pixels.shape) < SMALL_SIDE:
-        found.append(f"The image is small: {pixels.shape[0]} × {pixels.shape[1]} pixels")
+        result.append(f"The image is small: {pixels.shape[0]} × {pixels.shape[1]} pixels")
     if quality["contrast"] < BLANK_CONTRAST:
-        found.append("The image is almost blank")
+        result.append("The image is almost blank")
     if quality["inversion"] > SWAPPED:
-        found.append("Black and white may be swapped")
-    return found
+        result.append("Black and white may be swapped")
+    return result

@@ -25,7 +25,7 @@ COLOURED_SHARE = 0.1
 def full_scale(largest: int) -> int:
     """White where `largest` is the largest value: 2^bits - 1 of the usual detector depths.
 
-    Files of 16 bits often hold 10, 12 or 14; taken at their word they would be nearly black.
+    Files of 16 bits often use 10, 12 or 14; scaled by 16 bits they would be nearly black.
     """
     bits = max(largest.bit_length(), 1)
     return int(2 ** min((b for b in DETECTOR_BITS if b >= bits), default=bits) - 1)
@@ -38,7 +38,7 @@ def luminance(colour: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def is_coloured(colour: NDArray[Any]) -> bool:
-    """Whether unsigned (H, W, 3) is a picture in colour rather than an image saved as one."""
+    """Whether unsigned (H, W, 3) is a colour picture rather than a grey one saved in colour."""
     step = max(1, max(colour.shape) // 256)
     red, green, blue = (colour[::step, ::step, channel].astype(np.float32) for channel in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
@@ -52,7 +52,7 @@ LONGEST = 1024
 
 @dataclass(frozen=True)
 class Unwindowed:
-    """An image's values before any window, and the window that its file states.
+    """An image's values before any window, and the window of its file.
 
     Args:
         values: (H, W), in the image's own units: after the modality LUT, or as a PNG or JPEG has
@@ -72,13 +72,13 @@ class Unwindowed:
 
 @dataclass(frozen=True)
 class Viewable:
-    """A small copy of an image to look at through any window.
+    """A small copy of an image for viewing through any window.
 
     Args:
         values: float32 (H, W) with the longer side at most `LONGEST`, otherwise as `Unwindowed`.
-        seen: uint8 (H, W), the image as the file says, which may be no linear window.
-        centre, width, inverted: what the file states, as `Unwindowed`; the nearest linear window
-            where the file states none.
+        seen: uint8 (H, W), the image by the file's own VOI transform, which may not be linear.
+        centre, width, inverted: those of the file, as `Unwindowed`; the nearest linear window if
+            the file has none.
     """
 
     values: NDArray[np.float32]
@@ -103,7 +103,7 @@ def viewable(image: Unwindowed, pixels: NDArray[np.float32]) -> Viewable:
 
     Args:
         image: its values.
-        pixels: the same image as the file says, float32 (H, W) in [0, 1].
+        pixels: the same image by the file's own VOI transform, float32 (H, W) in [0, 1].
     """
     values = image.values.astype(np.float32)
     if image.padding is not None and image.padding.any() and not image.padding.all():
@@ -123,8 +123,8 @@ def windowed(
         centre, width: of the window, in the image's own units.
         inverted: whether small values are white.
     """
-    shown = linear(image.values, centre, width)
-    return _bytes(1 - shown if inverted else shown)
+    grey = linear(image.values, centre, width)
+    return _bytes(1 - grey if inverted else grey)
 
 
 def linear(values: NDArray[np.float32], centre: float, width: float) -> NDArray[np.float32]:
@@ -132,8 +132,8 @@ def linear(values: NDArray[np.float32], centre: float, width: float) -> NDArray[
 
     Of width 1 or less, it is a threshold.
     """
-    shown = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return np.asarray(np.clip(shown, 0, 1), np.float32)
+    grey = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
+    return np.asarray(np.clip(grey, 0, 1), np.float32)
 
 
 def spanning(low: float, high: float) -> tuple[float, float]:
@@ -141,8 +141,8 @@ def spanning(low: float, high: float) -> tuple[float, float]:
     return (low + high + 1) / 2, high - low + 1
 
 
-def _bytes(shown: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(shown * 255).astype(np.uint8)
+def _bytes(grey: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(grey * 255).astype(np.uint8)
 
 
 NO_WINDOW_PERCENTILES = (0.1, 99.9)
@@ -199,13 +199,13 @@ _Window = tuple[float, float]
 
 
 def _by_table(dataset: Dataset, values: NDArray[Any]) -> tuple[NDArray[np.float32], _Window]:
-    """Through the VOI LUT; and the window over all that it tells apart."""
+    """Apply the VOI LUT; return also the window over its whole range."""
     entries, first = (int(n) for n in dataset.VOILUTSequence[0].LUTDescriptor[:2])
     table = np.asarray(apply_voi(np.arange(first, first + (entries or 2**16)), dataset))
-    shown = table.astype(np.float32) / np.float32(full_scale(int(table.max())))
-    place = np.clip(np.rint(values.astype(np.float64)) - first, 0, len(table) - 1)
+    grey = table.astype(np.float32) / np.float32(full_scale(int(table.max())))
+    index = np.clip(np.rint(values.astype(np.float64)) - first, 0, len(table) - 1)
     window = spanning(first, first + len(table) - 1)
-    return np.asarray(shown[place.astype(np.int64)]), window
+    return np.asarray(grey[index.astype(np.int64)]), window
 
 
 def _by_window(
@@ -235,7 +235,7 @@ def _by_range(values: NDArray[Any], inside: NDArray[Any]) -> tuple[NDArray[np.fl
 
 
 def _window(dataset: Dataset) -> _Window | None:
-    """The first window, or None where there is none of any width."""
+    """The first window, or None without a valid one."""
     centres = np.atleast_1d(dataset.get("WindowCenter") or [])
     widths = np.atleast_1d(dataset.get("WindowWidth") or [])
     if not (centres.size and widths.size):
@@ -255,6 +255,6 @@ def _padding(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _is_inverted(dataset: Dataset) -> bool:
-    """Whether small values are white. Both attributes say the same thing: never invert twice."""
+    """Whether small values are white. Both attributes mean the same: never invert twice."""
     shape = code_string(dataset, "PresentationLUTShape")
     return dataset.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE"

@@ -18,7 +18,7 @@ from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, Manifest
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
-from cxr_mm.imaging.augment import ALTERATIONS, augment, made_up_pictures
+from cxr_mm.imaging.augment import CORRUPTIONS, augment, synthetic_pictures
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits, ood_score
 from cxr_mm.models.optim import minimise
@@ -84,11 +84,11 @@ def _corrupted(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
     keep the gate from rejecting images of other hospitals.
     """
     yield IMAGE, _varied(squares, seed)
-    for kind, alter in ALTERATIONS.items():
+    for kind, alter in CORRUPTIONS.items():
         random = np.random.default_rng([seed, KINDS.index(kind)])
         yield kind, np.stack([alter(square, random) for square in squares])
     count = max(4, len(squares) // 2)
-    yield PICTURE, made_up_pictures(count, squares.shape[1], np.random.default_rng([seed, 99]))
+    yield PICTURE, synthetic_pictures(count, squares.shape[1], np.random.default_rng([seed, 99]))
 
 
 def _varied(squares: Squares, seed: int) -> Squares:

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.imaging.augment import made_up_pictures
+from cxr_mm.imaging.augment import synthetic_pictures
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator
@@ -96,7 +96,7 @@ def _photograph(pixels: NDArray[np.float32], size: float, random: Random) -> NDA
     """A made-up picture in place of the image."""
     del size
     side = min(pixels.shape)
-    return np.asarray(made_up_pictures(1, side, random)[0] / 255, np.float32)
+    return np.asarray(synthetic_pictures(1, side, random)[0] / 255, np.float32)
 
 
 def _child(study: Study, size: float, random: Random, task: Task) -> Study:

@@ -1,4 +1,4 @@
-"""Sources: one file per layout of files on disk, each turned into the same raw table."""
+"""Sources: one module per layout of files on disk; each returns the same raw table."""
 
 import hashlib
 from pathlib import Path
@@ -51,14 +51,14 @@ def source_folder(task: Task, root: Path) -> Path:
 
 
 def source_found(task: Task, root: Path) -> str | None:
-    """None where the source's files are there, else what is missing."""
+    """None if the source's files exist, else a description of what is missing."""
     if task.synthetic:
         return None
     return missing_in(task, source_folder(task, root))
 
 
 def missing_in(task: Task, folder: Path) -> str | None:
-    """What a folder lacks to be the task's source; None where it lacks nothing."""
+    """Describe what a folder lacks as the task's source; None if it is complete."""
     if not folder.is_dir():
         return f"no folder {folder}"
     if task.source.kind == "manifest_csv":
@@ -73,13 +73,13 @@ def read_source(task: Task, root: Path, work: Path) -> RawStudies:
     """Read the task's source; image paths come out absolute.
 
     Args:
-        task: says which source and where below the data root.
+        task: names the source and its folder below the data root.
         root: the data root.
         work: folder that a source may write into (the synthetic one does).
 
     Raises:
-        DataNotFoundError: the source's files are not there.
-        ManifestError: a table of the user's own lacks something.
+        DataNotFoundError: files of the source are missing.
+        ManifestError: a table of the user is incomplete.
     """
     _require(task, root)
     folder = source_folder(task, root)
@@ -92,10 +92,10 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     """Number, bytes and a digest over names, sizes and times of the source's files.
 
     Fast, so that every run can see whether the data changed; files outside the source's folder
-    that a manifest may name are not looked at. A synthetic source has its options for digest.
+    that a manifest may name are ignored. A synthetic source has its options instead of a digest.
 
     Raises:
-        DataNotFoundError: the source's files are not there.
+        DataNotFoundError: files of the source are missing.
     """
     _require(task, root)
     if task.synthetic:

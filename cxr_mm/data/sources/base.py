@@ -1,11 +1,11 @@
-"""Base of the sources: the raw table that each turns its files into, and what they share."""
+"""The raw table that every source returns, and functions that the sources share."""
 
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ UNITS_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 @dataclass(frozen=True)
 class Dropped:
-    """A study that was left out, and why."""
+    """A study that was dropped, and the reason."""
 
     study_id: str
     reason: str
@@ -31,7 +31,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class RawStudies:
-    """What a source read, before views, labels and clinical values are looked at.
+    """The studies of a source, before views, labels and clinical values are checked.
 
     `frame` has the columns `RAW_COLUMNS` (text, missing where not known; `image_path` relative
     to the source's folder or absolute; `part` is `train`, `test` or missing; a missing `group`
@@ -41,6 +41,12 @@ class RawStudies:
 
     frame: pd.DataFrame
     dropped: list[Dropped]
+
+
+def dropped_rows(studies: "pd.Series[str]", reasons: "pd.Series[Any]") -> list[Dropped]:
+    """Ids and reasons of the rows that have a reason."""
+    rows = zip(studies, reasons, strict=True)
+    return [Dropped(str(study), str(reason)) for study, reason in rows if not pd.isna(reason)]
 
 
 Source = Callable[[Task, Path, Path], RawStudies]
@@ -73,14 +79,14 @@ def checked_options(model: type[Options], task: Task) -> Options:
 
 
 def raw_studies(frame: pd.DataFrame, dropped: list[Dropped]) -> RawStudies:
-    """Complete a table with those of `RAW_COLUMNS` that the source does not know."""
+    """Add the columns of `RAW_COLUMNS` that a table lacks."""
     missing = [c for c in RAW_COLUMNS if c not in frame.columns]
     empty = pd.DataFrame(None, index=frame.index, columns=missing, dtype=object)
     return RawStudies(pd.concat([frame, empty], axis=1).reset_index(drop=True), dropped)
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in sorted order, hidden ones and `__MACOSX` left out.
+    """Every file below a folder in sorted order, except hidden ones and `__MACOSX`.
 
     Links to folders are followed, each folder once.
     """
@@ -96,7 +102,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def age_in_years(value: object) -> object:
-    """Years from `58`, `058Y`, `018M`, `006W` or `012D`; anything else as it came."""
+    """Years from `58`, `058Y`, `018M`, `006W` or `012D`; anything else unchanged."""
     if not isinstance(value, str) or not (match := AGE.match(value)):
         return value
     return float(match[1]) / UNITS_PER_YEAR[match[2].upper()]

@@ -46,10 +46,10 @@ def read_class_folders(task: Task, folder: Path, work: Path) -> RawStudies:  # n
     """Read `[train|val|test/]CLASS/**/*.{png,jpg,jpeg,dcm}`; raw label column `label`.
 
     The label is the name of the class folder. `val` joins `train`: validation is carved out of
-    it by patient. Files whose name does not tell the patient are dropped.
+    it by patient. Files without a patient in their name are dropped.
 
     Raises:
-        DataNotFoundError: there is no image in any class folder.
+        DataNotFoundError: no class folder has an image.
     """
     pattern = checked_options(ClassFoldersOptions, task).patient_pattern
     rows, dropped = [], []

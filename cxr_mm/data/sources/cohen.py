@@ -6,7 +6,13 @@ import pandas as pd
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
-from cxr_mm.data.sources.base import Dropped, NoOptions, RawStudies, checked_options, raw_studies
+from cxr_mm.data.sources.base import (
+    NoOptions,
+    RawStudies,
+    checked_options,
+    dropped_rows,
+    raw_studies,
+)
 
 EXPECTED = ("metadata.csv", "images")
 RENAMED = {
@@ -26,13 +32,13 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
 
     Raw label columns: those of the original (`finding`, `went_icu`, `intubated`, `survival` …);
     several findings are separated by `|`, and of a path such as `Pneumonia/Viral/COVID-19` (later
-    releases) the last part is kept. Clinical columns: `age` (years), `sex`, `offset` (days since
+    releases) the last part is used. Clinical columns: `age` (years), `sex`, `offset` (days since
     onset), `temperature` (Cel), `po2_saturation` (%), `leukocytes`, `neutrophils` and
-    `lymphocytes` (10*9/L). CT and rows whose image is not there are dropped. Patients who share
-    an image file, as 285 and 339 do, form one group.
+    `lymphocytes` (10*9/L). CT and rows without their image file are dropped. Patients who share an
+    image file, such as 285 and 339, form one group.
 
     Raises:
-        DataNotFoundError: the table has not the columns of the original.
+        DataNotFoundError: the table lacks columns of the original.
     """
     checked_options(NoOptions, task)
     frame = _read_table(folder / EXPECTED[0])
@@ -40,14 +46,9 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     frame["finding"] = frame["finding"].map(_findings, na_action="ignore")
     frame["image_path"] = frame["folder"] + "/" + frame["filename"]
     reasons = _reasons(frame, folder)
-    kept = frame[reasons.isna()].copy()
-    kept["group"] = _groups(kept)
-    dropped = [
-        Dropped(str(study), str(reason))
-        for study, reason in zip(frame["study_id"], reasons, strict=True)
-        if not pd.isna(reason)
-    ]
-    return raw_studies(kept, dropped)
+    used = frame[reasons.isna()].copy()
+    used["group"] = _groups(used)
+    return raw_studies(used, dropped_rows(frame["study_id"], reasons))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -66,11 +67,11 @@ def _findings(cell: str) -> str:
 
 
 def _reasons(frame: pd.DataFrame, folder: Path) -> pd.Series:
-    """Why each row is left out; missing where it is kept. The first reason counts."""
+    """The reason for dropping each row, or missing. The last reason set counts."""
     reasons = pd.Series(None, index=frame.index, dtype=object)
-    there = frame["image_path"].map(lambda path: (folder / path).is_file(), na_action="ignore")
+    exists = frame["image_path"].map(lambda path: (folder / path).is_file(), na_action="ignore")
     reasons[frame["study_id"].duplicated()] = "the same patient and file occur twice"
-    reasons[~there.eq(True)] = "the image file is not there"
+    reasons[~exists.eq(True)] = "the image file is not there"
     other = frame["modality"].ne("X-ray")
     reasons[other] = "dicom_modality " + frame.loc[other, "modality"].fillna("") + ", not X-ray"
     return reasons

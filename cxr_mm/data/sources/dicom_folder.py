@@ -116,8 +116,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     for file in files_below(folder):
         named = file.suffix.lower() in DICOM_SUFFIXES
         # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
-        bare = not file.suffix or file.suffix[1:].isdigit()
-        if named or (bare and file.name != "DICOMDIR"):
+        numbered = not file.suffix or file.suffix[1:].isdigit()
+        if named or (numbered and file.name != "DICOMDIR"):
             yield file
 
 

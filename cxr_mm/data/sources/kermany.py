@@ -27,8 +27,8 @@ VAL_REASON = "the val part of 16 images is too small to select on"
 def read_kermany(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
     """Read `{train,test}/{NORMAL,PNEUMONIA}`; raw label column `label`.
 
-    Labels are `NORMAL`, `BACTERIAL`, `VIRAL`, or `PNEUMONIA` where the name tells no aetiology.
-    Patients are told apart by file name, and within a part only: the numbering may restart.
+    Labels are `NORMAL`, `BACTERIAL`, `VIRAL`, or `PNEUMONIA` if the name has no aetiology.
+    Patients are identified by file name, within a part only: the numbering may restart.
     All images are AP. The 16 images of `val` are counted as dropped.
     """
     checked_options(NoOptions, task)

@@ -28,7 +28,7 @@ def manifest_file(task: Task) -> str:
 
 
 def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
-    """Read the task's CSV; rows that name an image that is not there are dropped.
+    """Read the task's CSV; rows whose image file does not exist are dropped.
 
     Raises:
         ManifestError: as `read_manifest_csv`.
@@ -38,7 +38,7 @@ def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  #
 
 
 def without_missing_images(frame: pd.DataFrame) -> RawStudies:
-    """Set aside rows that name an image that is not there."""
+    """Drop rows whose image file does not exist."""
     gone = frame["image_path"].map(lambda p: not Path(p).is_file(), na_action="ignore").eq(True)
     reason = "the image file is not there"
     return raw_studies(frame[~gone], [Dropped(s, reason) for s in frame.loc[gone, "study_id"]])
@@ -49,10 +49,10 @@ def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.Da
 
     Columns: `study_id`, `patient_id`, `image_path` (relative to the CSV's folder, or absolute),
     the task's note column, one column per clinical feature, and per finding either the source's
-    raw label column or one called like the finding with 1, 0 or nothing. `group, view, site,
+    raw label column or one named after the finding with 1, 0 or nothing. `group, view, site,
     part` are optional; so are `image_path` and the note column (no study then has one), and,
     where labels are not required, `patient_id` and the labels. Whether images exist is not
-    looked at here.
+    checked here.
 
     Raises:
         ManifestError: the file is missing, is no CSV, has no row, lacks a column, or a study id
@@ -68,10 +68,10 @@ def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.Da
 
 
 def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.DataFrame]:
-    """What `read_manifest_csv` gives where labels are not required, so many rows at a time.
+    """Iterate over `read_manifest_csv` without required labels, `rows` rows at a time.
 
-    The whole file is checked before the first rows are given out, so that a fault of the table is
-    told at once and not after an hour of scoring; memory holds only its study ids.
+    The whole file is checked before the first rows are returned, so that an error of the table is
+    raised at once and not after an hour of scoring; only the study ids are held in memory.
 
     Raises:
         ManifestError: as `read_manifest_csv`.
@@ -86,7 +86,7 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
 
 
 def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
-    """Optional columns added where they are not there; image paths made absolute."""
+    """Add missing optional columns; make image paths absolute."""
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
@@ -108,7 +108,7 @@ def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
 
 
 def csv_rows(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.DataFrame:
-    """Names and cells stripped, empty cells missing."""
+    """Strip names and cells; empty cells become missing."""
     cells = {str(name).strip(): _stripped(column) for name, column in text.items()}
     frame = pd.DataFrame(cells, index=text.index, dtype=object)
     if missing := [name for name in required if name not in frame.columns]:
@@ -117,7 +117,7 @@ def csv_rows(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.Data
 
 
 def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
-    """Each study has an id that neither these rows nor those `before` hold; they join those."""
+    """Check that each study has a new id; add the ids to `before`."""
     for study_id in frame["study_id"]:
         if study_id is None:
             raise ManifestError(
@@ -144,7 +144,7 @@ def _stripped(column: "pd.Series[str]") -> list[str | None]:
 
 
 def require_labels(task: Task, columns: Collection[str], path: Path) -> None:
-    """Every finding needs its raw label column or one called like the finding.
+    """Check that every finding has its raw label column or one named after the finding.
 
     Raises:
         ManifestError: a finding has neither.
@@ -163,8 +163,8 @@ def _missing(path: Path, names: Iterable[str], columns: Iterable[str]) -> Manife
 
 
 def text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
-    """The cells of a CSV as text, so many rows at a time; at least one piece, if without a row."""
-    with _faults_told(path):
+    """Read a CSV as text, `rows` rows at a time; at least one piece, which may be empty."""
+    with _csv_errors(path):
         pieces = pd.read_csv(
             path,
             dtype=str,
@@ -175,7 +175,7 @@ def text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
         )
     with pieces:
         while True:
-            with _faults_told(path):
+            with _csv_errors(path):
                 piece = next(pieces, None)
             if piece is None:
                 return
@@ -183,8 +183,8 @@ def text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
 
 
 @contextmanager
-def _faults_told(path: Path) -> Iterator[None]:
-    """What pandas finds wrong with a CSV, as a ManifestError."""
+def _csv_errors(path: Path) -> Iterator[None]:
+    """Raise errors of pandas about a CSV as ManifestError."""
     try:
         with warnings.catch_warnings():
             # A row longer than the header would otherwise shift or lose cells in silence.

@@ -33,10 +33,10 @@ def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     """Read `Data_Entry_2017*.csv` and the images of `images/` or `images_001/images/` ….
 
     Raw label column: `Finding Labels`, several separated by `|`. Clinical columns: `age` (years),
-    `sex` (M, F), `view` (PA, AP), `follow_up`. Rows whose image is not there are dropped.
+    `sex` (M, F), `view` (PA, AP), `follow_up`. Rows without their image file are dropped.
 
     Raises:
-        DataNotFoundError: the table has not the columns of the original.
+        DataNotFoundError: the table lacks columns of the original.
     """
     checked_options(NoOptions, task)
     table = sorted(folder.glob(EXPECTED[0]))[-1]

@@ -1,4 +1,4 @@
-"""Source `synthetic`: the population of a documented model, written and read back."""
+"""Source `synthetic`: the population of a documented generative model."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cxr_mm.data.synthetic.writer import synthesise
 
 
 def read_synthetic(task: Task, _folder: Path, work: Path) -> RawStudies:
-    """Make up the task's population below `work` and read the manifest back.
+    """Generate the task's population below `work` and read its manifest.
 
     Raises:
         TaskError: an option of the task's source is unknown or out of range.
@@ -20,6 +20,8 @@ def read_synthetic(task: Task, _folder: Path, work: Path) -> RawStudies:
     source = synthesise(work / "source", spec).resolve()
     frame = pd.read_csv(source / "manifest.csv", dtype=str, keep_default_na=False)
     frame = frame.replace({"": None})
-    there = frame["image_path"].notna()
-    frame.loc[there, "image_path"] = [str(source / path) for path in frame["image_path"][there]]
+    has_image = frame["image_path"].notna()
+    frame.loc[has_image, "image_path"] = [
+        str(source / path) for path in frame["image_path"][has_image]
+    ]
     return raw_studies(frame, [])

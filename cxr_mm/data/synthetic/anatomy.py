@@ -67,9 +67,9 @@ class Thorax:
 
 
 def draw_body(spec: SynthesisSpec, case: Case) -> Body:
-    """Draw what the patient keeps from their own stream, the positioning from the study's."""
-    kept = stream(spec, Part.BODY, case.patient.index)
-    p = kept.uniform(-1, 1, 14).tolist()
+    """Draw the patient's anatomy from the patient's stream, the positioning from the study's."""
+    anatomy = stream(spec, Part.BODY, case.patient.index)
+    p = anatomy.uniform(-1, 1, 14).tolist()
     image = stream(spec, Part.IMAGE, case.index)
     s = image.standard_normal(8).clip(-2.2, 2.2).tolist()
     patient, supine = case.patient, case.illness.view == "AP"
@@ -255,6 +255,7 @@ def _vessels(body: Body, shape: tuple[int, int], rng: np.random.Generator) -> Pl
 
 
 SEEN = 0.30
+"""Share of a lesion's peak from which a pixel belongs to its mask."""
 MAX_CONSOLIDATION = 0.40
 FLUID = 1.0
 """Attenuation of a hemithorax full of fluid."""
@@ -338,7 +339,7 @@ def _fluid(thorax: Thorax, side: int, volume: float, case: Case, grain: Plane) -
 
 
 def mimics(thorax: Thorax, case: Case, rng: np.random.Generator) -> Plane:
-    """What is no finding: linear atelectasis, basal haze, scars, blunted angles, a wet hilum."""
+    """Mimics of findings: linear atelectasis, basal haze, scars, blunted angles, a wet hilum."""
     shape = thorax.x.shape
     total: Plane = 0.020 * texture(rng, shape, 26) + 0.022 * texture(rng, shape, 9)
     u, side = rng.random(6), int(rng.random() < 0.5)
@@ -364,7 +365,7 @@ def mimics(thorax: Thorax, case: Case, rng: np.random.Generator) -> Plane:
 
 
 def mask_of(added: Plane, inside: Plane) -> NDArray[np.bool_]:
-    """Where a lesion is: at least `SEEN` of its peak; never empty where anything was added."""
+    """Mask of a lesion: at least `SEEN` of its peak; never empty if anything was added."""
     within = np.where(inside > 0.5, added, 0)
     peak = float(within.max())
     if peak <= 0:

@@ -14,7 +14,7 @@ from cxr_mm.data.synthetic.population import Case, Part, SynthesisSpec, stream
 
 CONSOLIDATION_BIT, EFFUSION_BIT = 1, 2
 DETAIL = 0.6
-"""A thorax has no finer detail than this share of an image's pixels: drawn so, it costs a third."""
+"""The thorax is drawn at this share of the image's resolution, which takes a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Look:
     """How a site's images look.
 
     Args:
-        window: attenuation that is shown black and white.
+        window: attenuation that becomes black and white.
         steepness: of the S-shaped curve between them; small is nearly straight.
         noise: relative quantum noise.
         border: collimated margin on each edge, share of the long side.
@@ -47,13 +47,13 @@ def draw_image(spec: SynthesisSpec, case: Case) -> tuple[NDArray[np.uint8], NDAr
     """Image and mask of one study.
 
     Returns:
-        pixels uint8 (H, W), MONOCHROME2 unless the inverted dial took it; mask uint8 (H, W),
+        pixels uint8 (H, W), MONOCHROME2 unless inverted by the dial; mask uint8 (H, W),
         bit 1 consolidation, bit 2 effusion.
     """
     rng = stream(spec, Part.LESION, case.index)
     shape = image_shape(spec, case.patient.site)
-    kept = stream(spec, Part.BODY, case.patient.index).spawn(1)[0]
-    thorax = draw_thorax(draw_body(spec, case), _coarse(shape), kept)
+    body = stream(spec, Part.BODY, case.patient.index).spawn(1)[0]
+    thorax = draw_thorax(draw_body(spec, case), _coarse(shape), body)
     attenuation = thorax.attenuation + anatomy.mimics(thorax, case, rng.spawn(1)[0])
     mask = np.zeros(shape, dtype=np.uint8)
     if case.illness.consolidation:
@@ -92,10 +92,10 @@ def _expose(spec: SynthesisSpec, case: Case, attenuation: Plane) -> NDArray[np.u
         noise * np.exp(0.6 * plane) * np.float32(look.noise * spec.noise * (1 + 0.2 * draws[1]))
     )
     low, high = look.window
-    shown = (plane - low) / (high - low)
-    shown = 0.5 + (shown - 0.5) * np.float32(spec.contrast * (1 + 0.07 * draws[2]))
-    shown += np.float32(0.045 * draws[3] + 0.06 * spec.exposure)
-    curve = np.tanh(look.steepness * (shown - 0.5)) / np.tanh(look.steepness / 2) / 2 + 0.5
+    grey = (plane - low) / (high - low)
+    grey = 0.5 + (grey - 0.5) * np.float32(spec.contrast * (1 + 0.07 * draws[2]))
+    grey += np.float32(0.045 * draws[3] + 0.06 * spec.exposure)
+    curve = np.tanh(look.steepness * (grey - 0.5)) / np.tanh(look.steepness / 2) / 2 + 0.5
     pixels = np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8)
     pixels = _finish(pixels, look, case, rng)
     inverted = rng.random() < spec.inverted

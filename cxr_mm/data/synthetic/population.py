@@ -1,8 +1,8 @@
 """The generative model of patients and their illness; docs/synthetic.md has its formulas.
 
 Findings follow a liability-threshold model (Falconer 1965): a finding is present where a standard
-normal liability, made of known risks, a part the patient keeps and chance, exceeds the quantile
-of its prevalence.
+normal liability, the sum of known risks, a constant of the patient and chance, exceeds the
+quantile of its prevalence.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CLINICAL = ("age", "sex", "smoker", "prior_heart_failure", *NUMBERS[1:])
 
 
 class SynthesisSpec(Frozen):
-    """What is made up and how; the defaults are the population without any drift."""
+    """Parameters of the population; the defaults have no drift."""
 
     studies: int = Field(1500, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0)
@@ -45,7 +45,7 @@ class SynthesisSpec(Frozen):
     """Shares of patients at sites A, B and C; scaled to sum to one."""
 
     age_shift: float = Field(0.0, ge=-60, le=60)
-    """Years added to every age; what ails the patients stays as it was."""
+    """Years added to every age; the risks of illness do not change."""
     male: float = Field(0.52, ge=0, le=1)
     """Share of men."""
     missing: float = Field(1.0, ge=0, le=10)
@@ -57,8 +57,8 @@ class SynthesisSpec(Frozen):
     note_style: Literal["prose", "headings"] = "prose"
     """Template set of the notes."""
     concept: float = Field(0.0, ge=0, le=1)
-    """Share of patients aged 65 and over whose effusion label follows another rule: it says
-    whether there is consolidation. Nothing that a model sees changes."""
+    """Share of patients aged 65 and over whose effusion label is that of consolidation. The inputs
+    of the model do not change."""
 
     image_absent: float = Field(0.03, ge=0, le=1)
     tabular_absent: float = Field(0.05, ge=0, le=1)
@@ -104,9 +104,9 @@ OLD = 65.0
 
 @dataclass(frozen=True)
 class Patient:
-    """What a patient keeps from study to study.
+    """The properties of a patient that are the same in all studies.
 
-    `age` is that of the risks (years, before the dial), `risk_*` are standard normal.
+    `age` is in years, before the dial; `risk_*` are standard normal.
     """
 
     index: int
@@ -122,16 +122,16 @@ class Patient:
 
 @dataclass(frozen=True)
 class Illness:
-    """The latent state of one study; nothing of it is shown, everything shown comes from it.
+    """The latent state of one study, from which all its inputs are drawn.
 
     Args:
-        consolidation, effusion: whether the finding is there.
+        consolidation, effusion: whether the finding is present.
         stage: stage of the infection, 0 = first hours, 1 = late.
-        extent: how plain the consolidation is on the image, in [0, 1]; grows with `stage`.
+        extent: visibility of the consolidation on the image, in [0, 1]; grows with `stage`.
         response: inflammatory response to it, in [0, 1.6]; fades with `stage`.
-        acuity: how fast the fluid came, 0 = over weeks, 1 = over hours.
-        volume: how much fluid the image shows, in [0, 1]; falls with `acuity`.
-        strain: how far vital signs suffer from it, in [0, 1.6]; grows with `acuity`.
+        acuity: speed of the effusion, 0 = over weeks, 1 = over hours.
+        volume: of fluid on the image, in [0, 1]; falls with `acuity`.
+        strain: effect on vital signs, in [0, 1.6]; grows with `acuity`.
         cardiac: whether the fluid is of cardiac origin.
         other_infection: infection elsewhere (fever and markers without any finding).
         congestion: decompensated heart without fluid in the pleura.
@@ -156,7 +156,7 @@ class Illness:
 
 @dataclass(frozen=True)
 class Case:
-    """One study before anything of it is drawn, measured or written down."""
+    """One study with its latent state, before its image, features and note are drawn."""
 
     index: int
     patient: Patient
@@ -164,7 +164,7 @@ class Case:
 
 
 def draw_patient(spec: SynthesisSpec, index: int) -> tuple[Patient, int]:
-    """Patient number `index` and how many studies there are of them."""
+    """Draw patient number `index` and their number of studies."""
     rng = stream(spec, Part.PATIENT, index)
     studies = 1 + int(rng.choice(3, p=STUDIES_PER_PATIENT))
     age = float(np.clip(rng.normal(AGE_MEAN, AGE_SD), *AGE_RANGE))
@@ -219,7 +219,7 @@ def _draw_illness(spec: SynthesisSpec, patient: Patient, index: int) -> Illness:
 
 
 def _findings(spec: SynthesisSpec, patient: Patient, rng: np.random.Generator) -> tuple[bool, bool]:
-    """Whether each finding is there; every term has unit variance, so shares of it sum to 1."""
+    """Draw the findings; every term has unit variance, so the variance shares sum to 1."""
     own = rng.standard_normal(2)
     smokes = ((patient.smoker != "never") - 0.5) / 0.5
     failing = (patient.heart_failure - 0.15) / 0.36
@@ -236,14 +236,14 @@ def _findings(spec: SynthesisSpec, patient: Patient, rng: np.random.Generator) -
 
 
 def labels(spec: SynthesisSpec, case: Case) -> dict[str, int | None]:
-    """The findings as they are recorded: some are lost, and the concept dial acts here alone."""
+    """The labels: some are missing, and only here the concept dial acts."""
     rng = stream(spec, Part.CONCEPT, case.index)
     follows = rng.random() < spec.concept and case.patient.age + spec.age_shift >= OLD
     effusion = case.illness.consolidation if follows else case.illness.effusion
-    kept = rng.random(2) >= spec.label_missing
+    known = rng.random(2) >= spec.label_missing
     return {
-        "consolidation": int(case.illness.consolidation) if kept[0] else None,
-        "effusion": int(effusion) if kept[1] else None,
+        "consolidation": int(case.illness.consolidation) if known[0] else None,
+        "effusion": int(effusion) if known[1] else None,
     }
 
 
@@ -259,7 +259,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "wbc": (0.5, 60),
     "albumin": (12, 55),
 }
-"""Values are held within these, as a device or laboratory would report them."""
+"""Limits to which values are clipped, as a device or laboratory does."""
 DECIMALS = {"temperature": 1, "crp": 1, "wbc": 1}
 MISSING = {
     "age": 0.01,
@@ -273,14 +273,14 @@ MISSING = {
     "wbc": 0.15,
     "albumin": 0.28,
 }
-"""Chance that a value is missing at site A for a patient of usual illness."""
+"""Probability that a value is missing at site A for an average patient."""
 LAB_SITE = {"A": 1.0, "B": 1.5, "C": 0.7}
 """Factor on the chance that a laboratory value is missing."""
 MG_PER_L_IN_MG_PER_DL = 10.0
 
 
 def clinical_values(spec: SynthesisSpec, case: Case) -> Row:
-    """Every feature as measured, none missing; numbers rounded as they are reported."""
+    """Every feature, none missing; numbers rounded as they are reported."""
     patient, ill = case.patient, case.illness
     n = stream(spec, Part.CLINICAL, case.index).standard_normal(6)
     infection = ill.consolidation * ill.response
@@ -307,7 +307,7 @@ def clinical_values(spec: SynthesisSpec, case: Case) -> Row:
 
 
 def missing_chance(spec: SynthesisSpec, case: Case) -> dict[str, float]:
-    """Chance that each value is missing, given site and how ill the patient looks."""
+    """Probability that each value is missing, given site and severity of illness."""
     ill = case.illness
     looks_ill = ill.consolidation * ill.response + ill.effusion * ill.strain
     chances = {}
@@ -333,7 +333,7 @@ def reported_clinical(spec: SynthesisSpec, case: Case) -> Row:
 
 
 def absent_modalities(spec: SynthesisSpec, case: Case) -> dict[str, bool]:
-    """Which modalities are wholly absent; where all three would be, the image is kept."""
+    """The modalities that are absent; never all three, where the image remains."""
     u = stream(spec, Part.MISSING, case.index).random(3)
     absent = {
         "image": bool(u[0] < spec.image_absent),

@@ -36,7 +36,7 @@ SPAWN_FROM = 200
 
 
 def synthesise(out: Path, spec: SynthesisSpec, workers: int = 2) -> Path:
-    """Make a population and write it to `out`, whole or not at all.
+    """Generate a population and write it to `out`, whole or not at all.
 
     Leaves `manifest.csv` (one row per study, the layout of the manifest CSV source),
     `images/STUDY.png`, `masks/STUDY.png` (8-bit; bit 1 consolidation, bit 2 effusion, as drawn,
@@ -44,7 +44,7 @@ def synthesise(out: Path, spec: SynthesisSpec, workers: int = 2) -> Path:
     specification gives the same bytes, whatever the number of workers.
 
     Args:
-        out: folder to write; one that is there is replaced.
+        out: folder to write; an existing one is replaced.
         spec: how many studies, and the dials.
         workers: processes; 1 draws in this one.
 
@@ -73,7 +73,7 @@ def study_id(spec: SynthesisSpec, case: Case) -> str:
 
 
 def manifest_row(spec: SynthesisSpec, case: Case) -> dict[str, object]:
-    """Everything about a study that a model may see, and its labels."""
+    """The inputs of a study and its labels."""
     absent = absent_modalities(spec, case)
     name = study_id(spec, case)
     clinical: Row = dict.fromkeys(CLINICAL)
@@ -92,7 +92,7 @@ def manifest_row(spec: SynthesisSpec, case: Case) -> dict[str, object]:
 
 
 def truth_row(spec: SynthesisSpec, case: Case) -> dict[str, object]:
-    """The latent state behind a study, which no model may see."""
+    """The latent state of a study, which no model may read."""
     illness = asdict(case.illness)
     illness["side_consolidation"], illness["side_effusion"] = illness.pop("sides")
     return {"study_id": study_id(spec, case), **illness}
