@@ -104,7 +104,7 @@ def test_without_json_it_is_told_in_lines(bundle):
 
 def test_an_uncertain_finding_is_reported(predictor):
     result = predictor.predict(Study("s", note="fever"))
-    sure, doubted = (
+    sure, uncertain = (
         predict.describe(
             result.model_copy(
                 update={

@@ -214,7 +214,7 @@ def too_large(what: str, name: str) -> RadiographError:
 def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
     """Stored values (H, W), or unsigned (H, W, 3) in colour."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    frame = None if syntax in GDCM_ONLY else _decoded_in_process(dataset)
+    frame = None if syntax in BY_GDCM_ALONE else _decoded_in_process(dataset)
     if frame is None and syntax in WITH_DECLARED_SIZE:
         frame = _decoded_by_gdcm(data, name)
     if frame is None:
@@ -274,11 +274,11 @@ def _unusual(dataset: Dataset) -> list[str]:
     """Warnings about the file for a person who reads the prediction."""
     result = []
     if (modality := code_string(dataset, "Modality")) not in PROJECTION:
-        said = display_text("Modality", modality) if modality else "not stated"
-        found.append(f"DICOM modality is {said}, not a plain radiograph's")
+        name = display_text("Modality", modality) if modality else "not stated"
+        result.append(f"DICOM modality is {name}, not a plain radiograph's")
     part = code_string(dataset, "BodyPartExamined")
     if part and not CHEST.search(part):
-        found.append(f"Body part is {display_text('BodyPartExamined', part)}, not the chest")
+        result.append(f"Body part is {display_text('BodyPartExamined', part)}, not the chest")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         result.append("The file has several frames; the first was read")
     if code_string(dataset, "PresentationIntentType") == "FOR PROCESSING":

@@ -26,7 +26,7 @@ from cxr_mm.training.embed import BATCH, Squares, image_embeddings
 from cxr_mm.training.fusion_fit import Index, Studies, single_threaded
 
 PICTURE = "picture"
-KINDS = (IMAGE, *ALTERATIONS, PICTURE)
+KINDS = (IMAGE, *CORRUPTIONS, PICTURE)
 """Classes of the head."""
 Rows = NDArray[np.float32]
 
