@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from monitoring.statistics import by_value, draw_windows, high_score
+from cxr_mm.evaluation.metrics import Scored, auc
+from monitoring.statistics import draw_windows, high_score
 
 Metric = Literal["auc", "sensitivity", "specificity", "brier", "calibration"]
 METRICS: tuple[Metric, ...] = ("auc", "sensitivity", "specificity", "brier", "calibration")
@@ -153,22 +154,12 @@ def performance(
         probability = table[f"probability.{name}"].to_numpy(np.float64)[rows]
         positive = np.asarray(table[f"positive.{name}"] == "yes", np.float64)[rows]
         c = counts[:, rows]
-        found[name, "auc"] = _auc(label, probability, c)
+        found[name, "auc"] = auc(Scored(label, probability, positive > 0), c)
         found[name, "sensitivity"] = _mean(positive, c * label)
         found[name, "specificity"] = _mean(1 - positive, c * (1 - label))
         found[name, "brier"] = _mean((probability - label) ** 2, c)
         found[name, "calibration"] = _mean(probability - label, c)
     return found
-
-
-def _auc(label: Floats, probability: Floats, counts: Floats) -> Floats:
-    """Chance that a positive scores above a negative, ties one half (Mann-Whitney)."""
-    if not len(label):
-        return np.full(len(counts), np.nan)
-    yes = by_value(probability, counts * label)
-    no = by_value(probability, counts * (1 - label))
-    wins = (yes * (np.cumsum(no, axis=1) - no / 2)).sum(axis=1)
-    return _ratio(wins, yes.sum(axis=1) * no.sum(axis=1))
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

@@ -14,7 +14,15 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.evaluation.metrics import auc
-from cxr_mm.evaluation.resampling import AucTest, Estimate, auc_test, holm, multiplicities, rounded
+from cxr_mm.evaluation.resampling import (
+    AucTest,
+    Estimate,
+    auc_estimate,
+    auc_test,
+    holm,
+    multiplicities,
+    rounded,
+)
 from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
 
 METHOD = "bootstrap over patients for intervals; DeLong with patients as clusters for p"
@@ -87,8 +95,8 @@ def compare(
         n=len(a),
         patients=groups.nunique(),
         positives=a.n_positive,
-        first=Estimate(float(auc(a)[0]), auc(a, weights), "one class only"),
-        second=Estimate(float(auc(b)[0]), auc(b, weights), "one class only"),
+        first=auc_estimate(a, weights, "one class only"),
+        second=auc_estimate(b, weights, "one class only"),
         test=test,
     )
 

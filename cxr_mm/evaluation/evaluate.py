@@ -18,10 +18,11 @@ from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
-from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, quality_columns
+from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts
 from cxr_mm.evaluation.subgroups import measure_subgroups
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_divisions, measure_table
 from cxr_mm.evaluation.traits import read_traits
+from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import read_index
 
 METRICS_FILE, PLOTS_FOLDER, CARD_FILE = "metrics.json", "plots", "model_card.md"
@@ -33,7 +34,7 @@ COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")
 def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
     """Write metrics, plots, subgroups, shortcuts, comparisons, flags and the model card.
 
-    All are measured before the first is written, below `reports/TASK`.
+    All are computed before the first is written, below `reports/TASK`.
 
     Raises:
         StageError: an earlier stage has not run, or its held-out predictions lack something.
@@ -60,7 +61,7 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
 def compute_metrics(
     task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths
 ) -> EvaluationResults:
-    """Measure everything that the reports hold.
+    """Compute all evaluation results.
 
     Raises:
         StageError: an earlier stage has not run.
@@ -94,17 +95,18 @@ def _measured(
 
 def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:
     with_image = manifest.task.has_image
+    quality = load_quality(paths)[list(QUALITY_NAMES)] if with_image else None
     return Audited(
         manifest=manifest,
         groups=load_split(paths)["group"].to_numpy(object),
         embedding=load_embeddings(paths)["image"] if with_image else None,
-        quality=quality_columns(load_quality(paths)) if with_image else None,
+        quality=None if quality is None else quality.to_numpy(np.float64),
         traits=read_traits(manifest, params, manifest.frame["study_id"]),
     )
 
 
 def _faithfulness(paths: TaskPaths, digest: str) -> dict[str, Any]:
-    """What `explain` measured of this very bundle."""
+    """Faithfulness that `explain` measured on this bundle; empty for any other."""
     if not paths.faithfulness.is_file():
         return {}
     found: dict[str, Any] = read_json(paths.faithfulness)
@@ -119,11 +121,11 @@ def _digests(task: Task, paths: TaskPaths) -> dict[str, str]:
 
 
 def read_heldout(task: Task, paths: TaskPaths) -> pd.DataFrame:
-    """Held-out predictions, checked at the door.
+    """Read and validate held-out predictions.
 
     Raises:
-        StageError: the file is missing or holds no row of `available`, a column is missing, or a
-            probability is none.
+        StageError: the file is missing or has no row of `available`, a column is missing, or a
+            probability is not in [0, 1].
     """
     field, remedy = str(paths.heldout), f"Run dvc repro fuse@{task.name}"
     if not paths.heldout.is_file():
@@ -143,7 +145,7 @@ def read_heldout(task: Task, paths: TaskPaths) -> pd.DataFrame:
 
 
 def described(task: Task, table: pd.DataFrame) -> dict[str, Any]:
-    """What the figures are of."""
+    """Task, protocol and folds that the figures belong to."""
     return {
         "task": task.name,
         "title": task.title,

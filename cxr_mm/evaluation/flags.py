@@ -1,6 +1,6 @@
-"""Flags: the figures that a reader must not miss, each by a rule on its interval or count.
+"""Flags: figures that need a reader's attention, each raised by a rule on its interval or count.
 
-A rule says what its interval excludes, or fails to exclude; no threshold is chosen by hand.
+Rules test whether an interval excludes a value; no threshold is chosen by hand.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.evaluation.report.text import p_value, with_interval
+from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.models.bundle import BundleIndex
 
@@ -54,16 +54,12 @@ class EvaluationResults:
 
 
 METRIC_NAMES = {"fnr": "false negative rate", "fpr": "false positive rate", "auc": "AUC"}
-IDEALS = {
-    "calibration_intercept": ("calibration intercept", 0.0, "too high", "too low"),
-    "calibration_slope": ("calibration slope", 1.0, "too extreme", "too timid"),
-}
-"""Name, ideal, and what the probabilities are where all of the interval is below, or above it."""
+CALIBRATION = ("calibration_intercept", "calibration_slope")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One of them.
+    """A figure that needs attention.
 
     Args:
         kind: subgroup, shortcut, calibration, coverage, fusion, leakage or size.
@@ -136,14 +132,13 @@ def _within_view(results: EvaluationResults) -> Iterator[Flag]:
 
 def _calibration(results: EvaluationResults) -> Iterator[Flag]:
     for finding, figures in results.figures(AVAILABLE).items():
-        for metric, (name, ideal, below, above) in IDEALS.items():
-            limits = figures[metric]["ci95"]
-            if limits and not limits[0] <= ideal <= limits[1]:
-                wrong = below if limits[1] < ideal else above
+        for metric in CALIBRATION:
+            name, _, ideal = LINES[metric]
+            if figures[metric]["ci95"] and (wrong := miscalibration(metric, figures[metric])):
                 yield Flag(
                     "calibration",
                     f"{results.title(finding)}: {name} {with_interval(figures[metric], '.2f')}"
-                    f" excludes {ideal:.0f}: probabilities are {wrong}",
+                    f" excludes {ideal:.0f}: {wrong}",
                 )
 
 

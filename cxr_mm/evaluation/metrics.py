@@ -63,7 +63,7 @@ class Scored:
     def known(
         cls, labels: ArrayLike, probabilities: ArrayLike, positives: ArrayLike
     ) -> tuple["Scored", NDArray[np.bool_]]:
-        """Leave out studies whose label is missing; also says which were labelled (N,)."""
+        """Leave out studies without a label; also return the mask (N,) of labelled ones."""
         values = np.asarray(labels, dtype=np.float64)
         labelled = np.isfinite(values)
         scored = cls(
@@ -72,6 +72,10 @@ class Scored:
             np.asarray(positives, dtype=bool)[labelled],
         )
         return scored, labelled
+
+    def where(self, rows: NDArray[np.bool_]) -> "Scored":
+        """Select the studies of a mask (N,)."""
+        return Scored(self.labels[rows], self.probabilities[rows], self.positives[rows])
 
     @property
     def n_positive(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, norm, rankdata
 
-from cxr_mm.evaluation.metrics import Floats
+from cxr_mm.evaluation.metrics import Floats, Scored, auc
 
 LEVEL = 0.95
 DEFINED = 0.95
@@ -72,6 +72,11 @@ class Estimate:
             reason = f"too few patients: not defined in {share:.0%} of the resamples"
             return {"value": rounded(self.value), "ci95": None, "reason": reason}
         return {"value": rounded(self.value), "ci95": [rounded(limit) for limit in limits]}
+
+
+def auc_estimate(scored: Scored, weights: NDArray[np.uint16], reason: str = "") -> Estimate:
+    """AUC of the studies and of each resample (B, N); `reason` says why it may be undefined."""
+    return Estimate(float(auc(scored)[0]), auc(scored, weights), reason)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:

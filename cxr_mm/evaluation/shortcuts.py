@@ -1,9 +1,9 @@
-"""Shortcut audit: what the image embedding tells besides the findings, and what tells the findings.
+"""Shortcut audit: traits the image embedding encodes, and confounders that predict the findings.
 
-A trait that can be read off the embedding may be used in place of disease (Gichoya et al., Lancet
-Digital Health 2022; 4:e406); a finding that view or site alone predicts is confounded with them
-(Zech et al., PLoS Med 2018; 15:e1002683). The AUC within strata compares studies of one stratum
-only (Janes and Pepe, Biometrika 2009; 96:371).
+A trait that a linear probe finds in the embedding may be used in place of disease (Gichoya et al.,
+Lancet Digital Health 2022; 4:e406); a finding that view or site alone predicts is confounded with
+them (Zech et al., PLoS Med 2018; 15:e1002683). The AUC within strata compares studies of one
+stratum only (Janes and Pepe, Biometrika 2009; 96:371).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
-from cxr_mm.evaluation.resampling import Estimate, multiplicities, rounded
+from cxr_mm.evaluation.resampling import Estimate, auc_estimate, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SITE, SMALLEST_GROUP, VIEW, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
@@ -42,7 +42,7 @@ def linear_probe(
 
     Args:
         features: (N, D), standardised within each fold's training rows.
-        answers: (N,) what is to be read off.
+        answers: (N,) binary target of the probe.
         groups: (N,) what stays together.
         folds: number of folds.
         seed: for the shuffle.
@@ -129,7 +129,7 @@ def audit_shortcuts(
 
 
 def audit_embedding(studies: Audited, params: EvaluateParams) -> dict[str, Any]:
-    """How well each level of each trait is told from the others by the image's embedding."""
+    """AUC of a linear probe on the image embedding for each level of each trait."""
     if studies.embedding is None:
         return {"reason": "the task has no images", "traits": {}}
     traits: dict[str, Any] = {}
@@ -205,7 +205,7 @@ def predicted_alone(
 
 
 def _strongest(features: Floats, answers: NDArray[np.bool_]) -> dict[str, Any]:
-    """The single statistic that tells most, without any fit, in whichever direction."""
+    """The single statistic of highest AUC, without any fit, in either direction."""
     sides = []
     for column in features.T:
         value = float(auc(Scored(answers.astype(np.float64), column, column > 0))[0])
@@ -264,7 +264,7 @@ def within_strata(
     parts, strata_sizes = [], {}
     for level in traits.levels(by):
         here = strata == level
-        part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
+        part = scored.where(here)
         strata_sizes[level] = {"n": len(part), "positives": part.n_positive}
         parts.append((part, weights[:, here]))
     adjusted = _over_pairs(parts)
@@ -300,13 +300,8 @@ def _pairs_won(scored: Scored, weights: Weights) -> tuple[Floats, Floats]:
 
 def _auc(answers: NDArray[np.bool_], scores: Floats, weights: Weights) -> Estimate:
     scored = Scored(answers.astype(np.float64), scores, scores > 0)
-    return Estimate(float(auc(scored)[0]), auc(scored, weights), "one answer only")
+    return auc_estimate(scored, weights, "one answer only")
 
 
 def _none(reason: str) -> dict[str, Any]:
     return {"auc": {"value": None, "ci95": None, "reason": reason}}
-
-
-def quality_columns(quality: pd.DataFrame) -> Floats:
-    """Statistics of each image as numbers (N, Q), NaN without one."""
-    return quality[list(QUALITY_NAMES)].to_numpy(np.float64)

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.evaluation.metrics import Floats, Scored, auc, counted
-from cxr_mm.evaluation.resampling import LEVEL, Estimate, holm, multiplicities, rounded
+from cxr_mm.evaluation.metrics import Floats, Scored, counted
+from cxr_mm.evaluation.resampling import (
+    LEVEL,
+    Estimate,
+    auc_estimate,
+    holm,
+    multiplicities,
+    rounded,
+)
 from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 
@@ -33,7 +40,7 @@ class Measured:
 
     Args:
         group: name.
-        estimate: a rate or AUC; the resamples of all groups come from the same patients estimate.
+        estimate: a rate or AUC; the resamples of all groups draw the same patients.
         shrunken: the figure, a little nearer to a half.
         least_variance: what the sampling variance is at least.
     """
@@ -289,8 +296,9 @@ def measure_groups(
     for name in division.groups:
         here = names == name
         if here.any():
-            part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
-            groups.append(_group(name, part, rates.loc[name], weights[:, here], patients[here]))
+            groups.append(
+                _group(name, scored.where(here), rates.loc[name], weights[:, here], patients[here])
+            )
     return groups
 
 
@@ -318,7 +326,7 @@ def _group(
             estimate = Estimate(float(rates[metric]), 1 - draws[opposite], trials=trials[metric])
             measured[metric] = Measured.rate(name, estimate, trials[metric])
     if "auc" in wanted:
-        estimate = Estimate(float(auc(scored)[0]), auc(scored, weights))
+        estimate = auc_estimate(scored, weights)
         measured["auc"] = Measured.auc(name, estimate, trials["fnr"], trials["fpr"])
     return Group(name, sizes, measured, few)
 

@@ -1,8 +1,8 @@
-"""Figures of every subset of modalities: what metrics.json says of a table of predictions.
+"""Metrics of each subset of modalities, computed from a table of predictions (metrics.json).
 
 The table has a row per study and subset: `study_id, patient_id, group, fold, subset`, and for each
-finding `label.NAME` (1, 0, missing), `probability.NAME` and `positive.NAME`; where the predictions
-also say what they cannot rule out, `certainty.NAME` and `coverage`.
+finding `label.NAME` (1, 0, missing), `probability.NAME` and `positive.NAME`; for
+prediction sets, `certainty.NAME` and `coverage`.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import subset_name, subsets
-from cxr_mm.evaluation.metrics import Scored, auc, counted, measure
-from cxr_mm.evaluation.resampling import Estimate, mean_of, multiplicities
+from cxr_mm.evaluation.metrics import Scored, counted, measure
+from cxr_mm.evaluation.resampling import Estimate, auc_estimate, mean_of, multiplicities
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
     class_uncertainty,
@@ -23,7 +23,7 @@ from cxr_mm.evaluation.uncertainty import (
 )
 
 AVAILABLE = "available"
-"""The subset in which every study is shown with whatever it has: the main one of every report."""
+"""The main subset of every report: each study with all modalities that it has."""
 SMALLEST = 20
 """Positives or negatives below which a finding's figures carry a caution."""
 Weights = NDArray[np.uint16]
@@ -40,7 +40,7 @@ def subset_rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
 
 
 def scored_of(rows: pd.DataFrame, finding: str) -> tuple[Scored, NDArray[np.bool_]]:
-    """Labelled studies of one finding; also says which rows were labelled."""
+    """Labelled studies of one finding, and the mask (N,) of labelled rows."""
     return Scored.known(
         *(rows[f"{part}.{finding}"] for part in ("label", "probability", "positive"))
     )
@@ -82,19 +82,20 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
     if "coverage" in rows:
         _add_uncertainty(task, rows, weights, result)
     if len(findings) > 1:
-        macro = overall(list(findings.values()))
+        result["macro"] = macro_figures(findings)
         if task.problem == "multiclass":
-            macro["accuracy"] = _class_accuracy(task, rows, weights)
+            result["macro"]["accuracy"] = _class_accuracy(task, rows, weights).to_json()
             result["confusion"] = class_confusion(task, rows)
-        over = [name for name, e in findings.items() if np.isfinite(e["auc"].value)]
-        result["macro"] = {"over": over, **to_json(macro)}
     return result
 
 
-def overall(findings: list[dict[str, Estimate]]) -> dict[str, Estimate]:
-    """Mean over findings of every metric, of those that have it."""
-    metrics = list(dict.fromkeys(metric for estimates in findings for metric in estimates))
-    return {m: mean_of([e[m] for e in findings if m in e]) for m in metrics}
+def macro_figures(findings: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
+    """Mean of each metric over the findings that have it; `over` names those with an AUC."""
+    estimates = list(findings.values())
+    metrics = dict.fromkeys(metric for each in estimates for metric in each)
+    means = {m: mean_of([each[m] for each in estimates if m in each]) for m in metrics}
+    over = [name for name, each in findings.items() if np.isfinite(each["auc"].value)]
+    return {"over": over, **to_json(means)}
 
 
 def _add_uncertainty(
@@ -134,9 +135,8 @@ def _mean_of_folds(scored: Scored, folds: NDArray[np.int64], weights: Weights) -
     parts = []
     for fold in np.unique(folds):
         here = folds == fold
-        part = Scored(scored.labels[here], scored.probabilities[here], scored.positives[here])
-        value = float(auc(part)[0])
-        parts.append(Estimate(value, auc(part, weights[:, here]), _reason(part, "auc")))
+        part = scored.where(here)
+        parts.append(auc_estimate(part, weights[:, here], _reason(part, "auc")))
     return mean_of(parts)
 
 
@@ -178,8 +178,7 @@ def fusion_gain(task: Task, tables: list[pd.DataFrame], params: EvaluateParams) 
 
 def _auc(rows: pd.DataFrame, finding: str, weights: Weights) -> Estimate:
     scored, labelled = scored_of(rows, finding)
-    draws = auc(scored, weights[:, labelled])
-    return Estimate(float(auc(scored)[0]), draws, _reason(scored, "auc"))
+    return auc_estimate(scored, weights[:, labelled], _reason(scored, "auc"))
 
 
 def _gain(full: str, singles: list[str], aucs: dict[str, Estimate]) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def _gain(full: str, singles: list[str], aucs: dict[str, Estimate]) -> dict[str,
 
 def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     """True class → likeliest class → number of studies."""
-    truth, predicted, _ = _classes(task, rows)
+    truth, predicted, _ = likeliest_classes(task, rows)
     names = task.finding_names
     table = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(table, (truth, predicted), 1)
@@ -204,7 +203,7 @@ def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]
 
 def _class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
     """Share of studies whose likeliest class is the true one."""
-    truth, predicted, labelled = _classes(task, rows)
+    truth, predicted, labelled = likeliest_classes(task, rows)
     right = (truth == predicted).astype(np.float64)
     scored = Scored(np.ones_like(right), right, right > 0)
     value = float(counted(scored)["accuracy"][0])
@@ -212,10 +211,10 @@ def _class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimat
     return Estimate(value, draws, "no label", trials=rows.loc[labelled, "group"].nunique())
 
 
-def _classes(
+def likeliest_classes(
     task: Task, rows: pd.DataFrame
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Position of the true and of the likeliest class of each labelled row; which were labelled."""
+    """Indices of the true and the likeliest class of each labelled row, and the mask of these."""
     labels = rows[[f"label.{name}" for name in task.finding_names]].to_numpy(np.float64)
     chances = rows[[f"probability.{name}" for name in task.finding_names]].to_numpy(np.float64)
     labelled = np.nansum(labels, axis=1) == 1
@@ -272,9 +271,6 @@ def to_json(estimates: dict[str, Estimate]) -> dict[str, Any]:
     return {name: estimate.to_json() for name, estimate in estimates.items()}
 
 
-Division = dict[str, Estimate]
-
-
 def measure_divisions(
     task: Task, first: pd.DataFrame, further: pd.DataFrame, params: EvaluateParams
 ) -> dict[str, Any]:
@@ -295,7 +291,7 @@ def measure_divisions(
     result: dict[str, Any] = {
         "count": len(tables),
         "subsets": {
-            subset: _subset(task, rows, params)
+            subset: _mean_over_divisions(task, rows, params)
             for subset in subset_order(task)
             if len((rows := [subset_rows(table, subset) for table in tables])[0])
         },
@@ -305,9 +301,12 @@ def measure_divisions(
     return result
 
 
-def _subset(task: Task, rows: list[pd.DataFrame], params: EvaluateParams) -> dict[str, Any]:
+def _mean_over_divisions(
+    task: Task, rows: list[pd.DataFrame], params: EvaluateParams
+) -> dict[str, Any]:
+    """Mean over divisions of each figure of one subset; `rows` has a table per division."""
     weights = multiplicities(rows[0]["group"], params.bootstrap, params.seed)
-    findings: dict[str, Division] = {}
+    findings: dict[str, dict[str, Estimate]] = {}
     for name in task.finding_names:
         found = [finding_estimates(each, name, weights) for each in rows]
         findings[name] = {metric: mean_of([one[metric] for one in found]) for metric in found[0]}
@@ -316,6 +315,5 @@ def _subset(task: Task, rows: list[pd.DataFrame], params: EvaluateParams) -> dic
         "findings": {name: to_json(estimates) for name, estimates in findings.items()},
     }
     if len(findings) > 1:
-        over = [name for name, e in findings.items() if np.isfinite(e["auc"].value)]
-        result["macro"] = {"over": over, **to_json(overall(list(findings.values())))}
+        result["macro"] = macro_figures(findings)
     return result

@@ -26,13 +26,13 @@ Levels: TypeAlias = "pd.Series[Any]"
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of each study besides its findings.
+    """Characteristics of each study besides its findings.
 
     Args:
         frame: one row a study, by `study_id`; a categorical column per characteristic, its levels
             in the order of reports, missing where not known.
         titles: characteristic → as a clinician would write it.
-        absent: characteristic that was asked for → why it cannot be had.
+        absent: requested characteristic → why it is not available.
     """
 
     frame: pd.DataFrame
@@ -131,9 +131,9 @@ def _sites(values: Levels, smallest: int) -> "tuple[Levels | None, str]":
     large = [site for site in order if counts[site] >= smallest]
     if not large:
         return None, f"none of {len(order)} sites has {smallest} studies"
-    rest = f"other ({len(order) - len(large)} sites)"
-    joined = values.where(values.isna() | values.isin(large), rest)
-    return _categorical(joined, [*large, rest]), ""
+    others = f"other ({len(order) - len(large)} sites)"
+    joined = values.where(values.isna() | values.isin(large), others)
+    return _categorical(joined, [*large, others]), ""
 
 
 def _categorical(values: Levels, order: Sequence[str]) -> Levels:

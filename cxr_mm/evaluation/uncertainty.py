@@ -1,12 +1,12 @@
-"""Uncertainty: whether the answers that were ruled out deserved it, and what the Brier score is of.
+"""Uncertainty: coverage of conformal prediction sets, and the terms of the Brier score.
 
-Coverage is the share of studies whose true answer was left in the conformal prediction set
-(Angelopoulos and Bates 2021), to be set beside the level that was asked for. The Brier score is
+Coverage is the share of studies whose true answer is in the conformal prediction set
+(Angelopoulos and Bates 2021), to be compared with the target level. The Brier score is
 decomposed as by Murphy (J Appl Meteorol 1973; 12:595), with the two terms within bins that make the
 sum exact (Stephenson, Coelho and Jolliffe, Weather Forecast 2008; 23:752).
 
 The table has, beside what `subsets` reads, `certainty.NAME` (present, absent, uncertain) and
-`coverage`, the level asked for.
+`coverage`, the target level.
 """
 
 from typing import Any
@@ -44,14 +44,14 @@ def brier_decomposition(scored: Scored, bins: int = ECE_BINS) -> dict[str, float
     p, y = scored.probabilities, scored.labels
     which = np.unique(equal_mass_bins(p, bins), return_inverse=True)[1]
     size = np.bincount(which)
-    said = (np.bincount(which, weights=p) / size)[which]
-    seen = (np.bincount(which, weights=y) / size)[which]
+    predicted = (np.bincount(which, weights=p) / size)[which]
+    observed = (np.bincount(which, weights=y) / size)[which]
     base = y.mean()
     terms = (
-        np.mean((said - seen) ** 2),
-        np.mean((seen - base) ** 2),
+        np.mean((predicted - observed) ** 2),
+        np.mean((observed - base) ** 2),
         base * (1 - base),
-        np.mean((p - said) ** 2) - 2 * np.mean((p - said) * (y - seen)),
+        np.mean((p - predicted) ** 2) - 2 * np.mean((p - predicted) * (y - observed)),
     )
     return {name: rounded(term) for name, term in zip(names, terms, strict=True)}
 
@@ -72,9 +72,9 @@ def finding_uncertainty(rows: pd.DataFrame, finding: str, weights: Weights) -> d
     labelled = rows[f"label.{finding}"].notna().to_numpy()
     part, weights = rows[labelled], weights[:, labelled]
     yes = part[f"label.{finding}"].to_numpy() > 0
-    said = part[f"certainty.{finding}"].to_numpy(str)
-    covered = np.where(yes, said != "absent", said != "present")
-    certain = said != "uncertain"
+    answers = part[f"certainty.{finding}"].to_numpy(str)
+    covered = np.where(yes, answers != "absent", answers != "present")
+    certain = answers != "uncertain"
     everyone = np.ones_like(yes)
     among = {
         "coverage": (covered, everyone, "no study has a label"),
@@ -106,8 +106,8 @@ def class_uncertainty(task: Task, rows: pd.DataFrame, weights: Weights) -> dict[
     labels = rows[[f"label.{name}" for name in names]].to_numpy(np.float64)
     labelled = np.nansum(labels, axis=1) == 1
     truth, weights = np.nanargmax(labels[labelled], axis=1), weights[:, labelled]
-    said = rows.loc[labelled, [f"certainty.{name}" for name in names]].to_numpy(str)
-    possible = said != "absent"
+    answers = rows.loc[labelled, [f"certainty.{name}" for name in names]].to_numpy(str)
+    possible = answers != "absent"
     covered = possible[np.arange(len(truth)), truth]
     size = possible.sum(axis=1)
     everyone = np.ones_like(covered)

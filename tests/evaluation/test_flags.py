@@ -76,7 +76,7 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
             ("subsets", "available", "findings", F, "calibration_slope"),
             figure(0.6, 0.4, 0.8),
             "calibration",
-            "slope 0.60 [0.40, 0.80] excludes 1: probabilities are too extreme",
+            "slope 0.60 [0.40, 0.80] excludes 1: predictions are too extreme",
         ),
         (
             "metrics",

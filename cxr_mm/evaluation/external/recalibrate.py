@@ -1,6 +1,6 @@
-"""Recalibration on a table of predictions: what would be changed, and what that gain.
+"""Recalibration on a table of predictions: the updates, and the gain they bring.
 
-What it gain is measured by cross-validation over patients, the choice of what to change included
+The gain is measured by cross-validation over patients, the choice of updates included
 (Steyerberg, Clinical Prediction Models, 2nd ed. 2019, chapter 5): every figure "after" is of
 studies that neither the update nor the operating point has seen.
 """
@@ -61,7 +61,7 @@ Pair = tuple[tuple[Modality, ...], str]
 
 @dataclass(frozen=True)
 class Targets:
-    """What operating points and conformal bounds are to reach, and which point predictions use."""
+    """Targets of operating points and conformal bounds, and the operating point in use."""
 
     decision: Reason
     sensitivity: float
@@ -70,7 +70,7 @@ class Targets:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Targets":
-        """As when the bundle was made; the defaults where it does not say."""
+        """Targets the bundle was fitted with; defaults where it does not record them."""
         stored = bundle.trained_on.get("params", {}).get("fuse", {})
         default = FuseParams()
         return cls(
@@ -83,7 +83,7 @@ class Targets:
 
 @dataclass
 class Recalibration:
-    """Updates, operating points and bounds by subset, and why the rest is left as it is."""
+    """Updates, operating points and bounds by subset, and why the others stay as they are."""
 
     updates: dict[tuple[Modality, ...], dict[str, Update]] = field(default_factory=dict)
     points: OperatingPoints = field(default_factory=dict)
@@ -114,10 +114,10 @@ def rarer_class(task: Task, rows: pd.DataFrame, finding: str) -> int:
 def fit_recalibration(
     task: Task, table: pd.DataFrame, targets: Targets, only: set[Pair] | None = None
 ) -> Recalibration:
-    """Choose and fit what to change, for every subset and finding with patients enough.
+    """Choose and fit updates for every subset and finding with enough patients.
 
-    Where a finding does not fit on all studies with what they have, it is given a new intercept at
-    least in every subset: how common it is does not depend on what is shown.
+    Where a finding does not fit on all studies with what they have, it gets at least a new
+    intercept in every subset: its prevalence does not depend on the modalities used.
 
     Args:
         task: of the bundle.
@@ -152,13 +152,13 @@ def _fit_subset(
     targets: Targets,
     found: Recalibration,
 ) -> None:
-    """Put what is to be changed in one subset into `found`."""
+    """Add the updates of one subset to `found`."""
     names = list(shifted)
     logits, labels = to_logits(task, rows, names), _labels(rows, names)
     updates = choose_updates(
-        logits, labels, task.problem, _independent(rows), list(shifted.values())
+        logits, labels, task.problem, _patients_per_study(rows), list(shifted.values())
     )
-    chances = link(_follow(logits, updates), task.problem).numpy()
+    chances = link(_apply(logits, updates), task.problem).numpy()
     known = {name: (labels[:, f].numpy(), chances[:, f]) for f, name in enumerate(names)}
     found.updates[subset] = dict(zip(names, updates, strict=True))
     found.bounds[subset_name(subset)] = {
@@ -173,15 +173,14 @@ def _fit_subset(
 
 
 def _shifted(task: Task, rows: pd.DataFrame) -> dict[str, bool]:
-    """Which findings do not fit on all studies, each shown with what it has."""
+    """Which findings are miscalibrated on all studies, each with the modalities it has."""
     names = list(task.finding_names)
     logits, labels = to_logits(task, rows, names), _labels(rows, names)
-    updates = choose_updates(logits, labels, task.problem, _independent(rows))
+    updates = choose_updates(logits, labels, task.problem, _patients_per_study(rows))
     return {name: u.method != "none" for name, u in zip(names, updates, strict=True)}
 
 
-def _independent(rows: pd.DataFrame) -> float:
-    """Patients per study."""
+def _patients_per_study(rows: pd.DataFrame) -> float:
     return float(rows["group"].nunique() / len(rows))
 
 
@@ -200,7 +199,7 @@ def _labels(rows: pd.DataFrame, names: list[str]) -> Tensor:
     return torch.tensor(rows[[f"label.{name}" for name in names]].to_numpy(np.float32))
 
 
-def _follow(logits: Tensor, updates: list[Update]) -> Tensor:
+def _apply(logits: Tensor, updates: list[Update]) -> Tensor:
     slope = torch.tensor([u.slope for u in updates], dtype=torch.float64)
     return logits * slope + torch.tensor([u.intercept for u in updates], dtype=torch.float64)
 
@@ -208,12 +207,12 @@ def _follow(logits: Tensor, updates: list[Update]) -> Tensor:
 def recalibrated(
     task: Task, table: pd.DataFrame, found: Recalibration, decision: Reason
 ) -> pd.DataFrame:
-    """The table as the recalibrated bundle would have it; rows name what they were shown."""
+    """The table as the recalibrated bundle would predict it, by the `modalities` of each row."""
     table = table.copy()
     for subset, updates in found.updates.items():
         names, here = list(updates), table["modalities"] == subset_name(subset)
         logits = to_logits(task, table[here], names)
-        chances = link(_follow(logits, list(updates.values())), task.problem).numpy()
+        chances = link(_apply(logits, list(updates.values())), task.problem).numpy()
         bounds = [found.bounds[subset_name(subset)][name] for name in names]
         points: list[OperatingPoint | None] = [
             None if task.problem == "multiclass" else found.points[subset_name(subset)][n][decision]
@@ -284,7 +283,7 @@ def recalibration_gain(
 def recalibration_report(
     bundle: Bundle, table: pd.DataFrame, found: Recalibration, params: EvaluateParams
 ) -> dict[str, Any]:
-    """What would be changed, and what that gain to patients it was not learnt from."""
+    """Updates, and their gain for patients that they were not fitted on."""
     if not found:
         return {"left": found.left, "gain": None}
     after = cross_validated(bundle.task, table, found, Targets.of(bundle), params.seed)
@@ -310,7 +309,7 @@ def save_recalibrated(
     manifest_csv: Path,
     folder: Path,
 ) -> str:
-    """Write the recalibrated bundle, with its origin and what was to be warned of; its digest."""
+    """Write the recalibrated bundle with its origin and warnings; return its digest."""
     rows = subset_rows(table, AVAILABLE)
     labels = rows[[f"label.{name}" for name in bundle.task.finding_names]].to_numpy(np.float32)
     record = {
@@ -330,7 +329,7 @@ def save_recalibrated(
 
 
 def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
-    """Some finding must have patients enough of both labels, before any image is read."""
+    """Check, before reading any image, that some finding has enough patients of both labels."""
     counts = {name: rarer_class(task, rows, name) for name in task.finding_names}
     best = max(counts, key=lambda name: counts[name])
     if counts[best] < SMALLEST:
@@ -343,7 +342,7 @@ def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
 
 
 def check_any_update(found: Recalibration, manifest_csv: Path) -> None:
-    """Rows may have turned out bad, or be divided among subsets that are too small each."""
+    """Check that anything is updated: rows may be unusable, or each subset too small."""
     if not found:
         raise ManifestError(
             f"no subset of the modalities has {SMALLEST} patients of the rarer class",
@@ -353,7 +352,7 @@ def check_any_update(found: Recalibration, manifest_csv: Path) -> None:
 
 
 def check_destination(folder: Path, out: Path) -> None:
-    """A new bundle takes the parent of nothing, and is no part of another or of the report."""
+    """Check that a new bundle overwrites nothing and is outside other bundles and the report."""
     _check_absent(folder)
     here, report = folder.resolve(), out.resolve()
     if report in (here, *here.parents) or here in report.parents:
@@ -366,7 +365,7 @@ def check_destination(folder: Path, out: Path) -> None:
 
 
 def check_no_bundle(folder: Path) -> None:
-    """Nothing may be written into a bundle, which a foreign file makes unreadable."""
+    """Check that the folder is not inside a bundle, which another file would make unreadable."""
     for parent in (folder.resolve(), *folder.resolve().parents):
         if (parent / INDEX).exists():
             raise InputError(

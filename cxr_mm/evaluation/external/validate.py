@@ -1,7 +1,7 @@
-"""Evaluation at an external site: a bundle's predictions for a manifest CSV, and recalibration.
+"""External validation: evaluate a bundle on the studies of another site, and recalibrate it.
 
-metrics.json holds what the stage `evaluate` gives, before it what to look at first
-(`transportability`), after it what recalibration would bring. The recalibrated bundle is a new one.
+metrics.json has the figures of the stage `evaluate`, a transportability summary before them and a
+recalibration report after them. A recalibrated bundle is written as a new one.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ from cxr_mm.models.bundle import Bundle
 
 FIGURES = ("calibration_in_the_large", "calibration_intercept", "calibration_slope", "auc")
 TRAITS = ("age", "sex", "view")
-"""Columns looked at even where the task does not use them."""
+"""Columns that are compared even where the task does not use them."""
 
 
 def transportability(
@@ -57,7 +57,7 @@ def transportability(
     manifest_csv: Path,
     params: EvaluateParams,
 ) -> dict[str, Any]:
-    """What metrics.json says first.
+    """Transportability summary: how the model does at this site, and how the studies differ.
 
     Args:
         bundle: the model.
@@ -88,7 +88,7 @@ def transportability(
         "findings": findings,
         "studies": {
             "here": _profile_here(bundle.task, rows, manifest_csv),
-            "trained_on": profile_of_training(bundle),
+            "trained_on": dict(bundle.trained_on.get("profile", {})),
         },
         "caveats": list(bundle.task.caveats),
         "warnings": [text for text in warned if text],
@@ -100,15 +100,15 @@ def operating_points(
 ) -> dict[str, Any]:
     """Sensitivity and specificity at each operating point, beside those it was chosen with."""
     points = [bundle.operating_points.get(name, {}).get(finding) for name in rows["modalities"]]
-    if not points or any(found is None for found in points):
+    chosen = [point for point in points if point is not None]
+    if not chosen or len(chosen) < len(points):
         return {}
-    there = [found for found in points if found is not None]
     return {
         reason: {
             "in_use": reason == bundle.decision,
-            **_rates(rows, finding, [found[reason] for found in there], weights),
+            **_rates(rows, finding, [point[reason] for point in chosen], weights),
         }
-        for reason in there[0]
+        for reason in chosen[0]
     }
 
 
@@ -117,9 +117,9 @@ def _rates(
 ) -> dict[str, Any]:
     chances = rows[f"probability.{finding}"].to_numpy(np.float64)
     positives = chances >= np.array([point.threshold for point in points])
-    scored, kept = Scored.known(rows[f"label.{finding}"], chances, positives)
-    values, draws = counted(scored), counted(scored, weights[:, kept])
-    groups = rows.loc[kept, "group"].to_numpy()
+    scored, labelled = Scored.known(rows[f"label.{finding}"], chances, positives)
+    values, draws = counted(scored), counted(scored, weights[:, labelled])
+    groups = rows.loc[labelled, "group"].to_numpy()
     chosen = {
         "sensitivity": ([p.sensitivity for p in points], scored.labels > 0),
         "specificity": ([p.specificity for p in points], scored.labels == 0),
@@ -132,14 +132,14 @@ def _rates(
                 "no such study",
                 trials=len(np.unique(groups[among])),
             ).to_json(),
-            "chosen_with": round(float(np.mean(said)), 4),
+            "chosen_with": round(float(np.mean(expected)), 4),
         }
-        for name, (said, among) in chosen.items()
+        for name, (expected, among) in chosen.items()
     }
 
 
 def _no_skill(title: str, auc: dict[str, Any]) -> str:
-    """A sentence where a finding is told from its absence no better than by chance."""
+    """Warning where the interval of the AUC does not exclude chance."""
     if not auc["ci95"] or auc["ci95"][0] > 0.5:
         return ""
     low, high = auc["ci95"]
@@ -150,21 +150,6 @@ def _no_skill(title: str, auc: dict[str, Any]) -> str:
         f"{title}: the model {how} here (AUC {auc['value']:.3f}, {low:.3f} to {high:.3f}); "
         "recalibration cannot fix that, it can only return probabilities to the prevalence"
     )
-
-
-def profile_of_training(bundle: Bundle) -> Profile:
-    """What the bundle says of the studies it was trained on; of old ones only the numbers."""
-    said = bundle.trained_on.get("profile")
-    if said is not None:
-        return dict(said)
-    return {
-        "studies": bundle.trained_on.get("studies"),
-        "patients": bundle.trained_on.get("groups"),
-        "traits": {
-            name: {"mean": round(mean, 4), "sd": round(bundle.clinical.scale[name], 4)}
-            for name, mean in bundle.clinical.mean.items()
-        },
-    }
 
 
 def _profile_here(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> Profile:
@@ -211,9 +196,9 @@ def evaluate_on(
     params: EvaluateParams,
     new_bundle: Path | None = None,
 ) -> Path:
-    """Predict every labelled study of a manifest CSV and say how well that went.
+    """Evaluate a bundle on every labelled study of a manifest CSV.
 
-    Each study is restricted_to with what it has (`available`), and with every subset of that alone.
+    Each study is predicted from all modalities it has (`available`), and from each subset of them.
 
     Args:
         predictor: the model.
@@ -228,8 +213,8 @@ def evaluate_on(
     Raises:
         ManifestError: the CSV is empty, lacks a column or has no label, no row can be used, or
             there are too few patients to recalibrate on.
-        InputError: `out` holds something that is no earlier evaluation, or the new bundle cannot
-            go where it is wanted.
+        InputError: `out` contains other files than an earlier evaluation's, or the new bundle
+            cannot be written to its folder.
     """
     _check_out(out)
     check_no_bundle(out)
@@ -314,18 +299,18 @@ def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]
             remedy="Give labels as 1, 0 or nothing; cxr-mm score needs none",
         )
     frame["patient_id"] = frame["patient_id"].where(frame["patient_id"].notna(), frame["study_id"])
-    # Another centre's table need not know views or the group key of the training source.
+    # The table of an external site need not know views or the group key of the training source.
     plain = task.model_copy(update={"views": (), "group_key": "patient_id"})
     labelled = to_manifest(plain, raw_studies(frame, []))
     bad: list[Row] = [{"study_id": d.study_id, "reason": d.reason} for d in labelled.dropped]
-    kept = labelled.manifest.frame.set_index("study_id")
-    other = kept["view"].notna() & ~kept["view"].isin(task.views) if task.views else None
+    usable = labelled.manifest.frame.set_index("study_id")
+    other = usable["view"].notna() & ~usable["view"].isin(task.views) if task.views else None
     if other is not None:
-        views = kept.loc[other, "view"]
+        views = usable.loc[other, "view"]
         bad += [{"study_id": s, "reason": f"view {v}"} for s, v in views.items()]
-        kept = kept[~other]
+        usable = usable[~other]
     names = {finding_column(name): f"label.{name}" for name in task.finding_names}
-    return kept[["patient_id", "group", *names]].rename(columns=names), bad
+    return usable[["patient_id", "group", *names]].rename(columns=names), bad
 
 
 def _rows(predictor: Predictor, answer: EncodedAnswer) -> list[Row]:
@@ -351,9 +336,9 @@ def _row(answer: Answer, subset: str) -> Row:
 
 
 def _check_out(out: Path) -> None:
-    """The folder is replaced as a whole, so it must not hold anything else."""
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if out.is_file() or there - WRITTEN:
+    """Check that the folder, which is replaced as a whole, contains no other files."""
+    present = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_file() or present - WRITTEN:
         raise InputError(
             "exists and is no earlier evaluation", field=str(out), remedy="Choose another folder"
         )

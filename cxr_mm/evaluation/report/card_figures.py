@@ -1,10 +1,9 @@
 """Card, the figures: performance by what is shown, comparisons, thresholds and calibration."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from cxr_mm.evaluation.flags import EvaluationResults, Figures, uncertainties
-from cxr_mm.evaluation.report.text import number, p_value, plain, table, with_interval
+from cxr_mm.evaluation.report.text import headline, number, p_value, plain, table, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
 
 READING = {
@@ -12,6 +11,7 @@ READING = {
     "high_sensitivity": "the sensitivity asked for",
     "high_specificity": "the specificity asked for",
 }
+SHARES = ("coverage", "uncertain", "accuracy_when_certain")
 BRIER = ("reliability", "resolution", "uncertainty", "within_bin")
 
 
@@ -37,23 +37,20 @@ def performance_section(results: EvaluationResults) -> str:
 
 def _by_subset(results: EvaluationResults) -> str:
     heads = ["shown", "studies", "AUC", "sensitivity", "specificity", "Brier"]
-    rows = []
-    for name, subset in results.metrics["subsets"].items():
-        figures = subset.get("macro") or next(iter(subset["findings"].values()))
-        rows.append((f"`{name}`", subset["n"], *_core(figures)))
+    rows = [
+        (f"`{name}`", subset["n"], *_core(headline(subset)))
+        for name, subset in results.metrics["subsets"].items()
+    ]
     mean = ["Mean over findings."] if len(results.task.findings) > 1 else []
     return "\n\n".join([*mean, table(heads, rows)])
 
 
 def _over_divisions(results: EvaluationResults) -> list[str]:
-    """What becomes of the AUC over several divisions into folds; nothing where there is one."""
+    """Mean figures over several divisions into folds; empty where there is only one."""
     further = results.metrics.get("divisions")
     if not further:
         return []
-    rows = []
-    for name, subset in further["subsets"].items():
-        figures = subset.get("macro") or next(iter(subset["findings"].values()))
-        rows.append((f"`{name}`", *_core(figures)))
+    rows = [(f"`{n}`", *_core(headline(subset))) for n, subset in further["subsets"].items()]
     result = (
         f"The above is of one division into folds. Mean over {further['count']} divisions of the"
         " same studies, which depends less on one draw:"
@@ -141,11 +138,10 @@ def operating_section(results: EvaluationResults) -> str:
     )
 
 
-def _heldout_rates(results: EvaluationResults, subset: str, finding: str) -> tuple[str, str]:
-    figures = results.figures(subset).get(finding)
-    if figures is None:
-        return number(None), number(None)
-    return with_interval(figures["sensitivity"]), with_interval(figures["specificity"])
+def _heldout_rates(results: EvaluationResults, subset: str, finding: str) -> Iterator[str]:
+    figures = results.figures(subset).get(finding, {})
+    missing = {"value": None}
+    return (with_interval(figures.get(name, missing)) for name in ("sensitivity", "specificity"))
 
 
 def calibration_section(results: EvaluationResults) -> str:
@@ -184,13 +180,14 @@ def _brier(results: EvaluationResults) -> str:
     if not rows:
         return ""
     heads = [f"Brier score, `{AVAILABLE}`", "score", "reliability", "resolution", "uncertainty"]
-    message = (
+    text = (
         "Score = reliability − resolution + uncertainty + what bins hide. Small reliability and"
+        " large resolution are good."
     )
-    return f"{message} large resolution are good.\n\n" + table([*heads, "within bins"], rows)
+    return f"{text}\n\n" + table([*heads, "within bins"], rows)
 
 
-def _terms(found: dict[str, Any]) -> Iterator[str]:
+def _terms(found: Figures) -> Iterator[str]:
     return (number(found["brier_decomposition"].get(term)) for term in BRIER)
 
 
@@ -198,16 +195,10 @@ def _coverage(results: EvaluationResults) -> str:
     rows = []
     target = None
     for subset in results.metrics["subsets"]:
-        for title, message in uncertainties(results, subset):
-            target = message["target"]
-            rows.append(
-                (
-                    f"{plain(title)}, `{subset}`",
-                    with_interval(message["coverage"]),
-                    with_interval(message["uncertain"]),
-                    with_interval(message["accuracy_when_certain"]),
-                )
-            )
+        for title, figures in uncertainties(results, subset):
+            target = figures["target"]
+            shares = (with_interval(figures[name]) for name in SHARES)
+            rows.append((f"{plain(title)}, `{subset}`", *shares))
     if target is None:
         return ""
     heads = ["shown", "true answer left open", "answered “uncertain”", "right where certain"]

@@ -1,6 +1,6 @@
-"""Model card: what a reviewer must know, written from the figures (Mitchell et al., FAT* 2019).
+"""Model card in Markdown, written from the evaluation results (Mitchell et al., FAT* 2019).
 
-Nothing is said of performance that a file of the stage does not hold.
+Every statement about performance comes from a file of the stage.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,15 @@ from cxr_mm.evaluation.report.card_figures import (
     operating_section,
     performance_section,
 )
-from cxr_mm.evaluation.report.text import NONE, bullets, p_value, plain, table, with_interval
+from cxr_mm.evaluation.report.text import (
+    NONE,
+    bullets,
+    headline,
+    p_value,
+    plain,
+    table,
+    with_interval,
+)
 from cxr_mm.evaluation.subgroups import CROSSED, METRICS
 from cxr_mm.evaluation.subsets import AVAILABLE
 
@@ -34,24 +42,20 @@ MODALITY_TITLES = {"image": "radiograph", "tabular": "clinical features", "note"
 
 def data_section(results: EvaluationResults) -> str:
     """Source, counts, what was dropped, split and leakage audit."""
-    task, ingest = results.task, results.ingest
+    task = results.task
+    homepage = f" ({task.source.homepage})" if task.source.homepage else ""
     parts = [
         "## Data",
-        f"Source: {task.source.kind}{_home(results)}. Licence: {plain(task.licence)}.",
+        f"Source: {task.source.kind}{homepage}. Licence: {plain(task.licence)}.",
         f"Cite: {plain(task.citation)}",
         _counts(results),
-        _dropped(ingest),
+        _dropped(results.ingest),
         "### Split and leakage",
         f"Divided {PROTOCOLS[task.split.protocol]}.",
         _parts(results),
         _audit(results.audit),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _home(results: EvaluationResults) -> str:
-    home = results.task.source.homepage
-    return f" ({home})" if home else ""
 
 
 def _counts(results: EvaluationResults) -> str:
@@ -91,10 +95,10 @@ def _parts(results: EvaluationResults) -> str:
         "patients",
         *(f"{plain(results.title(n))}, present" for n in names),
     ]
-    rows = []
-    for part, message in results.audit["parts"].items():
-        shares = [_share(message["findings"][name]) for name in names]
-        rows.append((part, message["studies"], message["patients"], *shares))
+    rows = [
+        (part, each["studies"], each["patients"], *(_share(each["findings"][n]) for n in names))
+        for part, each in results.audit["parts"].items()
+    ]
     return table(heads, rows)
 
 
@@ -132,7 +136,7 @@ def explanation_section(results: EvaluationResults) -> str:
     if not methods:
         return ""
     rows = [_row(figures) for figures in methods.values()]
-    heads = ["Method", "Studies", "Gain", "Sparsity", "Noise", "Seeds", "Shuffled", "Believed"]
+    heads = ["Method", "Studies", "Gain", "Sparsity", "Noise", "Seeds", "Shuffled", "Faithful"]
     parts = ["## Explanations", HOW, table(heads, rows)]
     return "\n\n".join([*parts, *_areas(results)])
 
@@ -141,15 +145,15 @@ def _row(figures: Mapping[str, Any]) -> list[object]:
     modality: Modality = figures["modality"]
     shuffled = list(figures["randomised"].values())
     if not figures["better_than_chance"]:
-        believed = "no: chance"
+        faithful = "no: chance"
     else:
-        believed = "yes" if figures["depends_on_weights"] else "no: not of the weights"
+        faithful = "yes" if figures["depends_on_weights"] else "no: not of the weights"
     return [
         f"{plain(figures['title'])} ({MODALITY_TITLES[modality]})",
         figures["n"],
         *(_figure(figures.get(name)) for name in ("gain", "sparsity", "noise", "seeds")),
         _figure(shuffled[-1] if shuffled else None),
-        believed,
+        faithful,
     ]
 
 
@@ -269,7 +273,7 @@ def _gap_rows(divisions: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def shortcut_section(results: EvaluationResults) -> str:
-    """What the embedding tells of the patient, and what tells the finding without disease."""
+    """Traits predictable from the embedding, and findings predictable without the image."""
     parts = [
         "## Shortcuts",
         "A model may be right for the wrong reason. All figures are AUC by logistic regression"
@@ -301,7 +305,7 @@ def _embedding(message: dict[str, Any]) -> str:
 
 
 def _alone(results: EvaluationResults) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for finding, inputs in results.shortcuts["alone"].items():
         for name, message in inputs.items():
             label = f"{plain(results.title(finding))} from {name} alone"
@@ -311,32 +315,25 @@ def _alone(results: EvaluationResults) -> str:
             strongest = message.get("strongest")
             if strongest:
                 label += f" (of its statistics, {strongest['name']}: {strongest['auc']:.3f})"
-            rows.append(
-                (
-                    label,
-                    str(message["n"]),
-                    with_interval(message["auc"]),
-                    with_interval(message["model_auc"]),
-                    with_interval(message["model_minus_this"], "+.3f"),
-                )
-            )
+            compared = (with_interval(message[name]) for name in ("auc", "model_auc"))
+            difference = with_interval(message["model_minus_this"], "+.3f")
+            rows.append((label, str(message["n"]), *compared, difference))
     heads = ["predicted", "studies", "AUC", "the model", "the model is better by"]
     return table(heads, rows) if rows else "Neither view, site nor image statistics are known."
 
 
 def _within(results: EvaluationResults) -> str:
-    rows = []
-    for finding, message in results.shortcuts["within_view"].items():
-        if "adjusted" in message:
-            rows.append(
-                (
-                    plain(results.title(finding)),
-                    str(message["n"]),
-                    with_interval(message["pooled"]),
-                    with_interval(message["adjusted"]),
-                    with_interval(message["pooled_minus_adjusted"], "+.3f"),
-                )
-            )
+    rows = [
+        (
+            plain(results.title(finding)),
+            str(message["n"]),
+            with_interval(message["pooled"]),
+            with_interval(message["adjusted"]),
+            with_interval(message["pooled_minus_adjusted"], "+.3f"),
+        )
+        for finding, message in results.shortcuts["within_view"].items()
+        if "adjusted" in message
+    ]
     if not rows:
         return ""
     heads = ["the model's AUC", "studies", "any two images", "two images of one view", "difference"]
@@ -351,7 +348,7 @@ SECTIONS_OF_MODEL = ("ingest", "split", "train_image", "embed", "fuse")
 
 
 def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
-    """The card, Markdown."""
+    """Write the whole card as Markdown."""
     sections = [
         f"# Model card: {plain(results.task.title)}",
         SYNTHETIC if results.task.synthetic else "",
@@ -374,7 +371,7 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
 
 def _glance(results: EvaluationResults) -> str:
     task, subset = results.task, results.metrics["subsets"][AVAILABLE]
-    figures = subset.get("macro") or next(iter(subset["findings"].values()))
+    figures = headline(subset)
     mean = " (mean over findings)" if len(task.findings) > 1 else ""
     rows = [
         ("Model", plain(results.index.name)),
@@ -493,8 +490,8 @@ def _reproduce(results: EvaluationResults) -> str:
 def _parameters(results: EvaluationResults) -> str:
     """Of the model as the bundle holds them, and of this evaluation."""
     defaults = Params(tasks=(results.task.name,)).model_dump(mode="json")
-    result: dict[str, Any] = results.index.trained_on.get("params", {})
-    used = {section: result[section] for section in SECTIONS_OF_MODEL if section in result}
+    trained: dict[str, Any] = results.index.trained_on.get("params", {})
+    used = {section: trained[section] for section in SECTIONS_OF_MODEL if section in trained}
     used["evaluate"] = results.params.model_dump(mode="json")
     changed = {
         section: {
@@ -502,10 +499,10 @@ def _parameters(results: EvaluationResults) -> str:
         }
         for section, values in used.items()
     }
-    message = {section: values for section, values in changed.items() if values}
-    if not message:
+    changed = {section: values for section, values in changed.items() if values}
+    if not changed:
         return "All parameters are the defaults of cxr_mm/core/config.py."
-    text = yaml.safe_dump(message, allow_unicode=True)
+    text = yaml.safe_dump(changed, allow_unicode=True)
     return (
         f"Parameters that differ from the defaults of cxr_mm/core/config.py:\n\n```yaml\n{text}```"
     )

@@ -1,7 +1,7 @@
 """Plots: the curves as PNG, drawn with matplotlib's object interface and Agg (no global state).
 
-Colours are those of Okabe and Ito (2008), measured apart with any colour vision; line styles repeat
-what colours say.
+Colours are those of Okabe and Ito (2008), distinguishable with any colour vision; line styles
+repeat the distinction.
 """
 
 import textwrap
@@ -15,18 +15,25 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from cxr_mm.core.files import atomic_directory
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.task import Finding, Task
 from cxr_mm.evaluation.metrics import Floats, Scored, equal_mass_bins
+from cxr_mm.evaluation.report.text import with_interval
+from cxr_mm.evaluation.resampling import LEVEL
 from cxr_mm.evaluation.subgroups import CROSSED
-from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_order, subset_rows
+from cxr_mm.evaluation.subsets import (
+    AVAILABLE,
+    likeliest_classes,
+    scored_of,
+    subset_order,
+    subset_rows,
+)
 
 MOST_POINTS = 400
 """Points kept of a curve; more cannot be seen and make the tables heavy."""
-Z = 1.959964
-"""Standard normal quantile of two-sided 95 % limits."""
 
 
 def curve_tables(task: Task, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -69,7 +76,7 @@ def roc(scored: Scored) -> pd.DataFrame:
 
 
 def precision_recall(scored: Scored) -> pd.DataFrame:
-    """Recall and precision at each threshold; precision holds back to the recall before it."""
+    """Recall and precision at each threshold; the first precision is that of the highest score."""
     found, called, thresholds = _above(scored)
     precision = found / np.maximum(called, 1)
     precision[0] = precision[1]
@@ -79,34 +86,32 @@ def precision_recall(scored: Scored) -> pd.DataFrame:
 
 
 def reliability(scored: Scored) -> pd.DataFrame:
-    """Mean probability and share of positives in each bin of equal mass."""
+    """Mean probability, share of positives and its Wilson limits in each bin of equal mass."""
     which = equal_mass_bins(scored.probabilities)
     filled = np.unique(which)
-    n = np.array([(which == b).sum() for b in filled], dtype=np.float64)
-    share = np.array([scored.labels[which == b].mean() for b in filled])
-    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    n = np.array([(which == b).sum() for b in filled])
+    positives = np.array([int(scored.labels[which == b].sum()) for b in filled])
+    limits = [
+        binomtest(k, size).proportion_ci(LEVEL, method="wilson")
+        for k, size in zip(positives, n, strict=True)
+    ]
     return pd.DataFrame(
         {
             "predicted": [scored.probabilities[which == b].mean() for b in filled],
-            "observed": share,
-            "low": np.clip(middle - half, 0, 1),
-            "high": np.clip(middle + half, 0, 1),
-            "studies": n.astype(np.int64),
+            "observed": positives / n,
+            "low": [limit.low for limit in limits],
+            "high": [limit.high for limit in limits],
+            "studies": n,
         }
     )
 
 
 def confusion(task: Task, rows: pd.DataFrame) -> pd.DataFrame:
     """One row per labelled study (and finding, in a multilabel task): actual and predicted."""
-    titles = [f.title for f in task.findings]
     if task.problem == "multiclass":
-        labels = rows[[f"label.{name}" for name in task.finding_names]].to_numpy(np.float64)
-        chances = rows[[f"probability.{name}" for name in task.finding_names]].to_numpy()
-        kept = np.nansum(labels, axis=1) == 1
-        names = np.array(titles, dtype=object)
-        actual = names[np.nan_to_num(labels[kept]).argmax(axis=1)]
-        return pd.DataFrame({"actual": actual, "predicted": names[chances[kept].argmax(axis=1)]})
+        names = np.array([f.title for f in task.findings], dtype=object)
+        actual, predicted, _ = likeliest_classes(task, rows)
+        return pd.DataFrame({"actual": names[actual], "predicted": names[predicted]})
     parts = []
     for finding in task.findings:
         scored, _ = scored_of(rows, finding.name)
@@ -130,10 +135,10 @@ def _thinned(curve: pd.DataFrame, x: Floats, y: Floats) -> pd.DataFrame:
     corner = np.ones(len(x), dtype=bool)
     before, after = np.diff(x)[:-1] * np.diff(y)[1:], np.diff(x)[1:] * np.diff(y)[:-1]
     corner[1:-1] = ~np.isclose(before, after, rtol=0, atol=1e-12)
-    kept: NDArray[np.intp] = np.flatnonzero(corner)
-    if len(kept) > MOST_POINTS:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, MOST_POINTS).astype(int))]
-    return curve.iloc[kept].round(6)
+    points: NDArray[np.intp] = np.flatnonzero(corner)
+    if len(points) > MOST_POINTS:
+        points = points[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).astype(int))]
+    return curve.iloc[points].round(6)
 
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
@@ -195,24 +200,19 @@ def draw_roc(
     for finding, ax in zip(task.findings, axes, strict=True):
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
         for subset in names:
-            curve = _rows(tables.get("roc"), subset, finding.name)
+            curve, measured = _curve(tables.get("roc"), metrics, subset, finding.name)
             if curve.empty:
                 continue
             colour, style = LOOKS[subset]
-            measured = metrics["subsets"][subset]["findings"][finding.name]
             words = f"{_figures(measured, 'auc', 'AUC')}, {_sizes(measured)}"
             label = f"{subset}: {words}" if len(names) > 1 else words
-            # The main subset often lies under that of all modalities: let it show at the edges.
+            # The main subset is often hidden by that of all modalities: draw it thicker.
             thick = 2.8 if subset == AVAILABLE and len(names) > 1 else 1.6
             ax.plot(curve["fpr"], curve["tpr"], color=colour, ls=style, lw=thick, label=label)
             if len(names) == 1:
                 _operating_point(ax, measured)
-        _finish(
-            ax,
-            finding,
-            "False positive rate (1 − specificity, share)",
-            "True positive rate (sensitivity, share)",
-        )
+        x, y = "False positive rate (1 − specificity", "True positive rate (sensitivity"
+        _finish(ax, finding, f"{x}, share)", f"{y}, share)")
     return figure
 
 
@@ -222,19 +222,13 @@ def draw_precision_recall(
     """Precision against recall of each finding on `available`, beside the share of positives."""
     figure, axes = _figure(task, "Precision-recall", len(task.findings))
     for finding, ax in zip(task.findings, axes, strict=True):
-        curve = _rows(tables.get("precision_recall"), AVAILABLE, finding.name)
+        table = tables.get("precision_recall")
+        curve, measured = _curve(table, metrics, AVAILABLE, finding.name)
         if not curve.empty:
-            measured = metrics["subsets"][AVAILABLE]["findings"][finding.name]
             label = f"{_figures(measured, 'average_precision', 'AP')}, {_sizes(measured)}"
             share = measured["positives"] / measured["n"]
-            ax.plot(
-                curve["recall"],
-                curve["precision"],
-                color=BLUE,
-                lw=1.6,
-                drawstyle="steps-pre",
-                label=label,
-            )
+            line = {"color": BLUE, "lw": 1.6, "drawstyle": "steps-pre", "label": label}
+            ax.plot(curve["recall"], curve["precision"], **line)
             ax.axhline(share, color=GREY, lw=0.8, ls=":", label=f"share of positives {share:.2f}")
         _finish(ax, finding, "Recall (sensitivity, share)", "Precision (PPV, share)")
     return figure
@@ -245,32 +239,17 @@ def draw_reliability(
 ) -> Figure:
     """Share of positives against mean probability on `available`; bars are 95 % limits."""
     figure, axes = _figure(task, "Reliability", len(task.findings))
+    style = {"color": BLUE, "marker": "o", "ms": 4, "lw": 1.4, "elinewidth": 0.9, "capsize": 2}
     for finding, ax in zip(task.findings, axes, strict=True):
-        curve = _rows(tables.get("reliability"), AVAILABLE, finding.name)
+        curve, measured = _curve(tables.get("reliability"), metrics, AVAILABLE, finding.name)
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":", label="ideal")
         if not curve.empty:
-            measured = metrics["subsets"][AVAILABLE]["findings"][finding.name]
             label = f"{_figures(measured, 'ece', 'ECE')}\n{_figures(measured, 'brier', 'Brier')}"
+            label += f"\n{_sizes(measured)}, {len(curve)} bins"
             bars = np.abs(curve[["low", "high"]].to_numpy().T - curve["observed"].to_numpy())
-            ax.errorbar(
-                curve["predicted"],
-                curve["observed"],
-                yerr=bars,
-                color=BLUE,
-                marker="o",
-                ms=4,
-                lw=1.4,
-                elinewidth=0.9,
-                capsize=2,
-                label=f"{label}\n{_sizes(measured)}, {len(curve)} bins",
-            )
-        _finish(
-            ax,
-            finding,
-            "Predicted probability (mean of bin)",
-            "Observed share of positives (bars: 95 %)",
-            2,
-        )
+            ax.errorbar(curve["predicted"], curve["observed"], yerr=bars, label=label, **style)
+        x, y = "Predicted probability (mean of bin)", "Observed share of positives (bars: 95 %)"
+        _finish(ax, finding, x, y, 2)
     return figure
 
 
@@ -366,18 +345,20 @@ def _operating_point(ax: Any, measured: dict[str, Any]) -> None:
     ax.plot(1 - specificity, sensitivity, "o", color=VERMILION, ms=6, label=label)
 
 
-def _rows(table: pd.DataFrame | None, subset: str, finding: str) -> pd.DataFrame:
+def _curve(
+    table: pd.DataFrame | None, metrics: dict[str, Any], subset: str, finding: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Points of a curve, empty where it is not defined, and the metrics it belongs to."""
     if table is None:
-        return pd.DataFrame()
-    return table[(table["subset"] == subset) & (table["finding"] == finding)]
+        return pd.DataFrame(), {}
+    points = table[(table["subset"] == subset) & (table["finding"] == finding)]
+    return points, metrics["subsets"].get(subset, {}).get("findings", {}).get(finding, {})
 
 
 def _figures(measured: dict[str, Any], metric: str, name: str) -> str:
     """`AUC 0.91 [0.88, 0.94]`."""
-    figure = measured[metric]
-    limits = figure["ci95"]
-    interval = f" [{limits[0]:.3f}, {limits[1]:.3f}]" if limits else " [not defined]"
-    return f"{name} {figure['value']:.3f}{interval}"
+    undefined = "" if measured[metric]["ci95"] else " [not defined]"
+    return f"{name} {with_interval(measured[metric])}{undefined}"
 
 
 def _sizes(measured: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Summary: metrics.json as a short table that fits a terminal."""
+"""Text of reports: summaries of metrics.json for a terminal, and pieces of Markdown."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def summary(metrics: dict[str, Any], flags: Sequence[dict[str, str]] = ()) -> st
 
     Args:
         metrics: what metrics.json holds.
-        flags: what flags.json holds; the first few are told, the rest counted.
+        flags: what flags.json holds; the first few are printed, the others counted.
     """
     lines = [_headline(metrics), _row("shown", "n", "AUC [95 % CI]", *COLUMNS.values())]
     for name, subset in metrics["subsets"].items():
@@ -49,7 +49,7 @@ def _flags(flags: Sequence[dict[str, str]]) -> list[str]:
 
 
 def headline(subset: dict[str, Any]) -> dict[str, Any]:
-    """The figures that stand for a subset: of its only finding, or the mean over findings."""
+    """Headline figures of a subset: of its only finding, or the mean over findings."""
     figures: dict[str, Any] = subset.get("macro") or next(iter(subset["findings"].values()))
     return figures
 
@@ -63,8 +63,8 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 
 def _line(name: str, n: int, figures: dict[str, Any]) -> str:
-    cells = [_number(figures[metric]["value"]) for metric in COLUMNS]
-    return _row(name, str(n), _with_interval(figures["auc"]), *cells)
+    cells = [number(figures[metric]["value"], missing=DASH) for metric in COLUMNS]
+    return _row(name, str(n), with_interval(figures["auc"], missing=DASH), *cells)
 
 
 def _row(name: str, n: str, auc: str, *cells: str) -> str:
@@ -75,30 +75,20 @@ def _gain(gain: dict[str, Any]) -> str:
     figures = gain.get("macro") or next(iter(gain.get("findings", {}).values()), None)
     if figures is None:
         return f"fusion gain: {gain['reason']}"
-    change = _with_interval(figures["difference"], "+.3f")
+    change = with_interval(figures["difference"], "+.3f", DASH)
     return (
         f"fusion gain: AUC {change} over the best single ({figures['best_single']}), "
         f"{gain['studies']} complete studies"
     )
 
 
-def _with_interval(figure: dict[str, Any], form: str = ".3f") -> str:
-    if not figure["ci95"]:
-        return _number(figure["value"], form)
-    low, high = figure["ci95"]
-    return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "-" if value is None else f"{value:{form}}"
-
-
-NONE = "–"
+NONE, DASH = "–", "-"
+"""What stands for a missing figure in Markdown and, in ASCII, in a terminal."""
 SMALLEST_P = 0.001
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; all columns after the first are numbers, and stand to the right."""
+    """Markdown table; columns after the first are numbers, aligned to the right."""
     lines = [_table_row(heads), _table_row(["---", *["---:"] * (len(heads) - 1)])]
     return "\n".join([*lines, *(_table_row([_cell(cell) for cell in row]) for row in rows)])
 
@@ -112,27 +102,25 @@ def _cell(cell: object) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from outside on one line, in which no Markdown reader finds emphasis, code or HTML."""
+    """Untrusted text on one line, escaped so that Markdown shows no emphasis, code or HTML."""
     words = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in "*<`" else letter for letter in words)
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """A list."""
+    """Markdown list."""
     return "\n".join(f"- {text}" for text in texts)
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """A figure, or a dash where there is none."""
-    return NONE if value is None else f"{value:{form}}"
+def number(value: float | None, form: str = ".3f", missing: str = NONE) -> str:
+    """A figure, or a dash where it is missing."""
+    return missing if value is None else f"{value:{form}}"
 
 
-def with_interval(figure: dict[str, Any], form: str = ".3f") -> str:
+def with_interval(figure: dict[str, Any], form: str = ".3f", missing: str = NONE) -> str:
     """`0.913 [0.880, 0.941]`; a dash where it is not defined."""
-    if figure["value"] is None:
-        return NONE
-    if not figure.get("ci95"):
-        return f"{figure['value']:{form}}"
+    if figure["value"] is None or not figure.get("ci95"):
+        return number(figure["value"], form, missing)
     low, high = figure["ci95"]
     return f"{figure['value']:{form}} [{low:{form}}, {high:{form}}]"
 
@@ -144,7 +132,6 @@ def p_value(p: float | None) -> str:
     return f"< {SMALLEST_P}" if p < SMALLEST_P else f"= {p:.3f}"
 
 
-EXTERNAL_WIDTH = 100
 LINES = {
     "calibration_in_the_large": ("calibration in the large", "+.3f", 0.0),
     "calibration_intercept": ("calibration intercept", "+.2f", 0.0),
@@ -156,7 +143,7 @@ WRONG = {
     "calibration_intercept": ("probabilities are too high", "probabilities are too low"),
     "calibration_slope": ("predictions are too extreme", "predictions are too timid"),
 }
-"""What it means where the whole interval is below the ideal, or above it."""
+"""Interpretation where the whole interval is below the ideal, or above it."""
 GAIN_METRICS = {
     **LINES,
     "ece": ("ECE", ".3f", None),
@@ -183,14 +170,14 @@ def external_summary(metrics: dict[str, Any]) -> str:
     for name, found in first["findings"].items():
         lines += _finding(name, found)
     for text in first["warnings"]:
-        lines += textwrap.wrap(f"warning: {text}", EXTERNAL_WIDTH, subsequent_indent="  ")
+        lines += textwrap.wrap(f"warning: {text}", WIDTH, subsequent_indent="  ")
     lines += ["", *_studies(first["studies"])]
     if first["caveats"]:
         lines += ["", "the model's task says:"]
         for text in first["caveats"]:
             lines += textwrap.wrap(
                 " ".join(text.split()),
-                EXTERNAL_WIDTH,
+                WIDTH,
                 initial_indent="  - ",
                 subsequent_indent="    ",
             )
@@ -202,7 +189,7 @@ def _finding(name: str, found: dict[str, Any]) -> list[str]:
     for metric, (title, form, ideal) in LINES.items():
         wanted = "" if ideal is None else f"ideal {ideal:g}"
         cells = f"  {title:<26}{_figure(found[metric], form):<26}{wanted:<9}"
-        lines.append(f"{cells}{_wrong(metric, found[metric], ideal)}".rstrip())
+        lines.append(f"{cells}{miscalibration(metric, found[metric])}".rstrip())
     if found["operating_points"]:
         lines.append(
             f"  {'at the threshold of':<26}" + "".join(f"{r:<31}" for r in RATES.values()).rstrip()
@@ -216,10 +203,12 @@ def _finding(name: str, found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _wrong(metric: str, found: dict[str, Any], ideal: float | None) -> str:
-    if ideal is None or not found["ci95"]:
-        return str(found.get("reason", ""))
-    low, high = found["ci95"]
+def miscalibration(metric: str, figure: dict[str, Any]) -> str:
+    """What is wrong where the interval excludes the ideal; the reason of a missing figure."""
+    ideal = LINES[metric][2]
+    if ideal is None or not figure["ci95"]:
+        return str(figure.get("reason", ""))
+    low, high = figure["ci95"]
     too_low, too_high = WRONG[metric]
     return too_low if high < ideal else too_high if low > ideal else ""
 
@@ -293,10 +282,5 @@ def _gain_line(title: str, form: str, found: dict[str, Any]) -> str:
     return f"  {title:<26}{cells}{_figure(found['difference'], signed)}"
 
 
-def _figure(found: dict[str, Any], form: str) -> str:
-    if found["value"] is None:
-        return "-"
-    if not found["ci95"]:
-        return f"{found['value']:{form}}"
-    low, high = found["ci95"]
-    return f"{found['value']:{form}} [{low:{form}}, {high:{form}}]"
+def _figure(figure: dict[str, Any], form: str) -> str:
+    return with_interval(figure, form, DASH)
