@@ -85,9 +85,12 @@ def _serve(settings: Settings) -> None:
         services = services_of(settings, metrics, cache)
         pages = build_pages(services, settings, uploads)
         app = application(settings, pages, uploads, metrics)
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        for place in pages:
-            print(f"{place.blocks.title}: http://{shown}:{settings.port}{place.path}", flush=True)
+        session = f"[{settings.host}]" if ":" in settings.host else settings.host
+        for mounted in pages:
+            print(
+                f"{mounted.blocks.title}: http://{session}:{settings.port}{mounted.path}",
+                flush=True,
+            )
         run(app, pages, settings)
 
 

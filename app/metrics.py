@@ -40,20 +40,20 @@ class Metrics:
     """
 
     def __init__(self, root: Path = Path()) -> None:
-        kept = self._registry = CollectorRegistry()
+        stored = self._registry = CollectorRegistry()
         labels = ("kind", "task")
-        self._done = Counter("cxr_mm_done", "What was answered.", labels, registry=kept)
-        self._errors = Counter("cxr_mm_errors", "What failed.", (*labels, "error"), registry=kept)
-        self._refused = Counter("cxr_mm_refused", "What was refused.", ("reason",), registry=kept)
+        self._done = Counter("cxr_mm_done", "What was answered.", labels, registry=stored)
+        self._errors = Counter("cxr_mm_errors", "What failed.", (*labels, "error"), registry=stored)
+        self._refused = Counter("cxr_mm_refused", "What was refused.", ("reason",), registry=stored)
         self._seconds = Histogram(
-            "cxr_mm_seconds", "Time to answer.", labels, buckets=SECONDS, registry=kept
+            "cxr_mm_seconds", "Time to answer.", labels, buckets=SECONDS, registry=stored
         )
-        self._queued = Gauge("cxr_mm_queue_length", "Asks that wait.", ("page",), registry=kept)
+        self._queued = Gauge("cxr_mm_queue_length", "Asks that wait.", ("page",), registry=stored)
         started = time.monotonic()
-        up = Gauge("cxr_mm_up_seconds", "Time since the start.", registry=kept)
+        up = Gauge("cxr_mm_up_seconds", "Time since the start.", registry=stored)
         up.set_function(lambda: time.monotonic() - started)
         self._verdicts = _Verdicts(root)
-        kept.register(self._verdicts)
+        stored.register(self._verdicts)
 
     @contextmanager
     def timed(self, kind: str, task: str) -> Iterator[None]:
@@ -106,11 +106,11 @@ class InstrumentedService(InferenceService):
         self,
         predictor: Predictor | ModelWatcher,
         log: PredictionLog | None,
-        counters: Metrics,
+        metrics: Metrics,
         uploads: UploadCache | None = None,
     ) -> None:
         super().__init__(predictor, log, uploads)
-        self.counters = counters
+        self.counters = metrics
 
     def study(self, *args: Any, **options: Any) -> Study:
         with self.counters.failing("study", self.task.name):
@@ -140,9 +140,9 @@ class InstrumentedService(InferenceService):
     def feedback(self, outcomes: Sequence[Outcome]) -> None:
         return self._counted("feedback", super().feedback, outcomes)
 
-    def _counted(self, kind: str, made: Callable[..., T], *args: Any, **options: Any) -> T:
+    def _counted(self, kind: str, created: Callable[..., T], *args: Any, **options: Any) -> T:
         with self.counters.timed(kind, self.task.name):
-            result = made(*args, **options)
+            result = created(*args, **options)
         self.counters.count(kind, self.task.name)
         return result
 

@@ -116,8 +116,8 @@ def paths_of(tasks: Sequence[str]) -> list[str]:
     """Where the page of each task stands: `/`, or `/TASK`, `/TASK-2` where there are several."""
     if len(tasks) == 1:
         return ["/"]
-    earlier = [tasks[:i].count(task) for i, task in enumerate(tasks)]
-    return [f"/{t}-{n + 1}" if n else f"/{t}" for t, n in zip(tasks, earlier, strict=True)]
+    prior = [tasks[:i].count(task) for i, task in enumerate(tasks)]
+    return [f"/{t}-{n + 1}" if n else f"/{t}" for t, n in zip(tasks, prior, strict=True)]
 
 
 def build_pages(
@@ -179,16 +179,16 @@ def application(
     _own_routes(app, pages, metrics)
     if sessions:
         app.include_router(routes(sessions, metrics))
-    reports = report_routes({place.name: place.service for place in pages}, settings.root)
+    reports = report_routes({mounted.name: mounted.service for mounted in pages}, settings.root)
     app.router.routes.extend(reports)
-    for place in pages:
-        _mount(app, place, settings)
-        metrics.watch_queue(place.path, place.blocks._queue.__len__)
-        metrics.watch_verdict(place.service)
+    for mounted in pages:
+        _mount(app, mounted, settings)
+        metrics.watch_queue(mounted.path, mounted.blocks._queue.__len__)
+        metrics.watch_verdict(mounted.service)
     # The last one added is asked first.
     app.add_middleware(
         Gate,
-        pages=[place.path for place in pages],
+        pages=[mounted.path for mounted in pages],
         others=[route.path for route in reports],
         uploads=uploads,
     )
@@ -201,14 +201,14 @@ def application(
     return app
 
 
-def _mount(app: FastAPI, place: MountedPage, settings: Settings) -> None:
-    blocks = place.blocks
+def _mount(app: FastAPI, mounted_page: MountedPage, settings: Settings) -> None:
+    blocks = mounted_page.blocks
     blocks.state_session_capacity = SESSIONS_KEPT
     blocks.max_threads = blocks._queue.max_thread_count = THREADS
     gr.mount_gradio_app(
         app,
         blocks,
-        place.path,
+        mounted_page.path,
         server_name=settings.host,
         server_port=settings.port,
         auth_dependency=_user if settings.demands_sign_in else None,
@@ -242,10 +242,10 @@ def _own_routes(app: FastAPI, pages: Sequence[MountedPage], metrics: Metrics) ->
     def health() -> Response:
         log = pages[0].service.log
         writable = None if log is None else log_is_writable(log)
-        models = [_model(place.service) for place in pages]
+        models = [_model(mounted.service) for mounted in pages]
         ok = writable is not False
-        said = {"ok": ok, "models": models, "log_writable": writable}
-        return JSONResponse(said, 200 if ok else 503)
+        result = {"ok": ok, "models": models, "log_writable": writable}
+        return JSONResponse(result, 200 if ok else 503)
 
     @app.get(METRICS)
     def figures() -> Response:
@@ -256,9 +256,9 @@ def _own_routes(app: FastAPI, pages: Sequence[MountedPage], metrics: Metrics) ->
         @app.get("/")
         def choose() -> Response:
             links = "".join(
-                f'<li><a href="{place.path}/">{escape(place.service.task.title)}</a> '
-                f"({escape(place.service.bundle.name)})</li>"
-                for place in pages
+                f'<li><a href="{mounted.path}/">{escape(mounted.service.task.title)}</a> '
+                f"({escape(mounted.service.bundle.name)})</li>"
+                for mounted in pages
             )
             return plain_page("Models", f"<ul>{links}</ul>")
 
@@ -266,8 +266,8 @@ def _own_routes(app: FastAPI, pages: Sequence[MountedPage], metrics: Metrics) ->
 def _model(service: InferenceService) -> dict[str, str]:
     """The model that serves, and why it is not the one pointed to where it is not."""
     bundle, trouble = service.bundle, service.trouble
-    said = {"task": bundle.task.name, "model": bundle.name, "digest": bundle.digest}
-    return said | {"trouble": trouble} if trouble else said
+    result = {"task": bundle.task.name, "model": bundle.name, "digest": bundle.digest}
+    return result | {"trouble": trouble} if trouble else result
 
 
 def log_is_writable(log: PredictionLog) -> bool:
@@ -290,9 +290,9 @@ class _Server(uvicorn.Server):
         self._pages = pages
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for place in self._pages:
-            place.blocks._queue.close()
-            place.blocks.app.stop_event.set()
+        for mounted in self._pages:
+            mounted.blocks._queue.close()
+            mounted.blocks.app.stop_event.set()
         await super().shutdown(sockets)
 
 

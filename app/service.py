@@ -220,11 +220,11 @@ class InferenceService:
         predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
         with self._keeping(asked=True):
             answer = predictor.answer([study])[0]
-        kept = answer.without_pixels()
-        trouble = self.logged([kept])
+        stored = answer.without_pixels()
+        trouble = self.logged([stored])
         image = None if study.image is None else shrink_radiograph(study.image, html.LONGEST)
-        subject = Subject.of(predictor.bundle, replace(answer, study=kept.study))
-        return StudySession(subject, image, kept, modality_shares(subject), trouble)
+        subject = Subject.of(predictor.bundle, replace(answer, study=stored.study))
+        return StudySession(subject, image, stored, modality_shares(subject), trouble)
 
     def refused(self, error: InputError) -> None:
         """Keep in the log that the model refused a study that it was asked about."""
@@ -233,11 +233,11 @@ class InferenceService:
     def _keeping(self, *, asked: bool) -> AbstractContextManager[None]:
         return logging_failed_requests(self.log, self.task, self.digest, asked=asked)
 
-    def at(self, shown: StudySession, reason: Reason | None) -> StudySession:
+    def at(self, session: StudySession, reason: Reason | None) -> StudySession:
         """The same answer at another operating point; None for the bundle's own."""
-        bundle = shown.subject.bundle
-        said = Predictor(bundle).at(shown.answer.prediction, reason or bundle.decision)
-        return replace(shown, answer=replace(shown.answer, prediction=said), reason=reason)
+        bundle = session.subject.bundle
+        result = Predictor(bundle).at(session.answer.prediction, reason or bundle.decision)
+        return replace(session, answer=replace(session.answer, prediction=result), reason=reason)
 
     def usual(self, modality: Modality) -> str:
         """The method that a modality is explained by where none is asked for: one that may be
@@ -246,7 +246,7 @@ class InferenceService:
         return fit[0] if fit else methods_of(modality)[0].name
 
     def explained(
-        self, shown: StudySession, finding: str, name: str, watch: Progress = NO_PROGRESS
+        self, session: StudySession, finding: str, name: str, watch: Progress = NO_PROGRESS
     ) -> Attribution | None:
         """What a method says of the image for one finding; None without an image.
 
@@ -254,19 +254,19 @@ class InferenceService:
             InputError: the task has no such finding, or there is no such method.
             CancelledError: the watch says so.
         """
-        if shown.image is None:
+        if session.image is None:
             return None
-        return method(name).explain(shown.subject, Target(finding), Ask(watch=watch))
+        return method(name).explain(session.subject, Target(finding), Ask(watch=watch))
 
     def drawn(
-        self, shown: StudySession, said: Attribution | None, opacity: float = html.OPACITY
+        self, session: StudySession, said: Attribution | None, opacity: float = html.OPACITY
     ) -> NDArray[np.uint8] | None:
         """The image with an explanation of `explained` over it."""
-        if shown.image is None:
+        if session.image is None:
             return None
         if said is None or said.extra.get("empty"):
-            return html.grey(shown.image)
-        return html.overlay(shown.image, said.values, signed=said.signed, opacity=opacity)
+            return html.grey(session.image)
+        return html.overlay(session.image, said.values, signed=said.signed, opacity=opacity)
 
     def caption(self, said: Attribution | None) -> str:
         """How to read an explanation of `explained`, and how faithful it is."""
@@ -287,29 +287,29 @@ class InferenceService:
         """A study explained into a folder, as `explain_to` does."""
         return explain_to(self.predictor, study, question, out)
 
-    def moved(self, shown: StudySession, values: Mapping[str, Any]) -> dict[str, float]:
+    def moved(self, session: StudySession, values: Mapping[str, Any]) -> dict[str, float]:
         """The probability of each finding if some clinical features were others.
 
         Raises:
             ClinicalError: a value is refused.
         """
-        checked = check_clinical(self.task.clinical, {**shown.study.clinical, **values})
-        chances = moved(shown.subject, checked)
+        checked = check_clinical(self.task.clinical, {**session.study.clinical, **values})
+        chances = moved(session.subject, checked)
         return dict(zip(self.task.finding_names, chances, strict=True))
 
-    def details(self, shown: StudySession, finding: str) -> tuple[str, str]:
+    def details(self, session: StudySession, finding: str) -> tuple[str, str]:
         """Bars of the clinical features, and the note with its words coloured, as HTML; empty where
         the study has none.
 
         Raises:
             InputError: the task has no such finding.
         """
-        subject, target = shown.subject, Target(finding)
+        subject, target = session.subject, Target(finding)
         bars = words = ""
         if "tabular" in subject.present:
-            said = METHODS[self.usual("tabular")].explain(subject, target, Ask())
+            result = METHODS[self.usual("tabular")].explain(subject, target, Ask())
             values = subject.encoded.clinical[0]
-            bars = feature_bars(self.task, said, values, subject.bundle.background)
+            bars = feature_bars(self.task, result, values, subject.bundle.background)
         if "note" in subject.present and sentences(subject.note):
             words = coloured_note(METHODS[self.usual("note")].explain(subject, target, Ask()))
         return bars, words

@@ -113,12 +113,12 @@ class Entry:
 def build(service: InferenceService) -> Entry:
     """Place the form where the page stands, and wire what stays within it."""
     task = service.task
-    place = ["part", "image", *(["asks-view"] if asks_view(task) else [])]
-    with gr.Column(visible=task.has_image, elem_classes=place):
+    mounted = ["part", "image", *(["asks-view"] if asks_view(task) else [])]
+    with gr.Column(visible=task.has_image, elem_classes=mounted):
         gr.HTML('<h2 class="step">Image</h2>')
         # No list of file types: DICOM files often have no suffix. The content decides.
         image = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
-        shown = viewer.build(KEPT_SECONDS)
+        session = viewer.build(KEPT_SECONDS)
         image_fault = gr.HTML(visible=False)
         view = view_field(task)
         view.visible = asks_view(task)
@@ -141,7 +141,7 @@ def build(service: InferenceService) -> Entry:
     predict = gr.Button("Predict", variant="primary", elem_id="predict")
     faults = [image_fault, clinical_fault, note_fault, fault]
     entry = Entry(
-        image, shown, clinical, note, [image, note, view, study_id, *clinical], faults, predict
+        image, session, clinical, note, [image, note, view, study_id, *clinical], faults, predict
     )
     _events(service, entry)
     return entry
@@ -222,13 +222,15 @@ def on_predict(
     session: str | None = None,
 ) -> tuple[Any, ...]:
     """Answer what was entered; a fault takes any earlier answer away and stands by its field."""
-    for earlier in history:
-        earlier.stop.set()  # no one looks at its explanation any longer
+    for prior in history:
+        prior.stop.set()  # no one looks at its explanation any longer
     image_fault = clinical_fault = note_fault = fault = ""
-    shown: StudySession | None = None
+    study_session: StudySession | None = None
     try:
         values = values_of(service.task.clinical, clinical)
-        shown = service.answer(service.study(path, values, note, view, study_id, session=session))
+        study_session = service.answer(
+            service.study(path, values, note, view, study_id, session=session)
+        )
     except RadiographError as error:
         image_fault = str(error)
     except ClinicalError as error:
@@ -237,11 +239,11 @@ def on_predict(
         note_fault = str(error)
     except InputError as error:
         fault = str(error)
-    text = show.answer(service.bundle, shown) if shown else show.EMPTY
+    text = show.answer(service.bundle, study_session) if study_session else show.EMPTY
     note_line = _fault(note_fault) if note_fault else on_note(service, note)
     lines = [_fault(image_fault), _fault(clinical_fault), note_line, _fault(fault)]
-    kept = [*history, shown][-HISTORY:] if shown else list(history)
-    return (shown, kept, text, *lines)
+    stored = [*history, study_session][-HISTORY:] if study_session else list(history)
+    return (study_session, stored, text, *lines)
 
 
 def _fault(message: str) -> Any:

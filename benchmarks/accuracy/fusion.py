@@ -42,8 +42,8 @@ STEPS = 150
 def fused(studies: Studies, part: Resample, params: FuseParams, kind: FusionKind) -> pd.DataFrame:
     """One model of the kind, trained once, asked with every subset."""
     chosen = _of_kind(params, kind, part)
-    fitted = fit_fusion(studies, part.train, part.val, chosen, part.fold)
-    return heldout(studies, fitted, part.test, chosen.operating_point)
+    fit = fit_fusion(studies, part.train, part.val, chosen, part.fold)
+    return heldout(studies, fit, part.test, chosen.operating_point)
 
 
 def _of_kind(params: FuseParams, kind: FusionKind, part: Resample) -> FuseParams:
@@ -66,8 +66,8 @@ def specialists(
     for subset in subsets(studies.task.modalities):
         alone, shown = restricted(studies, subset), subset_mask(subset)
         train, val = (studies.having(rows, shown) for rows in (part.train, part.val))
-        fitted = fit_fusion(alone, train, val, chosen, part.fold)
-        table = heldout(alone, fitted, part.test, chosen.operating_point)
+        fit = fit_fusion(alone, train, val, chosen, part.fold)
+        table = heldout(alone, fit, part.test, chosen.operating_point)
         tables.append(table[table["subset"] == subset_name(subset)])
     return pd.concat(tables, ignore_index=True)
 
@@ -101,9 +101,9 @@ def averaged(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     chances = []
     for modality in task.modalities:
         alone = table[table["subset"] == modality].set_index("study_id")[columns]
-        asked = [s == AVAILABLE or modality in s.split("+") for s in result["subset"]]
+        requested = [s == AVAILABLE or modality in s.split("+") for s in result["subset"]]
         own = alone.reindex(result["study_id"]).to_numpy(np.float64)
-        chances.append(np.where(np.array(asked)[:, None], own, np.nan))
+        chances.append(np.where(np.array(requested)[:, None], own, np.nan))
     return result.assign(**dict(zip(columns, np.nanmean(chances, axis=0).T, strict=True)))
 
 
@@ -138,7 +138,7 @@ def rows_of(
 ) -> list[Row]:
     """What is asked of the task's own kind of fusion, then every model beside it."""
     own = compared[fuse.fusion].table
-    asked: list[Row] = []
+    requested: list[Row] = []
     every: list[Row] = []
     for subset in subset_order(task):
         frames = {m: subset_rows(found.table, subset) for m, found in compared.items()}
@@ -147,11 +147,11 @@ def rows_of(
             continue
         seen = {model: figures(task, frame, evaluate) for model, frame in frames.items()}
         write = _Writer(task, subset, len(frames[fuse.fusion]), evaluate.seed)
-        asked += _asked(write, seen, fuse.fusion)
+        requested += _asked(write, seen, fuse.fusion)
         if "+" in subset:
-            asked += _gain(write, seen[fuse.fusion].auc, _singles(task, own, subset, evaluate))
+            requested += _gain(write, seen[fuse.fusion].auc, _singles(task, own, subset, evaluate))
         every += _every(write, seen, fuse.fusion, compared)
-    return [*asked, *every]
+    return [*requested, *every]
 
 
 def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
@@ -167,8 +167,8 @@ def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
 
 def _finding(frame: pd.DataFrame, finding: str, weights: Weights) -> Seen:
     chances = frame[f"probability.{finding}"]
-    scored, kept = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
-    own = weights[:, kept]
+    scored, stored = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
+    own = weights[:, stored]
     error = float(expected_calibration_error(scored)[0])
     errors = expected_calibration_error(scored, own)
     return Seen(

@@ -141,15 +141,15 @@ class Stock:
     def lime_fit(self, fresh: int) -> float:
         """R² of lime's linear model on coalitions that it was not fitted on."""
         segments, weights = self._lime.segments, self._weights()
-        kept = uniform(fresh, len(weights), 99)
+        stored = uniform(fresh, len(weights), 99)
         fill = np.zeros_like(self.image)
         for segment in np.unique(segments):
             inside = segments == segment
             fill[inside] = self.image[inside].mean(axis=0)
-        images = np.where(kept[:, segments][..., None], self.image, fill)
+        images = np.where(stored[:, segments][..., None], self.image, fill)
         true = np.concatenate([self.logits(images[k : k + 10]) for k in range(0, fresh, 10)])[:, 0]
-        told = self._lime.intercept[0] + kept @ weights
-        return r_squared(true, told)
+        message = self._lime.intercept[0] + stored @ weights
+        return r_squared(true, message)
 
     def shap(self) -> None:
         """shap's partition explainer with its image masker and defaults."""
@@ -174,9 +174,9 @@ def uniform(samples: int, players: int, seed: int) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).integers(0, 2, (samples, players)).astype(bool)
 
 
-def r_squared(true: NDArray[np.float64], told: NDArray[np.float64]) -> float:
+def r_squared(true: NDArray[np.float64], message: NDArray[np.float64]) -> float:
     """Share of the variance that is estimated."""
-    return float(1 - ((true - told) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+    return float(1 - ((true - message) ** 2).sum() / ((true - true.mean()) ** 2).sum())
 
 
 STOCK_STUDIES = 3
@@ -231,17 +231,17 @@ def _fits(bench: Bench, pairs: list[Pair]) -> list[Row]:
 def _lime(bench: Bench) -> Iterator[Pair]:
     for known in bench.subjects[:STOCK_STUDIES]:
         stock = Stock(known, bench.target)
-        faster, subject, said = _raced(bench, known, "lime_image", stock.lime)
-        own, same_game = _fit_of(subject, bench.target, said)
-        inserted = _insertions(subject, bench.target, said.values, stock.lime_map())
+        faster, subject, result = _raced(bench, known, "lime_image", stock.lime)
+        own, same_game = _fit_of(subject, bench.target, result)
+        inserted = _insertions(subject, bench.target, result.values, stock.lime_map())
         yield Pair(faster, *inserted, own, same_game, stock.lime_fit(FRESH))
 
 
 def _shap(bench: Bench) -> Iterator[Pair]:
     for known in bench.subjects[:STOCK_STUDIES]:
         stock = Stock(known, bench.target)
-        faster, subject, said = _raced(bench, known, "shap_image", stock.shap)
-        yield Pair(faster, *_insertions(subject, bench.target, said.values, stock.shap_map()))
+        faster, subject, result = _raced(bench, known, "shap_image", stock.shap)
+        yield Pair(faster, *_insertions(subject, bench.target, result.values, stock.shap_map()))
 
 
 def _raced(
@@ -249,8 +249,8 @@ def _raced(
 ) -> tuple[float, Subject, Attribution]:
     """How many times as fast as the stock call, and what was said of which subject."""
     taken, subject = seconds(stock), fresh(known)
-    own, said = timed(partial(METHODS[method].explain, subject, bench.target, Ask()))
-    return taken / own, subject, said
+    own, result = timed(partial(METHODS[method].explain, subject, bench.target, Ask()))
+    return taken / own, subject, result
 
 
 def _insertions(
@@ -266,9 +266,11 @@ def _fit_of(subject: Subject, target: Target, said: Attribution) -> tuple[float,
     """R² of LIME's linear model, and of one through 1,000 coalitions drawn as lime draws them."""
     game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS))
     weights = game.scores(said.values)
-    kept = uniform(FRESH, game.count, 99)
-    true = game.values(kept)
-    asked = uniform(1000, game.count, 0)
-    many = Ridge(alpha=RIDGE).fit(asked, game.values(asked), sample_weight=closeness(asked))
-    own = r_squared(true, said.extra["intercept"] + kept @ weights)
-    return own, r_squared(true, many.predict(kept))
+    stored = uniform(FRESH, game.count, 99)
+    true = game.values(stored)
+    requested = uniform(1000, game.count, 0)
+    many = Ridge(alpha=RIDGE).fit(
+        requested, game.values(requested), sample_weight=closeness(requested)
+    )
+    own = r_squared(true, said.extra["intercept"] + stored @ weights)
+    return own, r_squared(true, many.predict(stored))

@@ -210,13 +210,13 @@ def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
             precision = Precision(**read_json(folder / PRECISION))
             return bare_training(own, random_batches(STEPS, batch, size), precision)
 
-        watch = Stopwatch(raw)
+        progress = Stopwatch(raw)
         train = _Watched(folder / "pixels.npy", np.arange(len(pixels)), labels)
         val = _Watched(folder / "pixels.npy", np.arange(batch), labels[:batch])
-        train.asked, val.asked = watch.training, watch.validation
+        train.asked, val.asked = progress.training, progress.validation
         params = params.model_copy(update={"epochs": EPOCHS})
         fit_image_encoder(encoder, train, val, "binary", params, folder, folder / "curves")
-    return watch.taken
+    return progress.taken
 
 
 COMMAND = "make benchmark PART=speed"

@@ -33,11 +33,11 @@ def profile(
         `studies`, `patients`, `missing` (modality → share), `traits` (name → `known` and either
         `mean` and `sd` or `shares`), `positive` (finding → share of the labelled).
     """
-    there = np.asarray(mask, dtype=bool).mean(axis=0)
+    present = np.asarray(mask, dtype=bool).mean(axis=0)
     return {
         "studies": len(traits),
         "patients": patients,
-        "missing": {m: _share(1 - there[MODALITIES.index(m)]) for m in task.modalities},
+        "missing": {m: _share(1 - present[MODALITIES.index(m)]) for m in task.modalities},
         "traits": {str(name): _trait(column) for name, column in traits.items()},
         "positive": {str(name): _share(column.mean()) for name, column in labels.items()},
     }

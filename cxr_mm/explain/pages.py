@@ -63,9 +63,9 @@ def study_page(
         if warned
         else "",
     ]
-    said = {found.finding: found for found in prediction.findings}
+    result = {found.finding: found for found in prediction.findings}
     for explanation in explanations:
-        found = said[explanation.target.finding]
+        found = result[explanation.target.finding]
         point = subject.bundle.operating_point(found.finding, prediction.modalities)
         parts = "".join(
             _attribution(subject, each, faithfulness) for each in explanation.attributions
@@ -234,7 +234,7 @@ def card(task: Task, case: Case, explanation: Explanation, image: str | None) ->
         image: `data:` address of the drawn image; None without one.
     """
     title = next(f.title for f in task.findings if f.name == case.finding)
-    said = FindingPrediction(
+    result = FindingPrediction(
         finding=case.finding,
         title=title,
         probability=case.probability,
@@ -248,7 +248,7 @@ def card(task: Task, case: Case, explanation: Explanation, image: str | None) ->
     return (
         f"<article{wrong}><h3>{escape(case.kind.capitalize())} · {escape(case.study_id)}</h3>"
         f"{drawn}"
-        f'{probability_bar(said)}<p class="quiet">Inputs: {escape(used)}</p>'
+        f'{probability_bar(result)}<p class="quiet">Inputs: {escape(used)}</p>'
         f"{share_bars(explanation)}</article>"
     )
 
@@ -289,10 +289,12 @@ def _areas(localisation: Mapping[str, Any] | None) -> str:
     ]
     if not rows:
         return ""
-    why = "How much of each map lies on what is really there, as the source of the images knows it"
+    reason = (
+        "How much of each map lies on what is really there, as the source of the images knows it"
+    )
     head = "".join(f"<th>{c}</th>" for c in ("true area", "studies", *AREAS.values(), "by chance"))
     return (
-        f'<h3>In the true area</h3><p class="quiet">{why}.</p>'
+        f'<h3>In the true area</h3><p class="quiet">{reason}.</p>'
         f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
     )
 
@@ -331,12 +333,12 @@ def drawn_cases(
     entries: list[dict[str, Any]] = []
     cards: list[str] = []
     for case in tqdm(cases, desc="explain", leave=False):
-        entry, said, drawn = _case(bundle, studies, case)
+        entry, result, drawn = _case(bundle, studies, case)
         image = None if drawn is None else html.data_uri(drawn)
         if drawn is not None:
             entry["image"] = f"images/{len(entries):02d}.png"
             (folder / entry["image"]).write_bytes(html.png(drawn))
-        cards.append(card(bundle.task, case, said, image))
+        cards.append(card(bundle.task, case, result, image))
         entries.append(entry)
     return entries, cards
 
@@ -346,11 +348,11 @@ def _case(
 ) -> tuple[dict[str, Any], Explanation, NDArray[Any] | None]:
     """What is known of a case, its modality shares, and the drawn image; None without an image."""
     subject = Subject(bundle, studies.study(case.study_id, with_image=True))
-    said = modality_shares(subject)[case.finding]
-    parts = {"base": said.base, "shares": said.shares, "logit": said.logit, "image": None}
+    result = modality_shares(subject)[case.finding]
+    parts = {"base": result.base, "shares": result.shares, "logit": result.logit, "image": None}
     entry: dict[str, Any] = {**asdict(case), **parts}
     if subject.study.image is None or "image" not in subject.present:
-        return entry, said, None
+        return entry, result, None
     attribution = cam(subject, Target(case.finding))
     entry["empty"] = attribution.extra["empty"]
-    return entry, said, html.overlay(subject.study.image, attribution.values, longest=DRAWN)
+    return entry, result, html.overlay(subject.study.image, attribution.values, longest=DRAWN)

@@ -48,12 +48,12 @@ def explaining(
     """
     chosen = in_order(subject, methods)
     subject.column(target)
-    said = modality_shares(subject)[target.finding]
-    yield said
+    result = modality_shares(subject)[target.finding]
+    yield result
     for each in chosen:
         found = each.explain(subject, target, ask or Ask())
-        said = replace(said, attributions=(*said.attributions, found))
-        yield said
+        result = replace(result, attributions=(*result.attributions, found))
+        yield result
 
 
 def in_order(subject: Subject, methods: Sequence[str]) -> list[Method]:
@@ -100,16 +100,16 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     methods = [method(name).name for name in methods] or believed(figures)
     answer = predictor.answer([study])[0]
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
-    said = [
+    result = [
         explain_study(subject, Target(name), methods, Ask(question.seed))
         for name in question.findings or bundle.task.finding_names
     ]
-    curves = {each.target.finding: _curves(subject, each.target) for each in said}
+    curves = {each.target.finding: _curves(subject, each.target) for each in result}
     with atomic_directory(out) as folder:
-        found = [_written(subject, each, folder) for each in said]
+        found = [_written(subject, each, folder) for each in result]
         content = _as_json(prediction, found, curves, figures)
         (folder / "explanation.json").write_text(to_json(content), encoding="utf-8")
-        page = study_page(subject, prediction, said, curves, figures)
+        page = study_page(subject, prediction, result, curves, figures)
         (folder / "index.html").write_text(page, encoding="utf-8")
     return out / "index.html"
 

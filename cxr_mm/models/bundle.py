@@ -301,8 +301,8 @@ class Bundle:
         nothing = {m: torch.zeros(1, d) for m, d in self.fusion.spec.dims.items()}
         with torch.inference_mode():
             logits = self.logits(nothing, torch.zeros(1, len(MODALITIES), dtype=torch.bool))
-        said = self.probabilities(logits)[0].tolist()
-        return dict(zip(self.task.finding_names, said, strict=True))
+        result = self.probabilities(logits)[0].tolist()
+        return dict(zip(self.task.finding_names, result, strict=True))
 
     def operating_point(
         self, finding: str, modalities: Sequence[Modality], reason: Reason | None = None
@@ -420,8 +420,8 @@ def _check_parts(folder: Path, index: BundleIndex) -> None:
         )
     if index.computed_digest() != index.digest:
         raise BundleError(f"{INDEX} was changed", field=str(folder), remedy=_REMEDY)
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
-    for part in sorted(there ^ set(index.parts)):
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
+    for part in sorted(present ^ set(index.parts)):
         what = "is missing" if part in index.parts else "does not belong to it"
         raise BundleError(f"{part} {what}", field=str(folder), remedy=_REMEDY)
     for part, digest in index.parts.items():

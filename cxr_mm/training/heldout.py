@@ -14,10 +14,10 @@ from cxr_mm.training.fusion_fit import Fitted, Index, Studies
 AVAILABLE = "available"
 
 
-def heldout(studies: Studies, fitted: Fitted, test: Index, decision: Reason) -> pd.DataFrame:
+def heldout(studies: Studies, fit: Fitted, test: Index, decision: Reason) -> pd.DataFrame:
     """Predictions on the test rows, for each subset and for whatever each study has."""
     frames = []
-    inputs = studies.inputs(fitted.transform)
+    inputs = studies.inputs(fit.transform)
     choices = {subset_name(s): subset_mask(s) for s in subsets(studies.task.modalities)}
     everything = {AVAILABLE: subset_mask(studies.task.modalities)}
     for name, shown in {**choices, **everything}.items():
@@ -25,27 +25,27 @@ def heldout(studies: Studies, fitted: Fitted, test: Index, decision: Reason) -> 
         rows = rows[studies.mask[rows].any(1).numpy()]
         mask = studies.mask[rows] & shown
         with torch.inference_mode():
-            logits = fitted.fusion({m: v[rows] for m, v in inputs.items()}, mask)
-        frames.append(_table(studies, fitted, rows, mask, logits, decision).assign(subset=name))
+            logits = fit.fusion({m: v[rows] for m, v in inputs.items()}, mask)
+        frames.append(_table(studies, fit, rows, mask, logits, decision).assign(subset=name))
     return pd.concat(frames, ignore_index=True)
 
 
 def _table(
-    studies: Studies, fitted: Fitted, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
+    studies: Studies, fit: Fitted, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
 ) -> pd.DataFrame:
     task = studies.task
     probabilities = link(logits, task.problem).numpy()
     table = studies.ids.iloc[rows].reset_index(drop=True)
     names = [
-        subset_name(m for m, there in zip(MODALITIES, row, strict=True) if there)
+        subset_name(m for m, present in zip(MODALITIES, row, strict=True) if present)
         for row in mask.tolist()
     ]
     findings, classes = task.finding_names, task.problem == "multiclass"
     points = [
-        [None if classes else fitted.points[name][finding][decision] for finding in findings]
+        [None if classes else fit.points[name][finding][decision] for finding in findings]
         for name in names
     ]
-    bounds = [[fitted.conformal[name][finding] for finding in findings] for name in names]
+    bounds = [[fit.conformal[name][finding] for finding in findings] for name in names]
     decided = decide(task.problem, probabilities, points, bounds)
     for f, finding in enumerate(findings):
         table[f"label.{finding}"] = studies.labels[rows, f].numpy()

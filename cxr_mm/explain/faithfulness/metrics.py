@@ -42,8 +42,8 @@ def deletion_and_insertion(game: Game, scores: Scores, seed: int) -> dict[str, f
     ties = rng.random(players)
     ranked = np.lexsort((ties, -scores))
     orders = [ranked, *random]
-    kept = np.concatenate([_first(order) for order in orders])
-    found = game.values(np.concatenate([kept, ~kept])).reshape(2, len(orders), -1).mean(axis=2)
+    stored = np.concatenate([_first(order) for order in orders])
+    found = game.values(np.concatenate([stored, ~stored])).reshape(2, len(orders), -1).mean(axis=2)
     insertion, deletion = found
     return {
         "deletion": float(deletion[1:].mean() - deletion[0]),
