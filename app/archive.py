@@ -183,7 +183,7 @@ class _Unpacked:
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """What a member inflates to; what its headers say of its size is not believed."""
+    """What a member inflates to; the size in its headers is not trusted."""
     size = 0
     try:
         with archive.open(entry) as stream:

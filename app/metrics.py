@@ -110,19 +110,19 @@ class InstrumentedService(InferenceService):
         uploads: UploadCache | None = None,
     ) -> None:
         super().__init__(predictor, log, uploads)
-        self.counters = metrics
+        self.metrics = metrics
 
     def study(self, *args: Any, **options: Any) -> Study:
-        with self.counters.failing("study", self.task.name):
+        with self.metrics.failing("study", self.task.name):
             return super().study(*args, **options)
 
     def answer(self, *args: Any, **options: Any) -> StudySession:
-        with self.counters.timed("prediction", self.task.name):
+        with self.metrics.timed("prediction", self.task.name):
             return super().answer(*args, **options)
 
     def logged(self, answers: Sequence[Answer]) -> str:
         # Every answer passes here, also those of a worklist and where no log is kept.
-        self.counters.count("prediction", self.task.name, len(answers))
+        self.metrics.count("prediction", self.task.name, len(answers))
         return super().logged(answers)
 
     def explained(self, *args: Any, **options: Any) -> Attribution | None:
@@ -141,9 +141,9 @@ class InstrumentedService(InferenceService):
         return self._counted("feedback", super().feedback, outcomes)
 
     def _counted(self, kind: str, created: Callable[..., T], *args: Any, **options: Any) -> T:
-        with self.counters.timed(kind, self.task.name):
+        with self.metrics.timed(kind, self.task.name):
             result = created(*args, **options)
-        self.counters.count(kind, self.task.name)
+        self.metrics.count(kind, self.task.name)
         return result
 
 

@@ -38,7 +38,7 @@ from cxr_mm.prediction_log.database import sqlite_file
 
 PREFIX = "cxr-mm-app-"
 UNLOCKED = "cxr-mm-new-"
-"""How the name of a folder begins that is about to be locked, lest it be taken for one left."""
+"""Prefix of a folder that is about to be locked, so that it is not taken for one left behind."""
 
 
 @contextmanager

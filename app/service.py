@@ -28,7 +28,7 @@ from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.studies import build_study
 from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
-from cxr_mm.explain.faithfulness.verdict import believed, verdict
+from cxr_mm.explain.faithfulness.verdict import faithful_methods, verdict
 from cxr_mm.explain.games import sentences
 from cxr_mm.explain.html import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
@@ -47,26 +47,26 @@ Kind = Literal["rejected_image", "bad_input", "failure"]
 
 @contextmanager
 def logging_failed_requests(
-    log: PredictionLog | None, task: Task, digest: str, *, asked: bool
+    log: PredictionLog | None, task: Task, digest: str, *, predicting: bool
 ) -> Iterator[None]:
     """Keep what the body raises, and raise it.
 
     Args:
         log: where; None keeps nothing.
         task, digest: of the model.
-        asked: whether the body asks the model, which refuses images; else it reads what was given.
+        predicting: whether the body runs the model, which may reject the image.
     """
     try:
         yield
     except CancelledError:
         raise
     except Exception as error:
-        log_failed_request(log, task, digest, error, asked=asked)
+        log_failed_request(log, task, digest, error, predicting=predicting)
         raise
 
 
 def log_failed_request(
-    log: PredictionLog | None, task: Task, digest: str, error: Exception, *, asked: bool
+    log: PredictionLog | None, task: Task, digest: str, error: Exception, *, predicting: bool
 ) -> None:
     """Keep one request; a log that fails loses it and nothing else."""
     if log is None:
@@ -75,17 +75,17 @@ def log_failed_request(
         created_at=log.clock(),
         task=task.name,
         digest=digest,
-        kind=_kind(error, asked),
+        kind=_kind(error, predicting),
         field=_field(error, task),
     )
     with suppress(LogError):
         log.add_events([event])
 
 
-def _kind(error: Exception, asked: bool) -> Kind:
+def _kind(error: Exception, predicting: bool) -> Kind:
     if not isinstance(error, InputError):
         return "failure"
-    return "rejected_image" if asked and isinstance(error, RadiographError) else "bad_input"
+    return "rejected_image" if predicting and isinstance(error, RadiographError) else "bad_input"
 
 
 def _field(error: Exception, task: Task) -> str:
@@ -202,7 +202,7 @@ class InferenceService:
             RadiographError, ClinicalError, NoteError: of the input at fault.
             InputError: nothing was entered that the model reads.
         """
-        with self._keeping(asked=False):
+        with self._keeping(predicting=False):
             read = (lambda: self.image(path, session).radiograph) if path else None
             study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
         if not study.modalities:
@@ -218,7 +218,7 @@ class InferenceService:
             InputError: the study cannot be read.
         """
         predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
-        with self._keeping(asked=True):
+        with self._keeping(predicting=True):
             answer = predictor.answer([study])[0]
         stored = answer.without_pixels()
         trouble = self.logged([stored])
@@ -228,10 +228,10 @@ class InferenceService:
 
     def refused(self, error: InputError) -> None:
         """Keep in the log that the model refused a study that it was asked about."""
-        log_failed_request(self.log, self.task, self.digest, error, asked=True)
+        log_failed_request(self.log, self.task, self.digest, error, predicting=True)
 
-    def _keeping(self, *, asked: bool) -> AbstractContextManager[None]:
-        return logging_failed_requests(self.log, self.task, self.digest, asked=asked)
+    def _keeping(self, *, predicting: bool) -> AbstractContextManager[None]:
+        return logging_failed_requests(self.log, self.task, self.digest, predicting=predicting)
 
     def at(self, session: StudySession, reason: Reason | None) -> StudySession:
         """The same answer at another operating point; None for the bundle's own."""
@@ -240,9 +240,11 @@ class InferenceService:
         return replace(session, answer=replace(session.answer, prediction=result), reason=reason)
 
     def usual(self, modality: Modality) -> str:
-        """The method that a modality is explained by where none is asked for: one that may be
-        believed, if there is one."""
-        fit = [name for name in believed(self.figures) if METHODS[name].modality == modality]
+        """The method that a modality is explained by where none is asked for: a faithful
+        one, if there is one."""
+        fit = [
+            name for name in faithful_methods(self.figures) if METHODS[name].modality == modality
+        ]
         return fit[0] if fit else methods_of(modality)[0].name
 
     def explained(
@@ -259,27 +261,31 @@ class InferenceService:
         return method(name).explain(session.subject, Target(finding), Ask(watch=watch))
 
     def drawn(
-        self, session: StudySession, said: Attribution | None, opacity: float = html.OPACITY
+        self, session: StudySession, attribution: Attribution | None, opacity: float = html.OPACITY
     ) -> NDArray[np.uint8] | None:
         """The image with an explanation of `explained` over it."""
         if session.image is None:
             return None
-        if said is None or said.extra.get("empty"):
+        if attribution is None or attribution.extra.get("empty"):
             return html.grey(session.image)
-        return html.overlay(session.image, said.values, signed=said.signed, opacity=opacity)
+        return html.overlay(
+            session.image, attribution.values, signed=attribution.signed, opacity=opacity
+        )
 
-    def caption(self, said: Attribution | None) -> str:
+    def caption(self, attribution: Attribution | None) -> str:
         """How to read an explanation of `explained`, and how faithful it is."""
-        if said is None:
+        if attribution is None:
             return "No image was given, so there is nothing to show where."
-        if said.extra.get("empty"):
+        if attribution.extra.get("empty"):
             return "No region of the image speaks for this finding."
-        fit = f" Local fit R² {said.extra['r2']:.2f}." if "r2" in said.extra else ""
-        if said.extra.get("readable") is False:
+        fit = f" Local fit R² {attribution.extra['r2']:.2f}." if "r2" in attribution.extra else ""
+        if attribution.extra.get("readable") is False:
             fit += " That is too low: do not read this one."
-        return f"{METHODS[said.method].reading}{fit} {self.believed(said.method)}"
+        return (
+            f"{METHODS[attribution.method].reading}{fit} {self.faithfulness_of(attribution.method)}"
+        )
 
-    def believed(self, name: str) -> str:
+    def faithfulness_of(self, name: str) -> str:
         """How far a method is faithful, in a sentence."""
         return verdict(self.figures.get(name))
 

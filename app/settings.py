@@ -40,7 +40,7 @@ class Settings:
         examples: folder with manifest.csv whose studies fill the form of the first page.
         users: file of the users who may sign in.
         user_header: request header in which a trusted proxy names the user.
-        trusted_proxies: addresses or networks whose forwarded headers are believed.
+        trusted_proxies: addresses or networks whose forwarded headers are trusted.
         allowed_hosts: names under which the page is asked for, besides those of the loopback; where
             there are none and the server is bound elsewhere, any name will do.
         root: folder of the project, where monitoring and evaluate leave their reports.

@@ -90,7 +90,7 @@ def _check_size(table: Item) -> None:
 
 
 def written(predictions: Iterable[Prediction], task: Task) -> str:
-    """A CSV with one row per prediction; what is said of each finding is named as `score` does.
+    """Write a CSV with one row per prediction, its columns named as `score` names them.
 
     A text that a spreadsheet would compute has an apostrophe before it.
     """
@@ -129,11 +129,11 @@ class Row:
     """One answered study.
 
     Args:
-        said: what the model says.
+        prediction: what the model says.
         thumbnail: uint8 (H, W), the longer side at most 96; None without an image.
     """
 
-    said: Prediction
+    prediction: Prediction
     thumbnail: NDArray[np.uint8] | None
 
 
@@ -324,27 +324,27 @@ def _fault(name: str, cells: Cells, image: Item | None, before: Container[str]) 
 
 def chosen(found: Worklist, task: Task, wanted: Wanted) -> list[Row]:
     """Rows that are wanted, most suspicious first; of equals, those that came first."""
-    rows = [row for row in found.rows if _is_wanted(row.said, task, wanted)]
-    return sorted(rows, key=lambda row: -suspicion(row.said, task, wanted.finding))
+    rows = [row for row in found.rows if _is_wanted(row.prediction, task, wanted)]
+    return sorted(rows, key=lambda row: -suspicion(row.prediction, task, wanted.finding))
 
 
-def _is_wanted(said: Prediction, task: Task, wanted: Wanted) -> bool:
-    counting = _counting(said, task, wanted.finding)
+def _is_wanted(prediction: Prediction, task: Task, wanted: Wanted) -> bool:
+    counting = _counting(prediction, task, wanted.finding)
     return (
         (not wanted.positive or any(f.positive for f in counting))
         and (not wanted.uncertain or any(f.certainty == "uncertain" for f in counting))
-        and (not wanted.warned or bool(said.warnings))
-        and wanted.text.strip().casefold() in said.study_id.casefold()
+        and (not wanted.warned or bool(prediction.warnings))
+        and wanted.text.strip().casefold() in prediction.study_id.casefold()
     )
 
 
-def suspicion(said: Prediction, task: Task, finding: str = ANY) -> float:
+def suspicion(prediction: Prediction, task: Task, finding: str = ANY) -> float:
     """How far up in the list a study belongs.
 
     Of one finding it is its probability. Of any it is the highest probability over its threshold,
     or in a multiclass task the probability that something is found.
     """
-    counting = _counting(said, task, finding)
+    counting = _counting(prediction, task, finding)
     if finding == ANY and task.problem != "multiclass":
         return max(f.probability / max(f.threshold or 0.0, SMALLEST) for f in counting)
     return sum(f.probability for f in counting)
@@ -359,9 +359,9 @@ def orders(task: Task) -> list[tuple[str, str]]:
     return [*((f"Anything but: {title}", ANY) for title in negative[:1]), *each]
 
 
-def _counting(said: Prediction, task: Task, finding: str) -> list[FindingPrediction]:
+def _counting(prediction: Prediction, task: Task, finding: str) -> list[FindingPrediction]:
     """The findings that count: the one, or all that mean that something is found."""
     if finding != ANY:
-        return [f for f in said.findings if f.finding == finding]
+        return [f for f in prediction.findings if f.finding == finding]
     found = task.problem != "multiclass"
-    return [f for f in said.findings if found or f.finding not in NEGATIVE]
+    return [f for f in prediction.findings if found or f.finding not in NEGATIVE]

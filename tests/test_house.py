@@ -55,7 +55,7 @@ NAMES = frozenset(
     ]
 )
 """Names that nothing has any more."""
-QUOTED = {"cxr_mm/data/synthetic/notes.py": {"film"}}
+QUOTED = {"cxr_mm/data/synthetic/phrases.yaml": {"film"}}
 """Words of synthetic clinical notes, which are data: `pre-op film`."""
 
 

@@ -1,4 +1,4 @@
-"""Limits: what a request may be before it reaches a page: whence, how often, how large.
+"""Limits: what a request may be before it reaches a page: from where, how often, how large.
 
 Each class is an ASGI application around another (https://asgi.readthedocs.io/en/latest/specs).
 """

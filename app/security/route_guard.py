@@ -110,9 +110,9 @@ async def _whole(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def _paths(said: object) -> Iterator[object]:
+def _paths(body: object) -> Iterator[object]:
     """Every `path` in a JSON value: how Gradio's components name a file."""
-    waiting = [said]
+    waiting = [body]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):

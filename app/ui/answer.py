@@ -55,9 +55,9 @@ def answer(bundle: Bundle, session: StudySession) -> str:
     )
 
 
-def warnings(said: Prediction, log_trouble: str) -> str:
+def warnings(prediction: Prediction, log_trouble: str) -> str:
     """What a person should know before the numbers."""
-    lines = [*said.warnings]
+    lines = [*prediction.warnings]
     if log_trouble:
         lines.append(log_trouble)
     if not lines:
@@ -68,24 +68,24 @@ def warnings(said: Prediction, log_trouble: str) -> str:
     )
 
 
-def gate_warning(said: Prediction) -> str:
-    """What "uncertain" means, where it is said."""
-    uncertain = [f.title for f in said.findings if f.certainty == "uncertain"]
-    if not uncertain or said.coverage is None:
+def gate_warning(prediction: Prediction) -> str:
+    """What "uncertain" means, where it is prediction."""
+    uncertain = [f.title for f in prediction.findings if f.certainty == "uncertain"]
+    if not uncertain or prediction.coverage is None:
         return ""
-    left = f"{', '.join(uncertain)}: " if said.classes else ""
+    left = f"{', '.join(uncertain)}: " if prediction.classes else ""
     return (
         f'<p class="quiet">{escape(left)}Uncertain means that more than one answer is possible: '
         f"answers are ruled out only so far that the true one stays in "
-        f"{100 * said.coverage:.0f} of 100 such studies.</p>"
+        f"{100 * prediction.coverage:.0f} of 100 such studies.</p>"
     )
 
 
-def used(task: Task, said: Prediction) -> str:
+def used(task: Task, prediction: Prediction) -> str:
     """Which of the task's inputs the model used."""
     marks = [
-        f'<span class="chip {"on" if m in said.modalities else "off"}">{escape(NAMES[m])}: '
-        f"{'used' if m in said.modalities else 'not given'}</span>"
+        f'<span class="chip {"on" if m in prediction.modalities else "off"}">{escape(NAMES[m])}: '
+        f"{'used' if m in prediction.modalities else 'not given'}</span>"
         for m in task.modalities
     ]
     return f'<div class="chips">{"".join(marks)}</div>'

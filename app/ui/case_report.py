@@ -165,12 +165,12 @@ def _findings(session: StudySession) -> str:
     )
 
 
-def _conformal(said: Prediction, found: FindingPrediction) -> str:
+def _conformal(prediction: Prediction, found: FindingPrediction) -> str:
     """What is left once answers that can be ruled out are."""
-    if found.certainty is None or said.coverage is None:
+    if found.certainty is None or prediction.coverage is None:
         return ""
     return (
-        f'<p class="cxr-small">Conformal answer, {100 * said.coverage:.0f} % coverage: '
+        f'<p class="cxr-small">Conformal answer, {100 * prediction.coverage:.0f} % coverage: '
         f"<strong>{found.certainty}</strong></p>"
     )
 
@@ -199,17 +199,17 @@ def _details(
 ) -> str:
     """Shares of the inputs and, where it is wanted, the note; beside them the clinical features."""
     bars, words = service.details(session, finding)
-    features = answer.part("Clinical features", bars, _believed(service, "tabular"))
-    note = answer.part("Note", words if with_note else "", _believed(service, "note"))
+    features = answer.part("Clinical features", bars, _faithfulness(service, "tabular"))
+    note = answer.part("Note", words if with_note else "", _faithfulness(service, "note"))
     return (
         f'<div class="two details"><div><h3>Which input</h3>{answer.shares(session, finding)}{note}'
         f'</div><div class="features">{features}</div></div>'
     )
 
 
-def _believed(service: InferenceService, modality: Modality) -> str:
+def _faithfulness(service: InferenceService, modality: Modality) -> str:
     name = service.usual(modality)
-    return f"{METHODS[name].title}. {service.believed(name)}"
+    return f"{METHODS[name].title}. {service.faithfulness_of(name)}"
 
 
 LINES = ("Reader", "Case reference")
@@ -224,7 +224,7 @@ class ReportPanel:
     with_note: Any
     make: Any
     file: Any
-    said: Any
+    status: Any
 
 
 def build(service: InferenceService) -> ReportPanel:
@@ -247,7 +247,7 @@ def bind_events(service: InferenceService, part: ReportPanel, state: Any, reason
     part.make.click(
         partial(on_make, service),
         [state, reason.finding, reason.method, part.with_note, *part.typed],
-        [part.file, part.said],
+        [part.file, part.status],
         **EXPLANATION,
     )
 

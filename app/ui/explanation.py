@@ -130,8 +130,8 @@ def on_details(
     bars, words = service.details(session, finding)
     return (
         answer.shares(session, finding),
-        answer.part("Clinical features", bars, service.believed(service.usual("tabular"))),
-        answer.part("Note", words, service.believed(service.usual("note"))),
+        answer.part("Clinical features", bars, service.faithfulness_of(service.usual("tabular"))),
+        answer.part("Note", words, service.faithfulness_of(service.usual("note"))),
     )
 
 
@@ -165,17 +165,17 @@ def on_image(
 def on_opacity(
     service: InferenceService,
     session: StudySession | None,
-    said: Attribution | None,
+    attribution: Attribution | None,
     opacity: float,
 ) -> Pixels | Any:
     """The same map, more or less of it."""
-    if session is None or said is None:
+    if session is None or attribution is None:
         return gr.skip()
-    return service.drawn(session, said, opacity)
+    return service.drawn(session, attribution, opacity)
 
 
 def on_stop(session: StudySession | None) -> tuple[Any, Any, str, Any]:
-    """Nobody waits any longer: the image alone, for an earlier map is not by the method chosen."""
+    """Show the image alone: the reader no longer waits for the method chosen."""
     if session is not None:
         session.stop.set()
     image = None if session is None or session.image is None else grey(session.image)
@@ -198,7 +198,7 @@ class WhatIfPanel:
     box: Any
     controls: list[Any]
     moved: Any
-    said: Any
+    status: Any
     back: Any
 
 
@@ -242,14 +242,14 @@ def bind_what_if_events(
     service: InferenceService, part: WhatIfPanel, state: Any, answered: Any
 ) -> None:
     """Wire the controls: set after each answer, asked at each move."""
-    outputs = [part.moved, part.said, *part.controls]
+    outputs = [part.moved, part.status, *part.controls]
     answered.then(partial(on_answer, service), state, outputs, **READING)
     part.back.click(partial(on_answer, service), state, outputs, **READING)
     for feature, control in zip(service.task.clinical, part.controls, strict=True):
         control.input(
             partial(on_move, service, feature.name),
             [state, part.moved, control],
-            [part.moved, part.said],
+            [part.moved, part.status],
             show_progress="hidden",
             trigger_mode="always_last",
             **READING,

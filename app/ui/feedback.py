@@ -25,7 +25,7 @@ class FeedbackPanel:
     labels: list[Any]
     comment: Any
     send: Any
-    said: Any
+    status: Any
 
 
 def build(service: InferenceService) -> FeedbackPanel:
@@ -58,7 +58,7 @@ def bind_events(service: InferenceService, part: FeedbackPanel, state: Any) -> N
     part.send.click(
         partial(on_send, service),
         [state, part.verdict, part.comment, *part.labels],
-        part.said,
+        part.status,
         **READING,
     )
 

@@ -68,14 +68,14 @@ class Viewer:
     inverted: Any
     stated: Any
     zoom: Any
-    said: Any
+    status: Any
     fill: Any
 
     @property
     def outputs(self) -> list[Any]:
         """What `opened` and `closed` give values for, in their order."""
         window = [self.level, self.width, self.inverted]
-        return [self.kept, self.preview, self.display, *window, self.said, self.fill]
+        return [self.kept, self.preview, self.display, *window, self.status, self.fill]
 
 
 def build(kept_seconds: float) -> Viewer:

@@ -204,7 +204,9 @@ def _csv(service: InferenceService, rows: Sequence[Row]) -> str:
     """A file in Gradio's own folder, which the page empties of what is old."""
     folder = Path(tempfile.mkdtemp(prefix="worklist-", dir=get_upload_folder()))
     path = folder / f"worklist-{service.task.name}.csv"
-    path.write_text(written((row.said for row in rows), service.task), encoding="utf-8", newline="")
+    path.write_text(
+        written((row.prediction for row in rows), service.task), encoding="utf-8", newline=""
+    )
     return str(path)
 
 
@@ -251,7 +253,7 @@ def drawn(task: Task, rows: Sequence[Row], first: int) -> str:
 
 
 def _drawn_row(row: Row) -> str:
-    result, image = row.said, "none"
+    result, image = row.prediction, "none"
     if row.thumbnail is not None:
         height, width = row.thumbnail.shape
         image = (

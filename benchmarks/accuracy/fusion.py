@@ -40,7 +40,7 @@ STEPS = 150
 
 
 def fused(studies: Studies, part: Resample, params: FuseParams, kind: FusionKind) -> pd.DataFrame:
-    """One model of the kind, trained once, asked with every subset."""
+    """One model of the kind, trained once, used with every subset."""
     chosen = _of_kind(params, kind, part)
     fit = fit_fusion(studies, part.train, part.val, chosen, part.fold)
     return heldout(studies, fit, part.test, chosen.operating_point)
@@ -136,7 +136,7 @@ class Seen:
 def rows_of(
     task: Task, compared: dict[str, Compared], fuse: FuseParams, evaluate: EvaluateParams
 ) -> list[Row]:
-    """What is asked of the task's own kind of fusion, then every model beside it."""
+    """What is used of the task's own kind of fusion, then every model beside it."""
     own = compared[fuse.fusion].table
     requested: list[Row] = []
     every: list[Row] = []
@@ -147,7 +147,7 @@ def rows_of(
             continue
         seen = {model: figures(task, frame, evaluate) for model, frame in frames.items()}
         write = _Writer(task, subset, len(frames[fuse.fusion]), evaluate.seed)
-        requested += _asked(write, seen, fuse.fusion)
+        requested += _write_answers(write, seen, fuse.fusion)
         if "+" in subset:
             requested += _gain(write, seen[fuse.fusion].auc, _singles(task, own, subset, evaluate))
         every += _every(write, seen, fuse.fusion, compared)
@@ -209,21 +209,21 @@ class _Writer:
             command=COMMAND,
         )
 
-    def asked(self, row: str, metric: str, found: Estimate, **targets: object) -> Row:
+    def used(self, row: str, metric: str, found: Estimate, **targets: object) -> Row:
         written = self.row(TABLE, row, metric, found.value, found.interval)
         return written.model_copy(update=targets)
 
 
-def _asked(write: _Writer, seen: dict[str, Seen], own: str) -> list[Row]:
+def _write_answers(write: _Writer, seen: dict[str, Seen], own: str) -> list[Row]:
     """Calibration, and the distance from the better of the specialists on these very studies."""
     bound = {"must": CALIBRATED, "ceiling": True} if write.task.synthetic else {}
-    rows = [write.asked(f"{write.subset}: {own}", "ece", seen[own].ece, **bound)]
+    rows = [write.used(f"{write.subset}: {own}", "ece", seen[own].ece, **bound)]
     experts = {model: s for model, s in seen.items() if model.startswith(SPECIALIST)}
     if experts:
         best = max(experts, key=lambda model: experts[model].auc.value)
         difference = seen[own].auc - experts[best].auc
         named = f"{write.subset}: {own} minus {best}"
-        rows.append(write.asked(named, "auc", difference, reference=0.0, must=WITHIN))
+        rows.append(write.used(named, "auc", difference, reference=0.0, must=WITHIN))
     return rows
 
 
@@ -232,7 +232,7 @@ def _gain(write: _Writer, together: Estimate, singles: dict[str, Estimate]) -> l
     best = max(singles, key=lambda modality: singles[modality].value)
     gain = together - singles[best]
     named = f"{write.subset} minus {best} alone"
-    rows = [write.asked(named, "auc", gain, reference=0.0)]
+    rows = [write.used(named, "auc", gain, reference=0.0)]
     if write.task.synthetic and gain.interval is not None:
         low = write.row(TABLE, named, "lower limit of the gain", gain.interval[0], None)
         rows.append(low.model_copy(update={"must": 0.0}))

@@ -1,8 +1,8 @@
 """Rivals of part `fusion`: joint models that have no notion of an absent modality.
 
-All see embeddings and clinical features side by side, are trained on studies as they come, and are
-asked with whatever a subset leaves. They differ in what stands where nothing is: zeros, the mean of
-the training studies, or a mark that gradient-boosted trees may split on.
+All see embeddings and clinical features side by side, are trained on studies as they come, and
+predict from the modalities of a subset. They differ in what fills a missing value: zeros, the mean
+of the training studies, or a mark that gradient-boosted trees may split on.
 """
 
 from collections.abc import Callable
@@ -101,9 +101,9 @@ def _regression(
     centre = {m: v.mean(axis=0) for m, v in filled.items()}
     scale = {m: (v.std(axis=0) + 1e-6) * v.shape[1] ** 0.5 for m, v in filled.items()}
 
-    def joined(asked: Blocks) -> Floats:
+    def joined(features: Blocks) -> Floats:
         scores = [
-            (np.where(np.isnan(v), fill[m], v) - centre[m]) / scale[m] for m, v in asked.items()
+            (np.where(np.isnan(v), fill[m], v) - centre[m]) / scale[m] for m, v in features.items()
         ]
         return np.concatenate(scores, axis=1)
 
@@ -118,22 +118,22 @@ def _regression(
         cv=list(folds.split(labels, labels, groups)),
     )
     search.fit(rows @ basis, labels)
-    return lambda asked: np.asarray(search.predict_proba(joined(asked) @ basis)[:, 1])
+    return lambda features: np.asarray(search.predict_proba(joined(features) @ basis)[:, 1])
 
 
 def gradient_boosting(blocks: Blocks, labels: Floats, groups: NDArray[np.object_]) -> Answer:  # noqa: ARG001
     """Gradient-boosted trees, which take a missing value as it is (Ke et al. 2017, LightGBM)."""
     parts = {m: _components(v) for m, v in blocks.items() if v.shape[1] > REDUCED}
 
-    def joined(asked: Blocks) -> Floats:
-        rows = [parts[m](v) if m in parts else v for m, v in asked.items()]
+    def joined(features: Blocks) -> Floats:
+        rows = [parts[m](v) if m in parts else v for m, v in features.items()]
         return np.concatenate(rows, axis=1)
 
     trees = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=150, max_leaf_nodes=8, l2_regularization=1.0, random_state=0
     )
     trees.fit(joined(blocks), labels)
-    return lambda asked: np.asarray(trees.predict_proba(joined(asked))[:, 1])
+    return lambda features: np.asarray(trees.predict_proba(joined(features))[:, 1])
 
 
 def _components(values: Floats) -> Callable[[Floats], Floats]:

@@ -291,8 +291,8 @@ def _by_kind(run: Run) -> Iterator[Row]:
         images = pixels[np.sort(random.permutation(rows)[:share])]
         for kind, copies in _corrupted(images, random).items():
             found[kind].append(_flagged_shares(gate, run.embed(copies)))
-    for kind, doubted in found.items():
-        every = np.concatenate(doubted)
+    for kind, flagged in found.items():
+        every = np.concatenate(flagged)
         yield from _two(run, kind, every.mean(axis=0).tolist(), len(every))
     for kind, pictures in foreign_pictures().items():
         kind += LEARNT if kind in GENERATED_ID else ""

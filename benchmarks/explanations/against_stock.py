@@ -247,7 +247,7 @@ def _shap(bench: Bench) -> Iterator[Pair]:
 def _raced(
     bench: Bench, known: Subject, method: str, stock: Callable[[], None]
 ) -> tuple[float, Subject, Attribution]:
-    """How many times as fast as the stock call, and what was said of which subject."""
+    """How many times as fast as the stock call, and what was answered of which subject."""
     taken, subject = seconds(stock), fresh(known)
     own, result = timed(partial(METHODS[method].explain, subject, bench.target, Ask()))
     return taken / own, subject, result
@@ -262,15 +262,15 @@ def _insertions(
     return first["insertion"], second["insertion"]
 
 
-def _fit_of(subject: Subject, target: Target, said: Attribution) -> tuple[float, float]:
+def _fit_of(subject: Subject, target: Target, answered: Attribution) -> tuple[float, float]:
     """R² of LIME's linear model, and of one through 1,000 coalitions drawn as lime draws them."""
     game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS))
-    weights = game.scores(said.values)
+    weights = game.scores(answered.values)
     stored = uniform(FRESH, game.count, 99)
     true = game.values(stored)
     requested = uniform(1000, game.count, 0)
     many = Ridge(alpha=RIDGE).fit(
         requested, game.values(requested), sample_weight=closeness(requested)
     )
-    own = r_squared(true, said.extra["intercept"] + stored @ weights)
+    own = r_squared(true, answered.extra["intercept"] + stored @ weights)
     return own, r_squared(true, many.predict(stored))

@@ -119,9 +119,9 @@ def _use(
         seen.wrong += not _same(result, expected)
 
 
-def _same(said: dict[str, Any], expected: dict[str, Any]) -> bool:
-    ours, theirs = ([f["probability"] for f in each["findings"]] for each in (said, expected))
-    return said["study_id"] == expected["study_id"] and np.allclose(ours, theirs, atol=1e-4)
+def _same(answered: dict[str, Any], expected: dict[str, Any]) -> bool:
+    ours, theirs = ([f["probability"] for f in each["findings"]] for each in (answered, expected))
+    return answered["study_id"] == expected["study_id"] and np.allclose(ours, theirs, atol=1e-4)
 
 
 def _memory(pid: int) -> int:

@@ -152,12 +152,12 @@ EPOCHS, STEPS = 6, 3
 
 
 class _Watched(PixelDataset):
-    """Says when a batch is asked for."""
+    """Says when a batch is on_start for."""
 
-    asked: Callable[[], None]
+    on_start: Callable[[], None]
 
     def __getitems__(self, indices: Sequence[int]) -> LabelledSquares:
-        self.asked()
+        self.on_start()
         return super().__getitems__(indices)
 
 
@@ -171,11 +171,11 @@ class Stopwatch:
         self.taken: Seconds = {"path": [], "bare": []}
 
     def training(self) -> None:
-        """A batch to train on is asked for."""
+        """A batch to train on is on_start for."""
         self._started = self._started or time.perf_counter()
 
     def validation(self) -> None:
-        """A batch to validate on is asked for: training is over for this epoch."""
+        """A batch to validate on is on_start for: training is over for this epoch."""
         if self._started is None:
             return
         path, self._started = time.perf_counter() - self._started, None
@@ -213,7 +213,7 @@ def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
         progress = Stopwatch(raw)
         train = _Watched(folder / "pixels.npy", np.arange(len(pixels)), labels)
         val = _Watched(folder / "pixels.npy", np.arange(batch), labels[:batch])
-        train.asked, val.asked = progress.training, progress.validation
+        train.on_start, val.on_start = progress.training, progress.validation
         params = params.model_copy(update={"epochs": EPOCHS})
         fit_image_encoder(encoder, train, val, "binary", params, folder, folder / "curves")
     return progress.taken
@@ -258,7 +258,7 @@ def _serving() -> list[Row]:
         backbone = image.params.train_image.backbone
         taken = scoring_from_cache(image)
         rows.append(_speed(backbone, "scoring from the cache", taken, AT_LEAST))
-        # Images of another size than those learnt from may seem foreign; that is not asked here.
+        # Images of another size than those learnt from may seem foreign; that is not on_start here.
         alone, together = (
             load_predictor(task.paths.bundle, accept_any_image=True) for task in (image, every)
         )

@@ -46,7 +46,7 @@ class Game(ABC):
         subject.require(self.modality)
         self.subject, self.watch = subject, watch
         self.column = subject.column(target)
-        self.asked = 0
+        self.queries = 0
         self.expected = 0
 
     @property
@@ -77,8 +77,8 @@ class Game(ABC):
         for start in range(0, len(new), self.BATCH):
             rows = new[start : start + self.BATCH]
             known |= {keys[k]: v for k, v in zip(rows, self._logits(stored[rows]), strict=True)}
-            self.asked += len(rows)
-            self.watch.step(self.asked, max(self.expected, self.asked))
+            self.queries += len(rows)
+            self.watch.step(self.queries, max(self.expected, self.queries))
         return np.array([known[key][self.column] for key in keys])
 
     @property

@@ -153,21 +153,21 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None) -> str:
+def probability_bar(prediction: FindingPrediction, point: OperatingPoint | None = None) -> str:
     """One finding: calibrated probability, the operating point drawn on it, and the word."""
-    share = min(max(said.probability, 0.0), 1.0)
-    word, tick, below = reading(said)
+    share = min(max(prediction.probability, 0.0), 1.0)
+    word, tick, below = reading(prediction)
     if point is not None:
         below += (
             f" ({REASONS[point.reason]}); there sensitivity {point.sensitivity:.2f}, "
             f"specificity {point.specificity:.2f}"
         )
-    label = f"{said.title}: {percent(share)}, {word}"
-    fill = "cxr-fill yes" if said.positive else "cxr-fill"
-    if said.certainty == "uncertain":
+    label = f"{prediction.title}: {percent(share)}, {word}"
+    fill = "cxr-fill yes" if prediction.positive else "cxr-fill"
+    if prediction.certainty == "uncertain":
         fill = "cxr-fill unsure"
     return (
-        f'<div class="cxr-finding"><div class="cxr-head"><span>{escape(said.title)}</span>'
+        f'<div class="cxr-finding"><div class="cxr-head"><span>{escape(prediction.title)}</span>'
         f"<span>{percent(share)} · {word}</span></div>"
         f'<div class="cxr-bar" role="img" aria-label="{escape(label)}">'
         f'<div class="{fill}" style="width:{100 * share:.2f}%"></div>{tick}</div>'
@@ -175,14 +175,16 @@ def probability_bar(said: FindingPrediction, point: OperatingPoint | None = None
     )
 
 
-def reading(said: FindingPrediction) -> tuple[str, str, str]:
+def reading(prediction: FindingPrediction) -> tuple[str, str, str]:
     """The word for a finding, the tick of its threshold on the bar, the line below."""
-    gate_decision = "uncertain, " if said.certainty == "uncertain" else ""
-    if said.threshold is None:
-        return gate_decision + ("likeliest" if said.positive else "less likely"), "", ""
-    tick = f'<div class="cxr-tick" style="left:calc({100 * said.threshold:.2f}% - 1px)"></div>'
-    word = gate_decision + ("positive" if said.positive else "negative")
-    return word, tick, f"Operating point {percent(said.threshold)}"
+    gate_decision = "uncertain, " if prediction.certainty == "uncertain" else ""
+    if prediction.threshold is None:
+        return gate_decision + ("likeliest" if prediction.positive else "less likely"), "", ""
+    tick = (
+        f'<div class="cxr-tick" style="left:calc({100 * prediction.threshold:.2f}% - 1px)"></div>'
+    )
+    word = gate_decision + ("positive" if prediction.positive else "negative")
+    return word, tick, f"Operating point {percent(prediction.threshold)}"
 
 
 def share_bars(explanation: Explanation) -> str:
@@ -224,16 +226,19 @@ WORDS_CSS = """
 
 
 def feature_bars(
-    task: Task, said: Attribution, values: Mapping[str, ClinicalValue], background: pd.DataFrame
+    task: Task,
+    attribution: Attribution,
+    values: Mapping[str, ClinicalValue],
+    background: pd.DataFrame,
 ) -> str:
     """One bar a feature, largest first, with its value, unit and typical range."""
     known = {feature.name: feature for feature in task.clinical}
-    longest = max(float(np.abs(said.values).max(initial=0)), 1e-9)
-    order = np.argsort(-np.abs(said.values), kind="stable")
+    longest = max(float(np.abs(attribution.values).max(initial=0)), 1e-9)
+    order = np.argsort(-np.abs(attribution.values), kind="stable")
     rows = [
         share_row(
-            _what(known[said.names[k]], values.get(said.names[k]), background),
-            float(said.values[k]),
+            _what(known[attribution.names[k]], values.get(attribution.names[k]), background),
+            float(attribution.values[k]),
             longest,
         )
         for k in order
@@ -255,12 +260,12 @@ def _what(feature: ClinicalFeature, value: ClinicalValue, background: pd.DataFra
     return f"{title}: {value:g}{feature.unit_suffix}{typical}"
 
 
-def coloured_note(said: Attribution) -> str:
+def coloured_note(prediction: Attribution) -> str:
     """The note as the model read it, each word on the colour of what it adds to the logit."""
-    longest = max(float(np.abs(said.values).max(initial=0)), 1e-9)
+    longest = max(float(np.abs(prediction.values).max(initial=0)), 1e-9)
     words = [
         _word(name, float(value), longest)
-        for name, value in zip(said.names, said.values, strict=True)
+        for name, value in zip(prediction.names, prediction.values, strict=True)
     ]
     return (
         f'<p class="cxr-note">{" ".join(words)}</p><p class="cxr-small">Solid underline: speaks '

@@ -47,7 +47,7 @@ def study_page(
 
     Args:
         subject: the study, its image in its own aspect.
-        prediction: what the model said.
+        prediction: what the model attribution.
         explanations: one a finding.
         curves: finding → what if each clinical feature were another.
         faithfulness: method → figures as `faithfulness.measure` gives them; empty where unknown.
@@ -80,59 +80,64 @@ def study_page(
     return whole_page(f"Explanation: {task.title}", STYLE + CSS + WORDS_CSS, "".join(body))
 
 
-def _in_probability(said: Explanation) -> str:
+def _in_probability(attribution: Explanation) -> str:
     shares = ", ".join(
-        f"{NAMES[m]} {100 * share:+.1f}" for m, share in said.probability_shares.items()
+        f"{NAMES[m]} {100 * share:+.1f}" for m, share in attribution.probability_shares.items()
     )
     return (
-        f'<p class="quiet">In percentage points: with no input {percent(said.base_probability)}, '
-        f"{escape(shares)}; together {percent(said.probability)}.</p>"
+        f'<p class="quiet">In percentage points: with no input '
+        f"{percent(attribution.base_probability)}, "
+        f"{escape(shares)}; together {percent(attribution.probability)}.</p>"
     )
 
 
-def _attribution(subject: Subject, said: Attribution, faithfulness: Mapping[str, Any]) -> str:
-    method = METHODS[said.method]
-    inside = _drawn(subject, said)
+def _attribution(
+    subject: Subject, attribution: Attribution, faithfulness: Mapping[str, Any]
+) -> str:
+    method = METHODS[attribution.method]
+    inside = _drawn(subject, attribution)
     fit = ""
-    if "r2" in said.extra:
-        low = "" if said.extra["readable"] else " Too low to be read."
-        fit = f'<p class="quiet">Local fit R² {said.extra["r2"]:.2f}.{low}</p>'
+    if "r2" in attribution.extra:
+        low = "" if attribution.extra["readable"] else " Too low to be read."
+        fit = f'<p class="quiet">Local fit R² {attribution.extra["r2"]:.2f}.{low}</p>'
     sums = ""
-    if said.base is not None and said.output is not None:
+    if attribution.base is not None and attribution.output is not None:
         sums = (
-            f'<p class="quiet">Without any of it {said.base:+.2f}; as it is {said.output:+.2f} '
+            f'<p class="quiet">Without any of it {attribution.base:+.2f}; '
+            f"as it is {attribution.output:+.2f} "
             "(logit).</p>"
         )
     return (
-        f"<article><h3>{escape(NAMES[said.modality])} · {escape(method.title)}</h3>{inside}{sums}"
+        f"<article><h3>{escape(NAMES[attribution.modality])} · {escape(method.title)}</h3>"
+        f"{inside}{sums}"
         f'{fit}<p class="quiet">{escape(method.reading)}</p>'
-        f'<p class="quiet">{escape(verdict(faithfulness.get(said.method)))}</p></article>'
+        f'<p class="quiet">{escape(verdict(faithfulness.get(attribution.method)))}</p></article>'
     )
 
 
-def _drawn(subject: Subject, said: Attribution) -> str:
+def _drawn(subject: Subject, attribution: Attribution) -> str:
     drawers: dict[Modality, Any] = {"image": _image, "tabular": _features, "note": _words}
-    text: str = drawers[said.modality](subject, said)
+    text: str = drawers[attribution.modality](subject, attribution)
     return text
 
 
-def _image(subject: Subject, said: Attribution) -> str:
+def _image(subject: Subject, attribution: Attribution) -> str:
     assert subject.study.image is not None
-    if said.extra.get("empty"):
+    if attribution.extra.get("empty"):
         return '<p class="quiet">No region of the image speaks for this finding.</p>'
-    drawn = html.overlay(subject.study.image, said.values, signed=said.signed)
-    alt = f"The image with what {METHODS[said.method].title} says of it in colour"
+    drawn = html.overlay(subject.study.image, attribution.values, signed=attribution.signed)
+    alt = f"The image with what {METHODS[attribution.method].title} says of it in colour"
     return f'<img src="{html.data_uri(drawn)}" alt="{escape(alt)}">'
 
 
-def _features(subject: Subject, said: Attribution) -> str:
+def _features(subject: Subject, attribution: Attribution) -> str:
     bundle = subject.bundle
-    return feature_bars(bundle.task, said, subject.encoded.clinical[0], bundle.background)
+    return feature_bars(bundle.task, attribution, subject.encoded.clinical[0], bundle.background)
 
 
-def _words(subject: Subject, said: Attribution) -> str:
+def _words(subject: Subject, attribution: Attribution) -> str:
     del subject
-    return coloured_note(said)
+    return coloured_note(attribution)
 
 
 def _curves(subject: Subject, curves: Sequence[WhatIf]) -> str:
@@ -216,7 +221,7 @@ def gallery_page(
         STYLE + CSS,
         f'<div class="notice">{escape(NOTICE)}</div>{mark}'
         f'<p class="quiet">Bundle digest {escape(digest[:12])}</p>'
-        f"<h2>Can it be believed</h2>{_methods(faithfulness['methods'])}"
+        f"<h2>How faithful the methods are</h2>{_methods(faithfulness['methods'])}"
         f"{_areas(faithfulness['localisation'])}"
         f"<h2>What moves it</h2>{_moved(task, moved)}"
         f'<h2>Right and wrong, in turn</h2><p class="quiet">{HOW}</p>{folded}'
@@ -254,11 +259,11 @@ def card(task: Task, case: Case, explanation: Explanation, image: str | None) ->
 
 
 def _methods(measured: Mapping[str, Any]) -> str:
-    """A row for each method, with intervals, and whether it may be believed."""
+    """A row for each method, with intervals, and whether it is faithful."""
     if not measured:
         return '<p class="quiet">Nothing could be measured: there is no held-out study.</p>'
     rows = [_method(METHODS[name], figures) for name, figures in measured.items()]
-    columns = ["method", "studies", *FIGURES.values(), "weights shuffled", "may be believed"]
+    columns = ["method", "studies", *FIGURES.values(), "weights shuffled", "faithful"]
     head = "".join(f"<th>{column}</th>" for column in columns)
     return f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
 
@@ -266,12 +271,12 @@ def _methods(measured: Mapping[str, Any]) -> str:
 def _method(method: Method, figures: Mapping[str, Any]) -> str:
     depths = figures["randomised"].values()
     shuffled = f"{list(depths)[-1]['value']:.2f}" if depths else "flat"
-    believed = "yes"
+    faithful = "yes"
     if not figures["better_than_chance"]:
-        believed = "no: not better than chance"
+        faithful = "no: not better than chance"
     if not figures["depends_on_weights"]:
-        believed = "no: hardly depends on the weights"
-    cells = [figures["n"], *(_interval(figures.get(name)) for name in FIGURES), shuffled, believed]
+        faithful = "no: hardly depends on the weights"
+    cells = [figures["n"], *(_interval(figures.get(name)) for name in FIGURES), shuffled, faithful]
     return _row(f"{NAMES[method.modality]}: {method.title}", *cells)
 
 

@@ -11,7 +11,7 @@ from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
-from cxr_mm.explain.faithfulness.verdict import believed
+from cxr_mm.explain.faithfulness.verdict import faithful_methods
 from cxr_mm.explain.methods import METHODS, Ask, Method, method
 from cxr_mm.explain.pages import study_page
 from cxr_mm.explain.subject import Subject, modality_shares
@@ -77,7 +77,7 @@ class Question:
 
     Args:
         findings: names; none means all.
-        methods: names; none means those that may be believed, `all` every one.
+        methods: names; none means the faithful ones, `all` every one.
         seed: of all that is drawn.
         faithfulness: file of the bundle's faithfulness figures; None looks for it.
     """
@@ -97,7 +97,7 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     bundle = predictor.bundle
     figures = measured(bundle.task.name, bundle.digest, question.faithfulness)
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
-    methods = [method(name).name for name in methods] or believed(figures)
+    methods = [method(name).name for name in methods] or faithful_methods(figures)
     answer = predictor.answer([study])[0]
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
     result = [
@@ -139,38 +139,39 @@ def _curves(subject: Subject, target: Target) -> list[WhatIf]:
     return [what_if(subject, target, name) for name in subject.bundle.task.clinical_names]
 
 
-def _written(subject: Subject, said: Explanation, folder: Path) -> dict[str, Any]:
+def _written(subject: Subject, explanation: Explanation, folder: Path) -> dict[str, Any]:
     """One finding's explanation for the JSON; maps go into PNGs beside it."""
     return {
-        "finding": said.target.finding,
-        "logit": {"base": said.base, "shares": said.shares, "sum": said.logit},
+        "finding": explanation.target.finding,
+        "logit": {"base": explanation.base, "shares": explanation.shares, "sum": explanation.logit},
         "probability": {
-            "base": said.base_probability,
-            "shares": said.probability_shares,
-            "sum": said.probability,
+            "base": explanation.base_probability,
+            "shares": explanation.probability_shares,
+            "sum": explanation.probability,
         },
         "attributions": [
-            _attribution(subject, said.target, each, folder) for each in said.attributions
+            _attribution(subject, explanation.target, each, folder)
+            for each in explanation.attributions
         ],
     }
 
 
 def _attribution(
-    subject: Subject, target: Target, said: Attribution, folder: Path
+    subject: Subject, target: Target, attribution: Attribution, folder: Path
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        "modality": said.modality,
-        "method": said.method,
-        "base": said.base,
-        "output": said.output,
-        **said.extra,
+        "modality": attribution.modality,
+        "method": attribution.method,
+        "base": attribution.base,
+        "output": attribution.output,
+        **attribution.extra,
     }
-    if said.modality != "image":
-        values = [round(float(value), 6) for value in said.values]
-        return {**entry, "names": list(said.names), "values": values}
+    if attribution.modality != "image":
+        values = [round(float(value), 6) for value in attribution.values]
+        return {**entry, "names": list(attribution.names), "values": values}
     assert subject.study.image is not None
-    name = f"{target.finding}.{said.method}.png"
-    drawn = html.overlay(subject.study.image, said.values, signed=said.signed)
+    name = f"{target.finding}.{attribution.method}.png"
+    drawn = html.overlay(subject.study.image, attribution.values, signed=attribution.signed)
     (folder / name).write_bytes(html.png(drawn))
     return {**entry, "image": name}
 

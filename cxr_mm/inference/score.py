@@ -45,7 +45,7 @@ def score(predictor: Predictor, manifest_csv: Path, out: Path) -> Scored:
             raise ManifestError(
                 f"no row can be predicted ({len(bad)} bad, the first: {bad[0].reason})",
                 field=str(manifest_csv),
-                remedy="Mend the rows",
+                remedy="Fix the rows",
             )
     write_json(out.with_suffix(".bad.json"), [vars(row) for row in bad])
     return Scored(predicted, tuple(bad))

@@ -86,7 +86,7 @@ def test_taking_the_image_away_takes_all_of_it_away(placed):
     parts = placed[1]
     assert values[id(parts.kept)] is None
     assert values[id(parts.preview)] is None
-    assert not any(values[id(p)]["visible"] for p in (parts.display, parts.said, parts.fill))
+    assert not any(values[id(p)]["visible"] for p in (parts.display, parts.status, parts.fill))
 
 
 def test_what_the_file_says_is_offered_in_the_tasks_own_words():
@@ -141,7 +141,7 @@ def test_the_button_is_there_only_with_an_offer(placed):
     assert opened(placed, task, image())[id(parts.fill)]["visible"]
     values = opened(placed, task, image(view=None, header={}))
     assert not values[id(parts.fill)]["visible"]
-    assert not values[id(parts.said)]["visible"]
+    assert not values[id(parts.status)]["visible"]
 
 
 def test_what_the_file_says_is_written_out_in_words_of_the_standard():

@@ -55,7 +55,7 @@ def csv(tmp_path):
 
 
 def said(found):
-    return {row.said.study_id: row.said for row in found.rows}
+    return {row.prediction.study_id: row.prediction for row in found.rows}
 
 
 def reasons(found):
@@ -68,8 +68,8 @@ def test_images_alone_are_answered_as_each_would_be(service, images):
     assert found.bad == ()
     for row, path in zip(found.rows, images, strict=True):
         alone = service.predictor.predict(service.study(str(path), {}, None))
-        assert row.said.modalities == ("image",)
-        for batched, single in zip(row.said.findings, alone.findings, strict=True):
+        assert row.prediction.modalities == ("image",)
+        for batched, single in zip(row.prediction.findings, alone.findings, strict=True):
             assert batched.probability == pytest.approx(single.probability, abs=1e-4)
         assert row.thumbnail.dtype == np.uint8
         assert max(row.thumbnail.shape) <= LONGEST
@@ -244,7 +244,7 @@ def answered(study_id, task, probabilities, threshold=0.5, warnings=(), unsure=(
 
 def shown(rows, task, **wanted):
     found = chosen(Worklist(tuple(rows), ()), task, Wanted(**wanted))
-    return [row.said.study_id for row in found]
+    return [row.prediction.study_id for row in found]
 
 
 def test_most_suspicious_comes_first_and_equals_stay_in_order():

@@ -139,9 +139,9 @@ def many(service, uploads, archive):
     for k in range(120):
         findings = tuple(
             f.model_copy(update={"probability": 1 - k / 120, "threshold": 0.5, "positive": k < 40})
-            for f in row.said.findings
+            for f in row.prediction.findings
         )
-        result = row.said.model_copy(update={"study_id": f"s{k}", "findings": findings})
+        result = row.prediction.model_copy(update={"study_id": f"s{k}", "findings": findings})
         rows.append(replace(row, said=result))
     return Worklist(tuple(rows[::-1]), ())
 
@@ -184,9 +184,9 @@ def test_choices_without_a_list_show_nothing(service):
 )
 def test_positive_and_uncertain_are_said_in_words(service, uploads, many, certainty, words):
     row = many.rows[-1]
-    (first, *others) = row.said.findings
+    (first, *others) = row.prediction.findings
     findings = (first.model_copy(update={"certainty": certainty}), *others)
-    alone = replace(row, said=row.said.model_copy(update={"findings": findings}))
+    alone = replace(row, prediction=row.prediction.model_copy(update={"findings": findings}))
     table = worklist.on_choose(service, Worklist((alone,), ()), "", [], "")[2]
     assert words in table
 

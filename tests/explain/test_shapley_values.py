@@ -17,11 +17,11 @@ class Known:
     def __init__(self, players, worth, tree=None, watch=None):
         self.names = tuple(f"p{k}" for k in range(players))
         self.worth, self.tree, self.watch = worth, tree, watch or Progress()
-        self.expected = self.asked = 0
+        self.expected = self.queries = 0
 
     def values(self, kept):
-        self.asked += len(kept)
-        self.watch.step(self.asked, self.expected)
+        self.queries += len(kept)
+        self.watch.step(self.queries, self.expected)
         return self.worth(np.asarray(kept, dtype=float))
 
     @property
@@ -60,7 +60,7 @@ def test_an_interaction_is_halved_and_all_adds_up(players):
 def test_cut_short_down_a_tree_it_still_adds_up():
     game = Known(64, lambda kept: kept @ np.arange(64.0) ** 2, tree(64))
     found = shapley_values(game, seed=0, most=20)
-    assert game.asked < 40
+    assert game.queries < 40
     assert found.base + found.values.sum() == pytest.approx(found.output)
 
 

@@ -1,4 +1,4 @@
-"""Measure: every method on some held-out studies, and which methods may be believed."""
+"""Measure: every method on some held-out studies, and which methods are faithful."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -106,22 +106,24 @@ def game_of(subject: Subject, target: Target, modality: Modality) -> Game:
     return ClinicalGame(subject, target) if modality == "tabular" else NoteGame(subject, target)
 
 
-def part_scores(game: Game, said: Attribution) -> Scores:
+def part_scores(game: Game, attribution: Attribution) -> Scores:
     """What an attribution gives each part of a game (n,)."""
     if isinstance(game, ImageGame):
-        return game.scores(said.values)
-    return said.values.astype(np.float64)
+        return game.scores(attribution.values)
+    return attribution.values.astype(np.float64)
 
 
-def _against(game: Game, said: Attribution, scores: Scores, other: Attribution) -> float | None:
+def _against(
+    game: Game, attribution: Attribution, scores: Scores, other: Attribution
+) -> float | None:
     """Agreement with another attribution of the same parts, or of all of them but one."""
-    if isinstance(game, ImageGame) or said.names == other.names:
+    if isinstance(game, ImageGame) or attribution.names == other.names:
         return agreement(scores, part_scores(game, other))
     left = next(
-        (k for k, (a, b) in enumerate(zip(said.names, other.names, strict=False)) if a != b),
+        (k for k, (a, b) in enumerate(zip(attribution.names, other.names, strict=False)) if a != b),
         len(other.names),
     )
-    if said.names[:left] + said.names[left + 1 :] != other.names:
+    if attribution.names[:left] + attribution.names[left + 1 :] != other.names:
         return None  # a word left out has made other units of its neighbours
     return agreement(np.delete(scores, left), other.values.astype(np.float64))
 

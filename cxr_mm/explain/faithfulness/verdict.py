@@ -7,7 +7,7 @@ from cxr_mm.explain.methods import DEFAULTS, METHODS
 
 
 def verdict(figures: Mapping[str, Any] | None) -> str:
-    """Whether a method may be believed on this task."""
+    """Say in a sentence how faithful a method is on this task."""
     if not figures:
         return "How far it is faithful has not been measured for this model."
     gain = figures["gain"]
@@ -18,11 +18,11 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
     if not figures["better_than_chance"]:
         measured = f"No better than chance here: {measured[0].lower()}{measured[1:]}"
     if not figures["depends_on_weights"]:
-        measured += " It hardly depends on what the model has learnt: not to be believed."
+        measured += " It hardly depends on what the model has learnt: do not rely on it."
     return measured
 
 
-def believed(faithfulness: Mapping[str, Any]) -> list[str]:
+def faithful_methods(faithfulness: Mapping[str, Any]) -> list[str]:
     """Methods to show where none is asked for: the usual ones, or in place of one that failed the
     first of its modality that did not."""
     chosen = []

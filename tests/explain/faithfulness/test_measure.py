@@ -6,7 +6,7 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import measure
-from cxr_mm.explain.faithfulness.verdict import believed, verdict
+from cxr_mm.explain.faithfulness.verdict import faithful_methods, verdict
 from cxr_mm.explain.methods import METHODS
 
 MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
@@ -52,10 +52,10 @@ def test_a_method_that_fails_is_said_to_and_another_shown():
     stubborn = {**good, "depends_on_weights": False}
     assert "beats a random one by 0.10 logits (-0.10 to 0.30, 9 studies)" in verdict(good)
     assert "No better than chance" in verdict(chance)
-    assert "not to be believed" in verdict(stubborn)
+    assert "do not rely on it" in verdict(stubborn)
     assert "not been measured" in verdict(None)
-    assert believed({}) == ["grad_cam", "shap_tabular", "shap_note"]
-    assert believed({"grad_cam": chance, "shap_note": stubborn, "lime_note": chance}) == [
+    assert faithful_methods({}) == ["grad_cam", "shap_tabular", "shap_note"]
+    assert faithful_methods({"grad_cam": chance, "shap_note": stubborn, "lime_note": chance}) == [
         "grad_cam_plus_plus",
         "shap_tabular",
     ]

@@ -41,10 +41,10 @@ def test_no_coalition_is_asked_twice_nor_for_another_finding(bundle, subject, ta
     stored[0] = False
     first = game.values(np.concatenate([stored, stored]))
     np.testing.assert_array_equal(first[:12], first[12:])
-    requested = game.asked
+    requested = game.queries
     other = make(subject, Target(bundle.task.finding_names[0]))
     assert not np.array_equal(other.values(stored), first[:12])
-    assert (other.asked, game.asked) == (0, requested)
+    assert (other.queries, game.queries) == (0, requested)
 
 
 @makers
