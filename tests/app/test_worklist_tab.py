@@ -142,7 +142,7 @@ def many(service, uploads, archive):
             for f in row.prediction.findings
         )
         result = row.prediction.model_copy(update={"study_id": f"s{k}", "findings": findings})
-        rows.append(replace(row, said=result))
+        rows.append(replace(row, prediction=result))
     return Worklist(tuple(rows[::-1]), ())
 
 
