@@ -1,11 +1,13 @@
-"""Concept drift: do the same predictions still mean the same labels, where labels have come?
+"""Concept drift: performance on labelled studies of a window against the reference, or estimated.
 
-Per finding AUC, sensitivity, specificity, Brier score and calibration in the large (mean
-probability minus share of positives) of the labelled window are held against those of the
-labelled reference. Were nothing different, it would be chance which of all these patients are the
-window (permutation test, Fisher 1935): scores are standardised by such divisions, and the largest
-score of all metrics and findings keeps the false-alarm rate (Westfall and Young 1993). Divisions of
-the reference alone would not do: one that happens to hold few errors knows too little of them.
+For each finding, AUC, sensitivity, specificity, Brier score and calibration in the large (mean
+probability minus share of positives) of the labelled window are compared with those of the labelled
+reference by a permutation test (Fisher 1935): patients of both are pooled and divided at random,
+scores are standardised by these divisions, and the largest score of all metrics and findings keeps
+the false-alarm rate (Westfall and Young 1993). Divisions of the reference alone would not do: a
+reference with few errors underestimates how much they vary.
+
+`estimate` predicts the same metrics without labels, from the probabilities (CBPE).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +27,10 @@ BETTER: Mapping[Metric, float] = {"auc": 1.0, "sensitivity": 1.0, "specificity":
 """Sign of better; only a change for the worse counts. Calibration counts both ways."""
 FEWEST_OF_CLASS = 5
 DRAWS = 500
-OF_FINDING = ("label", "probability", "positive")
+COLUMNS_OF_FINDING = ("label", "probability", "positive")
 Floats = NDArray[np.float64]
-Performance = dict[tuple[str, Metric], Floats]
+Key = tuple[str, Metric]
+Performance = dict[Key, Floats]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class MetricResult:
 
     Args:
         finding: name of the finding.
-        metric: which figure.
+        metric: name of the metric.
         reference, current: its values.
-        low, high: between which 95 % of windows by chance lie.
+        low, high: 95 % interval of random windows.
         score: standard deviations by which the change for the worse exceeds the usual one.
         n: labelled studies of the window.
     """
@@ -55,13 +58,13 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class ConceptResult:
-    """How a window does.
+    """Performance of a window against the reference.
 
     Args:
         metrics: all of them, highest score first.
-        largest: the largest score of each division by chance.
-        longer: whether it is of the longer window.
-        part: what of the family's rate of false alarms is this window's.
+        largest: the largest score of each random division, ascending.
+        longer: whether this is the longer window, with the windows before.
+        part: share of the false-alarm rate of the concept family that this window gets.
     """
 
     metrics: tuple[MetricResult, ...]
@@ -77,33 +80,33 @@ class ConceptResult:
 def score_concept(
     current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
 ) -> ConceptResult | None:
-    """Score the labelled rows of a window; None where no metric can be judged.
+    """Score the labelled rows of a window; None where no metric can be tested.
 
-    A metric that needs a class is judged where the window has at least 5 of it.
+    A metric that needs a class is tested where the window has at least 5 studies of that class.
     """
     current, reference = labelled(current, findings), labelled(reference, findings)
     if current.empty or reference.empty:
         return None
-    here, present = performance(current, findings), performance(reference, findings)
-    keys = [k for k in _comparable(current, findings) if np.isfinite(present[k][0])]
+    now, before = performance(current, findings), performance(reference, findings)
+    keys = [k for k in _sufficient(current, findings) if np.isfinite(before[k][0])]
     if not keys:
         return None
-    inside, external = _by_chance(current, reference, findings, seed)
+    inside, outside = _permuted(current, reference, findings, seed)
     results, scores = [], []
     for key in keys:
         finding, metric = key
-        null = _worse(metric, inside[key], external[key])
+        null = _worse(metric, inside[key], outside[key])
         mean = np.nanmean(null)
-        spread = max(float(np.nanstd(null)), float(_least(current, finding)))
-        worse = _worse(metric, here[key], present[key])[0]
+        spread = max(float(np.nanstd(null)), float(_smallest_spread(current, finding)))
+        worse = _worse(metric, now[key], before[key])[0]
         scores.append((null - mean) / spread)
         low, high = np.nanquantile(inside[key], (0.025, 0.975))
         results.append(
             MetricResult(
                 finding=finding,
                 metric=metric,
-                reference=float(present[key][0]),
-                current=float(here[key][0]),
+                reference=float(before[key][0]),
+                current=float(now[key][0]),
                 low=float(low),
                 high=float(high),
                 score=float((worse - mean) / spread),
@@ -115,11 +118,11 @@ def score_concept(
     return ConceptResult(ranked, np.sort(largest))
 
 
-def _by_chance(
+def _permuted(
     current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int
 ) -> tuple[Performance, Performance]:
-    """Performance of windows drawn from both by patient, as large as this one, and of the rest."""
-    columns = ["patient", *(f"{c}.{name}" for name in findings for c in OF_FINDING)]
+    """Performance of random windows by patient, as large as this one, and of their complements."""
+    columns = ["patient", *(f"{c}.{name}" for name in findings for c in COLUMNS_OF_FINDING)]
     pooled = pd.concat([reference[columns], current[columns]], ignore_index=True)
     owner = ["reference"] * len(reference) + ["window"] * len(current)
     # Numbered by first appearance: the order of the keyed hashes differs from log to log.
@@ -139,15 +142,15 @@ def labelled(table: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 def performance(
     table: pd.DataFrame, findings: Sequence[str], counts: Floats | None = None
 ) -> Performance:
-    """Every metric (R,), NaN where it is not defined.
+    """Compute every metric (R,), NaN where it is not defined.
 
     Args:
         table: rows (n) with `label.*`, `probability.*`, `positive.*`.
         findings: names.
-        counts: how often each row is in each of R samples, (R, n); None is the table itself.
+        counts: how often each row is in each of R samples, (R, n); None: each row once.
     """
     counts = np.ones((1, len(table))) if counts is None else counts
-    found: Performance = {}
+    result: Performance = {}
     for name in findings:
         rows = (table[f"label.{name}"].notna() & table[f"probability.{name}"].notna()).to_numpy()
         label = table[f"label.{name}"].to_numpy(np.float64)[rows]
@@ -176,8 +179,9 @@ def _worse(metric: Metric, current: Floats, reference: Floats) -> Floats:
     return -BETTER[metric] * change if metric in BETTER else np.abs(change)
 
 
-def _comparable(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[str, Metric]]:
-    keys: list[tuple[str, Metric]] = []
+def _sufficient(current: pd.DataFrame, findings: Sequence[str]) -> list[Key]:
+    """Metrics for which the window has enough labels of each class."""
+    keys: list[Key] = []
     for name in findings:
         label = current[f"label.{name}"]
         yes, no = int((label == 1).sum()), int((label == 0).sum())
@@ -192,14 +196,14 @@ def _comparable(current: pd.DataFrame, findings: Sequence[str]) -> list[tuple[st
     return keys
 
 
-def _least(current: pd.DataFrame, finding: str) -> float:
-    """Least spread of a metric: one study more or less, where the reference never errs."""
+def _smallest_spread(current: pd.DataFrame, finding: str) -> float:
+    """Smallest spread of a metric: one study more or less, where the reference has no error."""
     label = current[f"label.{finding}"]
     return 1.0 / max(min((label == 1).sum(), (label == 0).sum()), FEWEST_OF_CLASS)
 
 
 ESTIMATED: tuple[Metric, ...] = tuple(m for m in METRICS if m != "calibration")
-"""Calibration in the large is 0 by assumption."""
+"""All but calibration in the large, which the method assumes to be 0."""
 ESTIMATE_DRAWS = 200
 
 
@@ -209,10 +213,10 @@ class Estimate:
 
     Args:
         finding: name of the finding.
-        metric: which figure.
-        reference: what it was on the reference's labels.
-        value, low, high: estimated for the window, 95 % of outcomes that the probabilities allow.
-        labelled: how many of the window's studies have a label by now.
+        metric: name of the metric.
+        reference: its value on the labelled reference.
+        value, low, high: estimate for the window with its 95 % interval.
+        labelled: labelled studies of the window.
         estimated, observed: on the labelled studies alone; NaN without labels.
         within: whether `observed` is inside the interval of `estimated`; None without labels.
     """
@@ -237,19 +241,17 @@ def estimate(
     Outcomes are drawn from the probabilities; the metric over these draws has the estimate as its
     mean and the interval as its 95 % quantiles.
     """
-    known = labelled(reference, findings)
-    present = performance(known, findings) if len(known) else {}
-    here = labelled(current, findings)
-    truth = performance(here, findings) if len(here) else {}
-    whole, part = _estimated(current, findings, seed), _estimated(here, findings, seed)
+    past, known = labelled(reference, findings), labelled(current, findings)
+    before = performance(past, findings) if len(past) else {}
+    observed = performance(known, findings) if len(known) else {}
+    whole, part = _estimated(current, findings, seed), _estimated(known, findings, seed)
     return [
-        _estimate(key, _one(present, key), whole[key], part.get(key), _one(truth, key), len(here))
+        _estimate(
+            key, _one(before, key), whole[key], part.get(key), _one(observed, key), len(known)
+        )
         for key in whole
         if np.isfinite(whole[key]).any()
     ]
-
-
-Key = tuple[str, Metric]
 
 
 def _estimate(
@@ -270,10 +272,10 @@ def _estimate(
     return Estimate(*key, reference, value, float(low), float(high), n, estimated, observed, within)
 
 
-def _estimated(table: pd.DataFrame, findings: Sequence[str], seed: int) -> dict[Key, Floats]:
+def _estimated(table: pd.DataFrame, findings: Sequence[str], seed: int) -> Performance:
     """Metric → its value (DRAWS,) under outcomes drawn from the probabilities."""
     rng = np.random.default_rng(seed)
-    found: dict[Key, list[float]] = {}
+    values: dict[Key, list[float]] = {}
     if table.empty:
         return {}
     for _ in range(ESTIMATE_DRAWS):
@@ -284,9 +286,9 @@ def _estimated(table: pd.DataFrame, findings: Sequence[str], seed: int) -> dict[
         }
         for key, value in performance(table.assign(**labels), findings).items():
             if key[1] in ESTIMATED:
-                found.setdefault(key, []).append(float(value[0]))
-    return {key: np.array(values) for key, values in found.items()}
+                values.setdefault(key, []).append(float(value[0]))
+    return {key: np.array(each) for key, each in values.items()}
 
 
-def _one(values: dict[Key, Floats], key: Key) -> float:
+def _one(values: Performance, key: Key) -> float:
     return float(values[key][0]) if key in values else np.nan

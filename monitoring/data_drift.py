@@ -1,14 +1,14 @@
 """Data drift: one score per check, and one threshold over all of them, learnt from reference.
 
 A check is one statistic: the values of a column, its missing share, or one embedding as a whole.
-Its score says by how many standard deviations the statistic exceeds what undrifted windows of
-that size show on average. The largest score of a window is held against the largest scores of
-undrifted windows (Westfall and Young 1993), so the false-alarm rate holds over all checks
-together, however they depend on one another.
+Its score is the number of standard deviations by which the statistic exceeds its mean in undrifted
+windows of that size. The largest score of a window is compared with the largest scores of undrifted
+windows (Westfall and Young 1993), so the false-alarm rate holds over all checks
+together, whatever their dependence.
 
 Between two learnt window sizes everything is interpolated linearly in log(size); above the
 largest the values of the largest are used, for the statistics are scaled so that their null
-distribution hardly depends on size. A window below the smallest size is not judged.
+distribution hardly depends on size. A window below the smallest size is not tested.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Check:
 
 
 class WindowNull(Frozen):
-    """How undrifted windows of one size score."""
+    """Null distribution of the checks in windows of one size."""
 
     size: int
     mean: dict[str, float]
@@ -64,24 +64,26 @@ class WindowNull(Frozen):
 
 
 class Thresholds(Frozen):
-    """What was learnt, by window size, ascending."""
+    """Null distributions by window size, ascending."""
 
     windows: tuple[WindowNull, ...]
     patients: int
-    """How many patients they were learnt from."""
+    """Patients of the reference."""
 
     @property
     def smallest(self) -> int:
-        """Fewest studies that are judged."""
+        """Smallest window in studies that is tested."""
         return self.windows[0].size
 
     def at(self, size: int) -> tuple[list[WindowNull], NDArray[np.float64]]:
-        """The learnt sizes to mix for this one, and their weights."""
+        """Return the two neighbouring learnt sizes and their weights."""
         sizes = np.log([w.size for w in self.windows])
-        place = float(np.interp(np.log(size), sizes, np.arange(len(sizes))))
-        low = min(int(place), len(sizes) - 1)
+        position = float(np.interp(np.log(size), sizes, np.arange(len(sizes))))
+        low = min(int(position), len(sizes) - 1)
         high = min(low + 1, len(sizes) - 1)
-        return [self.windows[low], self.windows[high]], np.array([1 - (place - low), place - low])
+        return [self.windows[low], self.windows[high]], np.array(
+            [1 - (position - low), position - low]
+        )
 
     def limit(self, size: int, rate: float) -> float:
         """Score that an undrifted window of this size exceeds with a chance of `rate`."""
@@ -99,7 +101,7 @@ class Thresholds(Frozen):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check says of the current window."""
+    """Statistic and score of one check in a window."""
 
     check: Check
     statistic: float
@@ -124,7 +126,7 @@ def checks_of(columns: Sequence[WatchedColumn]) -> list[Check]:
 def learn_thresholds(
     table: pd.DataFrame, checks: Sequence[Check], params: ReferenceParams
 ) -> Thresholds:
-    """Draw windows from the reference by patient and keep how they score.
+    """Learn the null distribution of every check from windows drawn by patient.
 
     Args:
         table: the reference (N rows).
@@ -153,10 +155,10 @@ def score_window(
 
     Args:
         current: the window.
-        reference: what it is held against.
+        reference: table to compare with.
         checks: from `checks_of`.
         learnt: from `learn_thresholds`.
-        weights: (N,) how much each row of the reference counts, in place of one each.
+        weights: (N,) of the reference's rows; default: one each.
     """
     if len(current) > LARGEST_WINDOW:
         current = current.sample(LARGEST_WINDOW, random_state=0)

@@ -1,6 +1,6 @@
-"""Subgroups: performance of each on the labelled studies against the same group of the reference.
+"""Diagnostics: subgroups, service figures and streaming change detectors; none raises an alarm.
 
-They inform and never alarm: with many small groups one or the other always looks worse.
+With many small subgroups and detectors, one or the other always looks worse.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from monitoring.concept_drift import MetricResult, score_concept
 from monitoring.reference import Reference
 
 RATE = 0.05
-"""Chance that an undrifted group is marked, all groups together (Bonferroni)."""
+"""Chance that any undrifted group is marked (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class GroupResult:
 
 
 def score_groups(labelled: pd.DataFrame, reference: Reference) -> list[GroupResult]:
-    """Score every subgroup that is large enough on both sides."""
+    """Score every subgroup that is large enough in window and reference."""
     task = reference.task
-    here, there = dict(_groups(labelled, task)), dict(_groups(reference.table, task))
-    found = []
-    for key in here:
-        if min(len(here[key]), len(there.get(key, ()))) < SMALLEST_GROUP:
+    now, before = dict(_groups(labelled, task)), dict(_groups(reference.table, task))
+    scored = []
+    for key in now:
+        if min(len(now[key]), len(before.get(key, ()))) < SMALLEST_GROUP:
             continue
-        result = score_concept(here[key], there[key], task.finding_names, reference.params.seed)
+        result = score_concept(now[key], before[key], task.finding_names, reference.params.seed)
         if result is not None:
-            found.append((key, len(here[key]), result))
+            scored.append((key, len(now[key]), result))
     return [
-        GroupResult(*key, n, result.metrics, result.limit(RATE / len(found)))
-        for key, n, result in found
+        GroupResult(*key, n, result.metrics, result.limit(RATE / len(scored)))
+        for key, n, result in scored
     ]
 
 
@@ -68,17 +68,17 @@ def _groups(table: pd.DataFrame, task: Task) -> Iterator[tuple[tuple[str, str], 
 
 def _characteristics(table: pd.DataFrame, task: Task) -> "dict[str, pd.Series[str]]":
     """Title → level of each row, missing where not known."""
-    found: dict[str, pd.Series[str]] = {}
-    asked = EvaluateParams().characteristics
+    levels: dict[str, pd.Series[str]] = {}
+    reported = EvaluateParams().characteristics
     for feature in task.clinical:
         values = table[f"clinical.{feature.name}"]
-        if feature.name in asked and feature.type == "category":
-            found[feature.title] = values
+        if feature.name in reported and feature.type == "category":
+            levels[feature.title] = values
         elif feature.name == "age" and feature.unit in YEARS:
-            found[feature.title] = age_bands(values)
+            levels[feature.title] = age_bands(values)
     if task.has_image:
-        found["View position"] = table["view"]
-    return found
+        levels["View position"] = table["view"]
+    return levels
 
 
 HOUR = timedelta(hours=1)
@@ -86,12 +86,12 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Service:
-    """Figures of a window.
+    """Request counts and latency of a window.
 
     Args:
-        hours: counts of each hour in which anything was asked, in order.
-        predictions: answered.
-        refused, bad_input, failures: not answered, by why.
+        hours: counts of each hour with a request, in order.
+        predictions: answered requests.
+        refused, bad_input, failures: requests without an answer, by reason.
         slowest: the highest of the hours' 95th percentiles of latency, in ms.
         longest_gap: longest stretch without any request, bounds of the window included, in hours.
     """
@@ -127,7 +127,7 @@ def service(hours: Sequence[ServiceCount], since: datetime | None, until: dateti
 
 
 def _longest_gap(hours: Sequence[ServiceCount], since: datetime | None, until: datetime) -> float:
-    """Whole hours between two hours in which something was asked."""
+    """Longest time in hours between two hours with a request."""
     starts = [hour.start for hour in hours]
     ends = [start + HOUR for start in starts]
     before = [since or (starts[0] if starts else until), *ends]
@@ -144,13 +144,13 @@ DETECTORS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """What a detector says of a finding's errors.
+    """Change of the error rate of a finding, as one detector dates it.
 
     Args:
-        finding, detector: whose and which.
-        study: number of the labelled study, from 1, at which it first spoke; None if it did not.
+        finding, detector: names.
+        study: number of the labelled study, from 1, of the first detection; None without one.
         when: time of that study's prediction.
-        n: labelled studies that it saw.
+        n: labelled studies in the stream.
     """
 
     finding: str
@@ -175,19 +175,19 @@ def detect(
 
 def _run(
     stream: pd.DataFrame,
-    before: "np.ndarray[Any, Any]",
+    reference_errors: "np.ndarray[Any, Any]",
     finding: str,
     detector: str,
     rng: np.random.Generator,
 ) -> ChangePoint:
-    watch = DETECTORS[detector]()
-    for error in rng.permutation(before):
-        watch.update(int(error))
+    drift_detector = DETECTORS[detector]()
+    for error in rng.permutation(reference_errors):
+        drift_detector.update(int(error))
     times, errors = _errors(stream, finding)
-    for place, error in enumerate(errors):
-        watch.update(int(error))
-        if watch.drift_detected:
-            return ChangePoint(finding, detector, place + 1, times.iloc[place], len(errors))
+    for i, error in enumerate(errors):
+        drift_detector.update(int(error))
+        if drift_detector.drift_detected:
+            return ChangePoint(finding, detector, i + 1, times.iloc[i], len(errors))
     return ChangePoint(finding, detector, None, None, len(errors))
 
 

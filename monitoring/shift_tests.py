@@ -1,8 +1,11 @@
-"""Prevalence: whether the mean predicted probability of any finding has moved.
+"""Shift tests: predicted prevalence, rejected images, and label shift as an explanation.
 
-A change of prevalence moves many columns a little and the answers most of all, so that a test of
-its own, one number a finding, sees it sooner than a test over all columns. Spreads are those of
-windows drawn from the reference by patient; findings are corrected for by Bonferroni.
+- `score_prevalence`: normal test of the mean predicted probability of each finding, Bonferroni over
+  findings, spreads of windows drawn from the reference by patient. A change of prevalence moves
+  many columns a little, so that one number a finding detects it sooner than all data checks.
+- `score_rejected`: Fisher's exact test of the share of images that the input gate rejects.
+- `label_shift`: prevalences that would explain the window (black box shift estimation, Lipton et
+  al., ICML 2018).
 """
 
 from collections.abc import Sequence
@@ -36,28 +39,28 @@ class PredictedPrevalence:
 
     @property
     def text(self) -> str:
-        """From where to where, most moved first."""
+        """Changes in words, largest first."""
         ranked = sorted(self.before, key=lambda n: -abs(self.after[n] - self.before[n]))
-        moved = ", ".join(
+        changes = ", ".join(
             f"{name} {100 * self.before[name]:.0f} % → {100 * self.after[name]:.0f} %"
             for name in ranked
         )
-        return f"Prevalence: mean predicted probability of {moved}"
+        return f"Prevalence: mean predicted probability of {changes}"
 
 
 def score_prevalence(
     current: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
 ) -> PredictedPrevalence:
-    """Score a window."""
+    """Score the predicted prevalence of a window."""
     columns = [f"probability.{name}" for name in findings]
-    here, present = (t[columns].to_numpy(float) for t in (current, reference))
+    now, past = (t[columns].to_numpy(float) for t in (current, reference))
     patients = as_codes(reference["patient"].to_numpy(object))
-    sampled = draw_windows(patients, len(here), DRAWS, np.random.default_rng(seed))
-    inside = sampled @ present / sampled.sum(axis=1, keepdims=True)
-    external = (1 - sampled) @ present / (1 - sampled).sum(axis=1, keepdims=True)
-    shrink = _shrinkage(len(here), len(present), float(sampled[0].sum()))
-    spread = np.maximum(shrink * (inside - external).std(axis=0), 1 / len(here) / 10)
-    before, after = present.mean(axis=0), here.mean(axis=0)
+    sampled = draw_windows(patients, len(now), DRAWS, np.random.default_rng(seed))
+    inside = sampled @ past / sampled.sum(axis=1, keepdims=True)
+    outside = (1 - sampled) @ past / (1 - sampled).sum(axis=1, keepdims=True)
+    shrink = _shrinkage(len(now), len(past), float(sampled[0].sum()))
+    spread = np.maximum(shrink * (inside - outside).std(axis=0), 1 / len(now) / 10)
+    before, after = past.mean(axis=0), now.mean(axis=0)
     chance = min(1.0, 2 * len(findings) * norm.sf(np.abs(after - before) / spread).min())
     return PredictedPrevalence(
         dict(zip(findings, before.tolist(), strict=True)),
@@ -66,64 +69,64 @@ def score_prevalence(
     )
 
 
-def _shrinkage(current: int, reference: int, drawn: float) -> float:
-    """Spread of window minus reference over that of drawn window minus the rest."""
+def _shrinkage(current: int, reference: int, sampled: float) -> float:
+    """Spread of window minus reference over that of a sampled window minus its complement."""
     return float(
-        np.sqrt((1 / current + 1 / reference) / (1 / drawn + 1 / max(reference - drawn, 1.0)))
+        np.sqrt((1 / current + 1 / reference) / (1 / sampled + 1 / max(reference - sampled, 1.0)))
     )
 
 
 @dataclass(frozen=True)
 class RejectedImages:
-    """Shares of images that the gate refuses.
+    """Shares of images that the input gate rejects.
 
     Args:
-        refused, images: of the window.
-        refused_before, images_before: of the reference.
+        rejected, images: of the window.
+        rejected_before, images_before: of the reference.
         score: of the change upwards, in standard deviations of a normal variable.
     """
 
-    refused: int
+    rejected: int
     images: int
-    refused_before: int
+    rejected_before: int
     images_before: int
     score: float
 
     @property
     def text(self) -> str:
-        """From where to where."""
-        before = 100 * self.refused_before / max(self.images_before, 1)
+        """The change in words."""
+        before = 100 * self.rejected_before / max(self.images_before, 1)
         return (
-            f"Images refused as no frontal chest radiograph: {before:.1f} % → "
-            f"{100 * self.refused / max(self.images, 1):.1f} % ({self.refused} of {self.images})"
+            f"Images rejected as no frontal chest radiograph: {before:.1f} % → "
+            f"{100 * self.rejected / max(self.images, 1):.1f} % ({self.rejected} of {self.images})"
         )
 
 
-def score_refused(
-    refused: int, images: int, refused_before: int, images_before: int
+def score_rejected(
+    rejected: int, images: int, rejected_before: int, images_before: int
 ) -> RejectedImages | None:
     """Score a window; None where it or the reference has no image."""
     if not images or not images_before:
         return None
-    together = refused + refused_before
-    chance = float(hypergeom.sf(refused - 1, images + images_before, together, images))
-    return RejectedImages(refused, images, refused_before, images_before, normal_score(chance))
+    together = rejected + rejected_before
+    chance = float(hypergeom.sf(rejected - 1, images + images_before, together, images))
+    return RejectedImages(rejected, images, rejected_before, images_before, normal_score(chance))
 
 
 Floats = NDArray[np.float64]
 LEAST = 0.005
-"""Share that no common pattern is estimated below."""
+"""Smallest share that a common pattern of labels is estimated at."""
 FEWEST_OF_PATTERN = 5
 
 
 @dataclass(frozen=True)
 class LabelShift:
-    """Prevalences that would explain a window.
+    """Prevalences that would explain the probabilities of a window.
 
     Args:
         before, after: finding → prevalence of the reference, estimate for the window.
         weights: (N,) of the reference's rows; they add up to the number of rows that, drawn
-            evenly, would vary as these weighed ones do.
+            evenly, would vary as these weighted ones do.
     """
 
     before: dict[str, float]
@@ -132,7 +135,7 @@ class LabelShift:
 
     @property
     def text(self) -> str:
-        """From where to where."""
+        """The change in words."""
         moved = [
             f"{name} {100 * self.before[name]:.0f} % → about {100 * self.after[name]:.0f} %"
             for name in sorted(self.before, key=lambda n: -abs(self.after[n] - self.before[n]))
@@ -150,9 +153,9 @@ def label_shift(current: pd.DataFrame, reference: pd.DataFrame, task: Task) -> L
     patterns, members = _patterns(labels)
     if len(patterns) < 2:
         return None
-    result = _features(reference[[f"probability.{n}" for n in names]].to_numpy(float))
+    features = _features(reference[[f"probability.{n}" for n in names]].to_numpy(float))
     now = _features(current[[f"probability.{n}" for n in names]].to_numpy(float)).mean(axis=0)
-    means = np.stack([result[m].mean(axis=0) for m in members], axis=1)
+    means = np.stack([features[m].mean(axis=0) for m in members], axis=1)
     if np.linalg.matrix_rank(means, tol=0.01) < 2:
         return None
     counts = np.array([m.sum() for m in members], float)
@@ -169,17 +172,22 @@ def label_shift(current: pd.DataFrame, reference: pd.DataFrame, task: Task) -> L
 def _patterns(labels: Floats) -> tuple[Floats, list[NDArray[np.bool_]]]:
     """Common patterns of labels (K, F), and which rows have each."""
     known = ~np.isnan(labels).any(axis=1)
-    found, place, counts = np.unique(labels[known], axis=0, return_inverse=True, return_counts=True)
+    patterns, codes_of_known, counts = np.unique(
+        labels[known], axis=0, return_inverse=True, return_counts=True
+    )
     common = np.flatnonzero(counts >= FEWEST_OF_PATTERN)
     codes = np.full(len(labels), -1)
-    codes[known] = place.ravel()
-    return found[common], [codes == k for k in common]
+    codes[known] = codes_of_known.ravel()
+    return patterns[common], [codes == k for k in common]
 
 
-def _features(said: Floats) -> Floats:
+def _features(probabilities: Floats) -> Floats:
     """1, each probability, and the product of each two, (N, 1 + F + F (F - 1) / 2)."""
-    pairs = [said[:, [i]] * said[:, [j]] for i, j in combinations(range(said.shape[1]), 2)]
-    return np.hstack([np.ones((len(said), 1)), said, *pairs])
+    pairs = [
+        probabilities[:, [i]] * probabilities[:, [j]]
+        for i, j in combinations(range(probabilities.shape[1]), 2)
+    ]
+    return np.hstack([np.ones((len(probabilities), 1)), probabilities, *pairs])
 
 
 def _named(names: Sequence[str], values: Floats) -> dict[str, float]:

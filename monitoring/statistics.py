@@ -1,4 +1,4 @@
-"""Two-sample statistics over rows with counts, so that a thousand resamples cost one sorting.
+"""Two-sample statistics over rows with counts, so that a thousand resamples need one sort.
 
 Each takes pooled rows (n, …) and how often each row is in the current and in the reference
 sample, both (R, n), and returns one statistic per resample, (R,). All are scaled so that their
@@ -65,7 +65,7 @@ def _share(counts: Floats, total: Floats) -> Floats:
 
 
 def _effective(m: Floats, n: Floats) -> Floats:
-    """Size at which one sample against a known distribution would vary as these two do."""
+    """Effective sample size of a two-sample comparison."""
     return np.asarray((m * n / np.maximum(m + n, 1.0))[:, 0], np.float64)
 
 
@@ -74,23 +74,23 @@ def _root(squares: Floats) -> Floats:
 
 
 def normal_score(chance: float) -> float:
-    """A p value as the score of a standard normal variable that exceeds it as seldom."""
+    """Convert a p value to the standard normal quantile with that upper tail."""
     return float(norm.isf(np.clip(chance, 1e-300, 1 - 1e-12)))
 
 
 def normal_limit(rate: float) -> float:
-    """The `normal_score` that is exceeded with a chance of `rate` where nothing has moved."""
+    """Return the `normal_score` that is exceeded with a chance of `rate` under no drift."""
     return float(norm.isf(rate))
 
 
 def draw_windows(
     patients: NDArray[np.int64], size: int, draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Which rows are in each window, 1 or 0, (draws, N).
+    """Draw windows by patient; whether each row is in each window, 1 or 0, (draws, N).
 
     Args:
-        patients: (N,) whose row it is; patients are drawn with all of their rows, the last of
-            them cut short where the window is full.
+        patients: (N,) code of each row's patient; patients are drawn with all of their rows, the
+            last one cut short where the window is full.
         size: rows per window.
         draws: windows.
         rng: source of randomness.
@@ -98,8 +98,8 @@ def draw_windows(
     _, codes = np.unique(patients, return_inverse=True)
     inside = np.zeros((draws, len(patients)))
     for window in inside:
-        place = rng.permutation(codes.max() + 1)[codes]
-        rows = np.argsort(place, kind="stable")[: min(size, len(patients) // 2)]
+        rank = rng.permutation(codes.max() + 1)[codes]
+        rows = np.argsort(rank, kind="stable")[: min(size, len(patients) // 2)]
         window[rows] = 1.0
     return inside
 
@@ -107,20 +107,20 @@ def draw_windows(
 def high_score(scores: NDArray[np.float64], rate: float) -> float:
     """The score that a further draw of the same kind exceeds with a chance of at most `rate`."""
     ordered = np.sort(scores)
-    place = int(np.ceil((len(ordered) + 1) * (1 - rate)))
-    return float(ordered[min(place, len(ordered)) - 1])
+    rank = int(np.ceil((len(ordered) + 1) * (1 - rate)))
+    return float(ordered[min(rank, len(ordered)) - 1])
 
 
 def learnt_limit(scores: NDArray[np.float64], rate: float, patients: int) -> float:
-    """`high_score`, raised because so few patients taught it.
+    """`high_score`, raised for the finite number of patients that it was learnt from.
 
     Spreads learnt from P patients are off by about 1/√(2P), and scores far out feel the low ones
-    more than the high ones. With 400 made-up studies of 200 patients as reference, 8 % of undrifted
-    windows exceeded the limit for 5 % unraised.
+    more than the high ones. With 400 synthetic studies of 200 patients as reference, 8 % of
+    undrifted windows exceeded the unraised limit for 5 %.
     """
     return high_score(scores, rate) * float(1 + 1 / np.sqrt(patients))
 
 
 def as_codes(names: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Names as whole numbers."""
+    """Convert names to integer codes, in the order of their text."""
     return np.asarray(np.unique(names.astype(str), return_inverse=True)[1], np.int64)

@@ -1,4 +1,4 @@
-"""Records → table: one function for reference and current alike, so that both mean the same.
+"""Tables: prediction records as rows, by one function for reference and window alike.
 
 Columns: `created_at, study, patient`, then those that are watched (`watched_columns`):
 `clinical.NAME`, `quality.NAME`, `image_pc.N`, `note_pc.N`, `has.MODALITY`, `view`,
@@ -60,7 +60,7 @@ def fit_projection(
 
     Args:
         embeddings: (N, D), one row per study that has one.
-        patients: (N,) whose study it is.
+        patients: (N,) code of each study's patient.
         components: K at most; fewer where N or D do not allow it.
         seed: which patients, and of the randomised decomposition.
 
@@ -71,8 +71,8 @@ def fit_projection(
         StageError: too few studies or patients.
     """
     _, codes = np.unique(patients, return_inverse=True)
-    place = np.random.default_rng(seed).permutation(codes.max() + 1)[codes] if len(codes) else codes
-    fit = place < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
+    rank = np.random.default_rng(seed).permutation(codes.max() + 1)[codes] if len(codes) else codes
+    fit = rank < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
     if (fewest := min(fit.sum(), (~fit).sum())) < FEWEST:
         raise StageError(
             f"{len(embeddings)} studies have an embedding; a third of their patients have {fewest} "
@@ -154,7 +154,7 @@ def watched_columns(
 
 
 def _of_finding(task: Task, finding: Finding) -> list[WatchedColumn]:
-    """What the model says of a finding, and what it relies on."""
+    """Columns of the prediction of a finding, and of the modalities it relies on."""
     name, title = finding.name, f"{finding.title}: "
     return [
         *(
@@ -174,7 +174,7 @@ def records_table(
     projections: Projections,
     outcomes: Sequence[Outcome] = (),
 ) -> pd.DataFrame:
-    """One row per record, in the order given; columns as this module's docstring has them."""
+    """One row per record, in the order given; columns as in the module docstring."""
     data: dict[str, Any] = {
         "created_at": [r.created_at for r in records],
         "study": [r.study_hash for r in records],
@@ -206,7 +206,7 @@ def records_table(
 
 
 def _answers(records: Sequence[PredictionRecord], task: Task, name: str) -> dict[str, Any]:
-    """Columns of what was said of a finding."""
+    """Values of the prediction of a finding."""
     shares = [r.shares.get(name, {}) for r in records]
     positives = [r.positives.get(name) for r in records]
     return {
@@ -218,12 +218,12 @@ def _answers(records: Sequence[PredictionRecord], task: Task, name: str) -> dict
 
 
 def _sharing(task: Task) -> tuple[Modality, ...]:
-    """Modalities that share an answer out; one alone gives all of it."""
+    """Modalities with a share of the prediction; a single modality has no such column."""
     return task.modalities if len(task.modalities) > 1 else ()
 
 
 def newest_per_study(table: pd.DataFrame) -> pd.DataFrame:
-    """The newest row of each study: a study that was asked again is no new evidence."""
+    """Keep the newest row of each study: a repeated prediction is no new evidence."""
     ordered = table.sort_values("created_at", kind="stable")
     return ordered.drop_duplicates("study", keep="last").reset_index(drop=True)
 

@@ -1,8 +1,8 @@
-"""Judge: window against reference → verdict, with every figure it rests on.
+"""Verdict: evaluate a window against the reference, with every figure behind the verdict.
 
-Data, prevalence, rejected images and concept each get a part of the false-alarm rate, so that
-together they keep it. A reason that alarmed in the window before goes on alarming until it falls
-below the lower limit of a warning, so that a verdict does not flicker; the rate allows for that.
+Data, prevalence, rejected images and concept share the false-alarm rate. A reason that alarmed in
+the window before stays an alarm until it falls below the limit of a warning, so that a verdict does
+not flicker; the rate allows for that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ from monitoring.shift_tests import (
     RejectedImages,
     label_shift,
     score_prevalence,
-    score_refused,
+    score_rejected,
 )
 from monitoring.statistics import normal_limit
 
@@ -41,9 +41,9 @@ FOLLOWS = {
     "note_pc": 0.25,
     **dict.fromkeys(("share", "probability", "positive", "certainty", PREVALENCE), 0.1),
 }
-"""Group of what follows from other things → what its score counts in the order of reasons."""
+"""Group of downstream columns → weight of its score in the order of reasons."""
 WARN_FACTOR = 2
-"""A warning may be raised this many times as often without drift as an alarm."""
+"""False-alarm rate of a warning, as a multiple of that of an alarm."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Limits:
         thresholds: learnt ones.
         size: studies of the window.
         rate: false-alarm rate.
-        held: names of what alarmed in the window before, and stays an alarm above `warn`.
+        held: reasons that alarmed in the window before, and stay alarms above `warn`.
     """
 
     thresholds: Thresholds
@@ -74,14 +74,14 @@ class Limits:
 
 
 def level_of(score: float, warn: float, alarm: float, held: bool = False) -> Level | None:
-    """How grave a score is; `held`: it alarmed in the window before."""
+    """Return the level of a score; `held`: it alarmed in the window before."""
     return "alarm" if score > (warn if held else alarm) else "warn" if score > warn else None
 
 
 def data_reasons(
     results: Sequence[CheckResult], reference: Reference, current: pd.DataFrame, limits: Limits
 ) -> list[Reason]:
-    """Checks that moved further than undrifted windows do, in order."""
+    """Reasons of the data checks beyond their limit, in order."""
     return in_order(
         Reason(
             drift="data",
@@ -108,7 +108,7 @@ def tested_reason(
     rate: float,
     held: frozenset[str],
 ) -> list[Reason]:
-    """What has a test of its own, if it moved further than it does in undrifted windows."""
+    """Reason of a test with a normal score (rejected images, prevalence), if beyond its limit."""
     if tested is None:
         return []
     alarm, warn = normal_limit(rate), normal_limit(WARN_FACTOR * rate)
@@ -119,8 +119,8 @@ def tested_reason(
 def concept_reasons(
     results: Sequence[ConceptResult], rate: float, held: frozenset[str]
 ) -> list[Reason]:
-    """Metrics that got worse than in undrifted windows, each once, in order."""
-    found: dict[str, Reason] = {}
+    """Reasons of metrics that got worse beyond their limit, each once, in order."""
+    reasons: dict[str, Reason] = {}
     for result in results:
         alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
         for metric in result.metrics:
@@ -130,20 +130,20 @@ def concept_reasons(
                 continue
             text = describe_metric(metric)
             reason = _reason("concept", name, text, metric.score, level, alarm)
-            if name not in found or _grave(reason) > _grave(found[name]):
-                found[name] = reason
-    return in_order(found.values())
+            if name not in reasons or _severity(reason) > _severity(reasons[name]):
+                reasons[name] = reason
+    return in_order(reasons.values())
 
 
 def shift_reason(shift: LabelShift, first: Reason) -> Reason:
-    """Prevalence as the first reason, as grave as what it explains."""
+    """Prevalence as the first reason, as severe as the reason that it explains."""
     return first.model_copy(update={"name": PREVALENCE, "title": "Prevalence", "text": shift.text})
 
 
 def in_order(reasons: Iterable[Reason], first: str | None = None) -> list[Reason]:
-    """Alarms first; among equals what was measured at the entrance before what follows from it.
+    """Sort reasons: alarms first, then inputs before what follows from them.
 
-    A reason called `first` explains all the others that are no graver.
+    The reason named `first` explains all others of its level.
     """
     return sorted(
         reasons, key=lambda r: (r.level != "alarm", r.name != first, -r.score * _weight(r))
@@ -151,15 +151,15 @@ def in_order(reasons: Iterable[Reason], first: str | None = None) -> list[Reason
 
 
 def _weight(reason: Reason) -> float:
-    """Embeddings feel any change of an image or note, and the model's answers any change at all, so
-    they name a cause less well than what was measured at the entrance."""
+    """Embeddings react to any change of an image or note, and predictions to any change at all, so
+    they name a cause less well than a measured input."""
     if reason.drift == "concept":
         return 1.0
     group = reason.name.split(".")[0]
     return FOLLOWS.get(group, 1.0)
 
 
-def _grave(reason: Reason) -> tuple[bool, float]:
+def _severity(reason: Reason) -> tuple[bool, float]:
     return reason.level == "alarm", reason.score
 
 
@@ -178,7 +178,7 @@ def _reason(
 
 
 def title_of(result: CheckResult) -> str:
-    """A check as a person reads it."""
+    """Title of a check for people."""
     first = result.check.columns[0]
     if result.check.method == "embedding":
         return f"{first.title.split(',')[0]} as a whole"
@@ -186,7 +186,7 @@ def title_of(result: CheckResult) -> str:
 
 
 def describe(result: CheckResult, reference: pd.DataFrame, current: pd.DataFrame) -> str:
-    """From where to where a check's columns moved."""
+    """Describe how the columns of a check moved."""
     names = [c.name for c in result.check.columns]
     if result.check.method == "embedding":
         return _describe_points(reference[names], current[names])
@@ -205,7 +205,7 @@ def describe(result: CheckResult, reference: pd.DataFrame, current: pd.DataFrame
 
 
 def describe_metric(metric: MetricResult) -> str:
-    """A metric against reference, with what undrifted windows show."""
+    """Describe a metric against the reference, with the interval of undrifted windows."""
     return (
         f"{metric.finding}: {METRIC_NAMES[metric.metric]} {metric.reference:.3f} → "
         f"{metric.current:.3f} (95 % of undrifted windows: {metric.low:.3f} to {metric.high:.3f}; "
@@ -214,14 +214,14 @@ def describe_metric(metric: MetricResult) -> str:
 
 
 def interpretation(data: bool, concept: bool | None) -> str:
-    """What the two kinds of drift mean together; None = no label to judge by."""
+    """Interpret data and concept drift together; `concept` is None without enough labels."""
     if concept is None:
         if data:
             return (
-                "Inputs or predictions moved; without labels no one can say whether the model "
-                "still holds. Look at the first reasons and bring labels for this window"
+                "Inputs or predictions moved; without labels it is unknown whether the model is "
+                "still accurate. Look at the first reasons and collect labels for this window"
             )
-        return "Inputs and predictions look like the reference; no labels to judge the model by"
+        return "Inputs and predictions look like the reference; no labels to test the model with"
     if data and concept:
         return (
             "Inputs moved and the model does worse on the labelled studies: the change of inputs "
@@ -263,23 +263,23 @@ def _percent(share: float) -> str:
 
 Family = Literal["data", "prevalence", "concept", "images"]
 PARTS: dict[Family, float] = {"data": 4, "prevalence": 2, "concept": 3, "images": 1}
-"""How the false-alarm rate is divided; a family that cannot be judged leaves its part to the
+"""How the false-alarm rate is divided; a family that cannot be tested leaves its part to the
 others."""
 
 LASTS = 2
 """Windows that a false alarm of the longer window lasts, since it shares most studies with the next
-one: on 540 undrifted windows of made-up studies 9 of the concept lasted 17 windows in all."""
+one: on 540 undrifted windows of synthetic studies 9 of the concept lasted 17 windows in all."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is judged.
+    """Studies of a window that are evaluated.
 
     Args:
-        table: one row per study, as `newest_per_study` gives it; of a large window a part of it.
-        labelled: studies of the window by whose labels the concept is judged.
+        table: one row per study, as `newest_per_study` gives it; a sample of a large window.
+        labelled: labelled studies of the window for the concept tests.
         longer: labelled studies of this window and of those before it, in which small changes of
-            the concept add up; empty where there is nothing before.
+            the concept add up; empty without windows before.
         studies, n_labelled: how many the whole window has.
         events: requests of the window that got no prediction.
         before: verdict of the window before, if it is of the same model.
@@ -296,7 +296,7 @@ class Window:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """A verdict and what it rests on.
+    """A verdict and the figures behind it.
 
     Args:
         verdict: the verdict.
@@ -321,7 +321,7 @@ class DriftReport:
 def evaluate_window(
     window: Window, reference: Reference, notes: tuple[str, ...] = ()
 ) -> DriftReport:
-    """Judge a window."""
+    """Evaluate a window against the reference."""
     table, smallest = window.table, reference.thresholds.smallest
     if len(table) < smallest:
         return _too_small(window, reference, notes)
@@ -336,7 +336,7 @@ def evaluate_window(
     data = data_reasons(checks, reference, table, limits)
     refused = tested_reason(IMAGES, images, rates.get("images", 0.0), limits.held)
     shifted = tested_reason(PREVALENCE, prevalence, rates["prevalence"], limits.held)
-    shift = _explaining(table, reference, limits) if shifted else None
+    shift = _explanation(table, reference, limits) if shifted else None
     if shift is not None and data:
         shifted = [shift_reason(shift, data[0])]
     worse = concept_reasons(concept, rates.get("concept", 0.0), limits.held)
@@ -350,7 +350,7 @@ def evaluate_window(
 
 
 def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> DriftReport:
-    """Of few studies only the rejected images can be judged, which may be why they are so few."""
+    """A small window: only rejected images are tested, which may be why it is small."""
     images = _images(window, reference)
     rates = _rates(reference.params.false_alarm_rate, images is not None, concept=False)
     refused = tested_reason(IMAGES, images, rates.get("images", 0.0), _alarmed(window.before))
@@ -367,8 +367,8 @@ def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> 
 def _rates(whole: float, images: bool, concept: bool) -> dict[Family, float]:
     """Parts of the rate; a window after a false alarm alarms again with a chance of twice the
     rate, so windows alarm a little more often than they begin to."""
-    served = {"concept": concept, "images": images}
-    parts = {family: part for family, part in PARTS.items() if served.get(family, True)}
+    available = {"concept": concept, "images": images}
+    parts = {family: part for family, part in PARTS.items() if available.get(family, True)}
     begins = whole / (1 + whole)
     return {family: begins * part / sum(parts.values()) for family, part in parts.items()}
 
@@ -378,11 +378,11 @@ def _images(window: Window, reference: Reference) -> RejectedImages | None:
         return None
     refused = sum(event.kind == "rejected_image" for event in window.events)
     images = refused + int((window.table["has.image"] == "yes").sum())
-    return score_refused(refused, images, reference.images_rejected, reference.images)
+    return score_rejected(refused, images, reference.images_rejected, reference.images)
 
 
 def _concept(window: Window, reference: Reference) -> tuple[ConceptResult, ...]:
-    """Of the window, and of the longer one where that has more labels; they share the rate."""
+    """Test the window, and the longer one if it has more labels; they share the rate."""
     findings, least = reference.task.finding_names, reference.thresholds.smallest
     tables = {False: window.labelled}
     if len(window.longer) > len(window.labelled):
@@ -392,27 +392,27 @@ def _concept(window: Window, reference: Reference) -> tuple[ConceptResult, ...]:
         for longer, table in tables.items()
         if len(table) >= least
     }
-    found = {longer: result for longer, result in results.items() if result is not None}
+    scored = {longer: result for longer, result in results.items() if result is not None}
     return tuple(
-        replace(result, longer=longer, part=1 / len(found) / (LASTS if longer else 1))
-        for longer, result in found.items()
+        replace(result, longer=longer, part=1 / len(scored) / (LASTS if longer else 1))
+        for longer, result in scored.items()
     )
 
 
-def _explaining(table: pd.DataFrame, reference: Reference, limits: Limits) -> LabelShift | None:
-    """The change of prevalence that explains what moved, if one does: against the reference weighed
-    to it nothing is left beyond its limit."""
+def _explanation(table: pd.DataFrame, reference: Reference, limits: Limits) -> LabelShift | None:
+    """The change of prevalence that explains the data drift, if any: against the reference weighted
+    by it no check exceeds its limit."""
     shift = label_shift(table, reference.table, reference.task)
     if shift is None:
         return None
-    left = score_window(
+    remaining = score_window(
         table, reference.table, reference.checks, reference.thresholds, shift.weights
     )
-    return shift if left[0].score <= limits.alarm else None
+    return shift if remaining[0].score <= limits.alarm else None
 
 
 def _alarmed(before: Verdict | None) -> frozenset[str]:
-    """Names of what alarmed in the window before."""
+    """Names of the reasons that alarmed in the window before."""
     reasons = () if before is None else before.reasons
     return frozenset(reason.name for reason in reasons if reason.level == "alarm")
 

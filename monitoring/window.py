@@ -1,7 +1,7 @@
-"""Gather: what a report judges, out of the log; of a large window a part drawn at random.
+"""Window: read the studies of a report from the log; a large window is sampled at random.
 
-Only time, study and place of the records are read of the whole window; the records themselves of
-the studies that are compared, which bounds time and memory however large the window is.
+Of the whole window only time, study and position of the records are read. The records themselves
+are read for the compared studies alone, which bounds time and memory for any size of window.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
 def read_outcomes(
     path: Path, findings: Sequence[str], hash_id: Callable[[str], str]
 ) -> list[Outcome]:
-    """Labels of a CSV; 1, 0, or an empty cell where nothing is known.
+    """Read labels from a CSV: 1, 0, or an empty cell for unknown.
 
     Args:
-        path: the CSV; further columns are not read.
+        path: the CSV; other columns are ignored.
         findings: names of the task's findings; at least one must be a column.
         hash_id: `PredictionLog.hash_id`.
 
@@ -79,17 +79,17 @@ def _label(cell: str, field: str) -> int | None:
 
 
 MOST_STUDIES = LARGEST_WINDOW
-"""Studies of a window that are compared; of more, as many drawn at random. A reference has at most
-2,000, so that more would tell little more."""
+"""Largest sample of a window. A reference has at most 2,000 studies, so that more would add
+little."""
 MOST_LABELLED = LARGEST_WINDOW
-"""Labelled studies by which the concept is judged; of more, the newest."""
+"""Most labelled studies for the concept tests; the newest are used."""
 LONGER = 5
-"""How many windows the longer one spans, in which small changes of the concept add up."""
+"""Windows that the longer window spans, in which small changes of the concept add up."""
 
 
 @dataclass(frozen=True)
 class LoadedWindow:
-    """A window, and what a reader must know of it besides."""
+    """A window, and notes for the reader of its report."""
 
     window: Window
     notes: tuple[str, ...]
@@ -150,7 +150,7 @@ def _longer(
     outcomes: Sequence[Outcome],
     own: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Labelled studies of the windows before this one, and its own; without them, none."""
+    """Labelled studies of this window and the windows before it; empty without its own."""
     if since is None or own.empty:
         return own.iloc[:0]
     start = until - LONGER * (until - since)
@@ -177,30 +177,30 @@ def _table(
 
 
 def _newest(studies: NDArray[Any]) -> NDArray[np.int64]:
-    """Places of the last record of each study, in the order of time, which the index has."""
+    """Positions of the last record of each study, in order of time like the index."""
     _, last = np.unique(studies[::-1], return_index=True)
     return np.sort(len(studies) - 1 - last)
 
 
 def _marked(
-    studies: NDArray[Any], places: NDArray[np.int64], outcomes: Sequence[Outcome]
+    studies: NDArray[Any], positions: NDArray[np.int64], outcomes: Sequence[Outcome]
 ) -> NDArray[np.int64]:
-    """Those of the places whose study has a label."""
+    """Positions whose study has a label."""
     known = np.array(list({outcome.study_hash for outcome in outcomes}), "S64")
-    return places[np.isin(studies[places], known)]
+    return positions[np.isin(studies[positions], known)]
 
 
-def _at_most(places: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    if len(places) <= MOST_STUDIES:
-        return places
-    return np.sort(rng.choice(places, MOST_STUDIES, replace=False))
+def _at_most(positions: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(positions) <= MOST_STUDIES:
+        return positions
+    return np.sort(rng.choice(positions, MOST_STUDIES, replace=False))
 
 
 def _outcomes(log: PredictionLog, labels: Path | None, frozen: Reference) -> list[Outcome]:
-    found = log.read_outcomes()
+    outcomes = log.read_outcomes()
     if labels is not None:
-        found += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
-    return found
+        outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
+    return outcomes
 
 
 def _notes(

@@ -27,10 +27,10 @@ from monitoring.simulation.streams import (
     Setting,
     Stream,
     WindowSpec,
-    ask,
     build_setup,
-    judged,
+    evaluate_next,
     labelled_studies,
+    predict,
 )
 
 COMMAND = "make benchmark PART=drift"
@@ -66,7 +66,7 @@ def _row(task: str, table: str, row: str, metric: str, value: float, n: int, **m
 
 def _false(results: Results) -> list[Row]:
     def named(muted: FalseAlarms) -> str:
-        owner = "the reference's own studies" if muted.drawn == "reference" else "new studies"
+        owner = "the reference's own studies" if muted.source == "reference" else "new studies"
         return f"windows of {muted.window:,} of {owner}{', half labelled' if muted.labels else ''}"
 
     rows = []
@@ -170,45 +170,45 @@ def _way(ours: str, theirs: str, root: Path, work: Path) -> list[Row]:
     own = [replace(s, load=_ImageOnly(s.load)) for s in own]
     images = [replace(s, load=_ImageOnly(s.load), labels={}) for s in other]
     setting, shift = _setting(ours, theirs, root, own, images)
-    drawn = [d for w in WINDOWS for d in (WindowSpec(shift, 1.0, w), WindowSpec(None, 0.0, w))]
-    return [_real_row(setting, ours, each, theirs) for each in drawn]
+    specs = [d for w in WINDOWS for d in (WindowSpec(shift, 1.0, w), WindowSpec(None, 0.0, w))]
+    return [_real_row(setting, ours, each, theirs) for each in specs]
 
 
 def _setting(
     ours: str, theirs: str, root: Path, own: Sequence[Labelled], images: Sequence[Labelled]
 ) -> tuple[Setting, Shift]:
     predictor = load_predictor(TaskPaths(ours, root).bundle)
-    result, ood = ask(predictor, own), ask(predictor, images)
+    result, ood = predict(predictor, own), predict(predictor, images)
     present = [(s, r) for s, r in zip(own, result, strict=True) if r is not None]
     shift = Shift(f"images of {theirs}", "share", (1.0, 1.0, 1.0), (), alter=_never)
     n = min(len(present), len(images))
-    bank = PredictionPool(
+    shifted = PredictionPool(
         [s for s, _ in present[:n]], [r for _, r in present[:n]], {(shift.name, 1.0): ood[:n]}
     )
     pool = [s for s, _ in present], [r for _, r in present]
     rng = np.random.default_rng(0)
     task = predictor.bundle.task
-    return build_setup(task, "real", pool, bank, ReferenceParams(), REFERENCE, rng), shift
+    return build_setup(task, "real", pool, shifted, ReferenceParams(), REFERENCE, rng), shift
 
 
 def _never(study: Study, *_: object) -> Study:
-    """The altered studies are there already."""
+    """The corrupted studies exist already."""
     return study
 
 
-def _real_row(setting: Setting, ours: str, drawn: WindowSpec, theirs: str) -> Row:
+def _real_row(setting: Setting, ours: str, spec: WindowSpec, theirs: str) -> Row:
     alarms, blamed = 0, Counter[str]()
     for number in range(STREAMS):
-        verdict = judged(setting, drawn, Stream(), np.random.default_rng(number))
+        verdict = evaluate_next(setting, spec, Stream(), np.random.default_rng(number))
         alarms += verdict.status == "alarm"
         if verdict.status == "alarm":
             blamed[verdict.reasons[0].name] += 1
     first = f", first {blamed.most_common(1)[0][0]}" if blamed else ""
-    images = f"images of {theirs}{first}" if drawn.shift else "its own"
+    images = f"images of {theirs}{first}" if spec.shift else "its own"
     return Row(
         table="drift-real",
         task=ours,
-        row=f"windows of {drawn.window}, {images}",
+        row=f"windows of {spec.window}, {images}",
         metric="alarm",
         value=alarms / STREAMS,
         n=STREAMS,

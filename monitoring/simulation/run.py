@@ -1,4 +1,4 @@
-"""Run: every scenario of one task, from its bundle to one table of results."""
+"""Simulation: every scenario of one task, from its bundle to one table of results."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,38 +23,38 @@ from monitoring.simulation.measure import (
 )
 from monitoring.simulation.shifts import SHIFTS, possible
 from monitoring.simulation.streams import (
-    Pool,
+    Predicted,
     PredictionPool,
     Setting,
     WindowSpec,
-    ask,
+    build_pool,
     build_setup,
-    fill,
     labelled_studies,
+    predict,
     split,
 )
 
 FEWEST = 200
-MOST_ALTERED = 350
-"""Studies that are altered in every way, which takes most of the time."""
+MOST_CORRUPTED = 350
+"""Studies that are corrupted by every shift, which takes most of the time."""
 FALSE_WINDOWS = (50, 200, 1000, 5000)
-"""Of the reference's own studies; of new ones as large as the bank allows."""
-RIVAL_WINDOW = 200
+"""Sizes of undrifted windows; of new studies only as large as the pool allows."""
+BASELINE_WINDOW = 200
 SLOWLY = "scanner exposure", "note language", "laboratory unit"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """How much is measured.
+    """Size of the simulation.
 
     Args:
-        studies: at most.
-        references: frozen for shifts, each of other studies of the pool.
+        studies: labelled studies at most.
+        references: frozen for shifts, each of other studies.
         streams: per shift, size and window.
-        divisions: references frozen for false alarms, each against all studies that are left.
+        divisions: references frozen for false alarms, each against all other studies.
         undrifted: windows in a row per division, at most.
-        baselines: windows per shift that Evidently's preset judges; 0 leaves it out.
+        baselines: windows per shift for Evidently's preset; 0 skips it.
     """
 
     studies: int = 2200
@@ -67,8 +67,7 @@ class SimulationConfig:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What Evidently's preset says: of which share of windows, by its own verdict and by any
-    column."""
+    """Share of windows in which Evidently's preset finds drift: by its verdict, in any column."""
 
     shift: str
     size: str
@@ -89,12 +88,12 @@ class Slow:
 
 @dataclass(frozen=True)
 class Results:
-    """All of a task."""
+    """Results of a task."""
 
     task: str
     studies: int
     reference: int
-    bank: int
+    pool: int
     power: tuple[Power, ...]
     false_alarms: tuple[FalseAlarms, ...]
     slow: tuple[Slow, ...]
@@ -106,13 +105,13 @@ class Results:
 
 
 def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> Results:
-    """Ask the model about every study in every guise, then draw and judge streams.
+    """Predict every study, unchanged and corrupted, then draw and evaluate streams.
 
     Args:
         bundle: folder of the bundle.
         paths: of what ingest left, for the images.
-        config: how much.
-        say: is told what is under way.
+        config: size of the simulation.
+        say: progress callback.
 
     Raises:
         StageError: too few labelled studies.
@@ -127,33 +126,35 @@ def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> R
                 field=task.name,
                 remedy="Choose a task with more studies",
             )
-        rest, pool = split(studies, min(MOST_ALTERED, round(0.45 * len(studies))))
-        say(f"{len(pool)} studies for references, {len(rest)} to be altered")
-        result = ask(predictor, pool)
-        bank = fill(predictor, rest)
-    size = min(300, round(0.8 * len(pool)))
+        to_corrupt, others = split(studies, min(MOST_CORRUPTED, round(0.45 * len(studies))))
+        say(f"{len(others)} studies for references, {len(to_corrupt)} to corrupt")
+        records = predict(predictor, others)
+        pool = build_pool(predictor, to_corrupt)
+    size = min(300, round(0.8 * len(others)))
     params = ReferenceParams(window_sizes=(50, 100, 200, 500))
 
-    def frozen(asked: Pool, bank: PredictionPool, number: int) -> list[Setting]:
+    def frozen(predicted: Predicted, pool: PredictionPool, number: int) -> list[Setting]:
         say(f"freezing {number} references of {size} studies")
         randoms = map(np.random.default_rng, range(number))
-        return [build_setup(task, "scenario", asked, bank, params, size, one) for one in randoms]
+        return [
+            build_setup(task, "scenario", predicted, pool, params, size, one) for one in randoms
+        ]
 
-    every = [*pool, *rest], [*result, *bank.plain]
+    every = [*others, *to_corrupt], [*records, *pool.plain]
     undrifted = frozen(every, PredictionPool([], [], {}), config.divisions)
-    say("judging undrifted windows")
-    muted = tuple(_quiet(undrifted, config))
-    settings = frozen((pool, result), bank, config.references)
-    say("judging slow shifts")
+    say("evaluating undrifted windows")
+    false = tuple(_false_alarms(undrifted, config))
+    settings = frozen((others, records), pool, config.references)
+    say("evaluating slow shifts")
     slowly = tuple(_slowly(settings, config))
-    say("judging shifts")
-    found = tuple(power(settings, config.streams))
-    say("asking Evidently's preset")
+    say("evaluating shifts")
+    shifts = tuple(power(settings, config.streams))
+    say("running Evidently's preset")
     baselines = tuple(_baselines(settings, config))
-    return Results(task.name, len(studies), size, len(rest), found, muted, slowly, baselines)
+    return Results(task.name, len(studies), size, len(to_corrupt), shifts, false, slowly, baselines)
 
 
-def _quiet(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[FalseAlarms]:
+def _false_alarms(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[FalseAlarms]:
     for labels in (0.0, LABELS):
         for window in FALSE_WINDOWS:
             own = settings[: config.references]
@@ -166,48 +167,48 @@ def _slowly(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[S
     task = settings[0].reference.task
     for shift in SHIFTS:
         if shift.name in SLOWLY and possible(shift, task):
-            found = slow(settings, shift, RIVAL_WINDOW, config.streams)
-            yield Slow(shift.name, RIVAL_WINDOW, len(found), float(np.median(found)))
+            delays = slow(settings, shift, BASELINE_WINDOW, config.streams)
+            yield Slow(shift.name, BASELINE_WINDOW, len(delays), float(np.median(delays)))
 
 
 def _baselines(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[Baseline]:
     if not config.baselines:
         return
-    half, some = baseline(settings, WindowSpec(None, 0.0, RIVAL_WINDOW), config.baselines)
+    half, some = baseline(settings, WindowSpec(None, 0.0, BASELINE_WINDOW), config.baselines)
     yield Baseline("none", "", half, some, config.baselines)
     for shift in SHIFTS:
         if possible(shift, settings[0].reference.task) and shift.kind != "label":
-            sampled = WindowSpec(shift, shift.sizes[-1], RIVAL_WINDOW)
-            half, some = baseline(settings, sampled, config.baselines)
+            spec = WindowSpec(shift, shift.sizes[-1], BASELINE_WINDOW)
+            half, some = baseline(settings, spec, config.baselines)
             yield Baseline(shift.name, "large", half, some, config.baselines)
 
 
 def text_tables(results: Results) -> Iterator[str]:
-    """Lines of every table."""
+    """Yield the lines of every table."""
     yield (
         f"{results.task}: {results.studies} studies; references of {results.reference}, "
-        f"{results.bank} studies to draw windows from"
+        f"{results.pool} studies to draw windows from"
     )
     yield "\nUndrifted windows that alarm"
-    for muted in results.false_alarms:
-        labelled = "labelled by half" if muted.labels else "unlabelled"
+    for row in results.false_alarms:
+        labelled = "half labelled" if row.labels else "unlabelled"
         yield (
-            f"  {muted.window:>5} {muted.drawn:<9} {labelled:<16} {_percent(muted.rate)} "
-            f"[{_percent(muted.low)}, {_percent(muted.high)}] of {muted.windows}"
+            f"  {row.window:>5} {row.source:<9} {labelled:<16} {_percent(row.rate)} "
+            f"[{_percent(row.low)}, {_percent(row.high)}] of {row.windows}"
         )
-    yield "\nShifts: alarm in the first window, within two, within five; delay; rightly blamed"
-    for found in results.power:
+    yield "\nShifts: alarm in the first window, within two, within five; delay; cause named"
+    for shift in results.power:
         yield (
-            f"  {found.shift:<18} {found.size:<7} {found.window:>5}  "
-            f"{_percent(found.within[0])} {_percent(found.within[1])} {_percent(found.within[-1])}"
-            f"  {found.delay:>4.0f}  {_percent(found.right)}  {found.blamed}"
+            f"  {shift.shift:<18} {shift.size:<7} {shift.window:>5}  "
+            f"{_percent(shift.within[0])} {_percent(shift.within[1])} {_percent(shift.within[-1])}"
+            f"  {shift.delay:>4.0f}  {_percent(shift.right)}  {shift.blamed}"
         )
     yield "\nShifts that grow over ten windows: median windows until the alarm"
     for grown in results.slow:
         yield f"  {grown.shift:<18} {grown.window:>5}  {grown.delay:.0f}"
     yield "\nEvidently's DataDriftPreset at its defaults, windows of 200: half of the columns, any"
-    for row in results.baselines:
-        yield f"  {row.shift:<18} {row.size:<7} {_percent(row.half)} {_percent(row.any)}"
+    for one in results.baselines:
+        yield f"  {one.shift:<18} {one.size:<7} {_percent(one.half)} {_percent(one.any)}"
 
 
 def _percent(share: float) -> str:

@@ -1,8 +1,8 @@
-"""Shifts: what can go wrong at the entrance, as changes of studies, of their mix or their labels.
+"""Shifts: simulated changes of studies, of their mix or of their labels.
 
-Each has three sizes, named before anything was measured, and the names of reasons that blame it
-rightly. A shift either alters studies (all of them by a strength, or a share of them), or draws
-studies of the bank with other weights, or changes labels.
+Each has three sizes, fixed before any measurement, and the names of reasons that identify it. A
+shift corrupts studies (all of them by a strength, or a share of them), draws studies of the pool
+with other weights, or swaps labels.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,14 @@ class Shift:
     """A kind of shift.
 
     Args:
-        name: as tables have it.
-        kind: `strength`: every study is altered so strongly; `share`: so many of them are altered;
-            `mix`: studies are drawn with other weights; `label`: so many labels change.
+        name: for tables.
+        kind: `strength`: every study is corrupted by this strength; `share`: this share of studies
+            is corrupted; `mix`: studies are drawn with other weights; `label`: this share of labels
+            is swapped.
         sizes: small, medium and large.
-        blamed: beginnings of the names of reasons that blame it rightly.
-        alter: of one study at a strength (1 for a share); None where no study is altered.
-        needs: what the task must have: image, note, number, age, mix of labels.
+        blamed: prefixes of the reasons that identify it.
+        alter: corrupts one study at a strength (1 for a share); None where studies stay unchanged.
+        needs: input that the task must have.
     """
 
     name: str
@@ -93,7 +94,7 @@ def _inverted(pixels: NDArray[np.float32], size: float, random: Random) -> NDArr
 
 
 def _photograph(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
-    """A made-up picture in place of the image."""
+    """A synthetic picture in place of the image."""
     del size
     side = min(pixels.shape)
     return np.asarray(synthetic_pictures(1, side, random)[0] / 255, np.float32)
@@ -106,7 +107,7 @@ def _child(study: Study, size: float, random: Random, task: Task) -> Study:
 
 
 def laboratory(task: Task) -> str | None:
-    """The first number of the task that is no age: what a laboratory or a monitor measures."""
+    """A laboratory value or vital sign of the task: CRP, or the first number that is not age."""
     names = [f.name for f in task.clinical if f.type == "number" and f.name != "age"]
     return ("crp" if "crp" in names else names[0]) if names else None
 
@@ -128,23 +129,19 @@ def _missing(study: Study, size: float, random: Random, task: Task) -> Study:
     return replace(study, clinical={**study.clinical, laboratory(task) or "": None})
 
 
+JOINING_WORDS = frozenset({"the", "a", "of", "and"})
+
+
 def _headings(study: Study, size: float, random: Random, task: Task) -> Study:
-    """Another template: headings around what was written, joining words left out."""
+    """Another note template: headings around the text, joining words left out."""
     del size, random, task
     if study.note is None:
         return study
-    stored = [
-        w for w in study.note.split() if w.lower().strip(".,") not in {"the", "a", "of", "and"}
-    ]
-    half = len(stored) // 2
-    parts = (
-        "HISTORY:",
-        *stored[:half],
-        "EXAMINATION: as below.",
-        *stored[half:],
-        "PLAN: see chart.",
-    )
-    return replace(study, note=" ".join(parts))
+    words = [w for w in study.note.split() if w.lower().strip(".,") not in JOINING_WORDS]
+    half = len(words) // 2
+    first, second = words[:half], words[half:]
+    note = ["HISTORY:", *first, "EXAMINATION: as below.", *second, "PLAN: see chart."]
+    return replace(study, note=" ".join(note))
 
 
 GERMAN = (
@@ -159,7 +156,7 @@ GERMAN = (
 
 
 def _language(study: Study, size: float, random: Random, task: Task) -> Study:
-    """A note in German in place of the one that was there."""
+    """A German note in place of the original."""
     del size, task
     if study.note is None:
         return study
@@ -199,11 +196,11 @@ SHIFTS: tuple[Shift, ...] = (
 )
 """Sizes of a mix: `older patients` weighs by exp(size × age in standard deviations), prevalence by
 exp(size) for studies with the last finding. Of `concept` the share of studies whose labels are
-swapped; it is blamed rightly by any reason of concept drift."""
+swapped; any reason of concept drift identifies it."""
 
 
 def possible(shift: Shift, task: Task) -> bool:
-    """Whether a task has what the shift changes."""
+    """Whether a task has the input that the shift changes."""
     return {
         "image": task.has_image,
         "note": task.note is not None,
@@ -213,8 +210,8 @@ def possible(shift: Shift, task: Task) -> bool:
     }[shift.needs]
 
 
-def blamed_rightly(shift: Shift, task: Task, name: str, drift: str) -> bool:
-    """Whether the first reason of a verdict blames the shift."""
+def identifies(shift: Shift, task: Task, name: str, drift: str) -> bool:
+    """Whether the first reason of a verdict identifies the shift."""
     if shift.kind == "label":
         return drift == "concept"
     if shift.name in ("laboratory unit", "feature missing"):

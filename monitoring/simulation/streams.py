@@ -1,4 +1,4 @@
-"""Streams: windows drawn from a bank, shifted or not, judged one after another as in service."""
+"""Streams: windows drawn from a prediction pool, shifted or not, evaluated as in service."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +36,8 @@ from monitoring.window import LONGER, MOST_LABELLED
 
 BATCH = 16
 START = datetime(2026, 1, 1, tzinfo=UTC)
-Said = PredictionRecord | None
-"""None: the input gate refused it."""
+MaybeRecord = PredictionRecord | None
+"""A prediction; None where the input gate rejected the image."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Labelled:
     """A study whose labels are known.
 
     Args:
-        load: reads it; images are not held.
+        load: reads the study; images are not kept in memory.
         study: its id.
-        patient: whose it is.
-        labels: finding → 1 or 0, those that are known.
+        patient: id of its patient.
+        labels: finding → 1 or 0, known labels only.
     """
 
     load: Callable[[], Study]
@@ -59,17 +59,17 @@ class Labelled:
 
 @dataclass(frozen=True)
 class PredictionPool:
-    """What the model said.
+    """Predictions of studies, unchanged and corrupted by every shift.
 
     Args:
-        studies: asked ones.
-        plain: of each as it is.
-        altered: (shift, strength) → of each, altered; strength 1 where the size is a share.
+        studies: N studies.
+        plain: predictions (N) of the unchanged studies.
+        corrupted: (shift, strength) → predictions (N); strength 1 where the size is a share.
     """
 
     studies: Sequence[Labelled]
-    plain: list[Said]
-    altered: dict[tuple[str, float], list[Said]]
+    plain: list[MaybeRecord]
+    corrupted: dict[tuple[str, float], list[MaybeRecord]]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -82,59 +82,63 @@ class PredictionPool:
 
 
 def strengths(shift: Shift) -> tuple[float, ...]:
-    """Strengths at which studies have to be altered."""
+    """Strengths at which studies are corrupted."""
     if shift.alter is None:
         return ()
     return shift.sizes if shift.kind == "strength" else (1.0,)
 
 
-def ask(predictor: Predictor, studies: Sequence[Labelled]) -> list[Said]:
-    """What the model says of studies as they are."""
-    return [said for part in _parts(studies) for said in _asked(predictor, part, _loaded(part))[0]]
+def predict(predictor: Predictor, studies: Sequence[Labelled]) -> list[MaybeRecord]:
+    """Predict the unchanged studies."""
+    return [
+        record
+        for batch in _batches(studies)
+        for record in _predicted(predictor, batch, _loaded(batch))[0]
+    ]
 
 
-def fill(predictor: Predictor, studies: Sequence[Labelled], seed: int = 0) -> PredictionPool:
-    """Ask the model about every study, as it is and altered; an image is embedded anew only where
-    its pixels change."""
+def build_pool(predictor: Predictor, studies: Sequence[Labelled], seed: int = 0) -> PredictionPool:
+    """Predict every study, unchanged and corrupted; an image is embedded again only where its
+    pixels change."""
     task = predictor.bundle.task
     shifts = [shift for shift in SHIFTS if possible(shift, task)]
-    plain: list[Said] = []
-    altered: dict[tuple[str, float], list[Said]] = {
+    plain: list[MaybeRecord] = []
+    corrupted: dict[tuple[str, float], list[MaybeRecord]] = {
         (shift.name, size): [] for shift in shifts for size in strengths(shift)
     }
-    for number, part in enumerate(_parts(studies)):
-        loaded = _loaded(part)
-        said, images = _asked(predictor, part, loaded)
-        plain += said
+    for number, batch in enumerate(_batches(studies)):
+        loaded = _loaded(batch)
+        records, images = _predicted(predictor, batch, loaded)
+        plain += records
         for shift in shifts:
             for size in strengths(shift):
                 assert shift.alter is not None
                 random = np.random.default_rng([seed, number])
                 other = [shift.alter(study, size, random, task) for study in loaded]
                 same = all(a.image is b.image for a, b in zip(loaded, other, strict=True))
-                found = _asked(predictor, part, other, images if same else None)[0]
-                altered[shift.name, size] += found
-    return PredictionPool(studies, plain, altered)
+                records, _ = _predicted(predictor, batch, other, images if same else None)
+                corrupted[shift.name, size] += records
+    return PredictionPool(studies, plain, corrupted)
 
 
-def _parts(studies: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
+def _batches(studies: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
     return (studies[i : i + BATCH] for i in range(0, len(studies), BATCH))
 
 
-def _loaded(part: Sequence[Labelled]) -> list[Study]:
-    return [study.load() for study in part]
+def _loaded(batch: Sequence[Labelled]) -> list[Study]:
+    return [study.load() for study in batch]
 
 
-def _asked(
+def _predicted(
     predictor: Predictor,
-    part: Sequence[Labelled],
+    batch: Sequence[Labelled],
     studies: list[Study],
     images: NDArray[np.float32] | None = None,
-) -> tuple[list[Said], NDArray[np.float32] | None]:
+) -> tuple[list[MaybeRecord], NDArray[np.float32] | None]:
     """Records, and embeddings of the images."""
     encoded = predictor.bundle.encode(studies, images)
     answers = predictor.attempt_encoded(studies, encoded)
-    said = [
+    records = [
         record_of(
             answer,
             record_id=labelled.study,
@@ -144,34 +148,34 @@ def _asked(
         )
         if isinstance(answer, Answer)
         else None
-        for answer, labelled in zip(answers, part, strict=True)
+        for answer, labelled in zip(answers, batch, strict=True)
     ]
-    made = encoded.embeddings.get("image")
-    return said, None if made is None else made.numpy()
+    embedded = encoded.embeddings.get("image")
+    return records, None if embedded is None else embedded.numpy()
 
 
 Random = np.random.Generator
 Rows = NDArray[np.int64]
-Pool = tuple[Sequence[Labelled], Sequence[Said]]
-"""Studies, and what the model says of each."""
+Predicted = tuple[Sequence[Labelled], Sequence[MaybeRecord]]
+"""Studies and their predictions."""
 PLAIN = ("", 0.0)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A frozen reference, and the bank's studies as its columns have them.
+    """A frozen reference, and the pool's studies as rows of its columns.
 
     Args:
         reference: frozen.
-        tables: (shift, strength) → rows of the bank; of rejected images the row is of no use.
-        refused: (shift, strength) → which of the rows the input gate refused.
-        fresh: rows of every study that is not of the reference, none of them altered, without
-            those refused; patient by patient.
+        tables: (shift, strength) → rows of the pool; those of rejected images are placeholders.
+        rejected: (shift, strength) → whether the input gate rejected each row.
+        fresh: unchanged rows of every study outside the reference, without rejected ones, patient
+            by patient.
     """
 
     reference: Reference
     tables: dict[tuple[str, float], pd.DataFrame]
-    refused: dict[tuple[str, float], NDArray[np.bool_]]
+    rejected: dict[tuple[str, float], NDArray[np.bool_]]
     fresh: pd.DataFrame
 
 
@@ -180,11 +184,11 @@ class WindowSpec:
     """How the windows of a stream are drawn.
 
     Args:
-        shift: what is wrong; None for nothing.
+        shift: simulated shift; None for no drift.
         size: strength, share or weight.
         window: studies per window.
-        labels: share of studies whose labels have come.
-        altered: share of studies that an altering shift alters; None: all, or `size` where that
+        labels: share of labelled studies.
+        corrupted: share of studies that a corrupting shift alters; None: all, or `size` where that
             is a share.
     """
 
@@ -192,13 +196,13 @@ class WindowSpec:
     size: float
     window: int
     labels: float = 0.0
-    altered: float | None = None
+    corrupted: float | None = None
 
     @property
     def share(self) -> float:
-        """Share of studies that are altered."""
-        if self.altered is not None:
-            return self.altered
+        """Share of studies that are corrupted."""
+        if self.corrupted is not None:
+            return self.corrupted
         return self.size if self.shift is not None and self.shift.kind == "share" else 1.0
 
 
@@ -210,95 +214,99 @@ class Stream:
         before: the last verdict.
         known: labelled studies of the last windows.
         number: of windows so far.
-        left: rows that were not drawn yet.
+        remaining: rows that were not drawn yet.
     """
 
     before: Verdict | None = None
     known: list[pd.DataFrame] = field(default_factory=list)
     number: int = 0
-    left: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    remaining: Rows = field(default_factory=lambda: np.empty(0, np.int64))
 
     def take(self, size: int, rows: int, random: Random) -> Rows:
-        """So many rows, none twice before all of them had their turn."""
+        """Draw `size` rows, none twice before all were drawn once."""
         if size > rows:
             return random.choice(rows, size)
-        if len(self.left) < size:
-            self.left = random.permutation(rows)
-        taken, self.left = self.left[:size], self.left[size:]
+        if len(self.remaining) < size:
+            self.remaining = random.permutation(rows)
+        taken, self.remaining = self.remaining[:size], self.remaining[size:]
         return taken
 
 
 def build_setup(
     task: Task,
     digest: str,
-    pool: Pool,
-    bank: PredictionPool,
+    studies_and_records: Predicted,
+    pool: PredictionPool,
     params: ReferenceParams,
     size: int,
     random: Random,
 ) -> Setting:
-    """Freeze a reference of `size` studies of a pool, by patient, and make the bank's tables; of an
-    empty bank there are none, and only undrifted windows can be drawn."""
-    studies, said = pool
+    """Freeze a reference of `size` studies, by patient, and build the tables of the pool; with an
+    empty pool only undrifted windows can be drawn."""
+    studies, predictions = studies_and_records
     patients = as_codes(np.array([s.patient for s in studies], object))
-    place = random.permutation(patients.max() + 1)[patients]
-    chosen = [i for i in np.argsort(place, kind="stable") if said[i] is not None][:size]
-    records = [r for i in chosen if (r := said[i]) is not None]
+    rank = random.permutation(patients.max() + 1)[patients]
+    chosen = [i for i in np.argsort(rank, kind="stable") if predictions[i] is not None][:size]
+    records = [r for i in chosen if (r := predictions[i]) is not None]
     outcomes = PredictionPool([studies[i] for i in chosen], records, {}).outcomes
-    refused = sum(r is None for r in said) * size // len(said)
-    rest = sorted(set(range(len(studies))) - set(chosen))
+    rejected = sum(r is None for r in predictions) * size // len(predictions)
+    others = sorted(set(range(len(studies))) - set(chosen))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "reference"
-        freeze(task, digest, records, outcomes, params, out, refused)
+        freeze(task, digest, records, outcomes, params, out, rejected)
         reference = load_reference(out)
-    kinds = {PLAIN: bank.plain, **bank.altered} if bank.studies else {}
-    tables = {key: _rows(reference, bank, rows) for key, rows in kinds.items()}
-    refusals = {key: np.array([r is None for r in rows]) for key, rows in kinds.items()}
-    others = PredictionPool([studies[i] for i in rest], [said[i] for i in rest], {})
-    fresh = [_rows(reference, others, others.plain)]
-    if bank.studies:
+    kinds = {PLAIN: pool.plain, **pool.corrupted} if pool.studies else {}
+    tables = {key: _rows(reference, pool, rows) for key, rows in kinds.items()}
+    rejections = {key: np.array([r is None for r in rows]) for key, rows in kinds.items()}
+    unused = PredictionPool([studies[i] for i in others], [predictions[i] for i in others], {})
+    fresh = [_rows(reference, unused, unused.plain)]
+    if pool.studies:
         fresh.append(tables[PLAIN])
-    there = np.array([said[i] is not None for i in rest] + [r is not None for r in bank.plain])
-    return Setting(reference, tables, refusals, pd.concat(fresh, ignore_index=True)[there])
-
-
-def _rows(reference: Reference, bank: PredictionPool, said: Sequence[Said]) -> pd.DataFrame:
-    """One row per study of the bank; of a refused one, that of the study as it is."""
-    there = [r for r in bank.plain if r is not None]
-    records = [r or p or there[0] for r, p in zip(said, bank.plain, strict=True)]
-    return records_table(
-        records, reference.task, reference.quality, reference.projections, bank.outcomes
+    accepted = [r is not None for r in (*unused.plain, *pool.plain)]
+    return Setting(
+        reference, tables, rejections, pd.concat(fresh, ignore_index=True)[np.array(accepted)]
     )
 
 
-def next_window(setting: Setting, drawn: WindowSpec, stream: Stream, random: Random) -> Window:
+def _rows(
+    reference: Reference, pool: PredictionPool, predictions: Sequence[MaybeRecord]
+) -> pd.DataFrame:
+    """One row per study of the pool; of a rejected one, that of the unchanged study."""
+    accepted = [r for r in pool.plain if r is not None]
+    records = [r or p or accepted[0] for r, p in zip(predictions, pool.plain, strict=True)]
+    return records_table(
+        records, reference.task, reference.quality, reference.projections, pool.outcomes
+    )
+
+
+def next_window(setting: Setting, spec: WindowSpec, stream: Stream, random: Random) -> Window:
     """Draw the next window of a stream: no study twice where there are enough."""
-    if drawn.shift is None or drawn.shift.alter is None:
-        table, refused = _unaltered(setting, drawn, stream, random), 0
+    if spec.shift is None or spec.shift.alter is None:
+        table, rejected = _unchanged(setting, spec, stream, random), 0
     else:
-        table, refused = _altered(setting, drawn, drawn.shift, stream, random)
-    return _window(setting, drawn, stream, table, refused, random)
+        table, rejected = _corrupted(setting, spec, spec.shift, stream, random)
+    return _window(setting, spec, stream, table, rejected, random)
 
 
 def window_of_reference(
-    setting: Setting, drawn: WindowSpec, stream: Stream, random: Random
+    setting: Setting, spec: WindowSpec, stream: Stream, random: Random
 ) -> Window:
-    """A window drawn with replacement from the reference's own studies."""
+    """Draw a window with replacement from the reference's own studies."""
     own = setting.reference.table
-    table = own.iloc[random.choice(len(own), drawn.window)].reset_index(drop=True)
-    return _window(setting, drawn, stream, table, 0, random)
+    table = own.iloc[random.choice(len(own), spec.window)].reset_index(drop=True)
+    return _window(setting, spec, stream, table, 0, random)
 
 
 def _window(
     setting: Setting,
-    drawn: WindowSpec,
+    spec: WindowSpec,
     stream: Stream,
     table: pd.DataFrame,
-    refused: int,
+    rejected: int,
     random: Random,
 ) -> Window:
     task = setting.reference.task
-    table = _relabelled(_dated(table, stream.number, random), task, drawn, random)
+    table = _relabelled(_dated(table, stream.number, random), task, spec, random)
     known = labelled(table, task.finding_names)
     stream.known = [*stream.known, known][-LONGER:]
     stream.number += 1
@@ -309,59 +317,59 @@ def _window(
         longer=pd.concat(stream.known, ignore_index=True)[-MOST_LABELLED:],
         studies=len(table),
         n_labelled=len(known),
-        events=[event] * refused,
+        events=[event] * rejected,
         before=stream.before,
     )
 
 
-def _unaltered(setting: Setting, drawn: WindowSpec, stream: Stream, random: Random) -> pd.DataFrame:
-    """Studies as they are; of a shifted mix by their weights, with replacement."""
-    weights = _weights(setting, drawn)
+def _unchanged(setting: Setting, spec: WindowSpec, stream: Stream, random: Random) -> pd.DataFrame:
+    """Draw unchanged studies; of a shifted mix by their weights, with replacement."""
+    weights = _weights(setting, spec)
     n = len(setting.fresh)
     if weights is None:
-        rows = stream.take(drawn.window, n, random)
+        rows = stream.take(spec.window, n, random)
     else:
-        rows = random.choice(n, drawn.window, p=weights / weights.sum())
+        rows = random.choice(n, spec.window, p=weights / weights.sum())
     return setting.fresh.iloc[rows].reset_index(drop=True)
 
 
-def _altered(
-    setting: Setting, drawn: WindowSpec, shift: Shift, stream: Stream, random: Random
+def _corrupted(
+    setting: Setting, spec: WindowSpec, shift: Shift, stream: Stream, random: Random
 ) -> tuple[pd.DataFrame, int]:
-    """Studies of the bank, some of them altered, and how many images were refused."""
-    key = shift.name, drawn.size if shift.kind == "strength" else 1.0
-    rows = stream.take(drawn.window, len(setting.refused[PLAIN]), random)
-    altered = random.random(len(rows)) < drawn.share
-    refused = np.where(altered, setting.refused[key][rows], setting.refused[PLAIN][rows])
+    """Draw studies of the pool, some of them corrupted; and the number of rejected images."""
+    key = shift.name, spec.size if shift.kind == "strength" else 1.0
+    rows = stream.take(spec.window, len(setting.rejected[PLAIN]), random)
+    changed = random.random(len(rows)) < spec.share
+    rejected = np.where(changed, setting.rejected[key][rows], setting.rejected[PLAIN][rows])
     parts = [
-        setting.tables[kind].iloc[rows[(altered == is_altered) & ~refused]]
-        for kind, is_altered in ((PLAIN, False), (key, True))
+        setting.tables[kind].iloc[rows[(changed == is_changed) & ~rejected]]
+        for kind, is_changed in ((PLAIN, False), (key, True))
     ]
-    return pd.concat(parts, ignore_index=True), int(refused.sum())
+    return pd.concat(parts, ignore_index=True), int(rejected.sum())
 
 
-def judged(setting: Setting, drawn: WindowSpec, stream: Stream, random: Random) -> Verdict:
-    """Draw and judge the next window."""
-    return verdict_on(setting, next_window(setting, drawn, stream, random), stream)
+def evaluate_next(setting: Setting, spec: WindowSpec, stream: Stream, random: Random) -> Verdict:
+    """Draw and evaluate the next window."""
+    return verdict_on(setting, next_window(setting, spec, stream, random), stream)
 
 
 def verdict_on(setting: Setting, window: Window, stream: Stream) -> Verdict:
-    """Judge a window of a stream."""
+    """Evaluate a window of a stream."""
     stream.before = evaluate_window(window, setting.reference).verdict
     return stream.before
 
 
-def _weights(setting: Setting, drawn: WindowSpec) -> NDArray[np.float64] | None:
-    if drawn.shift is None or drawn.shift.kind != "mix":
+def _weights(setting: Setting, spec: WindowSpec) -> NDArray[np.float64] | None:
+    if spec.shift is None or spec.shift.kind != "mix":
         return None
     table = setting.fresh
-    if drawn.shift.needs == "age":
+    if spec.shift.needs == "age":
         ages = table["clinical.age"].to_numpy(float)
         standard = (ages - np.nanmean(ages)) / np.nanstd(ages)
-        return np.asarray(np.exp(drawn.size * np.nan_to_num(standard)), np.float64)
+        return np.asarray(np.exp(spec.size * np.nan_to_num(standard)), np.float64)
     first = setting.reference.task.finding_names[-1]
-    there = table[f"label.{first}"].to_numpy(float) == 1
-    return np.asarray(np.exp(drawn.size * there), np.float64)
+    positive = table[f"label.{first}"].to_numpy(float) == 1
+    return np.asarray(np.exp(spec.size * positive), np.float64)
 
 
 def _dated(table: pd.DataFrame, number: int, random: Random) -> pd.DataFrame:
@@ -374,23 +382,23 @@ def _dated(table: pd.DataFrame, number: int, random: Random) -> pd.DataFrame:
     )
 
 
-def _relabelled(table: pd.DataFrame, task: Task, drawn: WindowSpec, random: Random) -> pd.DataFrame:
-    """Labels that have come, a share of them swapped where the concept changes."""
-    come = random.random(len(table)) < drawn.labels
-    concept = drawn.shift is not None and drawn.shift.kind == "label"
-    swapped = random.random(len(table)) < (drawn.size if concept else 0.0)
+def _relabelled(table: pd.DataFrame, task: Task, spec: WindowSpec, random: Random) -> pd.DataFrame:
+    """Keep a share of the labels, and swap some of them where the concept changes."""
+    known = random.random(len(table)) < spec.labels
+    concept = spec.shift is not None and spec.shift.kind == "label"
+    swapped = random.random(len(table)) < (spec.size if concept else 0.0)
     columns = [f"label.{name}" for name in task.finding_names]
     labels = table[columns].to_numpy(float)
     other = np.roll(labels, 1, axis=1) if task.problem == "multiclass" else 1 - labels
     labels = np.where(swapped[:, None], other, labels)
-    labels[~come] = np.nan
+    labels[~known] = np.nan
     return table.assign(**dict(zip(columns, labels.T, strict=True)))
 
 
 LONGEST = 512
-"""Pixels of the longer side to which images are brought before they are altered, for time."""
+"""Pixels of the longer side to which images are brought before they are corrupted, for time."""
 SEED = 77
-"""Of the made-up population; that of the shipped task is 0."""
+"""Seed of the synthetic population; that of the shipped task is 0."""
 
 
 def labelled_studies(task: Task, paths: TaskPaths, most: int, work: Path) -> list[Labelled]:
@@ -400,7 +408,7 @@ def labelled_studies(task: Task, paths: TaskPaths, most: int, work: Path) -> lis
         task: the question.
         paths: of what ingest left; not needed for the synthetic task.
         most: how many at most.
-        work: folder for made-up images.
+        work: folder for synthetic images.
     """
     if task.source.kind == "synthetic":
         options = {"studies": most, "seed": SEED}
@@ -415,8 +423,8 @@ def labelled_studies(task: Task, paths: TaskPaths, most: int, work: Path) -> lis
     frame = frame[labels.notna().any(axis=1)]
     patients = frame["patient_id"].fillna(frame["study_id"])
     order = np.random.default_rng(SEED).permutation(np.unique(patients))
-    place = patients.map({patient: i for i, patient in enumerate(order)})
-    chosen = frame.iloc[np.argsort(place.to_numpy(), kind="stable")[:most]]
+    rank = patients.map({patient: i for i, patient in enumerate(order)})
+    chosen = frame.iloc[np.argsort(rank.to_numpy(), kind="stable")[:most]]
     return [_labelled(task, row) for row in chosen.to_dict("records")]
 
 

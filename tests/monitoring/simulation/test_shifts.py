@@ -5,7 +5,7 @@ import pytest
 
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task
-from monitoring.simulation.shifts import SHIFTS, blamed_rightly, possible
+from monitoring.simulation.shifts import SHIFTS, identifies, possible
 
 TASK = load_task("synthetic")
 IMAGE = np.random.default_rng(0).random((60, 50), dtype=np.float32)
@@ -73,4 +73,4 @@ def test_only_what_a_task_has_can_shift():
 )
 def test_blame_is_right_only_for_the_cause(shift, reason, right):
     found = next(s for s in SHIFTS if s.name == shift)
-    assert blamed_rightly(found, TASK, *reason) == right
+    assert identifies(found, TASK, *reason) == right

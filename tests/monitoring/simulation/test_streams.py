@@ -1,9 +1,9 @@
-"""Streams of made-up studies: drawn without repeats, shifted as asked, judged as in service."""
+"""Streams of made-up studies: drawn without repeats, shifted, evaluated as in service."""
 
 import numpy as np
 import pytest
 
-from monitoring.simulation.measure import baseline, false_alarms, preset_says, slow
+from monitoring.simulation.measure import baseline, false_alarms, preset_verdict, slow
 from monitoring.simulation.shifts import SHIFTS
 from monitoring.simulation.streams import (
     Labelled,
@@ -11,7 +11,7 @@ from monitoring.simulation.streams import (
     Stream,
     WindowSpec,
     build_setup,
-    judged,
+    evaluate_next,
     next_window,
 )
 
@@ -20,7 +20,7 @@ UNIT, PHOTOGRAPHS = BY_NAME["laboratory unit"], BY_NAME["photographs"]
 CONCEPT = BY_NAME["concept"]
 
 
-def asked(records, outcomes):
+def with_labels(records, outcomes):
     labels = {o.study_hash: o.label for o in outcomes}
     return [
         Labelled(None, r.study_hash, r.patient_hash, {"pneumonia": labels[r.study_hash]})
@@ -37,31 +37,32 @@ def tenth(record):
 
 @pytest.fixture(scope="module")
 def setting(make, frozen):
-    """300 of 900 studies are the reference; 200 others were altered in two ways."""
-    pool, known = make(900, 81)
-    rest, labels = make(200, 82)
+    """300 of 900 studies are the reference; 200 others were corrupted in two ways."""
+    records, known = make(900, 81)
+    others, labels = make(200, 82)
     corrupted = {
-        (UNIT.name, 1.0): [tenth(record) for record in rest],
-        (PHOTOGRAPHS.name, 1.0): [None] * len(rest),
+        (UNIT.name, 1.0): [tenth(record) for record in others],
+        (PHOTOGRAPHS.name, 1.0): [None] * len(others),
     }
-    bank = PredictionPool(asked(rest, labels), list(rest), corrupted)
+    shifted = PredictionPool(with_labels(others, labels), list(others), corrupted)
     params = frozen.params.model_copy(update={"window_sizes": (50, 100)})
     rng = np.random.default_rng(0)
-    return build_setup(frozen.task, "d", (asked(pool, known), pool), bank, params, 300, rng)
+    predicted = with_labels(records, known), records
+    return build_setup(frozen.task, "d", predicted, shifted, params, 300, rng)
 
 
 def test_the_reference_and_the_windows_share_no_study(setting):
     assert len(setting.reference.table) == 300
     assert len(setting.fresh) == 600 + 200
     rng, stream = np.random.default_rng(1), Stream()
-    drawn = WindowSpec(None, 0.0, 100, labels=0.5)
-    ages = [next_window(setting, drawn, stream, rng).table["clinical.age"] for _ in range(8)]
+    spec = WindowSpec(None, 0.0, 100, labels=0.5)
+    ages = [next_window(setting, spec, stream, rng).table["clinical.age"] for _ in range(8)]
     assert len(np.unique(np.concatenate(ages))) == len(np.unique(setting.fresh["clinical.age"]))
 
 
-def test_without_a_bank_undrifted_windows_are_of_all_that_the_reference_left(setting, make):
+def test_with_an_empty_pool_windows_are_drawn_from_all_studies_outside_the_reference(setting, make):
     pool, known = make(400, 83)
-    given = asked(pool, known), pool
+    given = with_labels(pool, known), pool
     task, params = setting.reference.task, setting.reference.params
     raw = build_setup(
         task, "d", given, PredictionPool([], [], {}), params, 300, np.random.default_rng(0)
@@ -71,7 +72,7 @@ def test_without_a_bank_undrifted_windows_are_of_all_that_the_reference_left(set
     assert false_alarms([raw], 50, 0.0, 5, from_reference=False).windows == 2
 
 
-def test_a_share_is_altered_and_rejected_images_are_no_studies_but_events(setting):
+def test_a_share_is_corrupted_and_rejected_images_are_no_studies_but_events(setting):
     rng = np.random.default_rng(2)
     window = next_window(setting, WindowSpec(PHOTOGRAPHS, 0.2, 200), Stream(), rng)
     assert len(window.events) == 200 - len(window.table)
@@ -94,28 +95,28 @@ def test_labels_come_for_a_share_and_a_new_concept_swaps_them(setting):
 
 def test_verdicts_and_labels_are_handed_on(setting):
     stream, rng = Stream(), np.random.default_rng(4)
-    drawn = WindowSpec(UNIT, 1.0, 100, labels=0.5)
-    verdict = judged(setting, drawn, stream, rng)
+    spec = WindowSpec(UNIT, 1.0, 100, labels=0.5)
+    verdict = evaluate_next(setting, spec, stream, rng)
     assert (verdict.status, verdict.reasons[0].name) == ("alarm", "clinical.crp")
-    window = next_window(setting, drawn, stream, rng)
+    window = next_window(setting, spec, stream, rng)
     assert window.before == verdict
     assert len(window.longer) > len(window.labelled)
 
 
 def test_undrifted_windows_seldom_alarm_and_slow_shifts_do_in_time(setting):
     for from_reference in (True, False):
-        muted = false_alarms([setting], 50, 0.5, 12, from_reference)
-        assert muted.windows == 12
-        assert muted.alarms <= 2
+        alarms = false_alarms([setting], 50, 0.5, 12, from_reference)
+        assert alarms.windows == 12
+        assert alarms.alarms <= 2
     assert all(1 < first <= 10 for first in slow([setting], UNIT, 50, 3))
 
 
-def test_evidentlys_preset_has_nothing_to_say_of_a_window_without_studies(setting):
-    result = preset_says(setting.reference.table.iloc[:0], setting.reference)
+def test_evidentlys_preset_finds_no_drift_in_a_window_without_studies(setting):
+    result = preset_verdict(setting.reference.table.iloc[:0], setting.reference)
     assert (result.half, result.any) == (False, False)
 
 
-def test_evidentlys_preset_cries_wolf_by_any_column(setting):
+def test_evidentlys_preset_raises_many_false_alarms_by_any_column(setting):
     half, some = baseline([setting], WindowSpec(None, 0.0, 100), 4)
     assert half == 0.0
     assert some > 0.4

@@ -45,7 +45,7 @@ def test_drift_alarms_and_its_cause_comes_first(window, frozen, drift, cause):
     assert verdict.status == "alarm"
     assert verdict.reasons[0].name == cause
     assert verdict.reasons[0].text in verdict.headline
-    assert "without labels no one can say" in verdict.headline
+    assert "without labels it is unknown" in verdict.headline
 
 
 def test_flipped_labels_are_concept_drift_and_no_data_drift(window, frozen):

@@ -78,7 +78,7 @@ def test_rejected_images_of_this_model_alarm(log, frozen, make):
             for _ in range(count)
         )
     report = evaluate_window(read(log, frozen, 0).window, frozen)
-    assert (report.images.refused, report.images.images) == (12, 72)
+    assert (report.images.rejected, report.images.images) == (12, 72)
     assert report.verdict.status == "alarm"
     assert report.verdict.reasons[0].name == "images.rejected"
 
