@@ -1,6 +1,7 @@
 """A made-up question, and records of made-up studies, for every test of monitoring."""
 
 import os
+import socket
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -149,3 +150,10 @@ def window(frozen):
         )
 
     return table
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,6 +1,5 @@
 """A log with the tables of the schedule, and reports that take no models."""
 
-import socket
 import textwrap
 import time
 from datetime import UTC, datetime
@@ -67,13 +66,6 @@ def fake(tmp_path):
 
     (tmp_path / "fake.py").write_text(FAKE)
     return Fake()
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture

@@ -1,12 +1,56 @@
-"""Prevalence is found and named where nothing but prevalence changed."""
+"""Predicted prevalence, rejected images, and label shift as an explanation."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import fisher_exact, norm
 
-from monitoring.shift_tests import label_shift
+from monitoring.shift_tests import label_shift, score_prevalence, score_rejected
+from monitoring.statistics import normal_limit
 from monitoring.verdict import evaluate_window
 from tests.monitoring.conftest import whole
+
+
+@pytest.mark.parametrize("size", [20, 200, 1500])
+def test_undrifted_windows_exceed_the_limit_about_as_often_as_asked(window, frozen, size):
+    limit = normal_limit(0.05)
+    above = [
+        score_prevalence(window(size, 900 + seed), frozen.table, ["pneumonia"]).score > limit
+        for seed in range(40)
+    ]
+    assert np.mean(above) <= 0.15
+
+
+def test_a_moved_mean_is_found_up_and_down_and_said(window, frozen):
+    for shift in (-0.8, 0.8):
+        found = score_prevalence(window(200, 5, logit_shift=shift), frozen.table, ["pneumonia"])
+        assert found.score > normal_limit(0.005)
+        assert (found.after["pneumonia"] > found.before["pneumonia"]) == (shift > 0)
+        assert f"→ {100 * found.after['pneumonia']:.0f} %" in found.text
+
+
+@pytest.mark.parametrize(("refused", "images"), [(0, 50), (3, 50), (20, 200)])
+def test_the_score_is_that_of_fishers_test(refused, images):
+    found = score_rejected(refused, images, 4, 300)
+    table = [[refused, images - refused], [4, 296]]
+    chance = fisher_exact(table, alternative="greater").pvalue
+    assert norm.sf(found.score) == pytest.approx(chance, abs=1e-9)
+
+
+def test_undrifted_windows_exceed_the_limit_no_more_often_than_asked():
+    rng = np.random.default_rng(0)
+    limit = normal_limit(0.05)
+    above = []
+    for _ in range(600):
+        before, now = rng.binomial(300, 0.02), rng.binomial(100, 0.02)
+        above.append(score_rejected(now, 100, before, 300).score > limit)
+    assert np.mean(above) <= 0.05
+
+
+def test_fewer_refused_are_no_reason_and_no_image_no_score():
+    assert score_rejected(0, 100, 30, 300).score < 0
+    assert score_rejected(0, 0, 4, 300) is None
+    assert "4.0 % (2 of 50)" in score_rejected(2, 50, 4, 300).text
 
 
 def pool(window, seed, share):
