@@ -1,4 +1,4 @@
-"""Settings: the frozen, typed mirror of monitoring.yaml: how monitoring runs and whom it tells."""
+"""Settings of monitoring: the typed, frozen mirror of monitoring.yaml."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,17 +17,17 @@ class ScheduleSettings(Frozen):
     """When windows are run."""
 
     catch_up: int = Field(31, ge=1, le=10_000)
-    """Missed windows that are made up for, the newest of them; `backfill` makes any others."""
+    """Missed windows that are run, newest first; `backfill` runs any others."""
     retry_minutes: float = Field(10.0, gt=0)
-    """Until a report that failed is tried again, at most twice."""
+    """Minutes until a failed report is retried, at most twice."""
     grace_seconds: float = Field(60.0, ge=0)
-    """How long a report may still take when the schedule is to end."""
+    """Time that the current report may still take after a stop request."""
     lease_seconds: float = Field(60.0, ge=1)
-    """After which another runner takes over from one that was killed."""
+    """Time after which another runner takes over from a killed one."""
 
 
 class ReportSettings(Frozen):
-    """What one report may take."""
+    """Limits of one report."""
 
     memory_mib: int = Field(2048, ge=64)
     minutes: float = Field(30.0, gt=0)
@@ -93,7 +93,7 @@ class PrometheusSettings(Frozen):
 
 
 class AlertSettings(Frozen):
-    """Who is told when the verdict changes; a channel that is not named is not used."""
+    """Channels that a change of the verdict is sent to."""
 
     least: Literal["warn", "alarm"] = "warn"
     """Verdicts below it count as ok."""
@@ -103,7 +103,7 @@ class AlertSettings(Frozen):
 
 
 class MonitorParams(Frozen):
-    """All of monitoring.yaml; every part may be left out."""
+    """Contents of monitoring.yaml; every section is optional."""
 
     schedule: ScheduleSettings = ScheduleSettings()
     report: ReportSettings = ReportSettings()

@@ -1,4 +1,8 @@
-"""Mail: a notice as plain text by SMTP (RFC 5321), under TLS unless the settings say otherwise."""
+"""Alert channels: mail by SMTP (RFC 5321), a signed webhook, and a Prometheus text file.
+
+The standard library, not a notification library: those neither sign a webhook with HMAC nor refuse
+redirects.
+"""
 
 import hashlib
 import hmac
@@ -25,7 +29,7 @@ def send_mail(notice: Notice, settings: MailSettings) -> None:
     """Send a notice to all recipients.
 
     Raises:
-        ParamsError: there is no password where there should be one.
+        ParamsError: the password is missing.
         CxrError: it could not be delivered.
     """
     password = _password(settings) if settings.user else ""
@@ -43,7 +47,7 @@ def send_mail(notice: Notice, settings: MailSettings) -> None:
 
 
 def message(notice: Notice, settings: MailSettings) -> EmailMessage:
-    """The mail of a notice; the same notice has the same id in every try."""
+    """Build the mail of a notice; its Message-ID is the same in every attempt."""
     mail = EmailMessage()
     mail["Subject"] = f"[cxr_mm] {notice.subject}"
     mail["From"], mail["To"] = settings.sender, ", ".join(settings.recipients)
@@ -101,14 +105,14 @@ def write_figures(notice: Notice, settings: PrometheusSettings) -> None:
 
 
 def figures(notice: Notice) -> str:
-    """The lines of the file."""
-    found = {
+    """Lines of the text file."""
+    metrics = {
         "report_failed": ("Whether the newest report failed.", float(notice.status == "failed")),
         "report_seconds": ("When the newest report was made, since 1970.", float(int(time.time()))),
         "window_end_seconds": ("End of its window, since 1970.", notice.until.timestamp()),
     }
     if notice.status != "failed":
-        found |= {
+        metrics |= {
             "verdict": (
                 "Newest verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies.",
                 float(STATUS_NUMBERS[notice.status]),
@@ -121,7 +125,7 @@ def figures(notice: Notice) -> str:
     return "".join(
         f"# HELP cxr_mm_monitoring_{name} {text}\n# TYPE cxr_mm_monitoring_{name} gauge\n"
         f"cxr_mm_monitoring_{name}{labels} {value:.0f}\n"
-        for name, (text, value) in found.items()
+        for name, (text, value) in metrics.items()
     )
 
 
@@ -142,7 +146,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def post(notice: Notice, settings: WebhookSettings, first_wait: float = FIRST_WAIT) -> None:
-    """Send a notice, in several tries.
+    """POST a notice, with retries.
 
     Raises:
         ParamsError: the key of the signature is not set.
@@ -157,7 +161,7 @@ def post(notice: Notice, settings: WebhookSettings, first_wait: float = FIRST_WA
     for attempt in range(settings.tries):
         if attempt:
             time.sleep(first_wait * 2 ** (attempt - 1))
-        trouble, worth_another = _tried(_request(settings.url, body, key), settings)
+        trouble, worth_another = _attempt(_request(settings.url, body, key), settings)
         if not trouble:
             return
         if not worth_another:
@@ -166,7 +170,7 @@ def post(notice: Notice, settings: WebhookSettings, first_wait: float = FIRST_WA
 
 
 def signature(key: str, timestamp: str, body: bytes) -> str:
-    """What the header holds."""
+    """Value of the signature header."""
     signed = hmac.new(key.encode(), timestamp.encode() + b"." + body, hashlib.sha256)
     return f"sha256={signed.hexdigest()}"
 
@@ -182,8 +186,8 @@ def _request(url: str, body: bytes, key: str) -> urllib.request.Request:
     return urllib.request.Request(url, body, headers, method="POST")
 
 
-def _tried(request: urllib.request.Request, settings: WebhookSettings) -> tuple[str, bool]:
-    """What went wrong, if anything, and whether another try may help."""
+def _attempt(request: urllib.request.Request, settings: WebhookSettings) -> tuple[str, bool]:
+    """Send once; returns the error, if any, and whether a retry may help."""
     opener = urllib.request.build_opener(NoRedirect)
     try:
         with opener.open(request, timeout=settings.timeout_seconds):

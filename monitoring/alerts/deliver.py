@@ -1,7 +1,7 @@
-"""Tell: through every channel, once for each change; what cannot be delivered waits.
+"""Delivery: each change goes once to every channel; undelivered notices wait in the database.
 
-What is to be said goes into the database in the transaction that remembers it as said, and leaves
-it when it was delivered. A crash in between says it twice, never not at all.
+A notice is queued in the same transaction that stores it as the channel's last, and removed after
+delivery. A crash in between delivers it twice, never not at all.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,23 +18,23 @@ from monitoring.config import AlertSettings
 from monitoring.scheduler.state import ALERTS, WAITING_ALERTS, State
 
 MOST_WAITING = 100
-"""Notices that wait for one channel; of more the oldest go."""
+"""Longest queue of a channel; beyond it the oldest notices are dropped."""
 Send = Callable[[Notice], None]
 
 
 class Alerts:
-    """The channels of the settings, and what each was told last."""
+    """Alert channels of the settings, and the last notice of each."""
 
     def __init__(self, state: State, settings: AlertSettings) -> None:
         self._state, self._settings = state, settings
         self._channels = _channels(settings)
 
-    def tell(self, task: str, notice: Notice | None) -> list[str]:
-        """Say what is new, and first what still waits; returns what could not be done.
+    def send(self, task: str, notice: Notice | None) -> list[str]:
+        """Queue a notice and deliver the queue of the task; returns failures in words.
 
         Args:
-            task: whose.
-            notice: what to say; None only delivers what waits.
+            task: name of the task.
+            notice: new notice; None only delivers the queue.
 
         Raises:
             LogError: the database cannot be used.
@@ -53,12 +53,12 @@ class Alerts:
         return troubles
 
     def _put(self, notice: Notice) -> None:
-        """Put a notice into the queue of each channel that was told something else last."""
+        """Queue a notice for each channel whose last notice has another content."""
         if notice.status == "too_small":
-            return  # no judgement: what was said last still stands
+            return  # no verdict: the last notice remains valid
         with database_errors(self._state.url), self._state.engine.begin() as connection:
             for channel in self._channels:
-                if _last(connection, channel, notice.task) == notice.gist:
+                if _last(connection, channel, notice.task) == notice.content_key:
                     continue
                 _remember(connection, channel, notice)
                 stored = notice.model_dump(mode="json")
@@ -66,7 +66,7 @@ class Alerts:
                 connection.execute(insert(WAITING_ALERTS), row)
 
     def _deliver(self, channel: str, task: str, send: Send) -> str:
-        """Send what waits, oldest first, up to the first that fails; why, or nothing."""
+        """Send the queue, oldest first, up to the first failure; returns its message, if any."""
         table = WAITING_ALERTS
         own = (table.c.channel == channel) & (table.c.task == task)
         with database_errors(self._state.url), self._state.engine.connect() as connection:
@@ -87,23 +87,23 @@ class Alerts:
 
 
 def _channels(settings: AlertSettings) -> Mapping[str, Send]:
-    found: dict[str, Send] = {}
+    channels: dict[str, Send] = {}
     if settings.webhook:
-        found["webhook"] = partial(post, settings=settings.webhook)
+        channels["webhook"] = partial(post, settings=settings.webhook)
     if settings.mail:
-        found["mail"] = partial(send_mail, settings=settings.mail)
-    return found
+        channels["mail"] = partial(send_mail, settings=settings.mail)
+    return channels
 
 
 def _last(connection: Connection, channel: str, task: str) -> str:
-    """The gist of what was said last; a channel that was never used knows of nothing bad."""
-    query = select(ALERTS.c.said).where(ALERTS.c.channel == channel, ALERTS.c.task == task)
+    """Content of the last notice; `ok` for a channel that was never used."""
+    query = select(ALERTS.c.content).where(ALERTS.c.channel == channel, ALERTS.c.task == task)
     return connection.scalar(query) or "ok"
 
 
 def _remember(connection: Connection, channel: str, notice: Notice) -> None:
     key = {"channel": channel, "task": notice.task}
     mine = (ALERTS.c.channel == channel) & (ALERTS.c.task == notice.task)
-    changed = connection.execute(update(ALERTS).where(mine).values(said=notice.gist))
+    changed = connection.execute(update(ALERTS).where(mine).values(content=notice.content_key))
     if not changed.rowcount:
-        connection.execute(insert(ALERTS), {**key, "said": notice.gist})
+        connection.execute(insert(ALERTS), {**key, "content": notice.content_key})

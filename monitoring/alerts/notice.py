@@ -1,4 +1,4 @@
-"""Notice: what an alert says of one window; names of columns and figures, no ids, no values."""
+"""Notice: content of an alert about one window; names of columns and figures, no ids, no values."""
 
 from datetime import datetime
 from typing import Literal, Self
@@ -24,10 +24,10 @@ class NoticeReason(Frozen):
 
 
 class Notice(Frozen):
-    """What is told of one window; `failed` is a report that could not be made."""
+    """Alert about one window; status `failed`: its report could not be made."""
 
     notice_id: str = Field(default_factory=random_id)
-    """The same in every try: a receiver that has it already may drop it."""
+    """The same in every attempt, so that a receiver can drop repeats."""
     task: str
     digest: str
     status: Status | Literal["failed"]
@@ -40,7 +40,7 @@ class Notice(Frozen):
 
     @classmethod
     def of_verdict(cls, verdict: Verdict, window: Window) -> Self:
-        """What a verdict has to tell."""
+        """Build the notice of a verdict."""
         fields = NoticeReason.model_fields
         return cls(
             task=verdict.task,
@@ -59,7 +59,7 @@ class Notice(Frozen):
 
     @classmethod
     def of_failure(cls, task: str, digest: str, window: Window) -> Self:
-        """That a report could not be made; why may name what must not leave the machine."""
+        """Build the notice of a failed report, without its message, which may be private."""
         return cls(
             task=task,
             digest=digest,
@@ -70,7 +70,7 @@ class Notice(Frozen):
         )
 
     def at_least(self, least: Level) -> Self:
-        """The same, where what is below a level counts as ok."""
+        """Copy in which levels below `least` count as ok."""
         if least == "warn":
             return self
         reasons = tuple(r for r in self.reasons if r.level == "alarm")
@@ -78,8 +78,8 @@ class Notice(Frozen):
         return self.model_copy(update={"status": status, "reasons": reasons})
 
     @property
-    def gist(self) -> str:
-        """Equal for two notices that say the same: status, what moved, and of which model."""
+    def content_key(self) -> str:
+        """Key of deduplication: status, model and reasons."""
         if self.status == "ok":
             return self.status
         moved = sorted({f"{r.drift}:{r.name}" for r in self.reasons})
@@ -87,13 +87,13 @@ class Notice(Frozen):
 
     @property
     def subject(self) -> str:
-        """One line."""
+        """Subject line."""
         word = self.status.upper().replace("_", " ")
         return f"{word} {self.task}: {' '.join(self.headline.split())}"
 
     @property
     def text(self) -> str:
-        """What a person reads."""
+        """Plain text for people."""
         lines = [self.subject, "", f"Window: {_utc(self.since)} to {_utc(self.until)}"]
         if self.status != "failed":
             lines.append(f"Studies: {self.n}, of which {self.n_labelled} labelled")

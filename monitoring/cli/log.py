@@ -1,4 +1,4 @@
-"""The prediction log itself: whether it is whole, and what is to leave it."""
+"""Verbs of the prediction log: verify, erase, retain, export."""
 
 from pathlib import Path
 from typing import Annotated

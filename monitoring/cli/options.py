@@ -16,17 +16,17 @@ Frozen = Annotated[
 
 
 def moment(text: str | None) -> datetime | None:
-    """A moment as it is typed, UTC where it says no offset.
+    """Parse a time from the command line; UTC without an offset.
 
     Raises:
-        LogError: it is no moment.
+        LogError: not a time.
     """
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError as error:
         raise LogError(
-            "no time", field=text, remedy="Write it as 2026-03-01 or 2026-03-01T12:00+01:00"
+            "not a time", field=text, remedy="Write it as 2026-03-01 or 2026-03-01T12:00+01:00"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

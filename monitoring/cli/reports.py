@@ -1,4 +1,4 @@
-"""Reports: the reference, one report of one window, and the labels that came later."""
+"""Verbs of reports: freeze the reference, report a window, add labels."""
 
 from pathlib import Path
 from typing import Annotated

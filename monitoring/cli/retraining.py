@@ -1,4 +1,4 @@
-"""Retraining: a challenger, the switch to it, and the way back."""
+"""Verbs of retraining: train a challenger, promote it, roll back."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +14,12 @@ commands = typer.Typer()
 By = Annotated[str, typer.Option("--by", help="Name of the person who decides this.")]
 Served = Annotated[Path, typer.Option(help="Folder of the champion's bundle, or current.json.")]
 REJECTED = 30
-"""Exit code where the gate rejects a challenger."""
+"""Exit code of a rejected challenger."""
 
 
 def _margin(what: str) -> OptionInfo:
-    found: OptionInfo = typer.Option(min=0.001, max=0.2, help=f"By how much {what}.")
-    return found
+    option: OptionInfo = typer.Option(min=0.001, max=0.2, help=f"By how much {what}.")
+    return option
 
 
 @commands.command()
@@ -36,24 +36,29 @@ def retrain(
     verdict: Annotated[
         Path | None, typer.Option(help="verdict.json of the report that led to this.")
     ] = None,
-    keep_back: Annotated[
-        float, typer.Option(min=0.1, max=0.9, help="Share of the studies to judge on, newest.")
+    holdout: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=0.9,
+            help="Share of the studies, newest first, held out for the comparison.",
+        ),
     ] = 0.4,
     margin: Annotated[float, _margin("AUC may be lower")] = 0.02,
     margin_subgroup: Annotated[float, _margin("AUC of a subgroup may be lower")] = 0.05,
     margin_brier: Annotated[float, _margin("the Brier score may be higher")] = 0.02,
     margin_ece: Annotated[float, _margin("the calibration error may be higher")] = 0.05,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Let it serve at once where the gate says better.")
+        bool, typer.Option("--auto", help="Promote at once if the outcome is better.")
     ] = False,
     by: Annotated[
-        str | None, typer.Option("--by", help="With --auto: who answers for that.")
+        str | None, typer.Option("--by", help="With --auto: name of the responsible person.")
     ] = None,
 ) -> None:
-    """Train a challenger on older studies of the window and judge it on the newest.
+    """Train a challenger on older studies of the window and compare it on the newest.
 
-    Exit code: 0 better or no worse, 30 rejected, 2 error. Nothing that serves is touched without
-    --auto: see the change record, then promote.
+    Exit code: 0 better or no worse, 30 rejected, 2 error. Without --auto the served model stays:
+    read the change record, then promote.
     """
     from monitoring.retraining.comparison import Margins
     from monitoring.retraining.promotion import promote as switch
@@ -61,7 +66,7 @@ def retrain(
     from monitoring.retraining.retrain import retrain as run
 
     if auto and not by:
-        raise ParamsError("no one answers for it", field="--auto", remedy="Name a person with --by")
+        raise ParamsError("a name is missing", field="--auto", remedy="Name a person with --by")
     request = RetrainRequest(
         bundle=bundle,
         log=log,
@@ -69,7 +74,7 @@ def retrain(
         since=moment(since),
         until=moment(until),
         verdict=verdict,
-        share=keep_back,
+        share=holdout,
         margins=Margins(
             auc=margin, subgroup_auc=margin_subgroup, brier=margin_brier, ece=margin_ece
         ),
@@ -80,7 +85,7 @@ def retrain(
         print(f"  {reason}")
     print(f"See serving/{record.task}/changes/{record.id}.md")
     if auto and by and record.outcome == "better":
-        _told(switch(record.id, by))
+        _print_pointer(switch(record.id, by))
     if record.outcome == "rejected":
         raise typer.Exit(REJECTED)
 
@@ -90,7 +95,7 @@ def adopt(bundle: Served, by: By) -> None:
     """Let a bundle be the first version of its task that serves."""
     from monitoring.retraining.promotion import adopt as run
 
-    _told(run(bundle, by))
+    _print_pointer(run(bundle, by))
 
 
 @commands.command()
@@ -98,7 +103,7 @@ def promote(record: Annotated[str, typer.Option(help="ID of the change record.")
     """Let the challenger of a change record serve; the app follows without a restart."""
     from monitoring.retraining.promotion import promote as run
 
-    _told(run(record, by))
+    _print_pointer(run(record, by))
 
 
 @commands.command()
@@ -106,8 +111,8 @@ def rollback(task: Annotated[str, typer.Option(help="Name of the task.")], by: B
     """Let the version before serve again."""
     from monitoring.retraining.promotion import rollback as run
 
-    _told(run(task, by))
+    _print_pointer(run(task, by))
 
 
-def _told(pointer: Pointer) -> None:
+def _print_pointer(pointer: Pointer) -> None:
     print(f"{pointer.task}: {pointer.digest[:12]} serves since {pointer.since:%Y-%m-%d %H:%M} UTC")

@@ -1,4 +1,4 @@
-"""Running: the schedule, windows of the past, what has been done, and the dashboards."""
+"""Verbs of the schedule: run it, backfill past windows, show its status, serve the dashboards."""
 
 import json
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def schedule(
     try:
         runner = _runner(state, bundle, log, reference, params, reports, stop)
         if once:
-            with stopping(stop.ask):
+            with stopping(stop.request):
                 code = runner.catch_up(times).exit_code
             raise typer.Exit(code)
         run_schedule(runner.catch_up, times, params.schedule, stop, _say)
@@ -80,11 +80,11 @@ def backfill(
     start, end = moment(since) or now, moment(until) or now
     windows = list(times.whole_windows(start, min(end, now)))
     if not windows:
-        raise LogError("no window lies between them", field=f"--from {since}")
+        raise LogError("no window between them", field=f"--from {since}")
     state, stop = open_state(log), Stop(params.schedule.grace_seconds)
     try:
         runner = _runner(state, bundle, log, reference, params, reports, stop)
-        with stopping(stop.ask):
+        with stopping(stop.request):
             code = runner.backfill(windows).exit_code
     finally:
         state.close()
@@ -138,7 +138,7 @@ def _runner(
         return ServedModel(bundle_digest(folder), words)
 
     task = load_reference(reference or resolved(bundle).parent / "reference").task.name
-    return Runner(state, task, model, reports / task, params, _say, stop.now, stop.asked)
+    return Runner(state, task, model, reports / task, params, _say, stop.now, stop.requested)
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Scenarios: how monitoring does on simulated streams, with and without a shift."""
+"""Verb of the simulation: monitoring on simulated streams, with and without a shift."""
 
 from pathlib import Path
 from typing import Annotated

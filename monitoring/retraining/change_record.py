@@ -1,9 +1,9 @@
-"""Change records: what a new version changes, why, on what evidence, and what was done with it.
+"""Change records: what a new version changes, why, how it compares, and its approvals.
 
-`serving/TASK/changes/ID.json` and `ID.md` are written once; each later act is a file of its own,
-`ID.1.json`, `ID.2.json` and so on. Nothing is rewritten. What is written down follows the parts of
-a change control plan in FDA, Marketing Submission Recommendations for a Predetermined Change
-Control Plan for Artificial Intelligence-Enabled Device Software Functions, guidance, December 2024.
+`serving/TASK/changes/ID.json` and `ID.md` are written once; each later action is a separate file,
+`ID.1.json`, `ID.2.json` and so on. Nothing is rewritten. The parts follow a change control plan in
+FDA, Marketing Submission Recommendations for a Predetermined Change Control Plan for Artificial
+Intelligence-Enabled Device Software Functions, guidance, December 2024.
 """
 
 import tempfile
@@ -31,11 +31,11 @@ class Model(Frozen):
     digest: str
     name: str
     folder: str
-    """Of what belongs to it, as seen from the project: the folder that its bundle lies in."""
+    """Folder that contains its bundle, relative to the project."""
 
 
 class ChangeRecord(Frozen):
-    """What is known of a challenger before anyone approves of it."""
+    """A challenger, its comparison with the champion, and the outcome of the gate."""
 
     id: str
     task: str
@@ -44,35 +44,35 @@ class ChangeRecord(Frozen):
     champion: Model
     challenger: Model
     experiment: str
-    """Folder of the experiment, as seen from the project."""
+    """Folder of the experiment, relative to the project."""
     addition: str
     """Name of the version of additions that the challenger was trained with."""
     change: dict[str, Any]
     """Data, parameters and code before and after."""
     reason: dict[str, Any]
-    """The verdict of monitoring that led to it, where one was named."""
+    """The monitoring verdict that led to it, if one was named."""
     protocol: dict[str, Any]
-    """How the two were compared, and by which margins."""
+    """Method and margins of the comparison."""
     outcome: Outcome
     reasons: tuple[str, ...]
-    """Why the outcome is what it is."""
-    evidence: tuple[dict[str, Any], ...]
-    """Every figure of the comparison, as of `gate.Line`."""
+    """Reasons for the outcome."""
+    comparisons: tuple[dict[str, Any], ...]
+    """Every figure of the comparison, as of `comparison.Line`."""
     impact: dict[str, Any]
-    """Operating points before and after, and answers that would turn."""
+    """Operating points before and after, and predictions that would change."""
 
 
 class Event(Frozen):
-    """Something done with a change record."""
+    """An approval or rollback of a change record."""
 
     record: str
     act: Act
     by: str = Field(min_length=1)
     at: AwareDatetime
     before: str
-    """Digest that served before; empty where none did."""
+    """Digest of the model served before; empty if none."""
     after: str
-    """Digest that was to serve from then on; the pointer says what does."""
+    """Digest of the model to serve; the pointer names the model in service."""
 
 
 def record_id(made_at: datetime, digest: str) -> str:
@@ -81,7 +81,7 @@ def record_id(made_at: datetime, digest: str) -> str:
 
 
 def folder_of(task: str, root: Path) -> Path:
-    """Where the change records of a task are."""
+    """Folder of the change records of a task."""
     return root / SERVING / task / CHANGES
 
 
@@ -89,11 +89,11 @@ def write_record(record: ChangeRecord, page: str, root: Path) -> Path:
     """Write a record, once.
 
     Args:
-        page: the record as a person reads it, Markdown.
+        page: the record as Markdown for people.
         root: folder of the project.
 
     Raises:
-        StageError: there is one of this id.
+        StageError: a record of this id exists.
     """
     path = folder_of(record.task, root) / f"{record.id}.json"
     _write_new(path.with_suffix(".md"), page)
@@ -105,21 +105,21 @@ def read_record(record: str, root: Path) -> ChangeRecord:
     """Find a record by its id, whatever its task.
 
     Raises:
-        StageError: there is none, or it cannot be read.
+        StageError: no such record, or it cannot be read.
     """
     field, remedy = f"--record {record}", f"Look into {SERVING}/TASK/{CHANGES}"
     names = [path.stem for path in (root / SERVING).glob(f"*/{CHANGES}/*.json")]
     if record not in names:
-        raise StageError("there is no such change record", field=field, remedy=remedy)
+        raise StageError("no such change record", field=field, remedy=remedy)
     (path,) = (root / SERVING).glob(f"*/{CHANGES}/{record}.json")
     try:
         return ChangeRecord.model_validate(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
-        raise StageError("it is no change record", field=str(path), remedy=remedy) from error
+        raise StageError("not a change record", field=str(path), remedy=remedy) from error
 
 
 def add_event(folder: Path, event: Event) -> Path:
-    """Add what was done to the change records in a folder; never in the place of anything else."""
+    """Write an event beside its change record, as a new file."""
     number = len(read_events(folder, event.record)) + 1
     path = folder / f"{event.record}.{number}.json"
     _write_new(path, to_json(event.model_dump(mode="json")))
@@ -127,13 +127,13 @@ def add_event(folder: Path, event: Event) -> Path:
 
 
 def read_events(folder: Path, record: str) -> list[Event]:
-    """What was done with a record, oldest first."""
+    """Events of a record, oldest first."""
     ordered = sorted(folder.glob(f"{record}.*.json"), key=lambda path: int(path.stem.split(".")[1]))
     return [Event.model_validate(read_json(path)) for path in ordered]
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a file whole, and only where there is none of its name."""
+    """Write a new file, all or nothing; an existing one is never replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         aside = Path(folder) / path.name
@@ -141,7 +141,7 @@ def _write_new(path: Path, text: str) -> None:
         try:
             path.hardlink_to(aside)
         except FileExistsError as error:
-            raise StageError("it is there, and is never rewritten", field=str(path)) from error
+            raise StageError("exists already, and is never rewritten", field=str(path)) from error
 
 
 STATES = {
@@ -166,13 +166,13 @@ def change_page(record: ChangeRecord) -> str:
         _change(record.change),
         "## Why",
         _reason(record.reason),
-        "## How it was judged",
+        "## How it was compared",
         _protocol(record.protocol),
-        "## Evidence",
-        _evidence(record.evidence),
-        "## What it would mean",
+        "## Comparisons",
+        _comparisons(record.comparisons),
+        "## Impact",
         _impact(record.impact),
-        "## What was done with it",
+        "## Approvals",
         f"Approvals and rollbacks are the files `{record.id}.1.json`, `{record.id}.2.json` and so "
         f"on beside this one. Approve with `python -m monitoring promote --record {record.id} "
         f"--by NAME`, take back with `python -m monitoring rollback --task {record.task} --by "
@@ -200,8 +200,8 @@ def _change(change: dict[str, Any]) -> str:
 
 def _reason(reason: dict[str, Any]) -> str:
     if not reason:
-        return "No report of monitoring was named: it was asked for by hand."
-    heading = f"Monitoring said {reason['status']}: {plain(reason['headline'])}"
+        return "No monitoring report was named: the retraining was started by hand."
+    heading = f"Monitoring reported {reason['status']}: {plain(reason['headline'])}"
     return f"{heading}\n\n{bullets(plain(r['text']) for r in reason['reasons'])}"
 
 
@@ -212,9 +212,9 @@ def _protocol(protocol: dict[str, Any]) -> str:
     return f"{plain(protocol['method'])}\n\nMargins: {margins}.\n\n{studies}\n\n{watched}"
 
 
-def _evidence(lines: Sequence[dict[str, Any]]) -> str:
+def _comparisons(lines: Sequence[dict[str, Any]]) -> str:
     heads = ["sample", "group", "finding", "metric", "studies", "patients", "with it"]
-    heads += ["champion", "challenger", "difference", "margin", "p (Holm)", "judgement"]
+    heads += ["champion", "challenger", "difference", "margin", "p (Holm)", "result"]
     rows = []
     for line in lines:
         counts = [str(line[name]) for name in ("n", "patients", "positives")]

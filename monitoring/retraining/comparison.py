@@ -35,7 +35,7 @@ State = Literal["no worse", "worse", "not shown", "too few"]
 
 
 class Margins(Frozen):
-    """By how much a challenger may be worse."""
+    """Non-inferiority margins: largest loss that a challenger may have."""
 
     auc: float = Field(0.02, gt=0, lt=0.5)
     subgroup_auc: float = Field(0.05, gt=0, lt=0.5)
@@ -53,8 +53,8 @@ class Sample:
         name: `FROZEN` or `NEWEST`.
         champion, challenger: tables as `compare` takes them; studies that only one has are left
             out.
-        traits: by `study_id`, a column for each characteristic that forms subgroups; missing where
-            not known.
+        traits: by `study_id`, a column for each characteristic that forms subgroups; missing if
+            unknown.
     """
 
     name: str
@@ -68,16 +68,16 @@ class Line:
     """One comparison: challenger minus champion.
 
     Args:
-        sample, group, finding: of what; `group` is `all`, or `trait: level`.
+        sample, group, finding: what is compared; `group` is `all`, or `trait: level`.
         metric: `auc`, `brier` or `ece`.
         n, patients, positives: studies compared, their patients, studies with the finding.
-        margin: by how much it may be worse.
-        state: the judgement. `worse`: the whole interval is on the worse side of 0, and beyond the
-            margin in part; `not shown`: it may be worse by more than the margin; `too few`: an
+        margin: largest loss allowed.
+        state: result of the test. `worse`: the whole interval is on the worse side of 0, part of it
+            beyond the margin; `not shown`: it may be worse by more than the margin; `too few`: an
             equal model could not be told from a worse one.
-        champion, challenger, difference: figures with intervals; None where there is none.
-        p: of no difference in AUC; NaN where there is no test.
-        p_holm: corrected, where it was asked whether the difference proves anything.
+        champion, challenger, difference: figures with intervals; None if not computed.
+        p: of no difference in AUC; NaN without a test.
+        p_holm: Holm-corrected, where the line is part of a family of tests; else NaN.
     """
 
     sample: str
@@ -97,12 +97,12 @@ class Line:
 
     @property
     def name(self) -> str:
-        """As reasons name it."""
+        """Name of the line in reasons."""
         group = "" if self.group == EVERYBODY else f", {self.group}"
         return f"{self.metric.upper()} of {self.finding}, {self.sample}{group}"
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The difference with its interval, in words."""
         limits = self.difference.interval if self.difference else None
         if self.difference is None or limits is None:
@@ -112,7 +112,7 @@ class Line:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        told = {
+        estimates = {
             name: estimate.to_json() if estimate else None
             for name, estimate in (
                 ("champion", self.champion),
@@ -122,7 +122,7 @@ class Line:
         }
         plain = ("sample", "group", "finding", "metric", "n", "patients", "positives", "margin")
         tests = {n: None if np.isnan(v := getattr(self, n)) else v for n in ("p", "p_holm")}
-        return {**{n: getattr(self, n) for n in plain}, **told, **tests, "state": self.state}
+        return {**{n: getattr(self, n) for n in plain}, **estimates, **tests, "state": self.state}
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ def compared(
     yield from _calibration(pair, finding, params, margins)
     for trait, levels in sample.traits.loc[shared].items():
         for level in sorted(levels.dropna().unique(), key=str):
-            here = pair.part(levels.eq(level).to_numpy(bool, na_value=False))
-            yield _auc(here, f"{trait}: {level}", finding, params, margins.subgroup_auc)
+            group = pair.part(levels.eq(level).to_numpy(bool, na_value=False))
+            yield _auc(group, f"{trait}: {level}", finding, params, margins.subgroup_auc)
 
 
 def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: float) -> Line:
-    scored, kept = scored_of(pair.challenger, finding)
-    patients = pair.challenger.loc[kept, "group"].to_numpy(object)
+    scored, labelled = scored_of(pair.challenger, finding)
+    patients = pair.challenger.loc[labelled, "group"].to_numpy(object)
     yes = scored.labels > 0
     line = Line(
         sample=pair.sample,
@@ -183,14 +183,14 @@ def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: 
     rarer = min(len(set(patients[yes])), len(set(patients[~yes])))
     if len(scored) < SMALLEST_GROUP or rarer < SMALLEST_CLASS:
         return line
-    found = compare(pair.challenger, pair.champion, finding, params)
+    result = compare(pair.challenger, pair.champion, finding, params)
     return replace(
         line,
-        champion=found.second,
-        challenger=found.first,
-        difference=found.difference,
-        state=_state(found.difference, margin, group, better=1),
-        p=found.test.p if found.test else np.nan,
+        champion=result.second,
+        challenger=result.first,
+        difference=result.difference,
+        state=_state(result.difference, margin, group, better=1),
+        p=result.test.p if result.test else np.nan,
     )
 
 
@@ -198,9 +198,9 @@ def _calibration(
     pair: _Pair, finding: str, params: EvaluateParams, margins: Margins
 ) -> Iterator[Line]:
     """Brier score and calibration error of all studies."""
-    scored, kept = scored_of(pair.challenger, finding)
+    scored, labelled = scored_of(pair.challenger, finding)
     former, _ = scored_of(pair.champion, finding)
-    groups = pair.challenger.loc[kept, "group"]
+    groups = pair.challenger.loc[labelled, "group"]
     weights = multiplicities(groups, params.bootstrap, params.seed)
 
     def brier(of: Scored, by: Weights | None) -> Floats:
@@ -256,7 +256,7 @@ DATA = ("manifest_sha256", "pixels_sha256", "studies", "groups")
 
 
 def change(champion: Bundle, challenger: Bundle, paths: TaskPaths) -> dict[str, Any]:
-    """Data, parameters and code: what the two were made of.
+    """Compare data, parameters and code of the two.
 
     Args:
         paths: of the experiment.
@@ -279,7 +279,7 @@ def change(champion: Bundle, challenger: Bundle, paths: TaskPaths) -> dict[str, 
 
 
 def impact(champion: Bundle, challenger: Bundle, newest: Sample) -> dict[str, Any]:
-    """Operating points of all inputs together, and how answers on the newest studies would turn."""
+    """Operating points with all inputs, and how predictions on the newest studies would change."""
     task = challenger.task
     points, turned = {}, {}
     for name in task.finding_names:
@@ -301,15 +301,15 @@ def impact(champion: Bundle, challenger: Bundle, newest: Sample) -> dict[str, An
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested parameters under dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
-    return found
+        flat |= _flat(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
+    return flat
 
 
 def _code(folder: Path) -> str:
-    """Digest of the code that lies in an experiment."""
+    """Digest of the code in an experiment."""
     digest = hashlib.sha256()
     for package in ("cxr_mm", "monitoring"):
         for file in files_below(folder / package):
@@ -325,11 +325,11 @@ REJECTING: tuple[State, ...] = ("worse", "not shown")
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """What the gate says.
+    """Decision of the promotion gate.
 
     Args:
         outcome: `better`, `no worse` or `rejected`.
-        reasons: why, in words.
+        reasons: reasons in words.
         lines: every comparison.
     """
 
@@ -345,7 +345,7 @@ def decide(
     margins: Margins,
     drifted: Collection[str] = (),
 ) -> PromotionDecision:
-    """Judge a challenger.
+    """Compare a challenger with the champion and decide on its promotion.
 
     It is rejected where it is not shown to be no worse on all studies of a sample, or in a subgroup
     that is large enough to show it, or where a smaller subgroup shows that it is worse. It is
@@ -355,8 +355,8 @@ def decide(
         samples: the frozen test and the newest studies.
         findings: their names.
         params: resamples and seed.
-        margins: by how much it may be worse.
-        drifted: traits by which monitoring saw drift.
+        margins: largest losses allowed.
+        drifted: traits in which monitoring found drift.
 
     Raises:
         InputError: as `compared`.
@@ -371,47 +371,47 @@ def decide(
     lines, better = _better(lines, drifted)
     failed = [line for line in lines if line.state in REJECTING or _unproven(line)]
     if failed:
-        return PromotionDecision("rejected", tuple(map(_why, failed)), tuple(lines))
+        return PromotionDecision("rejected", tuple(map(_failure, failed)), tuple(lines))
     if better:
-        reasons = [f"{line.name} is higher: {line.said}" for line in better]
+        reasons = [f"{line.name} is higher: {line.description}" for line in better]
         return PromotionDecision("better", tuple(reasons), tuple(lines))
     reason = "it is no worse, and the newest studies do not show that it is better"
     return PromotionDecision("no worse", (reason,), tuple(lines))
 
 
 def _unproven(line: Line) -> bool:
-    """Too few studies are no excuse where all of them are taken together."""
+    """Whether all studies together are too few, which is no proof of no worse."""
     return line.group == EVERYBODY and line.state == "too few"
 
 
-def _why(line: Line) -> str:
+def _failure(line: Line) -> str:
     words = {
         "worse": "is worse",
         "not shown": f"may be worse by more than {line.margin:g}",
         "too few": "cannot be shown to be no worse from so few studies",
     }
-    return f"{line.name} {words[line.state]}: {line.said}"
+    return f"{line.name} {words[line.state]}: {line.description}"
 
 
 def _worse_small_groups(lines: Sequence[Line]) -> list[Line]:
-    """Subgroups too small to be shown no worse may still show that they are worse."""
+    """Test whether subgroups too small for the interval are worse (Holm over them)."""
     small = [
         i
         for i, line in enumerate(lines)
         if line.group != EVERYBODY and line.state == "too few" and np.isfinite(line.p)
     ]
-    judged = list(lines)
+    tested = list(lines)
     for i, p in zip(small, holm([lines[i].p for i in small]), strict=True):
         difference = lines[i].difference
         assert difference is not None
         worse = p < 1 - LEVEL and difference.value < 0
-        judged[i] = replace(lines[i], p_holm=p, state="worse" if worse else "too few")
-    return judged
+        tested[i] = replace(lines[i], p_holm=p, state="worse" if worse else "too few")
+    return tested
 
 
 def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line], list[Line]]:
-    """The lines, and those of them that show a higher AUC where it was asked for."""
-    asked = [
+    """The lines, and those with a higher AUC on the newest studies or a drifted subgroup."""
+    family = [
         i
         for i, line in enumerate(lines)
         if line.sample == NEWEST
@@ -419,10 +419,10 @@ def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line]
         and np.isfinite(line.p)
         and (line.group == EVERYBODY or line.group.split(":")[0] in drifted)
     ]
-    judged = list(lines)
-    for i, p in zip(asked, holm([lines[i].p for i in asked]), strict=True):
-        judged[i] = replace(lines[i], p_holm=p)
-    return judged, [judged[i] for i in asked if _is_higher(judged[i])]
+    tested = list(lines)
+    for i, p in zip(family, holm([lines[i].p for i in family]), strict=True):
+        tested[i] = replace(lines[i], p_holm=p)
+    return tested, [tested[i] for i in family if _is_higher(tested[i])]
 
 
 def _is_higher(line: Line) -> bool:

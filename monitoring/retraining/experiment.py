@@ -1,7 +1,7 @@
-"""Experiment: the project's pipeline in a folder of its own, where the champion cannot be harmed.
+"""Experiment: the project's DVC pipeline in a separate folder, which leaves the champion untouched.
 
-The folder holds copies of parameters, tasks and code, and a DVC repository that shares the cache of
-the project: what nothing has changed is not computed again, and what was killed goes on.
+The folder has copies of parameters, tasks and code, and a DVC repository that shares the project's
+cache: unchanged stages are not run again, and an interrupted run continues.
 """
 
 import fcntl
@@ -27,16 +27,16 @@ from cxr_mm.data.additions import additions_folder, versions
 PIPELINE = "dvc.yaml"
 LOG = "log.txt"
 CODE: tuple[ModuleType, ...] = (cxr_mm, monitoring)
-"""What the stages depend on."""
+"""Packages that the stages depend on."""
 LAST = 3
 """Lines of the log that an error repeats."""
 
 
 def create_workspace(folder: Path, task: str, project: Path) -> None:
-    """Put into a folder what the pipeline of one task needs besides its data.
+    """Copy into a folder what the pipeline of one task needs besides its data.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         task: its name.
         project: folder with params.yaml and dvc.yaml.
 
@@ -46,7 +46,7 @@ def create_workspace(folder: Path, task: str, project: Path) -> None:
     for name in (PIPELINE, PARAMS_FILE):
         if not (project / name).is_file():
             raise StageError(
-                "there is no such file",
+                "no such file",
                 field=str(project / name),
                 remedy="Run this in the project's folder",
             )
@@ -68,24 +68,24 @@ def create_workspace(folder: Path, task: str, project: Path) -> None:
 
 
 def reproduce(folder: Path, task: str, project: Path) -> None:
-    """Run every stage that is not done; what they print is appended to log.txt.
+    """Run every stage that is not up to date; their output is appended to log.txt.
 
     Raises:
         StageError: a stage failed, or another process works in the folder.
     """
-    with _alone(folder) as lock:
+    with _exclusive(folder) as lock:
         if not (folder / ".dvc" / "config").is_file():
             dvc(folder, "init", "--no-scm", "--force", "--quiet")
         if (cache := project / ".dvc" / "cache").is_dir():
             dvc(folder, "cache", "dir", "--local", "--quiet", str(cache.resolve()))
-        # What a run that was killed left: DVC believes it while the process is still being buried.
+        # Lock of a killed run, which DVC honours until the system has reaped the process.
         (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
         dvc(folder, "repro", f"evaluate@{task}", f"reference@{task}", lock=lock)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """Hold a lock, which ends with the last process that was handed it."""
+def _exclusive(folder: Path) -> Iterator[int]:
+    """Hold a lock, which ends with the last process that inherited it."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,17 +97,17 @@ def _alone(folder: Path) -> Iterator[int]:
 
 
 def dvc(folder: Path, *words: str, log: Path | None = None, lock: int | None = None) -> None:
-    """Run DVC in a folder, with the code that lies there.
+    """Run DVC in a folder, with the code of that folder.
 
     Args:
-        log: what it prints is appended to; default: log.txt in the folder.
-        lock: a file that it keeps open as long as it lives.
+        log: file that its output is appended to; default: log.txt in the folder.
+        lock: descriptor of a file that it keeps open until it ends.
 
     Raises:
         StageError: it failed.
     """
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    own = {
+    environment = {
         "PATH": programs,
         "PYTHONPATH": str(folder.resolve()),
         "DVC_NO_ANALYTICS": "1",
@@ -119,7 +119,7 @@ def dvc(folder: Path, *words: str, log: Path | None = None, lock: int | None = N
             [sys.executable, "-m", "dvc", *words],
             check=False,
             cwd=folder,
-            env={**os.environ, **own},
+            env={**os.environ, **environment},
             stdout=stream,
             stderr=subprocess.STDOUT,
             pass_fds=() if lock is None else (lock,),
@@ -129,5 +129,5 @@ def dvc(folder: Path, *words: str, log: Path | None = None, lock: int | None = N
         raise StageError(
             f"dvc {words[0]} ended with code {done.returncode} ({' '.join(last)})",
             field=str(log),
-            remedy="Mend what it names; a next run goes on where this one stopped",
+            remedy="Fix what it names; the next run continues where this one stopped",
         )

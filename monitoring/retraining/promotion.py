@@ -1,11 +1,11 @@
 """Serving: versions of a task's model, and the pointer that is switched from one to another.
 
-serving/TASK/current.json         the pointer; the one place that says what serves
+serving/TASK/current.json         the pointer: the only place that names the served model
 serving/TASK/versions/DIGEST12/   bundle/, reference/, heldout.parquet, reports/
 serving/TASK/changes/             change records
 
-An act is written down, then carried out by one rename. Whoever switches holds a lock that ends with
-its process, and says which digest must serve at that moment: of two at once, one is refused.
+An action is recorded, then carried out by one rename. A switch holds a lock that ends with its
+process, and names the digest that must serve at that moment: of two at once, one is refused.
 """
 
 import fcntl
@@ -43,16 +43,16 @@ from monitoring.retraining.studies import NEWEST_REFERENCE_FOLDER as NEWEST_REFE
 from monitoring.retraining.studies import keep_addition
 
 FIRST = "first"
-"""Stands for a change record where a task's first version is approved of."""
+"""In place of a record id where the first version of a task is approved."""
 REFERENCE, HELDOUT = "reference", "heldout.parquet"
-"""What lies beside a bundle and belongs to it."""
+"""Files beside a bundle that belong to it."""
 REPORTS = "reports"
 DVC_LOG = "dvc.log"
 LONGEST_NAME = 200
 
 
 def pointer_file(task: str, root: Path = Path()) -> Path:
-    """The pointer of a task, there or not."""
+    """Path of the pointer of a task, which may not exist."""
     return root / SERVING / task / POINTER_FILE
 
 
@@ -61,7 +61,7 @@ def adopt(bundle: Path, by: str, root: Path = Path()) -> Pointer:
 
     Args:
         bundle: folder of the bundle, with its reference beside it.
-        by: who says so.
+        by: name of the person who decides.
         root: folder of the project.
 
     Raises:
@@ -80,7 +80,7 @@ def adopt(bundle: Path, by: str, root: Path = Path()) -> Pointer:
                 remedy="Train a challenger with python -m monitoring retrain",
             )
         folder = _version(bundle, TaskPaths(index.task.name, root).reports, root)
-        return _point(path, folder, _Deed("approved", FIRST, name, None))
+        return _point(path, folder, _Action("approved", FIRST, name, None))
 
 
 def promote(record: str, by: str, root: Path = Path()) -> Pointer:
@@ -91,35 +91,35 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
 
     Args:
         record: its id.
-        by: who approves of it.
+        by: name of the person who approves.
         root: folder of the project.
 
     Raises:
         BundleError: the challenger, or the pointer, is damaged.
         InputError: no name is given.
-        StageError: there is no such record, the gate rejected it, or another model serves by now
-            than the one that it was compared with.
+        StageError: there is no such record, the gate rejected it, or the served model is no longer
+            the one that it was compared with.
     """
-    name, result = _named(by), read_record(record, root)
-    if result.outcome == "rejected":
+    name, change = _named(by), read_record(record, root)
+    if change.outcome == "rejected":
         raise StageError(
             "the gate has rejected it", field=record, remedy="Read why in its change record"
         )
-    with _locked(result.task, root):
-        current = _champion(result, name, root)
-        experiment = TaskPaths(result.task, root / result.experiment)
+    with _locked(change.task, root):
+        current = _champion(change, name, root)
+        experiment = TaskPaths(change.task, root / change.experiment)
         bundle = experiment.bundle
         if not bundle.exists():  # promoted before, and the experiment has been removed
-            bundle = version_folder(result.task, result.challenger.digest, root) / BUNDLE
-        _expect(read_index(bundle).digest, result.challenger.digest, record)
+            bundle = version_folder(change.task, change.challenger.digest, root) / BUNDLE
+        _expect(read_index(bundle).digest, change.challenger.digest, record)
         newest = experiment.root / NEWEST_REFERENCE
         reference = newest if newest.is_dir() else bundle.parent / REFERENCE
         folder = _version(bundle, experiment.reports, root, reference)
-        path = pointer_file(result.task, root)
-        added = keep_addition(experiment.root, result.task, result.addition, root)
+        path = pointer_file(change.task, root)
+        added = keep_addition(experiment.root, change.task, change.addition, root)
         if added and (root / ".dvc").is_dir():
             dvc(root, "add", str(added.relative_to(root)), log=path.parent / DVC_LOG)
-        return _point(path, folder, _Deed("approved", record, name, current))
+        return _point(path, folder, _Action("approved", record, name, current))
 
 
 def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
@@ -131,18 +131,18 @@ def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
         StageError: there is no version before.
     """
     name, path = _named(by), pointer_file(task, root)
-    read_pointer(path)  # before a folder is made for a task that there is not
+    read_pointer(path)  # before a folder is created for an unknown task
     with _locked(task, root):
         current = read_pointer(path)
         if not current.before:
             raise StageError("no version served before this one", field=str(path))
         folder = path.parent / current.before[-1]
-        return _point(path, folder, _Deed("rolled back", current.record or FIRST, name, current))
+        return _point(path, folder, _Action("rolled back", current.record or FIRST, name, current))
 
 
 @dataclass(frozen=True)
-class _Deed:
-    """What is done, because of which record, by whom, and what served until then."""
+class _Action:
+    """An action, its change record, the person, and the pointer before it."""
 
     act: Act
     record: str
@@ -150,28 +150,28 @@ class _Deed:
     current: Pointer | None
 
 
-def _point(path: Path, folder: Path, deed: _Deed) -> Pointer:
-    """Write down what is done, then point to the version."""
-    index, now, current = read_index(folder / BUNDLE), datetime.now(UTC), deed.current
+def _point(path: Path, folder: Path, action: _Action) -> Pointer:
+    """Record the action, then point to the version."""
+    index, now, current = read_index(folder / BUNDLE), datetime.now(UTC), action.current
     event = Event(
-        record=deed.record,
-        act=deed.act,
-        by=deed.by,
+        record=action.record,
+        act=action.act,
+        by=action.by,
         at=now,
         before=current.digest if current else "",
         after=index.digest,
     )
     before: tuple[str, ...] = ()
     if current:
-        back = deed.act == "rolled back"
+        back = action.act == "rolled back"
         before = current.before[:-1] if back else (*current.before, current.folder)
     pointer = Pointer(
         task=index.task.name,
         folder=folder.relative_to(path.parent).as_posix(),
         digest=index.digest,
         since=now,
-        by=deed.by,
-        record="" if deed.act == "rolled back" else deed.record,
+        by=action.by,
+        record="" if action.act == "rolled back" else action.record,
         before=before,
     )
     add_event(path.parent / CHANGES, event)
@@ -179,30 +179,30 @@ def _point(path: Path, folder: Path, deed: _Deed) -> Pointer:
     return pointer
 
 
-def _champion(said: ChangeRecord, by: str, root: Path) -> Pointer:
-    """The pointer to the champion of a record, made where there is none yet."""
-    path = pointer_file(said.task, root)
+def _champion(record: ChangeRecord, by: str, root: Path) -> Pointer:
+    """Pointer to the champion of a record; created if the task has none."""
+    path = pointer_file(record.task, root)
     if path.exists():
         current = read_pointer(path)
-        _expect(current.digest, said.champion.digest, said.id)
+        _expect(current.digest, record.champion.digest, record.id)
         return current
-    bundle = root / said.champion.folder / BUNDLE
-    _expect(read_index(bundle).digest, said.champion.digest, said.id)
-    folder = _version(bundle, TaskPaths(said.task, root).reports, root)
-    return _point(path, folder, _Deed("approved", FIRST, by, None))
+    bundle = root / record.champion.folder / BUNDLE
+    _expect(read_index(bundle).digest, record.champion.digest, record.id)
+    folder = _version(bundle, TaskPaths(record.task, root).reports, root)
+    return _point(path, folder, _Action("approved", FIRST, by, None))
 
 
 def _expect(digest: str, wanted: str, record: str) -> None:
     if digest != wanted:
         raise StageError(
-            f"it is about {wanted[:DIGEST_SHOWN]}, and there is {digest[:DIGEST_SHOWN]} by now",
+            f"it is about {wanted[:DIGEST_SHOWN]}, but {digest[:DIGEST_SHOWN]} serves now",
             field=record,
             remedy="Compare a challenger with the model that serves now: retrain again",
         )
 
 
 def _version(bundle: Path, reports: Path, root: Path, reference: Path | None = None) -> Path:
-    """Copy a bundle and what belongs to it below `versions`; one that is there already stays."""
+    """Copy a bundle and its files below `versions`; an existing version stays."""
     index = read_index(bundle)
     folder = version_folder(index.task.name, index.digest, root)
     if folder.exists():
@@ -212,7 +212,7 @@ def _version(bundle: Path, reports: Path, root: Path, reference: Path | None = N
     beside[REFERENCE] = reference or beside[REFERENCE]
     if missing := [str(path) for path in beside.values() if not path.exists()]:
         raise StageError(
-            "it is missing beside the bundle",
+            "missing beside the bundle",
             field=", ".join(missing),
             remedy=f"Run dvc repro reference@{index.task.name}",
         )
@@ -240,7 +240,7 @@ def _named(by: str) -> str:
 
 @contextmanager
 def _locked(task: str, root: Path) -> Iterator[None]:
-    """One switch of a task at a time; the system frees the lock of a process that was killed."""
+    """Lock the task; the system frees the lock of a killed process."""
     folder = root / SERVING / task
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

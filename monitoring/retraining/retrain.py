@@ -29,8 +29,8 @@ from monitoring.retraining.change_record import (
 from monitoring.retraining.comparison import Margins, Sample, change, decide, impact
 from monitoring.retraining.experiment import create_workspace, reproduce
 from monitoring.retraining.studies import (
+    HOLDOUT_SHARE,
     INPUTS,
-    KEPT_BACK,
     Labelled,
     frozen_sample,
     labelled_studies,
@@ -40,7 +40,7 @@ from monitoring.retraining.studies import (
 )
 
 EXPERIMENTS = Path("experiments")
-NEWEST, ASKED, DONE = "newest", "asked.json", "done.json"
+NEWEST, REQUEST, DONE = "newest", "request.json", "done.json"
 METHOD = (
     "Both models on the very same studies that neither was trained on; differences with 95 % "
     "intervals of a paired bootstrap over patients. No worse: the interval excludes a loss of the "
@@ -50,16 +50,16 @@ METHOD = (
 
 @dataclass(frozen=True)
 class RetrainRequest:
-    """What a retraining is asked for.
+    """Settings of one retraining.
 
     Args:
         bundle: folder of the champion, or the pointer to it.
         log: URL of the prediction log.
         studies: folder with manifest.csv and images of the studies in the log.
-        since, until: bounds of the window, with UTC offset; None for all there is.
-        verdict: verdict.json of the report that led to it; None for none.
-        share: of the studies, how many are kept back to judge on.
-        margins: by how much the challenger may be worse.
+        since, until: bounds of the window, with UTC offset; None: unbounded.
+        verdict: verdict.json of the report that led to it, if any.
+        share: of the studies that are held out for the comparison.
+        margins: largest losses that the challenger may have.
         project: folder with params.yaml and dvc.yaml.
     """
 
@@ -69,16 +69,16 @@ class RetrainRequest:
     since: datetime | None = None
     until: datetime | None = None
     verdict: Path | None = None
-    share: float = KEPT_BACK
+    share: float = HOLDOUT_SHARE
     margins: Margins = field(default_factory=Margins)
     project: Path = Path()
 
 
 def retrain(request: RetrainRequest) -> ChangeRecord:
-    """Train a challenger and judge it; nothing that serves is touched.
+    """Train a challenger and compare it; the served model stays untouched.
 
-    What the same request was asked for before is not done again: a run that was killed goes on, and
-    one that ended gives its record.
+    The same request is not run twice: an interrupted run continues, and a finished one returns its
+    record.
 
     Raises:
         BundleError: there is no champion, or it is damaged.
@@ -89,14 +89,14 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
     champion = resolved(request.bundle)
     index = read_index(champion)
     task = load_task(index.task.name, request.project)
-    found = _labelled(request, task)
-    folder = request.project / EXPERIMENTS / task.name / _key(request, found, index.digest)
+    studies = _labelled(request, task)
+    folder = request.project / EXPERIMENTS / task.name / _key(request, studies, index.digest)
     if (folder / DONE).is_file():
         return read_record(read_json(folder / DONE)["record"], request.project)
-    if not (folder / ASKED).is_file():
-        _prepare(folder, task, found, request.project)
+    if not (folder / REQUEST).is_file():
+        _prepare(folder, task, studies, request.project)
     reproduce(folder, task.name, request.project)
-    record = _judged(request, champion, folder, found)
+    record = _compare(request, champion, folder, studies)
     write_record(record, change_page(record), request.project)
     write_json(folder / DONE, {"record": record.id})
     return record
@@ -112,31 +112,33 @@ def _labelled(request: RetrainRequest, task: Task) -> Labelled:
         )
 
 
-def _key(request: RetrainRequest, found: Labelled, digest: str) -> str:
-    """The same for the same champion, studies, labels, division and parameters."""
+def _key(request: RetrainRequest, studies: Labelled, digest: str) -> str:
+    """Hash of champion, studies, labels, division and parameters."""
     result = hashlib.sha256(f"{digest}\n{request.margins.model_dump_json()}\n".encode())
     for file in filter(None, (request.project / PARAMS_FILE, request.verdict)):
         result.update(file.read_bytes() if file.is_file() else b"")
-    result.update(found.frame.to_csv().encode())
-    result.update(found.labels.assign(newest=found.newest).to_csv().encode())
+    result.update(studies.frame.to_csv().encode())
+    result.update(studies.labels.assign(newest=studies.newest).to_csv().encode())
     return result.hexdigest()[:12]
 
 
-def _prepare(folder: Path, task: Task, found: Labelled, project: Path) -> None:
-    """Everything that the pipeline starts from, whole or not at all."""
-    older = ~found.newest
+def _prepare(folder: Path, task: Task, studies: Labelled, project: Path) -> None:
+    """Write the inputs of the pipeline, all or nothing."""
+    older = ~studies.newest
     with atomic_directory(folder) as aside:
         create_workspace(aside, task.name, project)
-        version = f"{found.times[older].max():%Y%m%dT%H%M%SZ}-{folder.name}"
+        version = f"{studies.times[older].max():%Y%m%dT%H%M%SZ}-{folder.name}"
         added = additions_folder(TaskPaths(task.name, aside)) / version
-        write_studies(task, found.frame[older], found.labels[older], added)
-        newest = found.newest
-        write_studies(task, found.frame[newest], found.labels[newest], aside / NEWEST)
-        write_json(aside / ASKED, {"addition": version})
+        write_studies(task, studies.frame[older], studies.labels[older], added)
+        newest = studies.newest
+        write_studies(task, studies.frame[newest], studies.labels[newest], aside / NEWEST)
+        write_json(aside / REQUEST, {"addition": version})
 
 
-def _judged(request: RetrainRequest, champion: Path, folder: Path, found: Labelled) -> ChangeRecord:
-    """Compare the two, and say all that is known of it."""
+def _compare(
+    request: RetrainRequest, champion: Path, folder: Path, studies: Labelled
+) -> ChangeRecord:
+    """Compare challenger and champion, and build the change record."""
     former = load_predictor(champion)
     task = former.bundle.task
     paths = TaskPaths(task.name, folder)
@@ -145,12 +147,12 @@ def _judged(request: RetrainRequest, champion: Path, folder: Path, found: Labell
     params = every.evaluate
     frozen = frozen_sample(champion.parent / paths.heldout.name, paths, task, params)
     newest = newest_sample(former, newer, folder / NEWEST, paths, params)
-    watched = newest_reference(paths, folder / NEWEST, every.reference)
+    monitored = newest_reference(paths, folder / NEWEST, every.reference)
     reason = _reason(request.verdict)
     samples = [frozen, newest.sample]
     result = decide(samples, task.finding_names, params, request.margins, _drifted(reason))
     now = datetime.now(UTC)
-    left_out = Counter(found.left_out) + Counter(newest.left_out)
+    left_out = Counter(studies.left_out) + Counter(newest.left_out)
     return ChangeRecord(
         id=record_id(now, newer.bundle.digest),
         task=task.name,
@@ -158,14 +160,14 @@ def _judged(request: RetrainRequest, champion: Path, folder: Path, found: Labell
         synthetic=task.synthetic,
         champion=_model(former, champion, request.project),
         challenger=_model(newer, paths.bundle, request.project),
-        experiment=_seen(folder, request.project),
-        addition=read_json(folder / ASKED)["addition"],
+        experiment=_relative(folder, request.project),
+        addition=read_json(folder / REQUEST)["addition"],
         change=change(former.bundle, newer.bundle, paths),
         reason=reason,
-        protocol=_protocol(request, samples, params, left_out, found) | {"reference": watched},
+        protocol=_protocol(request, samples, params, left_out, studies) | {"reference": monitored},
         outcome=result.outcome,
         reasons=result.reasons,
-        evidence=tuple(line.to_json() for line in result.lines),
+        comparisons=tuple(line.to_json() for line in result.lines),
         impact=impact(former.bundle, newer.bundle, newest.sample),
     )
 
@@ -175,7 +177,7 @@ def _protocol(
     samples: list[Sample],
     params: EvaluateParams,
     left_out: Counter[str],
-    found: Labelled,
+    studies: Labelled,
 ) -> dict[str, Any]:
     compared = {
         f"{sample.name}, compared": len(
@@ -187,11 +189,11 @@ def _protocol(
         "method": METHOD,
         "margins": request.margins.model_dump(mode="json"),
         "resamples": params.bootstrap,
-        "share_kept_back": request.share,
+        "holdout_share": request.share,
         "window": [str(bound) if bound else None for bound in (request.since, request.until)],
         "studies": {
-            "handed in, labelled and older": int((~found.newest).sum()),
-            "handed in, labelled and newest": int(found.newest.sum()),
+            "handed in, labelled and older": int((~studies.newest).sum()),
+            "handed in, labelled and newest": int(studies.newest.sum()),
             **compared,
             **{f"left out: {reason}": n for reason, n in left_out.items()},
         },
@@ -200,17 +202,17 @@ def _protocol(
 
 def _model(predictor: Predictor, bundle: Path, project: Path) -> Model:
     result = predictor.bundle
-    return Model(digest=result.digest, name=result.name, folder=_seen(bundle.parent, project))
+    return Model(digest=result.digest, name=result.name, folder=_relative(bundle.parent, project))
 
 
-def _seen(folder: Path, project: Path) -> str:
-    """A folder as seen from the project; absolute where it is not below it."""
+def _relative(folder: Path, project: Path) -> str:
+    """Path of a folder relative to the project; absolute outside it."""
     path, root = folder.resolve(), project.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _reason(verdict: Path | None) -> dict[str, Any]:
-    """What a change record says of the report that led to it."""
+    """Summary of the monitoring report that led to the retraining."""
     if verdict is None:
         return {}
     try:
@@ -218,7 +220,7 @@ def _reason(verdict: Path | None) -> dict[str, Any]:
         return {name: result[name] for name in ("status", "headline", "digest", "n", "reasons")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(
-            "it is no verdict", field=str(verdict), remedy="Name verdict.json of a report"
+            "not a verdict", field=str(verdict), remedy="Name verdict.json of a report"
         ) from error
 
 

@@ -37,7 +37,7 @@ from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images,
 from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
 from monitoring.statistics import as_codes
 
-KEPT_BACK = 0.4
+HOLDOUT_SHARE = 0.4
 """Share of the studies that is kept back to judge on."""
 FEWEST = 20
 """Studies below which neither part is of use."""
@@ -69,7 +69,7 @@ def labelled_studies(
     when: Mapping[str, np.datetime64],
     outcomes: Sequence[Outcome],
     hash_id: Callable[[str], str],
-    share: float = KEPT_BACK,
+    share: float = HOLDOUT_SHARE,
 ) -> Labelled:
     """Read the studies of a folder, join them with the log, and divide them.
 

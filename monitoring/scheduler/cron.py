@@ -1,8 +1,8 @@
-"""Cron: when windows begin and end, as crontab(5) writes it, computed by APScheduler's CronTrigger.
+"""Cron: bounds of windows from a crontab(5) line, computed by APScheduler's CronTrigger.
 
-APScheduler 3 reads crontab lines otherwise in three points, fixed here: it counts weekdays from
-Monday; of a day of the month and a weekday it wants both; and an hour that the end of summer time
-repeats counts twice, which cuts a window of an hour out of a day.
+APScheduler 3 deviates from crontab(5) in three points, corrected here: it counts weekdays from
+Monday; it requires both a day of the month and a weekday; and it fires twice in the hour that the
+end of summer time repeats, which would split a day.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Cron:
         timezone: in which the line is meant, as Europe/Berlin.
 
     Raises:
-        ParamsError: the line or the time zone is none, or the line never comes true.
+        ParamsError: the line or the time zone is invalid, or the line never fires.
     """
 
     def __init__(self, line: str, timezone: str = "UTC") -> None:

@@ -1,4 +1,4 @@
-"""Runner: runs the windows of a task that are due, one by one, under the lease."""
+"""Runner: runs the pending windows of a task one by one, under a lease."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from monitoring.scheduler.state import Lease, PendingWindow, State, Windows
 
 LOOK_SECONDS = 0.1
 TAIL = 500
-"""Characters of the last words of a report that failed."""
+"""Characters of output that an error message quotes."""
 
 
 def report_sandboxed(
@@ -52,11 +52,11 @@ def report_sandboxed(
         *("--out", str(folder)),
     ]
     capped = ["-m", "monitoring.scheduler.capped", str(settings.memory_mib), str(os.getpid()), "--"]
-    with tempfile.TemporaryFile() as result:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, *capped, sys.executable, *command, *words],
             stdin=subprocess.DEVNULL,
-            stdout=result,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the runner alone, which lets it finish
         )
@@ -64,10 +64,10 @@ def report_sandboxed(
             code = _ended(process, settings.minutes * 60, stopped)
         finally:
             _kill(process)
-        result.seek(0)
-        text = result.read().decode(errors="replace").strip()
+        output.seek(0)
+        text = output.read().decode(errors="replace").strip()
     if code not in EXIT_CODES.values():
-        raise StageError(_why(code, text, settings), field=str(window))
+        raise StageError(_failure(code, text, settings), field=str(window))
     return read_verdict(folder)
 
 
@@ -96,14 +96,14 @@ def _ended(process: "subprocess.Popen[bytes]", seconds: float, stopped: Callable
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End it and whatever it has started."""
+    """Kill the process and its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _why(code: int, text: str, settings: ReportSettings) -> str:
-    last = text.splitlines()[-1][-TAIL:] if text else "it said nothing"
+def _failure(code: int, text: str, settings: ReportSettings) -> str:
+    last = text.splitlines()[-1][-TAIL:] if text else "no output"
     if "MemoryError" in text or "Unable to allocate" in text or "bad_alloc" in text:
         return f"the report took more than {settings.memory_mib} MiB of memory ({last})"
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -122,7 +122,7 @@ SEVERITY_ORDER = (
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The model whose answers are judged: its digest, and the report's `command`."""
+    """The model in service: its digest, and the command that reports its windows."""
 
     digest: str
     command: Sequence[str]
@@ -131,12 +131,12 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of running what is due.
+    """Result of one pass over the pending windows.
 
     Args:
-        exit_codes: of the reports, 2 for one that failed.
-        again: whether some are worth another try later.
-        held_by: who else has the lease; nothing was run then.
+        exit_codes: of the reports; 2 for a failed one.
+        again: whether a later retry is needed.
+        held_by: other holder of the lease, in which case nothing was run.
     """
 
     exit_codes: tuple[int, ...] = ()
@@ -155,12 +155,12 @@ class Runner:
     Args:
         state: the database.
         task: its name.
-        model: whose answers are judged, asked anew for each pass: another may be promoted.
+        model: returns the model in service; called in each pass, since another may be promoted.
         reports: folder that the reports of this task go into; Evidently's workspace is beside it.
         settings: caps, alerts, retention.
-        say: takes a line for a person.
-        stopped: whether the report at hand is to be killed.
-        ending: whether no other is to be begun.
+        say: callback for progress lines.
+        stopped: whether to kill the current report.
+        ending: whether to begin no further report.
     """
 
     def __init__(
@@ -209,25 +209,25 @@ class Runner:
         return self._run(lambda _: list(windows), alerting=False)
 
     def _newest(self, windows: list[Window]) -> list[Window]:
-        stored = windows[-self._settings.schedule.catch_up :]
-        if left := windows[: len(windows) - len(stored)]:
+        newest = windows[-self._settings.schedule.catch_up :]
+        if left := windows[: len(windows) - len(newest)]:
             self._say(
                 f"{len(left)} missed windows are left out, from {left[0].since:%Y-%m-%d %H:%M} to "
                 f"{left[-1].until:%Y-%m-%d %H:%M} UTC: python -m monitoring backfill makes them"
             )
-        return stored
+        return newest
 
-    def _run(self, found: Callable[[str], list[Window]], *, alerting: bool) -> RunResult:
+    def _run(self, select: Callable[[str], list[Window]], *, alerting: bool) -> RunResult:
         if other := self._lease.take():
             self._say(f"{self._task}: held by {other}; nothing is run")
             return RunResult(held_by=other)
         try:
             model, holder = self._model(), self._lease.holder
             digest = model.digest
-            windows = found(digest)
+            windows = select(digest)
             self._windows.add(digest, windows)
             self._windows.give_up(holder)
-            pending = self._windows.due(digest, holder)
+            pending = self._windows.pending(digest, holder)
             if not alerting:
                 pending = [each for each in pending if each.window in set(windows)]
             codes = [
@@ -236,13 +236,13 @@ class Runner:
             if alerting:
                 self._deliver(None)
             self._retain()
-            again = bool(self._windows.due(digest, holder))
+            again = bool(self._windows.pending(digest, holder))
             return RunResult(tuple(codes), again)
         finally:
             self._lease.release()
 
     def _one(self, pending: PendingWindow, model: ServedModel, alerting: bool) -> int | None:
-        """Run one window; its exit code, None where it is not ours to run or was stopped."""
+        """Run one window; returns its exit code, None if it was stopped or is not ours."""
         holder = self._lease.holder
         last = self._windows.last_end(pending.digest, done=True)
         alerting = alerting and (last is None or pending.window.until >= last)
@@ -273,16 +273,16 @@ class Runner:
         return self._stopped() or self._lease.lost.is_set()
 
     def _deliver(self, notice: Notice | None) -> None:
-        """Tell of a notice and of what waits; an alert that fails never loses the report."""
+        """Send a notice and the queue; a failed alert never loses the report."""
         try:
-            troubles = self._alerts.tell(self._task, notice)
+            troubles = self._alerts.send(self._task, notice)
         except LogError as error:
             troubles = [str(error)]
         for trouble in troubles:
             self._say(f"alert not delivered, it is sent again later: {trouble}")
 
     def _folder(self, window: Window) -> Path:
-        """A folder for the report, named for the end of the window, that nothing else was given."""
+        """Unused folder for the report, named by the end of the window."""
         moment = window.until
         while True:
             folder = self._reports / moment.strftime(REPORT_STAMP)
@@ -291,10 +291,10 @@ class Runner:
             moment += timedelta(seconds=1)
 
     def _retain(self) -> None:
-        stored = self._settings.retention
+        settings = self._settings.retention
         try:
-            retain_reports(self._reports, stored.keep_days, stored.keep_last)
+            retain_reports(self._reports, settings.keep_days, settings.keep_last)
             workspace = self._reports.with_name(WORKSPACE_NAME)
-            retain_snapshots(workspace, self._task, stored.keep_days, stored.keep_last)
+            retain_snapshots(workspace, self._task, settings.keep_days, settings.keep_last)
         except OSError as error:
             self._say(f"old reports cannot be removed: {error}")

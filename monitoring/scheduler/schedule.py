@@ -1,6 +1,6 @@
-"""Schedule: APScheduler fires at the end of each window, and after a failure; all else is a pass.
+"""Schedule: APScheduler starts a pass at the end of each window and after a failure.
 
-It keeps its jobs in memory: what is due stands in the database, and each pass looks there.
+Its jobs are kept in memory alone: pending windows are in the database, which each pass reads.
 """
 
 import signal
@@ -22,22 +22,22 @@ from monitoring.scheduler.runner import RunResult
 
 
 class Stop:
-    """Whether to end: `asked` begins nothing new, `now` also kills the report at hand."""
+    """Stop request: `requested` begins nothing new, `now` also kills the current report."""
 
     def __init__(self, grace: float) -> None:
-        self._grace, self._asked_at = grace, 0.0
+        self._grace, self._requested_at = grace, 0.0
 
-    def ask(self) -> None:
-        """End soon."""
-        self._asked_at = self._asked_at or time.monotonic()
+    def request(self) -> None:
+        """Request the stop."""
+        self._requested_at = self._requested_at or time.monotonic()
 
-    def asked(self) -> bool:
-        """Whether it was asked."""
-        return bool(self._asked_at)
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
+        return bool(self._requested_at)
 
     def now(self) -> bool:
-        """Whether the grace is over, too."""
-        return self.asked() and time.monotonic() > self._asked_at + self._grace
+        """Whether the grace period is over, too."""
+        return self.requested() and time.monotonic() > self._requested_at + self._grace
 
 
 def run_schedule(
@@ -53,8 +53,8 @@ def run_schedule(
         catch_up: one pass.
         cron: when windows end.
         settings: when a failed one is tried again.
-        stop: is asked to when a signal comes.
-        say: takes a line for a person.
+        stop: requested by a signal.
+        say: callback for progress lines.
     """
     scheduler = BlockingScheduler(
         executors={"default": ThreadPoolExecutor(1)},
@@ -65,22 +65,24 @@ def run_schedule(
 
     def one_pass() -> None:
         with busy:
-            if stop.asked():  # perhaps before the scheduler ran, so that no one could shut it down
+            if (
+                stop.requested()
+            ):  # perhaps before the scheduler ran, so that no one could shut it down
                 _shut_down(scheduler)
                 return
             try:
-                again = catch_up(cron)
+                result = catch_up(cron)
             except CxrError as error:
                 say(str(error))
-                again = RunResult(again=True)
-            if stop.asked():
+                result = RunResult(again=True)
+            if stop.requested():
                 return
-            if again.again or again.held_by:
+            if result.again or result.held_by:
                 later = datetime.now(UTC) + timedelta(minutes=settings.retry_minutes)
                 scheduler.add_job(one_pass, DateTrigger(later), id="again", replace_existing=True)
 
     def ended() -> None:
-        stop.ask()
+        stop.request()
         # In a thread: the signal may have come while this one has the scheduler's locks.
         threading.Thread(target=_shut_down, args=(scheduler,), daemon=True).start()
 
@@ -93,10 +95,10 @@ def run_schedule(
 
 
 @contextmanager
-def stopping(asked: Callable[[], None]) -> Iterator[None]:
-    """Call `asked` where SIGTERM or Ctrl-C come; the main thread only."""
+def stopping(callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` on SIGTERM or Ctrl-C; main thread only."""
     signals = (signal.SIGTERM, signal.SIGINT)
-    former = {each: signal.signal(each, lambda *_: asked()) for each in signals}
+    former = {each: signal.signal(each, lambda *_: callback()) for each in signals}
     try:
         yield
     finally:

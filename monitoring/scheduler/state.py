@@ -1,4 +1,4 @@
-"""Tables: what the schedule remembers, in the database of the prediction log."""
+"""State of the schedule: windows, leases and alerts, as tables in the prediction log's database."""
 
 import os
 import secrets
@@ -75,7 +75,7 @@ ALERTS = Table(
     METADATA,
     Column("channel", String(20), primary_key=True),
     Column("task", String(200), primary_key=True),
-    Column("said", Text, nullable=False),
+    Column("content", Text, nullable=False),
 )
 WAITING_ALERTS = Table(
     "monitoring_waiting_alerts",
@@ -141,14 +141,14 @@ class Lease:
     def __init__(self, state: State, task: str, seconds: float = 60.0) -> None:
         self._state, self._task, self._seconds = state, task, seconds
         self.holder = ""
-        """Who has it: another name each time, so that what an earlier time left behind shows."""
+        """Id of this holding; new each time, so that leftovers of an earlier one are visible."""
         self.lost = threading.Event()
-        """Set when another may have it."""
+        """Set when another runner may hold it."""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def take(self) -> str | None:
-        """Take it; None where that worked, else who holds it and until when.
+        """Take the lease; returns None on success, else the holder and its end.
 
         Raises:
             LogError: the database cannot be used.
@@ -164,7 +164,7 @@ class Lease:
         return None
 
     def release(self) -> None:
-        """Let others have it at once.
+        """Release the lease.
 
         Raises:
             LogError: the database cannot be used; it then ends by itself.
@@ -177,7 +177,7 @@ class Lease:
             connection.execute(update(RUNNERS).where(mine).values(holder=None, expires=None))
 
     def _keep(self) -> None:
-        """Renew it three times in its length; lost where none of them gets through."""
+        """Renew the lease three times per length; lost if no renewal succeeds."""
         good_until = datetime.now(UTC) + timedelta(seconds=self._seconds)
         while not self._ended.wait(self._seconds / 3):
             now = datetime.now(UTC)
@@ -202,7 +202,7 @@ class Lease:
             return done.rowcount == 1
 
     def _begun(self) -> bool:
-        """The first lease of a task; False where it has had one."""
+        """Insert the first lease of a task; False if a row exists."""
         first = {"task": self._task, "holder": self.holder, "expires": self._end(datetime.now(UTC))}
         try:
             with self._state.engine.begin() as connection:
@@ -237,7 +237,7 @@ class PendingWindow:
     digest: str
     window: Window
     folder: str | None
-    """Where an earlier attempt would have written."""
+    """Folder of an earlier attempt."""
 
 
 class Windows:
@@ -254,7 +254,7 @@ class Windows:
         self._state, self._task = state, task
 
     def add(self, digest: str, windows: Iterable[Window]) -> None:
-        """Remember windows that are to be run; those known stay as they are."""
+        """Add windows to run; known ones stay unchanged."""
         for window in windows:
             key = {"since": window.since, "until": window.until, "digest": digest}
             row = {"task": self._task, "status": "waiting", "attempts": 0, **key}
@@ -275,10 +275,10 @@ class Windows:
         if done:
             query = query.where(WINDOWS.c.status == "done")
         with database_errors(self._state.url), self._state.engine.connect() as connection:
-            found: datetime | None = connection.scalar(query)
-        return found
+            newest: datetime | None = connection.scalar(query)
+        return newest
 
-    def due(self, digest: str, holder: str) -> list[PendingWindow]:
+    def pending(self, digest: str, holder: str) -> list[PendingWindow]:
         """Windows that the holder of the lease may run, oldest first."""
         query = (
             select(WINDOWS)
@@ -309,22 +309,22 @@ class Windows:
         )
 
     def finish(self, pending: PendingWindow, holder: str, verdict: Verdict) -> bool:
-        """Keep what was said of a window; False where it is no longer this holder's."""
+        """Store the verdict of a window; False if the holder has lost it."""
         result = verdict.model_dump(mode="json")
         return self._end(pending, holder, {"status": "done", "verdict": result, "message": None})
 
     def fail(self, pending: PendingWindow, holder: str, message: str) -> bool:
-        """Keep why a window could not be reported."""
+        """Store the error of a window; False if the holder has lost it."""
         text = message[-LONGEST_MESSAGE:]
         return self._end(pending, holder, {"status": "failed", "message": text})
 
     def release(self, pending: PendingWindow, holder: str) -> bool:
-        """Give back a window whose report was stopped from outside: no attempt of its own."""
+        """Release a window whose report was stopped from outside; not counted as an attempt."""
         values = {"status": "waiting", "attempts": WINDOWS.c.attempts - 1}
         return self._end(pending, holder, values)
 
     def give_up(self, holder: str) -> None:
-        """Count those as failed whose runner was killed each time."""
+        """Mark windows as failed whose runner was killed in every attempt."""
         killed = and_(
             self._own(),
             WINDOWS.c.status == "running",
@@ -341,7 +341,7 @@ class Windows:
             return connection.scalar(query) is not None
 
     def remember_schedule(self, cron: Cron) -> None:
-        """Keep by which line the windows are cut, for `status`."""
+        """Store the cron line, for `status`."""
         change = update(RUNNERS).where(RUNNERS.c.task == self._task)
         with database_errors(self._state.url), self._state.engine.begin() as connection:
             connection.execute(change.values(cron=cron.line, timezone=cron.timezone))
@@ -363,7 +363,7 @@ class Windows:
 
 
 def _free(holder: str) -> ColumnElement[bool]:
-    """Nobody runs it: whoever has the lease knows that any other runner has ended."""
+    """Not running: the holder of the lease knows that any other runner has ended."""
     killed = and_(WINDOWS.c.status == "running", WINDOWS.c.holder != holder)
     open_ = WINDOWS.c.status.in_(("waiting", "failed"))
     return and_(or_(open_, killed), WINDOWS.c.attempts < MOST_ATTEMPTS)

@@ -1,4 +1,4 @@
-"""Status: what the schedule has done, what is overdue, and who runs it."""
+"""Status: newest verdicts, overdue windows and the current runner of each task."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,12 +18,12 @@ MOST_COUNTED = 10_000
 
 
 def status(state: State, log: str, now: datetime | None = None) -> dict[str, Any]:
-    """What is known of every task, and of records that wait outside the database, as plain values.
+    """Collect the state of every task, and of spooled records, as plain values.
 
     Args:
         state: the database.
         log: its URL.
-        now: the moment; default: this one.
+        now: current time.
 
     Raises:
         LogError: the database cannot be read.
@@ -59,7 +59,7 @@ def spooled(folder: Path) -> int:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The facts as a person reads them."""
+    """Format the facts for people."""
     result = [line for name, task in facts["tasks"].items() for line in _lines_of(name, task)]
     if not facts["tasks"]:
         result.append("nothing was scheduled yet: python -m monitoring schedule")

@@ -54,14 +54,14 @@ class Hour:
         start, end: its bounds.
         digests: of the models that answered.
         report: folder of its report.
-        told: what the webhook got at its end, headers and body.
+        alerts: what the webhook got at its end, headers and body.
     """
 
     start: datetime
     end: datetime
     digests: set[str]
     report: Path
-    told: list
+    alerts: list
 
     @property
     def verdict(self):
@@ -78,7 +78,7 @@ class Day:
         client: of the app, which is at `client.src`.
         log: URL of the prediction log.
         runner: of the reports.
-        told: what the webhook has got so far.
+        alerts: what the webhook has got so far.
     """
 
     project: Path
@@ -86,7 +86,7 @@ class Day:
     client: Client
     log: str
     runner: Runner
-    told: list
+    alerts: list
 
     @property
     def pointer(self):
@@ -101,17 +101,17 @@ class Day:
 
     def hour(self, folder, studies, labels):
         """Send studies over an hour, the first so many with labels, and run what is then due."""
-        start, before, digests = self.clock.now, len(self.told), set()
+        start, before, digests = self.clock.now, len(self.alerts), set()
         for number, row in enumerate(studies.to_dict("records")):
             self.clock.now = start + HOUR * number / len(studies)
             result = self._predicted(folder, row)
             digests.add(result["digest"])
             if number < labels:
-                self._tell_labels(result, row)
+                self._send_labels(result, row)
         self.clock.now = end = start + HOUR
         self.runner.catch_up(HOURLY, end)
         report = self.project / MONITORING_REPORTS / "synthetic" / end.strftime(REPORT_STAMP)
-        return Hour(start, end, digests, report, self.told[before:])
+        return Hour(start, end, digests, report, self.alerts[before:])
 
     def _predicted(self, folder, row):
         image = handle_file(str(folder / row["image_path"])) if row["image_path"] else None
@@ -119,13 +119,13 @@ class Day:
         rest = {name: row[name] for name in ("note", "view", "study_id")}
         return self.client.predict(image=image, clinical=clinical, **rest, api_name="/predict")
 
-    def _tell_labels(self, said, row):
-        of_model = {one["finding"]: str(int(one["positive"])) for one in said["findings"]}
+    def _send_labels(self, prediction, row):
+        of_model = {one["finding"]: str(int(one["positive"])) for one in prediction["findings"]}
         found = {name: row[name] for name in FINDINGS}
         verdict = "agree" if found == of_model else "disagree"
         labels = {name: "present" if label == "1" else "absent" for name, label in found.items()}
         words = {"verdict": verdict, "labels": labels, "comment": ""}
-        self.client.predict(prediction=said, **words, api_name="/feedback")
+        self.client.predict(prediction=prediction, **words, api_name="/feedback")
 
 
 @pytest.fixture(scope="module")

@@ -83,12 +83,12 @@ def test_quiet_hours_are_ok_and_nobody_is_told(quiet):
         verdict = hour.verdict
         assert (verdict.status, verdict.n, verdict.n_labelled) == ("ok", 25, 15)
         assert hour.digests == {verdict.digest}
-        assert hour.told == []
+        assert hour.alerts == []
 
 
 def test_the_alarm_is_told_once_signed_and_names_what_moved(alarming, key):
     first, second = alarming
-    ((headers, body),) = first.told
+    ((headers, body),) = first.alerts
     signed = f"{headers['X-CXR-MM-Timestamp']}.".encode() + body
     expected = hmac.new(key.encode(), signed, hashlib.sha256).hexdigest()
     assert headers["X-CXR-MM-Signature"] == f"sha256={expected}"
@@ -97,14 +97,14 @@ def test_the_alarm_is_told_once_signed_and_names_what_moved(alarming, key):
     assert {reason["name"] for reason in notice["reasons"]} == MOVED
     assert second.verdict.status == "alarm"
     assert {reason.name for reason in second.verdict.reasons} == MOVED
-    assert second.told == []
+    assert second.alerts == []
 
 
 def test_the_champion_does_worse_since_the_change(record, alarming):
     assert record.champion.digest == alarming[-1].verdict.digest
     aucs = {
         (line["sample"], line["finding"]): line["champion"]["value"]
-        for line in record.evidence
+        for line in record.comparisons
         if line["group"] == "all" and line["metric"] == "auc"
     }
     for finding in FINDINGS:

@@ -46,8 +46,8 @@ def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mai
         notice("ok"),
         notice("ok"),
     ):
-        assert Alerts(state, settings).tell("icu", result) == []
-    assert alerts.tell("icu", None) == []
+        assert Alerts(state, settings).send("icu", result) == []
+    assert alerts.send("icu", None) == []
     assert statuses(receiver) == ["alarm", "alarm", "ok"]
     assert len(mailbox.got) == 3
 
@@ -63,7 +63,7 @@ def test_the_same_of_another_model_is_told(state, settings, receiver, notice):
         alarm.model_copy(update=other),
         alarm,
     ):
-        alerts.tell("icu", result)
+        alerts.send("icu", result)
     assert [json.loads(body)["digest"][0] for _, _, body in receiver.got] == ["a", "b", "a"]
     assert set(statuses(receiver)) == {"alarm"}
 
@@ -73,10 +73,10 @@ def test_what_could_not_be_delivered_is_told_later_in_order(
 ):
     receiver.answers += [503, 503]
     alerts = Alerts(state, settings)
-    assert "answered 503" in alerts.tell("icu", notice("alarm"))[0]
-    assert len(alerts.tell("icu", notice("ok"))) == 1
+    assert "answered 503" in alerts.send("icu", notice("alarm"))[0]
+    assert len(alerts.send("icu", notice("ok"))) == 1
     assert len(mailbox.got) == 2  # the other channel was not held up
-    assert Alerts(state, settings).tell("icu", None) == []
+    assert Alerts(state, settings).send("icu", None) == []
     assert statuses(receiver) == ["alarm", "alarm", "alarm", "ok"]
     with state.engine.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(WAITING_ALERTS)) == 0
@@ -85,7 +85,7 @@ def test_what_could_not_be_delivered_is_told_later_in_order(
 def test_below_the_least_level_nothing_is_told(state, settings, receiver, notice):
     alerts = Alerts(state, settings.model_copy(update={"least": "alarm"}))
     for result in (notice("warn", level="warn"), notice("alarm"), notice("warn", level="warn")):
-        alerts.tell("icu", result)
+        alerts.send("icu", result)
     assert statuses(receiver) == ["alarm", "ok"]
 
 
@@ -93,7 +93,7 @@ def test_a_report_that_failed_is_told_and_so_is_its_end(state, settings, receive
     alerts = Alerts(state, settings)
     failed = Notice.of_failure("icu", "a" * 64, Window(notice().since, notice().until))
     for result in (failed, failed, notice("ok")):
-        alerts.tell("icu", result)
+        alerts.send("icu", result)
     assert statuses(receiver) == ["failed", "ok"]
 
 
@@ -101,7 +101,7 @@ def test_prometheus_finds_the_newest_verdict_in_whole_files(state, settings, not
     alerts = Alerts(state, settings)
     folder = settings.prometheus.folder
     for status, value in (("alarm", "2"), ("too_small", "-1"), ("ok", "0")):
-        alerts.tell("icu", notice(status))
+        alerts.send("icu", notice(status))
         text = (folder / "cxr_mm_icu.prom").read_text()
         labels = '{task="icu",digest="' + "a" * 64 + '"}'
         assert f"cxr_mm_monitoring_verdict{labels} {value}\n" in text
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_stops_no_other_channel(
 ):
     (tmp_path / "file").write_text("")
     wrong = settings.prometheus.model_copy(update={"folder": tmp_path / "file"})
-    troubles = Alerts(state, settings.model_copy(update={"prometheus": wrong})).tell(
+    troubles = Alerts(state, settings.model_copy(update={"prometheus": wrong})).send(
         "icu", notice("alarm")
     )
     assert len(troubles) == 1

@@ -137,7 +137,7 @@ def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle
 
     assert "no such file" in refused(*words)
     write(30, 26)
-    assert "no time" in refused(*words, "--since", "yesterday")
+    assert "not a time" in refused(*words, "--since", "yesterday")
     assert "no reference" in refused("report", "--bundle", nowhere / "bundle", "--log", url)
     mine = tmp_path / "mine"
     mine.mkdir()

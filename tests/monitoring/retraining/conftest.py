@@ -95,7 +95,7 @@ def recorded(project: Path, **changes) -> ChangeRecord:
         },
         "outcome": "better",
         "reasons": ("it was said so",),
-        "evidence": (),
+        "comparisons": (),
         "impact": {"operating_points": {}, "turned": {}},
     }
     record = ChangeRecord(**{**result, **models, **changes})

@@ -54,7 +54,7 @@ def sample(name, seed, champion, challenger, n=N, **options):
     return Sample(name, *tables, truth.set_index("study_id")[["sex"]])
 
 
-def judged(frozen, newest, drifted=()):
+def decided(frozen, newest, drifted=()):
     return decide([frozen, newest], ["effusion"], PARAMS, Margins(), drifted)
 
 
@@ -66,7 +66,7 @@ def line(said, sample, group="all", metric="auc"):
 
 
 def test_an_equal_challenger_is_no_worse_and_not_better():
-    result = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
+    result = decided(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
     assert result.outcome == "no worse"
     assert {one.state for one in result.lines} == {"no worse"}
 
@@ -78,21 +78,21 @@ def test_a_challenger_that_is_the_champion_is_no_worse():
 
 
 def test_a_challenger_that_is_better_on_the_newest_is_better():
-    result = judged(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 2.0, 1.0))
+    result = decided(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 2.0, 1.0))
     assert result.outcome == "better"
     assert "newest" in result.reasons[0]
     assert line(result, NEWEST).p_holm < 0.05
 
 
 def test_better_on_the_frozen_test_alone_is_no_more_than_no_worse():
-    result = judged(sample(FROZEN, 10, 2.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
+    result = decided(sample(FROZEN, 10, 2.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
     assert result.outcome == "no worse"
 
 
 @pytest.mark.parametrize("where", [FROZEN, NEWEST])
 def test_an_inferior_challenger_is_rejected_wherever_it_is(where):
     worse = {FROZEN: (1.0, 1.0), NEWEST: (1.0, 1.0), where: (1.0, 2.0)}
-    result = judged(sample(FROZEN, 10, *worse[FROZEN]), sample(NEWEST, 20, *worse[NEWEST]))
+    result = decided(sample(FROZEN, 10, *worse[FROZEN]), sample(NEWEST, 20, *worse[NEWEST]))
     assert result.outcome == "rejected"
     assert line(result, where).state == "worse"
     assert any(f"AUC of effusion, {where} is worse" in reason for reason in result.reasons)
@@ -102,7 +102,7 @@ def test_better_overall_but_worse_in_one_subgroup_is_rejected_and_the_subgroup_n
     def harmed(truth):
         return np.where(truth["sex"] == "F", 2.5, 0.2)
 
-    result = judged(sample(FROZEN, 10, 1.5, 1.5), sample(NEWEST, 20, 1.3, harmed))
+    result = decided(sample(FROZEN, 10, 1.5, 1.5), sample(NEWEST, 20, 1.3, harmed))
     assert line(result, NEWEST).state == "no worse"
     assert result.outcome == "rejected"
     assert [one.group for one in result.lines if one.state == "worse"] == ["sex: F"]
@@ -111,14 +111,14 @@ def test_better_overall_but_worse_in_one_subgroup_is_rejected_and_the_subgroup_n
 
 def test_a_challenger_out_of_calibration_is_rejected():
     newest = sample(NEWEST, 20, 1.0, 1.0, shift=1.5)
-    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    result = decided(sample(FROZEN, 10, 1.0, 1.0), newest)
     assert line(result, NEWEST).state == "no worse"
     assert {line(result, NEWEST, metric=m).state for m in ("brier", "ece")} == {"worse"}
     assert result.outcome == "rejected"
 
 
 def test_too_few_studies_are_no_proof():
-    result = judged(sample(FROZEN, 10, 1.0, 1.0, n=60), sample(NEWEST, 20, 1.0, 1.0))
+    result = decided(sample(FROZEN, 10, 1.0, 1.0, n=60), sample(NEWEST, 20, 1.0, 1.0))
     assert result.outcome == "rejected"
     assert any("so few studies" in reason for reason in result.reasons)
 
@@ -127,7 +127,7 @@ def test_a_small_subgroup_is_said_and_not_judged():
     newest = sample(NEWEST, 20, 1.0, 1.0)
     few = newest.traits.assign(sex=["other"] * 30 + ["F"] * (N - 30))
     newest = Sample(NEWEST, newest.champion, newest.challenger, few)
-    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    result = decided(sample(FROZEN, 10, 1.0, 1.0), newest)
     assert line(result, NEWEST, "sex: other").state == "too few"
     assert line(result, NEWEST, "sex: other").n == 30
     assert result.outcome == "no worse"
@@ -140,7 +140,7 @@ def test_a_small_subgroup_that_is_plainly_worse_rejects():
     newest = sample(NEWEST, 20, 1.0, ruined)
     few = newest.traits.assign(sex=["other"] * 150 + ["F"] * (N - 150))
     newest = Sample(NEWEST, newest.champion, newest.challenger, few)
-    result = judged(sample(FROZEN, 10, 1.0, 1.0), newest)
+    result = decided(sample(FROZEN, 10, 1.0, 1.0), newest)
     found = line(result, NEWEST, "sex: other")
     assert found.state == "worse"
     assert found.p_holm < 0.05
@@ -168,7 +168,7 @@ def test_the_share_of_equal_challengers_that_pass_and_of_inferior_ones_that_do_n
     for seed in range(0, 300, 30):
         for name, noise in (("equal", 1.0), ("inferior", 1.35)):
             newest = sample(NEWEST, seed, 1.0, 1.0)
-            outcomes[name].append(judged(sample(FROZEN, seed + 15, 1.0, noise), newest).outcome)
+            outcomes[name].append(decided(sample(FROZEN, seed + 15, 1.0, noise), newest).outcome)
     assert outcomes["equal"].count("rejected") <= 2
     assert outcomes["inferior"].count("rejected") >= 9
 
@@ -177,13 +177,13 @@ def test_labels_that_differ_are_an_error():
     newest = sample(NEWEST, 20, 1.0, 1.0)
     other = newest.challenger.assign(**{"label.effusion": 1.0})
     with pytest.raises(InputError, match="different labels"):
-        judged(newest, Sample(NEWEST, newest.champion, other, newest.traits))
+        decided(newest, Sample(NEWEST, newest.champion, other, newest.traits))
 
 
 def test_only_studies_that_both_predicted_count():
     frozen, newest = sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0)
     part = Sample(FROZEN, frozen.champion[:2800], frozen.challenger[200:], frozen.traits)
-    assert line(judged(part, newest), FROZEN).n == 2600
+    assert line(decided(part, newest), FROZEN).n == 2600
     separate = Sample(FROZEN, frozen.champion[:100], frozen.challenger[200:], frozen.traits)
     with pytest.raises(InputError, match="no study in common"):
-        judged(separate, newest)
+        decided(separate, newest)

@@ -50,7 +50,7 @@ def log(project, came_since, pipeline):
 
 
 @pytest.fixture(scope="module")
-def wish(project, came_since, log):
+def retrain_request(project, came_since, log):
     return RetrainRequest(
         project / "models/synthetic/bundle", log, came_since, margins=WIDE, project=project
     )
@@ -61,13 +61,13 @@ def bytes_of(folder):
 
 
 @pytest.fixture(scope="module")
-def record(wish, project):
+def record(retrain_request, project):
     """The run, killed once while a stage is at work."""
     before = bytes_of(project / "models")
     code = (
         "from pathlib import Path; from monitoring.retraining.retrain import *; "
-        f"retrain(RetrainRequest(Path({str(wish.bundle)!r}), {wish.log!r}, "
-        f"Path({str(wish.studies)!r}), "
+        f"retrain(RetrainRequest(Path({str(retrain_request.bundle)!r}), {retrain_request.log!r}, "
+        f"Path({str(retrain_request.studies)!r}), "
         f"margins=Margins(**{WIDE.model_dump()}), project=Path({str(project)!r})))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -77,7 +77,7 @@ def record(wish, project):
     finally:
         process.kill()
         process.wait()
-    found = retrain(wish)
+    found = retrain(retrain_request)
     assert bytes_of(project / "models") == before
     return found
 
@@ -119,12 +119,14 @@ def test_the_record_says_what_changed_on_what_evidence_and_what_it_would_mean(re
     data = record.change["data"]
     assert list(data["additions"]) == [record.addition]
     assert data["challenger"]["studies"] > data["champion"]["studies"]
-    assert {(line["sample"], line["group"]) for line in record.evidence} >= {
+    assert {(line["sample"], line["group"]) for line in record.comparisons} >= {
         ("frozen test", "all"),
         ("newest", "all"),
         ("newest", "sex: female"),
     }
-    newest = [one for one in record.evidence if one["sample"] == "newest" and one["group"] == "all"]
+    newest = [
+        one for one in record.comparisons if one["sample"] == "newest" and one["group"] == "all"
+    ]
     assert {(one["finding"], one["metric"]) for one in newest} == {
         (finding, metric) for finding in FINDINGS for metric in ("auc", "brier", "ece")
     }
@@ -137,9 +139,9 @@ def test_the_record_says_what_changed_on_what_evidence_and_what_it_would_mean(re
     assert "sex: female" in page
 
 
-def test_asked_again_nothing_is_done_again(record, wish, project):
+def test_asked_again_nothing_is_done_again(record, retrain_request, project):
     started = time.monotonic()
-    assert retrain(wish).id == record.id
+    assert retrain(retrain_request).id == record.id
     assert time.monotonic() - started < 60
     (experiment,) = (project / EXPERIMENTS / "synthetic").iterdir()
     assert read_json(experiment / "done.json")["record"] == record.id
@@ -154,7 +156,7 @@ def test_promoted_the_challenger_serves_with_its_reference_and_card(record, proj
 
 
 def test_folder_and_log_that_contradict_each_other_are_an_error_naming_the_study(
-    wish, came_since, project, tmp_path
+    retrain_request, came_since, project, tmp_path
 ):
     table = pd.read_csv(came_since / "manifest.csv", dtype=str)
     study = table[table["effusion"].notna()].iloc[3]
@@ -167,10 +169,19 @@ def test_folder_and_log_that_contradict_each_other_are_an_error_naming_the_study
     with open_log(url) as opened:
         opened.add_outcomes(read_outcomes(outcomes, FINDINGS, opened.hash_id))
     with pytest.raises(ManifestError, match=study["study_id"]):
-        retrain(RetrainRequest(wish.bundle, url, wish.studies, project=project))
+        retrain(
+            RetrainRequest(retrain_request.bundle, url, retrain_request.studies, project=project)
+        )
 
 
-def test_a_project_without_a_pipeline_is_refused(wish, tmp_path):
-    shutil.copytree(wish.project / "tasks", tmp_path / "tasks")
+def test_a_project_without_a_pipeline_is_refused(retrain_request, tmp_path):
+    shutil.copytree(retrain_request.project / "tasks", tmp_path / "tasks")
     with pytest.raises(StageError, match=r"dvc\.yaml"):
-        retrain(RetrainRequest(wish.bundle, wish.log, wish.studies, project=tmp_path))
+        retrain(
+            RetrainRequest(
+                retrain_request.bundle,
+                retrain_request.log,
+                retrain_request.studies,
+                project=tmp_path,
+            )
+        )

@@ -11,7 +11,7 @@ from cxr_mm.core.files import write_json
 from cxr_mm.models.registry import read_pointer
 from monitoring.cli import retraining
 from monitoring.retraining.comparison import Margins
-from monitoring.retraining.experiment import _alone, reproduce
+from monitoring.retraining.experiment import _exclusive, reproduce
 from monitoring.retraining.promotion import pointer_file, promote
 
 
@@ -69,7 +69,7 @@ def test_auto_promotes_only_what_is_better(
     run("adopt", "--bundle", "models/synthetic/bundle", "--by", "A. Reader")
     record = make_record(project, outcome=outcome)
     # What a retraining gives is tested where one is run; here its record is at hand.
-    monkeypatch.setattr("monitoring.retraining.retrain.retrain", lambda wish: record)
+    monkeypatch.setattr("monitoring.retraining.retrain.retrain", lambda retrain_request: record)
     words = ["--bundle", "x", "--log", "y", "--studies", "z", "--auto", "--by", "B. Chief"]
     result = run("retrain", *words)
     assert result.exit_code == code
@@ -81,10 +81,10 @@ def test_auto_promotes_only_what_is_better(
 def test_each_margin_is_an_option_with_the_default_of_the_gate(
     run, project, make_record, monkeypatch
 ):
-    wishes, record = [], make_record(project)
+    requests, record = [], make_record(project)
 
-    def retrain(wish):
-        wishes.append(wish)
+    def retrain(retrain_request):
+        requests.append(retrain_request)
         return record
 
     monkeypatch.setattr("monitoring.retraining.retrain.retrain", retrain)
@@ -92,13 +92,13 @@ def test_each_margin_is_an_option_with_the_default_of_the_gate(
     given = ("--margin", "0.1", "--margin-subgroup", "0.11", "--margin-brier", "0.12")
     for more in ((), (*given, "--margin-ece", "0.13")):
         assert run(*words, *more).exit_code == 0
-    plain, changed = (wish.margins for wish in wishes)
+    plain, changed = (retrain_request.margins for retrain_request in requests)
     assert plain == Margins()
     assert changed == Margins(auc=0.1, subgroup_auc=0.11, brier=0.12, ece=0.13)
 
 
 def test_one_experiment_is_run_by_one_process_at_a_time(tmp_path):
-    with _alone(tmp_path), pytest.raises(StageError, match="another process"):
+    with _exclusive(tmp_path), pytest.raises(StageError, match="another process"):
         reproduce(tmp_path, "synthetic", tmp_path)
 
 

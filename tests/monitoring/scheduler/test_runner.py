@@ -25,7 +25,7 @@ SETTINGS = MonitorParams.model_validate(
 
 @pytest.fixture
 def runner(state, fake, tmp_path):
-    """`runner(**settings)`; what it says is in `runner.said`."""
+    """`runner(**settings)`; what it says is in `runner.lines`."""
 
     def make(stopped=lambda: False, ending=lambda: False, digest=DIGEST, **settings):
         return Runner(
@@ -34,12 +34,12 @@ def runner(state, fake, tmp_path):
             lambda: ServedModel(digest, fake.command),
             tmp_path / "reports",
             SETTINGS.model_copy(update=settings),
-            make.said.append,
+            make.lines.append,
             stopped,
             ending,
         )
 
-    make.said = []
+    make.lines = []
     return make
 
 
@@ -68,7 +68,7 @@ def test_missed_windows_are_made_up_for_oldest_first_and_what_is_left_out_is_sai
         "2026-03-07",
     ]
     left = "4 missed windows are left out, from 2026-03-01 06:00 to 2026-03-05 06:00 UTC"
-    assert any(left in line for line in runner.said)
+    assert any(left in line for line in runner.lines)
 
 
 def test_the_gravest_verdict_is_the_exit_code(runner, fake, at):
@@ -141,7 +141,7 @@ def test_whoever_comes_second_is_told_who_is_at_work(runner, state, fake, at):
     assert lease.take() is None
     found = runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert found.held_by.startswith(lease.holder)
-    assert "nothing is run" in runner.said[0]
+    assert "nothing is run" in runner.lines[0]
     assert status(state, str(state.url))["tasks"]["icu"]["held_by"] == lease.holder
     lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).held_by is None
@@ -166,7 +166,7 @@ def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
 def test_no_window_is_claimed_without_the_lease(state, at):
     windows = Windows(state, "icu")
     windows.add(DIGEST, [Window(at("2026-03-01 00:00"), at("2026-03-02 00:00"))])
-    (pending,) = windows.due(DIGEST, "me")
+    (pending,) = windows.pending(DIGEST, "me")
     assert not windows.claim(pending, "me", "folder")
     lease = Lease(state, "icu", 60)
     lease.take()
@@ -208,7 +208,7 @@ def test_a_change_of_the_verdict_is_told_and_trouble_with_it_loses_no_report(
         message = AlertSettings.model_validate({"prometheus": {"folder": tmp_path / folder}})
         day = len(rows()) + 1
         runner(alerts=message).catch_up(DAILY, at(f"2026-03-0{day} 07:00"))
-        assert sum("alert not delivered" in line for line in runner.said) == troubles
+        assert sum("alert not delivered" in line for line in runner.lines) == troubles
     assert "verdict" in (tmp_path / "prometheus" / "cxr_mm_icu.prom").read_text()
     assert [r.status for r in rows()] == ["done", "done"]
 
@@ -219,7 +219,7 @@ def test_a_window_whose_end_could_not_be_written_is_run_again(runner, state, fak
     for _ in range(2):
         lease.take()
         windows.add(DIGEST, [window])
-        (pending,) = windows.due(DIGEST, lease.holder)
+        (pending,) = windows.pending(DIGEST, lease.holder)
         assert windows.claim(pending, lease.holder, "folder")
         lease.release()
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
@@ -231,7 +231,7 @@ def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, state,
     windows.add(DIGEST, [Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))])
     for _ in range(3):
         lease.take()
-        (pending,) = windows.due(DIGEST, lease.holder)
+        (pending,) = windows.pending(DIGEST, lease.holder)
         windows.claim(pending, lease.holder, "folder")
         lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()

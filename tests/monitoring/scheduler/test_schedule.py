@@ -33,7 +33,7 @@ state = open_state(log)
 say = lambda line: print(line, flush=True)
 model = ServedModel("a" * 64, (script, root))
 runner = Runner(state, "icu", lambda: model, Path(root) / "reports", settings, say, stop.now,
-                stop.asked)
+                stop.requested)
 if mode == "once":
     runner.catch_up(cron)
 else:
