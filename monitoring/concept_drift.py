@@ -91,11 +91,11 @@ def score_concept(
     keys = [k for k in _sufficient(current, findings) if np.isfinite(before[k][0])]
     if not keys:
         return None
-    inside, outside = _permuted(current, reference, findings, seed)
+    inside, external = _permuted(current, reference, findings, seed)
     results, scores = [], []
     for key in keys:
         finding, metric = key
-        null = _worse(metric, inside[key], outside[key])
+        null = _worse(metric, inside[key], external[key])
         mean = np.nanmean(null)
         spread = max(float(np.nanstd(null)), float(_smallest_spread(current, finding)))
         worse = _worse(metric, now[key], before[key])[0]
@@ -157,12 +157,12 @@ def performance(
         probability = table[f"probability.{name}"].to_numpy(np.float64)[rows]
         positive = np.asarray(table[f"positive.{name}"] == "yes", np.float64)[rows]
         c = counts[:, rows]
-        found[name, "auc"] = auc(Scored(label, probability, positive > 0), c)
-        found[name, "sensitivity"] = _mean(positive, c * label)
-        found[name, "specificity"] = _mean(1 - positive, c * (1 - label))
-        found[name, "brier"] = _mean((probability - label) ** 2, c)
-        found[name, "calibration"] = _mean(probability - label, c)
-    return found
+        result[name, "auc"] = auc(Scored(label, probability, positive > 0), c)
+        result[name, "sensitivity"] = _mean(positive, c * label)
+        result[name, "specificity"] = _mean(1 - positive, c * (1 - label))
+        result[name, "brier"] = _mean((probability - label) ** 2, c)
+        result[name, "calibration"] = _mean(probability - label, c)
+    return result
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

@@ -65,10 +65,10 @@ def heldout_records(
     Raises:
         StageError: an earlier stage is missing or belongs to another run.
     """
-    asked = _read(paths.heldout, "fuse")
-    held = asked[asked["subset"] == AVAILABLE].reset_index(drop=True)
+    requested = _read(paths.heldout, "fuse")
+    held = requested[requested["subset"] == AVAILABLE].reset_index(drop=True)
     held = _at_most(held, MOST_STUDIES, seed)
-    answers = _answers(asked[asked["subset"] != AVAILABLE], task)
+    answers = _answers(requested[requested["subset"] != AVAILABLE], task)
     manifest = Manifest.checked(task, _read(paths.manifest, "ingest"))
     positions = _positions(manifest, held, paths)
     quality = _read(paths.ingest / "quality.parquet", "ingest").set_index("study_id")
@@ -81,7 +81,7 @@ def heldout_records(
     patients = as_codes(held["group"].to_numpy(object))
     records, codec = [], PredictionTable(task.finding_names)
     for i in range(len(held)):
-        given = tuple(m for m, there in zip(MODALITIES, mask[i], strict=True) if there)
+        given = tuple(m for m, present in zip(MODALITIES, mask[i], strict=True) if present)
         row, study = held.iloc[i], frame.iloc[i]
         records.append(
             PredictionRecord(
@@ -112,11 +112,13 @@ def heldout_records(
 Answers = dict[str, dict[str, NDArray[np.float64]]]
 
 
-def _answers(asked: pd.DataFrame, task: Task) -> Answers:
+def _answers(requested: pd.DataFrame, task: Task) -> Answers:
     """Study → subset of modalities → probability of each finding (F,)."""
     found: Answers = {}
     columns = [f"probability.{name}" for name in task.finding_names]
-    rows = zip(asked["study_id"], asked["subset"], asked[columns].to_numpy(float), strict=True)
+    rows = zip(
+        requested["study_id"], requested["subset"], requested[columns].to_numpy(float), strict=True
+    )
     for study, subset, probabilities in rows:
         found.setdefault(study, {})[subset] = probabilities
     return found
@@ -272,8 +274,10 @@ def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int:
     images = [r.image_embedding for r in records if r.image_embedding is not None]
     if not images or bundle.gate is None:
         return 0
-    doubts = bundle.gate.check(np.array(images, np.float32))
-    return sum(doubt is not None and doubt.refused for doubt in doubts)
+    gate_decisions = bundle.gate.check(np.array(images, np.float32))
+    return sum(
+        gate_decision is not None and gate_decision.refused for gate_decision in gate_decisions
+    )
 
 
 def freeze(
@@ -306,9 +310,9 @@ def freeze(
             remedy="Hold out more studies, or judge smaller windows",
         )
     quality = tuple(dict.fromkeys(name for r in records for name in r.quality))
-    projections, fitted = _projections(records, params)
+    projections, fit = _projections(records, params)
     table = records_table(records, task, quality, projections, outcomes)
-    for modality, rows in fitted.items():
+    for modality, rows in fit.items():
         scores = [c for c in table.columns if c.startswith(f"{EMBEDDINGS[modality]}.")]
         table.loc[rows, scores] = np.nan
     checks = checks_of(watched_columns(task, quality, projections))
@@ -393,7 +397,7 @@ def _projections(
     """Projection of each embedding there is, and the rows it was fitted on."""
     patients = as_codes(np.array([r.patient_hash or r.study_hash for r in records], object))
     projections: dict[Modality, Projection] = {}
-    fitted: dict[Modality, NDArray[np.int64]] = {}
+    fit: dict[Modality, NDArray[np.int64]] = {}
     found: dict[Modality, list[tuple[float, ...] | None]] = {
         "image": [r.image_embedding for r in records],
         "note": [r.note_embedding for r in records],
@@ -401,10 +405,12 @@ def _projections(
     for modality, embeddings in found.items():
         rows = np.array([i for i, e in enumerate(embeddings) if e is not None], np.int64)
         if len(rows):
-            there = np.array([embeddings[i] for i in rows], np.float32)
-            projection, used = fit_projection(there, patients[rows], params.components, params.seed)
-            projections[modality], fitted[modality] = projection, rows[used]
-    return projections, fitted
+            present = np.array([embeddings[i] for i in rows], np.float32)
+            projection, used = fit_projection(
+                present, patients[rows], params.components, params.seed
+            )
+            projections[modality], fit[modality] = projection, rows[used]
+    return projections, fit
 
 
 def _to_tensors(projections: dict[Modality, Projection]) -> dict[str, NDArray[np.float32]]:

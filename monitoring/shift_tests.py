@@ -57,9 +57,9 @@ def score_prevalence(
     patients = as_codes(reference["patient"].to_numpy(object))
     sampled = draw_windows(patients, len(now), DRAWS, np.random.default_rng(seed))
     inside = sampled @ past / sampled.sum(axis=1, keepdims=True)
-    outside = (1 - sampled) @ past / (1 - sampled).sum(axis=1, keepdims=True)
+    external = (1 - sampled) @ past / (1 - sampled).sum(axis=1, keepdims=True)
     shrink = _shrinkage(len(now), len(past), float(sampled[0].sum()))
-    spread = np.maximum(shrink * (inside - outside).std(axis=0), 1 / len(now) / 10)
+    spread = np.maximum(shrink * (inside - external).std(axis=0), 1 / len(now) / 10)
     before, after = past.mean(axis=0), now.mean(axis=0)
     chance = min(1.0, 2 * len(findings) * norm.sf(np.abs(after - before) / spread).min())
     return PredictedPrevalence(
