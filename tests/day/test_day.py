@@ -145,7 +145,7 @@ def test_the_change_record_names_both_models_why_and_who_approved(day, record, a
     page = (changes / f"{record.id}.md").read_text()
     assert record.champion.digest in page
     assert record.challenger.digest in page
-    assert "Monitoring said alarm" in page
+    assert "Monitoring reported alarm" in page
     for reason in alarming[-1].verdict.reasons:
         assert reason.title in page
     approved = read_json(changes / f"{record.id}.1.json")
