@@ -81,7 +81,7 @@ class Upload:
 def opened(paths: Iterable[Path]) -> Iterator[Upload]:
     """Unpack what was handed in; what was unpacked is gone when the context ends.
 
-    What a file is, is told by its first bytes; the CSV alone is told by its name.
+    The first bytes of a file decide what it is; the CSV alone is known by its name.
 
     Args:
         paths: images, zip files, and at most one CSV, loose or in a zip file.

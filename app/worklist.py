@@ -199,7 +199,7 @@ def predicted(service: InferenceService, upload: Upload, watch: Progress = NO_PR
     Args:
         service: whose model answers.
         upload: images, a CSV, or both.
-        watch: told after each batch how many studies are done.
+        watch: called after each batch with the number of studies done.
 
     Raises:
         InputError: nothing was given, or the CSV cannot be read.

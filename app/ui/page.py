@@ -23,7 +23,7 @@ from app.ui import (
 from app.ui.queues import KEPT_SECONDS
 
 QUEUE = 64
-"""Asks that may wait; one more is told to come again."""
+"""Requests that may wait; one more is refused with a request to retry."""
 
 
 def build(

@@ -30,7 +30,7 @@ class Game(ABC):
     Args:
         subject: the study.
         target: whose logit is the value.
-        watch: is told how far it is and may stop it.
+        watch: receives progress and may stop the run.
 
     Raises:
         InputError: the study lacks the modality, or the task the finding.

@@ -29,7 +29,7 @@ class Ask:
 
     Args:
         seed: of all that is drawn: same seed, same answer.
-        watch: is told how far it is and may stop it.
+        watch: receives progress and may stop the run.
     """
 
     seed: int = 0
@@ -49,7 +49,7 @@ class Method:
         modality: what it explains.
         explain: does it.
         reading: one sentence on how to read it.
-        slow: whether someone who waits should be told how far it is.
+        slow: whether to show progress.
         drawn: whether its answer depends on the seed.
     """
 

@@ -1,4 +1,4 @@
-"""Alerts: whoever has to know is told once, when the verdict changes, and told for certain."""
+"""Alerts: one message when the verdict changes, retried until it is delivered."""
 
 from monitoring.alerts.deliver import Alerts
 from monitoring.alerts.notice import Notice
