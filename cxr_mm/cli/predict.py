@@ -57,7 +57,7 @@ def score(
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     accept_any_image: AnyImage = False,
 ) -> None:
-    """Predict many studies; bad rows are listed beside the output, the rest result."""
+    """Predict many studies; bad rows are listed beside the output."""
     from cxr_mm.inference.predictor import load_predictor
     from cxr_mm.inference.score import score as run
 

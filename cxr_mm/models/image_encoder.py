@@ -60,7 +60,7 @@ class ImageEncoderSpec(Frozen):
 class ImageEncoder(nn.Module):
     """Backbone with global pooling, and a linear head.
 
-    Images are those of `imaging.geometry.normalise`: float32 (B, 1, S, S) in [-1, 1]. They are
+    Images are those of `imaging.tensor.normalise`: float32 (B, 1, S, S) in [-1, 1]. They are
     brought to the mean and standard deviation that the backbone's pretrained weights expect.
     """
 

@@ -76,7 +76,7 @@ def choose_precision(
     Args:
         model: takes `sample`; gives a tensor.
         sample: images (B, 1, S, S) on the model's device; eight are enough.
-        wanted: `fp32` or `bf16` to be told instead of measuring.
+        wanted: `fp32` or `bf16` to take without measuring.
         training: measure forward and backward rather than forward alone.
     """
     if wanted != "auto":

@@ -13,7 +13,7 @@ from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.models.calibration import Calibration, link, subset_mask
 from cxr_mm.models.decision import Conformal, OperatingPoints, choose_operating_points, fit_bounds
 from cxr_mm.models.fusion import Fusion
-from cxr_mm.training.fusion_fit import Fitted, Index, Studies
+from cxr_mm.training.fusion_fit import FittedFusion, Index, Studies
 
 SPREAD = 0.5
 """Prior standard deviation of the log weight of a column."""
@@ -39,7 +39,9 @@ class OofLogits:
 
 
 @torch.no_grad()
-def collect_oof_logits(studies: Studies, unseen: list[tuple[Fitted, Index]]) -> list[OofLogits]:
+def collect_oof_logits(
+    studies: Studies, unseen: list[tuple[FittedFusion, Index]]
+) -> list[OofLogits]:
     """Collect the logits of each subset of the task's modalities, of the studies that have it all.
 
     Args:

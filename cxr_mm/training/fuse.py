@@ -34,7 +34,7 @@ from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.training.baseline_image import baseline_image
 from cxr_mm.training.calibrate import calibrate, collect_oof_logits
 from cxr_mm.training.fusion_fit import (
-    Fitted,
+    FittedFusion,
     Index,
     Studies,
     load_studies,
@@ -101,7 +101,7 @@ def _background(
 
 def _predict_unseen(
     studies: Studies, parts: list[Resample], params: FuseParams
-) -> tuple[pd.DataFrame, Fitted]:
+) -> tuple[pd.DataFrame, FittedFusion]:
     """Predict every test part by a model fitted without it; the last model is returned too."""
     tables = []
     for number, part in enumerate(tqdm(parts, desc="fuse", unit="fit", disable=None)):
@@ -135,7 +135,7 @@ def _check_calibration(params: FuseParams) -> None:
 @single_threaded()
 def fit_fusion(
     studies: Studies, train: Index, val: Index, params: FuseParams, number: int
-) -> Fitted:
+) -> FittedFusion:
     """Fit networks, calibration and operating points; `val` may be empty with `cross_fit`."""
     seed = params.seed + 1000 * number
     if params.calibrate_on == "validation":
@@ -154,7 +154,7 @@ def fit_fusion(
 
 def _cross_fit(
     studies: Studies, rows: Index, params: FuseParams, seed: int
-) -> Iterator[tuple[Fitted, Index]]:
+) -> Iterator[tuple[FittedFusion, Index]]:
     """Yield networks fitted without each fold, with the rows of that fold."""
     labels = studies.labels[rows].numpy()
     fold = group_folds(labels, studies.groups[rows], params.inner_folds, seed, "fuse.inner_folds")
@@ -163,7 +163,7 @@ def _cross_fit(
         yield inner, rows[fold == number]
 
 
-def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> Fitted:
+def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> FittedFusion:
     """Fit clinical transform and networks on `rows`, not yet the calibration."""
     torch.manual_seed(seed)
     task = studies.task
@@ -182,7 +182,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
         fusion.freeze_head("image", *studies.image_head)
     train_fusion(fusion, (fusion.clean(inputs, mask), mask, labels), task.problem, params)
     fusion.calibration.fit_prevalence(labels, task.problem)
-    return Fitted(fusion, transform, {})
+    return FittedFusion(fusion, transform, {})
 
 
 def fusion_spec(
@@ -202,7 +202,7 @@ def fusion_spec(
     )
 
 
-def _bundle(task: Task, params: Params, paths: TaskPaths, model: Fitted) -> Bundle:
+def _bundle(task: Task, params: Params, paths: TaskPaths, model: FittedFusion) -> Bundle:
     encoder = load_image_encoder(paths.image_encoder) if task.has_image else None
     embed, note_encoder = params.embed, None
     if task.note is not None:

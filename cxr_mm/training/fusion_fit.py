@@ -103,7 +103,7 @@ def _shuffled(rows: Rows, size: int) -> Iterator[Rows]:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedFusion:
     """A fitted fusion, its clinical transform, operating points and conformal bounds."""
 
     fusion: Fusion

@@ -9,12 +9,12 @@ from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.models.decision import decide
-from cxr_mm.training.fusion_fit import Fitted, Index, Studies
+from cxr_mm.training.fusion_fit import FittedFusion, Index, Studies
 
 AVAILABLE = "available"
 
 
-def heldout(studies: Studies, fit: Fitted, test: Index, decision: Reason) -> pd.DataFrame:
+def heldout(studies: Studies, fit: FittedFusion, test: Index, decision: Reason) -> pd.DataFrame:
     """Predictions on the test rows, for each subset and for whatever each study has."""
     frames = []
     inputs = studies.inputs(fit.transform)
@@ -31,7 +31,7 @@ def heldout(studies: Studies, fit: Fitted, test: Index, decision: Reason) -> pd.
 
 
 def _table(
-    studies: Studies, fit: Fitted, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
+    studies: Studies, fit: FittedFusion, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
 ) -> pd.DataFrame:
     task = studies.task
     probabilities = link(logits, task.problem).numpy()

@@ -1,6 +1,5 @@
 """A folder of DICOM files (PS3.10), with an optional CSV of notes, features and findings."""
 
-import struct
 import warnings
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 from pydicom import dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
@@ -23,6 +21,7 @@ from cxr_mm.data.sources.base import (
     raw_studies,
 )
 from cxr_mm.data.sources.manifest_csv import read_table
+from cxr_mm.imaging.dicom import UNREADABLE
 
 TAGS = {
     "study_id": "SOPInstanceUID",
@@ -37,19 +36,6 @@ TAGS = {
 }
 FROM_HEADER = ("age", "sex", "view")
 RADIOGRAPHS = ("CR", "DX", "RG", "OT", "SC", "")
-MALFORMED = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    EOFError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What pydicom raises on a damaged header."""
 
 
 class DicomFolderOptions(Frozen):
@@ -95,7 +81,7 @@ def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped]]:
         path = file.relative_to(folder).as_posix()
         try:
             row = _header(file) | {"image_path": path}
-        except MALFORMED:
+        except UNREADABLE:
             dropped.append(Dropped(path, "not a readable DICOM file"))
             continue
         study = row["study_id"]

@@ -1,6 +1,25 @@
+"""Notes: the mask hides what would name the answer and only that; traits count what they say."""
+
 import pytest
 
-from cxr_mm.data.notes import NOTE_TRAITS, note_traits
+from cxr_mm.core.errors import NoteError
+from cxr_mm.core.task import NoteSpec
+from cxr_mm.data.notes import NOTE_TRAITS, mask_note, note_traits
+
+
+def test_every_match_is_hidden_whatever_its_case():
+    spec = NoteSpec(mask=(r"\beffusions?\b", r"covid\S*"))
+    assert mask_note("No Effusion,\n COVID-19 suspected", spec) == "No [MASK], [MASK] suspected"
+
+
+def test_a_note_without_patterns_only_has_its_blanks_settled():
+    assert mask_note("  a\t b \n", NoteSpec()) == "a b"
+
+
+@pytest.mark.parametrize(("text", "said"), [("x" * 20_001, "too many"), ("a\x00b", "no text")])
+def test_what_is_no_note_is_refused(text, said):
+    with pytest.raises(NoteError, match=said):
+        mask_note(text, NoteSpec())
 
 
 def test_each_trait_counts_what_it_says():
