@@ -145,11 +145,11 @@ def by_command(bundle: Path, studies: list[Given]) -> dict[str, Any]:
     for given in studies:
         words = ("predict", "--bundle", bundle, "--json", *options(given))
         result = ran(CLI, *words, codes=(int(given.key == "noise"),))
-        outcome[given.key] = None if result.exception else told(json.loads(result.stdout))
+        outcome[given.key] = None if result.exception else numbers_of(json.loads(result.stdout))
     return outcome
 
 
-def told(prediction: dict[str, Any]) -> dict[str, Any]:
+def numbers_of(prediction: dict[str, Any]) -> dict[str, Any]:
     """Take from a prediction what every door gives."""
     found = {
         f"{name}.{each['finding']}": each[name]
@@ -194,7 +194,7 @@ def by_page(client: Client, studies: list[Given]) -> dict[str, Any]:
     result = {}
     for given in studies:
         try:
-            result[given.key] = told(client.predict(**handed_in(given), api_name="/predict"))
+            result[given.key] = numbers_of(client.predict(**handed_in(given), api_name="/predict"))
         except AppError:
             result[given.key] = None
     return result
