@@ -6,8 +6,9 @@ Columns: `created_at, study, patient`, then those that are watched (`watched_col
 `label.NAME` (1, 0 or missing).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +98,16 @@ EMBEDDINGS: dict[Modality, Literal["image_pc", "note_pc"]] = {
 Projections = Mapping[Modality, Projection]
 
 
+ANSWERS: tuple[tuple[str, Kind, str], ...] = (
+    ("probability", "number", "probabilities"),
+    ("positive", "category", "positives"),
+    ("certainty", "category", "certainties"),
+)
+"""Columns of a prediction: what their names begin with, kind, field of the record."""
+Read = Callable[[PredictionRecord], Any]
+"""Value of a record in a column, None where it is missing."""
+
+
 @dataclass(frozen=True)
 class WatchedColumn:
     """A column that monitoring compares.
@@ -106,6 +117,7 @@ class WatchedColumn:
         kind: number (float, NaN where absent) or category (str, None where absent).
         group: what it belongs to.
         title: as a person reads it, unit included.
+        read: value of a record; None for a component of an embedding.
         watch_missing: whether a change of the missing share is drift of its own; where a whole
             modality is absent, `has.MODALITY` says so once.
     """
@@ -114,6 +126,7 @@ class WatchedColumn:
     kind: Kind
     group: Group
     title: str
+    read: Read | None = None
     watch_missing: bool = False
 
 
@@ -127,44 +140,56 @@ def watched_columns(
             f.type,
             "clinical",
             f"{f.title} ({f.unit})" if f.unit else f.title,
+            _reader("clinical", f.name),
             watch_missing=True,
         )
         for f in task.clinical
     ]
-    columns += [
-        WatchedColumn(f"quality.{name}", "number", "quality", f"Image {name.replace('_', ' ')}")
-        for name in quality
-    ]
+    for name in quality:
+        title, read = f"Image {name.replace('_', ' ')}", _reader("quality", name)
+        columns.append(WatchedColumn(f"quality.{name}", "number", "quality", title, read))
     for modality, projection in projections.items():
-        group = EMBEDDINGS[modality]
-        columns += [
-            WatchedColumn(f"{group}.{i}", "number", group, f"{modality} embedding, component {i}")
-            for i in range(len(projection))
-        ]
-    columns += [
-        WatchedColumn(f"has.{m}", "category", "modality", f"Given: {m}") for m in task.modalities
-    ]
+        group, title = EMBEDDINGS[modality], f"{modality} embedding, component"
+        for i in range(len(projection)):
+            columns.append(WatchedColumn(f"{group}.{i}", "number", group, f"{title} {i}"))
+    for m in task.modalities:
+        read = partial(_has, m)
+        columns.append(WatchedColumn(f"has.{m}", "category", "modality", f"Given: {m}", read))
     if task.has_image:
-        columns.append(WatchedColumn("view", "category", "view", "View position"))
-    if task.note:
-        columns += [
-            WatchedColumn(f"note.{name}", "number", "note", f"Note: {name}") for name in NOTE_TRAITS
-        ]
+        read = _reader("view")
+        columns.append(WatchedColumn("view", "category", "view", "View position", read))
+    for name in NOTE_TRAITS if task.note else ():
+        read = _reader("note_traits", name)
+        columns.append(WatchedColumn(f"note.{name}", "number", "note", f"Note: {name}", read))
     return columns + [c for finding in task.findings for c in _of_finding(task, finding)]
 
 
-def _of_finding(task: Task, finding: Finding) -> list[WatchedColumn]:
+def _reader(field: str, *keys: str) -> Read:
+    """Read a field of a record, or what it contains under these keys."""
+
+    def read(record: PredictionRecord) -> Any:
+        value = getattr(record, field)
+        for key in keys:
+            value = (value or {}).get(key)
+        return value
+
+    return read
+
+
+def _has(modality: Modality, record: PredictionRecord) -> bool:
+    return modality in record.modalities
+
+
+def _of_finding(task: Task, finding: Finding) -> Iterator[WatchedColumn]:
     """Columns of the prediction of a finding, and of the modalities it relies on."""
     name, title = finding.name, f"{finding.title}: "
-    return [
-        *(
-            WatchedColumn(f"share.{name}.{m}", "number", "share", f"{title}share of {m}")
-            for m in _sharing(task)
-        ),
-        WatchedColumn(f"probability.{name}", "number", "prediction", title + "probability"),
-        WatchedColumn(f"positive.{name}", "category", "prediction", title + "positive"),
-        WatchedColumn(f"certainty.{name}", "category", "prediction", title + "certainty"),
-    ]
+    # A single modality has no share of its own.
+    for m in task.modalities if len(task.modalities) > 1 else ():
+        read = _reader("shares", name, m)
+        yield WatchedColumn(f"share.{name}.{m}", "number", "share", f"{title}share of {m}", read)
+    for word, kind, field in ANSWERS:
+        read = _reader(field, name)
+        yield WatchedColumn(f"{word}.{name}", kind, "prediction", title + word, read)
 
 
 def records_table(
@@ -180,46 +205,22 @@ def records_table(
         "study": [r.study_hash for r in records],
         "patient": [r.patient_hash or f"study {r.study_hash}" for r in records],
     }
-    for feature in task.clinical:
-        values = [r.clinical.get(feature.name) for r in records]
-        data[f"clinical.{feature.name}"] = (
-            _numbers(values) if feature.type == "number" else _categories(values)
-        )
-    for name in quality:
-        data[f"quality.{name}"] = _numbers([r.quality.get(name) for r in records])
+    components: dict[str, NDArray[np.float64]] = {}
     for modality, projection in projections.items():
         scores = _scores([_embedding(r, modality) for r in records], projection)
-        for i in range(len(projection)):
-            data[f"{EMBEDDINGS[modality]}.{i}"] = scores[:, i]
-    for modality in task.modalities:
-        data[f"has.{modality}"] = [_yes(modality in r.modalities) for r in records]
-    if task.has_image:
-        data["view"] = _categories([r.view for r in records])
-    if task.note:
-        for name in NOTE_TRAITS:
-            data[f"note.{name}"] = _numbers([r.note_traits.get(name) for r in records])
+        components |= {f"{EMBEDDINGS[modality]}.{i}": one for i, one in enumerate(scores.T)}
+    for column in watched_columns(task, quality, projections):
+        if column.read is None:
+            data[column.name] = components[column.name]
+        else:
+            values = [column.read(record) for record in records]
+            data[column.name] = (
+                _numbers(values) if column.kind == "number" else [_category(v) for v in values]
+            )
     labels = {(o.study_hash, o.finding): float(o.label) for o in outcomes}
     for name in task.finding_names:
-        data |= _answers(records, task, name)
         data[f"label.{name}"] = _numbers([labels.get((r.study_hash, name)) for r in records])
     return pd.DataFrame(data)
-
-
-def _answers(records: Sequence[PredictionRecord], task: Task, name: str) -> dict[str, Any]:
-    """Values of the prediction of a finding."""
-    shares = [r.shares.get(name, {}) for r in records]
-    positives = [r.positives.get(name) for r in records]
-    return {
-        **{f"share.{name}.{m}": _numbers([s.get(m) for s in shares]) for m in _sharing(task)},
-        f"probability.{name}": _numbers([r.probabilities.get(name) for r in records]),
-        f"positive.{name}": [None if p is None else _yes(p) for p in positives],
-        f"certainty.{name}": _categories([r.certainties.get(name) for r in records]),
-    }
-
-
-def _sharing(task: Task) -> tuple[Modality, ...]:
-    """Modalities with a share of the prediction; a single modality has no such column."""
-    return task.modalities if len(task.modalities) > 1 else ()
 
 
 def newest_per_study(table: pd.DataFrame) -> pd.DataFrame:
@@ -232,12 +233,10 @@ def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     return np.array([np.nan if v is None else float(v) for v in values], np.float64)
 
 
-def _categories(values: Sequence[Any]) -> list[str | None]:
-    return [None if v is None else str(v) for v in values]
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _category(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if value is None else str(value)
 
 
 def _embedding(record: PredictionRecord, modality: Modality) -> tuple[float, ...] | None:

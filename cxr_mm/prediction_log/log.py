@@ -21,8 +21,10 @@ from cxr_mm.prediction_log.chain import BATCH, append_rows
 from cxr_mm.prediction_log.database import (
     BUSY_SECONDS,
     chain_key,
+    check_tables,
     checked_secret,
     checked_url,
+    create_tables,
     database_errors,
     find_secret,
     keyed_hash,
@@ -43,7 +45,6 @@ from cxr_mm.prediction_log.schema import (
     aware,
     value_columns,
 )
-from cxr_mm.prediction_log.tables import check_tables, create_tables
 from cxr_mm.prediction_log.windows import (
     By,
     ServiceCount,

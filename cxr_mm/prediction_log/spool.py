@@ -11,13 +11,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Table
 
 from cxr_mm.core.errors import LogError
 from cxr_mm.core.record import Outcome, PredictionRecord, ServiceEvent, random_id
@@ -29,24 +30,25 @@ from cxr_mm.prediction_log.database import (
     sqlite_file,
 )
 from cxr_mm.prediction_log.log import PredictionLog
+from cxr_mm.prediction_log.schema import EVENTS, OUTCOMES, PREDICTIONS
 
-Spooled = PredictionRecord | Outcome | ServiceEvent
-CONTRACTS: dict[str, type[Spooled]] = {
+CONTRACTS: dict[str, type[BaseModel]] = {
     "prediction": PredictionRecord,
     "outcome": Outcome,
     "event": ServiceEvent,
 }
+TABLES = {"prediction": PREDICTIONS, "outcome": OUTCOMES, "event": EVENTS}
 OWNER_ALONE = 0o600
 
 
-def encoded(stored: Spooled) -> bytes:
+def encoded(stored: BaseModel) -> bytes:
     """A record, outcome or event as a line: checksum, blank, JSON."""
     contract = next(name for name, each in CONTRACTS.items() if isinstance(stored, each))
     body = json.dumps({"contract": contract, **stored.model_dump(mode="json")}).encode()
     return _checksum(body) + b" " + body
 
 
-def decoded(line: bytes) -> Spooled | None:
+def decoded(line: bytes) -> BaseModel | None:
     """What a line holds; None where it is cut short, altered or of another version."""
     checksum, _, body = line.partition(b" ")
     if checksum != _checksum(body):
@@ -245,7 +247,6 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 CLOSE_SECONDS = 10.0
 BATCH = 200
-K = TypeVar("K", PredictionRecord, Outcome, ServiceEvent)
 
 
 class SpooledLog(PredictionLog):
@@ -315,34 +316,6 @@ class SpooledLog(PredictionLog):
             )
         return " ".join(result)
 
-    def add_records(self, records: Iterable[PredictionRecord]) -> None:
-        """Keep records whose ids are hashed already, in the database or in the spool.
-
-        Raises:
-            LogError: neither can be written.
-        """
-        self._keep(list(records), super().add_records)
-
-    def add_outcomes(self, outcomes: Iterable[Outcome]) -> int:
-        """Keep labels that came later, in the database or in the spool; how many were given.
-
-        Raises:
-            LogError: neither can be written.
-        """
-        given = list(outcomes)
-        self._keep(given, super().add_outcomes)
-        return len(given)
-
-    def add_events(self, events: Iterable[ServiceEvent]) -> int:
-        """Keep requests that got no prediction, in the database or in the spool; how many.
-
-        Raises:
-            LogError: neither can be written.
-        """
-        given = list(events)
-        self._keep(given, super().add_events)
-        return len(given)
-
     def close(self) -> None:
         """Close every connection; what waits stays in the spool for the next to open this log."""
         self._ended.set()
@@ -363,24 +336,29 @@ class SpooledLog(PredictionLog):
                 raise
             self._reason = error.message
 
-    def _keep(self, values: list[K], insert: Callable[[Iterable[K]], object]) -> None:
-        reason = self._reason
+    def _insert(self, table: Table, values: Iterable[BaseModel]) -> int:
+        """Insert into the database, or add to the spool.
+
+        Raises:
+            LogError: neither can be written.
+        """
+        given, reason = list(values), self._reason
         if not reason:
             try:
-                insert(values)
-                return
+                return super()._insert(table, given)
             except LogError as error:
                 reason = error.message
         with self._mutex:
             self._reason = reason
             try:
-                self._spool.append([encoded(value) for value in values])
+                self._spool.append([encoded(value) for value in given])
             except OSError as error:
                 raise LogError(
                     f"{reason}; nor can the spool be written ({error.strerror})",
                     field=str(self._spool.folder),
                     remedy="Make room on the disk, or see who may write there",
                 ) from error
+        return len(given)
 
     def _keep_trying(self) -> None:
         while True:
@@ -434,7 +412,7 @@ class SpooledLog(PredictionLog):
                 ]
         return refused
 
-    def _takes(self, stored: Spooled) -> bool:
+    def _takes(self, stored: BaseModel) -> bool:
         """Insert one alone; False where the database refuses this very one."""
         try:
             self._insert_mixed([stored])
@@ -444,10 +422,9 @@ class SpooledLog(PredictionLog):
             return False
         return True
 
-    def _insert_mixed(self, values: Sequence[Spooled]) -> None:
-        super().add_records([v for v in values if isinstance(v, PredictionRecord)])
-        super().add_outcomes([v for v in values if isinstance(v, Outcome)])
-        super().add_events([v for v in values if isinstance(v, ServiceEvent)])
+    def _insert_mixed(self, values: Sequence[BaseModel]) -> None:
+        for name, contract in CONTRACTS.items():
+            super()._insert(TABLES[name], [v for v in values if isinstance(v, contract)])
 
 
 def spool_folder(url: str) -> Path:

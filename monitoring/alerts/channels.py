@@ -18,8 +18,9 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
 from cxr_mm.core.errors import CxrError, ParamsError
-from cxr_mm.core.files import write_text
 from cxr_mm.core.verdict import STATUS_NUMBERS
 from monitoring.alerts.notice import Notice
 from monitoring.config import MailSettings, PrometheusSettings, WebhookSettings
@@ -93,44 +94,37 @@ def write_figures(notice: Notice, settings: PrometheusSettings) -> None:
         ParamsError: it cannot be written.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", notice.task)
-    whole = settings.folder / f"cxr_mm_{name}.whole"
     try:
-        write_text(whole, figures(notice))
-        # The collector reads whatever ends in .prom, also a file that is being written.
-        whole.replace(whole.with_suffix(".prom"))
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        write_to_textfile(str(settings.folder / f"cxr_mm_{name}.prom"), figures(notice))
     except OSError as error:
         raise ParamsError(
             f"cannot be written ({error.strerror})", field=str(settings.folder)
         ) from error
 
 
-def figures(notice: Notice) -> str:
-    """Lines of the text file."""
-    metrics = {
-        "report_failed": ("Whether the newest report failed.", float(notice.status == "failed")),
-        "report_seconds": ("When the newest report was made, since 1970.", float(int(time.time()))),
+def figures(notice: Notice) -> CollectorRegistry:
+    """Gauges of a notice; those of the verdict are left out where the report failed."""
+    metrics: dict[str, tuple[str, float]] = {
+        "report_failed": ("Whether the newest report failed.", notice.status == "failed"),
+        "report_seconds": ("When the newest report was made, since 1970.", int(time.time())),
         "window_end_seconds": ("End of its window, since 1970.", notice.until.timestamp()),
     }
     if notice.status != "failed":
         metrics |= {
             "verdict": (
                 "Newest verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies.",
-                float(STATUS_NUMBERS[notice.status]),
+                STATUS_NUMBERS[notice.status],
             ),
-            "studies": ("Studies of its window.", float(notice.n)),
-            "labelled": ("Those of them that have a label.", float(notice.n_labelled)),
-            "reasons": ("Reasons of the verdict, at most ten.", float(len(notice.reasons))),
+            "studies": ("Studies of its window.", notice.n),
+            "labelled": ("Those of them that have a label.", notice.n_labelled),
+            "reasons": ("Reasons of the verdict, at most ten.", len(notice.reasons)),
         }
-    labels = f'{{task="{_escaped(notice.task)}",digest="{_escaped(notice.digest)}"}}'
-    return "".join(
-        f"# HELP cxr_mm_monitoring_{name} {text}\n# TYPE cxr_mm_monitoring_{name} gauge\n"
-        f"cxr_mm_monitoring_{name}{labels} {value:.0f}\n"
-        for name, (text, value) in metrics.items()
-    )
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    registry = CollectorRegistry()
+    for name, (text, value) in metrics.items():
+        gauge = Gauge(f"cxr_mm_monitoring_{name}", text, ["task", "digest"], registry=registry)
+        gauge.labels(notice.task, notice.digest).set(value)
+    return registry
 
 
 FIRST_WAIT = 1.0

@@ -7,7 +7,7 @@ import typer
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.core.verdict import ERROR_EXIT_CODE
-from monitoring.cli import log, reports, retraining, running, scenarios
+from monitoring.cli import log, reports, retraining, running
 
 app = typer.Typer(
     add_completion=False,
@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Has the data or the concept drifted since the model was made?\n\n"
     "Research use only. Nothing leaves this machine.",
 )
-for part in (reports, running, retraining, log, scenarios):
+for part in (reports, running, retraining, log):
     app.add_typer(part.commands)
 
 

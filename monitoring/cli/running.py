@@ -12,6 +12,7 @@ from cxr_mm.core.paths import MONITORING_REPORTS
 from cxr_mm.prediction_log.database import checked_url
 from monitoring.cli.options import Bundle, Frozen, Log, moment
 from monitoring.config import MonitorParams, load_settings
+from monitoring.report.workspace import serve_workspace
 from monitoring.scheduler.cron import Cron
 from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, ServedModel
 from monitoring.scheduler.schedule import Stop, run_schedule, stopping
@@ -112,8 +113,6 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Serve Evidently's dashboards over time, to this machine alone, until Ctrl-C."""
-    from monitoring.report.workspace import serve_workspace  # slow to import
-
     serve_workspace(workspace, host, port)
 
 

@@ -1,15 +1,19 @@
-"""Evidently's own report of a window, made to say what our verdict says.
+"""Evidently's own report of a window, made to say what our verdict says, and its dashboards.
 
 Evidently 0.7: `Report([...]).run(current, reference)`. Its default tests are one p-value per
 column with no correction; here each column is tested by our statistic at our threshold,
 registered with Evidently as drift methods of its own, and each embedding by EmbeddingsDrift over
-the studies that have one. Importing this module is slow, and switches Evidently's telemetry off.
+the studies that have one. What a dashboard draws must be a metric of a snapshot, so the figures of
+a window are kept as a snapshot of their own, the means of a table with one row. Importing this
+module is slow, and switches Evidently's telemetry off.
 """
 
+import math
 import os
 import warnings
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from monitoring.concept_drift import Metric, MetricResult, performance
+from monitoring.concept_drift import COLUMNS_OF_FINDING, Metric, performance
 from monitoring.reference import Reference
+from monitoring.report.workspace import FIGURES_RUN, REPORT_RUN, locked_index, snapshot_file
 from monitoring.statistics import anderson_darling, as_codes, hellinger
 from monitoring.table import EMBEDDINGS
 from monitoring.verdict import METRIC_NAMES, DriftReport
@@ -28,6 +33,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from evidently import DataDefinition, Dataset, Report
     from evidently.core.metric_types import (
         MetricTest,
         MetricTestResult,
@@ -35,6 +41,34 @@ with warnings.catch_warnings():
         SingleValueMetric,
         TestStatus,
     )
+    from evidently.core.report import Snapshot
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+    from evidently.legacy.metrics.data_drift.embedding_drift_methods import DriftMethod
+    from evidently.metrics import EmbeddingsDrift, MeanValue
+    from evidently.metrics.embeddings import EmbeddingsDriftCalculation
+    from evidently.presets import DataDriftPreset
+    from evidently.sdk.models import PanelMetric
+    from evidently.sdk.panels import line_plot_panel
+    from evidently.ui.workspace import Workspace
+
+MOST_ROWS = 2000
+"""Rows of a window that the page shows; of more, as many drawn at random."""
+MOST_POINTS = 250
+"""Embeddings of each side that the page's map (t-SNE) shows."""
+FEWEST_POINTS = 20
+Floats = NDArray[np.float64]
+TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
+KINDS = {"number": "number", "category": "category", "missing": "category"}
+MISSING = ".missing"
+METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
+PANELS: Mapping[str, str] = {
+    "verdict": "Verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies",
+    "share_drifted": "Share of columns that drifted",
+    "auc": "AUC, where labels came",
+    "volume": "Studies",
+}
+"""Figures that the dashboard draws: their names and titles; a window has those that it knows."""
 
 
 class LearntLimit(MetricTest):  # type: ignore[misc]
@@ -91,46 +125,6 @@ class FindingPerformanceCalculation(SingleValueCalculation[FindingPerformance]):
         return figure
 
 
-def performance_metric(result: MetricResult, limit: float) -> FindingPerformance:
-    """The metric of a figure that our verdict has judged."""
-    return FindingPerformance(
-        finding=result.finding,
-        figure=result.metric,
-        tests=[LearntLimit(score=result.score, limit=limit)],
-    )
-
-
-def performance_columns(finding: str) -> list[str]:
-    """Columns that the metric of a finding reads."""
-    return [f"{kind}.{finding}" for kind in ("label", "probability", "positive")]
-
-
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
-    from evidently.legacy.metrics.data_drift.embedding_drift_methods import DriftMethod
-    from evidently.metrics import EmbeddingsDrift
-    from evidently.metrics.embeddings import EmbeddingsDriftCalculation
-    from evidently.presets import DataDriftPreset
-
-
-MOST_ROWS = 2000
-"""Rows of a window that the page shows; of more, as many drawn at random."""
-MOST_POINTS = 250
-"""Embeddings of each side that the page's map (t-SNE) shows."""
-FEWEST_POINTS = 20
-Floats = NDArray[np.float64]
-TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
-KINDS = {"number": "number", "category": "category", "missing": "category"}
-MISSING = ".missing"
-METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
-
-
 class LearntScore(DriftMethod):  # type: ignore[misc]
     """Drift of an embedding by the score and limit that the verdict has."""
 
@@ -183,38 +177,37 @@ def write_page(
         folder: must exist.
     """
     register_methods()
-    shown = _shown(current, reference, report)
+    methods = _methods(current, reference, report)
     embeddings = _embeddings(current, reference)
-    sampled = [
-        *_columns(shown, len(current), reference, report),
-        *_points(embeddings, len(current), reference, report),
-        *_performance(report),
-    ]
     definition = DataDefinition(
-        numerical_columns=[n for n in shown if shown[n] == METHODS["number"]],
-        categorical_columns=[n for n in shown if shown[n] == METHODS["category"]],
+        numerical_columns=[n for n in methods if methods[n] == METHODS["number"]],
+        categorical_columns=[n for n in methods if methods[n] == METHODS["category"]],
         embeddings=embeddings,
     )
     parts = (c for group in embeddings.values() for c in group)
-    read = (c for name in reference.task.finding_names for c in performance_columns(name))
-    columns = list(dict.fromkeys([*shown, *parts, *read]))
+    answers = (f"{kind}.{n}" for n in reference.task.finding_names for kind in COLUMNS_OF_FINDING)
+    columns = list(dict.fromkeys([*methods, *parts, *answers]))
     window, frozen = (
         Dataset.from_pandas(
-            _with_missing(_thinned(table, MOST_ROWS), list(shown))[columns],
+            _with_missing(_thinned(table, MOST_ROWS), list(methods))[columns],
             data_definition=definition,
         )
         for table in (current, reference.table)
     )
+    metrics = [
+        *_data_metrics(methods, embeddings, len(current), reference, report),
+        *_performance_metrics(report),
+    ]
     # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        snapshot = Report(sampled, metadata={"verdict": report.verdict.line}).run(window, frozen)
+        snapshot = Report(metrics, metadata={"verdict": report.verdict.line}).run(window, frozen)
         snapshot.save_html(str(folder / "report.html"))
         snapshot.save_json(str(folder / "report.json"))
     return snapshot
 
 
-def _shown(current: pd.DataFrame, reference: Reference, report: DriftReport) -> dict[str, str]:
+def _methods(current: pd.DataFrame, reference: Reference, report: DriftReport) -> dict[str, str]:
     """Columns of the page and by which method each is tested, by name."""
     tables = current, reference.table
     methods = {
@@ -226,40 +219,39 @@ def _shown(current: pd.DataFrame, reference: Reference, report: DriftReport) -> 
     return dict(sorted(methods.items()))
 
 
-def _columns(
-    shown: dict[str, str], n: int, reference: Reference, report: DriftReport
+def _data_metrics(
+    methods: dict[str, str],
+    embeddings: dict[str, list[str]],
+    n: int,
+    reference: Reference,
+    report: DriftReport,
 ) -> Iterator[Any]:
-    """Evidently's preset, each column tested by our statistic at our limit."""
+    """Evidently's preset, each column tested by our statistic at our limit; then embeddings."""
     limit = reference.thresholds.limit(n, report.rates["data"])
     thresholds = {}
-    for name in shown:
+    for name in methods:
         mean, spread = reference.thresholds.null(n, name)
         thresholds[name] = mean + limit * spread
-    if shown:
+    if methods:
         yield DataDriftPreset(
-            columns=list(shown),
-            per_column_method=shown,
+            columns=list(methods),
+            per_column_method=methods,
             per_column_threshold=thresholds,
             drift_share=1e-9,
         )
-
-
-def _points(
-    embeddings: dict[str, list[str]], n: int, reference: Reference, report: DriftReport
-) -> Iterator[Any]:
-    limit = reference.thresholds.limit(n, report.rates["data"])
     scores = {r.check.name: r.score for r in report.checks}
     for name in embeddings:
         method = LearntScore(score=scores[name], limit=limit)
         yield PresentEmbeddingsDrift(embeddings_name=name, drift_method=method)
 
 
-def _performance(report: DriftReport) -> Iterator[Any]:
+def _performance_metrics(report: DriftReport) -> Iterator[Any]:
     """Performance on the labelled studies of the window itself."""
     for result in (r for r in report.concept if not r.longer):
         limit = result.limit(report.rates["concept"])
         for metric in result.metrics:
-            yield performance_metric(metric, limit)
+            test = LearntLimit(score=metric.score, limit=limit)
+            yield FindingPerformance(finding=metric.finding, figure=metric.metric, tests=[test])
 
 
 def register_methods() -> None:
@@ -323,3 +315,55 @@ def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
     if len(table) > most:
         table = table.sample(most, random_state=0)
     return table.reset_index(drop=True)
+
+
+def add_snapshot(
+    workspace: Path, task: str, snapshot: Any, when: datetime, figures: Mapping[str, float]
+) -> None:
+    """Keep what Evidently found in a window, and draw its figures on the dashboard of the task.
+
+    A window that is reported again takes the place of its former snapshots.
+
+    Args:
+        workspace: folder of the workspace; made where it is not there.
+        task: whose project; made with its dashboard where it is not there.
+        snapshot: what `Report.run` gave; None for a window too small to be compared.
+        when: end of the window.
+        figures: names and values, among them those of PANELS.
+    """
+    moment = when.astimezone(UTC).replace(tzinfo=None)  # Evidently compares times without offset
+    runs = {FIGURES_RUN: _figures(figures)}
+    if snapshot is not None:
+        runs[REPORT_RUN] = snapshot
+    with locked_index(workspace) as index:
+        opened = Workspace.create(str(workspace))
+        if task not in index:
+            index[task] = {"project": _new_project(opened, task), "windows": {}}
+        entry = index[task]
+        project, key = entry["project"], moment.isoformat()
+        for former in entry["windows"].pop(key, {}).values():
+            snapshot_file(workspace, project, former).unlink(missing_ok=True)
+        stored = entry["windows"][key] = {}
+        for name, run in runs.items():
+            model = run.to_snapshot_model()
+            model.timestamp, model.name = moment, name
+            stored[name] = str(opened.add_run(project, Snapshot.load_model(model)).id)
+
+
+def _new_project(workspace: Workspace, task: str) -> str:
+    """A project with its dashboard; its id."""
+    project = workspace.create_project(task, "Windows of the prediction log against the reference")
+    for name, title in PANELS.items():
+        labels = {"column": name}
+        sampled = PanelMetric(legend=name, metric="MeanValue", metric_labels=labels)
+        project.dashboard.add_panel(line_plot_panel(title, [sampled], size="half"), tab="Over time")
+    return str(project.id)
+
+
+def _figures(figures: Mapping[str, float]) -> Snapshot:
+    known = {name: value for name, value in figures.items() if math.isfinite(value)}
+    definition = DataDefinition(numerical_columns=list(known))
+    table = Dataset.from_pandas(pd.DataFrame([known]), data_definition=definition)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Report([MeanValue(column=name) for name in known]).run(table, None)

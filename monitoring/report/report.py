@@ -19,8 +19,7 @@ from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.diagnostics import service
 from monitoring.reference import Reference, bundle_digest, load_reference
-from monitoring.report.contents import Page, facts
-from monitoring.report.html import summary_page
+from monitoring.report.page import Page, facts, summary_page
 from monitoring.verdict import Limits, evaluate_window
 from monitoring.window import load_window
 
@@ -68,7 +67,7 @@ def report(
     page = Page(decision, frozen, loaded.window, service(hours, since, until))
     snapshot = _write(page, folder)
     if workspace is not None:
-        from monitoring.report.workspace import add_snapshot  # slow to import
+        from monitoring.report.evidently import add_snapshot  # slow to import
 
         add_snapshot(workspace, frozen.task.name, snapshot, until, figures(page))
     return decision.verdict, folder

@@ -1,25 +1,24 @@
-"""Workspace: Evidently's snapshots and dashboards over time, a project for each task.
+"""Workspace: Evidently's snapshots and folders of reports, how long they are kept, and the server.
 
-Evidently 0.7: what a dashboard draws must be a metric of a snapshot, so the figures of a window are
-kept as a snapshot of their own, the means of a table with one row. Importing this module is slow,
-and switches Evidently's telemetry off.
+A project of the workspace holds the snapshots of a task. Pages of old reports are removed; every
+verdict stays, for it is small and is the record.
 """
 
 import fcntl
-import math
-import os
-import warnings
-from collections.abc import Iterator, Mapping
+import shutil
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.verdict import VERDICT_FILE
 
+DAY_SECONDS = 86_400
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REPORT_RUN = "report"
 FIGURES_RUN = "figures"
 Index = dict[str, Any]
@@ -43,60 +42,58 @@ def snapshot_file(workspace: Path, project: str, snapshot: str) -> Path:
     return workspace / project / "snapshots" / f"{snapshot}.json"
 
 
-os.environ.setdefault("DO_NOT_TRACK", "1")
+def retain_reports(folder: Path, keep_days: int, keep_last: int) -> list[Path]:
+    """Remove all but the verdict of old reports; returns those that were redacted.
 
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.core.report import Snapshot
-    from evidently.metrics import MeanValue
-    from evidently.sdk.models import PanelMetric
-    from evidently.sdk.panels import line_plot_panel
-    from evidently.ui.workspace import Workspace
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PANELS: Mapping[str, str] = {
-    "verdict": "Verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies",
-    "share_drifted": "Share of columns that drifted",
-    "auc": "AUC, where labels came",
-    "volume": "Studies",
-}
-"""Figures that the dashboard draws: their names and titles; a window has those that it knows."""
-
-
-def add_snapshot(
-    workspace: Path, task: str, snapshot: Any, when: datetime, figures: Mapping[str, float]
-) -> None:
-    """Keep what Evidently found in a window, and draw its figures on the dashboard of the task.
-
-    A window that is reported again takes the place of its former snapshots.
+    What an interrupted report left half-written goes after a day.
 
     Args:
-        workspace: folder of the workspace; made where it is not there.
-        task: whose project; made with its dashboard where it is not there.
-        snapshot: what `Report.run` gave; None for a window too small to be compared.
-        when: end of the window.
-        figures: names and values, among them those of PANELS.
+        folder: holds a folder for each report.
+        keep_days: a younger report stays whole.
+        keep_last: so many of the newest stay whole whatever their age.
     """
-    moment = when.astimezone(UTC).replace(tzinfo=None)  # Evidently compares times without offset
-    runs = {FIGURES_RUN: _figures(figures)}
-    if snapshot is not None:
-        runs[REPORT_RUN] = snapshot
+    now = time.time()
+    for aside in folder.glob(".*"):
+        if aside.is_dir() and now - aside.stat().st_mtime > DAY_SECONDS:
+            shutil.rmtree(aside, ignore_errors=True)
+    verdicts = [v for v in folder.glob(f"*/{VERDICT_FILE}") if not v.parent.name.startswith(".")]
+    written = sorted(((v.stat().st_mtime, v) for v in verdicts), reverse=True)
+    redacted = []
+    for moment, verdict in written[keep_last:]:
+        rest = [path for path in verdict.parent.iterdir() if path != verdict]
+        if now - moment <= keep_days * DAY_SECONDS or not rest:
+            continue
+        for path in rest:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        redacted.append(verdict.parent)
+    return redacted
+
+
+def retain_snapshots(workspace: Path, task: str, keep_days: int, keep_last: int) -> int:
+    """Remove Evidently's reports of old windows; their figures stay on the dashboard.
+
+    Args:
+        workspace: folder of Evidently's workspace.
+        task: whose windows.
+        keep_days: what ended later stays.
+        keep_last: so many of the newest stay whatever their age.
+
+    Returns:
+        How many were removed.
+    """
+    if not workspace.is_dir():
+        return 0
+    oldest = (datetime.now(UTC) - timedelta(days=keep_days)).replace(tzinfo=None)
     with locked_index(workspace) as index:
-        opened = Workspace.create(str(workspace))
-        if task not in index:
-            index[task] = {"project": _new_project(opened, task), "windows": {}}
-        entry = index[task]
-        project, key = entry["project"], moment.isoformat()
-        for former in entry["windows"].pop(key, {}).values():
-            snapshot_file(workspace, project, former).unlink(missing_ok=True)
-        stored = entry["windows"][key] = {}
-        for name, run in runs.items():
-            model = run.to_snapshot_model()
-            model.timestamp, model.name = moment, name
-            stored[name] = str(opened.add_run(project, Snapshot.load_model(model)).id)
+        entry = index.get(task, {"windows": {}})
+        ends = sorted(
+            (e for e, runs in entry["windows"].items() if REPORT_RUN in runs), reverse=True
+        )
+        old = [end for end in ends[keep_last:] if datetime.fromisoformat(end) < oldest]
+        for end in old:
+            snapshot = entry["windows"][end].pop(REPORT_RUN)
+            snapshot_file(workspace, entry["project"], snapshot).unlink(missing_ok=True)
+    return len(old)
 
 
 def serve_workspace(workspace: Path, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -125,22 +122,3 @@ def serve_workspace(workspace: Path, host: str = "127.0.0.1", port: int = 8000) 
     import monitoring.report.evidently  # noqa: F401  the snapshots hold its classes
 
     run_local(host=host, port=port, workspace=str(workspace))
-
-
-def _new_project(workspace: Workspace, task: str) -> str:
-    """A project with its dashboard; its id."""
-    project = workspace.create_project(task, "Windows of the prediction log against the reference")
-    for name, title in PANELS.items():
-        labels = {"column": name}
-        sampled = PanelMetric(legend=name, metric="MeanValue", metric_labels=labels)
-        project.dashboard.add_panel(line_plot_panel(title, [sampled], size="half"), tab="Over time")
-    return str(project.id)
-
-
-def _figures(figures: Mapping[str, float]) -> Snapshot:
-    known = {name: value for name, value in figures.items() if math.isfinite(value)}
-    definition = DataDefinition(numerical_columns=list(known))
-    table = Dataset.from_pandas(pd.DataFrame([known]), data_definition=definition)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Report([MeanValue(column=name) for name in known]).run(table, None)

@@ -14,8 +14,7 @@ from cxr_mm.core.files import atomic_directory, read_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.additions import additions_folder
-from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.models.bundle import read_index
+from cxr_mm.models.bundle import Bundle, load_bundle, read_index
 from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.retraining.change_record import (
@@ -139,22 +138,22 @@ def _compare(
     request: RetrainRequest, champion: Path, folder: Path, studies: Labelled
 ) -> ChangeRecord:
     """Compare challenger and champion, and build the change record."""
-    former = load_predictor(champion)
-    task = former.bundle.task
+    former = load_bundle(champion)
+    task = former.task
     paths = TaskPaths(task.name, folder)
-    newer = load_predictor(paths.bundle)
-    every = for_task(load_params(folder / PARAMS_FILE), newer.bundle.task)
+    newer = load_bundle(paths.bundle)
+    every = for_task(load_params(folder / PARAMS_FILE), newer.task)
     params = every.evaluate
     frozen = frozen_sample(champion.parent / paths.heldout.name, paths, task, params)
     newest = newest_sample(former, newer, folder / NEWEST, paths, params)
-    monitored = newest_reference(paths, folder / NEWEST, every.reference)
+    monitored = newest_reference(newest, newer, paths, every.reference)
     reason = _reason(request.verdict)
     samples = [frozen, newest.sample]
     result = decide(samples, task.finding_names, params, request.margins, _drifted(reason))
     now = datetime.now(UTC)
     left_out = Counter(studies.left_out) + Counter(newest.left_out)
     return ChangeRecord(
-        id=record_id(now, newer.bundle.digest),
+        id=record_id(now, newer.digest),
         task=task.name,
         made_at=now,
         synthetic=task.synthetic,
@@ -162,13 +161,13 @@ def _compare(
         challenger=_model(newer, paths.bundle, request.project),
         experiment=_relative(folder, request.project),
         addition=read_json(folder / REQUEST)["addition"],
-        change=change(former.bundle, newer.bundle, paths),
+        change=change(former, newer, paths),
         reason=reason,
         protocol=_protocol(request, samples, params, left_out, studies) | {"reference": monitored},
         outcome=result.outcome,
         reasons=result.reasons,
         comparisons=tuple(line.to_json() for line in result.lines),
-        impact=impact(former.bundle, newer.bundle, newest.sample),
+        impact=impact(former, newer, newest.sample),
     )
 
 
@@ -200,9 +199,8 @@ def _protocol(
     }
 
 
-def _model(predictor: Predictor, bundle: Path, project: Path) -> Model:
-    result = predictor.bundle
-    return Model(digest=result.digest, name=result.name, folder=_relative(bundle.parent, project))
+def _model(bundle: Bundle, folder: Path, project: Path) -> Model:
+    return Model(digest=bundle.digest, name=bundle.name, folder=_relative(folder.parent, project))
 
 
 def _relative(folder: Path, project: Path) -> str:

@@ -31,8 +31,9 @@ from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.inference.predictor import EncodedAnswer, Predictor, load_predictor
+from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches
+from cxr_mm.models.bundle import Bundle
 from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images, study_name
 from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
 from monitoring.statistics import as_codes
@@ -214,20 +215,25 @@ def _copied(cell: object, images: Path, number: int) -> str | None:
 
 
 INPUTS = "inputs"
-"""The trait by which studies are told apart that have other modalities."""
+"""The trait that forms subgroups by the modalities that a study has."""
 
 
 @dataclass(frozen=True)
 class Newest:
-    """The newest studies, judged by both.
+    """The newest studies, answered by both models.
 
     Args:
         sample: their predictions.
         left_out: reason → studies that are not among them.
+        frame: rows of the manifest of every study, of patients that nothing was trained on.
+        records: what the log would hold of the challenger's answers, images that its input gate
+            rejects included; ids are numbers of rows of `frame`.
     """
 
     sample: Sample
     left_out: dict[str, int]
+    frame: pd.DataFrame
+    records: list[PredictionRecord]
 
 
 def frozen_sample(champion: Path, paths: TaskPaths, task: Task, params: EvaluateParams) -> Sample:
@@ -257,13 +263,9 @@ def frozen_sample(champion: Path, paths: TaskPaths, task: Task, params: Evaluate
 
 
 def newest_sample(
-    champion: Predictor,
-    challenger: Predictor,
-    folder: Path,
-    paths: TaskPaths,
-    params: EvaluateParams,
+    champion: Bundle, challenger: Bundle, folder: Path, paths: TaskPaths, params: EvaluateParams
 ) -> Newest:
-    """Predictions of both on the studies that were kept back.
+    """Ask both models about the studies that were held out for the comparison.
 
     Left out are patients that either was trained on, and studies that either cannot answer.
 
@@ -275,70 +277,76 @@ def newest_sample(
         ManifestError: no study is left.
         StageError: the experiment has not run.
     """
-    stored = holdout(challenger.bundle.task, folder, paths)
-    tables = _answered((champion, challenger), folder, stored.manifest, stored.left_out)
+    manifest, left_out = _holdout(challenger.task, folder, paths)
+    known = manifest.frame.set_index("study_id")
+    numbers = {name: i for i, name in enumerate(known.index)}
+    patients = as_codes(known["group"].to_numpy(object))
+    codec, records = PredictionTable(challenger.task.finding_names), []
+    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for former, newer in _answers(champion, challenger, folder, known, left_out):
+        if isinstance(newer, EncodedAnswer):
+            number = numbers[newer.study.study_id]
+            records.append(_record(newer, number, patients[number]))
+        if (
+            isinstance(former, BadRow)
+            or isinstance(newer, BadRow)
+            or rejected_images(challenger, records[-1:])
+        ):
+            left_out["its image was refused"] += 1
+            continue
+        for table, answer in zip(rows, (former, newer), strict=True):
+            table.append(_row(codec, known.loc[answer.study.study_id].to_dict(), answer))
+    labels = [f"label.{name}" for name in codec.findings]
+    columns = ["study_id", "group", INPUTS, *labels, *codec.columns]
+    tables = [pd.DataFrame(table, columns=columns) for table in rows]
     inputs = tables[1].set_index("study_id")[INPUTS]
-    traits = _traits(stored.manifest, params, inputs.index.tolist(), inputs)
-    return Newest(Sample(NEWEST, *tables, traits), dict(+stored.left_out))
+    traits = _traits(manifest, params, inputs.index.tolist(), inputs)
+    sample = Sample(NEWEST, tables[0], tables[1], traits)
+    return Newest(sample, dict(+left_out), manifest.frame, records)
 
 
-@dataclass(frozen=True)
-class Holdout:
-    """Studies that were kept back, of patients that nothing was trained on.
-
-    Args:
-        manifest: theirs.
-        left_out: reason → studies that are not among them.
-    """
-
-    manifest: Manifest
-    left_out: Counter[str]
-
-
-def holdout(task: Task, folder: Path, paths: TaskPaths) -> Holdout:
+def _holdout(task: Task, folder: Path, paths: TaskPaths) -> tuple[Manifest, Counter[str]]:
     """Read what `write_studies` wrote, less the patients of the experiment's training data."""
     read = read_addition(task, folder)
     manifest, known = read.manifest, set(load_manifest(paths, task).frame["patient_id"])
     seen = manifest.frame["patient_id"].isin(known)
     left_out = Counter(dropped.reason for dropped in read.dropped)
     left_out["the patient is in the training data"] = int(seen.sum())
-    return Holdout(Manifest(task, manifest.frame[~seen].reset_index(drop=True)), left_out)
+    return Manifest(task, manifest.frame[~seen].reset_index(drop=True)), left_out
 
 
-def _answered(
-    predictors: tuple[Predictor, Predictor],
+def _answers(
+    champion: Bundle,
+    challenger: Bundle,
     folder: Path,
-    manifest: Manifest,
+    known: pd.DataFrame,
     left_out: Counter[str],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What each predictor answers to the studies of a manifest that both can answer."""
-    task, frame = manifest.task, manifest.frame.set_index("study_id")
-    codec = PredictionTable(task.finding_names)
-    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    every = (s for s in iter_studies(task, folder / DEFAULT_FILE) if s.study_id in frame.index)
-    copies = tee(_readable(every, left_out))
-    answers = (answer_in_batches(*pair) for pair in zip(predictors, copies, strict=True))
-    for both in zip(*answers, strict=True):
-        if any(isinstance(answer, BadRow) for answer in both):
-            left_out["its image was refused"] += 1
-            continue
-        for table, answer in zip(rows, both, strict=True):
-            table.append(_row(codec, frame.loc[answer.study.study_id], answer))
-    labels = [f"label.{name}" for name in task.finding_names]
-    columns = ["study_id", "group", INPUTS, *labels, *codec.columns]
-    first, second = (pd.DataFrame(table, columns=columns) for table in rows)
-    return first, second
+) -> Iterator[tuple[EncodedAnswer | BadRow, EncodedAnswer | BadRow]]:
+    """Answers of both to each study; the challenger's also where it rejects the image, for its
+    reference counts such images."""
+    studies = _readable(iter_studies(challenger.task, folder / DEFAULT_FILE), known, left_out)
+    first, second = tee(studies)
+    yield from zip(
+        answer_in_batches(Predictor(champion), first),
+        answer_in_batches(Predictor(challenger, accept_any_image=True), second),
+        strict=True,
+    )
 
 
-def _readable(items: Iterable[Study | BadRow], left_out: Counter[str]) -> Iterator[Study]:
+def _readable(
+    items: Iterable[Study | BadRow], known: pd.DataFrame, left_out: Counter[str]
+) -> Iterator[Study]:
+    """Studies of the manifest; those that cannot be read are counted."""
     for item in items:
+        if item.study_id not in known.index:
+            continue
         if isinstance(item, Study):
             yield item
         else:
             left_out["it cannot be read"] += 1
 
 
-def _row(codec: PredictionTable, known: "pd.Series[Any]", answer: EncodedAnswer) -> dict[str, Any]:
+def _row(codec: PredictionTable, known: dict[Any, Any], answer: EncodedAnswer) -> dict[str, Any]:
     return {
         "study_id": answer.study.study_id,
         "group": known["group"],
@@ -346,6 +354,14 @@ def _row(codec: PredictionTable, known: "pd.Series[Any]", answer: EncodedAnswer)
         **{f"label.{name}": known[finding_column(name)] for name in codec.findings},
         **codec.values(answer.prediction),
     }
+
+
+def _record(answer: EncodedAnswer, number: int, patient: int) -> PredictionRecord:
+    """What the log would hold of an answer, under numbers instead of ids."""
+    name = study_name(number)
+    return record_of(
+        answer, record_id=name, created_at=EPOCH, study=name, patient=f"patient {patient}"
+    )
 
 
 def _traits(
@@ -360,47 +376,28 @@ NEWEST_REFERENCE_FOLDER = "newest_reference"
 """In an experiment; not an output of its pipeline, which would make it again."""
 
 
-def newest_reference(paths: TaskPaths, folder: Path, params: ReferenceParams) -> str:
-    """Freeze a reference of the studies kept back, if they are enough; says of which it is.
+def newest_reference(
+    newest: Newest, challenger: Bundle, paths: TaskPaths, params: ReferenceParams
+) -> str:
+    """Freeze a reference of the newest studies, if they are enough; returns what it consists of.
 
     Args:
+        newest: from `newest_sample`.
+        challenger: the model that answered.
         paths: of the experiment.
-        folder: what `write_studies` wrote.
         params: of the reference.
     """
-    predictor = load_predictor(paths.bundle, accept_any_image=True)
-    bundle = predictor.bundle
-    frame = holdout(bundle.task, folder, paths).manifest.frame
+    frame, records = newest.frame, newest.records
     if len(frame) < params.newest_studies:
         return (
             f"held-out studies, since {len(frame)} newest ones are fewer than the "
             f"{params.newest_studies} of reference.newest_studies"
         )
-    records = _records(predictor, frame, folder)
-    labels = {name: frame[finding_column(name)] for name in bundle.task.finding_names}
-    outcomes = known_outcomes(labels, "newest")
-    refused = rejected_images(bundle, records)
-    out = paths.root / NEWEST_REFERENCE_FOLDER
+    task, out = challenger.task, paths.root / NEWEST_REFERENCE_FOLDER
+    labels = {name: frame[finding_column(name)] for name in task.finding_names}
+    outcomes, refused = known_outcomes(labels, "newest"), rejected_images(challenger, records)
     try:
-        freeze(bundle.task, bundle.digest, records, outcomes, params, out, refused=refused)
+        freeze(task, challenger.digest, records, outcomes, params, out, refused=refused)
     except StageError as error:
         return f"held-out studies, since the newest ones are too few ({error})"
     return f"the {len(records)} newest studies"
-
-
-def _records(predictor: Predictor, frame: pd.DataFrame, folder: Path) -> list[PredictionRecord]:
-    """What the log would hold of the studies of a manifest's rows; no id is kept."""
-    numbers = {name: i for i, name in enumerate(frame["study_id"])}
-    patients = as_codes(frame["group"].to_numpy(object))
-    found = []
-    every = iter_studies(predictor.bundle.task, folder / DEFAULT_FILE)
-    studies = (s for s in every if s.study_id in numbers)
-    for answer in answer_in_batches(predictor, studies):
-        if isinstance(answer, BadRow):
-            continue
-        number = numbers[answer.study.study_id]
-        name, patient = study_name(number), f"patient {patients[number]}"
-        found.append(
-            record_of(answer, record_id=name, created_at=EPOCH, study=name, patient=patient)
-        )
-    return found

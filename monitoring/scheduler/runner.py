@@ -17,7 +17,7 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
 from monitoring.alerts import Alerts, Notice
 from monitoring.config import MonitorParams, ReportSettings
-from monitoring.report.retention import retain_reports, retain_snapshots
+from monitoring.report.workspace import retain_reports, retain_snapshots
 from monitoring.scheduler.cron import Cron, Window
 from monitoring.scheduler.state import Lease, PendingWindow, State, Windows
 

@@ -2,16 +2,20 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxr_mm.core.verdict import Verdict
 from monitoring.reference import Reference
 from monitoring.simulation.shifts import SHIFTS, SIZES, Shift, identifies, possible
 from monitoring.simulation.streams import (
+    Random,
     Setting,
     Stream,
     WindowSpec,
@@ -23,51 +27,10 @@ from monitoring.simulation.streams import (
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
-
-
-@dataclass(frozen=True)
-class PresetVerdict:
-    """Verdict of Evidently's preset on a window.
-
-    Args:
-        half: at least half of the columns drifted, its own verdict.
-        any: some column drifted.
-    """
-
-    half: bool
-    any: bool
-
-
-def preset_verdict(table: pd.DataFrame, reference: Reference) -> PresetVerdict:
-    """Run the preset on a window; no drift where no column has values."""
-    columns = [
-        c
-        for c in reference.columns
-        if table[c.name].notna().any() and reference.table[c.name].notna().any()
-    ]
-    if not columns:
-        return PresetVerdict(half=False, any=False)
-    definition = DataDefinition(
-        numerical_columns=[c.name for c in columns if c.kind == "number"],
-        categorical_columns=[c.name for c in columns if c.kind == "category"],
-    )
-    names = [c.name for c in columns]
-    current, before = (
-        Dataset.from_pandas(t[names].reset_index(drop=True), data_definition=definition)
-        for t in (table, reference.table)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report = Report([DataDriftPreset()]).run(current, before).dict()
-    drifted = next(m for m in report["metrics"] if "DriftedColumnsCount" in m["metric_name"])
-    value = drifted["value"]
-    return PresetVerdict(half=value["share"] >= 0.5, any=value["count"] > 0)
-
 
 WINDOWS = (50, 200, 1000)
 WITHIN = 5
@@ -77,6 +40,10 @@ LABELS = 0.5
 """Share of labelled studies where the concept shifts."""
 SLOW = 10
 """Windows over which a slow shift grows to its full size."""
+GROWING = "scanner exposure", "note language", "laboratory unit"
+"""Shifts that are measured as slow ones, too."""
+MEDIUM_WINDOW = 200
+"""Studies per window of slow shifts and of Evidently's preset."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +71,16 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """Median windows until the alarm while a shift grows over SLOW windows."""
+
+    shift: str
+    window: int
+    streams: int
+    delay: float
+
+
+@dataclass(frozen=True)
 class FalseAlarms:
     """False alarms of undrifted windows.
 
@@ -125,96 +102,123 @@ class FalseAlarms:
     high: float
 
 
-def power(
-    settings: Sequence[Setting], streams: int, windows: Sequence[int] = WINDOWS, seed: int = 0
-) -> Iterator[Power]:
+@dataclass(frozen=True)
+class Baseline:
+    """Share of windows in which Evidently's preset finds drift.
+
+    Args:
+        shift, size: names; `none` without a shift.
+        half: at least half of the columns drifted, its own verdict.
+        any: some column drifted.
+        windows: how many.
+    """
+
+    shift: str
+    size: str
+    half: float
+    any: float
+    windows: int
+
+
+def possible_shifts(settings: Sequence[Setting]) -> list[Shift]:
+    """Shifts of an input that the task has."""
+    return [shift for shift in SHIFTS if possible(shift, settings[0].reference.task)]
+
+
+def power(settings: Sequence[Setting], streams: int) -> Iterator[Power]:
     """Every possible shift at every size and window size; the streams are spread over settings."""
-    task = settings[0].reference.task
-    for shift in SHIFTS:
-        if not possible(shift, task):
-            continue
+    for shift in possible_shifts(settings):
         for name, size in zip(SIZES, shift.sizes, strict=True):
-            for window in windows:
+            for window in WINDOWS:
                 spec = WindowSpec(shift, size, window, LABELS if shift.kind == "label" else 0.0)
-                yield _power(settings, spec, name, streams, seed)
+                yield _power(settings, spec, shift, name, streams)
 
 
 def _power(
-    settings: Sequence[Setting], spec: WindowSpec, size: str, streams: int, seed: int
+    settings: Sequence[Setting], spec: WindowSpec, shift: Shift, size: str, streams: int
 ) -> Power:
-    assert spec.shift is not None
     firsts: list[int] = []
-    blamed: list[str] = []
+    blamed: Counter[str] = Counter()
     right = 0
-    for number in range(streams):
-        setting = settings[number % len(settings)]
-        random = np.random.default_rng([seed, number])
-        stream = Stream()
-        undrifted = WindowSpec(None, 0.0, spec.window, spec.labels)
+    for setting, random in _spread(settings, streams):
+        stream, undrifted = Stream(), WindowSpec(None, 0.0, spec.window, spec.labels)
         if spec.labels:  # undrifted labelled windows come first, as in service
             for _ in range(2):
                 next_window(setting, undrifted, stream, random)
-        for i in range(WITHIN):
-            verdict = evaluate_next(setting, spec, stream, random)
-            if verdict.status == "alarm":
-                first = verdict.reasons[0]
-                firsts.append(i + 1)
-                blamed.append(first.name if first.drift == "data" else "concept")
-                task = setting.reference.task
-                right += identifies(spec.shift, task, first.name, first.drift)
-                break
-    by = tuple(sum(f <= k for f in firsts) / streams for k in range(1, WITHIN + 1))
+        number, verdict = _first_alarm(setting, repeat(spec, WITHIN), stream, random)
+        if verdict is not None:
+            first = verdict.reasons[0]
+            firsts.append(number)
+            blamed[first.name if first.drift == "data" else "concept"] += 1
+            right += identifies(shift, setting.reference.task, first.name, first.drift)
     return Power(
-        shift=spec.shift.name,
+        shift=shift.name,
         size=size,
         window=spec.window,
         streams=streams,
-        within=by,
+        within=tuple(sum(f <= k for f in firsts) / streams for k in range(1, WITHIN + 1)),
         delay=float(np.median(firsts)) if firsts else np.nan,
         right=right / len(firsts) if firsts else np.nan,
-        blamed=max(set(blamed), key=blamed.count) if blamed else "",
+        blamed=blamed.most_common(1)[0][0] if blamed else "",
     )
 
 
-def slow(
-    settings: Sequence[Setting], shift: Shift, window: int, streams: int, seed: int = 0
-) -> list[int]:
+def growing(settings: Sequence[Setting], streams: int) -> Iterator[Slow]:
+    """Every slow shift that is possible."""
+    for shift in possible_shifts(settings):
+        if shift.name in GROWING:
+            delays = slow(settings, shift, MEDIUM_WINDOW, streams)
+            yield Slow(shift.name, MEDIUM_WINDOW, streams, float(np.median(delays)))
+
+
+def slow(settings: Sequence[Setting], shift: Shift, window: int, streams: int) -> list[int]:
     """Windows until the alarm while the share of studies that shift at full strength grows over
     SLOW windows; one number per stream, 2 × SLOW + 1 without an alarm."""
-    delays = []
+    size = shift.sizes[-1]
+    specs = [
+        WindowSpec(shift, size, window, corrupted=min(1.0, (i + 1) / SLOW)) for i in range(2 * SLOW)
+    ]
+    return [
+        _first_alarm(setting, specs, Stream(), random)[0]
+        for setting, random in _spread(settings, streams)
+    ]
+
+
+def _spread(settings: Sequence[Setting], streams: int) -> Iterator[tuple[Setting, Random]]:
+    """The setting and the source of randomness of each stream."""
     for number in range(streams):
-        setting = settings[number % len(settings)]
-        random = np.random.default_rng([seed, number])
-        stream, first = Stream(), 2 * SLOW + 1
-        for i in range(2 * SLOW):
-            spec = WindowSpec(shift, shift.sizes[-1], window, corrupted=min(1.0, (i + 1) / SLOW))
-            if evaluate_next(setting, spec, stream, random).status == "alarm":
-                first = i + 1
-                break
-        delays.append(first)
-    return delays
+        yield settings[number % len(settings)], np.random.default_rng([0, number])
+
+
+def _first_alarm(
+    setting: Setting, specs: Iterable[WindowSpec], stream: Stream, random: Random
+) -> tuple[int, Verdict | None]:
+    """Number, from 1, and verdict of the first window that alarms; one more than there are, and
+    None, where none does."""
+    number = 0
+    for spec in specs:
+        number += 1
+        verdict = evaluate_next(setting, spec, stream, random)
+        if verdict.status == "alarm":
+            return number, verdict
+    return number + 1, None
 
 
 def false_alarms(
-    settings: Sequence[Setting],
-    window: int,
-    labels: float,
-    most: int,
-    from_reference: bool,
-    seed: int = 0,
+    settings: Sequence[Setting], window: int, labels: float, most: int, from_reference: bool
 ) -> FalseAlarms:
     """Evaluate undrifted windows in a row, `most` per reference; of new studies no study twice."""
+    spec, draw = WindowSpec(None, 0.0, window, labels), next_window
     rates, alarms, windows = [], 0, 0
-    for number, setting in enumerate(settings):
-        random, stream = np.random.default_rng([seed, number]), Stream()
-        spec = WindowSpec(None, 0.0, window, labels)
-        draw = window_of_reference if from_reference else next_window
-        each = most if from_reference else min(most, len(setting.fresh) // window)
-        statuses = [verdict_on(setting, draw(setting, spec, stream, random), stream).status
-                    for _ in range(each)]  # fmt: skip
-        rates.append(statuses.count("alarm") / each)
-        alarms, windows = alarms + statuses.count("alarm"), windows + each
-    low, high = _interval(np.array(rates), seed)
+    for setting, random in _spread(settings, len(settings)):
+        each, stream = min(most, len(setting.fresh) // window), Stream()
+        if from_reference:
+            each, draw = most, window_of_reference
+        drawn = (draw(setting, spec, stream, random) for _ in range(each))
+        found = [verdict_on(setting, one, stream).status for one in drawn].count("alarm")
+        rates.append(found / each)
+        alarms, windows = alarms + found, windows + each
+    low, high = _interval(np.array(rates))
     return FalseAlarms(
         source="reference" if from_reference else "new",
         window=window,
@@ -227,23 +231,51 @@ def false_alarms(
     )
 
 
-def baseline(
-    settings: Sequence[Setting], spec: WindowSpec, windows: int, seed: int = 0
-) -> tuple[float, float]:
-    """Shares of windows in which Evidently's preset finds drift: by its verdict, in any column."""
-    verdicts: list[PresetVerdict] = []
-    for number in range(windows):
-        setting = settings[number % len(settings)]
-        random = np.random.default_rng([seed, number])
-        table = next_window(setting, spec, Stream(), random).table
-        verdicts.append(preset_verdict(table, setting.reference))
-    half, some = np.mean([(v.half, v.any) for v in verdicts], axis=0)
+def _interval(rates: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean over references: windows of one reference are dependent."""
+    means = np.random.default_rng(0).choice(rates, (RESAMPLES, len(rates))).mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def baselines(settings: Sequence[Setting], windows: int) -> Iterator[Baseline]:
+    """Evidently's preset without a shift and with each, at full size; none for 0 windows."""
+    shifts = [shift for shift in possible_shifts(settings) if shift.kind != "label"]
+    for shift in (None, *shifts) if windows else ():
+        spec = WindowSpec(shift, shift.sizes[-1] if shift else 0.0, MEDIUM_WINDOW)
+        half, some = baseline(settings, spec, windows)
+        name, size = (shift.name, "large") if shift else ("none", "")
+        yield Baseline(name, size, half, some, windows)
+
+
+def baseline(settings: Sequence[Setting], spec: WindowSpec, windows: int) -> tuple[float, float]:
+    """Shares of windows in which the preset finds drift: in half of the columns, in any."""
+    found = [
+        preset_drift(next_window(setting, spec, Stream(), random).table, setting.reference)
+        for setting, random in _spread(settings, windows)
+    ]
+    half, some = np.mean(found, axis=0)
     return float(half), float(some)
 
 
-def _interval(rates: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95 % interval of the mean over references: windows of one reference are dependent."""
-    random = np.random.default_rng(seed)
-    means = random.choice(rates, (RESAMPLES, len(rates))).mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+def preset_drift(table: pd.DataFrame, reference: Reference) -> tuple[bool, bool]:
+    """Run the preset on a window: whether half of the columns drifted, its verdict, and whether any
+    did; no drift where no column has values."""
+    tables = table, reference.table
+    columns = [c for c in reference.columns if all(t[c.name].notna().any() for t in tables)]
+    if not columns:
+        return False, False
+    definition = DataDefinition(
+        numerical_columns=[c.name for c in columns if c.kind == "number"],
+        categorical_columns=[c.name for c in columns if c.kind == "category"],
+    )
+    names = [c.name for c in columns]
+    current, before = (
+        Dataset.from_pandas(t[names].reset_index(drop=True), data_definition=definition)
+        for t in tables
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = Report([DataDriftPreset()]).run(current, before).dict()
+    metric = next(m for m in report["metrics"] if "DriftedColumnsCount" in m["metric_name"])
+    return metric["value"]["share"] >= 0.5, metric["value"]["count"] > 0

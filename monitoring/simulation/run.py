@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.errors import StageError
@@ -14,19 +14,19 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.inference.predictor import load_predictor
 from monitoring.simulation.measure import (
     LABELS,
+    Baseline,
     FalseAlarms,
     Power,
-    baseline,
+    Slow,
+    baselines,
     false_alarms,
+    growing,
     power,
-    slow,
 )
-from monitoring.simulation.shifts import SHIFTS, possible
 from monitoring.simulation.streams import (
     Predicted,
     PredictionPool,
     Setting,
-    WindowSpec,
     build_pool,
     build_setup,
     labelled_studies,
@@ -39,9 +39,15 @@ MOST_CORRUPTED = 350
 """Studies that are corrupted by every shift, which takes most of the time."""
 FALSE_WINDOWS = (50, 200, 1000, 5000)
 """Sizes of undrifted windows; of new studies only as large as the pool allows."""
-BASELINE_WINDOW = 200
-SLOWLY = "scanner exposure", "note language", "laboratory unit"
-Say = Callable[[str], None]
+PARAMS = ReferenceParams(window_sizes=(50, 100, 200, 500))
+TITLES = {
+    "false_alarms": "Undrifted windows that alarm",
+    "power": "Shifts: share of streams with an alarm within one to five windows; delay in windows; "
+    "share of alarms that name the cause",
+    "slow": "Shifts that grow over ten windows: median windows until the alarm",
+    "baselines": "Evidently's DataDriftPreset at its defaults: half of the columns, any",
+}
+"""Fields of the results → titles of their tables."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +72,15 @@ class SimulationConfig:
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Share of windows in which Evidently's preset finds drift: by its verdict, in any column."""
-
-    shift: str
-    size: str
-    half: float
-    any: float
-    windows: int
-
-
-@dataclass(frozen=True)
-class Slow:
-    """Median windows until the alarm while a shift grows over ten windows."""
-
-    shift: str
-    window: int
-    streams: int
-    delay: float
-
-
-@dataclass(frozen=True)
 class Results:
-    """Results of a task."""
+    """Results of a task.
+
+    Args:
+        task: its name.
+        studies: labelled studies.
+        reference: studies of each reference.
+        pool: studies that were corrupted.
+    """
 
     task: str
     studies: int
@@ -99,12 +91,10 @@ class Results:
     slow: tuple[Slow, ...]
     baselines: tuple[Baseline, ...]
 
-    def facts(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
-
-def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> Results:
+def run(
+    bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Callable[[str], None]
+) -> Results:
     """Predict every study, unchanged and corrupted, then draw and evaluate streams.
 
     Args:
@@ -131,13 +121,12 @@ def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> R
         records = predict(predictor, others)
         pool = build_pool(predictor, to_corrupt)
     size = min(300, round(0.8 * len(others)))
-    params = ReferenceParams(window_sizes=(50, 100, 200, 500))
 
     def frozen(predicted: Predicted, pool: PredictionPool, number: int) -> list[Setting]:
         say(f"freezing {number} references of {size} studies")
         randoms = map(np.random.default_rng, range(number))
         return [
-            build_setup(task, "scenario", predicted, pool, params, size, one) for one in randoms
+            build_setup(task, "scenario", predicted, pool, PARAMS, size, one) for one in randoms
         ]
 
     every = [*others, *to_corrupt], [*records, *pool.plain]
@@ -146,12 +135,12 @@ def run(bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Say) -> R
     false = tuple(_false_alarms(undrifted, config))
     settings = frozen((others, records), pool, config.references)
     say("evaluating slow shifts")
-    slowly = tuple(_slowly(settings, config))
+    slowly = tuple(growing(settings, config.streams))
     say("evaluating shifts")
     shifts = tuple(power(settings, config.streams))
     say("running Evidently's preset")
-    baselines = tuple(_baselines(settings, config))
-    return Results(task.name, len(studies), size, len(to_corrupt), shifts, false, slowly, baselines)
+    preset = tuple(baselines(settings, config.baselines))
+    return Results(task.name, len(studies), size, len(to_corrupt), shifts, false, slowly, preset)
 
 
 def _false_alarms(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[FalseAlarms]:
@@ -163,53 +152,15 @@ def _false_alarms(settings: Sequence[Setting], config: SimulationConfig) -> Iter
                 yield false_alarms(settings, window, labels, config.undrifted, from_reference=False)
 
 
-def _slowly(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[Slow]:
-    task = settings[0].reference.task
-    for shift in SHIFTS:
-        if shift.name in SLOWLY and possible(shift, task):
-            delays = slow(settings, shift, BASELINE_WINDOW, config.streams)
-            yield Slow(shift.name, BASELINE_WINDOW, len(delays), float(np.median(delays)))
-
-
-def _baselines(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[Baseline]:
-    if not config.baselines:
-        return
-    half, some = baseline(settings, WindowSpec(None, 0.0, BASELINE_WINDOW), config.baselines)
-    yield Baseline("none", "", half, some, config.baselines)
-    for shift in SHIFTS:
-        if possible(shift, settings[0].reference.task) and shift.kind != "label":
-            spec = WindowSpec(shift, shift.sizes[-1], BASELINE_WINDOW)
-            half, some = baseline(settings, spec, config.baselines)
-            yield Baseline(shift.name, "large", half, some, config.baselines)
-
-
 def text_tables(results: Results) -> Iterator[str]:
-    """Yield the lines of every table."""
+    """Yield every table as text, under its title."""
     yield (
         f"{results.task}: {results.studies} studies; references of {results.reference}, "
         f"{results.pool} studies to draw windows from"
     )
-    yield "\nUndrifted windows that alarm"
-    for row in results.false_alarms:
-        labelled = "half labelled" if row.labels else "unlabelled"
-        yield (
-            f"  {row.window:>5} {row.source:<9} {labelled:<16} {_percent(row.rate)} "
-            f"[{_percent(row.low)}, {_percent(row.high)}] of {row.windows}"
-        )
-    yield "\nShifts: alarm in the first window, within two, within five; delay; cause named"
-    for shift in results.power:
-        yield (
-            f"  {shift.shift:<18} {shift.size:<7} {shift.window:>5}  "
-            f"{_percent(shift.within[0])} {_percent(shift.within[1])} {_percent(shift.within[-1])}"
-            f"  {shift.delay:>4.0f}  {_percent(shift.right)}  {shift.blamed}"
-        )
-    yield "\nShifts that grow over ten windows: median windows until the alarm"
-    for grown in results.slow:
-        yield f"  {grown.shift:<18} {grown.window:>5}  {grown.delay:.0f}"
-    yield "\nEvidently's DataDriftPreset at its defaults, windows of 200: half of the columns, any"
-    for one in results.baselines:
-        yield f"  {one.shift:<18} {one.size:<7} {_percent(one.half)} {_percent(one.any)}"
-
-
-def _percent(share: float) -> str:
-    return "   – " if share != share else f"{100 * share:>3.0f} %"
+    for name, title in TITLES.items():
+        rows = pd.DataFrame([asdict(row) for row in getattr(results, name)])
+        if "within" in rows:
+            within = rows.pop("within").apply(pd.Series)
+            rows[[f"within {number + 1}" for number in within]] = within
+        yield f"\n{title}\n{rows.to_string(index=False, float_format='{:.2f}'.format)}"

@@ -9,7 +9,6 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-import monitoring.report.evidently  # noqa: F401  the snapshots hold its classes
 from app.model_watcher import PAUSE
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import MONITORING_REPORTS
@@ -18,7 +17,7 @@ from cxr_mm.data.synthetic.population import FINDINGS, SynthesisSpec
 from cxr_mm.models.registry import read_pointer, resolved
 from monitoring import cli
 from monitoring.reference import load_reference
-from monitoring.report.workspace import Workspace
+from monitoring.report.evidently import Workspace
 from monitoring.retraining.comparison import Margins
 from monitoring.retraining.promotion import promote
 from monitoring.retraining.retrain import RetrainRequest, retrain

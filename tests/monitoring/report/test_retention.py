@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from monitoring.report.retention import retain_reports
+from monitoring.report.workspace import retain_reports
 
 DAY = 86_400
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from cxr_mm.core.errors import ParamsError
-from monitoring.report.retention import retain_snapshots
-from monitoring.report.workspace import add_snapshot, serve_workspace
+from monitoring.report.evidently import add_snapshot
+from monitoring.report.workspace import retain_snapshots, serve_workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -87,10 +87,13 @@ def test_the_dashboards_of_each_task_are_served_on_the_loopback(tmp_path, snapsh
     assert [s["timestamp"][:13] for s in result["sources"]] == [
         f"2026-03-0{d}T12" for d in (1, 2, 3)
     ]
-    # What is added while the server runs is on the page at once.
+    # What is added while the server runs is soon on the page.
     add_snapshot(workspace, "icu", snapshot, NOON + timedelta(days=3), {"verdict": 1.0})
-    result = ask(series, {"series_filter": [metric]})
-    assert result["series"][0]["values"] == [0.0, 1.0, 2.0, 1.0]
+    end = time.monotonic() + 20
+    while result["series"][0]["values"] != [0.0, 1.0, 2.0, 1.0]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+        result = ask(series, {"series_filter": [metric]})
 
 
 def test_a_window_that_is_reported_again_replaces_its_snapshots(tmp_path, snapshot):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monitoring.simulation.measure import baseline, false_alarms, preset_verdict, slow
+from monitoring.simulation.measure import baseline, false_alarms, preset_drift, slow
 from monitoring.simulation.shifts import SHIFTS
 from monitoring.simulation.streams import (
     Labelled,
@@ -112,8 +112,8 @@ def test_undrifted_windows_seldom_alarm_and_slow_shifts_do_in_time(setting):
 
 
 def test_evidentlys_preset_finds_no_drift_in_a_window_without_studies(setting):
-    result = preset_verdict(setting.reference.table.iloc[:0], setting.reference)
-    assert (result.half, result.any) == (False, False)
+    empty = setting.reference.table.iloc[:0]
+    assert preset_drift(empty, setting.reference) == (False, False)
 
 
 def test_evidentlys_preset_raises_many_false_alarms_by_any_column(setting):
