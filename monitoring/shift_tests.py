@@ -22,6 +22,7 @@ from cxr_mm.core.task import Task
 from monitoring.statistics import as_codes, draw_windows, normal_score
 
 DRAWS = 200
+REJECTED_TITLE = "Images rejected as no frontal chest radiograph"
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,9 @@ class PredictedPrevalence:
     score: float
 
     @property
-    def text(self) -> str:
+    def change(self) -> str:
         """Changes in words, largest first."""
-        ranked = sorted(self.before, key=lambda n: -abs(self.after[n] - self.before[n]))
-        changes = ", ".join(
-            f"{name} {100 * self.before[name]:.0f} % → {100 * self.after[name]:.0f} %"
-            for name in ranked
-        )
-        return f"Prevalence: mean predicted probability of {changes}"
+        return f"mean predicted probability of {_changes(self.before, self.after)}"
 
 
 def score_prevalence(
@@ -93,13 +89,11 @@ class RejectedImages:
     score: float
 
     @property
-    def text(self) -> str:
+    def change(self) -> str:
         """The change in words."""
         before = 100 * self.rejected_before / max(self.images_before, 1)
-        return (
-            f"Images rejected as no frontal chest radiograph: {before:.1f} % → "
-            f"{100 * self.rejected / max(self.images, 1):.1f} % ({self.rejected} of {self.images})"
-        )
+        after = 100 * self.rejected / max(self.images, 1)
+        return f"{before:.1f} % → {after:.1f} % ({self.rejected} of {self.images})"
 
 
 def score_rejected(
@@ -136,11 +130,8 @@ class LabelShift:
     @property
     def text(self) -> str:
         """The change in words."""
-        moved = [
-            f"{name} {100 * self.before[name]:.0f} % → about {100 * self.after[name]:.0f} %"
-            for name in sorted(self.before, key=lambda n: -abs(self.after[n] - self.before[n]))
-        ]
-        return "Prevalence: " + ", ".join(moved) + " would explain what moved"
+        changes = _changes(self.before, self.after, "about ")
+        return f"Prevalence: {changes} would explain what moved"
 
 
 def label_shift(current: pd.DataFrame, reference: pd.DataFrame, task: Task) -> LabelShift | None:
@@ -188,6 +179,14 @@ def _features(probabilities: Floats) -> Floats:
         for i, j in combinations(range(probabilities.shape[1]), 2)
     ]
     return np.hstack([np.ones((len(probabilities), 1)), probabilities, *pairs])
+
+
+def _changes(before: dict[str, float], after: dict[str, float], about: str = "") -> str:
+    """Changes of prevalence in words, largest first."""
+    return ", ".join(
+        f"{name} {100 * before[name]:.0f} % → {about}{100 * after[name]:.0f} %"
+        for name in sorted(before, key=lambda n: -abs(after[n] - before[n]))
+    )
 
 
 def _named(names: Sequence[str], values: Floats) -> dict[str, float]:

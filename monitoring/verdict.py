@@ -5,20 +5,21 @@ the window before stays an alarm until it falls below the limit of a warning, so
 not flicker; the rate allows for that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from cxr_mm.core.record import ServiceEvent
-from cxr_mm.core.verdict import Level, Reason, Verdict, most_severe
+from cxr_mm.core.verdict import Level, Reason, Status, Verdict, most_severe
 from monitoring.concept_drift import ConceptResult, MetricResult, score_concept
 from monitoring.data_drift import CheckResult, Thresholds, score_window
 from monitoring.reference import Reference
 from monitoring.shift_tests import (
+    REJECTED_TITLE,
     LabelShift,
     PredictedPrevalence,
     RejectedImages,
@@ -48,72 +49,65 @@ WARN_FACTOR = 2
 
 @dataclass(frozen=True)
 class Limits:
-    """Scores at which data checks of a window of one size warn and alarm.
+    """Scores above which a check, test or metric of a window warns and alarms.
 
     Args:
-        thresholds: learnt ones.
-        size: studies of the window.
-        rate: false-alarm rate.
-        held: reasons that alarmed in the window before, and stay alarms above `warn`.
+        limit: false-alarm rate → score that an undrifted window exceeds with that chance.
+        rate: false-alarm rate of an alarm.
+        held: names of reasons that alarmed in the window before, and stay alarms above `warn`.
     """
 
-    thresholds: Thresholds
-    size: int
+    limit: Callable[[float], float]
     rate: float
     held: frozenset[str] = frozenset()
 
     @cached_property
     def alarm(self) -> float:
-        """Score above which a check alarms."""
-        return self.thresholds.limit(self.size, self.rate)
+        """Score above which a reason alarms."""
+        return self.limit(self.rate)
 
     @cached_property
     def warn(self) -> float:
-        """Score above which a check warns."""
-        return self.thresholds.limit(self.size, WARN_FACTOR * self.rate)
+        """Score above which a reason warns."""
+        return self.limit(WARN_FACTOR * self.rate)
+
+    def level(self, score: float, name: str = "") -> Level | None:
+        """Level of a score; None within the limits."""
+        alarm = self.warn if name in self.held else self.alarm
+        return "alarm" if score > alarm else "warn" if score > self.warn else None
+
+    def reason(
+        self,
+        drift: Literal["data", "concept"],
+        name: str,
+        score: float,
+        title: str,
+        change: Callable[[], str],
+    ) -> list[Reason]:
+        """One reason, or none within the limits; `change` describes what moved."""
+        level = self.level(score, name)
+        if level is None:
+            return []
+        limit = self.alarm if level == "alarm" else self.warn
+        text = f"{title}: {change()}"
+        return [
+            Reason(
+                drift=drift,
+                name=name,
+                title=title,
+                level=level,
+                score=score,
+                limit=limit,
+                text=text,
+            )
+        ]
 
 
-def level_of(score: float, warn: float, alarm: float, held: bool = False) -> Level | None:
-    """Return the level of a score; `held`: it alarmed in the window before."""
-    return "alarm" if score > (warn if held else alarm) else "warn" if score > warn else None
-
-
-def data_reasons(
-    results: Sequence[CheckResult], reference: Reference, current: pd.DataFrame, limits: Limits
-) -> list[Reason]:
-    """Reasons of the data checks beyond their limit, in order."""
-    return in_order(
-        Reason(
-            drift="data",
-            name=result.check.name,
-            title=title_of(result),
-            level=level,
-            score=result.score,
-            limit=limits.alarm if level == "alarm" else limits.warn,
-            text=f"{title_of(result)}: {describe(result, reference.table, current)}",
-        )
-        for result in results
-        if (level := _level(result, limits))
-    )
-
-
-def _level(result: CheckResult, limits: Limits) -> Level | None:
-    held = result.check.name in limits.held
-    return level_of(result.score, limits.warn, limits.alarm, held)
-
-
-def tested_reason(
-    name: str,
-    tested: RejectedImages | PredictedPrevalence | None,
-    rate: float,
-    held: frozenset[str],
-) -> list[Reason]:
-    """Reason of a test with a normal score (rejected images, prevalence), if beyond its limit."""
-    if tested is None:
-        return []
-    alarm, warn = normal_limit(rate), normal_limit(WARN_FACTOR * rate)
-    level = level_of(tested.score, warn, alarm, name in held)
-    return [] if level is None else [_reason("data", name, tested.text, tested.score, level, alarm)]
+def data_limits(
+    thresholds: Thresholds, size: int, rate: float, held: frozenset[str] = frozenset()
+) -> Limits:
+    """Limits of the data checks of a window of `size` studies."""
+    return Limits(partial(thresholds.limit, size), rate, held)
 
 
 def concept_reasons(
@@ -122,22 +116,13 @@ def concept_reasons(
     """Reasons of metrics that got worse beyond their limit, each once, in order."""
     reasons: dict[str, Reason] = {}
     for result in results:
-        alarm, warn = result.limit(rate), result.limit(WARN_FACTOR * rate)
+        limits = Limits(result.limit, rate, held)
         for metric in result.metrics:
-            name = f"{metric.finding}.{metric.metric}"
-            level = level_of(metric.score, warn, alarm, name in held)
-            if level is None:
-                continue
-            text = describe_metric(metric)
-            reason = _reason("concept", name, text, metric.score, level, alarm)
-            if name not in reasons or _severity(reason) > _severity(reasons[name]):
-                reasons[name] = reason
+            name, change = f"{metric.finding}.{metric.metric}", partial(describe_metric, metric)
+            for reason in limits.reason("concept", name, metric.score, metric.finding, change):
+                if name not in reasons or _severity(reason) > _severity(reasons[name]):
+                    reasons[name] = reason
     return in_order(reasons.values())
-
-
-def shift_reason(shift: LabelShift, first: Reason) -> Reason:
-    """Prevalence as the first reason, as severe as the reason that it explains."""
-    return first.model_copy(update={"name": PREVALENCE, "title": "Prevalence", "text": shift.text})
 
 
 def in_order(reasons: Iterable[Reason], first: str | None = None) -> list[Reason]:
@@ -161,20 +146,6 @@ def _weight(reason: Reason) -> float:
 
 def _severity(reason: Reason) -> tuple[bool, float]:
     return reason.level == "alarm", reason.score
-
-
-def _reason(
-    drift: Literal["data", "concept"],
-    name: str,
-    text: str,
-    score: float,
-    level: Level,
-    limit: float,
-) -> Reason:
-    title = text.split(":")[0]
-    return Reason(
-        drift=drift, name=name, title=title, level=level, score=score, limit=limit, text=text
-    )
 
 
 def title_of(result: CheckResult) -> str:
@@ -207,9 +178,8 @@ def describe(result: CheckResult, reference: pd.DataFrame, current: pd.DataFrame
 def describe_metric(metric: MetricResult) -> str:
     """Describe a metric against the reference, with the interval of undrifted windows."""
     return (
-        f"{metric.finding}: {METRIC_NAMES[metric.metric]} {metric.reference:.3f} → "
-        f"{metric.current:.3f} (95 % of undrifted windows: {metric.low:.3f} to {metric.high:.3f}; "
-        f"{metric.n} labelled)"
+        f"{METRIC_NAMES[metric.metric]} {metric.reference:.3f} → {metric.current:.3f} (95 % of "
+        f"undrifted windows: {metric.low:.3f} to {metric.high:.3f}; {metric.n} labelled)"
     )
 
 
@@ -329,17 +299,31 @@ def evaluate_window(
     if not concept:
         notes = (*notes, _too_few_labels(window.n_labelled, smallest))
     rates = _rates(reference.params.false_alarm_rate, images is not None, bool(concept))
-    limits = Limits(reference.thresholds, len(table), rates["data"], _alarmed(window.before))
+    held = _alarmed(window.before)
+    limits = data_limits(reference.thresholds, len(table), rates["data"], held)
     checks = score_window(table, reference.table, reference.checks, reference.thresholds)
     findings = reference.task.finding_names
     prevalence = score_prevalence(table, reference.table, findings, reference.params.seed)
-    data = data_reasons(checks, reference, table, limits)
-    refused = tested_reason(IMAGES, images, rates.get("images", 0.0), limits.held)
-    shifted = tested_reason(PREVALENCE, prevalence, rates["prevalence"], limits.held)
+    data = in_order(
+        reason
+        for check in checks
+        for reason in limits.reason(
+            "data",
+            check.check.name,
+            check.score,
+            title_of(check),
+            partial(describe, check, reference.table, table),
+        )
+    )
+    refused = _rejected(images, rates.get("images", 0.0), held)
+    shifted = Limits(normal_limit, rates["prevalence"], held).reason(
+        "data", PREVALENCE, prevalence.score, "Prevalence", lambda: prevalence.change
+    )
     shift = _explanation(table, reference, limits) if shifted else None
-    if shift is not None and data:
-        shifted = [shift_reason(shift, data[0])]
-    worse = concept_reasons(concept, rates.get("concept", 0.0), limits.held)
+    if shift is not None and data:  # prevalence is as severe as the reason that it explains
+        named = {"name": PREVALENCE, "title": "Prevalence", "text": shift.text}
+        shifted = [data[0].model_copy(update=named)]
+    worse = concept_reasons(concept, rates.get("concept", 0.0), held)
     moved = [*data, *refused, *shifted]
     reasons = tuple(in_order([*moved, *worse], first=PREVALENCE if shift else None))
     meaning = interpretation(bool(moved), bool(worse) if concept else None)
@@ -353,15 +337,22 @@ def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> 
     """A small window: only rejected images are tested, which may be why it is small."""
     images = _images(window, reference)
     rates = _rates(reference.params.false_alarm_rate, images is not None, concept=False)
-    refused = tested_reason(IMAGES, images, rates.get("images", 0.0), _alarmed(window.before))
+    refused = tuple(_rejected(images, rates.get("images", 0.0), _alarmed(window.before)))
     few = (
         f"{len(window.table)} studies are too few to judge; at least "
         f"{reference.thresholds.smallest} are needed"
     )
     headline = f"First: {refused[0].text}. Of the rest, {few}" if refused else few
-    status = most_severe(tuple(refused)) if refused else "too_small"
-    verdict = _verdict(status, window, reference, headline, tuple(refused), notes)
+    status = most_severe(refused) if refused else "too_small"
+    verdict = _verdict(status, window, reference, headline, refused, notes)
     return DriftReport(verdict, images=images)
+
+
+def _rejected(images: RejectedImages | None, rate: float, held: frozenset[str]) -> list[Reason]:
+    if images is None:
+        return []
+    limits = Limits(normal_limit, rate, held)
+    return limits.reason("data", IMAGES, images.score, REJECTED_TITLE, lambda: images.change)
 
 
 def _rates(whole: float, images: bool, concept: bool) -> dict[Family, float]:
@@ -418,7 +409,7 @@ def _alarmed(before: Verdict | None) -> frozenset[str]:
 
 
 def _verdict(
-    status: str,
+    status: Status,
     window: Window,
     reference: Reference,
     headline: str,
@@ -426,19 +417,17 @@ def _verdict(
     notes: tuple[str, ...],
 ) -> Verdict:
     times = window.table["created_at"]
-    return Verdict.model_validate(
-        {
-            "status": status,
-            "task": reference.task.name,
-            "digest": reference.digest,
-            "n": window.studies,
-            "n_labelled": window.n_labelled,
-            "first": None if times.empty else times.min().isoformat(),
-            "last": None if times.empty else times.max().isoformat(),
-            "headline": headline,
-            "reasons": reasons,
-            "notes": notes,
-        }
+    return Verdict(
+        status=status,
+        task=reference.task.name,
+        digest=reference.digest,
+        n=window.studies,
+        n_labelled=window.n_labelled,
+        first=None if times.empty else times.min().isoformat(),
+        last=None if times.empty else times.max().isoformat(),
+        headline=headline,
+        reasons=reasons,
+        notes=notes,
     )
 
 

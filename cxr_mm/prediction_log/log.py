@@ -3,7 +3,7 @@
 What is kept is a PredictionRecord: no pixels, no note text, ids only as keyed hashes.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel
-from sqlalchemy import URL, Column, ColumnElement, Select, Table, select
+from sqlalchemy import URL, ColumnElement, Select, Table, select
 from sqlalchemy.engine import Connection, Engine
 
 from cxr_mm.core.errors import LogError
@@ -46,7 +46,6 @@ from cxr_mm.prediction_log.schema import (
     value_columns,
 )
 from cxr_mm.prediction_log.windows import (
-    By,
     ServiceCount,
     WindowIndex,
     counted,
@@ -95,29 +94,7 @@ class LogReader:
         Raises:
             LogError: a bound has no UTC offset, or the database cannot be read.
         """
-        return list(self.stream_window(task, since, until, digest))
-
-    def stream_window(
-        self,
-        task: str,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        digest: str | None = None,
-        *,
-        embeddings: bool = True,
-    ) -> Iterator[PredictionRecord]:
-        """`read_window`, a batch at a time, for windows that should not be held whole.
-
-        Records come without their embeddings, and faster, where those are not asked for.
-        """
-        query = _within(self._select(PREDICTIONS, embeddings), PREDICTIONS, task, since, until)
-        if digest is not None:
-            query = query.where(PREDICTIONS.c.digest == digest)
-        query = query.order_by(PREDICTIONS.c.created_at, PREDICTIONS.c.position)
-        query = query.execution_options(yield_per=BATCH)
-        with self._reading() as connection, connection.execute(query) as rows:
-            for row in rows.mappings():
-                yield PredictionRecord.model_validate(dict(row))
+        return list(self.read_positions(self.window_index(task, since, until, digest).position))
 
     def window_index(
         self,
@@ -158,23 +135,19 @@ class LogReader:
                         {k: v for k, v in values.items() if k != "position"}
                     )
 
-    def read_outcomes(self, studies: Collection[str] | None = None) -> list[Outcome]:
+    def read_outcomes(self) -> list[Outcome]:
         """The newest label of each study and finding; earlier ones stay in the database.
-
-        Args:
-            studies: hashes of the studies whose labels are wanted; default: all.
 
         Raises:
             LogError: the database cannot be read.
         """
         query = self._select(OUTCOMES).where(OUTCOMES.c.study_hash != "")
         query = query.order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
-        query = query.execution_options(yield_per=BATCH)
         newest: dict[tuple[str, str], Outcome] = {}
         with self._reading() as connection:
-            for part in _parts(query, OUTCOMES.c.study_hash, studies):
-                for row in connection.execute(part).mappings():
-                    newest[row["study_hash"], row["finding"]] = Outcome.model_validate(dict(row))
+            rows = connection.execute(query.execution_options(yield_per=BATCH))
+            for row in rows.mappings():
+                newest[row["study_hash"], row["finding"]] = Outcome.model_validate(dict(row))
         return list(newest.values())
 
     def read_events(
@@ -197,9 +170,8 @@ class LogReader:
         since: datetime | None = None,
         until: datetime | None = None,
         digest: str | None = None,
-        by: By = "hour",
     ) -> list[ServiceCount]:
-        """Volume, refusals, errors and latency of each hour or day (UTC) that had any, in order.
+        """Volume, refusals, errors and latency of each hour (UTC) that had any, in order.
 
         Raises:
             LogError: as `read_window`.
@@ -207,7 +179,7 @@ class LogReader:
         latencies = _within(latency_query(digest), PREDICTIONS, task, since, until)
         events = _within(event_query(digest), EVENTS, task, since, until)
         with self._reading() as connection:
-            return counted(connection, latencies, events, by)
+            return counted(connection, latencies, events)
 
     def study_hashes(self) -> set[str]:
         """Every study that is in the log."""
@@ -235,18 +207,6 @@ def _within(
     if until is not None:
         query = query.where(moment < aware(until))
     return query
-
-
-def _parts(
-    query: Select[Any], column: Column[str], wanted: Collection[str] | None
-) -> Iterator[Select[Any]]:
-    """A query restricted to wanted values, so many at a time as a database takes."""
-    if wanted is None:
-        yield query
-        return
-    left: Iterator[str] = iter(wanted)
-    while batch := list(islice(left, BATCH)):
-        yield query.where(column.in_(batch))
 
 
 def _now() -> datetime:

@@ -103,9 +103,15 @@ def _chained(name: str, identity: str, *columns: SchemaItem) -> Table:
         Column("chain", String(64), nullable=False),
         Column(identity, String(64), nullable=False, unique=True),
         *columns,
+        info={"identity": identity},
     )
 
 
+NESTED = (
+    *("clinical", "quality", "probabilities", "positives", "certainties"),
+    *("note_traits", "shares"),
+)
+"""Fields of a record with a value for each feature, finding or trait."""
 PREDICTIONS = _chained(
     "predictions",
     "record_id",
@@ -118,13 +124,7 @@ PREDICTIONS = _chained(
     Column("patient_hash", String(64)),
     Column("modalities", JSON, nullable=False),
     Column("view", String(40)),
-    Column("clinical", JSON, nullable=False),
-    Column("quality", JSON, nullable=False),
-    Column("probabilities", JSON, nullable=False),
-    Column("positives", JSON, nullable=False),
-    Column("certainties", JSON, nullable=False),
-    Column("note_traits", JSON, nullable=False),
-    Column("shares", JSON, nullable=False),
+    *(Column(name, JSON, nullable=False) for name in NESTED),
     Column("latency_ms", Float),
     # Last, because SQLite reads a row from its start, and no further than it must.
     Column("image_embedding", Embedding),
@@ -168,12 +168,7 @@ AUDIT_LOG = _chained(
 """What was done to rows that were there: by migration, erasure and retention."""
 
 CHAINED = (PREDICTIONS, OUTCOMES, EVENTS, AUDIT_LOG)
-IDENTITY = {
-    PREDICTIONS: PREDICTIONS.c.record_id,
-    OUTCOMES: OUTCOMES.c.outcome_id,
-    EVENTS: EVENTS.c.event_id,
-    AUDIT_LOG: AUDIT_LOG.c.entry_id,
-}
+IDENTITY = {table: table.c[table.info["identity"]] for table in CHAINED}
 ERASED = "erased "
 """What the identity of a redacted row begins with; its position follows."""
 MOMENT = {

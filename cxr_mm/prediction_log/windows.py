@@ -7,7 +7,7 @@ be counted.
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from sqlalchemy.engine import Connection
 
 from cxr_mm.prediction_log.schema import EVENTS, PREDICTIONS
 
-By = Literal["hour", "day"]
 LIGHT_BATCH = 20_000
+HOURS = "datetime64[h]"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class WindowIndex:
 
 @dataclass(frozen=True)
 class ServiceCount:
-    """What the service did in one hour or day.
+    """What the service did in one hour.
 
     Args:
         start: of it, UTC.
@@ -99,19 +99,19 @@ def indexed(connection: Connection, query: Select[Any], digest: str | None) -> W
 
 
 def counted(
-    connection: Connection, latencies: Select[Any], events: Select[Any], by: By
+    connection: Connection, latencies: Select[Any], events: Select[Any]
 ) -> list[ServiceCount]:
-    """Run a latency query and an event query, and count what they give by hour or day."""
-    start, value = _columns(connection, latencies, by, np.float64)
-    seen, kind = _columns(connection, events, by, object)
+    """Run a latency query and an event query, and count what they give by the hour."""
+    start, value = _columns(connection, latencies, np.float64)
+    seen, kind = _columns(connection, events, object)
     counts = []
-    for moment in np.union1d(start, seen):
-        low, high = np.searchsorted(start, [moment, moment + 1])
-        first, last = np.searchsorted(seen, [moment, moment + 1])
+    for hour in np.union1d(start, seen):
+        low, high = np.searchsorted(start, [hour, hour + 1])
+        first, last = np.searchsorted(seen, [hour, hour + 1])
         known = value[low:high][~np.isnan(value[low:high])]
         counts.append(
             ServiceCount(
-                start=moment.astype("datetime64[us]").item().replace(tzinfo=UTC),
+                start=hour.astype("datetime64[us]").item().replace(tzinfo=UTC),
                 records=int(high - low),
                 events=dict(sorted(Counter(kind[first:last]).items())),
                 latency_mean=float(known.mean()) if known.size else None,
@@ -122,13 +122,12 @@ def counted(
 
 
 def _columns(
-    connection: Connection, query: Select[Any], by: By, kind: Any
+    connection: Connection, query: Select[Any], kind: Any
 ) -> tuple[NDArray[np.datetime64], NDArray[Any]]:
-    """Hour or day, and value, of each row of a query of two columns, in order."""
-    unit = "datetime64[h]" if by == "hour" else "datetime64[D]"
-    starts, values = [_moments([]).astype(unit)], [np.empty(0, kind)]
+    """Hour and value of each row of a query of two columns, in order."""
+    starts, values = [_moments([]).astype(HOURS)], [np.empty(0, kind)]
     for rows in _batches(connection, query):
-        starts.append(_moments([row[0] for row in rows]).astype(unit))
+        starts.append(_moments([row[0] for row in rows]).astype(HOURS))
         values.append(np.array([row[1] for row in rows], kind))
     start, value = np.concatenate(starts), np.concatenate(values)
     order = np.argsort(start, kind="stable")

@@ -12,14 +12,14 @@ from cxr_mm.core.templates import render
 from monitoring.concept_drift import Estimate, estimate
 from monitoring.diagnostics import ChangePoint, GroupResult, Service, detect, score_groups
 from monitoring.reference import Reference
+from monitoring.shift_tests import REJECTED_TITLE
 from monitoring.verdict import (
     METRIC_NAMES,
-    WARN_FACTOR,
     DriftReport,
     Limits,
     Window,
+    data_limits,
     describe,
-    level_of,
     title_of,
 )
 
@@ -110,7 +110,6 @@ def summary_page(page: Page) -> str:
         facts=_facts(page),
         service=page.service,
         names=METRIC_NAMES,
-        level_of=level_of,
         **_drift(page),
     )
 
@@ -124,7 +123,7 @@ def _facts(page: Page) -> list[tuple[str, str]]:
         ("Model", f"{page.reference.task.name}, digest {verdict.digest}"),
     ]
     if report.images:
-        rows.append(("Input gate", report.images.text))
+        rows.append(("Input gate", f"{REJECTED_TITLE}: {report.images.change}"))
     if report.rates:
         rates = (f"{family} {100 * rate:.1f} %" for family, rate in report.rates.items())
         rows.append(("False-alarm rate by design", ", ".join(rates)))
@@ -138,18 +137,10 @@ def _drift(page: Page) -> dict[str, Any]:
         return {"checks": []}
     rate = report.rates.get("concept", 0.0)
     return {
-        "limits": Limits(reference.thresholds, len(current), report.rates["data"]),
+        "limits": data_limits(reference.thresholds, len(current), report.rates["data"]),
         "checks": [
             (title_of(result), describe(result, reference.table, current), result.score)
             for result in report.checks
         ],
-        "performance": [
-            {
-                "longer": result.longer,
-                "metrics": result.metrics,
-                "alarm": result.limit(rate),
-                "warn": result.limit(WARN_FACTOR * rate),
-            }
-            for result in report.concept
-        ],
+        "performance": [(result, Limits(result.limit, rate)) for result in report.concept],
     }

@@ -20,7 +20,7 @@ from cxr_mm.prediction_log import open_log
 from monitoring.diagnostics import service
 from monitoring.reference import Reference, bundle_digest, load_reference
 from monitoring.report.page import Page, facts, summary_page
-from monitoring.verdict import Limits, evaluate_window
+from monitoring.verdict import data_limits, evaluate_window
 from monitoring.window import load_window
 
 
@@ -81,7 +81,8 @@ def figures(page: Page) -> dict[str, float]:
         "volume": page.window.studies,
     }
     if decision.checks:
-        limits = Limits(page.reference.thresholds, len(page.window.table), decision.rates["data"])
+        thresholds, rate = page.reference.thresholds, decision.rates["data"]
+        limits = data_limits(thresholds, len(page.window.table), rate)
         found["share_drifted"] = float(
             np.mean([result.score > limits.alarm for result in decision.checks])
         )

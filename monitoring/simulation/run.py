@@ -160,6 +160,8 @@ def text_tables(results: Results) -> Iterator[str]:
     )
     for name, title in TITLES.items():
         rows = pd.DataFrame([asdict(row) for row in getattr(results, name)])
+        if rows.empty:
+            continue
         if "within" in rows:
             within = rows.pop("within").apply(pd.Series)
             rows[[f"within {number + 1}" for number in within]] = within

@@ -26,7 +26,7 @@ def test_a_moved_mean_is_found_up_and_down_and_said(window, frozen):
         found = score_prevalence(window(200, 5, logit_shift=shift), frozen.table, ["pneumonia"])
         assert found.score > normal_limit(0.005)
         assert (found.after["pneumonia"] > found.before["pneumonia"]) == (shift > 0)
-        assert f"→ {100 * found.after['pneumonia']:.0f} %" in found.text
+        assert f"→ {100 * found.after['pneumonia']:.0f} %" in found.change
 
 
 @pytest.mark.parametrize(("refused", "images"), [(0, 50), (3, 50), (20, 200)])
@@ -50,7 +50,7 @@ def test_undrifted_windows_exceed_the_limit_no_more_often_than_asked():
 def test_fewer_refused_are_no_reason_and_no_image_no_score():
     assert score_rejected(0, 100, 30, 300).score < 0
     assert score_rejected(0, 0, 4, 300) is None
-    assert "4.0 % (2 of 50)" in score_rejected(2, 50, 4, 300).text
+    assert "4.0 % (2 of 50)" in score_rejected(2, 50, 4, 300).change
 
 
 def pool(window, seed, share):

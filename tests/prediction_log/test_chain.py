@@ -71,7 +71,7 @@ def test_a_change_is_found_where_it_was_made(log, behind, change, table, positio
 
 
 def test_a_change_with_its_hash_made_anew_is_found(log, behind, outcome):
-    changed = {**dict(log.read_outcomes([("s1")])[0]), "label": 0}
+    changed = {**dict(next(o for o in log.read_outcomes() if o.study_hash == "s1")), "label": 0}
     content = content_of(OUTCOMES, changed)
     behind(f"UPDATE outcomes SET label = 0, content = '{content}' WHERE position = 2")
     assert verify(log).first_break == ChainBreak("outcomes", 2, "changed")

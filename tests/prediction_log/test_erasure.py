@@ -66,7 +66,6 @@ def test_only_what_is_of_the_patient_goes(log, add, outcome):
     assert log.read_window("icu") == [other, unknown]
     assert nameless.study_hash not in log.study_hashes()
     assert log.read_outcomes() == others
-    assert log.read_outcomes([first.study_hash]) == []
     assert len(log.window_index("icu")) == 2
     assert list(log.read_positions([1, 2, 3, 4])) == [other]
 

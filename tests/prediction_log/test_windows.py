@@ -66,15 +66,6 @@ def test_positions_are_read_in_the_order_given_and_without_embeddings_if_not_wan
     assert list(log.read_positions(position[[7, 0, 3]])) == [records[k] for k in (7, 0, 3)]
     (raw,) = log.read_positions(position[:1], embeddings=False)
     assert raw == records[0].model_copy(update={"image_embedding": None})
-    assert next(log.stream_window("icu", embeddings=False)) == raw
-
-
-def test_outcomes_of_some_studies_alone_are_read(log, outcome):
-    later = outcome("a", label=0, recorded_at=NOON + HOUR)
-    log.add_outcomes([outcome("a"), later, outcome("b"), outcome("c")])
-    assert log.read_outcomes({"a"}) == [later]
-    assert log.read_outcomes([]) == []
-    assert {o.study_hash for o in log.read_outcomes([f"{n}" for n in range(2000)] + ["c"])} == {"c"}
 
 
 def test_the_service_is_counted_by_the_hour(log, records, refusal):
@@ -92,11 +83,14 @@ def test_the_service_is_counted_by_the_hour(log, records, refusal):
     assert last.latency_mean is None
 
 
-def test_the_service_is_counted_by_the_day_of_one_digest_and_window(log, records, refusal):
+def test_the_service_is_counted_of_one_digest_and_window(log, records, refusal):
     log.add_events([refusal(digest="f" * 64), refusal()])
-    (day,) = log.service_counts("icu", until=NOON + 2 * HOUR, digest="f" * 64, by="day")
-    assert day.start == NOON.replace(hour=0)
-    assert (day.records, day.events) == (1, {"rejected_image": 1})
+    counts = log.service_counts("icu", until=NOON + 2 * HOUR, digest="f" * 64)
+    assert [(count.start, count.records) for count in counts] == [
+        (NOON, 0),
+        (NOON + HOUR, 1),
+    ]
+    assert counts[0].events == {"rejected_image": 1}
     assert log.service_counts("covid") == []
 
 

@@ -100,15 +100,15 @@ def test_a_report_that_failed_is_told_and_so_is_its_end(state, settings, receive
 def test_prometheus_finds_the_newest_verdict_in_whole_files(state, settings, notice):
     alerts = Alerts(state, settings)
     folder = settings.prometheus.folder
-    for status, value in (("alarm", "2"), ("too_small", "-1"), ("ok", "0")):
+    for status, value in (("alarm", 2), ("too_small", -1), ("ok", 0)):
         alerts.send("icu", notice(status))
-        text = (folder / "cxr_mm_icu.prom").read_text()
-        labels = '{task="icu",digest="' + "a" * 64 + '"}'
-        assert f"cxr_mm_monitoring_verdict{labels} {value}\n" in text
-        assert f"cxr_mm_monitoring_studies{labels} 60\n" in text
+        families = text_string_to_metric_families((folder / "cxr_mm_icu.prom").read_text())
+        (*samples,) = (sample for family in families for sample in family.samples)
+        figures = {sample.name.removeprefix("cxr_mm_monitoring_"): sample for sample in samples}
+        assert (figures["verdict"].value, figures["studies"].value) == (value, 60)
+        assert figures["verdict"].labels == {"task": "icu", "digest": "a" * 64}
+        assert figures["window_end_seconds"].value == notice().until.timestamp()
     assert [path.name for path in folder.iterdir()] == ["cxr_mm_icu.prom"]
-    names = {family.name for family in text_string_to_metric_families(text)}
-    assert "cxr_mm_monitoring_window_end_seconds" in names
 
 
 def test_a_folder_that_cannot_be_written_stops_no_other_channel(
