@@ -26,12 +26,12 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.studies import build_study
-from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.verdict import faithful_methods, verdict
 from cxr_mm.explain.games import sentences
 from cxr_mm.explain.html import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
+from cxr_mm.explain.overlay import LONGEST, OPACITY, grey, overlay
 from cxr_mm.explain.study import Question, explain_to, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import moved
@@ -222,7 +222,7 @@ class InferenceService:
             answer = predictor.answer([study])[0]
         stored = answer.without_pixels()
         trouble = self.logged([stored])
-        image = None if study.image is None else shrink_radiograph(study.image, html.LONGEST)
+        image = None if study.image is None else shrink_radiograph(study.image, LONGEST)
         subject = Subject.of(predictor.bundle, replace(answer, study=stored.study))
         return StudySession(subject, image, stored, modality_shares(subject), trouble)
 
@@ -261,14 +261,14 @@ class InferenceService:
         return method(name).explain(session.subject, Target(finding), Ask(watch=watch))
 
     def drawn(
-        self, session: StudySession, attribution: Attribution | None, opacity: float = html.OPACITY
+        self, session: StudySession, attribution: Attribution | None, opacity: float = OPACITY
     ) -> NDArray[np.uint8] | None:
         """The image with an explanation of `explained` over it."""
         if session.image is None:
             return None
         if attribution is None or attribution.extra.get("empty"):
-            return html.grey(session.image)
-        return html.overlay(
+            return grey(session.image)
+        return overlay(
             session.image, attribution.values, signed=attribution.signed, opacity=opacity
         )
 

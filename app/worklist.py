@@ -21,7 +21,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
-from cxr_mm.explain import html
+from cxr_mm.explain.overlay import grey
 from cxr_mm.imaging.geometry import fitted_study
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 
@@ -258,9 +258,7 @@ def _ready(service: InferenceService, case: _Case) -> _Ready | BadRow:
         return BadRow(case.study_id, _reason(error))
     if study.image is None:
         return _Ready(study, None)
-    return _Ready(
-        fitted_study(study, service.bundle.size), html.grey(study.image, LONGEST)[:, :, 0]
-    )
+    return _Ready(fitted_study(study, service.bundle.size), grey(study.image, LONGEST)[:, :, 0])
 
 
 def _reason(error: InputError) -> str:

@@ -25,10 +25,9 @@ from cxr_mm.core.files import write_text
 from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.types import Modality
 from cxr_mm.data.studies import GENERATED_ID
-from cxr_mm.explain import html as render
-from cxr_mm.explain.html import CSS as BARS
-from cxr_mm.explain.html import STYLE, WORDS_CSS, probability_bar, whole_page
+from cxr_mm.explain.html import probability_bar, whole_page
 from cxr_mm.explain.methods import METHODS
+from cxr_mm.explain.overlay import data_uri, grey
 from cxr_mm.imaging.geometry import thumbnail
 
 LONGEST = 480
@@ -110,8 +109,7 @@ def case_report(
         f"<h2>Why: {escape(title)}</h2>{pictures}",
         _details(service, session, finding, with_note),
     ]
-    style = STYLE + BARS + WORDS_CSS + CSS
-    return whole_page(f"Case report: {task.title}", style, "".join(body))
+    return whole_page(f"Case report: {task.title}", CSS, "".join(body))
 
 
 def write_case_report(html: str, folder: Path, task: str) -> Path:
@@ -182,14 +180,14 @@ def _pictures(service: InferenceService, session: StudySession, finding: str, me
     reading = f'<p class="quiet">{escape(service.caption(result))}</p>'
     if session.image is None or drawn is None:
         return reading
-    image = _picture(render.grey(session.image, LONGEST), "The image as read")
+    image = _picture(grey(session.image, LONGEST), "The image as read")
     over = _picture(thumbnail(drawn, LONGEST), f"{METHODS[method].title} over the image")
     return f'<div class="two images">{image}{over}</div>{reading}'
 
 
 def _picture(pixels: NDArray[np.uint8], title: str) -> str:
     return (
-        f'<figure><img src="{render.data_uri(pixels)}" alt="{escape(title)}">'
+        f'<figure><img src="{data_uri(pixels)}" alt="{escape(title)}">'
         f"<figcaption>{escape(title)}</figcaption></figure>"
     )
 

@@ -11,7 +11,8 @@ from app.service import InferenceService, StudySession
 from app.ui import answer
 from app.ui.queues import READING
 from cxr_mm.data.studies import GENERATED_ID
-from cxr_mm.explain.html import data_uri, grey, percent
+from cxr_mm.explain.html import percent
+from cxr_mm.explain.overlay import data_uri, grey
 
 SIDE = 420
 EMPTY = "Studies that were answered appear here, the newest first."

@@ -19,8 +19,9 @@ from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.explain.attribution import Attribution
-from cxr_mm.explain.html import OPACITY, grey, percent
+from cxr_mm.explain.html import percent
 from cxr_mm.explain.methods import METHODS, Method, methods_of
+from cxr_mm.explain.overlay import OPACITY, grey
 
 Pixels = NDArray[np.uint8]
 STOPPED = "Stopped. Choose a method to explain the image again."

@@ -5,14 +5,12 @@ from gradio.themes.utils.fonts import Font
 
 from app.ui import compare, health, viewer, worklist
 from cxr_mm.explain.html import CSS as BARS
-from cxr_mm.explain.html import WORDS_CSS
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 
 CSS = (
     BARS
-    + WORDS_CSS
     + viewer.CSS
     + worklist.CSS
     + compare.CSS

@@ -21,7 +21,8 @@ from cxr_mm.core.prediction import FindingPrediction
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import Task
 from cxr_mm.data.studies import BadRow
-from cxr_mm.explain.html import NAMES, data_uri, percent, reading
+from cxr_mm.explain.html import NAMES, answer_in_words, percent
+from cxr_mm.explain.overlay import data_uri
 
 PAGE = 50
 """Studies on one page of the list."""
@@ -272,5 +273,5 @@ def _drawn_row(row: Row) -> str:
 def _drawn_finding(found: FindingPrediction) -> str:
     unsure, yes = found.certainty == "uncertain", found.positive
     mark = "unsure" if unsure else "yes" if yes else ""
-    word = reading(found)[0]
+    word = answer_in_words(found)
     return f'<td class="{mark}">{percent(found.probability)}<br>{word}</td>'

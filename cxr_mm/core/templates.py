@@ -3,6 +3,7 @@
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("cxr_mm"),
@@ -17,3 +18,8 @@ ENVIRONMENT = Environment(
 def render(template: str, **values: Any) -> str:
     """Fill in a template of `cxr_mm/templates`; values in a page of HTML are escaped."""
     return ENVIRONMENT.get_template(template).render(values)
+
+
+def macro(name: str, *values: Any) -> Markup:
+    """Call a macro of `macros.html`, a piece of a page; values are escaped."""
+    return Markup(getattr(ENVIRONMENT.get_template("macros.html").module, name)(*values))

@@ -21,7 +21,7 @@ from cxr_mm.explain.cases import Studies, choose
 from cxr_mm.explain.faithfulness.measure import localisation_figures, lung_figures, measure
 from cxr_mm.explain.faithfulness.metrics import mean_with_interval
 from cxr_mm.explain.methods import METHODS, Ask, Method, methods_of
-from cxr_mm.explain.pages import drawn_cases, gallery_page
+from cxr_mm.explain.pages import draw_cases, gallery_page
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.models.bundle import Bundle, load_bundle
 
@@ -98,7 +98,7 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
     moved = importance(bundle, _read(studies, shown[: chosen.importance]), chosen.seed)
     cases = choose(task, heldout, chosen.gallery, chosen.seed)
     with atomic_directory(paths.explanations) as folder:
-        entries, cards = drawn_cases(bundle, studies, cases, folder)
+        entries, cards = draw_cases(bundle, studies, cases, folder)
         gallery = {**about, "importance": moved, "cases": entries}
         (folder / "gallery.json").write_text(to_json(gallery), encoding="utf-8")
         text = gallery_page(task, bundle.digest, cards, figures, moved)

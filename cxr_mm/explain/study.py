@@ -9,10 +9,10 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
 from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
-from cxr_mm.explain import html
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.verdict import faithful_methods
 from cxr_mm.explain.methods import METHODS, Ask, Method, method
+from cxr_mm.explain.overlay import overlay, png
 from cxr_mm.explain.pages import study_page
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import WhatIf, what_if
@@ -171,8 +171,8 @@ def _attribution(
         return {**entry, "names": list(attribution.names), "values": values}
     assert subject.study.image is not None
     name = f"{target.finding}.{attribution.method}.png"
-    drawn = html.overlay(subject.study.image, attribution.values, signed=attribution.signed)
-    (folder / name).write_bytes(html.png(drawn))
+    drawn = overlay(subject.study.image, attribution.values, signed=attribution.signed)
+    (folder / name).write_bytes(png(drawn))
     return {**entry, "image": name}
 
 
