@@ -1,7 +1,7 @@
 """Text of reports: summaries of metrics.json for a terminal, and pieces of Markdown."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cxr_mm.evaluation.subsets import AVAILABLE, SMALLEST
@@ -87,29 +87,10 @@ NONE, DASH = "–", "-"
 SMALLEST_P = 0.001
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown table; columns after the first are numbers, aligned to the right."""
-    lines = [_table_row(heads), _table_row(["---", *["---:"] * (len(heads) - 1)])]
-    return "\n".join([*lines, *(_table_row([_cell(cell) for cell in row]) for row in rows)])
-
-
-def _table_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(cell: object) -> str:
-    return " ".join(str(cell).split()).replace("|", "\\|")
-
-
 def plain(text: str) -> str:
-    """Untrusted text on one line, escaped so that Markdown shows no emphasis, code or HTML."""
+    """Untrusted text on one line, escaped: no emphasis, code, HTML or end of a table's cell."""
     words = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "*<`" else letter for letter in words)
-
-
-def bullets(texts: Iterable[str]) -> str:
-    """Markdown list."""
-    return "\n".join(f"- {text}" for text in texts)
+    return "".join(f"\\{letter}" if letter in "*<`|" else letter for letter in words)
 
 
 def number(value: float | None, form: str = ".3f", missing: str = NONE) -> str:
@@ -117,8 +98,10 @@ def number(value: float | None, form: str = ".3f", missing: str = NONE) -> str:
     return missing if value is None else f"{value:{form}}"
 
 
-def with_interval(figure: dict[str, Any], form: str = ".3f", missing: str = NONE) -> str:
-    """`0.913 [0.880, 0.941]`; a dash where it is not defined."""
+def with_interval(figure: dict[str, Any] | None, form: str = ".3f", missing: str = NONE) -> str:
+    """`0.913 [0.880, 0.941]`; a dash where it is not defined, or was not measured."""
+    if figure is None:
+        return missing
     if figure["value"] is None or not figure.get("ci95"):
         return number(figure["value"], form, missing)
     low, high = figure["ci95"]
