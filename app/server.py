@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -255,12 +254,11 @@ def _own_routes(app: FastAPI, pages: Sequence[MountedPage], metrics: Metrics) ->
 
         @app.get("/")
         def choose() -> Response:
-            links = "".join(
-                f'<li><a href="{mounted.path}/">{escape(mounted.service.task.title)}</a> '
-                f"({escape(mounted.service.bundle.name)})</li>"
-                for mounted in pages
-            )
-            return plain_page("Models", f"<ul>{links}</ul>")
+            models = [
+                (f"{page.path}/", page.service.task.title, page.service.bundle.name)
+                for page in pages
+            ]
+            return plain_page("models.html", title="Models", models=models)
 
 
 def _model(service: InferenceService) -> dict[str, str]:

@@ -15,9 +15,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from getpass import getpass
-from html import escape
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -30,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.security.middleware import RefusalCounter, address, is_within, refuse
 from cxr_mm.core.errors import CxrError, InputError, ParamsError
+from cxr_mm.core.templates import render
 
 HASHER = PasswordHasher()
 """Argon2id at argon2-cffi's defaults (RFC 9106, low memory): about 0.05 seconds and 64 MiB."""
@@ -150,19 +150,6 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-CSS = """
-body{font:17px/1.5 system-ui,sans-serif;max-width:26rem;margin:10vh auto;padding:0 1rem;
-  background:#fff;color:#1b1f24}
-label{display:block;font-weight:600;margin-top:1rem}
-input,button{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border-radius:4px}
-input{border:1px solid #6b7280;background:#fff;color:#1b1f24}
-button{margin-top:1.5rem;border:0;background:#1d4ed8;color:#fff;cursor:pointer}
-a{color:#1d4ed8}
-:focus-visible{outline:3px solid #c65d00;outline-offset:2px}
-.fault{border-left:4px solid #b3261e;padding-left:.75rem;font-weight:600}
-@media(prefers-color-scheme:dark){body{background:#111418;color:#e8eaed}
-  input{background:#1b1f24;color:#e8eaed;border-color:#9ca3af}a{color:#93b4ff}}
-"""
 
 
 class LoginThrottle:
@@ -269,17 +256,11 @@ def _navigates(scope: Scope) -> bool:
     return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def plain_page(title: str, body: str, status: int = 200) -> HTMLResponse:
-    """A page that needs no script and nothing from elsewhere; `body` is HTML."""
-    text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
-        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>"
-    )
+def plain_page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """Render a template that needs no script and nothing from elsewhere."""
     # A form whose page sends no referrer at all says that it comes from the origin "null".
     headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"}
-    return HTMLResponse(text, status, headers)
+    return HTMLResponse(render(template, **values), status, headers)
 
 
 def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
@@ -316,9 +297,7 @@ def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
 
     @router.get(SIGN_OUT)
     def ask_out() -> Response:
-        return plain_page(
-            "Sign out", f'<form method="post" action="{SIGN_OUT}"><button>Sign out</button></form>'
-        )
+        return plain_page("sign_out.html", title="Sign out", action=SIGN_OUT)
 
     @router.post(SIGN_OUT)
     def out(request: Request) -> Response:
@@ -332,18 +311,14 @@ def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
 
 def _form(request: Request, destination: str, fault: str = "", status: int = 200) -> Response:
     token = secrets.token_urlsafe(16)
-    alert = f'<p class="fault" role="alert">{escape(fault)}</p>' if fault else ""
     response = plain_page(
-        "Sign in",
-        f'{alert}<form method="post" action="{SIGN_IN}">'
-        f'<input type="hidden" name="form" value="{token}">'
-        f'<input type="hidden" name="next" value="{escape(destination)}">'
-        '<label for="name">Name</label>'
-        '<input id="name" name="name" autocomplete="username" required maxlength="64">'
-        '<label for="password">Password</label><input id="password" name="password" '
-        'type="password" autocomplete="current-password" required>'
-        "<button>Sign in</button></form>",
+        "sign_in.html",
         status,
+        title="Sign in",
+        action=SIGN_IN,
+        token=token,
+        destination=destination,
+        fault=fault,
     )
     _keep(request, response, FORM, token, 3600, SIGN_IN)
     return response

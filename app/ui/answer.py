@@ -1,119 +1,87 @@
-"""Show: an answer as HTML; draws only, and escapes everything that came from outside."""
+"""Answer: the prediction of one study as HTML, and the choice of its operating point."""
 
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.service import InferenceService, StudySession
 from app.ui.queues import READING
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, Prediction, Reason
 from cxr_mm.core.task import Task
+from cxr_mm.core.templates import macro
 from cxr_mm.data.notes import MASK
-from cxr_mm.explain.html import NAMES, REASONS, probability_bar, share_bars
+from cxr_mm.explain.html import NAMES, REASONS, probability_bar
 from cxr_mm.models.bundle import Bundle
 
-EMPTY = '<p class="quiet">The answer appears here. Any of the inputs may be left out.</p>'
+
+def piece(name: str, *values: Any) -> Markup:
+    """Call a macro of the page's template; values that are not Markup are escaped."""
+    return macro(name, *values, template="app.html").strip()
 
 
-def notices(task: Task) -> str:
-    """What stays in sight however far the page is scrolled."""
-    mark = f"<div><strong>{SYNTHETIC}</strong></div>" if task.synthetic else ""
-    return f'<div class="notice" role="note"><div>{escape(NOTICE)}</div>{mark}</div>'
+def quiet(text: str) -> Markup:
+    """A line of small print."""
+    return piece("quiet", text)
 
 
-def header(task: Task, name: str, digest: str, others: Sequence[tuple[str, str]] = ()) -> str:
-    """The question, which model answers it, and links to other pages (title, address)."""
-    links = "".join(f'<li><a href="{escape(at)}">{escape(title)}</a></li>' for title, at in others)
-    nav = f'<nav aria-label="Other pages"><ul>{links}</ul></nav>' if links else ""
-    return (
-        f"{nav}<h1>{escape(task.title)}</h1>"
-        f'<p class="quiet">Model {escape(name)} · digest <code>{escape(digest[:12])}</code></p>'
-    )
-
-
-def caveats(task: Task) -> str:
-    """What to know before believing the model."""
-    items = "".join(f"<li>{escape(c)}</li>" for c in task.caveats)
-    return f"<ul>{items}</ul><p>{escape(task.citation)}</p><p>{escape(task.licence)}</p>"
-
-
-def answer(bundle: Bundle, session: StudySession) -> str:
-    """Warnings first, then each finding with its operating point, then what was used."""
-    result, point = session.answer.prediction, session.subject.bundle.operating_point
-    findings = "".join(
-        probability_bar(f, point(f.finding, result.modalities, session.reason))
-        for f in result.findings
-    )
-    return (
-        warnings(result, session.log_trouble)
-        + findings
-        + gate_warning(result)
-        + used(bundle.task, result)
-    )
-
-
-def warnings(prediction: Prediction, log_trouble: str) -> str:
-    """What a person should know before the numbers."""
-    lines = [*prediction.warnings]
-    if log_trouble:
-        lines.append(log_trouble)
-    if not lines:
-        return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return (
-        f'<div class="warn" role="alert"><strong>Before you read on</strong><ul>{items}</ul></div>'
-    )
-
-
-def gate_warning(prediction: Prediction) -> str:
-    """What "uncertain" means, where it is prediction."""
-    uncertain = [f.title for f in prediction.findings if f.certainty == "uncertain"]
-    if not uncertain or prediction.coverage is None:
-        return ""
-    left = f"{', '.join(uncertain)}: " if prediction.classes else ""
-    return (
-        f'<p class="quiet">{escape(left)}Uncertain means that more than one answer is possible: '
-        f"answers are ruled out only so far that the true one stays in "
-        f"{100 * prediction.coverage:.0f} of 100 such studies.</p>"
-    )
-
-
-def used(task: Task, prediction: Prediction) -> str:
-    """Which of the task's inputs the model used."""
-    marks = [
-        f'<span class="chip {"on" if m in prediction.modalities else "off"}">{escape(NAMES[m])}: '
-        f"{'used' if m in prediction.modalities else 'not given'}</span>"
-        for m in task.modalities
-    ]
-    return f'<div class="chips">{"".join(marks)}</div>'
-
-
-def shares(session: StudySession, finding: str) -> str:
-    """Which input moved the logit of the chosen finding."""
-    return share_bars(session.explanations[finding])
-
-
-def part(title: str, inside: str, below: str = "") -> str:
-    """A part of the explanation under its own heading, small print below; empty where there is
-    none."""
-    if not inside:
-        return ""
-    small = f'<p class="quiet">{escape(below)}</p>' if below else ""
-    return f'<h3 class="step">{escape(title)}</h3>{inside}{small}'
-
-
-def fault(message: str) -> str:
+def fault(message: str) -> Markup:
     """A message beside the field it is about; empty takes it away."""
-    return f'<div class="fault" role="alert">{escape(message)}</div>' if message else ""
+    return piece("fault", message)
 
 
-def masked_note(masked: str) -> str:
-    """The note as the model reads it, what is hidden marked."""
-    marked = escape(masked).replace(escape(MASK), f"<mark>{escape(MASK)}</mark>")
-    return f'<div class="quiet">The model reads: {marked}</div>'
+EMPTY = quiet("The answer appears here. Any of the inputs may be left out.")
+
+
+def notices(task: Task) -> Markup:
+    """What stays in sight however far the page is scrolled."""
+    return piece("notices", NOTICE, SYNTHETIC if task.synthetic else "")
+
+
+def header(task: Task, model: str, digest: str, others: Sequence[tuple[str, str]] = ()) -> Markup:
+    """The question, which model answers it, and links to other pages (title, address)."""
+    return piece("header", task.title, model, digest, others)
+
+
+def answer(bundle: Bundle, session: StudySession) -> Markup:
+    """Warnings first, then each finding with its operating point, then what was used."""
+    prediction = session.answer.prediction
+    trouble = [session.log_trouble] if session.log_trouble else []
+    return Markup().join(
+        [
+            piece("warnings", [*prediction.warnings, *trouble]),
+            *bars(session),
+            uncertainty(prediction),
+            piece("used", inputs(bundle.task, prediction)),
+        ]
+    )
+
+
+def bars(session: StudySession) -> list[Markup]:
+    """The probability of each finding as a bar with its operating point."""
+    prediction, point = session.answer.prediction, session.subject.bundle.operating_point
+    return [
+        probability_bar(found, point(found.finding, prediction.modalities, session.reason))
+        for found in prediction.findings
+    ]
+
+
+def uncertainty(prediction: Prediction) -> Markup:
+    """What "uncertain" means, where a finding is."""
+    uncertain = [f.title for f in prediction.findings if f.certainty == "uncertain"]
+    return piece("uncertainty", uncertain, prediction.coverage, bool(prediction.classes))
+
+
+def inputs(task: Task, prediction: Prediction) -> list[tuple[str, bool]]:
+    """The task's inputs by name, and whether the model used each."""
+    return [(NAMES[m], m in prediction.modalities) for m in task.modalities]
+
+
+def masked_note(masked: str) -> Markup:
+    """The note as the model reads it, what is masked marked."""
+    return piece("masked_note", masked.split(MASK), MASK)
 
 
 def build(service: InferenceService, state: Any, answer: Any) -> Any:

@@ -8,24 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from gradio.utils import get_upload_folder
-from numpy.typing import NDArray
 
 from app.service import InferenceService, StudySession
 from app.ui import answer
 from app.ui.queues import EXPLANATION
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import write_text
-from cxr_mm.core.prediction import FindingPrediction, Prediction
+from cxr_mm.core.prediction import NOTICE, SYNTHETIC
+from cxr_mm.core.templates import render
 from cxr_mm.core.types import Modality
 from cxr_mm.data.studies import GENERATED_ID
-from cxr_mm.explain.html import probability_bar, whole_page
+from cxr_mm.explain.html import share_bars
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.overlay import data_uri, grey
 from cxr_mm.imaging.geometry import thumbnail
@@ -34,43 +32,6 @@ LONGEST = 480
 """Longer side of each picture in pixels."""
 MOST_TYPED = 80
 """Characters of a line that the reader types in."""
-
-CSS = """
-@page{size:A4;margin:10mm}
-body{font-size:12px;line-height:1.33;max-width:190mm}
-h1{font-size:1.05rem}
-h2{font-size:1rem;margin:8px 0 4px;border-bottom:1px solid #d9dde3}
-h3{font-size:.9rem;margin:6px 0 1px}
-p{margin:3px 0}
-.facts{display:grid;grid-template-columns:max-content 1fr;gap:0 14px;margin:6px 0}
-.facts dt{color:#4a5260}
-.facts dd{margin:0;overflow-wrap:anywhere}
-.warn{border:1px solid #c65d00;border-radius:6px;padding:4px 10px;margin:6px 0}
-.warn ul{margin:2px 0;padding-left:18px}
-.two{display:grid;grid-template-columns:1fr 1fr;gap:4px 26px;align-items:start}
-.two>:only-child{grid-column:1/-1}
-.two.details{grid-template-columns:2fr 3fr}
-.details .features th{width:66%}
-.cxr-shares th,.cxr-shares td,.cxr-shares tr{padding:1px 0}
-.cxr-finding{margin:0}
-.images figure{margin:0;display:flex;flex-direction:column;min-height:0}
-.images img{height:66mm;min-height:0;object-fit:contain;margin:0}
-figcaption{color:#4a5260;text-align:center}
-.chips{display:flex;flex-wrap:wrap;gap:6px}
-.chip{border:1px solid #4a5260;border-radius:999px;padding:0 9px}
-.chip.off{border-style:dashed;color:#4a5260}
-.cxr-note{line-height:1.75;margin:0}
-@media print{
-  *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-  /* The pictures get what the rest leaves of the sheet. */
-  body{padding:0;height:276mm;display:flex;flex-direction:column}
-  .images{flex:1 1 0;min-height:36mm;max-height:80mm;grid-template-rows:minmax(0,1fr);
-    align-items:stretch}
-  .images img{flex:1;height:0}
-}
-@media screen and (max-width:640px){.two,.two>:only-child{grid-column:1/-1}
-.two.details{grid-template-columns:1fr}}
-"""
 
 
 def case_report(
@@ -96,20 +57,27 @@ def case_report(
         InputError: a typed line is too long, the task has no such finding, or there is no such
             method.
     """
-    task, result = service.task, session.answer.prediction
+    task, prediction = service.task, session.answer.prediction
     facts = _facts(session, typed or {})
-    pictures = _pictures(service, session, finding, method) if task.has_image else ""
-    title = next((f.title for f in task.findings if f.name == finding), finding)
-    body = [
-        answer.notices(task),
-        facts,
-        answer.used(task, result),
-        answer.warnings(result, ""),
-        f'<h2>Answer</h2><div class="two">{_findings(session)}</div>{answer.gate_warning(result)}',
-        f"<h2>Why: {escape(title)}</h2>{pictures}",
-        _details(service, session, finding, with_note),
-    ]
-    return whole_page(f"Case report: {task.title}", CSS, "".join(body))
+    bars, words = service.details(session, finding)
+    return render(
+        "case_report.html",
+        title=f"Case report: {task.title}",
+        notice=NOTICE,
+        synthetic=SYNTHETIC if task.synthetic else "",
+        facts=facts,
+        inputs=answer.inputs(task, prediction),
+        prediction=prediction,
+        findings=list(zip(prediction.findings, answer.bars(session), strict=True)),
+        uncertain=answer.uncertainty(prediction),
+        finding=next((f.title for f in task.findings if f.name == finding), finding),
+        **_pictures(service, session, finding, method),
+        shares=share_bars(session.explanations[finding]),
+        words=words if with_note else "",
+        words_method=_faithfulness(service, "note"),
+        bars=bars,
+        bars_method=_faithfulness(service, "tabular"),
+    )
 
 
 def write_case_report(html: str, folder: Path, task: str) -> Path:
@@ -129,7 +97,7 @@ def write_case_report(html: str, folder: Path, task: str) -> Path:
     return path
 
 
-def _facts(session: StudySession, typed: Mapping[str, str]) -> str:
+def _facts(session: StudySession, typed: Mapping[str, str]) -> list[tuple[str, str]]:
     """What the report is of, by whom, when."""
     result, study = session.answer.prediction, session.study
     rows = [(_line(name, name), _line(name, text)) for name, text in typed.items() if text.strip()]
@@ -138,9 +106,7 @@ def _facts(session: StudySession, typed: Mapping[str, str]) -> str:
     if study.image is not None:
         rows.append(("View position", study.view or "unknown"))
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    rows += [("Model", result.model), ("Digest", result.digest), ("Written", now)]
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
-    return f'<dl class="facts">{items}</dl>'
+    return [*rows, ("Model", result.model), ("Digest", result.digest), ("Written", now)]
 
 
 def _line(name: str, text: str) -> str:
@@ -154,55 +120,19 @@ def _line(name: str, text: str) -> str:
     return line
 
 
-def _findings(session: StudySession) -> str:
-    result, point = session.answer.prediction, session.subject.bundle.operating_point
-    return "".join(
-        f"<div>{probability_bar(found, point(found.finding, result.modalities, session.reason))}"
-        f"{_conformal(result, found)}</div>"
-        for found in result.findings
-    )
-
-
-def _conformal(prediction: Prediction, found: FindingPrediction) -> str:
-    """What is left once answers that can be ruled out are."""
-    if found.certainty is None or prediction.coverage is None:
-        return ""
-    return (
-        f'<p class="cxr-small">Conformal answer, {100 * prediction.coverage:.0f} % coverage: '
-        f"<strong>{found.certainty}</strong></p>"
-    )
-
-
-def _pictures(service: InferenceService, session: StudySession, finding: str, method: str) -> str:
-    """The image, and the image explained, side by side."""
+def _pictures(
+    service: InferenceService, session: StudySession, finding: str, method: str
+) -> dict[str, Any]:
+    """The image, and the image explained, each an address and a title; and how to read them."""
+    if not service.task.has_image:
+        return {"pictures": [], "caption": ""}
     result = service.explained(session, finding, method)
-    drawn = service.drawn(session, result)
-    reading = f'<p class="quiet">{escape(service.caption(result))}</p>'
+    drawn, caption = service.drawn(session, result), service.caption(result)
     if session.image is None or drawn is None:
-        return reading
-    image = _picture(grey(session.image, LONGEST), "The image as read")
-    over = _picture(thumbnail(drawn, LONGEST), f"{METHODS[method].title} over the image")
-    return f'<div class="two images">{image}{over}</div>{reading}'
-
-
-def _picture(pixels: NDArray[np.uint8], title: str) -> str:
-    return (
-        f'<figure><img src="{data_uri(pixels)}" alt="{escape(title)}">'
-        f"<figcaption>{escape(title)}</figcaption></figure>"
-    )
-
-
-def _details(
-    service: InferenceService, session: StudySession, finding: str, with_note: bool
-) -> str:
-    """Shares of the inputs and, where it is wanted, the note; beside them the clinical features."""
-    bars, words = service.details(session, finding)
-    features = answer.part("Clinical features", bars, _faithfulness(service, "tabular"))
-    note = answer.part("Note", words if with_note else "", _faithfulness(service, "note"))
-    return (
-        f'<div class="two details"><div><h3>Which input</h3>{answer.shares(session, finding)}{note}'
-        f'</div><div class="features">{features}</div></div>'
-    )
+        return {"pictures": [], "caption": caption}
+    image = data_uri(grey(session.image, LONGEST)), "The image as read"
+    over = data_uri(thumbnail(drawn, LONGEST)), f"{METHODS[method].title} over the image"
+    return {"pictures": [image, over], "caption": caption}
 
 
 def _faithfulness(service: InferenceService, modality: Modality) -> str:

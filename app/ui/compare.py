@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.service import InferenceService, StudySession
 from app.ui import answer
@@ -16,12 +16,6 @@ from cxr_mm.explain.overlay import data_uri, grey
 
 SIDE = 420
 EMPTY = "Studies that were answered appear here, the newest first."
-
-CSS = """
-.compared{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:18px}
-.compared img{width:100%;max-height:420px;object-fit:contain;background:#000;border-radius:4px}
-.compared table{width:100%;border-collapse:collapse}
-"""
 
 
 def build(service: InferenceService, history: Any, answered: Any) -> None:
@@ -37,7 +31,7 @@ def build(service: InferenceService, history: Any, answered: Any) -> None:
             gr.Dropdown([], label=label, filterable=False, min_width=220, visible=False)
             for label in ("Study", "Beside it")
         )
-    table = gr.HTML(f'<p class="quiet">{EMPTY}</p>', elem_id="compared")
+    table = gr.HTML(answer.quiet(EMPTY), elem_id="compared")
     answered.then(partial(on_answer, service), history, [first, second, table], **READING)
     gr.on(
         [first.input, second.input],
@@ -74,31 +68,30 @@ def on_choose(
     """Two studies were chosen, or one."""
     chosen = [(k, history[k]) for k in (first, second) if k is not None and k < len(history)]
     if not chosen:
-        return f'<p class="quiet">{EMPTY}</p>'
-    cards = "".join(_card(service, session, k) for k, session in chosen)
-    return f'<div class="compared">{cards}</div>{_changes([session for _, session in chosen])}'
+        return answer.quiet(EMPTY)
+    cards = [_card(service, session, k) for k, session in chosen]
+    return answer.piece("compared", cards, _changes([session for _, session in chosen]))
 
 
-def _card(service: InferenceService, session: StudySession, number: int) -> str:
-    title = name_of(number, session)
-    image = '<p class="quiet">No image.</p>'
-    if session.image is not None:
-        source = data_uri(grey(session.image, SIDE))
-        image = f'<img src="{source}" alt="Image of study {escape(title)}">'
-    body = answer.answer(service.bundle, session)
-    return f"<section><h3>{escape(title)}</h3>{image}{body}</section>"
+def _card(
+    service: InferenceService, session: StudySession, number: int
+) -> tuple[str, str | None, Markup]:
+    """Title, address of the image and answer of one study."""
+    image = None if session.image is None else data_uri(grey(session.image, SIDE))
+    return name_of(number, session), image, answer.answer(service.bundle, session)
 
 
-def _changes(chosen: Sequence[StudySession]) -> str:
+def _changes(chosen: Sequence[StudySession]) -> list[list[str]]:
     """How far the probabilities of two studies lie apart, in points of a hundred."""
     if len(chosen) < 2:
-        return ""
+        return []
     left, right = (session.answer.prediction.findings for session in chosen)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(a.title)}</th><td>{percent(a.probability)}</td>'
-        f"<td>{percent(b.probability)}</td>"
-        f"<td>{100 * (a.probability - b.probability):+.1f} points</td></tr>"
+    return [
+        [
+            a.title,
+            percent(a.probability),
+            percent(b.probability),
+            f"{100 * (a.probability - b.probability):+.1f} points",
+        ]
         for a, b in zip(left, right, strict=True)
-    )
-    head = "".join(f'<th scope="col">{c}</th>' for c in ("Finding", "study", "beside it", "apart"))
-    return f'<table class="cxr-moved"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    ]

@@ -4,7 +4,6 @@ stopped."""
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -19,7 +18,7 @@ from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.explain.attribution import Attribution
-from cxr_mm.explain.html import percent
+from cxr_mm.explain.html import percent, share_bars
 from cxr_mm.explain.methods import METHODS, Method, methods_of
 from cxr_mm.explain.overlay import OPACITY, grey
 
@@ -129,10 +128,11 @@ def on_details(
     if session is None:
         return "", "", ""
     bars, words = service.details(session, finding)
+    part = partial(answer.piece, "part")
     return (
-        answer.shares(session, finding),
-        answer.part("Clinical features", bars, service.faithfulness_of(service.usual("tabular"))),
-        answer.part("Note", words, service.faithfulness_of(service.usual("note"))),
+        share_bars(session.explanations[finding]),
+        part("Clinical features", bars, service.faithfulness_of(service.usual("tabular"))),
+        part("Note", words, service.faithfulness_of(service.usual("note"))),
     )
 
 
@@ -160,7 +160,12 @@ def on_image(
         text = service.caption(result)
     except CancelledError:
         result, text = None, STOPPED
-    yield result, service.drawn(session, result, opacity), muted(text), gr.update(visible=False)
+    yield (
+        result,
+        service.drawn(session, result, opacity),
+        answer.quiet(text),
+        gr.update(visible=False),
+    )
 
 
 def on_opacity(
@@ -180,12 +185,7 @@ def on_stop(session: StudySession | None) -> tuple[Any, Any, str, Any]:
     if session is not None:
         session.stop.set()
     image = None if session is None or session.image is None else grey(session.image)
-    return None, image, muted(STOPPED), gr.update(visible=False)
-
-
-def muted(text: str) -> str:
-    """A line of small print."""
-    return f'<p class="quiet">{escape(text)}</p>'
+    return None, image, answer.quiet(STOPPED), gr.update(visible=False)
 
 
 STEPS = 100
@@ -206,7 +206,7 @@ class WhatIfPanel:
 def build_what_if(service: InferenceService) -> WhatIfPanel:
     """Place the controls where the page stands."""
     with gr.Accordion("What if", open=False, visible=bool(service.task.clinical)) as box:
-        result = gr.HTML(f'<p class="quiet">{ASIDE}</p>', elem_id="what-if")
+        result = gr.HTML(answer.quiet(ASIDE), elem_id="what-if")
         with gr.Row():
             controls = [_control(service, feature) for feature in service.task.clinical]
         back = gr.Button("As it was entered", size="sm")
@@ -261,7 +261,7 @@ def on_answer(service: InferenceService, session: StudySession | None) -> tuple[
     """Every control as it was entered; a number that was not known stands in the middle."""
     values = {} if session is None else session.answer.clinical
     controls = [_entered(service, feature, values) for feature in service.task.clinical]
-    return {}, f'<p class="quiet">{ASIDE}</p>', *controls
+    return {}, answer.quiet(ASIDE), *controls
 
 
 def _entered(service: InferenceService, feature: ClinicalFeature, values: Mapping[str, Any]) -> Any:
@@ -288,16 +288,10 @@ def on_move(
     now = {**moved, name: None if value in ("", None) else value}
     chances = service.moved(session, now)
     rows = [
-        f'<tr><th scope="row">{escape(found.title)}</th><td>{percent(found.probability)}</td>'
-        f"<td>{percent(chances[found.finding])}</td></tr>"
+        (found.title, percent(found.probability), percent(chances[found.finding]))
         for found in session.answer.prediction.findings
     ]
-    return now, (
-        f'<p role="status">If {escape(_changes_text(service, now))}:</p>'
-        '<table class="cxr-moved"><thead><tr><th scope="col">Finding</th>'
-        '<th scope="col">as entered</th><th scope="col">then</th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    return now, answer.piece("what_if", _changes_text(service, now), rows)
 
 
 def _changes_text(service: InferenceService, moved: Mapping[str, Any]) -> str:

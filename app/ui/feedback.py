@@ -1,4 +1,4 @@
-"""Feedback on the page: whether the reader agrees, which label is right, a comment → the log."""
+"""Feedback panel: whether the reader agrees, which label is right, a comment → the log."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from app.ui.queues import READING
 from cxr_mm.core.errors import InputError, LogError
 from cxr_mm.core.record import LONGEST_COMMENT
 
-THANKS = "Kept. A later one of the same study takes its place."
+THANKS = "Stored. Later feedback on the same study replaces it."
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def on_send(
     comment: str | None,
     *labels: str,
 ) -> str:
-    """Keep what the reader says of the answer on show."""
+    """Store the reader's assessment of the answer on show."""
     if session is None or service.log is None:
-        return answer.fault("There is no answer to say anything of. Predict first.")
+        return answer.fault("There is no answer to assess. Predict first.")
     given = dict(zip(service.task.finding_names, labels, strict=True))
     try:
         outcomes = outcomes_of(
@@ -86,4 +86,4 @@ def on_send(
         service.feedback(outcomes)
     except (InputError, LogError) as error:
         return answer.fault(str(error))
-    return f'<p role="status">{THANKS}</p>'
+    return answer.piece("status", THANKS)

@@ -74,11 +74,11 @@ def _reading(
                 with gr.Column(elem_classes="examples"):
                     _examples(service, form, examples)
         with gr.Column(scale=6, min_width=320):
-            gr.HTML('<h2 class="step" id="answered">Answer</h2>')
+            gr.HTML(answer_panel.piece("heading", "Answer", "answered"))
             answer = gr.HTML(answer_panel.EMPTY, elem_id="answer")
             with gr.Column(visible=False, elem_classes="part") as after:
                 reason = answer_panel.build(service, state, answer)
-                gr.HTML('<h2 class="step">Why</h2>')
+                gr.HTML(answer_panel.piece("heading", "Why"))
                 explained = explanation.build(service)
                 what_if = explanation.build_what_if(service)
                 assessed = feedback.build(service)

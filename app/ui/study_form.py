@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.service import InferenceService, StudySession
-from app.ui import answer as show
-from app.ui import viewer
+from app.ui import answer, viewer
 from app.ui.queues import KEPT_SECONDS, PREDICTION, READING
 from app.ui.theme import FRESH
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
@@ -115,20 +114,20 @@ def build(service: InferenceService) -> Entry:
     task = service.task
     mounted = ["part", "image", *(["asks-view"] if asks_view(task) else [])]
     with gr.Column(visible=task.has_image, elem_classes=mounted):
-        gr.HTML('<h2 class="step">Image</h2>')
+        gr.HTML(answer.piece("heading", "Image"))
         # No list of file types: DICOM files often have no suffix. The content decides.
         image = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
-        session = viewer.build(KEPT_SECONDS)
+        preview = viewer.build(KEPT_SECONDS)
         image_fault = gr.HTML(visible=False)
         view = view_field(task)
         view.visible = asks_view(task)
     with gr.Column(visible=bool(task.clinical), elem_classes="part"):
-        gr.HTML('<h2 class="step">Clinical features</h2>')
+        gr.HTML(answer.piece("heading", "Clinical features"))
         with gr.Row(elem_id="clinical"):
             clinical = clinical_fields(task)
         clinical_fault = gr.HTML(visible=False)
     with gr.Column(visible=task.note is not None, elem_classes="part"):
-        gr.HTML('<h2 class="step">Note</h2>')
+        gr.HTML(answer.piece("heading", "Note"))
         note = gr.Textbox(label=f"Clinical note, {IDENTIFIERS}", lines=3, max_lines=8)
         note_fault = gr.HTML(visible=False)
     study_id = gr.Textbox(
@@ -141,7 +140,7 @@ def build(service: InferenceService) -> Entry:
     predict = gr.Button("Predict", variant="primary", elem_id="predict")
     faults = [image_fault, clinical_fault, note_fault, fault]
     entry = Entry(
-        image, session, clinical, note, [image, note, view, study_id, *clinical], faults, predict
+        image, preview, clinical, note, [image, note, view, study_id, *clinical], faults, predict
     )
     _events(service, entry)
     return entry
@@ -166,15 +165,15 @@ def _events(service: InferenceService, entry: Entry) -> None:
 
 
 def bind_events(
-    service: InferenceService, entry: Entry, state: Any, history: Any, answer: Any
+    service: InferenceService, entry: Entry, state: Any, history: Any, shown: Any
 ) -> Any:
     """Wire the button: what it hands in, and `on_predict`'s answer; the event is returned."""
     return entry.predict.click(
         _with_session(partial(on_predict, service)),
         [history, *entry.entered],
-        [state, history, answer, *entry.faults],
+        [state, history, shown, *entry.faults],
         js=FRESH,
-        show_progress_on=answer,
+        show_progress_on=shown,
         **PREDICTION,
     )
 
@@ -208,7 +207,7 @@ def on_note(service: InferenceService, note: str | None) -> Any:
     except NoteError as error:
         return _fault(str(error))
     hidden = masked != " ".join(note.split())
-    return gr.update(value=show.masked_note(masked) if hidden else "", visible=hidden)
+    return gr.update(value=answer.masked_note(masked) if hidden else "", visible=hidden)
 
 
 def on_predict(
@@ -239,7 +238,7 @@ def on_predict(
         note_fault = str(error)
     except InputError as error:
         fault = str(error)
-    text = show.answer(service.bundle, study_session) if study_session else show.EMPTY
+    text = answer.answer(service.bundle, study_session) if study_session else answer.EMPTY
     note_line = _fault(note_fault) if note_fault else on_note(service, note)
     lines = [_fault(image_fault), _fault(clinical_fault), note_line, _fault(fault)]
     stored = [*history, study_session][-HISTORY:] if study_session else list(history)
@@ -247,7 +246,7 @@ def on_predict(
 
 
 def _fault(message: str) -> Any:
-    return gr.update(value=show.fault(message), visible=bool(message))
+    return gr.update(value=answer.fault(message), visible=bool(message))
 
 
 EXAMPLES = 6

@@ -10,13 +10,14 @@ the viewer with `build`, hands it each image, and lets its button fill the form:
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
+from app.ui.answer import quiet
+from app.ui.theme import ZOOMED
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import check_clinical
@@ -29,18 +30,6 @@ HEIGHT = 340
 ZOOM = 4.0
 YEARS = "a"
 """Unit of age in the header, as UCUM has it."""
-
-CSS = """
-#image-preview .image-container{overflow:auto;background:#000}
-#image-preview .image-container button{display:block;width:calc(100%*var(--zoom,1));
-  height:calc(100%*var(--zoom,1))}
-#image-preview .image-frame{height:100%}
-#image-preview .image-frame img{width:100%;height:100%;object-fit:contain}
-"""
-_ZOOMED = """zoom => {
-  document.getElementById('image-preview')?.style.setProperty('--zoom', zoom);
-  return [];
-}"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,7 @@ def _events(viewer: Viewer) -> None:
         **quick,
     )
     viewer.stated.click(as_stated, viewer.kept, [viewer.preview, *window], **quick)
-    viewer.zoom.change(None, viewer.zoom, js=_ZOOMED, api_visibility="private")
+    viewer.zoom.change(None, viewer.zoom, js=ZOOMED, api_visibility="private")
 
 
 def opened(task: Task, image: DecodedImage) -> list[Any]:
@@ -184,7 +173,7 @@ def header(image: Radiograph) -> str:
         says.append(f"age {image.header['age']:.3g} years")
     if "sex" in image.header:
         says.append(f"sex {image.header['sex']}")
-    return f'<p class="quiet">The file says: {escape(", ".join(says))}.</p>' if says else ""
+    return quiet(f"The file says: {', '.join(says)}.") if says else ""
 
 
 def offered_values(task: Task, image: Radiograph) -> dict[str, str]:

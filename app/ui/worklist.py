@@ -4,18 +4,18 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from markupsafe import Markup
 
 from app import archive
 from app.service import InferenceService
 from app.ui import answer
 from app.ui.queues import KEPT_SECONDS, READING, WORKLIST
-from app.worklist import LONGEST, Row, Wanted, Worklist, chosen, orders, predicted, written
+from app.worklist import Row, Wanted, Worklist, chosen, orders, predicted, written
 from cxr_mm.core.errors import CancelledError, InputError
 from cxr_mm.core.prediction import FindingPrediction
 from cxr_mm.core.progress import Progress
@@ -28,25 +28,6 @@ PAGE = 50
 """Studies on one page of the list."""
 ONLY = [("positive", "positive"), ("uncertain", "uncertain"), ("with warnings", "warned")]
 STOPPED = "Stopped. Nothing of this list was kept."
-
-CSS = f"""
-.worklist{{overflow-x:auto;border:1px solid var(--border-color-primary);border-radius:6px}}
-.worklist table{{width:100%;border:0 !important;border-collapse:collapse;margin:0;
-  font-variant-numeric:tabular-nums}}
-.worklist caption{{text-align:left;padding:6px 10px;color:var(--body-text-color);opacity:.85}}
-.worklist th,.worklist td{{border:0;border-top:1px solid var(--border-color-primary);
-  padding:5px 10px;text-align:left;vertical-align:top;color:var(--body-text-color)}}
-.worklist thead th{{background:var(--background-fill-secondary)}}
-.worklist tbody th{{font-weight:550;overflow-wrap:anywhere;min-width:8em}}
-.worklist td:first-child{{width:{LONGEST + 20}px}}
-.worklist img{{display:block;max-width:none;margin:0;border-radius:3px}}
-.worklist ul{{margin:0;padding-left:16px;min-width:14em;font-size:.88em}}
-.worklist li{{list-style:disc}}
-.worklist .yes{{border-left:4px solid #c65d00;font-weight:650}}
-.worklist .unsure{{border-left:4px dashed #6b7280}}
-.undone ul{{max-height:260px;overflow-y:auto;margin:4px 0 0;padding-left:20px}}
-.undone li{{list-style:disc;overflow-wrap:anywhere}}
-"""
 
 
 def build(service: InferenceService) -> None:
@@ -179,7 +160,7 @@ def on_choose(
         for first in range(0, len(rows), PAGE)
     ]
     part = gr.update(choices=parts, value=0 if parts else None, visible=len(parts) > 1)
-    return part, _csv(service, rows), drawn(service.task, rows, 0)
+    return part, _csv(service, rows), table_of(service.task, rows, 0)
 
 
 def on_part(
@@ -194,7 +175,7 @@ def on_part(
     if found is None:
         return ""
     rows = chosen(found, service.task, _wanted(finding, only, text))
-    return drawn(service.task, rows, first or 0)
+    return table_of(service.task, rows, first or 0)
 
 
 def _wanted(finding: str, only: Sequence[str], text: str | None) -> Wanted:
@@ -211,67 +192,44 @@ def _csv(service: InferenceService, rows: Sequence[Row]) -> str:
     return str(path)
 
 
-def summary(found: Worklist) -> str:
+def summary(found: Worklist) -> Markup:
     """How many studies were answered, and what a person should know of the list as a whole."""
-    lines = []
-    if found.log_trouble:
-        lines.append(found.log_trouble)
+    lines = [found.log_trouble] if found.log_trouble else []
     if found.ignored:
         lines.append(f"Columns of the CSV that were not used: {', '.join(found.ignored)}.")
-    result = (
-        f"Studies answered: {len(found.rows)}. Files and rows that could not be: {len(found.bad)}."
-    )
-    notes = "".join(f'<p class="quiet">{escape(line)}</p>' for line in lines)
-    return f'<div role="status"><p>{result}</p>{notes}</div>'
+    return answer.piece("worklist_summary", len(found.rows), len(found.bad), lines)
 
 
-def bad(rows: Sequence[BadRow]) -> str:
+def bad(rows: Sequence[BadRow]) -> Markup:
     """What could not be answered, and why; empty where there is none."""
-    if not rows:
-        return ""
-    items = "".join(
-        f"<li><strong>{escape(row.study_id)}</strong>: {escape(row.reason)}</li>" for row in rows
-    )
-    return (
-        f'<details class="undone" open><summary>Could not be answered: {len(rows)}</summary>'
-        f"<ul>{items}</ul></details>"
-    )
+    return answer.piece("bad_rows", rows)
 
 
-def drawn(task: Task, rows: Sequence[Row], first: int) -> str:
+def table_of(task: Task, rows: Sequence[Row], first: int) -> Markup:
     """One part of a list as a table, from the row `first`."""
     if not rows:
-        return '<p class="quiet">No study is left by these choices.</p>'
-    part = rows[first : first + PAGE]
-    heads = ["Image", "Study", *(f.title for f in task.findings), "Inputs", "Warnings"]
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in heads)
-    body = "".join(_drawn_row(row) for row in part)
-    return (
-        '<div class="worklist" role="region" aria-label="Worklist" tabindex="0"><table><caption>'
-        f"Studies {first + 1} to {first + len(part)} of {len(rows)}, most suspicious first"
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+        return answer.quiet("No study is left by these choices.")
+    part = [_cells(row) for row in rows[first : first + PAGE]]
+    titles = [finding.title for finding in task.findings]
+    return answer.piece("worklist", titles, part, first, len(rows))
 
 
-def _drawn_row(row: Row) -> str:
-    result, image = row.prediction, "none"
+def _cells(row: Row) -> dict[str, Any]:
+    prediction = row.prediction
+    image: dict[str, Any] = {"image": None}
     if row.thumbnail is not None:
         height, width = row.thumbnail.shape
-        image = (
-            f'<img src="{data_uri(row.thumbnail)}" width="{width}" height="{height}" '
-            f'alt="Image of {escape(result.study_id)}">'
-        )
-    findings = "".join(_drawn_finding(found) for found in result.findings)
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in result.warnings)
-    return (
-        f'<tr><td>{image}</td><th scope="row">{escape(result.study_id)}</th>{findings}'
-        f"<td>{', '.join(NAMES[m] for m in result.modalities)}</td>"
-        f"<td>{f'<ul>{warnings}</ul>' if warnings else ''}</td></tr>"
-    )
+        image = {"image": data_uri(row.thumbnail), "width": width, "height": height}
+    return {
+        "study_id": prediction.study_id,
+        "findings": [_finding(found) for found in prediction.findings],
+        "inputs": ", ".join(NAMES[m] for m in prediction.modalities),
+        "warnings": prediction.warnings,
+        **image,
+    }
 
 
-def _drawn_finding(found: FindingPrediction) -> str:
-    unsure, yes = found.certainty == "uncertain", found.positive
-    mark = "unsure" if unsure else "yes" if yes else ""
-    word = answer_in_words(found)
-    return f'<td class="{mark}">{percent(found.probability)}<br>{word}</td>'
+def _finding(found: FindingPrediction) -> tuple[str, str, str]:
+    """Colour, probability and answer."""
+    colour = "unsure" if found.certainty == "uncertain" else "yes" if found.positive else ""
+    return colour, percent(found.probability), answer_in_words(found)

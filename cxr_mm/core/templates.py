@@ -20,6 +20,6 @@ def render(template: str, **values: Any) -> str:
     return ENVIRONMENT.get_template(template).render(values)
 
 
-def macro(name: str, *values: Any) -> Markup:
-    """Call a macro of `macros.html`, a piece of a page; values are escaped."""
-    return Markup(getattr(ENVIRONMENT.get_template("macros.html").module, name)(*values))
+def macro(name: str, *values: Any, template: str = "macros.html") -> Markup:
+    """Call a macro of a template, which makes a piece of a page; values are escaped."""
+    return Markup(getattr(ENVIRONMENT.get_template(template).module, name)(*values))

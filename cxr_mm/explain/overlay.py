@@ -92,6 +92,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """The same as a `data:` address, so that a page needs no second file."""
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")
+def data_uri(image: NDArray[np.uint8] | bytes) -> str:
+    """Pixels (H, W, 3) or (H, W), or a PNG, as a `data:` address: a page needs no second file."""
+    data = image if isinstance(image, bytes) else png(image)
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")

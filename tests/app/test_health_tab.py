@@ -131,7 +131,7 @@ def test_a_frame_is_apart_from_the_page_and_waits_until_it_is_seen():
     assert 'sandbox="allow-scripts"' in text
     assert "allow-same-origin" not in text
     assert 'loading="lazy"' in text
-    assert 'title="Evidently &quot;x&quot;"' in text
+    assert 'title="Evidently &#34;x&#34;"' in text
 
 
 def test_the_tab_holds_nothing_of_a_report_until_it_is_chosen(service):

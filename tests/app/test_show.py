@@ -1,4 +1,4 @@
-"""Show: warnings come first and nothing from outside becomes markup."""
+"""The answer: warnings come first and nothing from outside becomes markup."""
 
 from app.ui import answer
 from cxr_mm.core.prediction import FindingPrediction, Prediction
@@ -22,23 +22,23 @@ def prediction(**changes):
 
 
 def test_warnings_are_escaped_and_absent_where_there_are_none():
-    assert "&lt;i&gt;odd" in answer.warnings(prediction(), "")
-    assert answer.warnings(prediction(warnings=()), "") == ""
+    assert "&lt;i&gt;odd" in answer.piece("warnings", prediction().warnings)
+    assert answer.piece("warnings", ()) == ""
 
 
 def test_uncertain_is_explained_where_it_is_said_and_nowhere_else():
     (finding,) = prediction().findings
-    assert answer.gate_warning(prediction(coverage=0.9)) == ""
+    assert answer.uncertainty(prediction(coverage=0.9)) == ""
     doubted = finding.model_copy(update={"certainty": "uncertain", "title": "<b>ICU"})
-    text = answer.gate_warning(prediction(coverage=0.9, findings=(doubted,)))
+    text = answer.uncertainty(prediction(coverage=0.9, findings=(doubted,)))
     assert "stays in 90 of 100" in text
     assert "ICU" not in text
-    text = answer.gate_warning(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
+    text = answer.uncertainty(prediction(coverage=0.9, findings=(doubted,), classes=("icu",)))
     assert "&lt;b&gt;ICU: Uncertain" in text
 
 
 def test_inputs_used_and_not_given_are_both_said():
-    text = answer.used(load_task("icu"), prediction())
+    text = answer.piece("used", answer.inputs(load_task("icu"), prediction()))
     assert "Image: used" in text
     assert "Note: not given" in text
 

@@ -1,0 +1,27 @@
+// Run once when the page has loaded; events call the functions by `page.NAME`.
+() => {
+  const answer = () => document.getElementById('answer')?.classList;
+  window.page = {
+    stale: (...values) => {
+      answer()?.add('stale');
+      return [];
+    },
+    fresh: (...values) => {
+      answer()?.remove('stale');
+      return values;
+    },
+    look: () => {
+      const fault = document.querySelector('.fault');
+      const target = fault || document.getElementById('answered');
+      target?.scrollIntoView({behavior: 'smooth', block: fault ? 'center' : 'start'});
+      return [];
+    },
+    zoom: (factor) => {
+      document.getElementById('image-preview')?.style.setProperty('--zoom', factor);
+      return [];
+    },
+  };
+  // Brings up the keypad of numbers on a phone.
+  document.querySelectorAll('.decimal input, .decimal textarea').forEach(
+    (field) => field.setAttribute('inputmode', 'decimal'));
+}
