@@ -45,9 +45,12 @@ def serve(
         list[str] | None, typer.Option(help="Address or network of the proxy; may be repeated.")
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Name the page is asked for by; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Host name that users type, or * for any; may be repeated."),
     ] = None,
-    asks_per_minute: Annotated[int, typer.Option(min=1, help="Posts to a page, by a user.")] = 600,
+    requests_per_minute: Annotated[
+        int, typer.Option(min=1, help="Posts to a page, by a user.")
+    ] = 600,
     uploads_per_minute: Annotated[int, typer.Option(min=1, help="Uploads, by a user.")] = 60,
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
@@ -63,7 +66,7 @@ def serve(
             user_header=user_header,
             trusted_proxies=tuple(trusted_proxy or ["127.0.0.1"]),
             allowed_hosts=tuple(allowed_host or ()),
-            limits=Limits(asks_per_minute, uploads_per_minute),
+            limits=Limits(requests_per_minute, uploads_per_minute),
         )
         _serve(settings)
     except CxrError as error:

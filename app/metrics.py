@@ -4,32 +4,21 @@ Text format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from app.model_watcher import ModelWatcher
 from app.monitoring_reports import Report, Serving, latest_report
-from app.service import InferenceService, StudySession
-from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CancelledError
-from cxr_mm.core.prediction import Answer
-from cxr_mm.core.record import Outcome
-from cxr_mm.core.study import Study
 from cxr_mm.core.verdict import STATUS_NUMBERS
-from cxr_mm.explain.attribution import Attribution
-from cxr_mm.inference.predictor import Predictor
-from cxr_mm.prediction_log import PredictionLog
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-T = TypeVar("T")
 
 
 class Metrics:
@@ -97,54 +86,6 @@ class Metrics:
     def text(self) -> bytes:
         """All figures in the text format 0.0.4."""
         return generate_latest(self._registry)
-
-
-class InstrumentedService(InferenceService):
-    """A reading service whose work is counted; its methods are those of InferenceService."""
-
-    def __init__(
-        self,
-        predictor: Predictor | ModelWatcher,
-        log: PredictionLog | None,
-        metrics: Metrics,
-        uploads: UploadCache | None = None,
-    ) -> None:
-        super().__init__(predictor, log, uploads)
-        self.metrics = metrics
-
-    def study(self, *args: Any, **options: Any) -> Study:
-        with self.metrics.failing("study", self.task.name):
-            return super().study(*args, **options)
-
-    def answer(self, *args: Any, **options: Any) -> StudySession:
-        with self.metrics.timed("prediction", self.task.name):
-            return super().answer(*args, **options)
-
-    def logged(self, answers: Sequence[Answer]) -> str:
-        # Every answer passes here, also those of a worklist and where no log is kept.
-        self.metrics.count("prediction", self.task.name, len(answers))
-        return super().logged(answers)
-
-    def explained(self, *args: Any, **options: Any) -> Attribution | None:
-        return self._counted("explanation", super().explained, *args, **options)
-
-    def explanation(self, *args: Any, **options: Any) -> Path:
-        return self._counted("explanation", super().explanation, *args, **options)
-
-    def details(self, *args: Any, **options: Any) -> tuple[str, str]:
-        return self._counted("explanation", super().details, *args, **options)
-
-    def moved(self, *args: Any, **options: Any) -> dict[str, float]:
-        return self._counted("what_if", super().moved, *args, **options)
-
-    def feedback(self, outcomes: Sequence[Outcome]) -> None:
-        return self._counted("feedback", super().feedback, outcomes)
-
-    def _counted(self, kind: str, created: Callable[..., T], *args: Any, **options: Any) -> T:
-        with self.metrics.timed(kind, self.task.name):
-            result = created(*args, **options)
-        self.metrics.count(kind, self.task.name)
-        return result
 
 
 class _Verdicts(Collector):

@@ -18,13 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from app.metrics import CONTENT_TYPE, InstrumentedService, Metrics
+from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import ModelWatcher
 from app.monitoring_reports import report_routes
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
-from app.service import InferenceService
+from app.service import InferenceService, InstrumentedService
 from app.settings import Settings
 from app.ui import page, theme
 from app.ui import study_form as bundled

@@ -6,15 +6,16 @@ small copy to draw on.
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.metrics import Metrics
 from app.model_watcher import ModelWatcher
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CancelledError, CxrError, InputError, LogError, RadiographError
@@ -339,3 +340,54 @@ class InferenceService:
         except LogError as error:
             return f"Not logged. {error}"
         return self.log.trouble
+
+
+T = TypeVar("T")
+
+
+class InstrumentedService(InferenceService):
+    """An inference service that counts and times its work."""
+
+    def __init__(
+        self,
+        predictor: Predictor | ModelWatcher,
+        log: PredictionLog | None,
+        metrics: Metrics,
+        uploads: UploadCache | None = None,
+    ) -> None:
+        super().__init__(predictor, log, uploads)
+        self.metrics = metrics
+
+    def study(self, *args: Any, **options: Any) -> Study:
+        with self.metrics.failing("study", self.task.name):
+            return super().study(*args, **options)
+
+    def answer(self, *args: Any, **options: Any) -> StudySession:
+        with self.metrics.timed("prediction", self.task.name):
+            return super().answer(*args, **options)
+
+    def logged(self, answers: Sequence[Answer]) -> str:
+        # Every answer passes here, also those of a worklist and where no log is kept.
+        self.metrics.count("prediction", self.task.name, len(answers))
+        return super().logged(answers)
+
+    def explained(self, *args: Any, **options: Any) -> Attribution | None:
+        return self._counted("explanation", super().explained, *args, **options)
+
+    def explanation(self, *args: Any, **options: Any) -> Path:
+        return self._counted("explanation", super().explanation, *args, **options)
+
+    def details(self, *args: Any, **options: Any) -> tuple[str, str]:
+        return self._counted("explanation", super().details, *args, **options)
+
+    def moved(self, *args: Any, **options: Any) -> dict[str, float]:
+        return self._counted("what_if", super().moved, *args, **options)
+
+    def feedback(self, outcomes: Sequence[Outcome]) -> None:
+        return self._counted("feedback", super().feedback, outcomes)
+
+    def _counted(self, kind: str, created: Callable[..., T], *args: Any, **options: Any) -> T:
+        with self.metrics.timed(kind, self.task.name):
+            result = created(*args, **options)
+        self.metrics.count(kind, self.task.name)
+        return result

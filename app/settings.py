@@ -7,26 +7,30 @@ from pathlib import Path
 from cxr_mm.core.errors import ParamsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANY_HOST = "*"
 DEFAULT_LOG = "sqlite:///logs/predictions.db"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one user, or one address where no one signs in, may ask of the server."""
+    """Limits of one user, or of one address where no one signs in."""
 
-    asks_per_minute: int = 600
-    """Posts to a page; a prediction with its explanation is about fifteen, a slider moved some."""
+    requests_per_minute: int = 600
+    """Posts to a page; a prediction with its explanation makes about fifteen."""
     uploads_per_minute: int = 60
+    """Uploads, each of one or several files."""
     uploads_at_once: int = 32
     """Of all users together."""
     file_bytes: int = 64 << 20
+    """Of one file."""
     upload_bytes: int = 512 << 20
     """Of one upload, which may hold several files."""
-    ask_bytes: int = 4 << 20
+    request_bytes: int = 4 << 20
+    """Of a post without a file."""
     form_bytes: int = 16 << 10
     """Of the sign-in form."""
     upload_seconds: float = 300.0
-    """Until a body has come whole."""
+    """Until an upload is complete."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,13 @@ class Settings:
         users: file of the users who may sign in.
         user_header: request header in which a trusted proxy names the user.
         trusted_proxies: addresses or networks whose forwarded headers are trusted.
-        allowed_hosts: names under which the page is asked for, besides those of the loopback; where
-            there are none and the server is bound elsewhere, any name will do.
+        allowed_hosts: names that a request's Host may carry, besides those of the loopback; `*`
+            accepts any.
         root: folder of the project, where monitoring and evaluate leave their reports.
 
     Raises:
-        ParamsError: others can reach the page and need not sign in, or two ways to sign in are
-            named, or a trusted proxy is no address.
+        ParamsError: others can reach the page and need not sign in, or the server's names are not
+            given; two ways to sign in are named; or a trusted proxy is no address.
     """
 
     bundles: tuple[Path, ...]
@@ -71,6 +75,14 @@ class Settings:
                 remedy="Name a users file with --users (python -m app.security.auth makes one), "
                 "or the header of a proxy that asks for a sign-in with --user-header",
             )
+        if not self.on_loopback and not self.allowed_hosts:
+            raise ParamsError(
+                f"{self.host} can be reached from other machines under any name, also one that "
+                "another site points at it (DNS rebinding)",
+                field="--allowed-host",
+                remedy="Name the host that users type, as --allowed-host cxr.example.org; "
+                "--allowed-host '*' accepts any",
+            )
         if self.users and self.user_header:
             raise ParamsError(
                 "there are two ways to sign in",
@@ -93,9 +105,9 @@ class Settings:
     @property
     def known_hosts(self) -> tuple[str, ...]:
         """Names that a request may carry as its host; none means any."""
-        if self.on_loopback or self.allowed_hosts:
-            return (*LOOPBACK, *(name.lower() for name in self.allowed_hosts))
-        return ()
+        if ANY_HOST in self.allowed_hosts:
+            return ()
+        return (*LOOPBACK, *(name.lower() for name in self.allowed_hosts))
 
 
 def _check_network(text: str) -> None:

@@ -54,7 +54,7 @@ HEADERS = {
 
 
 class RefusalCounter(Protocol):
-    """Counts refused requests by their reason, for whoever reads the metrics."""
+    """Counts refused requests by their reason."""
 
     def refuse(self, reason: str) -> None:
         """Count one refused request."""
@@ -140,7 +140,7 @@ class Proxy:
 
 
 class SameSite:
-    """Turns away what a page of another site asks for, also under a name of its own.
+    """Turns away requests from pages of other sites, also under a host name of their own.
 
     Args:
         hosts: names that a request may carry, against DNS rebinding; none means any.
@@ -200,7 +200,7 @@ class Limited:
 
     def __init__(self, app: ASGIApp, limits: Limits, refusals: RefusalCounter) -> None:
         self.app, self.limits, self.refusals = app, limits, refusals
-        self._asks = Buckets(limits.asks_per_minute)
+        self._requests = Buckets(limits.requests_per_minute)
         self._uploads = Buckets(limits.uploads_per_minute)
         self._uploading = 0
 
@@ -209,14 +209,14 @@ class Limited:
             await self.app(scope, receive, send)
             return
         upload = scope["path"].endswith(UPLOAD)
-        buckets = self._uploads if upload else self._asks
+        buckets = self._uploads if upload else self._requests
         if wait := buckets.wait(scope.get("user") or address(scope)):
             self.refusals.refuse("rate")
             await refuse(scope, receive, send, 429, "Too many requests: wait a little.", wait)
         elif upload:
             await self._upload(scope, receive, send)
         else:
-            most = self.limits.ask_bytes if API in scope["path"] else self.limits.form_bytes
+            most = self.limits.request_bytes if API in scope["path"] else self.limits.form_bytes
             await self._capped(scope, receive, send, most)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,11 +41,7 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
         elif not self._is_open(scope["method"], scope["path"]):
             await refuse(scope, receive, send, 404, "Not found.")
-        elif (
-            scope["method"] == "POST"
-            and API in scope["path"]
-            and not scope["path"].endswith(UPLOAD)
-        ):
+        elif _posts_json(scope):
             await self._checked(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -94,7 +90,7 @@ class Gate:
             return False
 
 
-def _is_ask(scope: Scope) -> bool:
+def _posts_json(scope: Scope) -> bool:
     path = scope["path"]
     return scope["method"] == "POST" and API in path and not path.endswith(UPLOAD)
 

@@ -24,7 +24,7 @@ from cxr_mm.core.task import load_task
 
 COMMAND = "make benchmark PART=load"
 TASK, USERS, MINUTES, PORT = "synthetic", 20, 5.0, 7894
-UNLIMITED = "--asks-per-minute", "1000000", "--uploads-per-minute", "100000"
+UNLIMITED = "--requests-per-minute", "1000000", "--uploads-per-minute", "100000"
 LIMED = 1
 """Users who ask for LIME of their image all the while; the others for predictions."""
 WARM_SECONDS = 60.0

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from starlette.testclient import TestClient
 
-from app.metrics import InstrumentedService, Metrics
+from app.metrics import Metrics
 from app.model_watcher import PAUSE, ModelWatcher
 from app.server import application, build_pages, services_of, upload_folder
-from app.service import InferenceService
+from app.service import InferenceService, InstrumentedService
 from app.settings import Settings
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import BundleError

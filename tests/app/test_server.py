@@ -10,7 +10,7 @@ import pytest
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from app.metrics import InstrumentedService, Metrics
+from app.metrics import Metrics
 from app.security.auth import add_user
 from app.server import (
     application,
@@ -20,6 +20,7 @@ from app.server import (
     services_of,
     upload_folder,
 )
+from app.service import InstrumentedService
 from app.settings import Settings
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import BundleError, ClinicalError, ParamsError
@@ -221,7 +222,7 @@ def routes_of(routes, before=""):
 
 
 def test_nothing_but_health_and_the_sign_in_page_answers_a_stranger(predictor, users):
-    with served(predictor, users=users, host="0.0.0.0") as (client, _):
+    with served(predictor, users=users, host="0.0.0.0", allowed_hosts=("*",)) as (client, _):
         app = client.app
         asked = sorted(set(routes_of(app.routes)))
         assert len(asked) > 60
@@ -236,7 +237,7 @@ def test_nothing_but_health_and_the_sign_in_page_answers_a_stranger(predictor, u
 
 
 def test_one_who_signed_in_can_predict_and_finds_the_way_out(predictor, users):
-    with served(predictor, users=users, host="0.0.0.0") as (client, (place,)):
+    with served(predictor, users=users, host="0.0.0.0", allowed_hosts=("*",)) as (client, (place,)):
         signed_in(client)
         assert predict(client, place)["success"]
         config = client.get("/config")
@@ -252,7 +253,7 @@ def test_a_browser_may_say_where_its_sign_in_form_came_from(predictor, users):
 
 
 def test_gradio_asks_for_a_sign_in_of_its_own_too(predictor, users):
-    with served(predictor, users=users, host="0.0.0.0") as (_, (place,)):
+    with served(predictor, users=users, host="0.0.0.0", allowed_hosts=("*",)) as (_, (place,)):
         inner = TestClient(place.blocks.app)
         assert inner.get("/config").status_code == 401
 
@@ -266,6 +267,20 @@ def test_a_proxy_signs_in_and_anyone_else_is_a_stranger(predictor):
         assert client.get("/config").status_code == 401
         other = TestClient(client.app, client=("10.0.0.9", 1), base_url="http://127.0.0.1:7860")
         assert other.get("/config", headers=header).status_code == 401
+
+
+def test_a_server_that_others_reach_answers_to_its_own_names_alone(predictor, users):
+    options = {"users": users, "host": "0.0.0.0", "allowed_hosts": ("CXR.example",)}
+    with served(predictor, **options) as (client, _):
+        for host, status in (("cxr.example", 200), ("localhost", 200), ("rebound.example", 421)):
+            assert client.get("/sign-in", headers={"Host": host}).status_code == status
+
+
+def test_no_page_is_rendered_on_the_server(predictor):
+    with served(predictor) as (client, (place,)):
+        assert client.get("/config").json()["is_hosted"] is not True
+        assert place.blocks.app.blocks.ssr_mode is False
+        assert place.blocks.node_process is None
 
 
 def test_uploads_end_with_the_server(predictor):
@@ -282,6 +297,7 @@ def test_uploads_end_with_the_server(predictor):
     ("options", "word"),
     [
         ({"host": "0.0.0.0"}, "--users"),
+        ({"host": "0.0.0.0", "user_header": "X-User"}, "--allowed-host"),
         ({"users": "users.txt", "user_header": "X-User"}, "--user-header"),
         ({"trusted_proxies": ("proxy.example",)}, "--trusted-proxy"),
     ],

@@ -15,9 +15,10 @@ import pytest
 import uvicorn
 from gradio_client import Client, handle_file
 
-from app.metrics import InstrumentedService, Metrics
+from app.metrics import Metrics
 from app.model_watcher import ModelWatcher
 from app.server import application, build_pages, upload_folder
+from app.service import InstrumentedService
 from app.settings import Limits, Settings
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
 from cxr_mm.core.verdict import REPORT_STAMP

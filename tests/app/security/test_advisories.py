@@ -17,9 +17,10 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from app.metrics import InstrumentedService, Metrics
+from app.metrics import Metrics
 from app.security.auth import add_user
 from app.server import MountedPage, application, upload_folder
+from app.service import InstrumentedService
 from app.settings import Limits, Settings
 from app.ui import page
 from cxr_mm.inference.predictor import load_predictor
@@ -28,7 +29,7 @@ from cxr_mm.inference.predictor import load_predictor
 pytestmark = pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")
 
 SECRET = "the content of a file that was never uploaded"
-LIMITS = Limits(10_000, 10_000, file_bytes=100_000, upload_bytes=250_000, ask_bytes=50_000)
+LIMITS = Limits(10_000, 10_000, file_bytes=100_000, upload_bytes=250_000, request_bytes=50_000)
 
 
 @dataclass

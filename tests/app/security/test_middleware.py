@@ -61,7 +61,7 @@ def test_a_refused_request_does_not_put_the_next_off():
 
 def test_too_many_posts_are_refused_with_the_time_to_wait():
     metrics = Metrics()
-    requested = client(Limited(ECHO, Limits(asks_per_minute=3), metrics))
+    requested = client(Limited(ECHO, Limits(requests_per_minute=3), metrics))
     assert [requested.post(ASK).status_code for _ in range(4)] == [200, 200, 200, 429]
     assert 1 <= int(requested.post(ASK).headers["Retry-After"]) <= 20
     assert requested.get("/gradio_api/queue/data").status_code == 200
@@ -70,7 +70,7 @@ def test_too_many_posts_are_refused_with_the_time_to_wait():
 
 
 def test_another_address_has_tokens_of_its_own():
-    app = Limited(ECHO, Limits(asks_per_minute=1), Metrics())
+    app = Limited(ECHO, Limits(requests_per_minute=1), Metrics())
     assert client(app, "10.0.0.1").post(ASK).status_code == 200
     assert client(app, "10.0.0.1").post(ASK).status_code == 429
     assert client(app, "10.0.0.2").post(ASK).status_code == 200
@@ -81,7 +81,7 @@ def test_another_address_has_tokens_of_its_own():
 )
 @pytest.mark.parametrize("said", [None, "1", "right"])
 def test_a_body_is_measured_as_it_comes_whatever_it_says_of_itself(path, most, said):
-    limits = Limits(upload_bytes=5000, ask_bytes=400, form_bytes=90)
+    limits = Limits(upload_bytes=5000, request_bytes=400, form_bytes=90)
     requested = client(Limited(ECHO, limits, Metrics()))
 
     def send(size):
@@ -95,7 +95,7 @@ def test_a_body_is_measured_as_it_comes_whatever_it_says_of_itself(path, most, s
 
 def test_what_is_too_large_is_counted():
     metrics = Metrics()
-    client(Limited(ECHO, Limits(ask_bytes=10), metrics)).post(ASK, content=b"x" * 11)
+    client(Limited(ECHO, Limits(request_bytes=10), metrics)).post(ASK, content=b"x" * 11)
     assert 'cxr_mm_refused_total{reason="size"} 1.0' in metrics.text().decode()
 
 
