@@ -1,4 +1,4 @@
-"""Archive: images that were handed in, loose or in zip files (PKWARE's APPNOTE.TXT), one by one.
+"""Archive: uploaded images, loose or in zip files (PKWARE's APPNOTE.TXT), one by one.
 
 A name is only ever a label: what leaves a zip file lies on disk under a number. No Gradio here.
 """
@@ -51,7 +51,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Item:
-    """A file that was handed in.
+    """An uploaded file.
 
     Args:
         name: as a person knows it, with its folders in the zip file; printable, for show only.
@@ -64,7 +64,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Upload:
-    """What was handed in.
+    """An upload.
 
     Args:
         images: files that may be images; of each only the first bytes have been looked at.
@@ -79,7 +79,7 @@ class Upload:
 
 @contextmanager
 def opened(paths: Iterable[Path]) -> Iterator[Upload]:
-    """Unpack what was handed in; what was unpacked is gone when the context ends.
+    """Unpack an upload; the unpacked files are removed when the context ends.
 
     The first bytes of a file decide what it is; the CSV alone is known by its name.
 
@@ -201,14 +201,14 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
 
 
 def _passed_over(entry: zipfile.ZipInfo) -> bool:
-    """Folders, and what systems add that no one means to hand in."""
+    """Whether it is a folder, or a file that an operating system adds."""
     parts = PureWindowsPath(entry.filename).parts
     hidden = (part == "__MACOSX" or (part[0] == "." and part != "..") for part in parts)
     return not parts or entry.is_dir() or any(hidden)
 
 
 def _check(entry: zipfile.ZipInfo) -> None:
-    """What can be told of a member before it is read.
+    """Check a member before it is read.
 
     Raises:
         RadiographError: it leads out of the zip file, is no plain file, or cannot be read.

@@ -1,4 +1,4 @@
-"""Feedback: what a reader says of a prediction, as outcomes for the log; no Gradio."""
+"""Feedback: a reader's assessment of a prediction, as outcomes for the log; no Gradio."""
 
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ def outcomes_of(
     comment: str,
     hash_id: Callable[[str], str],
 ) -> list[Outcome]:
-    """An outcome for each finding that the reader says something of.
+    """Make an outcome of each finding that the reader has assessed.
 
     Args:
         prediction: what the reader was shown.

@@ -1,4 +1,4 @@
-"""Metrics: how much was asked, how long it took and what was refused, for Prometheus.
+"""Metrics for Prometheus: number of requests, their latency, errors and refusals.
 
 Text format: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -31,13 +31,17 @@ class Metrics:
     def __init__(self, root: Path = Path()) -> None:
         stored = self._registry = CollectorRegistry()
         labels = ("kind", "task")
-        self._done = Counter("cxr_mm_done", "What was answered.", labels, registry=stored)
-        self._errors = Counter("cxr_mm_errors", "What failed.", (*labels, "error"), registry=stored)
-        self._refused = Counter("cxr_mm_refused", "What was refused.", ("reason",), registry=stored)
+        self._done = Counter("cxr_mm_done", "Requests answered.", labels, registry=stored)
+        self._errors = Counter(
+            "cxr_mm_errors", "Requests that failed.", (*labels, "error"), registry=stored
+        )
+        self._refused = Counter("cxr_mm_refused", "Requests refused.", ("reason",), registry=stored)
         self._seconds = Histogram(
             "cxr_mm_seconds", "Time to answer.", labels, buckets=SECONDS, registry=stored
         )
-        self._queued = Gauge("cxr_mm_queue_length", "Asks that wait.", ("page",), registry=stored)
+        self._queued = Gauge(
+            "cxr_mm_queue_length", "Requests that wait.", ("page",), registry=stored
+        )
         started = time.monotonic()
         up = Gauge("cxr_mm_up_seconds", "Time since the start.", registry=stored)
         up.set_function(lambda: time.monotonic() - started)
@@ -58,7 +62,7 @@ class Metrics:
 
     @contextmanager
     def failing(self, kind: str, task: str) -> Iterator[None]:
-        """Count the error, by its type, that the body raises; one who stopped it is no error."""
+        """Count the error, by its type, that the body raises; cancellation is no error."""
         try:
             yield
         except CancelledError:
@@ -68,7 +72,7 @@ class Metrics:
             raise
 
     def count(self, kind: str, task: str, number: int = 1) -> None:
-        """Count what was done, such as `feedback`."""
+        """Count requests answered, of a kind such as `feedback`."""
         self._done.labels(kind, task).inc(number)
 
     def refuse(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Following: the model that a pointer names, taken up anew while the page serves."""
+"""Model watcher: load the model that a pointer names, and a new one while the page serves."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ QUESTION = {"name", "problem", "findings", "clinical", "note", "has_image", "vie
 class ModelWatcher:
     """The model that a pointer names, as far as it could be loaded.
 
-    Whoever asks while another asker loads a new version gets the old one. A version that cannot be
+    A request during the loading of a new version gets the old one. A version that cannot be
     taken up leaves the old one serving; it is tried again once the pointer changes.
 
     Args:

@@ -1,4 +1,4 @@
-"""Health: what monitoring and the stage evaluate have left of one very bundle; judges nothing."""
+"""Reports of one bundle by monitoring and by the stage `evaluate`, for the page to show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -269,7 +269,7 @@ def _model(service: InferenceService) -> dict[str, str]:
 
 
 def log_is_writable(log: PredictionLog) -> bool:
-    """Whether the next prediction can be kept, as far as can be told without writing one."""
+    """Whether the next prediction can be logged, as far as that shows without writing one."""
     file = sqlite_file(log.url)
     if file and not all(os.access(path, os.W_OK) for path in (file, file.parent)):
         return False
@@ -313,7 +313,7 @@ def run(app: ASGIApp, pages: Sequence[MountedPage], settings: Settings) -> None:
         app,
         log_level="warning",
         access_log=False,
-        proxy_headers=False,  # `Proxy` believes only whom it is told to
+        proxy_headers=False,  # `Proxy` has its own list of trusted addresses
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=STOP_SECONDS,

@@ -1,4 +1,4 @@
-"""Reading: from what a person handed in to a study, its answer and its explanation; no Gradio.
+"""Inference service: from a user's inputs to a study, its answer and its explanation; no Gradio.
 
 Images stay in memory only as long as the page that asked: the square that the model saw, and a
 small copy to draw on.
@@ -50,7 +50,7 @@ Kind = Literal["rejected_image", "bad_input", "failure"]
 def logging_failed_requests(
     log: PredictionLog | None, task: Task, digest: str, *, predicting: bool
 ) -> Iterator[None]:
-    """Keep what the body raises, and raise it.
+    """Log an error that the body raises, and raise it again.
 
     Args:
         log: where; None keeps nothing.
@@ -69,7 +69,7 @@ def logging_failed_requests(
 def log_failed_request(
     log: PredictionLog | None, task: Task, digest: str, error: Exception, *, predicting: bool
 ) -> None:
-    """Keep one request; a log that fails loses it and nothing else."""
+    """Log one failed request; if the log fails too, the request is lost and nothing else."""
     if log is None:
         return
     event = ServiceEvent(
@@ -197,7 +197,7 @@ class InferenceService:
         patient_id: str | None = None,
         session: str | None = None,
     ) -> Study:
-        """What was entered, as a checked study.
+        """Build a checked study from what was entered.
 
         Raises:
             RadiographError, ClinicalError, NoteError: of the input at fault.
@@ -213,7 +213,7 @@ class InferenceService:
         return study
 
     def answer(self, study: Study) -> StudySession:
-        """Predict, share out, and log; a log that fails does not take the answer away.
+        """Predict a study with modality shares, and log it; the answer stands if the log fails.
 
         Raises:
             InputError: the study cannot be read.
@@ -228,7 +228,7 @@ class InferenceService:
         return StudySession(subject, image, stored, modality_shares(subject), trouble)
 
     def refused(self, error: InputError) -> None:
-        """Keep in the log that the model refused a study that it was asked about."""
+        """Log that the model rejected a study."""
         log_failed_request(self.log, self.task, self.digest, error, predicting=True)
 
     def _keeping(self, *, predicting: bool) -> AbstractContextManager[None]:
@@ -287,7 +287,7 @@ class InferenceService:
         )
 
     def faithfulness_of(self, name: str) -> str:
-        """How far a method is faithful, in a sentence."""
+        """Say in a sentence how faithful a method is."""
         return verdict(self.figures.get(name))
 
     def explanation(self, study: Study, question: Question, out: Path) -> Path:
@@ -322,7 +322,7 @@ class InferenceService:
         return bars, words
 
     def feedback(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep what a reader says.
+        """Log a reader's feedback.
 
         Raises:
             LogError: no log is kept, or it cannot be written.
@@ -332,7 +332,7 @@ class InferenceService:
         self.log.add_outcomes(outcomes)
 
     def logged(self, answers: Sequence[Answer]) -> str:
-        """Log some answers; what a person should know of it, empty where all went well."""
+        """Log answers; returns a warning for the user, empty where all went well."""
         if self.log is None or not answers:
             return ""
         try:

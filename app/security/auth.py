@@ -153,7 +153,7 @@ POLICY = (
 
 
 class LoginThrottle:
-    """Wrong passwords, counted by name and by address: after five, each doubles the wait."""
+    """Wrong passwords by name and by address: after five, each doubles the wait."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -176,7 +176,7 @@ class LoginThrottle:
             self._wrong.popitem(last=False)
 
     def right(self, *keys: str) -> None:
-        """Forget what was wrong before."""
+        """Forget earlier wrong passwords."""
         for key in keys:
             self._wrong.pop(key, None)
 
@@ -219,7 +219,7 @@ class Sessions:
 
 
 class SignIn:
-    """Lets no one unknown past, but to the sign-in page and the state of health.
+    """Lets unknown users reach nothing but the sign-in page and the health check.
 
     Args:
         sessions: None where a trusted proxy names the user.

@@ -1,4 +1,4 @@
-"""Limits: what a request may be before it reaches a page: from where, how often, how large.
+"""Middleware: origin, rate and size of a request, checked before it reaches a page.
 
 Each class is an ASGI application around another (https://asgi.readthedocs.io/en/latest/specs).
 """
@@ -83,7 +83,7 @@ def is_within(text: str, networks: tuple[str, ...]) -> bool:
 
 
 class SafeHeaders:
-    """Puts the security headers on every answer, and keeps all but the assets out of caches."""
+    """Adds security headers to every response, and keeps all but the assets out of caches."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -107,7 +107,7 @@ class SafeHeaders:
 
 
 class Proxy:
-    """Trusts what a trusted proxy forwards, and takes it away from anyone else.
+    """Trusts headers that a trusted proxy forwards, and removes them from any other request.
 
     Leaves in the scope `client` and `scheme` as the proxy saw them, `direct` (no one forwarded
     it), and the request's headers without those that name a user or an origin.
@@ -196,7 +196,7 @@ class Buckets:
 
 
 class Limited:
-    """Turns away posts that come too often, too many at once, too large or too slowly."""
+    """Refuses posts that come too often, too many at once, too large or too slowly."""
 
     def __init__(self, app: ASGIApp, limits: Limits, refusals: RefusalCounter) -> None:
         self.app, self.limits, self.refusals = app, limits, refusals

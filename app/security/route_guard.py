@@ -1,4 +1,4 @@
-"""Gate: what of Gradio's many routes is open, and which files a request may name."""
+"""Route guard: which of Gradio's routes are open, and which files a request may name."""
 
 import json
 import re
@@ -20,10 +20,10 @@ POSTED = re.compile(rf"gradio_api/(?:queue/join|run/predict|{CALL}|upload|cancel
 
 
 class Gate:
-    """Opens only what Gradio's page asks for, and lets it name no file but an uploaded one.
+    """Opens only the routes that the page uses, and lets requests name only uploaded files.
 
     Args:
-        places: paths of the pages.
+        pages: paths of the pages.
         others: paths besides, that can only be read.
         uploads: folder in which every file that a request names must lie.
     """

@@ -36,7 +36,7 @@ EMPTY = quiet("The answer appears here. Any of the inputs may be left out.")
 
 
 def notices(task: Task) -> Markup:
-    """What stays in sight however far the page is scrolled."""
+    """Notices that stay in sight however far the page is scrolled."""
     return piece("notices", NOTICE, SYNTHETIC if task.synthetic else "")
 
 

@@ -98,7 +98,7 @@ def feedback(
     labels: Mapping[str, str] | None,
     comment: str | None,
 ) -> dict[str, Any]:
-    """Keep what a reader says of a prediction.
+    """Log a reader's feedback on a prediction.
 
     Args:
         service: whose log it goes to.
@@ -117,7 +117,7 @@ def feedback(
         result = Prediction.model_validate(prediction)
     except ValidationError as error:
         raise InputError(
-            "it is no prediction", field="prediction", remedy="Hand in what /predict gave"
+            "not a prediction", field="prediction", remedy="Hand in what /predict gave"
         ) from error
     if result.task != service.task.name or verdict not in ("agree", "disagree"):
         raise InputError(
@@ -142,7 +142,7 @@ def _study(
 ) -> Study:
     if clinical is not None and not isinstance(clinical, Mapping):
         raise InputError(
-            "it is no mapping", field="clinical", remedy='Write it as {"age": 63, "sex": "F"}'
+            "not a mapping", field="clinical", remedy='Write it as {"age": 63, "sex": "F"}'
         )
     return service.study(image, clinical or {}, note, view, study_id)
 
@@ -151,14 +151,14 @@ def _names(given: Any, field: str) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise InputError("it is no list of names", field=field, remedy=f"Give {field} as a list")
+        raise InputError("not a list of names", field=field, remedy=f"Give {field} as a list")
     return tuple(given)
 
 
 def _answer_call(
     call: Callable[..., dict[str, Any]], service: InferenceService
 ) -> Callable[..., dict[str, Any]]:
-    """The call, its errors in Gradio's own kind, which alone reach a client with their words."""
+    """Wrap a call so that its errors become Gradio's own, whose messages alone reach a client."""
 
     def call_answered(*given: Any) -> dict[str, Any]:
         try:

@@ -19,7 +19,7 @@ EMPTY = "Studies that were answered appear here, the newest first."
 
 
 def build(service: InferenceService, history: Any, answered: Any) -> None:
-    """The tab's contents, inside a Blocks.
+    """Build the tab's contents, inside a Blocks.
 
     Args:
         service: which answers.
@@ -52,7 +52,7 @@ def on_answer(service: InferenceService, history: Sequence[StudySession]) -> tup
 
 
 def name_of(number: int, session: StudySession) -> str:
-    """How a study is called in the list: its own id if one was typed in, and what was said."""
+    """Name of a study in the list: its own id if one was entered, and its likeliest finding."""
     result = session.answer.prediction
     own = "" if result.study_id.startswith(GENERATED_ID) else f" {result.study_id}"
     likeliest = max(result.findings, key=lambda found: found.probability)
@@ -82,7 +82,7 @@ def _card(
 
 
 def _changes(chosen: Sequence[StudySession]) -> list[list[str]]:
-    """How far the probabilities of two studies lie apart, in points of a hundred."""
+    """Differences between the probabilities of two studies, in percentage points."""
     if len(chosen) < 2:
         return []
     left, right = (session.answer.prediction.findings for session in chosen)

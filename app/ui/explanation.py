@@ -1,5 +1,4 @@
-"""Why: what drove the answer; what is quick comes at once, what is slow on demand and can be
-stopped."""
+"""Explanation panel: quick methods run at once, slow ones on demand, and can be stopped."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -208,7 +208,7 @@ def test_feedback_reaches_the_log(window, site):
     window.get_by_role("button", name="Your assessment").click()
     window.get_by_label("Comment").fill("plain")
     window.get_by_role("button", name="Send").click()
-    window.locator("p[role=status]", has_text="Kept").wait_for()
+    window.locator("p[role=status]", has_text="Stored").wait_for()
     assert outcomes() > before
 
 
