@@ -1,11 +1,13 @@
 """`python -m benchmarks [PART …]`: measure and write RESULTS.md and results.json.
 
-A part is stored as it finishes, in place of its own earlier rows; add one in `parts.py`.
+A part is stored as it finishes, in place of its own earlier rows; add one in `parts.yaml`.
 """
 
 import argparse
+import logging
 import sys
 import time
+from collections.abc import Iterator
 
 from benchmarks.harness.parts import PARTS
 from benchmarks.harness.report import PAGE, store
@@ -24,6 +26,8 @@ def main(arguments: list[str]) -> None:
     if unknown := set(requested.parts) - set(PARTS):
         print(f"error: {', '.join(sorted(unknown))}: no such part. There are {', '.join(PARTS)}.")
         raise SystemExit(2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("timm").setLevel(logging.WARNING)
     wanted = requested.parts or [name for name, part in PARTS.items() if part.run_by_default]
     failed = [name for name in wanted if not _measured(name)]
     if failed:
@@ -44,12 +48,10 @@ def _measured(name: str) -> bool:
     return True
 
 
-def _listed() -> list[str]:
-    lines = []
+def _listed() -> Iterator[str]:
     for name, part in PARTS.items():
-        mark = "" if part.run_by_default else " *"
-        lines += [f"{name}{mark} ({part.takes})", f"    {part.about}"]
-    return [*lines, "", "* only where it is named"]
+        yield f"{name}{'' if part.run_by_default else ' *'} ({part.takes})\n    {part.about}"
+    yield "\n* only where it is named"
 
 
 if __name__ == "__main__":

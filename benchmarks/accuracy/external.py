@@ -1,25 +1,23 @@
-"""Part `outside`: the `pneumonia` bundle, trained on children, on the NIH images of adults.
+"""Part `external`: the `pneumonia` bundle, trained on children, on the NIH images of adults.
 
 The labels there were mined from reports by a program (Wang et al., CVPR 2017), and most images
 without finding are AP, so figures are given by view too.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from benchmarks.harness.outputs import FUSED, Metrics, after, figure, paths_of, shipped_metrics
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import FUSED, RUNS_VARIABLE, Metrics, figure, shipped_metrics
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.files import read_json
-from cxr_mm.core.paths import TaskPaths, data_root
+from cxr_mm.core.paths import data_root
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Finding, Task, load_task
 from cxr_mm.data.labels import to_manifest
@@ -36,13 +34,11 @@ from cxr_mm.inference.table import answer_in_batches
 from cxr_mm.models.bundle import load_bundle
 
 TASK, FINDING, SYNTHETIC = "pneumonia", "pneumonia", "synthetic"
-COMMAND = "make benchmark PART=outside"
 ADULT = 18
 PARAMS = EvaluateParams()
 GROUP_METRICS = ("auc", "calibration_in_the_large", "sensitivity", "specificity")
 SYNTHETIC_METRICS = ("calibration_in_the_large", "calibration_slope", "ece", "brier", "auc")
 RARER = SynthesisSpec(studies=400, seed=11, prevalence_consolidation=0.15, prevalence_effusion=0.15)
-BATCH = 32
 
 
 def measure() -> list[Row]:
@@ -55,15 +51,14 @@ def measure() -> list[Row]:
         BundleError: there is no `pneumonia` bundle below CXR_MM_RUNS.
         DataNotFoundError: the NIH images are not below the data root.
     """
-    predictor = Predictor(load_bundle(_bundle(TASK)), accept_any_image=True)
+    predictor = Predictor(load_bundle(paths_of(TASK).bundle), accept_any_image=True)
     images = nih_images(data_root())
     adult = images["age"] >= ADULT
     with tempfile.TemporaryDirectory() as folder:
         adults = _on_images(predictor, images[adult], Path(folder, "adults"))
         refused = _refused(predictor, Path(folder, "adults", "nih.csv"))
-        minors = _on_images(
-            predictor, images[~adult & images["age"].notna()], Path(folder, "minors")
-        )
+        young = images[~adult & images["age"].notna()]
+        minors = _on_images(predictor, young, Path(folder, "minors"))
     own = shipped_metrics(TASK) or {"subsets": {}}
     return [
         *_before_and_after(adults, FINDING, METRICS, own),
@@ -73,16 +68,12 @@ def measure() -> list[Row]:
     ]
 
 
-def _bundle(task: str) -> Path:
-    return TaskPaths(task, Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
-
-
 def _made_up() -> list[Row]:
     """Synthetic studies whose findings are half as common as those trained on."""
-    if not _bundle(SYNTHETIC).is_dir():
-        print(f"outside: {SYNTHETIC} is left out: run dvc repro fuse@{SYNTHETIC}")
+    paths = next(after("fuse", "external", [SYNTHETIC]), None)
+    if paths is None:
         return []
-    predictor = Predictor(load_bundle(_bundle(SYNTHETIC)), accept_any_image=True)
+    predictor = Predictor(load_bundle(paths.bundle), accept_any_image=True)
     with tempfile.TemporaryDirectory() as folder:
         created = synthesise(Path(folder, "made"), RARER)
         seen = _evaluated(predictor, created / "manifest.csv", "findings half as common")
@@ -101,13 +92,8 @@ def nih_images(root: Path) -> pd.DataFrame:
         findings alone are left out.
     """
     nih = load_task("effusion")  # for where the images are and how their ages and views are read
-    finding = Finding(
-        name=FINDING,
-        title="Pneumonia",
-        column="Finding Labels",
-        positive=("Pneumonia",),
-        negative=("No Finding",),
-    )
+    labels = {"column": "Finding Labels", "positive": ("Pneumonia",), "negative": ("No Finding",)}
+    finding = Finding(name=FINDING, title="Pneumonia", **labels)
     folder = root / nih.source.folder
     if not folder.is_dir():
         raise DataNotFoundError(
@@ -166,13 +152,12 @@ def _before_and_after(
     for what, part in (("", "before"), (", recalibrated in 5 folds", "after")):
         for metric in metrics:
             same = figure(own, FUSED, metric)
-            reference = None if same is None else same.value
-            found = gains[metric][part]
-            rows += _row(seen, f"{name}{what}", metric, found, len(seen.rows), reference)
+            rows += _row(
+                seen, f"{name}{what}", metric, gains[metric][part], same.value if same else None
+            )
     for metric in ("ece", "brier"):
-        found = gains[metric]["difference"]
-        title = f"{name}, recalibrated minus as it is"
-        rows += _row(seen, title, metric, found, len(seen.rows), 0.0)
+        change = gains[metric]["difference"]
+        rows += _row(seen, f"{name}, recalibrated minus as it is", metric, change, 0.0)
     return rows
 
 
@@ -185,7 +170,7 @@ def _groups(task: Task, seen: Evaluated, images: pd.DataFrame, refused: set[str]
     if refused:
         out = seen.rows["study_id"].isin(refused)
         share = {"value": float(out.mean()), "ci95": None}
-        rows += _row(seen, seen.name, "share of images the gate refuses", share, len(out))
+        rows += _row(seen, seen.name, "share of images the gate refuses", share)
         rows += _group(task, seen, seen.rows[~out], f"{seen.name}, images the gate accepts")
     return rows
 
@@ -193,36 +178,27 @@ def _groups(task: Task, seen: Evaluated, images: pd.DataFrame, refused: set[str]
 def _group(task: Task, seen: Evaluated, part: pd.DataFrame, name: str) -> list[Row]:
     if part.empty:
         return []
+    some = replace(seen, rows=part)
     figures = measure_subset(task, part, PARAMS)["findings"][FINDING]
-    return [
-        row
-        for metric in GROUP_METRICS
-        for row in _row(seen, name, metric, figures[metric], len(part))
-    ]
+    return [row for m in GROUP_METRICS for row in _row(some, name, m, figures[m])]
 
 
 def _row(
-    seen: Evaluated,
-    name: str,
-    metric: str,
-    found: dict[str, Any],
-    n: int,
-    reference: float | None = None,
+    seen: Evaluated, name: str, metric: str, found: Metrics, reference: float | None = None
 ) -> list[Row]:
+    """A row; none where the figure is not defined."""
     if found["value"] is None:
         return []
     return [
         Row(
-            table="outside",
             task=seen.metrics["task"],
             row=name,
             metric=metric,
             value=found["value"],
             ci95=found["ci95"],
             reference=reference,
-            n=n,
+            n=len(seen.rows),
             seed=PARAMS.seed,
             seconds=seen.seconds,
-            command=COMMAND,
         )
     ]

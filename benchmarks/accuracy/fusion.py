@@ -4,10 +4,11 @@ Every task with several modalities that `dvc repro` has embedded, by cross-valid
 the folds of the task where it has some, else five. An official test part is never touched.
 """
 
-import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import joblib
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 import torch
 
 from benchmarks.accuracy.fusion_baselines import LEARN, baseline
+from benchmarks.harness.outputs import after, fields_of
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import RUNS_VARIABLE
 from cxr_mm.core.config import EvaluateParams, FuseParams, for_task, load_params
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
@@ -24,8 +25,8 @@ from cxr_mm.core.task import Task, load_task, shipped_tasks
 from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import Resample, group_folds, load_split, resamples
-from cxr_mm.evaluation.metrics import Scored, auc, expected_calibration_error
-from cxr_mm.evaluation.resampling import Estimate, mean_of, multiplicities, rounded
+from cxr_mm.evaluation.metrics import Scored, expected_calibration_error
+from cxr_mm.evaluation.resampling import Estimate, auc_estimate, mean_of, multiplicities
 from cxr_mm.evaluation.subsets import Weights, subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
@@ -107,14 +108,12 @@ def averaged(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     return result.assign(**dict(zip(columns, np.nanmean(chances, axis=0).T, strict=True)))
 
 
-TABLE, EVERY = "fusion", "fusion: every model"
-COMMAND = "make benchmark PART=fusion"
+EVERY = "fusion: every model"
 SPECIALIST = "specialist"
 WITHIN = -0.01
 """How far the fused model may be from a specialist."""
 CALIBRATED = 0.05
 """The most that the calibration error may be where there are studies enough to tell it."""
-Limits = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -125,20 +124,16 @@ class Compared:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One model's figures on one subset, the mean over findings."""
-
-    auc: Estimate
-    ece: Estimate
+Seen = dict[str, Estimate]
+"""AUC and calibration error (`auc`, `ece`) of one model on one subset, the mean over findings."""
 
 
 def rows_of(
     task: Task, compared: dict[str, Compared], fuse: FuseParams, evaluate: EvaluateParams
 ) -> list[Row]:
-    """What is used of the task's own kind of fusion, then every model beside it."""
-    own = compared[fuse.fusion].table
-    requested: list[Row] = []
+    """What is required of the task's own kind of fusion, then every model beside it."""
+    own = fuse.fusion
+    required: list[Row] = []
     every: list[Row] = []
     for subset in subset_order(task):
         frames = {m: subset_rows(found.table, subset) for m, found in compared.items()}
@@ -146,12 +141,15 @@ def rows_of(
         if not frames:
             continue
         seen = {model: figures(task, frame, evaluate) for model, frame in frames.items()}
-        write = _Writer(task, subset, len(frames[fuse.fusion]), evaluate.seed)
-        requested += _write_answers(write, seen, fuse.fusion)
+        row = partial(_row, task=task.name, n=len(frames[own]), seed=evaluate.seed)
+        limit = CALIBRATED if task.synthetic else None
+        required += _calibration_and_loss(row, subset, seen, own, limit)
         if "+" in subset:
-            requested += _gain(write, seen[fuse.fusion].auc, _singles(task, own, subset, evaluate))
-        every += _every(write, seen, fuse.fusion, compared)
-    return [*requested, *every]
+            singles = _singles(task, compared[own].table, subset, evaluate)
+            gains = _gains(row, subset, seen[own]["auc"], singles)
+            required += gains if task.synthetic else gains[:1]
+        every += _every(row, subset, seen, own, compared)
+    return [*required, *every]
 
 
 def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
@@ -162,18 +160,18 @@ def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
     """
     weights = multiplicities(frame["group"], params.bootstrap, params.seed)
     found = [_finding(frame, name, weights) for name in task.finding_names]
-    return Seen(mean_of([s.auc for s in found]), mean_of([s.ece for s in found]))
+    return {metric: mean_of([each[metric] for each in found]) for metric in ("auc", "ece")}
 
 
 def _finding(frame: pd.DataFrame, finding: str, weights: Weights) -> Seen:
     chances = frame[f"probability.{finding}"]
-    scored, stored = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
-    own = weights[:, stored]
-    error = float(expected_calibration_error(scored)[0])
-    errors = expected_calibration_error(scored, own)
-    return Seen(
-        Estimate(float(auc(scored)[0]), auc(scored, own)), Estimate(error, errors, centred=True)
-    )
+    scored, labelled = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
+    own = weights[:, labelled]
+    error, errors = (expected_calibration_error(scored, w) for w in (None, own))
+    return {
+        "auc": auc_estimate(scored, own),
+        "ece": Estimate(float(error[0]), errors, centred=True),
+    }
 
 
 def _singles(
@@ -185,74 +183,54 @@ def _singles(
     for modality in subset.split("+"):
         frame = subset_rows(table, modality)
         same = frame[frame["study_id"].isin(studies)].reset_index(drop=True)
-        found[modality] = figures(task, same, params).auc
+        found[modality] = figures(task, same, params)["auc"]
     return found
 
 
-@dataclass(frozen=True)
-class _Writer:
-    task: Task
-    subset: str
-    n: int
-    seed: int
-
-    def row(self, table: str, row: str, metric: str, value: float, ci95: Limits) -> Row:
-        return Row(
-            table=table,
-            task=self.task.name,
-            row=row,
-            metric=metric,
-            value=rounded(value),
-            ci95=None if ci95 is None else (rounded(ci95[0]), rounded(ci95[1])),
-            n=self.n,
-            seed=self.seed,
-            command=COMMAND,
-        )
-
-    def used(self, row: str, metric: str, found: Estimate, **targets: object) -> Row:
-        written = self.row(TABLE, row, metric, found.value, found.interval)
-        return written.model_copy(update=targets)
-
-
-def _write_answers(write: _Writer, seen: dict[str, Seen], own: str) -> list[Row]:
-    """Calibration, and the distance from the better of the specialists on these very studies."""
-    bound = {"must": CALIBRATED, "ceiling": True} if write.task.synthetic else {}
-    rows = [write.used(f"{write.subset}: {own}", "ece", seen[own].ece, **bound)]
+def _calibration_and_loss(
+    row: Callable[..., Row], subset: str, seen: dict[str, Seen], own: str, must: float | None
+) -> list[Row]:
+    """Calibration error, and distance from the better of the specialists on these very studies."""
+    rows = [row(f"{subset}: {own}", "ece", seen[own]["ece"], must=must, ceiling=must is not None)]
     experts = {model: s for model, s in seen.items() if model.startswith(SPECIALIST)}
     if experts:
-        best = max(experts, key=lambda model: experts[model].auc.value)
-        difference = seen[own].auc - experts[best].auc
-        named = f"{write.subset}: {own} minus {best}"
-        rows.append(write.used(named, "auc", difference, reference=0.0, must=WITHIN))
+        best = max(experts, key=lambda model: experts[model]["auc"].value)
+        loss = seen[own]["auc"] - experts[best]["auc"]
+        rows.append(row(f"{subset}: {own} minus {best}", "auc", loss, reference=0.0, must=WITHIN))
     return rows
 
 
-def _gain(write: _Writer, together: Estimate, singles: dict[str, Estimate]) -> list[Row]:
-    """Distance from the best single modality, and on made-up data the least it may be."""
+def _gains(
+    row: Callable[..., Row], subset: str, together: Estimate, singles: dict[str, Estimate]
+) -> list[Row]:
+    """Distance from the best single modality, and the least that it may be."""
     best = max(singles, key=lambda modality: singles[modality].value)
-    gain = together - singles[best]
-    named = f"{write.subset} minus {best} alone"
-    rows = [write.used(named, "auc", gain, reference=0.0)]
-    if write.task.synthetic and gain.interval is not None:
-        low = write.row(TABLE, named, "lower limit of the gain", gain.interval[0], None)
-        rows.append(low.model_copy(update={"must": 0.0}))
-    return rows
+    gain = row(f"{subset} minus {best} alone", "auc", together - singles[best], reference=0.0)
+    if gain.ci95 is None:
+        return [gain]
+    limit = {"metric": "lower limit of the gain", "value": gain.ci95[0], "must": 0.0}
+    return [gain, gain.model_copy(update={**limit, "ci95": None, "reference": None})]
 
 
 def _every(
-    write: _Writer, seen: dict[str, Seen], own: str, compared: dict[str, Compared]
+    row: Callable[..., Row],
+    subset: str,
+    seen: dict[str, Seen],
+    own: str,
+    compared: dict[str, Compared],
 ) -> list[Row]:
+    """AUC, calibration error and distance from the task's own kind, of every model."""
     rows = []
     for model, found in seen.items():
-        named = f"{write.subset}: {model}"
-        for metric, estimate in (("auc", found.auc), ("ece", found.ece)):
-            row = write.row(EVERY, named, metric, estimate.value, estimate.interval)
-            rows.append(row.model_copy(update={"seconds": compared[model].seconds}))
+        write, seconds = partial(row, f"{subset}: {model}", table=EVERY), compared[model].seconds
+        rows += [write(metric, estimate, seconds=seconds) for metric, estimate in found.items()]
         if model != own:
-            less = found.auc - seen[own].auc
-            row = write.row(EVERY, named, f"auc minus {own}", less.value, less.interval)
-            rows.append(row.model_copy(update={"reference": 0.0}))
+            rows.append(write(f"auc minus {own}", found["auc"] - seen[own]["auc"], reference=0.0))
     return rows
+
+
+def _row(row: str, metric: str, found: Estimate, **facts: Any) -> Row:
+    return Row(row=row, metric=metric, **fields_of(found), **facts)
 
 
 FOLDS = 5
@@ -263,18 +241,10 @@ NOTHING = np.zeros(0, dtype=np.int64)
 
 def measure() -> list[Row]:
     """Rows of every shipped task that can be compared; says which are left out."""
-    rows: list[Row] = []
-    for name in shipped_tasks():
-        task = load_task(name)
-        if len(task.modalities) < 2 or task.problem == "multiclass":
-            continue
-        paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
-        if paths.embeddings.is_dir():
-            print(f"fusion: {name}", flush=True)
-            rows += measure_task(task, paths)
-        else:
-            print(f"fusion: {name} is left out: run dvc repro embed@{name}")
-    return rows
+    tasks = {name: load_task(name) for name in shipped_tasks()}
+    fit = [n for n, t in tasks.items() if len(t.modalities) > 1 and t.problem != "multiclass"]
+    found = after("embed", "fusion", fit)
+    return [row for paths in found for row in measure_task(tasks[paths.task], paths)]
 
 
 def measure_task(task: Task, paths: TaskPaths) -> list[Row]:
@@ -313,42 +283,34 @@ def divided(studies: Studies, table: pd.DataFrame, learnt: bool) -> list[Resampl
     return [Resample(k, rows[fold != k], NOTHING, rows[fold == k]) for k in range(FOLDS)]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One model to be trained on one round.
-
-    `model`: a kind of fusion, `specialist KIND` or the name of a baseline.
-    """
-
-    model: str
-    part: Resample
-
-
 def compare(studies: Studies, parts: list[Resample], params: FuseParams) -> dict[str, Compared]:
     """Predictions of every model for every subset, by model; rounds one below the other."""
     models = [*KINDS, *(f"specialist {kind}" for kind in RECIPES), *LEARN]
-    jobs = [Job(model, part) for model in models for part in parts]
-    done = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(studies, job, params) for job in jobs)
+    run, count = joblib.delayed(_run), len(parts)
+    jobs = (run(studies, model, part, params) for model in models for part in parts)
+    done = joblib.Parallel(n_jobs=-1)(jobs)
     found = {}
-    for model in models:
-        own = [d for job, d in zip(jobs, done, strict=True) if job.model == model]
-        tables = pd.concat([table for table, _ in own], ignore_index=True)
-        found[model] = Compared(tables, sum(seconds for _, seconds in own))
+    for number, model in enumerate(models):
+        tables, seconds = zip(*done[number * count : (number + 1) * count], strict=True)
+        found[model] = Compared(pd.concat(tables, ignore_index=True), sum(seconds))
     late = found["late"]
     found["late averaging"] = Compared(averaged(late.table, studies.task), late.seconds)
     return found
 
 
-def _run(studies: Studies, job: Job, params: FuseParams) -> tuple[pd.DataFrame, float]:
+def _run(
+    studies: Studies, model: str, part: Resample, params: FuseParams
+) -> tuple[pd.DataFrame, float]:
+    """One model of one round: a kind of fusion, `specialist KIND` or the name of a baseline."""
     torch.set_num_threads(1)  # as many jobs run side by side as there are cores
-    if not len(job.part.val):
+    if not len(part.val):
         params = params.model_copy(update={"calibrate_on": "cross_fit"})
     started = time.perf_counter()
-    if job.model in LEARN:
-        table = baseline(studies, job.part, job.model)
-    elif job.model in KINDS:
-        table = fused(studies, job.part, params, job.model)
+    if model in LEARN:
+        table = baseline(studies, part, model)
+    elif model in KINDS:
+        table = fused(studies, part, params, model)
     else:
-        kind = next(kind for kind in RECIPES if job.model.endswith(kind))
-        table = specialists(studies, job.part, params, kind)
-    return table.assign(fold=job.part.fold), time.perf_counter() - started
+        kind = next(kind for kind in RECIPES if model.endswith(kind))
+        table = specialists(studies, part, params, kind)
+    return table.assign(fold=part.fold), time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Rivals of part `fusion`: joint models that have no notion of an absent modality.
+"""Baselines of part `fusion`: joint models that have no notion of an absent modality.
 
 All see embeddings and clinical features side by side, are trained on studies as they come, and
 predict from the modalities of a subset. They differ in what fills a missing value: zeros, the mean
@@ -12,8 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
@@ -80,36 +83,19 @@ def _rows(blocks: Blocks, rows: Index) -> Blocks:
 
 def zero_filling(blocks: Blocks, labels: Floats, groups: NDArray[np.object_]) -> Answer:
     """Logistic regression; an absent modality is a vector of zeros, in training and after."""
-    return _regression(dict.fromkeys(blocks, 0.0), blocks, labels, groups)
+    return _regression(SimpleImputer(strategy="constant", fill_value=0.0), blocks, labels, groups)
 
 
 def mean_imputation(blocks: Blocks, labels: Floats, groups: NDArray[np.object_]) -> Answer:
     """Logistic regression; an absent modality is the mean of the training studies."""
-    return _regression(
-        {m: np.nanmean(v, axis=0) for m, v in blocks.items()}, blocks, labels, groups
-    )
+    return _regression(SimpleImputer(strategy="mean"), blocks, labels, groups)
 
 
 def _regression(
-    fill: dict[Modality, Floats | float],
-    blocks: Blocks,
-    labels: Floats,
-    groups: NDArray[np.object_],
+    imputer: SimpleImputer, blocks: Blocks, labels: Floats, groups: NDArray[np.object_]
 ) -> Answer:
     """Standard scores side by side, each modality at unit length so that none drowns another."""
-    filled = {m: np.where(np.isnan(v), fill[m], v) for m, v in blocks.items()}
-    centre = {m: v.mean(axis=0) for m, v in filled.items()}
-    scale = {m: (v.std(axis=0) + 1e-6) * v.shape[1] ** 0.5 for m, v in filled.items()}
-
-    def joined(features: Blocks) -> Floats:
-        scores = [
-            (np.where(np.isnan(v), fill[m], v) - centre[m]) / scale[m] for m, v in features.items()
-        ]
-        return np.concatenate(scores, axis=1)
-
-    # A ridge penalty sees the span of the training studies alone: nothing is lost beyond it.
-    rows = joined(blocks)
-    basis = np.linalg.svd(rows, full_matrices=False)[2].T
+    shares = np.concatenate([np.full(v.shape[1], v.shape[1] ** -0.5) for v in blocks.values()])
     folds = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=0)
     search = GridSearchCV(
         LogisticRegression(max_iter=500),
@@ -117,8 +103,16 @@ def _regression(
         scoring="neg_log_loss",
         cv=list(folds.split(labels, labels, groups)),
     )
-    search.fit(rows @ basis, labels)
-    return lambda features: np.asarray(search.predict_proba(joined(features) @ basis)[:, 1])
+    # A ridge penalty sees the span of the training studies alone: no component of it is lost.
+    scores = make_pipeline(imputer, StandardScaler(), FunctionTransformer(shares.__mul__), PCA())
+    search.fit(scores.fit_transform(_joined(blocks)), labels)
+    return lambda features: np.asarray(
+        search.predict_proba(scores.transform(_joined(features)))[:, 1]
+    )
+
+
+def _joined(blocks: Blocks) -> Floats:
+    return np.concatenate(list(blocks.values()), axis=1)
 
 
 def gradient_boosting(blocks: Blocks, labels: Floats, groups: NDArray[np.object_]) -> Answer:  # noqa: ARG001
@@ -126,8 +120,7 @@ def gradient_boosting(blocks: Blocks, labels: Floats, groups: NDArray[np.object_
     parts = {m: _components(v) for m, v in blocks.items() if v.shape[1] > REDUCED}
 
     def joined(features: Blocks) -> Floats:
-        rows = [parts[m](v) if m in parts else v for m, v in features.items()]
-        return np.concatenate(rows, axis=1)
+        return _joined({m: parts[m](v) if m in parts else v for m, v in features.items()})
 
     trees = HistGradientBoostingClassifier(
         learning_rate=0.05, max_iter=150, max_leaf_nodes=8, l2_regularization=1.0, random_state=0

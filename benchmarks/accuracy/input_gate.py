@@ -1,16 +1,14 @@
-"""Part `input_gate`: how often the input gate refuses or warns, of radiographs and of others.
+"""Part `input-gate`: how often the input gate refuses or warns, of radiographs and of others.
 
-Gates are fitted as the stage `fuse` does, but each is asked of images of patients that it has not
-seen: the test part, or each fold in turn. The tasks are those whose stages up to `train_image` have
-run below the folder in CXR_MM_RUNS (default: this one).
+Gates are fitted as the stage `fuse` does, but each is tested on images of patients that it has not
+seen: the test part, or each fold in turn.
 """
 
 import importlib.util
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -21,13 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.stats import binomtest
 
+from benchmarks.harness.outputs import has_run, paths_of
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import Params, for_task, load_params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import open_pixels
-from cxr_mm.data.split import Resample, load_split, resamples
+from cxr_mm.data.split import load_split, resamples
 from cxr_mm.imaging.augment import CORRUPTIONS, cropped
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_radiograph
@@ -62,10 +61,10 @@ SLICES = {
     "ultrasound": "examples_jpeg2k.dcm examples_palette.dcm examples_rgb_color.dcm",
     "scintigraphy": "JPEG2000.dcm",
 }
-"""Files of pydicom's own tests."""
+SLICES_FOLDER = "pydicom/data/test_files"
 
 
-def foreign_pictures(seed: int = 0) -> dict[str, list[Picture]]:
+def ood_images(seed: int = 0) -> dict[str, list[Picture]]:
     """Pictures by kind; a kind none of whose files is installed is left out."""
     random = np.random.default_rng(seed)
     photographs = list(_files(PHOTOGRAPHS))
@@ -79,7 +78,7 @@ def foreign_pictures(seed: int = 0) -> dict[str, list[Picture]]:
         "drawings": _drawings(_drawing, random),
         "charts": _drawings(_chart, random),
         "pages of text": [*_files(PAGES), *_drawings(_page, random)],
-        **{kind: list(_slices(names)) for kind, names in SLICES.items()},
+        **{kind: list(_files({SLICES_FOLDER: names})) for kind, names in SLICES.items()},
         "noise": _drawings(lambda r: r.random((256, 256)), random),
         "blank": [np.full((256, 256), grey, np.float32) for grey in np.linspace(0, 1, 6)],
     }
@@ -91,25 +90,19 @@ def _folder(package: str) -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
-def _paths(place: str, names: str) -> Iterator[Path]:
-    """Those files that are there, of a folder of a package."""
-    package, _, below = place.partition("/")
-    folder = _folder(package)
-    for name in names.split():
-        if folder and (folder / below / name).is_file():
-            yield folder / below / name
-
-
 def _files(wanted: dict[str, str]) -> Iterator[Picture]:
+    """Those pictures that are installed, of folders of packages."""
     for place, names in wanted.items():
-        for path in _paths(place, names):
-            with Image.open(path) as image:
-                yield np.asarray(image.convert("L"), np.float32) / np.float32(255)
+        package, _, below = place.partition("/")
+        folder = _folder(package)
+        paths = [folder / below / name for name in names.split()] if folder else []
+        for path in filter(Path.is_file, paths):
+            is_dicom = path.suffix == ".dcm"
+            yield read_radiograph(path).pixels if is_dicom else _grey(Image.open(path))
 
 
-def _slices(names: str) -> Iterator[Picture]:
-    for path in _paths("pydicom/data/test_files", names):
-        yield read_radiograph(path).pixels
+def _grey(image: Image.Image) -> Picture:
+    return np.asarray(image.convert("L"), np.float32) / np.float32(255)
 
 
 def _crop(picture: Picture, random: np.random.Generator) -> Picture:
@@ -132,7 +125,7 @@ def _drawing(random: np.random.Generator) -> NDArray[np.float32]:
         low, high = np.sort(random.integers(0, 400, (2, 2)), axis=0)
         shape = (pen.ellipse, pen.rectangle, pen.line)[random.integers(3)]
         shape((*low.tolist(), *(high + 1).tolist()), fill=int(random.integers(256)))
-    return np.asarray(image, np.float32) / np.float32(255)
+    return _grey(image)
 
 
 def _chart(random: np.random.Generator) -> NDArray[np.float32]:
@@ -140,16 +133,16 @@ def _chart(random: np.random.Generator) -> NDArray[np.float32]:
     with style.context("dark_background" if random.random() < 0.5 else "default"):
         figure = Figure(figsize=(4, 4), dpi=80)
         axes = figure.add_subplot()
-        kind = random.integers(3)
-        if kind == 0:
-            axes.plot(random.normal(size=(40, 3)).cumsum(axis=0))
-        elif kind == 1:
-            axes.bar(range(8), random.random(8))
-        else:
-            axes.scatter(*random.normal(size=(2, 100)))
+        match random.integers(3):
+            case 0:
+                axes.plot(random.normal(size=(40, 3)).cumsum(axis=0))
+            case 1:
+                axes.bar(range(8), random.random(8))
+            case _:
+                axes.scatter(*random.normal(size=(2, 100)))
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
-    return np.asarray(Image.open(buffer).convert("L"), np.float32) / np.float32(255)
+    return _grey(Image.open(buffer))
 
 
 def _page(random: np.random.Generator) -> NDArray[np.float32]:
@@ -161,12 +154,11 @@ def _page(random: np.random.Generator) -> NDArray[np.float32]:
     for height in range(20, 500, 16):
         words = ("".join(random.choice(letters, random.integers(2, 9))) for _ in range(9))
         pen.text((20, height), " ".join(words)[:60], fill=ink)
-    return np.asarray(image, np.float32) / np.float32(255)
+    return _grey(image)
 
 
-TABLE, KINDS_TABLE = "input_gate", "input_gate: by kind"
-COMMAND = "make benchmark PART=input_gate"
-RUNS_VARIABLE = "CXR_MM_RUNS"
+KINDS_TABLE = "input-gate: by kind"
+METRICS = "refused", "refused or warned of"
 MUST = 0.02
 SAMPLE, SEED = 200, 1
 """Images of which altered copies are made, and of another task; not the seed of the gate's own."""
@@ -178,16 +170,15 @@ Squares = NDArray[np.uint8]
 
 def measure() -> list[Row]:
     """Rows of every task with images and an image encoder."""
-    root = Path(os.environ.get(RUNS_VARIABLE) or ".")
-    tasks = [TaskPaths(name, root) for name in shipped_tasks()]
-    runs = [Run(paths) for paths in tasks if (paths.image_encoder / "encoder.json").is_file()]
+    every = map(paths_of, shipped_tasks())
+    runs = [Run(paths) for paths in every if has_run("train_image", paths)]
     rows: list[Row] = []
     for run in runs:
-        others = {o.paths.task: partial(o.sample, run.size) for o in runs if o is not run}
-        print(f"input_gate: {run.paths.task}", flush=True)
+        print(f"input-gate: {run.paths.task}", flush=True)
         rows += [*_false_refusals(run), *_by_kind(run)]
-        for task, images in others.items():
-            rows += _rows(run, f"images of {task}", images())
+        for other in runs:
+            if other is not run:
+                rows += _rows(run, f"images of {other.paths.task}", other.sample(run.size))
     return rows
 
 
@@ -214,12 +205,13 @@ class Run:
         return self.encoder.spec.size
 
     @cached_property
+    def pixels(self) -> Squares:
+        return open_pixels(self.paths.pixels)
+
+    @cached_property
     def embeddings(self) -> NDArray[np.float32]:
         """Of every image in the pixel cache."""
-        return image_embeddings(self.encoder, open_pixels(self.paths.pixels))
-
-    def embed(self, squares: Squares) -> NDArray[np.float32]:
-        return image_embeddings(self.encoder, squares)
+        return image_embeddings(self.encoder, self.pixels)
 
     @cached_property
     def gates(self) -> list[tuple[InputGate, NDArray[np.int64]]]:
@@ -227,11 +219,11 @@ class Run:
         table = load_split(self.paths)
         parts = resamples(table)
         first, groups = parts[0], table["group"].to_numpy(object)
-        train, val = (first.train, first.val) if len(parts) == 1 else (_all(parts), _all([]))
+        train, val = first.train, first.val
+        if len(parts) > 1:
+            train, val = np.sort(np.concatenate([part.test for part in parts])), np.arange(0)
         images = gate_images(self.manifest, groups, train, val, self.params)
-        copies = corrupted_copies(
-            self.encoder, open_pixels(self.paths.pixels), images.pixel_rows, self.params.fuse
-        )
+        copies = corrupted_copies(self.encoder, self.pixels, images.pixel_rows, self.params.fuse)
         unseen = [self._images_of(part.test) for part in parts]
         return [(self._fit(images, copies, rows), rows) for rows in unseen]
 
@@ -248,26 +240,17 @@ class Run:
 
     def sample(self, size: int) -> Squares:
         """Some images of the task as another one's encoder takes them."""
-        pixels = open_pixels(self.paths.pixels)
-        chosen = np.random.default_rng(SEED).permutation(len(pixels))[:SAMPLE]
-        return np.stack([fit_square(pixels[row] / np.float32(255), size) for row in chosen])
-
-
-def _all(parts: list[Resample]) -> NDArray[np.int64]:
-    """Test rows of some parts."""
-    return np.sort(np.concatenate([np.arange(0), *(part.test for part in parts)]))
+        chosen = np.random.default_rng(SEED).permutation(len(self.pixels))[:SAMPLE]
+        return np.stack([fit_square(self.pixels[row] / np.float32(255), size) for row in chosen])
 
 
 def _false_refusals(run: Run) -> Iterator[Row]:
     """Of held-out images, by the gate that has not seen them."""
     found = [_flagged_shares(gate, run.embeddings[rows]) for gate, rows in run.gates]
     every = np.concatenate(found)
-    for metric, count, must in zip(
-        ("refused", "refused or warned of"), every.sum(axis=0), (MUST, None), strict=True
-    ):
+    for metric, count, must in zip(METRICS, every.sum(axis=0), (MUST, None), strict=True):
         low, high = binomtest(int(count), len(every)).proportion_ci()
         yield Row(
-            table=TABLE,
             task=run.paths.task,
             row="held-out images",
             metric=metric,
@@ -277,7 +260,6 @@ def _false_refusals(run: Run) -> Iterator[Row]:
             ceiling=True,
             n=len(every),
             seed=run.params.fuse.seed,
-            command=COMMAND,
         )
 
 
@@ -285,16 +267,15 @@ def _by_kind(run: Run) -> Iterator[Row]:
     """Of altered held-out images by the gates that have not seen them, of others by every gate."""
     found: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
     share = -(-SAMPLE // len(run.gates))
-    pixels = open_pixels(run.paths.pixels)
     for number, (gate, rows) in enumerate(run.gates):
         random = np.random.default_rng([SEED, number])
-        images = pixels[np.sort(random.permutation(rows)[:share])]
+        images = run.pixels[np.sort(random.permutation(rows)[:share])]
         for kind, copies in _corrupted(images, random).items():
-            found[kind].append(_flagged_shares(gate, run.embed(copies)))
+            found[kind].append(_flagged_shares(gate, image_embeddings(run.encoder, copies)))
     for kind, flagged in found.items():
         every = np.concatenate(flagged)
         yield from _two(run, kind, every.mean(axis=0).tolist(), len(every))
-    for kind, pictures in foreign_pictures().items():
+    for kind, pictures in ood_images().items():
         kind += LEARNT if kind in GENERATED_ID else ""
         yield from _rows(run, kind, np.stack([fit_square(p, run.size) for p in pictures]))
 
@@ -311,28 +292,18 @@ def _corrupted(images: Squares, random: np.random.Generator) -> dict[str, Square
 
 def _rows(run: Run, kind: str, squares: Squares) -> Iterator[Row]:
     """Of pictures that no gate has seen, the mean over the gates."""
-    embedded = run.embed(squares)
+    embedded = image_embeddings(run.encoder, squares)
     rates = np.mean([_flagged_shares(gate, embedded).mean(axis=0) for gate, _ in run.gates], axis=0)
     yield from _two(run, kind, rates.tolist(), len(squares))
 
 
 def _two(run: Run, kind: str, rates: list[float], count: int) -> Iterator[Row]:
-    for metric, value in zip(("refused", "refused or warned of"), rates, strict=True):
-        yield Row(
-            table=KINDS_TABLE,
-            task=run.paths.task,
-            row=kind,
-            metric=metric,
-            value=value,
-            n=count,
-            seed=SEED,
-            command=COMMAND,
-        )
+    facts = {"table": KINDS_TABLE, "task": run.paths.task, "row": kind, "n": count, "seed": SEED}
+    for metric, value in zip(METRICS, rates, strict=True):
+        yield Row(metric=metric, value=value, **facts)
 
 
 def _flagged_shares(gate: InputGate, embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Refused, and refused or warned of: (N, 2)."""
-    gate_decisions = gate.check(embeddings)
-    return np.array([(d is not None and d.refused, d is not None) for d in gate_decisions]).reshape(
-        -1, 2
-    )
+    found = [(d is not None and d.refused, d is not None) for d in gate.check(embeddings)]
+    return np.array(found).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Parts `earlier` and `earlier-hub`: four earlier single-notebook systems by configuration alone.
+"""Parts `prior-systems` and `prior-systems-hub`: four single-notebook systems by configuration.
 
 Their recipes: effusion against no finding with a frozen ResNet50V2, global pooling, a dense layer
 and dropout; pneumonia against normal with a CNN from scratch, and with ResNet50 and VGG16 whose
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from benchmarks.accuracy.tasks import division
+from benchmarks.harness.outputs import figure, shipped_metrics
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import figure, shipped_metrics
-from benchmarks.harness.runs import Finished, Overrides, attempt, setting
+from benchmarks.harness.runs import Overrides, attempt, setting
 from cxr_mm.core.config import FuseParams, IngestParams, Params, TrainImageParams
 
 INPUTS = "image"
@@ -33,12 +33,11 @@ PLAIN: dict[str, Any] = {
 """What a notebook of theirs did, whatever the defaults of this project are."""
 LITE0 = "tf_efficientnet_lite0"
 EFFUSION = {"auc": 0.952, "accuracy": 0.908}
-PNEUMONIA3 = {"accuracy": 0.94}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One network of one earlier system."""
+    """One network of one prior system."""
 
     task: str
     system: str
@@ -90,28 +89,18 @@ _CNN = Recipe("pneumonia", "CNN", "small_cnn", "none", "all", 96, {"epochs": 3},
 _RESNET50 = Recipe(
     "pneumonia", "ResNet50", "resnet50", "none", "all", 96, {"epochs": 2}, {"accuracy": 0.82}
 )
-_VGG16 = Recipe(
-    "pneumonia",
-    "VGG16",
-    "vgg16",
-    "none",
-    "all",
-    96,
-    # Without normalisation it needs small steps; large batches, because its optimiser is slow.
-    {"epochs": 2, "lr": 1e-4, "head_lr": 1e-3, "batch_size": 64},
-    {"accuracy": 0.92},
+# Without normalisation it needs small steps; large batches, because its optimiser is slow.
+_SLOW: dict[str, Any] = {"epochs": 2, "lr": 1e-4, "head_lr": 1e-3, "batch_size": 64}
+_VGG16 = Recipe("pneumonia", "VGG16", "vgg16", "none", "all", 96, _SLOW, {"accuracy": 0.92})
+_TRANSFER = replace(
+    _CNN,
+    system="transfer, last layers",
+    backbone=LITE0,
+    weights="packaged",
+    trainable="last_stage",
+    claimed={"accuracy": 0.92},
 )
-_TRANSFER = Recipe(
-    "pneumonia",
-    "transfer, last layers",
-    LITE0,
-    "packaged",
-    "last_stage",
-    96,
-    {"epochs": 3},
-    {"accuracy": 0.92},
-)
-_THREE: dict[str, Any] = {"task": "pneumonia3", "claimed": PNEUMONIA3}
+_THREE: dict[str, Any] = {"task": "pneumonia3", "claimed": {"accuracy": 0.94}}
 RECIPES = (
     Recipe("effusion", "ResNet50V2", LITE0, "packaged", "frozen", 224, {}, EFFUSION),
     Recipe("effusion", "ResNet50V2", "resnetv2_50", "none", "all", 128, {"epochs": 10}, EFFUSION),
@@ -150,45 +139,24 @@ HUB_RECIPES = (
 
 def measure() -> list[Row]:
     """The recipes that run on two cores without a hub."""
-    return _rows("earlier", RECIPES)
+    return _rows(RECIPES)
 
 
 def measure_hub() -> list[Row]:
     """The recipes at full size with the weights of the hub."""
-    return _rows("earlier-hub", HUB_RECIPES)
+    return _rows(HUB_RECIPES)
 
 
-def _rows(part: str, recipes: tuple[Recipe, ...]) -> list[Row]:
+def _rows(recipes: tuple[Recipe, ...]) -> list[Row]:
+    """What was claimed, what each recipe gives here, and what the shipped defaults give."""
     rows = []
     for recipe in recipes:
         done = attempt(recipe.task, recipe.overrides, recipe.name)
-        if done is not None:
-            rows += _of(part, recipe, done)
-    return rows
-
-
-def _of(part: str, recipe: Recipe, done: Finished) -> list[Row]:
-    ours = shipped_metrics(recipe.task)
-    rows = []
-    for metric in METRICS[recipe.task]:
-        found = figure(done.metrics, INPUTS, metric)
-        default = None if ours is None else figure(ours, INPUTS, metric)
-        if found is not None:
-            rows.append(
-                Row(
-                    table=part,
-                    task=recipe.task,
-                    row=f"{recipe.name}; {division(done.metrics)}",
-                    metric=metric,
-                    value=found.value,
-                    ci95=found.ci95,
-                    reference=default.value if default else None,
-                    claimed=recipe.claimed.get(metric),
-                    n=found.n,
-                    seed=0,
-                    seconds=done.total_seconds,
-                    device=done.device,
-                    command=f"make benchmark PART={part}",
-                )
-            )
+        if done is None:
+            continue
+        ours, name = shipped_metrics(recipe.task), f"{recipe.name}; {division(done.metrics)}"
+        for metric in METRICS[recipe.task]:
+            default = ours and figure(ours, INPUTS, metric)
+            beside = {"reference": default and default.value, "claimed": recipe.claimed.get(metric)}
+            rows += done.rows(INPUTS, metric, row=name, seed=0, **beside)
     return rows

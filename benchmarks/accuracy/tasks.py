@@ -4,13 +4,22 @@ Its first table holds the figures that something is asked of, its second all of 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from benchmarks.harness.outputs import (
+    BEST_SINGLE,
+    FUSED,
+    METRICS_FILE,
+    Figure,
+    Metrics,
+    after,
+    figure,
+)
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import BEST_SINGLE, FUSED, Figure, Metrics, figure, shipped_metrics
+from cxr_mm.core.files import read_json
 from cxr_mm.core.task import shipped_tasks
 
-TABLE, EVERY = "tasks", "tasks: every figure"
-COMMAND = "make benchmark PART=tasks"
+EVERY = "tasks: every figure"
 METRICS = ("auc", "average_precision", "accuracy", "sensitivity", "specificity", "brier", "ece")
 
 
@@ -48,23 +57,20 @@ TARGETS = (
 def measure() -> list[Row]:
     """Rows of every shipped task with a metrics.json; says which have none."""
     rows: list[Row] = []
-    for task in shipped_tasks():
-        metrics = shipped_metrics(task)
-        if metrics is None:
-            print(f"tasks: {task} is left out: run dvc repro evaluate@{task}")
-        else:
-            rows += [*_targets(task, metrics), *_gain(task, metrics), *_every(task, metrics)]
+    for paths in after("evaluate", "tasks", shipped_tasks()):
+        task, metrics = paths.task, read_json(paths.reports / METRICS_FILE)
+        rows += [*_targets(task, metrics), *_gain(task, metrics), *_every(task, metrics)]
     return rows
 
 
 def _targets(task: str, metrics: Metrics) -> list[Row]:
     rows = []
-    for target in TARGETS:
+    for target in (t for t in TARGETS if t.task == task):
         found = figure(metrics, target.inputs, target.metric)
-        if target.task == task and found is not None:
-            row = _row(TABLE, task, f"{target.inputs}, {division(metrics)}", target.metric, found)
-            requested = {"reference": target.floor, "must": target.must, "aim": target.aim}
-            rows.append(row.model_copy(update=requested))
+        if found is not None:
+            bounds = {"reference": target.floor, "must": target.must, "aim": target.aim}
+            name = f"{target.inputs}, {division(metrics)}"
+            rows.append(_row(task, name, target.metric, found, **bounds))
     return rows
 
 
@@ -88,7 +94,7 @@ def _gain(task: str, metrics: Metrics) -> list[Row]:
         return []
     difference = Figure(value=found["value"], ci95=found.get("ci95"), n=gain["studies"])
     named = f"{gain['fused']} minus {figures['best_single']}"
-    return [_row(TABLE, task, named, "auc", difference).model_copy(update={"reference": 0.0})]
+    return [_row(task, named, "auc", difference, reference=0.0)]
 
 
 def _every(task: str, metrics: Metrics) -> list[Row]:
@@ -101,19 +107,9 @@ def _every(task: str, metrics: Metrics) -> list[Row]:
             one = {"subsets": {subset: {"n": seen["n"], "findings": {finding: values}}}}
             for metric in METRICS:
                 if (found := figure(one, subset, metric)) is not None:
-                    rows.append(_row(EVERY, task, f"{subset}: {finding}", metric, found))
+                    rows.append(_row(task, f"{subset}: {finding}", metric, found, table=EVERY))
     return rows
 
 
-def _row(table: str, task: str, row: str, metric: str, found: Figure) -> Row:
-    return Row(
-        table=table,
-        task=task,
-        row=row,
-        metric=metric,
-        value=found.value,
-        ci95=found.ci95,
-        n=found.n,
-        seed=0,
-        command=COMMAND,
-    )
+def _row(task: str, row: str, metric: str, found: Figure, **more: Any) -> Row:
+    return Row(task=task, row=row, metric=metric, seed=0, **found.model_dump(), **more)

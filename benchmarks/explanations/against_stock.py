@@ -1,14 +1,12 @@
 """Against stock: LIME and SHAP of an image beside the calls that lime and shap document."""
 
 import io
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,10 +16,9 @@ import torch
 from lime.lime_image import LimeImageExplainer
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score as r_squared
 
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import RUNS_VARIABLE
-from benchmarks.harness.timing import device
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task
 from cxr_mm.data.manifest import load_manifest
@@ -36,7 +33,6 @@ from cxr_mm.explain.subject import Subject
 from cxr_mm.imaging.tensor import normalise
 from cxr_mm.models.bundle import Batch, Bundle, load_bundle
 
-TABLE, COMMAND = "explain", "make benchmark PART=explain"
 STUDIES = 20
 Found = TypeVar("Found")
 
@@ -52,32 +48,26 @@ class Bench:
 
     def row(self, row: str, metric: str, value: float, n: int, **targets: Any) -> Row:
         """A row of the table."""
-        return Row(
-            table=TABLE,
-            task=self.task,
-            row=row,
-            metric=metric,
-            value=round(value, 4),
-            n=n,
-            seed=0,
-            device=device(),
-            command=COMMAND,
-            **targets,
-        )
+        facts = {"task": self.task, "row": row, "metric": metric, "n": n, "seed": 0}
+        return Row(value=round(value, 4), **facts, **targets)
+
+    def at_most(
+        self, row: str, metric: str, values: list[float], must: float, aim: float | None = None
+    ) -> Row:
+        """A row of a median that should be small."""
+        bounds = {"must": must, "aim": aim, "ceiling": True}
+        return self.row(row, metric, statistics.median(values), len(values), **bounds)
 
 
-def open_bench(name: str) -> Bench | None:
-    """The bench of a task; None where it has no bundle yet."""
-    paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
-    if not paths.bundle.is_dir():
-        return None
-    task, bundle = load_task(name), load_bundle(paths.bundle)
+def open_bench(paths: TaskPaths) -> Bench:
+    """The bench of a task whose bundle exists."""
+    task, bundle = load_task(paths.task), load_bundle(paths.bundle)
     studies = Studies(load_manifest(paths, task), paths.pixels)
     heldout = pd.read_parquet(paths.heldout)
     everything = heldout[heldout["subset"] == "image+tabular+note"].drop_duplicates("study_id")
     chosen = everything.sample(STUDIES, random_state=0)["study_id"].astype(str)
     subjects = [Subject(bundle, studies.study(s, with_image=True)) for s in chosen]
-    return Bench(name, bundle, subjects, Target(task.finding_names[-1]))
+    return Bench(task.name, bundle, subjects, Target(task.finding_names[-1]))
 
 
 def fresh(subject: Subject) -> Subject:
@@ -126,7 +116,7 @@ class Stock:
         return found
 
     def lime(self) -> None:
-        """lime_image with its defaults."""
+        """Run lime_image with its defaults."""
         explainer = LimeImageExplainer(random_state=0)
         with redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
             self._lime = explainer.explain_instance(
@@ -138,21 +128,20 @@ class Stock:
         painted: NDArray[np.float32] = self._weights()[self._lime.segments].astype(np.float32)
         return painted
 
-    def lime_fit(self, fresh: int) -> float:
+    def lime_fit(self, unseen: int) -> float:
         """R² of lime's linear model on coalitions that it was not fitted on."""
         segments, weights = self._lime.segments, self._weights()
-        stored = uniform(fresh, len(weights), 99)
+        stored = uniform(unseen, len(weights), 99)
         fill = np.zeros_like(self.image)
         for segment in np.unique(segments):
             inside = segments == segment
             fill[inside] = self.image[inside].mean(axis=0)
         images = np.where(stored[:, segments][..., None], self.image, fill)
-        true = np.concatenate([self.logits(images[k : k + 10]) for k in range(0, fresh, 10)])[:, 0]
-        message = self._lime.intercept[0] + stored @ weights
-        return r_squared(true, message)
+        true = np.concatenate([self.logits(images[k : k + 10]) for k in range(0, unseen, 10)])[:, 0]
+        return float(r_squared(true, self._lime.intercept[0] + stored @ weights))
 
     def shap(self) -> None:
-        """shap's partition explainer with its image masker and defaults."""
+        """Run shap's partition explainer with its image masker and defaults."""
         masker = shap.maskers.Image(BLUR, self.image.shape)
         self._shap = shap.Explainer(self.logits, masker)(self.image[None], silent=True)
 
@@ -174,11 +163,6 @@ def uniform(samples: int, players: int, seed: int) -> NDArray[np.bool_]:
     return np.random.default_rng(seed).integers(0, 2, (samples, players)).astype(bool)
 
 
-def r_squared(true: NDArray[np.float64], message: NDArray[np.float64]) -> float:
-    """Share of the variance that is estimated."""
-    return float(1 - ((true - message) ** 2).sum() / ((true - true.mean()) ** 2).sum())
-
-
 STOCK_STUDIES = 3
 FRESH = 100
 """Coalitions on which the fit of a linear model is measured, none of which it was fitted on."""
@@ -186,68 +170,48 @@ INSERTION = "insertion, logits above random order"
 FIT = "R² on fresh coalitions"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One study explained by both."""
-
-    faster: float
-    own_insertion: float
-    stock_insertion: float
-    own_fit: float = 0.0
-    same_game_fit: float = 0.0
-    stock_fit: float = 0.0
-
-
 def against_stock(bench: Bench) -> list[Row]:
-    """Rows of LIME and SHAP of the image."""
-    lime, shap = list(_lime(bench)), list(_shap(bench))
-    rows = []
-    for title, library, pairs in (("LIME", "lime_image", lime), ("SHAP", "shap", shap)):
-        row, n = f"{title} of the image", len(pairs)
-        faster = statistics.median(p.faster for p in pairs)
-        own = statistics.median(p.own_insertion for p in pairs)
-        stock = round(statistics.median(p.stock_insertion for p in pairs), 4)
+    """Rows of LIME and SHAP of the image: speed, insertion, and fit of the linear model of LIME."""
+    lime = pd.DataFrame(_lime(bench, known) for known in bench.subjects[:STOCK_STUDIES]).median()
+    shap = pd.DataFrame(_shap(bench, known) for known in bench.subjects[:STOCK_STUDIES]).median()
+    rows, n = [], STOCK_STUDIES
+    for title, library, found in (("LIME", "lime_image", lime), ("SHAP", "shap", shap)):
+        row, stock = f"{title} of the image", round(found["stock"], 4)
         rows += [
-            bench.row(row, f"times as fast as {library}", faster, n, must=4.0, aim=10.0),
-            bench.row(row, INSERTION, own, n, reference=stock),
+            bench.row(row, f"times as fast as {library}", found["faster"], n, must=4.0, aim=10.0),
+            bench.row(row, INSERTION, found["own"], n, reference=stock),
         ]
-    return [*rows, *_fits(bench, lime)]
-
-
-def _fits(bench: Bench, pairs: list[Pair]) -> list[Row]:
-    """How well linear models predict coalitions that they have not seen."""
-    n = len(pairs)
-    same = round(statistics.median(p.same_game_fit for p in pairs), 4)
-    own = statistics.median(p.own_fit for p in pairs)
-    stock = statistics.median(p.stock_fit for p in pairs)
+    beside, same = "LIME of the image, beside 1,000 uniform coalitions", round(lime["same_fit"], 4)
     return [
-        bench.row(
-            "LIME of the image, beside 1,000 uniform coalitions", FIT, own, n, reference=same
-        ),
-        bench.row("lime_image, of its own fill by mean grey", FIT, stock, n),
+        *rows,
+        bench.row(beside, FIT, lime["own_fit"], n, reference=same),
+        bench.row("lime_image, of its own fill by mean grey", FIT, lime["stock_fit"], n),
     ]
 
 
-def _lime(bench: Bench) -> Iterator[Pair]:
-    for known in bench.subjects[:STOCK_STUDIES]:
-        stock = Stock(known, bench.target)
-        faster, subject, result = _raced(bench, known, "lime_image", stock.lime)
-        own, same_game = _fit_of(subject, bench.target, result)
-        inserted = _insertions(subject, bench.target, result.values, stock.lime_map())
-        yield Pair(faster, *inserted, own, same_game, stock.lime_fit(FRESH))
+def _lime(bench: Bench, known: Subject) -> dict[str, float]:
+    """One study explained by both: speed, insertion, and R² on fresh coalitions."""
+    stock = Stock(known, bench.target)
+    faster, subject, result = _raced(bench, known, "lime_image", stock.lime)
+    return {
+        "faster": faster,
+        **_insertions(subject, bench.target, result.values, stock.lime_map()),
+        **_fits(subject, bench.target, result),
+        "stock_fit": stock.lime_fit(FRESH),
+    }
 
 
-def _shap(bench: Bench) -> Iterator[Pair]:
-    for known in bench.subjects[:STOCK_STUDIES]:
-        stock = Stock(known, bench.target)
-        faster, subject, result = _raced(bench, known, "shap_image", stock.shap)
-        yield Pair(faster, *_insertions(subject, bench.target, result.values, stock.shap_map()))
+def _shap(bench: Bench, known: Subject) -> dict[str, float]:
+    stock = Stock(known, bench.target)
+    faster, subject, result = _raced(bench, known, "shap_image", stock.shap)
+    inserted = _insertions(subject, bench.target, result.values, stock.shap_map())
+    return {"faster": faster, **inserted}
 
 
 def _raced(
     bench: Bench, known: Subject, method: str, stock: Callable[[], None]
 ) -> tuple[float, Subject, Attribution]:
-    """How many times as fast as the stock call, and what was answered of which subject."""
+    """How many times as fast as the stock call, and the answer with its subject."""
     taken, subject = seconds(stock), fresh(known)
     own, result = timed(partial(METHODS[method].explain, subject, bench.target, Ask()))
     return taken / own, subject, result
@@ -255,22 +219,20 @@ def _raced(
 
 def _insertions(
     subject: Subject, target: Target, own: NDArray[np.float32], stock: NDArray[np.float32]
-) -> tuple[float, float]:
+) -> dict[str, float]:
     """Of two maps (S, S): how much sooner than in random order the logit rises."""
     game = ImageGame(subject, target, grid(subject, CELLS))
-    first, second = (deletion_and_insertion(game, game.scores(m), 0) for m in (own, stock))
-    return first["insertion"], second["insertion"]
+    return {
+        name: deletion_and_insertion(game, game.scores(values), 0)["insertion"]
+        for name, values in (("own", own), ("stock", stock))
+    }
 
 
-def _fit_of(subject: Subject, target: Target, answered: Attribution) -> tuple[float, float]:
+def _fits(subject: Subject, target: Target, answered: Attribution) -> dict[str, float]:
     """R² of LIME's linear model, and of one through 1,000 coalitions drawn as lime draws them."""
     game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS))
-    weights = game.scores(answered.values)
-    stored = uniform(FRESH, game.count, 99)
-    true = game.values(stored)
-    requested = uniform(1000, game.count, 0)
-    many = Ridge(alpha=RIDGE).fit(
-        requested, game.values(requested), sample_weight=closeness(requested)
-    )
-    own = r_squared(true, answered.extra["intercept"] + stored @ weights)
-    return own, r_squared(true, many.predict(stored))
+    unseen, many = uniform(FRESH, game.count, 99), uniform(1000, game.count, 0)
+    true = game.values(unseen)
+    same = Ridge(alpha=RIDGE).fit(many, game.values(many), sample_weight=closeness(many))
+    own = answered.extra["intercept"] + unseen @ game.scores(answered.values)
+    return {"own_fit": r_squared(true, own), "same_fit": r_squared(true, same.predict(unseen))}

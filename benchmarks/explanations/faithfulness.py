@@ -3,36 +3,28 @@
 As the stage `explain` measures it where nothing else is asked for, so with slow methods too.
 """
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
+from benchmarks.harness.outputs import after
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import RUNS_VARIABLE
-from benchmarks.harness.timing import device
 from cxr_mm.core.config import ExplainParams
-from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import Measured, measured_on
 
-TABLE, AREAS = "faithfulness", "faithfulness: in the true area"
-COMMAND = "make benchmark PART=faithfulness"
+AREAS = "faithfulness: in the true area"
 PARAMS = ExplainParams()
 FIGURES = ("gain", "deletion", "insertion", "sparsity", "noise", "seeds", "r2")
 
 
 def measure() -> list[Row]:
     """Rows of every task that has a bundle; says which are left out."""
-    rows: list[Row] = []
-    for name in shipped_tasks():
-        paths = TaskPaths(name, Path(os.environ.get(RUNS_VARIABLE) or "."))
-        if paths.bundle.is_dir():
-            print(f"faithfulness: {name}", flush=True)
-            rows += rows_of(name, measured_on(load_task(name), PARAMS, paths))
-        else:
-            print(f"faithfulness: {name} is left out: run dvc repro fuse@{name}")
-    return rows
+    return [
+        row
+        for paths in after("fuse", "faithfulness", shipped_tasks())
+        for row in rows_of(paths.task, measured_on(load_task(paths.task), PARAMS, paths))
+    ]
 
 
 def rows_of(task: str, found: Measured) -> list[Row]:
@@ -42,31 +34,19 @@ def rows_of(task: str, found: Measured) -> list[Row]:
         shuffled = list(figures["randomised"].values())[-1:]
         named = {metric: figures.get(metric) for metric in FIGURES}
         named["weights shuffled"] = shuffled[0] if shuffled else None
-        rows += [
-            _row(TABLE, task, f"{figures['modality']}: {name}", metric, figure, figures["n"])
-            for metric, figure in named.items()
-            if figure
-        ]
+        facts = {"task": task, "row": f"{figures['modality']}: {name}", "n": figures["n"]}
+        rows += [_row(metric, figure, **facts) for metric, figure in named.items() if figure]
     for finding, methods in (found["localisation"] or {}).items():
         for name, figures in methods.items():
             label = f"{finding}: {METHODS[name].title}"
-            for metric in ("energy", "pointing", "iou", "gain"):
-                own = figures[metric]
-                rows.append(_row(AREAS, task, label, metric, own, figures["n"]))
+            facts = {"table": AREAS, "task": task, "row": label, "n": figures["n"]}
+            areas = ("energy", "pointing", "iou", "gain")
+            rows += [_row(metric, figures[metric], **facts) for metric in areas]
     return rows
 
 
-def _row(table: str, task: str, row: str, metric: str, figure: Mapping[str, float], n: int) -> Row:
-    return Row(
-        table=table,
-        task=task,
-        row=row,
-        metric=metric,
-        value=round(figure["value"], 4),
-        ci95=(round(figure["low"], 4), round(figure["high"], 4)),
-        reference=0.0 if metric in ("gain", "deletion", "insertion") else None,
-        n=n,
-        seed=PARAMS.seed,
-        device=device(),
-        command=COMMAND,
-    )
+def _row(metric: str, figure: Mapping[str, float], **facts: Any) -> Row:
+    value, low, high = (round(figure[name], 4) for name in ("value", "low", "high"))
+    zero = 0.0 if metric in ("gain", "deletion", "insertion") else None
+    given = {"ci95": (low, high), "reference": zero, "seed": PARAMS.seed}
+    return Row(metric=metric, value=value, **given, **facts)

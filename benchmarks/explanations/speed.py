@@ -1,7 +1,4 @@
-"""Part `explain`: how long each explanation takes, beside the stock call of its library.
-
-On held-out studies that have every modality, of the tasks whose bundles `dvc repro` has left.
-"""
+"""Part `explain`: how long each explanation takes, beside the stock call of its library."""
 
 import gc
 import resource
@@ -12,6 +9,7 @@ from functools import partial
 import torch
 
 from benchmarks.explanations.against_stock import Bench, against_stock, fresh, open_bench, seconds
+from benchmarks.harness.outputs import after
 from benchmarks.harness.parts import Row
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.methods import DEFAULTS, METHODS, Ask
@@ -24,14 +22,8 @@ IN_A_ROW = 1000
 
 def measure() -> list[Row]:
     """Rows of every task that has a bundle; says which are left out."""
-    rows: list[Row] = []
-    for name in TASKS:
-        if (bench := open_bench(name)) is not None:
-            print(f"explain: {name}", flush=True)
-            rows += measure_task(bench)
-        else:
-            print(f"explain: {name} is left out: run dvc repro fuse@{name}")
-    return rows
+    found = after("fuse", "explain", TASKS)
+    return [row for paths in found for row in measure_task(open_bench(paths))]
 
 
 def measure_task(bench: Bench) -> list[Row]:
@@ -39,49 +31,26 @@ def measure_task(bench: Bench) -> list[Row]:
     _ = bench.bundle.quick  # measured once a process
     for method in METHODS.values():  # what libraries compile when first called is compiled
         method.explain(fresh(bench.subjects[0]), bench.target, Ask())
-    return [
-        *_quick(bench),
-        *_panel(bench),
-        *against_stock(bench),
-        *_in_a_row(bench),
-    ]
+    return [*_quick(bench), *_panel(bench), *against_stock(bench), *_in_a_row(bench)]
 
 
 def _quick(bench: Bench) -> list[Row]:
-    """Shares with SHAP of features; Grad-CAM as a multiple of the bare forward; SHAP of notes."""
+    """Shares with SHAP of features; Grad-CAM as a multiple of the forward pass; SHAP of notes."""
     together, cams, notes = [], [], []
     cam, words = METHODS["grad_cam"].explain, METHODS["shap_note"].explain
     for known in bench.subjects:
         subject = fresh(known)
         ask = subject, bench.target, Ask()
         together.append(seconds(partial(_shares_and_features, subject, bench.target)))
-        raw = statistics.median(seconds(partial(_forward, subject)) for _ in range(3))
+        forward = statistics.median(seconds(partial(_forward, subject)) for _ in range(3))
         own = statistics.median(seconds(partial(cam, *ask)) for _ in range(3))
-        cams.append(own / raw)
+        cams.append(own / forward)
         notes.append(seconds(partial(words, *ask)))
-    n, most = len(bench.subjects), {"ceiling": True}
+    shares = "shares of modalities and SHAP of clinical features"
     return [
-        bench.row(
-            "shares of modalities and SHAP of clinical features",
-            "seconds",
-            statistics.median(together),
-            n,
-            must=0.3,
-            aim=0.1,
-            **most,
-        ),
-        bench.row(
-            "Grad-CAM",
-            "time against one bare forward",
-            statistics.median(cams),
-            n,
-            must=3.0,
-            aim=2.5,
-            **most,
-        ),
-        bench.row(
-            "SHAP of the note", "seconds", statistics.median(notes), n, must=5.0, aim=2.0, **most
-        ),
+        bench.at_most(shares, "seconds", together, 0.3, 0.1),
+        bench.at_most("Grad-CAM", "time against one forward pass", cams, 3.0, 2.5),
+        bench.at_most("SHAP of the note", "seconds", notes, 5.0, 2.0),
     ]
 
 
@@ -108,18 +77,10 @@ def _panel(bench: Bench) -> list[Row]:
         for _ in parts:
             pass
         whole.append(time.perf_counter() - started)
-    n, most = len(whole), {"ceiling": True}
+    every = "panel, whole: shares, Grad-CAM, SHAP of features and note"
     return [
-        bench.row("panel, first part", "seconds", statistics.median(first), n, must=1.0, **most),
-        bench.row(
-            "panel, whole: shares, Grad-CAM, SHAP of features and note",
-            "seconds",
-            statistics.median(whole),
-            n,
-            must=6.0,
-            aim=3.0,
-            **most,
-        ),
+        bench.at_most("panel, first part", "seconds", first, 1.0),
+        bench.at_most(every, "seconds", whole, 6.0, 3.0),
     ]
 
 
@@ -134,20 +95,10 @@ def _in_a_row(bench: Bench) -> list[Row]:
             gc.collect()
             early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     late = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    hooks = sum(
-        len(module._forward_hooks) + len(module._backward_hooks)
-        for module in bench.bundle.classifier.modules()
-    )
+    modules = bench.bundle.classifier.modules()
+    hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in modules)
+    name, most = f"{IN_A_ROW:,} explanations in a row", {"n": IN_A_ROW, "ceiling": True}
     return [
-        bench.row(
-            "1,000 explanations in a row",
-            "peak memory against 100",
-            late / early,
-            IN_A_ROW,
-            must=1.05,
-            ceiling=True,
-        ),
-        bench.row(
-            "1,000 explanations in a row", "hooks left", hooks, IN_A_ROW, must=0, ceiling=True
-        ),
+        bench.row(name, "peak memory against 100", late / early, must=1.05, **most),
+        bench.row(name, "hooks left", hooks, must=0, **most),
     ]

@@ -1,19 +1,13 @@
-"""Rounds: several ways to do one thing, timed in turn, so that noise meets all alike."""
+"""Timing: several ways to do one thing, in turn, so that noise from outside meets all alike."""
 
 import statistics
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cxr_mm.core.errors import StageError
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import Precision
 
@@ -42,7 +36,7 @@ def device() -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def bare_forward(
+def network_forward(
     network: nn.Module, batches: Sequence[Tensor], precision: Precision
 ) -> Callable[[], None]:
     """A function that runs every batch through the network once."""
@@ -57,7 +51,7 @@ def bare_forward(
     return run
 
 
-def bare_training(
+def network_training(
     encoder: ImageEncoder, batches: Sequence[Tensor], precision: Precision
 ) -> Callable[[], None]:
     """A function that runs every batch forward to a loss and backward; no weight changes."""
@@ -80,39 +74,3 @@ def random_batches(count: int, batch: int, size: int) -> list[Tensor]:
     """Images (batch, 1, size, size) in [-1, 1], the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(batch, 1, size, size, generator=generator) * 2 - 1 for _ in range(count)]
-
-
-STARTS, STOPS = 120.0, 30.0
-"""Seconds that a start and an end may take."""
-
-
-@contextmanager
-def served(bundle: Path, port: int, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """The server of a bundle on loopback.
-
-    Raises:
-        StageError: there is no bundle yet.
-        OSError: the server does not answer.
-    """
-    if not bundle.is_dir():
-        raise StageError("no such folder", field=str(bundle), remedy="Run dvc repro")
-    command = ["-m", "app", "--bundle", str(bundle.resolve()), "--port", str(port), *words]
-    server = subprocess.Popen([sys.executable, *command])
-    try:
-        _await(f"http://127.0.0.1:{port}/healthz", server)
-        yield server
-    finally:
-        server.terminate()
-        server.wait(STOPS)
-
-
-def _await(url: str, server: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + STARTS
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > until or server.poll() is not None:
-                raise
-            time.sleep(0.5)

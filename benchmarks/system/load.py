@@ -1,7 +1,6 @@
 """Part `load`: the page's server under many users at once, each with a study of their own."""
 
-import os
-import shutil
+import re
 import statistics
 import tempfile
 import threading
@@ -12,17 +11,12 @@ from typing import Any
 
 import numpy as np
 from gradio_client import Client, handle_file
-from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from app.ui import study_form
 from benchmarks.harness.parts import Row
-from benchmarks.harness.report import RUNS_VARIABLE
-from benchmarks.harness.timing import device, served
-from cxr_mm.core.files import atomic_write
-from cxr_mm.core.paths import TaskPaths
+from benchmarks.harness.server import served
 from cxr_mm.core.task import load_task
 
-COMMAND = "make benchmark PART=load"
 TASK, USERS, MINUTES, PORT = "synthetic", 20, 5.0, 7894
 UNLIMITED = "--requests-per-minute", "1000000", "--uploads-per-minute", "100000"
 LIMED = 1
@@ -47,10 +41,9 @@ def measure() -> list[Row]:
     Raises:
         StageError: there is no bundle yet.
     """
-    paths = TaskPaths(TASK, Path(os.environ.get(RUNS_VARIABLE) or "."))
     with tempfile.TemporaryDirectory() as name:
         words = "--log", f"sqlite:///{name}/log.db", *UNLIMITED
-        with served(paths.bundle, PORT, *words) as server:
+        with served(TASK, PORT, *words) as server:
             seen, early, late = _load(server.pid, _studies(Path(name)))
     return _rows(seen, early, late)
 
@@ -74,7 +67,7 @@ def _studies(folder: Path) -> list[dict[str, Any]]:
 def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     """All users at once; memory (kB) after a minute and in the end."""
     clients = [Client(f"http://127.0.0.1:{PORT}/", verbose=False) for _ in studies]
-    expected = [_prediction(c, s) for c, s in zip(clients, studies, strict=True)]
+    expected = [c.predict(**s, api_name="/predict") for c, s in zip(clients, studies, strict=True)]
     seen, until = Seen(), time.monotonic() + 60 * MINUTES
     users = [
         threading.Thread(target=_use, args=(seen, until, *each, number < LIMED))
@@ -87,11 +80,6 @@ def _load(pid: int, studies: list[dict[str, Any]]) -> tuple[Seen, int, int]:
     for user in users:
         user.join()
     return seen, early, _memory(pid)
-
-
-def _prediction(client: Client, study: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = client.predict(**study, api_name="/predict")
-    return result
 
 
 def _use(
@@ -111,7 +99,7 @@ def _use(
                 result = client.predict(**ask, api_name="/explain")["prediction"]
                 seen.explained += 1
             else:
-                result = _prediction(client, study)
+                result = client.predict(**study, api_name="/predict")
                 seen.seconds.append(time.monotonic() - started)
         except Exception as error:  # noqa: BLE001  whatever a user would see
             seen.errors.append(repr(error))
@@ -127,19 +115,16 @@ def _same(answered: dict[str, Any], expected: dict[str, Any]) -> bool:
 def _memory(pid: int) -> int:
     """Resident memory of the server and of its decoders (kB)."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(_resident(each) for each in [pid, *map(int, children)])
-
-
-def _resident(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    statuses = [Path(f"/proc/{each}/status").read_text() for each in (pid, *children)]
+    return sum(int(kilobytes) for s in statuses for kilobytes in re.findall(r"VmRSS:\s+(\d+)", s))
 
 
 def _rows(seen: Seen, early: int, late: int) -> list[Row]:
     n = len(seen.seconds)
+    none = {"must": 0, "ceiling": True}
     figures: list[tuple[str, float, dict[str, Any]]] = [
-        ("errors", len(seen.errors), {"must": 0, "ceiling": True}),
-        ("answers of another study", seen.wrong, {"must": 0, "ceiling": True}),
+        ("errors", len(seen.errors), none),
+        ("answers of another study", seen.wrong, none),
         ("prediction, median seconds", statistics.median(seen.seconds), {}),
         ("prediction, 95th percentile, seconds", float(np.quantile(seen.seconds, 0.95)), {}),
         ("predictions a second", n / (60 * MINUTES), {}),
@@ -148,62 +133,8 @@ def _rows(seen: Seen, early: int, late: int) -> list[Row]:
     ]
     for error in sorted(set(seen.errors)):
         print(f"load: {error}")
+    facts = {"task": TASK, "row": f"{USERS} users, {MINUTES:g} minutes", "n": n}
     return [
-        Row(
-            table="load",
-            task=TASK,
-            row=f"{USERS} users, {MINUTES:g} minutes",
-            metric=metric,
-            value=round(value, 4),
-            n=n,
-            device=device(),
-            command=COMMAND,
-            **targets,
-        )
+        Row(metric=metric, value=round(value, 4), **facts, **targets)
         for metric, value, targets in figures
     ]
-
-
-OUT = Path("docs/page.png")
-SIZE: ViewportSize = {"width": 1366, "height": 1340}
-SCREENSHOT_PORT = 7895
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-def main() -> None:
-    """Serve the synthetic task's bundle, answer its first example, and write the picture.
-
-    Raises:
-        StageError: there is no bundle yet.
-    """
-    bundle = TaskPaths("synthetic", Path(os.environ.get(RUNS_VARIABLE) or ".")).bundle
-    with served(bundle, SCREENSHOT_PORT, "--no-log"):
-        _picture(OUT)
-    print(OUT)
-
-
-def _picture(out: Path) -> None:
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
-        page.goto(f"http://127.0.0.1:{SCREENSHOT_PORT}/")
-        _answer(page)
-        with atomic_write(out) as aside:
-            page.screenshot(path=aside, type="png")
-        browser.close()
-
-
-def _answer(page: Page) -> None:
-    page.get_by_text("Example 1", exact=True).click()
-    page.wait_for_selector("#image-preview img")
-    page.locator("#predict").click()
-    page.wait_for_selector("#overlay img")
-    page.wait_for_selector(".cxr-word")
-    page.wait_for_timeout(1500)
-    page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(300)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,7 @@
-"""Part `repro`: `dvc repro` where nothing changed, and where one parameter did.
+"""Part `repro`: `dvc repro` where nothing changed, and where one parameter did."""
 
-In a clone of the last commit, on a small synthetic task with the shipped parameters; ratios to the
-first run of all stages.
-"""
-
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,12 +10,11 @@ from typing import Any
 import yaml
 
 from benchmarks.harness.parts import Row
-from benchmarks.harness.timing import device
 from cxr_mm.core.config import PARAMS_FILE
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import SHIPPED
+from monitoring.retraining.experiment import dvc
 
-COMMAND = "make benchmark PART=repro"
 PROJECT = Path(__file__).parents[2]
 TASK, STUDIES = "small", 400
 IDLE = 3
@@ -88,36 +81,18 @@ def repro(project: Path) -> float:
     Raises:
         StageError: a stage failed.
     """
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    own = {"PATH": programs, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1"}
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=project,
-        env={**os.environ, **own},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StageError(
-            f"dvc repro failed ({done.stderr.strip()[-500:]})",
-            field=str(project),
-            remedy="Commit what it lacks, or fix the stage",
-        )
+    dvc(project, "repro")
     return time.perf_counter() - started
 
 
 def _row(what: str, taken: list[float], first: float) -> Row:
     seconds = statistics.median(taken)
     return Row(
-        table="repro",
         task=f"synthetic, {STUDIES} studies",
         row=what,
         metric="time against the first run",
         value=seconds / first,
         n=len(taken),
         seconds=seconds,
-        device=device(),
-        command=COMMAND,
     )

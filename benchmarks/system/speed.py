@@ -1,7 +1,4 @@
-"""Part `speed`: training, scoring and one prediction, each against the bare network in one run.
-
-Bare is the same network, in the same precision and memory order, on tensors that lie in memory.
-"""
+"""Part `speed`: training, scoring and one prediction, each against the network alone."""
 
 import copy
 import itertools
@@ -15,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import SmallTask, make_small_task
+from benchmarks.harness.parts import BACKBONES, Row
+from benchmarks.harness.small_task import SmallTask, make_small_task
 from benchmarks.harness.timing import (
     Seconds,
-    bare_forward,
-    bare_training,
-    device,
     in_turn,
+    network_forward,
+    network_training,
     random_batches,
     ratio,
 )
@@ -41,14 +37,7 @@ from cxr_mm.inference.score import score
 from cxr_mm.inference.table import BATCH
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
-from cxr_mm.models.precision import (
-    CANDIDATES,
-    MEASURED_ON,
-    PLAIN,
-    SERVED,
-    Precision,
-    choose_precision,
-)
+from cxr_mm.models.precision import SERVED, Precision
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
 
@@ -77,7 +66,7 @@ def scoring_from_cache(small: SmallTask) -> Seconds:
         bundle.probabilities(bundle.logits({"image": torch.from_numpy(images)}, mask))
 
     batches = list(image_batches(pixels, np.arange(len(pixels)), BATCH))
-    return in_turn({"path": path, "bare": bare_forward(encoder, batches, SERVED)}, PASSES)
+    return in_turn({"path": path, "network": network_forward(encoder, batches, SERVED)}, PASSES)
 
 
 def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
@@ -89,16 +78,13 @@ def scoring_from_files(predictor: Predictor, manifest: Path) -> Seconds:
     batches = [images for images in encoded if images is not None]
     encoder = bundle.classifier.image_encoder
     assert encoder is not None
-    ways = {
-        "path": lambda: score(predictor, manifest, out),
-        "bare": bare_forward(encoder, batches, SERVED),
-    }
-    return in_turn(ways, PASSES)
+    network = network_forward(encoder, batches, SERVED)
+    return in_turn({"path": lambda: score(predictor, manifest, out), "network": network}, PASSES)
 
 
 def one_prediction(predictor: Predictor, manifest: Path) -> Seconds:
-    """One study at a time: image read from its file (`file`), in memory (`memory`), and `raw`."""
-    taken: Seconds = {"file": [], "memory": [], "bare": []}
+    """One study at a time: its image in a `file` or in `memory`, and the `network`s alone."""
+    taken: Seconds = {"file": [], "memory": [], "network": []}
     for path, study in itertools.islice(_filed(predictor, manifest), STUDIES):
         for name, seconds in in_turn(_ways(predictor, path, study), REPEATS).items():
             taken[name] += seconds
@@ -122,24 +108,21 @@ def _ways(predictor: Predictor, path: Path, study: Study) -> dict[str, Callable[
             replace(study, image=image.pixels, warnings=image.warnings, quality=image.quality)
         )
 
-    return {
-        "file": from_file,
-        "memory": lambda: predictor.predict(study),
-        "bare": _bare_networks(predictor.bundle, study),
-    }
+    networks = _networks(predictor.bundle, study)
+    return {"file": from_file, "memory": lambda: predictor.predict(study), "network": networks}
 
 
-def _bare_networks(bundle: Bundle, study: Study) -> Callable[[], object]:
-    """All networks of the bundle on one study, what they read ready in memory."""
-    notes, read = bundle.note_encoder, list[tuple[Tensor, ...]]()
-    hook = notes.register_forward_pre_hook(lambda _, given: read.append(given)) if notes else None
+def _networks(bundle: Bundle, study: Study) -> Callable[[], object]:
+    """All networks of the bundle on one study, their inputs in memory."""
+    notes, inputs = bundle.note_encoder, list[tuple[Tensor, ...]]()
+    hook = notes.register_forward_pre_hook(lambda _, given: inputs.append(given)) if notes else None
     batch = bundle.encode([study]).batch
     if hook is not None:
         hook.remove()
 
     @torch.inference_mode()
     def run() -> None:
-        for tokens in read:
+        for tokens in inputs:
             assert notes is not None
             notes(*tokens)
         bundle.classifier(batch.image, batch.tabular, batch.note, batch.mask)
@@ -152,47 +135,47 @@ EPOCHS, STEPS = 6, 3
 
 
 class _Watched(PixelDataset):
-    """Says when a batch is on_start for."""
+    """Calls `on_request` whenever a batch is requested."""
 
-    on_start: Callable[[], None]
+    on_request: Callable[[], None]
 
     def __getitems__(self, indices: Sequence[int]) -> LabelledSquares:
-        self.on_start()
+        self.on_request()
         return super().__getitems__(indices)
 
 
 class Stopwatch:
-    """Seconds of each epoch's training, and of as many bare steps right after it."""
+    """Seconds of each epoch's training, and of as many steps of the network alone after it."""
 
-    def __init__(self, raw: Callable[[], Callable[[], None]]) -> None:
-        self._make_bare = raw
-        self._raw: Callable[[], None] | None = None
+    def __init__(self, make_steps: Callable[[], Callable[[], None]]) -> None:
+        self._make_steps = make_steps
+        self._steps: Callable[[], None] | None = None
         self._started: float | None = None
-        self.taken: Seconds = {"path": [], "bare": []}
+        self.taken: Seconds = {"path": [], "network": []}
 
     def training(self) -> None:
-        """A batch to train on is on_start for."""
+        """Start the epoch's time, when a batch to train on is requested."""
         self._started = self._started or time.perf_counter()
 
     def validation(self) -> None:
-        """A batch to validate on is on_start for: training is over for this epoch."""
+        """Stop it, when a batch to validate on is requested, and time the network alone."""
         if self._started is None:
             return
         path, self._started = time.perf_counter() - self._started, None
-        # Lightning asks for these batches where no gradient is kept.
+        # Lightning requests these batches where no gradient is kept.
         with torch.inference_mode(False), torch.enable_grad():
-            if self._raw is None:
-                self._raw = self._make_bare()
-                self._raw()
+            if self._steps is None:
+                self._steps = self._make_steps()
+                self._steps()
                 return
             started = time.perf_counter()
-            self._raw()
-        self.taken["bare"].append(time.perf_counter() - started)
+            self._steps()
+        self.taken["network"].append(time.perf_counter() - started)
         self.taken["path"].append(path)
 
 
 def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
-    """Seconds of `path` and of `raw`, epoch by epoch.
+    """Seconds of `path` and of `network`, epoch by epoch.
 
     Args:
         encoder: trained in place.
@@ -206,21 +189,19 @@ def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
         np.save(folder / "pixels.npy", pixels)
         labels = (np.arange(batch * STEPS) % 2).astype(np.float32)[:, None]
 
-        def raw() -> Callable[[], None]:
+        def make_steps() -> Callable[[], None]:
             precision = Precision(**read_json(folder / PRECISION))
-            return bare_training(own, random_batches(STEPS, batch, size), precision)
+            return network_training(own, random_batches(STEPS, batch, size), precision)
 
-        progress = Stopwatch(raw)
+        stopwatch = Stopwatch(make_steps)
         train = _Watched(folder / "pixels.npy", np.arange(len(pixels)), labels)
         val = _Watched(folder / "pixels.npy", np.arange(batch), labels[:batch])
-        train.on_start, val.on_start = progress.training, progress.validation
+        train.on_request, val.on_request = stopwatch.training, stopwatch.validation
         params = params.model_copy(update={"epochs": EPOCHS})
         fit_image_encoder(encoder, train, val, "binary", params, folder, folder / "curves")
-    return progress.taken
+    return stopwatch.taken
 
 
-COMMAND = "make benchmark PART=speed"
-BACKBONES = {"tf_efficientnet_lite0": "packaged", "small_cnn": "none", "resnet18": "none"}
 LEVELS = ("none", "light", "strong")
 SIZE, SIDES = 224, (256, 1024)
 """Sides in pixels of the network's input, and of the images."""
@@ -234,14 +215,12 @@ def measure() -> list[Row]:
 
 def _training() -> list[Row]:
     """Every level of augmentation on the default backbone; the default level on the others."""
-    rows = []
+    default, rows = TrainImageParams(), []
     for backbone, weights in BACKBONES.items():
-        default = TrainImageParams(backbone=backbone, weights=weights, trainable="all")
-        for level in LEVELS if backbone == TrainImageParams().backbone else (default.augment,):
-            params = TrainImageParams.model_validate({**default.model_dump(), "augment": level})
-            encoder = build_image_encoder(
-                backbone, SIZE, 1, params.dropout, params.weights, params.pool
-            )
+        for level in LEVELS if backbone == default.backbone else (default.augment,):
+            changes = {"backbone": backbone, "weights": weights, "augment": level}
+            params = default.model_copy(update={**changes, "trainable": "all"})
+            encoder = build_image_encoder(backbone, SIZE, 1, params.dropout, weights, params.pool)
             taken = training_speed(encoder, params)
             rows.append(_speed(backbone, f"training, augment {level}", taken, AT_LEAST))
     return rows
@@ -258,7 +237,7 @@ def _serving() -> list[Row]:
         backbone = image.params.train_image.backbone
         taken = scoring_from_cache(image)
         rows.append(_speed(backbone, "scoring from the cache", taken, AT_LEAST))
-        # Images of another size than those learnt from may seem foreign; that is not on_start here.
+        # The gate might refuse images of another size than those it has learnt from.
         alone, together = (
             load_predictor(task.paths.bundle, accept_any_image=True) for task in (image, every)
         )
@@ -272,21 +251,17 @@ def _serving() -> list[Row]:
 
 
 def _single(predictor: Predictor, manifest: Path, what: str) -> list[Row]:
-    encoder = predictor.bundle.image_encoder
-    taken = one_prediction(predictor, manifest)
+    encoder, taken = predictor.bundle.image_encoder, one_prediction(predictor, manifest)
     return [
         Row(
-            table="speed",
             task=encoder.spec.backbone if encoder else "",
             row=f"one prediction: {what}, {where}",
-            metric="time against the bare forward",
-            value=ratio(taken[way], taken["bare"]),
+            metric="time against the network alone",
+            value=ratio(taken[way], taken["network"]),
             must=AT_MOST,
             ceiling=True,
             n=len(taken[way]),
             seconds=sum(taken[way]),
-            device=device(),
-            command=COMMAND,
         )
         for way, where in (("memory", "already read"), ("file", "from a PNG file"))
     ]
@@ -294,57 +269,11 @@ def _single(predictor: Predictor, manifest: Path, what: str) -> list[Row]:
 
 def _speed(backbone: str, row: str, taken: Seconds, wanted: float | None) -> Row:
     return Row(
-        table="speed",
         task=backbone,
         row=row,
-        metric="images per second against bare",
-        value=ratio(taken["bare"], taken["path"]),
+        metric="images per second against the network alone",
+        value=ratio(taken["network"], taken["path"]),
         must=wanted,
         n=len(taken["path"]),
         seconds=sum(taken["path"]),
-        device=device(),
-        command=COMMAND,
     )
-
-
-PRECISION_COMMAND = "make benchmark PART=precision"
-PRECISION_BACKBONES = {"tf_efficientnet_lite0": "packaged", "small_cnn": "none", "resnet18": "none"}
-PRECISION_SIZE, PRECISION_BATCH, PRECISION_REPEATS = 224, 16, 7
-NEVER_SLOWER = 0.95
-
-
-def measure_precision() -> list[Row]:
-    """Speed of what is chosen for each backbone, in inference and in training."""
-    rows = []
-    for backbone, weights in PRECISION_BACKBONES.items():
-        encoder = build_image_encoder(backbone, PRECISION_SIZE, 1, weights=weights)
-        rows += [_row(encoder, training) for training in (False, True)]
-    return rows
-
-
-def _row(encoder: ImageEncoder, training: bool) -> Row:
-    (sample,) = random_batches(1, MEASURED_ON, PRECISION_SIZE)
-    chosen = choose_precision(encoder, sample, training=training)
-    ways = {
-        "plain": _way(encoder, CANDIDATES[PLAIN], training),
-        "auto": _way(encoder, chosen, training),
-    }
-    taken = in_turn(ways, PRECISION_REPEATS)
-    order = "last" if chosen.channels_last else "first"
-    return Row(
-        table="precision",
-        task=encoder.spec.backbone,
-        row=f"{'training' if training else 'inference'}: {chosen.name}, channels {order}",
-        metric="speed against plain fp32",
-        value=ratio(taken["plain"], taken["auto"]),
-        must=NEVER_SLOWER,
-        n=PRECISION_REPEATS * PRECISION_BATCH,
-        seconds=sum(map(sum, taken.values())),
-        device=device(),
-        command=PRECISION_COMMAND,
-    )
-
-
-def _way(encoder: ImageEncoder, precision: Precision, training: bool) -> Callable[[], None]:
-    own, batches = copy.deepcopy(encoder), random_batches(1, PRECISION_BATCH, PRECISION_SIZE)
-    return (bare_training if training else bare_forward)(own, batches, precision)

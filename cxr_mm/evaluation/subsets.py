@@ -84,7 +84,7 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
     if len(findings) > 1:
         result["macro"] = macro_figures(findings)
         if task.problem == "multiclass":
-            result["macro"]["accuracy"] = _class_accuracy(task, rows, weights).to_json()
+            result["macro"]["accuracy"] = class_accuracy(task, rows, weights).to_json()
             result["confusion"] = class_confusion(task, rows)
     return result
 
@@ -201,7 +201,7 @@ def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]
     return {a: {b: int(table[i, j]) for j, b in enumerate(names)} for i, a in enumerate(names)}
 
 
-def _class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
+def class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
     """Share of studies whose likeliest class is the true one."""
     truth, predicted, labelled = likeliest_classes(task, rows)
     right = (truth == predicted).astype(np.float64)

@@ -15,7 +15,7 @@ from cxr_mm.core.task import SHIPPED, ClinicalFeature, load_task
 from cxr_mm.core.types import MODALITIES
 from cxr_mm.training.fusion_fit import Studies
 
-REPOSITORY = Path(__file__).parent.parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, object]] = {
     "ingest": {"size": 32, "workers": 1},
     "train_image": {"backbone": "small_cnn", "weights": "none", "trainable": "frozen"},
@@ -25,8 +25,8 @@ SMALL: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """The folder of results.json and RESULTS.md."""
+def stored(tmp_path, monkeypatch):
+    """The folder of results.json and RESULTS.md, in place of the repository's."""
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(report, "PAGE", tmp_path / "RESULTS.md")
     return tmp_path
@@ -37,8 +37,9 @@ def make_row():
     """Makes a row, with changes."""
 
     def make(table="one", value=0.5, **changes):
-        result = {"task": "t", "row": "r", "metric": "auc", "n": 5, "command": "make x"}
-        return Row(table=table, value=value, **{**result, **changes})
+        result = {"task": "t", "row": "r", "metric": "auc", "n": 5}
+        part = changes.pop("part", table)
+        return Row(part=part, table=table, value=value, **{**result, **changes})
 
     return make
 
@@ -55,7 +56,6 @@ def project(tmp_path_factory):
     (folder / "tasks" / "tiny.yaml").write_text(yaml.safe_dump(task))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("OMP_NUM_THREADS", "1")
         yield folder
 
 

@@ -1,4 +1,4 @@
-"""Input gate measured: every kind has its rows, and what is held out is what no gate has seen."""
+"""Part `input-gate`: every kind has its rows, and held out is what no gate has seen."""
 
 from types import SimpleNamespace
 
@@ -10,11 +10,11 @@ from benchmarks.accuracy.input_gate import (
     KINDS_TABLE,
     LEARNT,
     MUST,
-    TABLE,
     Run,
-    foreign_pictures,
     measure,
+    ood_images,
 )
+from benchmarks.harness.outputs import RUNS_VARIABLE
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.input_gate import GateDecision, load_input_gate
 
@@ -23,7 +23,7 @@ FEW = {"photographs": [np.eye(40, 30, dtype=np.float32)], "blank": [np.ones((20,
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(input_gate, "foreign_pictures", lambda: FEW)
+    monkeypatch.setattr(input_gate, "ood_images", lambda: FEW)
     monkeypatch.setattr(input_gate, "SAMPLE", 12)
 
 
@@ -37,9 +37,9 @@ def run(pipeline, few, monkeypatch):
 
 
 def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monkeypatch):
-    monkeypatch.setenv(input_gate.RUNS_VARIABLE, str(pipeline.paths.root))
+    monkeypatch.setenv(RUNS_VARIABLE, str(pipeline.paths.root))
     rows = measure()
-    held_out = {row.metric: row for row in rows if row.table == TABLE}
+    held_out = {row.metric: row for row in rows if not row.table}
     assert set(held_out) == {"refused", "refused or warned of"}
     assert (held_out["refused"].must, held_out["refused"].ceiling) == (MUST, True)
     assert held_out["refused"].value <= held_out["refused or warned of"].value
@@ -68,7 +68,7 @@ def test_with_folds_each_gate_learns_from_all_others(run, monkeypatch):
 
     def fit(embeddings, some, copies, params):
         learnt.append(set(some.pixel_rows))
-        return SimpleNamespace(doubts=lambda e: [GateDecision(True, "unlike")] * len(e)), ()
+        return SimpleNamespace(check=lambda e: [GateDecision(True, "unlike")] * len(e)), ()
 
     monkeypatch.setattr(input_gate, "fit_input_gate", fit)
     for (_, unseen), used in zip(run.gates, learnt, strict=True):
@@ -76,8 +76,8 @@ def test_with_folds_each_gate_learns_from_all_others(run, monkeypatch):
         assert not set(unseen) & used
 
 
-def test_foreign_pictures_come_from_what_is_installed_or_drawn():
-    pictures = foreign_pictures()
+def test_ood_images_come_from_what_is_installed_or_drawn():
+    pictures = ood_images()
     assert {"photographs", "drawings", "charts", "pages of text", "CT slices"} <= set(pictures)
     for kind, some in pictures.items():
         for picture in some:
@@ -89,12 +89,12 @@ def test_foreign_pictures_come_from_what_is_installed_or_drawn():
 
 def test_without_a_package_its_pictures_are_left_out(monkeypatch):
     monkeypatch.setattr(input_gate, "_folder", lambda package: None)
-    pictures = foreign_pictures()
+    pictures = ood_images()
     assert "photographs" not in pictures
     assert "CT slices" not in pictures
     assert pictures["drawings"]
 
 
 def test_tasks_without_an_encoder_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setenv(input_gate.RUNS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path))
     assert measure() == []

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.accuracy.fusion import EVERY, TABLE, Compared, rows_of
+from benchmarks.accuracy.fusion import EVERY, Compared, rows_of
 from cxr_mm.core.config import EvaluateParams, FuseParams
 from cxr_mm.core.task import load_task
 
@@ -63,7 +63,7 @@ def test_auc_is_of_the_studies_that_have_the_subset(rows):
 
 
 def test_the_specialist_it_is_held_against_is_the_best(rows):
-    found = one(rows, table=TABLE, row="image: late minus specialist concat")
+    found = one(rows, table="", row="image: late minus specialist concat")
     assert found.value < -0.1
     assert found.met is False
     assert found.is_significant
@@ -71,7 +71,7 @@ def test_the_specialist_it_is_held_against_is_the_best(rows):
 
 
 def test_the_best_single_is_taken_from_the_same_studies(rows):
-    found = one(rows, table=TABLE, row="image+note minus image alone")
+    found = one(rows, table="", row="image+note minus image alone")
     frame = compared()["late"].table
     both = frame[frame["subset"] == "image+note"]
     alone = frame[(frame["subset"] == "image") & frame["study_id"].isin(both["study_id"])]
@@ -98,7 +98,7 @@ def test_a_difference_is_paired(rows):
 def test_the_made_up_task_alone_must_be_calibrated_and_gain_for_sure():
     task = load_task("synthetic")
     made_up = rows_of(task, compared(task.finding_names), FuseParams(), EVALUATE)
-    error = one(made_up, table=TABLE, row="available: late", metric="ece")
+    error = one(made_up, table="", row="available: late", metric="ece")
     assert (error.must, error.ceiling) == (0.05, True)
     gain = one(made_up, row="image+note minus image alone", metric="lower limit of the gain")
     least = one(made_up, row="image+note minus image alone", metric="auc").ci95[0]
@@ -106,5 +106,5 @@ def test_the_made_up_task_alone_must_be_calibrated_and_gain_for_sure():
 
 
 def test_of_real_tasks_calibration_and_gain_are_reported(rows):
-    assert one(rows, table=TABLE, row="available: late", metric="ece").must is None
+    assert one(rows, table="", row="available: late", metric="ece").must is None
     assert not [r for r in rows if r.metric == "lower limit of the gain"]

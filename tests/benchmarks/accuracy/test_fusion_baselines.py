@@ -1,4 +1,4 @@
-"""Rivals: they learn, they never meet a NaN they cannot take, and they differ in what they fill."""
+"""Baselines: they learn, never meet a NaN they cannot take, and differ in what they fill."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ PART = Resample(0, np.arange(60), np.arange(60, 80), np.arange(80, 120))
 
 
 @pytest.mark.parametrize("name", LEARN)
-def test_every_rival_answers_every_subset_of_studies_that_have_it(studies, name):
+def test_every_baseline_answers_every_subset_of_studies_that_have_it(studies, name):
     table = baseline(studies, PART, name)
     assert set(table["subset"]) == {AVAILABLE, *(subset_name(s) for s in subsets(MODALITIES))}
     assert set(table["study_id"]) == {f"s{n}" for n in PART.test}
@@ -58,7 +58,7 @@ def blocks(there):
 
 
 @pytest.mark.parametrize("learn", [zero_filling, mean_imputation, gradient_boosting])
-def test_absent_means_what_the_rival_takes_it_for(learn):
+def test_absent_means_what_the_baseline_takes_it_for(learn):
     present = np.arange(200) % 5 > 0
     given, labels = blocks(present)
     groups = np.array([f"p{n}" for n in range(200)], dtype=object)

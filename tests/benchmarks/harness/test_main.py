@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.harness.parts import PARTS, Part, part_of
+from benchmarks.harness.parts import PARTS, Part
 from benchmarks.harness.report import read
 from cxr_mm.core.errors import StageError
 
@@ -22,7 +22,7 @@ def two_parts(monkeypatch, make_row):
     for name in list(PARTS):
         monkeypatch.delitem(PARTS, name)
     for name in ("bad", "good"):
-        monkeypatch.setitem(PARTS, name, Part(name, "what", "1 minute"))
+        monkeypatch.setitem(PARTS, name, Part(measure=name, about="what", takes="1 minute"))
 
 
 def test_an_unknown_part_is_refused_with_those_there_are(capsys):
@@ -31,7 +31,7 @@ def test_an_unknown_part_is_refused_with_those_there_are(capsys):
     assert ", ".join(PARTS) in capsys.readouterr().out
 
 
-def test_a_part_that_fails_does_not_keep_the_others_from_being_stored(kept, two_parts, capsys):
+def test_a_part_that_fails_does_not_keep_the_others_from_being_stored(stored, two_parts, capsys):
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2
@@ -39,8 +39,10 @@ def test_a_part_that_fails_does_not_keep_the_others_from_being_stored(kept, two_
     assert "error: bad: bad: nothing there. Make it." in capsys.readouterr().err
 
 
-def test_what_has_to_be_asked_for_is_not_measured_unasked(kept, two_parts, monkeypatch):
-    monkeypatch.setitem(PARTS, "bad", Part("bad", "what", "1 minute", run_by_default=False))
+def test_what_has_to_be_asked_for_is_not_measured_unasked(stored, two_parts, monkeypatch):
+    monkeypatch.setitem(
+        PARTS, "bad", Part(measure="bad", about="what", takes="1 minute", run_by_default=False)
+    )
     main([])
     assert [row.table for row in read()] == ["good"]
 
@@ -61,12 +63,7 @@ def test_every_part_leads_to_a_function(name):
 
 def test_a_part_is_imported_when_it_is_asked_for(monkeypatch):
     monkeypatch.delitem(sys.modules, "benchmarks.accuracy.tasks", raising=False)
-    part = Part("accuracy.tasks:measure", "what", "1 minute")
+    part = Part(measure="accuracy.tasks:measure", about="what", takes="1 minute")
     assert "benchmarks.accuracy.tasks" not in sys.modules
     part.load()
     assert "benchmarks.accuracy.tasks" in sys.modules
-
-
-def test_a_command_names_its_part():
-    assert part_of("make benchmark PART=earlier-hub") == "earlier-hub"
-    assert part_of("make repro") == ""

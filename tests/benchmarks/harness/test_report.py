@@ -1,7 +1,8 @@
-"""The page: targets first, one line a figure where something is asked, long tables folded."""
+"""Report: rows of one part replace each other, and the page says what the rows say."""
 
 from benchmarks.harness.parts import PARTS
-from benchmarks.harness.report import FOLDED, ordered, page
+from benchmarks.harness.report import FOLDED, ordered, page, read, store
+from cxr_mm.core.files import read_json
 
 
 def test_targets_are_counted_and_the_missed_named(make_row):
@@ -55,21 +56,69 @@ def test_a_long_table_is_folded(make_row):
 def test_tables_come_in_the_order_of_the_parts_each_with_its_command(make_row):
     first, last = next(iter(PARTS)), list(PARTS)[-1]
     rows = [
-        make_row("mine", command="make mine"),
-        make_row(last, command=f"make benchmark PART={last}"),
-        make_row(f"{first}: more", command=f"make benchmark PART={first}"),
+        make_row("mine"),
+        make_row(last),
+        make_row(f"{first}: more", part=first),
     ]
     assert [row.table for row in ordered(rows)] == [f"{first}: more", last, "mine"]
     result = page(rows)
     assert PARTS[first].about in result
     for row in rows:
-        assert f"## {row.table}\n\n`{row.command}`" in result
+        assert f"## {row.table}\n\n`make benchmark PART={row.part}`" in result
 
 
 def test_what_is_compared_with_is_named_by_the_part(make_row):
-    rows = [make_row("tasks", reference=0.8, command="make benchmark PART=tasks")]
+    rows = [make_row("tasks", reference=0.8)]
     assert "| floor |" in page(rows)
 
 
 def test_a_bar_in_a_name_does_not_break_the_table(make_row):
     assert "| t | a/b |" in page([make_row(row="a|b")])
+
+
+def test_a_part_measured_again_replaces_itself_alone(stored, make_row):
+    store("one", [make_row("one", 0.5)])
+    store("two", [make_row("two", 0.6)])
+    store("one", [make_row("one", 0.7)])
+    values = {r["table"]: r["value"] for r in read_json(stored / "results.json")}
+    assert values == {"one": 0.7, "two": 0.6}
+    page = (stored / "RESULTS.md").read_text()
+    assert "| t | r | 0.700 |" in page
+    assert "0.500" not in page
+
+
+def test_a_table_that_a_part_no_longer_gives_is_gone(stored, make_row):
+    store("two", [make_row("two")])
+    store("one", [make_row("one: first"), make_row("one: second")])
+    store("one", [make_row("one: other")])
+    assert {row.table for row in read()} == {"one: other", "two"}
+
+
+def test_a_row_is_given_its_part_table_and_device(stored, make_row):
+    store("one", [make_row("", part=""), make_row("one: more", part="", device="a GPU")])
+    first, second = read()
+    assert (first.part, first.table) == ("one", "one")
+    assert first.device.startswith("cpu, ")
+    assert (second.part, second.table, second.device) == ("one", "one: more", "a GPU")
+
+
+def test_rows_come_back_as_they_were_stored(stored, make_row):
+    row = make_row(
+        device="cpu", ci95=(0.4, 0.6), must=0.9, ceiling=True, claimed=0.95, seconds=2.5, seed=0
+    )
+    store("one", [row])
+    assert read() == [row]
+    named = {
+        "part",
+        "table",
+        "task",
+        "row",
+        "metric",
+        "value",
+        "ci95",
+        "n",
+        "seed",
+        "seconds",
+        "device",
+    }
+    assert named <= set(read_json(stored / "results.json")[0])
