@@ -25,7 +25,7 @@ def served(task: str, port: int, *words: str) -> Iterator["subprocess.Popen[byte
     paths = paths_of(task)
     if not has_run("fuse", paths):
         raise StageError("no such folder", field=str(paths.bundle), remedy="Run dvc repro")
-    command = ["-m", "app", "--bundle", paths.bundle.resolve(), "--port", str(port), *words]
+    command = ["-m", "app", "--bundle", str(paths.bundle.resolve()), "--port", str(port), *words]
     server = subprocess.Popen([sys.executable, *command])
     try:
         _await(f"http://127.0.0.1:{port}/healthz", server)
