@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _measured(name: str) -> bool:
-    """Measure and store one part; an error a user can fix is told, and the others go on."""
+    """Measure and store one part; an error that a user can fix is printed, and the others go on."""
     started = time.perf_counter()
     try:
         rows = PARTS[name].load()()

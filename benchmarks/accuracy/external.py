@@ -44,7 +44,7 @@ RARER = SynthesisSpec(studies=400, seed=11, prevalence_consolidation=0.15, preva
 def measure() -> list[Row]:
     """Rows of adults, before and after recalibration and by view, and of those under 18.
 
-    Rows of made-up studies whose findings are rarer than in training follow where there is a bundle
+    Rows of synthetic studies whose findings are rarer than in training follow where there is a bundle
     of the task `synthetic`: there recalibration has something to fix.
 
     Raises:
@@ -133,7 +133,7 @@ def _evaluated(predictor: Predictor, manifest: Path, name: str) -> Evaluated:
 
 
 def _refused(predictor: Predictor, manifest: Path) -> set[str]:
-    """Studies whose image a predictor refuses that was not told to accept any."""
+    """Studies whose image the input gate refuses."""
     if predictor.bundle.gate is None:
         return set()
     strict = Predictor(predictor.bundle)

@@ -164,7 +164,7 @@ SAMPLE, SEED = 200, 1
 """Images of which altered copies are made, and of another task; not the seed of the gate's own."""
 LEARNT = " (a kind the gate learns from)"
 GENERATED_ID = ("noise", "blank")
-"""Drawn here, but of the kind that is made up for the gate to learn from."""
+"""Drawn here, but of a kind that the gate learns from."""
 Squares = NDArray[np.uint8]
 
 
@@ -286,7 +286,7 @@ def _corrupted(images: Squares, random: np.random.Generator) -> dict[str, Square
         for kind, alter in CORRUPTIONS.items()
     }
     created["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
-    created["mirrored (an image still; situs inversus cannot be told)"] = images[..., ::-1]
+    created["mirrored (still a radiograph; situs inversus cannot be told)"] = images[..., ::-1]
     return created
 
 

@@ -1,6 +1,6 @@
 """Part `tasks`: held-out figures of every task that `dvc repro` has run, beside floor and targets.
 
-Its first table holds the figures that something is asked of, its second all of them.
+The first table has the figures with a floor or a target, the second all of them.
 """
 
 from dataclasses import dataclass

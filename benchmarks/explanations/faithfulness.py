@@ -1,6 +1,6 @@
 """Part `faithfulness`: how faithful each method is, on every task's bundle.
 
-As the stage `explain` measures it where nothing else is asked for, so with slow methods too.
+As the stage `explain` measures it by default, slow methods included.
 """
 
 from collections.abc import Mapping

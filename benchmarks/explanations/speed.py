@@ -67,7 +67,7 @@ def _forward(subject: Subject) -> None:
 
 
 def _panel(bench: Bench) -> list[Row]:
-    """What the page shows without being asked, from the study on; and its first part."""
+    """What the page shows by default, from the study on; and its first part."""
     first, whole = [], []
     for known in bench.subjects:
         started = time.perf_counter()

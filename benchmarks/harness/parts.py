@@ -42,7 +42,7 @@ class Row(Frozen):
 
     @property
     def met(self) -> bool | None:
-        """Whether the value is what it must be; None where nothing is asked of it."""
+        """Whether the value is what it must be; None without a bound."""
         if self.must is None:
             return None
         return self.value <= self.must if self.ceiling else self.value >= self.must

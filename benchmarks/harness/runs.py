@@ -67,7 +67,7 @@ class Setting:
         question = self.task.model_dump(mode="json", exclude={"params", *PROSE})
         sections = ("ingest", "split", *stages)
         chosen = {name: self.params.model_dump(mode="json")[name] for name in sections}
-        # What is cheap is made anew when its code changes; for a training that is only said.
+        # Changed code invalidates what is cheap; for a training it is only reported.
         code = code_digest("core", "imaging", "data") if kind == "data" else __version__
         text = to_json([code, question, chosen])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -203,7 +203,7 @@ def _prepare(chosen: Setting) -> None:
 
 
 def _check_source(task: Task, made_of: dict[str, Any], folder: Path) -> None:
-    """Refuse what was made of other data; without the source itself it cannot be told."""
+    """Refuse what was made of other data, where the source is available to compare."""
     root = data_root()
     if source_found(task, root) is None and fingerprint(task, root) != made_of:
         raise StageError(

@@ -1,4 +1,4 @@
-"""Small task: made-up studies and a bundle trained on them, below a folder of their own."""
+"""Small task: synthetic studies and a bundle trained on them, below a folder of their own."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -34,7 +34,7 @@ TASKS = ("synthetic", "effusion", "pneumonia")
 MUST_FALSE, MUST_FALSE_HIGH = 0.05, 0.08
 SUDDEN, CONCEPT, RIGHTLY = 0.95, 0.90, 0.80
 WINDOW = 200
-"""Studies of a window for which something is asked."""
+"""Studies in each of the windows that have targets."""
 
 
 def measure() -> list[Row]:

@@ -100,4 +100,6 @@ def _rows(size: int, columns: int, spent: Usage) -> list[Row]:
 
 
 def _row(row: str, metric: str, value: float, must: float | None, n: int) -> Row:
-    return Row(task="made up", row=row, metric=metric, value=value, must=must, ceiling=True, n=n)
+    return Row(
+        task="synthetic records", row=row, metric=metric, value=value, must=must, ceiling=True, n=n
+    )
