@@ -44,8 +44,8 @@ RARER = SynthesisSpec(studies=400, seed=11, prevalence_consolidation=0.15, preva
 def measure() -> list[Row]:
     """Rows of adults, before and after recalibration and by view, and of those under 18.
 
-    Rows of synthetic studies whose findings are rarer than in training follow where there is a bundle
-    of the task `synthetic`: there recalibration has something to fix.
+    Rows of synthetic studies with rarer findings than in training follow where the task `synthetic`
+    has a bundle: there recalibration has something to fix.
 
     Raises:
         BundleError: there is no `pneumonia` bundle below CXR_MM_RUNS.
