@@ -219,9 +219,8 @@ class Run:
         table = load_split(self.paths)
         parts = resamples(table)
         first, groups = parts[0], table["group"].to_numpy(object)
-        train, val = first.train, first.val
-        if len(parts) > 1:
-            train, val = np.sort(np.concatenate([part.test for part in parts])), np.arange(0)
+        every = np.sort(np.concatenate([part.test for part in parts]))
+        train, val = (first.train, first.val) if len(parts) == 1 else (every, every[:0])
         images = gate_images(self.manifest, groups, train, val, self.params)
         copies = corrupted_copies(self.encoder, self.pixels, images.pixel_rows, self.params.fuse)
         unseen = [self._images_of(part.test) for part in parts]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,10 +67,12 @@ def test_whether_the_encoder_has_learnt_is_in_its_history(tmp_path, history, wan
 
 @pytest.fixture
 def few(monkeypatch):
-    """One model of each sort, so that the tests take seconds."""
+    """One model of each sort, in this process, so that the tests take seconds."""
     monkeypatch.setattr(fusion, "KINDS", ("late", "gated"))
     monkeypatch.setattr(fusion, "RECIPES", ("late",))
     monkeypatch.setattr(fusion, "LEARN", ("gradient boosting",))
+    with joblib.parallel_config(backend="sequential"):
+        yield
 
 
 def test_every_model_answers_every_study_of_every_fold(studies, few):
