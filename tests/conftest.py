@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parent.parent
 ADMIN = "postgres"
 SMALL = {
     "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
-    "explain": {"gallery": 0, "studies": 1, "slow_studies": 0, "localisation": 0, "importance": 1},
+    "explain": {"gallery": 0, "studies": 0, "slow_studies": 0, "localisation": 0, "importance": 1},
     "reference": {
         "components": 2,
         "window_sizes": [10, 25],

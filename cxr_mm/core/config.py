@@ -152,8 +152,8 @@ class ExplainParams(Frozen):
 
     gallery: int = Field(8, ge=0)
     """Studies in the gallery: true and false positives and negatives in turn."""
-    studies: int = Field(12, ge=1)
-    """Held-out studies on which each quick method is measured."""
+    studies: int = Field(12, ge=0)
+    """Held-out studies on which each quick method is measured; 0 leaves them unmeasured."""
     slow_studies: int = Field(6, ge=0)
     """The same for methods that run the model hundreds of times; 0 leaves them unmeasured."""
     localisation: int = Field(30, ge=0)

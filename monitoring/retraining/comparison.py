@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 
 from cxr_mm import __version__
@@ -111,31 +110,14 @@ class Line:
         return f"{self.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, {self.n} studies)"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        estimates = {
-            name: estimate.to_json() if estimate else None
-            for name, estimate in (
-                ("champion", self.champion),
-                ("challenger", self.challenger),
-                ("difference", self.difference),
-            )
-        }
-        plain = ("sample", "group", "finding", "metric", "n", "patients", "positives", "margin")
-        tests = {n: None if np.isnan(v := getattr(self, n)) else v for n in ("p", "p_holm")}
-        return {**{n: getattr(self, n) for n in plain}, **estimates, **tests, "state": self.state}
+        """Plain values; None for what was not computed."""
 
+        def plain(value: Any) -> Any:
+            if isinstance(value, Estimate):
+                return value.to_json()
+            return None if isinstance(value, float) and np.isnan(value) else value
 
-@dataclass(frozen=True)
-class _Pair:
-    """Rows of the same studies, in the same order."""
-
-    sample: str
-    champion: pd.DataFrame
-    challenger: pd.DataFrame
-
-    def part(self, rows: NDArray[np.bool_]) -> "_Pair":
-        """Some of the studies."""
-        return _Pair(self.sample, self.champion[rows], self.challenger[rows])
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def compared(
@@ -147,6 +129,18 @@ def compared(
         InputError: the two have no study in common, a table lacks a column, or the two differ in
             a label.
     """
+    pair = _paired(sample, f"label.{finding}")
+    yield _auc(pair, EVERYBODY, finding, params, margins.auc)
+    yield from _calibration(pair, finding, params, margins)
+    for trait, levels in pair.traits.items():
+        for level in sorted(levels.dropna().unique(), key=str):
+            rows = levels.eq(level).to_numpy(bool, na_value=False)
+            group = replace(pair, champion=pair.champion[rows], challenger=pair.challenger[rows])
+            yield _auc(group, f"{trait}: {level}", finding, params, margins.subgroup_auc)
+
+
+def _paired(sample: Sample, labels: str) -> Sample:
+    """The studies that both predicted, in the same order."""
     shared = sorted(set(sample.champion["study_id"]) & set(sample.challenger["study_id"]))
     if not shared:
         raise InputError("the two models have no study in common", field=sample.name)
@@ -154,34 +148,33 @@ def compared(
         table.set_index("study_id").loc[shared].reset_index()
         for table in (sample.champion, sample.challenger)
     )
-    labels = f"label.{finding}"
     if not former[labels].equals(newer[labels]):
         raise InputError("the two have different labels", field=f"{sample.name}: {labels}")
-    pair = _Pair(sample.name, former, newer)
-    yield _auc(pair, EVERYBODY, finding, params, margins.auc)
-    yield from _calibration(pair, finding, params, margins)
-    for trait, levels in sample.traits.loc[shared].items():
-        for level in sorted(levels.dropna().unique(), key=str):
-            group = pair.part(levels.eq(level).to_numpy(bool, na_value=False))
-            yield _auc(group, f"{trait}: {level}", finding, params, margins.subgroup_auc)
+    return Sample(sample.name, former, newer, sample.traits.loc[shared])
 
 
-def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: float) -> Line:
+def _counted(pair: Sample, group: str, finding: str, metric: str, margin: float) -> Line:
+    """A line without its figures."""
     scored, labelled = scored_of(pair.challenger, finding)
-    patients = pair.challenger.loc[labelled, "group"].to_numpy(object)
-    yes = scored.labels > 0
-    line = Line(
-        sample=pair.sample,
+    return Line(
+        sample=pair.name,
         group=group,
         finding=finding,
-        metric="auc",
+        metric=metric,
         n=len(scored),
-        patients=len(set(patients)),
+        patients=pair.challenger.loc[labelled, "group"].nunique(),
         positives=scored.n_positive,
         margin=margin,
     )
+
+
+def _auc(pair: Sample, group: str, finding: str, params: EvaluateParams, margin: float) -> Line:
+    line = _counted(pair, group, finding, "auc", margin)
+    scored, labelled = scored_of(pair.challenger, finding)
+    patients = pair.challenger.loc[labelled, "group"].to_numpy(object)
+    yes = scored.labels > 0
     rarer = min(len(set(patients[yes])), len(set(patients[~yes])))
-    if len(scored) < SMALLEST_GROUP or rarer < SMALLEST_CLASS:
+    if line.n < SMALLEST_GROUP or rarer < SMALLEST_CLASS:
         return line
     result = compare(pair.challenger, pair.champion, finding, params)
     return replace(
@@ -195,35 +188,27 @@ def _auc(pair: _Pair, group: str, finding: str, params: EvaluateParams, margin: 
 
 
 def _calibration(
-    pair: _Pair, finding: str, params: EvaluateParams, margins: Margins
+    pair: Sample, finding: str, params: EvaluateParams, margins: Margins
 ) -> Iterator[Line]:
     """Brier score and calibration error of all studies."""
     scored, labelled = scored_of(pair.challenger, finding)
     former, _ = scored_of(pair.champion, finding)
-    groups = pair.challenger.loc[labelled, "group"]
-    weights = multiplicities(groups, params.bootstrap, params.seed)
+    weights = multiplicities(pair.challenger.loc[labelled, "group"], params.bootstrap, params.seed)
 
     def brier(of: Scored, by: Weights | None) -> Floats:
         return counted(of, by)["brier"]
 
-    def ece(of: Scored, by: Weights | None) -> Floats:
-        return expected_calibration_error(of, by)
-
-    for metric, margin, measure in (("brier", margins.brier, brier), ("ece", margins.ece, ece)):
+    for metric, margin, measure in (
+        ("brier", margins.brier, brier),
+        ("ece", margins.ece, expected_calibration_error),
+    ):
         champion, challenger = (
             Estimate(float(measure(of, None)[0]), measure(of, weights), centred=metric == "ece")
             for of in (former, scored)
         )
         difference = challenger - champion
-        yield Line(
-            sample=pair.sample,
-            group=EVERYBODY,
-            finding=finding,
-            metric=metric,
-            n=len(scored),
-            patients=groups.nunique(),
-            positives=scored.n_positive,
-            margin=margin,
+        yield replace(
+            _counted(pair, EVERYBODY, finding, metric, margin),
             state=_state(difference, margin, EVERYBODY, better=-1),
             champion=champion,
             challenger=challenger,
@@ -400,12 +385,12 @@ def _worse_small_groups(lines: Sequence[Line]) -> list[Line]:
         for i, line in enumerate(lines)
         if line.group != EVERYBODY and line.state == "too few" and np.isfinite(line.p)
     ]
-    tested = list(lines)
-    for i, p in zip(small, holm([lines[i].p for i in small]), strict=True):
+    tested = _corrected(lines, small)
+    for i in small:
         difference = lines[i].difference
         assert difference is not None
-        worse = p < 1 - LEVEL and difference.value < 0
-        tested[i] = replace(lines[i], p_holm=p, state="worse" if worse else "too few")
+        if tested[i].p_holm < 1 - LEVEL and difference.value < 0:
+            tested[i] = replace(tested[i], state="worse")
     return tested
 
 
@@ -419,10 +404,16 @@ def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line]
         and np.isfinite(line.p)
         and (line.group == EVERYBODY or line.group.split(":")[0] in drifted)
     ]
+    tested = _corrected(lines, family)
+    return tested, [tested[i] for i in family if _is_higher(tested[i])]
+
+
+def _corrected(lines: Sequence[Line], family: Sequence[int]) -> list[Line]:
+    """The lines, with Holm-corrected p values for a family of tests."""
     tested = list(lines)
     for i, p in zip(family, holm([lines[i].p for i in family]), strict=True):
         tested[i] = replace(lines[i], p_holm=p)
-    return tested, [tested[i] for i in family if _is_higher(tested[i])]
+    return tested
 
 
 def _is_higher(line: Line) -> bool:

@@ -50,29 +50,13 @@ class Shift:
 def _image(change: Callable[[NDArray[np.float32], float, Random], NDArray[np.floating]]) -> Alter:
     """A change of pixels in [0, 1]; a study without an image stays as it is."""
 
-    def alter(study: Study, size: float, random: Random, task: Task) -> Study:
-        del task
+    def alter(study: Study, size: float, random: Random, _task: Task) -> Study:
         if study.image is None:
             return study
         pixels = np.clip(change(study.image, size, random), 0, 1).astype(np.float32)
         return replace(study, image=pixels, quality={})
 
     return alter
-
-
-def _exposure(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
-    """Another tone curve, as of another dose or look-up table."""
-    del random
-    return pixels**size
-
-
-def _contrast(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
-    del random
-    return 0.5 + (pixels - 0.5) * size
-
-
-def _noise(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
-    return pixels + random.normal(0, size, pixels.shape)
 
 
 def _site(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
@@ -88,21 +72,14 @@ def _site(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[n
     return soft
 
 
-def _inverted(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
-    del size, random
-    return 1 - pixels
-
-
-def _photograph(pixels: NDArray[np.float32], size: float, random: Random) -> NDArray[np.floating]:
+def _photograph(pixels: NDArray[np.float32], _size: float, random: Random) -> NDArray[np.floating]:
     """A synthetic picture in place of the image."""
-    del size
     side = min(pixels.shape)
     return np.asarray(synthetic_pictures(1, side, random)[0] / 255, np.float32)
 
 
-def _child(study: Study, size: float, random: Random, task: Task) -> Study:
+def _child(study: Study, _size: float, random: Random, _task: Task) -> Study:
     """A child's age; the image stays an adult's, so that age alone tells."""
-    del size, task
     return replace(study, clinical={**study.clinical, "age": float(random.integers(1, 15))})
 
 
@@ -112,9 +89,8 @@ def laboratory(task: Task) -> str | None:
     return ("crp" if "crp" in names else names[0]) if names else None
 
 
-def _unit(study: Study, size: float, random: Random, task: Task) -> Study:
+def _unit(study: Study, _size: float, _random: Random, task: Task) -> Study:
     """A tenth of the value, as where mg/L become mg/dL."""
-    del size, random
     name = laboratory(task)
     value = study.clinical.get(name or "")
     if not isinstance(value, int | float):
@@ -124,17 +100,15 @@ def _unit(study: Study, size: float, random: Random, task: Task) -> Study:
     return replace(study, clinical={**study.clinical, feature.name: tenth})
 
 
-def _missing(study: Study, size: float, random: Random, task: Task) -> Study:
-    del size, random
+def _missing(study: Study, _size: float, _random: Random, task: Task) -> Study:
     return replace(study, clinical={**study.clinical, laboratory(task) or "": None})
 
 
 JOINING_WORDS = frozenset({"the", "a", "of", "and"})
 
 
-def _headings(study: Study, size: float, random: Random, task: Task) -> Study:
+def _headings(study: Study, _size: float, _random: Random, _task: Task) -> Study:
     """Another note template: headings around the text, joining words left out."""
-    del size, random, task
     if study.note is None:
         return study
     words = [w for w in study.note.split() if w.lower().strip(".,") not in JOINING_WORDS]
@@ -155,9 +129,8 @@ GERMAN = (
 )
 
 
-def _language(study: Study, size: float, random: Random, task: Task) -> Study:
+def _language(study: Study, _size: float, random: Random, _task: Task) -> Study:
     """A German note in place of the original."""
-    del size, task
     if study.note is None:
         return study
     chosen = random.choice(len(GERMAN), size=3, replace=False)
@@ -165,25 +138,25 @@ def _language(study: Study, size: float, random: Random, task: Task) -> Study:
 
 
 QUALITY = ("quality.",)
+EXPOSURE = _image(lambda pixels, size, _: pixels**size)
+"""Another tone curve, as of another dose or look-up table."""
+CONTRAST = _image(lambda pixels, size, _: 0.5 + (pixels - 0.5) * size)
+NOISE = _image(lambda pixels, size, random: pixels + random.normal(0, size, pixels.shape))
+INVERTED = _image(lambda pixels, *_: 1 - pixels)
+PHOTOGRAPH = _image(_photograph)
 SHIFTS: tuple[Shift, ...] = (
-    Shift("scanner exposure", "strength", (1.15, 1.4, 2.0), QUALITY, _image(_exposure)),
-    Shift("scanner contrast", "strength", (0.9, 0.75, 0.5), QUALITY, _image(_contrast)),
-    Shift("scanner noise", "strength", (0.01, 0.03, 0.06), QUALITY, _image(_noise)),
+    Shift("scanner exposure", "strength", (1.15, 1.4, 2.0), QUALITY, EXPOSURE),
+    Shift("scanner contrast", "strength", (0.9, 0.75, 0.5), QUALITY, CONTRAST),
+    Shift("scanner noise", "strength", (0.01, 0.03, 0.06), QUALITY, NOISE),
     Shift("other hospital", "strength", (0.5, 1.0, 2.0), (*QUALITY, "image_pc"), _image(_site)),
     Shift(
         "inverted images",
         "share",
         (0.05, 0.2, 0.5),
         ("images.rejected", "quality.inversion"),
-        _image(_inverted),
+        INVERTED,
     ),
-    Shift(
-        "photographs",
-        "share",
-        (0.05, 0.2, 0.5),
-        ("images.rejected", "image_pc"),
-        _image(_photograph),
-    ),
+    Shift("photographs", "share", (0.05, 0.2, 0.5), ("images.rejected", "image_pc"), PHOTOGRAPH),
     Shift("children", "share", (0.05, 0.2, 0.5), ("clinical.age",), _child, "age"),
     Shift("older patients", "mix", (0.3, 0.7, 1.5), ("clinical.age",), needs="age"),
     Shift("laboratory unit", "share", (0.2, 0.5, 1.0), ("clinical.",), _unit, "number"),
