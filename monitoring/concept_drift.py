@@ -166,11 +166,8 @@ def performance(
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:
-    return _ratio(weights @ values, weights.sum(axis=1))
-
-
-def _ratio(top: Floats, bottom: Floats) -> Floats:
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)
+    total = weights.sum(axis=1)
+    return np.where(total > 0, weights @ values / np.where(total > 0, total, 1.0), np.nan)
 
 
 def _worse(metric: Metric, current: Floats, reference: Floats) -> Floats:
@@ -242,12 +239,21 @@ def estimate(
     mean and the interval as its 95 % quantiles.
     """
     past, known = labelled(reference, findings), labelled(current, findings)
-    before = performance(past, findings) if len(past) else {}
-    observed = performance(known, findings) if len(known) else {}
+    before, observed = (
+        {key: float(value[0]) for key, value in performance(table, findings).items()}
+        if len(table)
+        else {}
+        for table in (past, known)
+    )
     whole, part = _estimated(current, findings, seed), _estimated(known, findings, seed)
     return [
         _estimate(
-            key, _one(before, key), whole[key], part.get(key), _one(observed, key), len(known)
+            key,
+            before.get(key, np.nan),
+            whole[key],
+            part.get(key),
+            observed.get(key, np.nan),
+            len(known),
         )
         for key in whole
         if np.isfinite(whole[key]).any()
@@ -288,7 +294,3 @@ def _estimated(table: pd.DataFrame, findings: Sequence[str], seed: int) -> Perfo
             if key[1] in ESTIMATED:
                 values.setdefault(key, []).append(float(value[0]))
     return {key: np.array(each) for key, each in values.items()}
-
-
-def _one(values: Performance, key: Key) -> float:
-    return float(values[key][0]) if key in values else np.nan

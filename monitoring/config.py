@@ -30,13 +30,16 @@ class ReportSettings(Frozen):
     """Limits of one report."""
 
     memory_mib: int = Field(2048, ge=64)
+    """Memory of its process, in MiB."""
     minutes: float = Field(30.0, gt=0)
+    """Time after which it is killed."""
 
 
 class RetentionSettings(Frozen):
     """How long pages are kept; verdict.json always is."""
 
     keep_days: int = Field(400, ge=1)
+    """Days after which pages are removed."""
     keep_last: int = Field(30, ge=1)
     """Reports that keep their pages whatever their age."""
 
@@ -45,11 +48,13 @@ class WebhookSettings(Frozen):
     """A POST of JSON, signed."""
 
     url: str
+    """Address that takes the POST, `http` or `https`."""
     secret_variable: str
     """Environment variable that holds the key of the signature."""
     timeout_seconds: float = Field(10.0, gt=0, le=120)
+    """Time that one attempt may take."""
     tries: int = Field(4, ge=1, le=10)
-    """Each waits twice as long as the one before, from a second on."""
+    """Attempts; each waits twice as long as the one before, from a second on."""
 
     @field_validator("url")
     @classmethod
@@ -66,15 +71,23 @@ class MailSettings(Frozen):
     """E-mail by SMTP."""
 
     host: str
+    """SMTP server."""
     port: int = Field(587, ge=1, le=65535)
+    """Port of the server."""
     security: Literal["starttls", "ssl", "none"] = "starttls"
+    """Encryption; `none` only without a user."""
     sender: str
+    """Address that the mail is from."""
     recipients: tuple[str, ...] = Field(min_length=1)
+    """Addresses that the mail is sent to."""
     user: str | None = None
+    """Name to sign in with; null signs in nowhere."""
     password_variable: str | None = None
-    """Environment variable that holds the password, or else:"""
+    """Environment variable that contains the password of the user."""
     password_file: Path | None = None
+    """File that contains it, in place of the variable."""
     timeout_seconds: float = Field(20.0, gt=0, le=120)
+    """Time that the server may take to answer."""
 
     @model_validator(mode="after")
     def _password_is_guarded(self) -> Self:
@@ -90,6 +103,7 @@ class PrometheusSettings(Frozen):
     """A text file for the textfile collector of node_exporter."""
 
     folder: Path
+    """Folder that node_exporter collects text files from."""
 
 
 class AlertSettings(Frozen):
@@ -98,8 +112,11 @@ class AlertSettings(Frozen):
     least: Literal["warn", "alarm"] = "warn"
     """Verdicts below it count as ok."""
     webhook: WebhookSettings | None = None
+    """Signed POST; null sends none."""
     mail: MailSettings | None = None
+    """E-mail; null sends none."""
     prometheus: PrometheusSettings | None = None
+    """Text file; null writes none."""
 
 
 class MonitorParams(Frozen):

@@ -39,6 +39,7 @@ from monitoring.table import (
     EMBEDDINGS,
     Projection,
     WatchedColumn,
+    embedding_of,
     fit_projection,
     records_table,
     watched_columns,
@@ -114,14 +115,11 @@ Answers = dict[str, dict[str, NDArray[np.float64]]]
 
 def _answers(requested: pd.DataFrame, task: Task) -> Answers:
     """Study → subset of modalities → probability of each finding (F,)."""
-    found: Answers = {}
     columns = [f"probability.{name}" for name in task.finding_names]
-    rows = zip(
-        requested["study_id"], requested["subset"], requested[columns].to_numpy(float), strict=True
-    )
-    for study, subset, probabilities in rows:
-        found.setdefault(study, {})[subset] = probabilities
-    return found
+    return {
+        str(study): dict(zip(rows["subset"], rows[columns].to_numpy(float), strict=True))
+        for study, rows in requested.groupby("study_id")
+    }
 
 
 def _shares(
@@ -188,8 +186,8 @@ def _at_most(held: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     if len(held) <= most:
         return held
     patients = as_codes(held["group"].to_numpy(object))
-    place = np.random.default_rng(seed).permutation(patients.max() + 1)[patients]
-    chosen = np.sort(np.argsort(place, kind="stable")[:most])
+    rank = np.random.default_rng(seed).permutation(patients.max() + 1)[patients]
+    chosen = np.sort(np.argsort(rank, kind="stable")[:most])
     return held.iloc[chosen].reset_index(drop=True)
 
 
@@ -274,10 +272,8 @@ def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int:
     images = [r.image_embedding for r in records if r.image_embedding is not None]
     if not images or bundle.gate is None:
         return 0
-    gate_decisions = bundle.gate.check(np.array(images, np.float32))
-    return sum(
-        gate_decision is not None and gate_decision.refused for gate_decision in gate_decisions
-    )
+    decisions = bundle.gate.check(np.array(images, np.float32))
+    return sum(decision is not None and decision.refused for decision in decisions)
 
 
 def freeze(
@@ -398,11 +394,8 @@ def _projections(
     patients = as_codes(np.array([r.patient_hash or r.study_hash for r in records], object))
     projections: dict[Modality, Projection] = {}
     fit: dict[Modality, NDArray[np.int64]] = {}
-    found: dict[Modality, list[tuple[float, ...] | None]] = {
-        "image": [r.image_embedding for r in records],
-        "note": [r.note_embedding for r in records],
-    }
-    for modality, embeddings in found.items():
+    for modality in EMBEDDINGS:
+        embeddings = [embedding_of(record, modality) for record in records]
         rows = np.array([i for i, e in enumerate(embeddings) if e is not None], np.int64)
         if len(rows):
             present = np.array([embeddings[i] for i in rows], np.float32)

@@ -137,7 +137,8 @@ class LabelShift:
 def label_shift(current: pd.DataFrame, reference: pd.DataFrame, task: Task) -> LabelShift | None:
     """Shares of the patterns of labels that make the reference's mean probabilities the window's.
 
-    None where fewer than two patterns are common in the reference, or the model cannot tell them.
+    None where fewer than two patterns are common in the reference, or the model cannot distinguish
+    them.
     """
     names = task.finding_names
     labels = reference[[f"label.{n}" for n in names]].to_numpy(float)

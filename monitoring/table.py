@@ -207,7 +207,7 @@ def records_table(
     }
     components: dict[str, NDArray[np.float64]] = {}
     for modality, projection in projections.items():
-        scores = _scores([_embedding(r, modality) for r in records], projection)
+        scores = _scores([embedding_of(r, modality) for r in records], projection)
         components |= {f"{EMBEDDINGS[modality]}.{i}": one for i, one in enumerate(scores.T)}
     for column in watched_columns(task, quality, projections):
         if column.read is None:
@@ -239,7 +239,8 @@ def _category(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _embedding(record: PredictionRecord, modality: Modality) -> tuple[float, ...] | None:
+def embedding_of(record: PredictionRecord, modality: Modality) -> tuple[float, ...] | None:
+    """Embedding of a modality, if the record has one."""
     return record.image_embedding if modality == "image" else record.note_embedding
 
 

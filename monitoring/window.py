@@ -58,24 +58,21 @@ def read_outcomes(
     if (ids == "").any() or ids.duplicated().any():
         row = int((~((ids != "") & ~ids.duplicated())).to_numpy().argmax()) + 2
         raise ManifestError("line names no study, or one twice", field=f"{path}:{row}")
-    now = datetime.now(UTC)
-    return [
-        Outcome(study_hash=hash_id(study), finding=name, label=label, recorded_at=now)
-        for name in columns
-        for line, (study, cell) in enumerate(zip(ids, frame[name], strict=True), start=2)
-        if (label := _label(cell, f"{path}:{line}: {name}")) is not None
-    ]
-
-
-def _label(cell: str, field: str) -> int | None:
-    text = cell.strip()
-    if not text:
-        return None
-    if text not in LABELS:
-        raise ManifestError(
-            f"{text[:40]!r} is no label", field=field, remedy="Use 1, 0 or an empty cell"
-        )
-    return LABELS[text]
+    now, outcomes = datetime.now(UTC), []
+    for name in columns:
+        for line, (study, cell) in enumerate(zip(ids, frame[name].str.strip(), strict=True), 2):
+            if cell and cell not in LABELS:
+                raise ManifestError(
+                    f"{cell[:40]!r} is no label",
+                    field=f"{path}:{line}: {name}",
+                    remedy="Use 1, 0 or an empty cell",
+                )
+            if cell:
+                hashed, label = hash_id(study), LABELS[cell]
+                outcomes.append(
+                    Outcome(study_hash=hashed, finding=name, label=label, recorded_at=now)
+                )
+    return outcomes
 
 
 MOST_STUDIES = LARGEST_WINDOW

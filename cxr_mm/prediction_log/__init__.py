@@ -6,8 +6,6 @@ from cxr_mm.prediction_log.erasure import (
     ErasurePlan,
     erase_patient,
     retain,
-    rows_before,
-    rows_of_patient,
 )
 from cxr_mm.prediction_log.export import export_window
 from cxr_mm.prediction_log.log import PredictionLog, open_log
@@ -31,8 +29,6 @@ __all__ = [
     "open_log",
     "open_spooled_log",
     "retain",
-    "rows_before",
-    "rows_of_patient",
     "spool_folder",
     "verify",
 ]

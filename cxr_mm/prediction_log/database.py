@@ -178,7 +178,7 @@ def vacuum(engine: Engine, url: URL) -> None:
 
 
 def _waiting(backend: str, wait: float) -> dict[str, Any]:
-    """What its driver is told of how long to wait: for SQLite's file, or PostgreSQL's lock."""
+    """Options of the driver that limit the wait: for SQLite's file, or PostgreSQL's lock."""
     if backend == "sqlite":
         return {"timeout": wait}
     if backend == "postgresql":

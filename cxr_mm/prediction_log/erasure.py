@@ -45,21 +45,11 @@ class ErasurePlan:
         return f"{self.predictions} predictions, {self.outcomes} outcomes, {self.events} events"
 
 
-def rows_of_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
-    """What `erase_patient` would erase.
-
-    Raises:
-        LogError: as `erase_patient`.
-    """
-    with log.writing() as connection:
-        return _counted(_of_patient(connection, log.hash_id(patient_id, "patient")))
-
-
-def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
+def erase_patient(log: PredictionLog, patient_id: str, *, dry_run: bool = False) -> ErasurePlan:
     """Empty the predictions of a patient and the outcomes of their studies; the chain still holds.
 
     Of each row stay its place and link in the chain, the hash of what it held and its time. A
-    prediction without a patient goes too where its study is one of theirs.
+    prediction without a patient goes too where its study is one of theirs. A dry run only counts.
 
     Raises:
         LogError: the log cannot be written, or was opened without its secret.
@@ -67,6 +57,8 @@ def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
     hashed = log.hash_id(patient_id, "patient")
     with log.writing() as connection:
         plan = _of_patient(connection, hashed)
+        if dry_run:
+            return _counted(plan)
         when = datetime.now(UTC)
         for table, positions in plan.items():
             _empty(connection, table, positions, when)
@@ -75,21 +67,12 @@ def erase_patient(log: PredictionLog, patient_id: str) -> ErasurePlan:
     return _cleared(log, _counted(plan))
 
 
-def rows_before(log: PredictionLog, before: datetime) -> ErasurePlan:
-    """What `retain` would remove.
-
-    Raises:
-        LogError: as `retain`.
-    """
-    with log.writing() as connection:
-        return _counted(_older(connection, aware(before)))
-
-
-def retain(log: PredictionLog, before: datetime) -> ErasurePlan:
+def retain(log: PredictionLog, before: datetime, *, dry_run: bool = False) -> ErasurePlan:
     """Remove what is older than a moment, and the outcomes of studies that are then gone.
 
     An outcome stays as long as a prediction of its study does. Rows at the start of a chain are
     removed and leave the last one's link to go on from; those between younger rows are redacted.
+    A dry run only counts.
 
     Raises:
         LogError: the moment has no UTC offset, the log cannot be written, or was opened without
@@ -98,6 +81,8 @@ def retain(log: PredictionLog, before: datetime) -> ErasurePlan:
     aware(before)
     with log.writing() as connection:
         plan = _older(connection, before)
+        if dry_run:
+            return _counted(plan)
         when = datetime.now(UTC)
         done = {
             table.name: _take_away(connection, table, positions, before, when)
@@ -158,14 +143,16 @@ def _take_away(
 ) -> dict[str, Any]:
     """Remove rows from the start of the chain as far as all of them go, and empty the others."""
     head = locked_head(connection, table)
-    place, wanted = table.c.position, set(plan)
+    position, wanted = table.c.position, set(plan)
     stays = or_(table.c.erased_at.is_(None), MOMENT[table] >= before)
-    query = select(place).where(stays).order_by(place).execution_options(yield_per=BATCH)
+    query = select(position).where(stays).order_by(position).execution_options(yield_per=BATCH)
     with connection.execute(query) as rows:
         first = next((p for p in rows.scalars() if p not in wanted), head.position + 1)
-    last = select(place, table.c.chain).where(place < first).order_by(place.desc()).limit(1)
+    last = (
+        select(position, table.c.chain).where(position < first).order_by(position.desc()).limit(1)
+    )
     anchor = connection.execute(last).one_or_none()
-    connection.execute(delete(table).where(place < first))
+    connection.execute(delete(table).where(position < first))
     left = [p for p in plan if p >= first]
     _empty(connection, table, left, when)
     result = _spans_text(left)
@@ -177,11 +164,11 @@ def _take_away(
 
 
 def _empty(connection: Connection, table: Table, positions: Sequence[int], when: datetime) -> None:
-    place = table.c.position
-    identity = literal(ERASED) + cast(place, String(20))
+    position = table.c.position
+    identity = literal(ERASED) + cast(position, String(20))
     values = redacted_values(table) | {IDENTITY[table].name: identity, "erased_at": when}
     for start in range(0, len(positions), BATCH):
-        chosen = place.in_(positions[start : start + BATCH])
+        chosen = position.in_(positions[start : start + BATCH])
         connection.execute(update(table).where(chosen).values(values))
 
 
@@ -213,5 +200,5 @@ def _cleared(log: PredictionLog, gone: ErasurePlan) -> ErasurePlan:
 
 
 def _counted(rows: Rows) -> ErasurePlan:
-    found = {table.name: len(positions) for table, positions in rows.items()}
-    return ErasurePlan(found["predictions"], found["outcomes"], found.get("events", 0))
+    counts = {table.name: len(positions) for table, positions in rows.items()}
+    return ErasurePlan(counts["predictions"], counts["outcomes"], counts.get("events", 0))

@@ -96,11 +96,11 @@ def _flat(records: Iterable[PredictionRecord]) -> Iterator[dict[str, Any]]:
 
 
 def _named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         column = f"{prefix}.{name}"
-        found |= _named(column, value) if isinstance(value, dict) else {column: value}
-    return found
+        flat |= _named(column, value) if isinstance(value, dict) else {column: value}
+    return flat
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

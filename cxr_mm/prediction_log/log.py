@@ -121,16 +121,16 @@ class LogReader:
             LogError: the database cannot be read.
         """
         left = iter(positions)
-        place = PREDICTIONS.c.position
-        query = self._select(PREDICTIONS, embeddings).add_columns(place)
+        column = PREDICTIONS.c.position
+        query = self._select(PREDICTIONS, embeddings).add_columns(column)
         while batch := [int(p) for p in islice(left, BATCH)]:
             with self._reading() as connection:
                 rows = connection.execute(
-                    query.where(place.in_(batch), PREDICTIONS.c.study_hash != "")
+                    query.where(column.in_(batch), PREDICTIONS.c.study_hash != "")
                 ).mappings()
-                found = {row["position"]: dict(row) for row in rows}
+                read = {row["position"]: dict(row) for row in rows}
             for position in batch:
-                if (values := found.get(position)) is not None:
+                if (values := read.get(position)) is not None:
                     yield PredictionRecord.model_validate(
                         {k: v for k, v in values.items() if k != "position"}
                     )

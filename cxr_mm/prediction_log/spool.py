@@ -400,15 +400,15 @@ class SpooledLog(PredictionLog):
         """Insert what a file holds; returns the lines that are damaged or that are refused."""
         lines, refused = file.read(), []
         while batch := list(islice(lines, BATCH)):
-            found = [(line, decoded(line)) for line in batch]
+            contents = [(line, decoded(line)) for line in batch]
             try:
-                self._insert_mixed([stored for _, stored in found if stored is not None])
-                refused += [line for line, stored in found if stored is None]
+                self._insert_mixed([stored for _, stored in contents if stored is not None])
+                refused += [line for line, stored in contents if stored is None]
             except LogError as error:
                 if not is_refused(error):
                     raise
                 refused += [
-                    line for line, stored in found if stored is None or not self._takes(stored)
+                    line for line, stored in contents if stored is None or not self._takes(stored)
                 ]
         return refused
 

@@ -68,8 +68,8 @@ class _Known:
     """Positions from and to, sorted, that hold nothing any more."""
 
     def is_redacted(self, position: int) -> bool:
-        place = bisect_right(self.redacted, position, key=lambda span: span[0]) - 1
-        return place >= 0 and position <= self.redacted[place][1]
+        index = bisect_right(self.redacted, position, key=lambda span: span[0]) - 1
+        return index >= 0 and position <= self.redacted[index][1]
 
 
 def verify(log: PredictionLog, heads: Iterable[Head] = ()) -> Verified:
@@ -130,26 +130,26 @@ class _Walk:
         return self._at_end()
 
     def _step(self, row: Mapping[str, Any]) -> ChainBreak | None:
-        place = self.at.position + 1
+        position = self.at.position + 1
         expected = link(self.key, self.table, self.at.chain, row["content"])
-        if row["position"] != place or row["chain"] != expected:
-            return self._break_at(place, self._reason_text(row["position"]))
+        if row["position"] != position or row["chain"] != expected:
+            return self._break_at(position, self._reason_text(row["position"]))
         if not self._is_whole(row):
-            return self._break_at(place, "changed")
-        self.at = Head(self.table.name, place, row["chain"])
+            return self._break_at(position, "changed")
+        self.at = Head(self.table.name, position, row["chain"])
         if self._is_rewritten():
-            return self._break_at(place, "rewritten")
+            return self._break_at(position, "rewritten")
         self.rows += 1
         self.erased += row.get("erased_at") is not None
         return None
 
     def _at_end(self) -> ChainBreak | None:
-        place = self.at.position
-        if place < max(self.end.position, *self.wanted, 0):
-            return self._break_at(place + 1, "removed")
-        if place > self.end.position:
+        position = self.at.position
+        if position < max(self.end.position, *self.wanted, 0):
+            return self._break_at(position + 1, "removed")
+        if position > self.end.position:
             return self._break_at(self.end.position + 1, "inserted")
-        return None if self.at == self.end else self._break_at(place, "changed")
+        return None if self.at == self.end else self._break_at(position, "changed")
 
     def _is_whole(self, row: Mapping[str, Any]) -> bool:
         """Whether a row holds what it was written with, or nothing where an act says so."""
@@ -166,10 +166,10 @@ class _Walk:
     def _is_rewritten(self) -> bool:
         return self.wanted.get(self.at.position, self.at.chain) != self.at.chain
 
-    def _reason_text(self, found: int) -> What:
+    def _reason_text(self, next_position: int) -> What:
         """What was done where the next row is not the one that was written next.
 
-        The one that was written next may be further on; the number of rows tells the rest.
+        The one that was written next may be further on; the number of rows decides.
         """
         c = self.table.c
         last = self.connection.scalar(select(func.max(c.position))) or 0
@@ -180,7 +180,7 @@ class _Walk:
         with self.connection.execute(query.execution_options(yield_per=BATCH)) as rows:
             if any(link(self.key, self.table, self.at.chain, r.content) == r.chain for r in rows):
                 return "reordered"
-        return "removed" if surplus < 0 or found != self.at.position + 1 else "changed"
+        return "removed" if surplus < 0 or next_position != self.at.position + 1 else "changed"
 
     def _break_at(self, position: int, what: What) -> ChainBreak:
         return ChainBreak(self.table.name, position, what)

@@ -13,16 +13,6 @@ from monitoring.scheduler.cron import Window
 MOST_REASONS = 10
 
 
-class NoticeReason(Frozen):
-    """A reason of the verdict, without its figures."""
-
-    drift: str
-    name: str
-    title: str
-    level: Level
-    text: str
-
-
 class Notice(Frozen):
     """Alert about one window; status `failed`: its report could not be made."""
 
@@ -36,12 +26,12 @@ class Notice(Frozen):
     until: AwareDatetime
     n: int = 0
     n_labelled: int = 0
-    reasons: tuple[NoticeReason, ...] = ()
+    reasons: tuple[dict[str, str], ...] = ()
+    """`drift`, `name`, `title`, `level` and `text` of each reason, without its figures."""
 
     @classmethod
     def of_verdict(cls, verdict: Verdict, window: Window) -> Self:
         """Build the notice of a verdict."""
-        fields = NoticeReason.model_fields
         return cls(
             task=verdict.task,
             digest=verdict.digest,
@@ -52,7 +42,7 @@ class Notice(Frozen):
             n=verdict.n,
             n_labelled=verdict.n_labelled,
             reasons=tuple(
-                NoticeReason(**{name: getattr(reason, name) for name in fields})
+                reason.model_dump(exclude={"score", "limit"})
                 for reason in verdict.reasons[:MOST_REASONS]
             ),
         )
@@ -73,7 +63,7 @@ class Notice(Frozen):
         """Copy in which levels below `least` count as ok."""
         if least == "warn":
             return self
-        reasons = tuple(r for r in self.reasons if r.level == "alarm")
+        reasons = tuple(r for r in self.reasons if r["level"] == "alarm")
         status = "ok" if self.status == "warn" else self.status
         return self.model_copy(update={"status": status, "reasons": reasons})
 
@@ -82,7 +72,7 @@ class Notice(Frozen):
         """Key of deduplication: status, model and reasons."""
         if self.status == "ok":
             return self.status
-        moved = sorted({f"{r.drift}:{r.name}" for r in self.reasons})
+        moved = sorted({f"{r['drift']}:{r['name']}" for r in self.reasons})
         return " ".join([self.status, self.digest, *moved])
 
     @property
@@ -98,7 +88,7 @@ class Notice(Frozen):
         if self.status != "failed":
             lines.append(f"Studies: {self.n}, of which {self.n_labelled} labelled")
         lines += [f"Model: {self.task}, digest {self.digest[:12]}", ""]
-        lines += [f"- {r.level}, {r.drift} drift: {r.text}" for r in self.reasons]
+        lines += [f"- {r['level']}, {r['drift']} drift: {r['text']}" for r in self.reasons]
         return "\n".join(lines).strip() + "\n"
 
 

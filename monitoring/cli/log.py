@@ -12,8 +12,6 @@ from cxr_mm.prediction_log import (
     export_window,
     open_log,
     retain,
-    rows_before,
-    rows_of_patient,
     spool_folder,
     verify,
 )
@@ -36,13 +34,13 @@ def verify_log(
     Exit code: 0 whole, 20 broken, 2 error.
     """
     with open_log(log, create=False) as opened:
-        found = verify(opened, map(Head.read, head or ()))
-    for table, rows in found.rows.items():
-        print(f"{table}: {rows} rows hold, {found.erased[table]} of them erased")
-    if breaks := found.first_break:
+        result = verify(opened, map(Head.read, head or ()))
+    for table, rows in result.rows.items():
+        print(f"{table}: {rows} rows hold, {result.erased[table]} of them erased")
+    if breaks := result.first_break:
         print(f"{breaks.table}: row {breaks.position} was {breaks.what}; nothing after it was read")
         raise typer.Exit(EXIT_CODES["alarm"])
-    for end in found.heads:
+    for end in result.heads:
         print(f"--head {end}")
 
 
@@ -54,9 +52,9 @@ def erase(
 ) -> None:
     """Erase what the log holds of one patient."""
     with open_log(log, create=False) as opened:
-        _ask(str(rows_of_patient(opened, patient)), yes)
+        _ask(str(erase_patient(opened, patient, dry_run=True)), yes)
         print(f"Erased: {erase_patient(opened, patient)}.")
-    _tell_of_spool(log)
+    _print_spooled(log)
 
 
 @commands.command("retain")
@@ -69,9 +67,9 @@ def retain_since(
     limit = moment(before)
     assert limit is not None
     with open_log(log, create=False) as opened:
-        _ask(str(rows_before(opened, limit)), yes)
+        _ask(str(retain(opened, limit, dry_run=True)), yes)
         print(f"Removed: {retain(opened, limit)}.")
-    _tell_of_spool(log)
+    _print_spooled(log)
 
 
 @commands.command()
@@ -98,7 +96,7 @@ def _ask(plan: str, yes: bool) -> None:
         typer.confirm("For good?", abort=True)
 
 
-def _tell_of_spool(log: str) -> None:
+def _print_spooled(log: str) -> None:
     """Say where more may wait that has not come into the log yet."""
     folder = spool_folder(log)
     if folder.is_dir() and any(folder.iterdir()):

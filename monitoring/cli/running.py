@@ -1,6 +1,7 @@
 """Verbs of the schedule: run it, backfill past windows, show its status, serve the dashboards."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,8 @@ from monitoring.scheduler.cron import Cron
 from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, ServedModel
 from monitoring.scheduler.schedule import Stop, run_schedule, stopping
 from monitoring.scheduler.state import State, open_state
-from monitoring.scheduler.status import lines
-from monitoring.scheduler.status import status as found_status
+from monitoring.scheduler.status import status as collect_status
+from monitoring.scheduler.status import status_text
 
 commands = typer.Typer()
 Line = Annotated[
@@ -49,16 +50,14 @@ def schedule(
     ok.
     """
     times, params = Cron(cron, timezone), load_settings(settings)
-    state, stop = open_state(log), Stop(params.schedule.grace_seconds)
-    try:
+    stop = Stop(params.schedule.grace_seconds)
+    with closing(open_state(log)) as state:
         runner = _runner(state, bundle, log, reference, params, reports, stop)
         if once:
             with stopping(stop.request):
                 code = runner.catch_up(times).exit_code
             raise typer.Exit(code)
         run_schedule(runner.catch_up, times, params.schedule, stop, _say)
-    finally:
-        state.close()
 
 
 @commands.command()
@@ -82,13 +81,10 @@ def backfill(
     windows = list(times.whole_windows(start, min(end, now)))
     if not windows:
         raise LogError("no window between them", field=f"--from {since}")
-    state, stop = open_state(log), Stop(params.schedule.grace_seconds)
-    try:
+    stop = Stop(params.schedule.grace_seconds)
+    with closing(open_state(log)) as state, stopping(stop.request):
         runner = _runner(state, bundle, log, reference, params, reports, stop)
-        with stopping(stop.request):
-            code = runner.backfill(windows).exit_code
-    finally:
-        state.close()
+        code = runner.backfill(windows).exit_code
     raise typer.Exit(code)
 
 
@@ -98,12 +94,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say for each task the newest verdict, when the next window ends, and what is overdue."""
-    state = open_state(log)
-    try:
-        facts = found_status(state, log)
-    finally:
-        state.close()
-    print(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
+    with closing(open_state(log)) as state:
+        facts = collect_status(state, log)
+    print(json.dumps(facts, indent=2) if as_json else status_text(facts).rstrip())
 
 
 @commands.command()

@@ -291,14 +291,14 @@ def _sides(reference: pd.Series, current: pd.Series) -> tuple[Floats, Floats]:
 
 def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[str]]:
     """Components of each embedding that enough studies have for a map."""
-    found: dict[str, list[str]] = {}
+    embeddings: dict[str, list[str]] = {}
     for modality, projection in reference.projections.items():
         group = EMBEDDINGS[modality]
         names = [f"{group}.{i}" for i in range(len(projection))]
         tables = (current, reference.table)
         if min(len(t[names].dropna()) for t in tables) >= FEWEST_POINTS:
-            found[group] = names
-    return found
+            embeddings[group] = names
+    return embeddings
 
 
 def _with_missing(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -107,27 +107,11 @@ def summary_page(page: Page) -> str:
         colour=COLOURS[verdict.status],
         verdict=verdict,
         notice=NOTICE,
-        facts=_facts(page),
+        rejected_title=REJECTED_TITLE,
         service=page.service,
         names=METRIC_NAMES,
         **_drift(page),
     )
-
-
-def _facts(page: Page) -> list[tuple[str, str]]:
-    report, verdict = page.report, page.report.verdict
-    rows = [
-        ("Window", f"{verdict.first} to {verdict.last}"),
-        ("Studies", f"{verdict.n}, of which {verdict.n_labelled} labelled"),
-        ("Reference", f"{len(page.reference.table)} held-out studies"),
-        ("Model", f"{page.reference.task.name}, digest {verdict.digest}"),
-    ]
-    if report.images:
-        rows.append(("Input gate", f"{REJECTED_TITLE}: {report.images.change}"))
-    if report.rates:
-        rates = (f"{family} {100 * rate:.1f} %" for family, rate in report.rates.items())
-        rows.append(("False-alarm rate by design", ", ".join(rates)))
-    return rows
 
 
 def _drift(page: Page) -> dict[str, Any]:

@@ -76,21 +76,21 @@ def report(
 def figures(page: Page) -> dict[str, float]:
     """What the dashboard draws over time."""
     decision = page.report
-    found: dict[str, float] = {
+    values: dict[str, float] = {
         "verdict": STATUS_NUMBERS[decision.verdict.status],
         "volume": page.window.studies,
     }
     if decision.checks:
         thresholds, rate = page.reference.thresholds, decision.rates["data"]
         limits = data_limits(thresholds, len(page.window.table), rate)
-        found["share_drifted"] = float(
+        values["share_drifted"] = float(
             np.mean([result.score > limits.alarm for result in decision.checks])
         )
     own = [metric for r in decision.concept if not r.longer for metric in r.metrics]
     aucs = [metric.current for metric in own if metric.metric == "auc"]
     if aucs:
-        found["auc"] = float(np.mean(aucs))
-    return found
+        values["auc"] = float(np.mean(aucs))
+    return values
 
 
 def verdict_before(folder: Path, digest: str, since: datetime | None) -> Verdict | None:

@@ -73,7 +73,7 @@ class Line:
         margin: largest loss allowed.
         state: result of the test. `worse`: the whole interval is on the worse side of 0, part of it
             beyond the margin; `not shown`: it may be worse by more than the margin; `too few`: an
-            equal model could not be told from a worse one.
+            equal model could not be distinguished from a worse one.
         champion, challenger, difference: figures with intervals; None if not computed.
         p: of no difference in AUC; NaN without a test.
         p_holm: Holm-corrected, where the line is part of a family of tests; else NaN.

@@ -12,7 +12,6 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def adopt(bundle: Path, by: str, root: Path = Path()) -> Pointer:
                 remedy="Train a challenger with python -m monitoring retrain",
             )
         folder = _version(bundle, TaskPaths(index.task.name, root).reports, root)
-        return _point(path, folder, _Action("approved", FIRST, name, None))
+        return _point(path, folder, "approved", FIRST, name, None)
 
 
 def promote(record: str, by: str, root: Path = Path()) -> Pointer:
@@ -119,7 +118,7 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
         added = keep_addition(experiment.root, change.task, change.addition, root)
         if added and (root / ".dvc").is_dir():
             dvc(root, "add", str(added.relative_to(root)), log=path.parent / DVC_LOG)
-        return _point(path, folder, _Action("approved", record, name, current))
+        return _point(path, folder, "approved", record, name, current)
 
 
 def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
@@ -137,41 +136,39 @@ def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
         if not current.before:
             raise StageError("no version served before this one", field=str(path))
         folder = path.parent / current.before[-1]
-        return _point(path, folder, _Action("rolled back", current.record or FIRST, name, current))
+        return _point(path, folder, "rolled back", current.record or FIRST, name, current)
 
 
-@dataclass(frozen=True)
-class _Action:
-    """An action, its change record, the person, and the pointer before it."""
+def _point(
+    path: Path, folder: Path, act: Act, record: str, by: str, current: Pointer | None
+) -> Pointer:
+    """Record the action, then point to the version.
 
-    act: Act
-    record: str
-    by: str
-    current: Pointer | None
-
-
-def _point(path: Path, folder: Path, action: _Action) -> Pointer:
-    """Record the action, then point to the version."""
-    index, now, current = read_index(folder / BUNDLE), datetime.now(UTC), action.current
+    Args:
+        path: of the pointer.
+        folder: of the version.
+        act, record, by: the action, its change record, and the person.
+        current: the pointer before it.
+    """
+    index, now, back = read_index(folder / BUNDLE), datetime.now(UTC), act == "rolled back"
     event = Event(
-        record=action.record,
-        act=action.act,
-        by=action.by,
+        record=record,
+        act=act,
+        by=by,
         at=now,
         before=current.digest if current else "",
         after=index.digest,
     )
     before: tuple[str, ...] = ()
     if current:
-        back = action.act == "rolled back"
         before = current.before[:-1] if back else (*current.before, current.folder)
     pointer = Pointer(
         task=index.task.name,
         folder=folder.relative_to(path.parent).as_posix(),
         digest=index.digest,
         since=now,
-        by=action.by,
-        record="" if action.act == "rolled back" else action.record,
+        by=by,
+        record="" if back else record,
         before=before,
     )
     add_event(path.parent / CHANGES, event)
@@ -189,7 +186,7 @@ def _champion(record: ChangeRecord, by: str, root: Path) -> Pointer:
     bundle = root / record.champion.folder / BUNDLE
     _expect(read_index(bundle).digest, record.champion.digest, record.id)
     folder = _version(bundle, TaskPaths(record.task, root).reports, root)
-    return _point(path, folder, _Action("approved", FIRST, by, None))
+    return _point(path, folder, "approved", FIRST, by, None)
 
 
 def _expect(digest: str, wanted: str, record: str) -> None:

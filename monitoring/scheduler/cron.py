@@ -60,12 +60,12 @@ class Cron:
 
     def after(self, moment: datetime) -> datetime:
         """The first firing after a moment, UTC."""
-        found = self._fires(moment)
-        while found is not None and self._by_the_clock and found.fold:
-            found = self._fires(found)
-        if found is None:
+        fired = self._fires(moment)
+        while fired is not None and self._by_the_clock and fired.fold:
+            fired = self._fires(fired)
+        if fired is None:
             raise _wrong(self.line, "it never fires again")
-        return found.astimezone(UTC)
+        return fired.astimezone(UTC)
 
     def windows(self, since: datetime, until: datetime) -> Iterator[Window]:
         """Windows one behind the other from `since` on, as far as they end by `until`."""
@@ -88,8 +88,8 @@ class Cron:
 
     def _fires(self, moment: datetime) -> datetime | None:
         soon = moment.astimezone(UTC) + timedelta(microseconds=1)
-        found: datetime | None = self.trigger.get_next_fire_time(None, soon)
-        return None if found is None else found.astimezone(UTC).astimezone(self._zone)
+        fired: datetime | None = self.trigger.get_next_fire_time(None, soon)
+        return None if fired is None else fired.astimezone(UTC).astimezone(self._zone)
 
 
 def _zone(name: str) -> ZoneInfo:

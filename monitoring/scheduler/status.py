@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, select
 
+from cxr_mm.core.templates import render
 from cxr_mm.prediction_log.database import database_errors
 from cxr_mm.prediction_log.spool import spool_folder
 from monitoring.scheduler.cron import Cron
@@ -58,14 +59,9 @@ def spooled(folder: Path) -> int:
     )
 
 
-def lines(facts: dict[str, Any]) -> list[str]:
+def status_text(facts: dict[str, Any]) -> str:
     """Format the facts for people."""
-    result = [line for name, task in facts["tasks"].items() for line in _lines_of(name, task)]
-    if not facts["tasks"]:
-        result.append("nothing was scheduled yet: python -m monitoring schedule")
-    if facts["spooled"]:
-        result.append(f"{facts['spooled']} records wait in the spool; reports do not see them yet")
-    return result
+    return render("monitoring_status.txt", facts=facts)
 
 
 def _of_task(
@@ -106,24 +102,3 @@ def _window(row: Row[Any] | None) -> dict[str, Any] | None:
         "finished": moment_of(row.finished),
         "attempts": row.attempts,
     }
-
-
-def _lines_of(name: str, task: dict[str, Any]) -> list[str]:
-    latest, failure, counts = task["latest"], task["latest_failure"], task["counts"]
-    result = [f"{name}: no verdict yet"]
-    if latest:
-        word = latest["status"].upper().replace("_", " ")
-        window = f"{latest['since']} to {latest['until']}"
-        result = [f"{name}: {word} of {window}: {latest['headline']} See {latest['folder']}"]
-    if failure and (not latest or failure["until"] > latest["until"]):
-        result.append(f"  failed: {failure['since']} to {failure['until']}: {failure['message']}")
-    result.append(f"  windows: {counts['done']} done, {counts['failed']} failed")
-    if task["next_window_ends"]:
-        result.append(f"  next window ends {task['next_window_ends']} ({task['cron']})")
-    if task["overdue"]:
-        result.append(f"  overdue: {task['overdue']} windows; does the schedule run?")
-    if task["held_by"]:
-        result.append(f"  at work: {task['held_by']}")
-    if task["waiting_alerts"]:
-        result.append(f"  {task['waiting_alerts']} alerts could not be delivered yet")
-    return result

@@ -214,10 +214,10 @@ def false_alarms(
         each, stream = min(most, len(setting.fresh) // window), Stream()
         if from_reference:
             each, draw = most, window_of_reference
-        drawn = (draw(setting, spec, stream, random) for _ in range(each))
-        found = [verdict_on(setting, one, stream).status for one in drawn].count("alarm")
-        rates.append(found / each)
-        alarms, windows = alarms + found, windows + each
+        stream_windows = (draw(setting, spec, stream, random) for _ in range(each))
+        alarmed = [verdict_on(setting, one, stream).status for one in stream_windows].count("alarm")
+        rates.append(alarmed / each)
+        alarms, windows = alarms + alarmed, windows + each
     low, high = _interval(np.array(rates))
     return FalseAlarms(
         source="reference" if from_reference else "new",
@@ -250,11 +250,11 @@ def baselines(settings: Sequence[Setting], windows: int) -> Iterator[Baseline]:
 
 def baseline(settings: Sequence[Setting], spec: WindowSpec, windows: int) -> tuple[float, float]:
     """Shares of windows in which the preset finds drift: in half of the columns, in any."""
-    found = [
+    verdicts = [
         preset_drift(next_window(setting, spec, Stream(), random).table, setting.reference)
         for setting, random in _spread(settings, windows)
     ]
-    half, some = np.mean(found, axis=0)
+    half, some = np.mean(verdicts, axis=0)
     return float(half), float(some)
 
 

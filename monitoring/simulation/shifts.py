@@ -79,7 +79,7 @@ def _photograph(pixels: NDArray[np.float32], _size: float, random: Random) -> ND
 
 
 def _child(study: Study, _size: float, random: Random, _task: Task) -> Study:
-    """A child's age; the image stays an adult's, so that age alone tells."""
+    """A child's age; the image stays an adult's, so that age alone reveals it."""
     return replace(study, clinical={**study.clinical, "age": float(random.integers(1, 15))})
 
 

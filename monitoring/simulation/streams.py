@@ -1,7 +1,7 @@
 """Streams: windows drawn from a prediction pool, shifted or not, evaluated as in service."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -71,15 +71,6 @@ class PredictionPool:
     plain: list[MaybeRecord]
     corrupted: dict[tuple[str, float], list[MaybeRecord]]
 
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """Every label."""
-        return [
-            Outcome(study_hash=s.study, finding=name, label=label, recorded_at=START)
-            for s in self.studies
-            for name, label in s.labels.items()
-        ]
-
 
 def strengths(shift: Shift) -> tuple[float, ...]:
     """Strengths at which studies are corrupted."""
@@ -93,7 +84,7 @@ def predict(predictor: Predictor, studies: Sequence[Labelled]) -> list[MaybeReco
     return [
         record
         for batch in _batches(studies)
-        for record in _predicted(predictor, batch, _loaded(batch))[0]
+        for record in _predicted(predictor, batch, [study.load() for study in batch])[0]
     ]
 
 
@@ -107,7 +98,7 @@ def build_pool(predictor: Predictor, studies: Sequence[Labelled], seed: int = 0)
         (shift.name, size): [] for shift in shifts for size in strengths(shift)
     }
     for number, batch in enumerate(_batches(studies)):
-        loaded = _loaded(batch)
+        loaded = [study.load() for study in batch]
         records, images = _predicted(predictor, batch, loaded)
         plain += records
         for shift in shifts:
@@ -123,10 +114,6 @@ def build_pool(predictor: Predictor, studies: Sequence[Labelled], seed: int = 0)
 
 def _batches(studies: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
     return (studies[i : i + BATCH] for i in range(0, len(studies), BATCH))
-
-
-def _loaded(batch: Sequence[Labelled]) -> list[Study]:
-    return [study.load() for study in batch]
 
 
 def _predicted(
@@ -235,7 +222,7 @@ class Stream:
 def build_setup(
     task: Task,
     digest: str,
-    studies_and_records: Predicted,
+    predicted: Predicted,
     pool: PredictionPool,
     params: ReferenceParams,
     size: int,
@@ -243,40 +230,44 @@ def build_setup(
 ) -> Setting:
     """Freeze a reference of `size` studies, by patient, and build the tables of the pool; with an
     empty pool only undrifted windows can be drawn."""
-    studies, predictions = studies_and_records
+    studies, predictions = predicted
     patients = as_codes(np.array([s.patient for s in studies], object))
     rank = random.permutation(patients.max() + 1)[patients]
-    chosen = [i for i in np.argsort(rank, kind="stable") if predictions[i] is not None][:size]
-    records = [r for i in chosen if (r := predictions[i]) is not None]
-    outcomes = PredictionPool([studies[i] for i in chosen], records, {}).outcomes
+    accepted = [
+        (i, record)
+        for i in np.argsort(rank, kind="stable")
+        if (record := predictions[i]) is not None
+    ]
+    chosen, others = accepted[:size], sorted(accepted[size:], key=lambda one: one[0])
     rejected = sum(r is None for r in predictions) * size // len(predictions)
-    others = sorted(set(range(len(studies))) - set(chosen))
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "reference"
-        freeze(task, digest, records, outcomes, params, out, rejected)
+        out, outcomes = Path(folder) / "reference", _outcomes(studies[i] for i, _ in chosen)
+        freeze(task, digest, [record for _, record in chosen], outcomes, params, out, rejected)
         reference = load_reference(out)
-    kinds = {PLAIN: pool.plain, **pool.corrupted} if pool.studies else {}
-    tables = {key: _rows(reference, pool, rows) for key, rows in kinds.items()}
-    rejections = {key: np.array([r is None for r in rows]) for key, rows in kinds.items()}
-    unused = PredictionPool([studies[i] for i in others], [predictions[i] for i in others], {})
-    fresh = [_rows(reference, unused, unused.plain)]
+
+    def rows(studies: Iterable[Labelled], records: list[PredictionRecord]) -> pd.DataFrame:
+        quality, projections = reference.quality, reference.projections
+        return records_table(records, task, quality, projections, _outcomes(studies))
+
+    fresh = [rows((studies[i] for i, _ in others), [record for _, record in others])]
+    tables, rejections = {}, {}
     if pool.studies:
-        fresh.append(tables[PLAIN])
-    accepted = [r is not None for r in (*unused.plain, *pool.plain)]
-    return Setting(
-        reference, tables, rejections, pd.concat(fresh, ignore_index=True)[np.array(accepted)]
-    )
+        some = next(record for record in pool.plain if record is not None)
+        for key, records in {PLAIN: pool.plain, **pool.corrupted}.items():
+            filled = [r or p or some for r, p in zip(records, pool.plain, strict=True)]
+            tables[key] = rows(pool.studies, filled)
+            rejections[key] = np.array([r is None for r in records])
+        fresh.append(tables[PLAIN][~rejections[PLAIN]])
+    return Setting(reference, tables, rejections, pd.concat(fresh, ignore_index=True))
 
 
-def _rows(
-    reference: Reference, pool: PredictionPool, predictions: Sequence[MaybeRecord]
-) -> pd.DataFrame:
-    """One row per study of the pool; of a rejected one, that of the unchanged study."""
-    accepted = [r for r in pool.plain if r is not None]
-    records = [r or p or accepted[0] for r, p in zip(predictions, pool.plain, strict=True)]
-    return records_table(
-        records, reference.task, reference.quality, reference.projections, pool.outcomes
-    )
+def _outcomes(studies: Iterable[Labelled]) -> list[Outcome]:
+    """Every label."""
+    return [
+        Outcome(study_hash=s.study, finding=name, label=label, recorded_at=START)
+        for s in studies
+        for name, label in s.labels.items()
+    ]
 
 
 def next_window(setting: Setting, spec: WindowSpec, stream: Stream, random: Random) -> Window:

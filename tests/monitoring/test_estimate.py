@@ -35,13 +35,13 @@ def test_a_calibrated_model_foretells_what_its_reference_shows():
         assert (one.labelled, one.within) == (0, None)
 
 
-def test_easier_studies_are_foretold_to_go_better():
+def test_easier_studies_are_estimated_to_go_better():
     easy = table(1000, 2, labelled=False)
     sure = easy.assign(**{"probability.x": np.where(easy["probability.x"] > 0.5, 0.97, 0.03)})
     assert found(sure)["auc"].value > found(easy)["auc"].value + 0.05
 
 
-def test_where_labels_came_the_foretold_held_or_did_not():
+def test_where_labels_came_the_estimate_held_or_did_not():
     held = found(table(400, 3))
     assert held["auc"].within
     assert held["auc"].labelled == 400

@@ -15,8 +15,6 @@ from cxr_mm.prediction_log import (
     PredictionLog,
     erase_patient,
     retain,
-    rows_before,
-    rows_of_patient,
     verify,
 )
 
@@ -60,7 +58,7 @@ def test_only_what_is_of_the_patient_goes(log, add, outcome):
     others = [outcome(r.study_hash) for r in (other, unknown)]
     log.add_outcomes([*theirs, *others])
     plan = ErasurePlan(predictions=3, outcomes=2, events=0)
-    assert rows_of_patient(log, "p") == plan
+    assert erase_patient(log, "p", dry_run=True) == plan
     assert verify(log).erased["predictions"] == 0
     assert erase_patient(log, "p") == plan
     assert log.read_window("icu") == [other, unknown]
@@ -117,7 +115,7 @@ def test_bytes_of_what_retention_removed_are_in_no_file(url, file, add):
     assert not [r.study_hash for r in gone if r.study_hash.encode() in held]
 
 
-def test_bytes_that_a_reader_still_holds_are_told(url, file, add):
+def test_bytes_that_a_reader_still_holds_are_reported(url, file, add):
     with PredictionLog(url, SECRET, wait=0.1) as log:
         add(log, "1", "p")
         with closing(sqlite3.connect(file, isolation_level=None)) as reader:
@@ -161,7 +159,7 @@ def test_retention_removes_what_is_older_and_the_outcomes_of_studies_then_gone(
     log.add_outcomes([outcome("never seen and old"), late, *stored])
     log.add_events([refusal(), refusal(created_at=NOON + 3 * HOUR)])
     plan = ErasurePlan(predictions=2, outcomes=2, events=1)
-    assert rows_before(log, NOON + 2 * HOUR) == plan
+    assert retain(log, NOON + 2 * HOUR, dry_run=True) == plan
     assert retain(log, NOON + 2 * HOUR) == plan
     assert log.read_window("icu") == last
     assert log.read_outcomes() == stored

@@ -53,7 +53,7 @@ def test_a_broken_log_ends_with_20_and_says_where(log, run, url):
     assert "predictions: row 2 was changed" in found.output
 
 
-def test_erase_says_what_will_go_and_does_it_only_when_told(log, run):
+def test_erase_says_what_will_go_and_does_it_only_when_confirmed(log, run):
     requested = run("erase", "--patient", "p", typed="n\n")
     assert requested.exit_code == 1
     assert "To go: 1 predictions, 0 outcomes, 0 events." in requested.output
@@ -69,7 +69,7 @@ def test_retain_removes_what_is_older(log, run):
     assert run("verify").exit_code == 0
 
 
-def test_what_still_waits_is_told(log, run, url, locked, answer):
+def test_what_still_waits_is_reported(log, run, url, locked, answer):
     waiting = SpooledLog(url, SECRET, wait=0.05, retry=60)
     with locked():
         waiting.append(answer("3", "p"))

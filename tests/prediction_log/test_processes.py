@@ -1,4 +1,4 @@
-"""Many processes and a database that goes away: what was told to be kept is there, and chained."""
+"""Many processes and a database that goes away: what was reported as stored is there."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ WRITERS, KILLED, SECONDS = 10, 4, 90
 
 @contextmanager
 def writers(database, folder, count, kind):
-    """Processes that append until they are ended, and tell of each record that they kept."""
+    """Processes that append until they are ended, and report each record that they stored."""
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import answer, outcome
@@ -30,7 +30,7 @@ while True:
     log.add_outcomes([outcome(record.study_hash)])
     print(record.record_id, flush=True)
 """
-    message = [folder / f"told{number}" for number in range(count)]
+    message = [folder / f"stored{number}" for number in range(count)]
     streams = [path.open("w") for path in message]
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=out) for out in streams]
     try:
@@ -46,7 +46,7 @@ def lines(path):
     return len(path.read_bytes().splitlines())
 
 
-def test_ten_writers_some_of_them_killed_lose_nothing_they_told(database, tmp_path, until):
+def test_ten_writers_some_of_them_killed_lose_nothing_they_reported(database, tmp_path, until):
     kind = f"PredictionLog({database!r}, {SECRET!r})"
     with writers(database, tmp_path, WRITERS, kind) as (processes, message):
         until(lambda: all(lines(path) for path in message), SECONDS)
@@ -63,13 +63,13 @@ def test_ten_writers_some_of_them_killed_lose_nothing_they_told(database, tmp_pa
         found = [record.record_id for record in log.read_window("icu")]
         verified = verify(log)
     assert set(ids) <= set(found)
-    # Of each process, one more may have been kept than it came to tell.
+    # Of each process, one more may have been stored than it reported.
     assert len(found) == len(set(found)) <= len(ids) + WRITERS
     assert verified.first_break is None
     assert verified.rows["predictions"] == len(found)
 
 
-def test_a_database_that_goes_away_is_told_and_used_again_when_it_is_back(
+def test_a_database_that_goes_away_is_reported_and_used_again_when_it_is_back(
     postgresql, cluster, answer
 ):
     with PredictionLog(postgresql, SECRET) as log:

@@ -172,7 +172,9 @@ def test_a_log_that_is_wrong_and_not_away_is_refused_and_its_spool_left_free(url
     free.close()
 
 
-def test_lines_that_are_damaged_or_refused_are_set_aside_and_told(url, file, spool, answer, until):
+def test_lines_that_are_damaged_or_refused_are_set_aside_and_reported(
+    url, file, spool, answer, until
+):
     with SpooledLog(url, SECRET) as log:
         good, refused, last = (log.record(answer()) for _ in range(3))
     refused = refused.model_copy(update={"model": "refused"})
@@ -193,7 +195,9 @@ def test_lines_that_are_damaged_or_refused_are_set_aside_and_told(url, file, spo
     assert (spool / "set_aside.txt").read_bytes().splitlines() == lines[1:3]
 
 
-def test_a_full_disk_is_told_and_forgotten_when_there_is_room(log, file, answer, until, full_disk):
+def test_a_full_disk_is_reported_and_forgotten_when_there_is_room(
+    log, file, answer, until, full_disk
+):
     before = log.append(answer())
     with full_disk(1), pytest.raises(LogError, match="nor can the spool be written"):
         log.append(answer())
@@ -236,7 +240,7 @@ log = SpooledLog({url!r}, {SECRET!r}, wait=0.02, retry=0.01)
 while True:
     print(log.append(answer()).record_id, flush=True)
 """
-    message = [tmp_path / f"told{k}" for k in range(6)]
+    message = [tmp_path / f"stored{k}" for k in range(6)]
     SpooledLog(url, SECRET).close()
     for pair, moment in ((message[:2], 0.05), (message[2:4], 0.1), (message[4:], 0.15)):
         with pair[0].open("w") as one, pair[1].open("w") as two:
@@ -256,7 +260,7 @@ while True:
     found, ids = stored(file), " ".join(path.read_text() for path in message).split()
     assert len(ids) > 60
     assert set(ids) <= set(found)
-    # Of each process, one more may have been kept than it came to tell.
+    # Of each process, one more may have been stored than it reported.
     assert len(found) == len(set(found)) <= len(ids) + len(message)
 
 

@@ -1,4 +1,4 @@
-"""Windows to tell of, and servers on this machine that take what is told."""
+"""Windows to notify of, and servers on this machine that receive the notices."""
 
 import socketserver
 import threading

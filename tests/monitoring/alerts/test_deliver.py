@@ -34,7 +34,7 @@ def statuses(receiver):
     return [json.loads(body)["status"] for _, _, body in receiver.got]
 
 
-def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mailbox, notice):
+def test_each_change_is_sent_once_on_each_channel(state, settings, receiver, mailbox, notice):
     alerts = Alerts(state, settings)
     for result in (
         notice("ok"),
@@ -52,7 +52,7 @@ def test_each_change_is_told_once_on_each_channel(state, settings, receiver, mai
     assert len(mailbox.got) == 3
 
 
-def test_the_same_of_another_model_is_told(state, settings, receiver, notice):
+def test_the_same_of_another_model_is_sent(state, settings, receiver, notice):
     alerts = Alerts(state, settings)
     other = {"digest": "b" * 64}
     calm, alarm = notice("ok"), notice("alarm")
@@ -68,7 +68,7 @@ def test_the_same_of_another_model_is_told(state, settings, receiver, notice):
     assert set(statuses(receiver)) == {"alarm"}
 
 
-def test_what_could_not_be_delivered_is_told_later_in_order(
+def test_what_could_not_be_delivered_is_sent_later_in_order(
     state, settings, receiver, mailbox, notice
 ):
     receiver.answers += [503, 503]
@@ -82,14 +82,14 @@ def test_what_could_not_be_delivered_is_told_later_in_order(
         assert connection.scalar(select(func.count()).select_from(WAITING_ALERTS)) == 0
 
 
-def test_below_the_least_level_nothing_is_told(state, settings, receiver, notice):
+def test_below_the_least_level_nothing_is_sent(state, settings, receiver, notice):
     alerts = Alerts(state, settings.model_copy(update={"least": "alarm"}))
     for result in (notice("warn", level="warn"), notice("alarm"), notice("warn", level="warn")):
         alerts.send("icu", result)
     assert statuses(receiver) == ["alarm", "ok"]
 
 
-def test_a_report_that_failed_is_told_and_so_is_its_end(state, settings, receiver, notice):
+def test_a_report_that_failed_is_sent_and_so_is_its_end(state, settings, receiver, notice):
     alerts = Alerts(state, settings)
     failed = Notice.of_failure("icu", "a" * 64, Window(notice().since, notice().until))
     for result in (failed, failed, notice("ok")):

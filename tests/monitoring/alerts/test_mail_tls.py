@@ -34,7 +34,7 @@ def known(server, session, envelope, mechanism, data):
 
 
 def free_port():
-    """One that nothing listens at; aiosmtpd has to be told which."""
+    """One that nothing listens at; aiosmtpd needs its number."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return listening.getsockname()[1]
 

@@ -194,7 +194,7 @@ def promoting(project, record, before=""):
     )
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_refused(
     project, make_record, lay_bundle, a_third
 ):
     adopt(project / CHAMPION, "A. Reader", project)

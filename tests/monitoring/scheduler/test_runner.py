@@ -10,7 +10,7 @@ from monitoring.config import AlertSettings, MonitorParams
 from monitoring.scheduler.cron import Cron, Window
 from monitoring.scheduler.runner import Runner, ServedModel
 from monitoring.scheduler.state import Lease, Windows
-from monitoring.scheduler.status import lines, status
+from monitoring.scheduler.status import status, status_text
 
 DAILY = Cron("0 6 * * *")
 DIGEST = "a" * 64
@@ -71,7 +71,7 @@ def test_missed_windows_are_made_up_for_oldest_first_and_what_is_left_out_is_sai
     assert any(left in line for line in runner.lines)
 
 
-def test_the_gravest_verdict_is_the_exit_code(runner, fake, at):
+def test_the_most_severe_verdict_is_the_exit_code(runner, fake, at):
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     fake.order("status = 'alarm' if '2026-03-03T06' in sys.argv[-3] else 'warn'")
     found = runner().catch_up(DAILY, at("2026-03-04 07:00"))
@@ -125,7 +125,7 @@ def test_backfill_runs_the_windows_between_two_moments_once(runner, fake, rows, 
     assert len(fake.runs) == 2
 
 
-def test_a_runner_that_is_told_to_end_kills_its_report_and_leaves_the_window(
+def test_a_runner_that_is_asked_to_end_kills_its_report_and_leaves_the_window(
     runner, fake, rows, at
 ):
     fake.order("time.sleep(60)")
@@ -136,7 +136,7 @@ def test_a_runner_that_is_told_to_end_kills_its_report_and_leaves_the_window(
     assert [(r.status, r.attempts) for r in rows()] == [("waiting", 0)]
 
 
-def test_whoever_comes_second_is_told_who_is_at_work(runner, state, fake, at):
+def test_whoever_comes_second_is_given_the_holder(runner, state, fake, at):
     lease = Lease(state, "icu", 60)
     assert lease.take() is None
     found = runner().catch_up(DAILY, at("2026-03-01 07:00"))
@@ -179,7 +179,7 @@ def test_no_window_is_claimed_without_the_lease(state, at):
 def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
     runner, fake, state, log, at, tmp_path, monkeypatch
 ):
-    assert "nothing was scheduled" in lines(status(state, log))[0]
+    assert "nothing was scheduled" in status_text(status(state, log))
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     fake.order("sys.exit('broken')")
     runner().catch_up(DAILY, at("2026-03-02 07:00"))
@@ -194,13 +194,13 @@ def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
     assert task["next_window_ends"] == "2026-03-05T06:00:00+00:00"
     assert task["overdue"] == 2
     assert (task["held_by"], facts["spooled"]) == (None, 2)
-    result = "\n".join(lines(facts))
+    result = status_text(facts)
     assert "icu: OK of" in result
     assert "overdue: 2 windows" in result
     assert "2 records wait" in result
 
 
-def test_a_change_of_the_verdict_is_told_and_trouble_with_it_loses_no_report(
+def test_a_change_of_the_verdict_is_sent_and_trouble_with_it_loses_no_report(
     runner, fake, rows, at, tmp_path
 ):
     (tmp_path / "file").write_text("")
