@@ -167,9 +167,9 @@ def score_window(
     before = 1.0 - present
     if weights is not None:
         before[0, : len(reference)] = weights
-    statistics = _statistics(pooled, checks, present, before)[0]
     results = []
-    for check, statistic in zip(checks, statistics, strict=True):
+    for check in checks:
+        statistic = _statistic(pooled, check, present, before)[0]
         mean, spread = learnt.null(len(current), check.name)
         results.append(CheckResult(check, float(statistic), float((statistic - mean) / spread)))
     return sorted(results, key=lambda r: -r.score)
@@ -184,7 +184,7 @@ def _learn(
     rng: np.random.Generator,
 ) -> WindowNull:
     current = draw_windows(patients, size, draws, rng)
-    statistics = _statistics(table, checks, current, 1.0 - current)
+    statistics = np.stack([_statistic(table, c, current, 1.0 - current) for c in checks], axis=1)
     least = np.array([LEAST_NULL[c.method] for c in checks])
     mean = np.maximum(statistics.mean(axis=0), least[:, 0])
     spread = np.maximum(statistics.std(axis=0), least[:, 1])
@@ -197,22 +197,13 @@ def _learn(
     )
 
 
-def _statistics(
-    pooled: pd.DataFrame,
-    checks: Sequence[Check],
-    current: NDArray[np.float64],
-    reference: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Statistic of each resample and check, (R, C), over the pooled rows (n)."""
-    return np.stack([_statistic(pooled, c, current, reference) for c in checks], axis=1)
-
-
 def _statistic(
     pooled: pd.DataFrame,
     check: Check,
     current: NDArray[np.float64],
     reference: NDArray[np.float64],
 ) -> NDArray[np.float64]:
+    """Statistic of a check in each resample, (R,), over the pooled rows (n)."""
     values = pooled[[c.name for c in check.columns]]
     present = values.notna().all(axis=1).to_numpy()
     if check.method == "missing":

@@ -1,7 +1,7 @@
-"""Stage `reference`: freezes what monitoring compares against, thresholds included.
+"""Stage `reference`: freeze the reference of monitoring, thresholds included.
 
-Held-out studies are turned into the very records that the prediction log would hold of them, so
-that one function makes the tables of reference and current.
+Held-out studies become the records that the prediction log would contain of them, so that one
+function builds the tables of reference and window.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,14 +54,14 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 def heldout_records(
     task: Task, paths: TaskPaths, digest: str, seed: int, prior: Mapping[str, float]
 ) -> tuple[list[PredictionRecord], list[Outcome]]:
-    """Held-out studies with whatever they have; of many, a part drawn by patient.
+    """Records and outcomes of held-out studies, drawn by patient where there are many.
 
     Args:
         task: the question.
         paths: of what ingest, embed and fuse left.
         digest: of the bundle.
         seed: which studies, of many.
-        prior: finding → probability that the model gives to nothing at all.
+        prior: finding → probability of the model without any input.
 
     Raises:
         StageError: an earlier stage is missing or belongs to another run.
@@ -128,7 +128,7 @@ def _shares(
     given: tuple[Modality, ...],
     prior: Mapping[str, float],
 ) -> dict[str, dict[Modality, float]]:
-    """As `Predictor` shares out: what each modality gives to each probability."""
+    """Share of each modality in each probability, as `Predictor` computes it."""
     if len(task.modalities) < 2:
         return {}
     chosen = [
@@ -164,7 +164,7 @@ def known_outcomes(labels: Mapping[str, "pd.Series[Any]"], source: str) -> list[
 
 
 def study_name(number: int) -> str:
-    """What stands for the id of a study."""
+    """Name of a study in a reference, in place of its id."""
     return f"study {number}"
 
 
@@ -226,7 +226,7 @@ class Reference:
         table: rows as `records_table` makes them, with labels.
         thresholds: learnt ones.
         performance: finding → metric → value on the reference.
-        images, images_rejected: held-out images, and those of them that the input gate refuses.
+        images, images_rejected: held-out images, and those of them that the input gate rejects.
     """
 
     task: Task
@@ -268,7 +268,7 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
 
 
 def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int:
-    """How many of the records' images the input gate refuses."""
+    """How many of the records' images the input gate rejects."""
     images = [r.image_embedding for r in records if r.image_embedding is not None]
     if not images or bundle.gate is None:
         return 0
@@ -293,7 +293,7 @@ def freeze(
         records, outcomes: of held-out studies.
         params: with which thresholds are learnt.
         out: folder.
-        refused: how many of the images the input gate refuses.
+        refused: how many of the images the input gate rejects.
 
     Raises:
         StageError: too few studies.
@@ -303,7 +303,7 @@ def freeze(
         raise StageError(
             f"{len(records)} held-out studies; windows of {smallest} need at least {2 * smallest}",
             field="reference.window_sizes",
-            remedy="Hold out more studies, or judge smaller windows",
+            remedy="Hold out more studies, or use smaller windows",
         )
     quality = tuple(dict.fromkeys(name for r in records for name in r.quality))
     projections, fit = _projections(records, params)
@@ -369,7 +369,7 @@ def load_reference(folder: Path) -> Reference:
 
 
 def bundle_digest(bundle: Path) -> str:
-    """Digest that a bundle says it has.
+    """Digest in the index of a bundle.
 
     Raises:
         BundleError: no bundle there, or a damaged one.

@@ -119,7 +119,7 @@ class WatchedColumn:
         title: as a person reads it, unit included.
         read: value of a record; None for a component of an embedding.
         watch_missing: whether a change of the missing share is drift of its own; where a whole
-            modality is absent, `has.MODALITY` says so once.
+            modality is absent, `has.MODALITY` shows it once.
     """
 
     name: str

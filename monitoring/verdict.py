@@ -16,7 +16,7 @@ import pandas as pd
 from cxr_mm.core.record import ServiceEvent
 from cxr_mm.core.verdict import Level, Reason, Status, Verdict, most_severe
 from monitoring.concept_drift import ConceptResult, MetricResult, score_concept
-from monitoring.data_drift import CheckResult, Thresholds, score_window
+from monitoring.data_drift import CheckResult, score_window
 from monitoring.reference import Reference
 from monitoring.shift_tests import (
     REJECTED_TITLE,
@@ -101,13 +101,6 @@ class Limits:
                 text=text,
             )
         ]
-
-
-def data_limits(
-    thresholds: Thresholds, size: int, rate: float, held: frozenset[str] = frozenset()
-) -> Limits:
-    """Limits of the data checks of a window of `size` studies."""
-    return Limits(partial(thresholds.limit, size), rate, held)
 
 
 def concept_reasons(
@@ -277,6 +270,7 @@ class DriftReport:
             few labels.
         shift: the change of prevalence that would explain the data, where one does.
         rates: family → its part of the false-alarm rate.
+        limits: of the data checks; None where the window is too small.
     """
 
     verdict: Verdict
@@ -286,6 +280,7 @@ class DriftReport:
     concept: tuple[ConceptResult, ...] = ()
     shift: LabelShift | None = None
     rates: dict[Family, float] = field(default_factory=dict)
+    limits: Limits | None = None
 
 
 def evaluate_window(
@@ -300,7 +295,7 @@ def evaluate_window(
         notes = (*notes, _too_few_labels(window.n_labelled, smallest))
     rates = _rates(reference.params.false_alarm_rate, images is not None, bool(concept))
     held = _alarmed(window.before)
-    limits = data_limits(reference.thresholds, len(table), rates["data"], held)
+    limits = Limits(partial(reference.thresholds.limit, len(table)), rates["data"], held)
     checks = score_window(table, reference.table, reference.checks, reference.thresholds)
     findings = reference.task.finding_names
     prevalence = score_prevalence(table, reference.table, findings, reference.params.seed)
@@ -330,7 +325,7 @@ def evaluate_window(
     headline = f"{window.studies} studies, {window.n_labelled} labelled. "
     headline += f"First: {reasons[0].text}. {meaning}." if reasons else f"{meaning}."
     verdict = _verdict(most_severe(reasons), window, reference, headline, reasons, notes)
-    return DriftReport(verdict, checks, prevalence, images, concept, shift, rates)
+    return DriftReport(verdict, checks, prevalence, images, concept, shift, rates, limits)
 
 
 def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> DriftReport:
@@ -434,7 +429,7 @@ def _verdict(
 def _too_few_labels(n_labelled: int, smallest: int) -> str:
     if n_labelled < smallest:
         return (
-            f"Concept drift was not judged: {n_labelled} labelled studies, at least {smallest} "
+            f"Concept drift was not tested: {n_labelled} labelled studies, at least {smallest} "
             "are needed"
         )
-    return "Concept drift was not judged: too few of one class among the labels"
+    return "Concept drift was not tested: too few of one class among the labels"

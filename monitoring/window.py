@@ -114,7 +114,9 @@ def load_window(
         ManifestError: the labels cannot be read.
     """
     index = log.window_index(frozen.task.name, since, until, frozen.digest)
-    outcomes = _outcomes(log, labels, frozen)
+    outcomes = log.read_outcomes()
+    if labels is not None:
+        outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
     newest = _newest(index.study_hash)
     rng = np.random.default_rng(frozen.params.seed)
     compared = _at_most(newest, rng)
@@ -193,20 +195,14 @@ def _at_most(positions: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
     return np.sort(rng.choice(positions, MOST_STUDIES, replace=False))
 
 
-def _outcomes(log: PredictionLog, labels: Path | None, frozen: Reference) -> list[Outcome]:
-    outcomes = log.read_outcomes()
-    if labels is not None:
-        outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
-    return outcomes
-
-
 def _notes(
     frozen: Reference, others: dict[str, int], records: int, studies: int, compared: int
 ) -> tuple[str, ...]:
     notes = []
     if others:
-        total = sum(others.values())
-        notes.append(f"{total} predictions of other models are left out: {_named(others)}")
+        ranked = sorted(others.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{digest[:12]} ({n})" for digest, n in ranked)
+        notes.append(f"{sum(others.values())} predictions of other models are left out: {named}")
     if studies < records:
         notes.append(f"{records - studies} predictions repeat a study; the newest of each counts")
     if compared < studies:
@@ -214,8 +210,3 @@ def _notes(
     if frozen.task.synthetic:
         notes.append("The reference is synthetic: made-up studies, no patients")
     return tuple(notes)
-
-
-def _named(others: dict[str, int]) -> str:
-    ranked = sorted(others.items(), key=lambda item: -item[1])
-    return ", ".join(f"{digest[:12]} ({n})" for digest, n in ranked)

@@ -1,4 +1,4 @@
-"""Linking: how rows get their place in a chain, so that none can be altered, lost or slipped in.
+"""Linking: chain rows, so that none can be changed, lost or inserted unnoticed.
 
 After the hash-linked records of Haber and Stornetta (1991), with HMAC-SHA256 (RFC 2104) for the
 links: without the log's secret no one can write a chain anew.
@@ -33,7 +33,7 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class Head:
-    """How far a chain had come: table, position of its last row (0: none) and that row's link."""
+    """End of a chain: table, position of its last row (0: none) and that row's link."""
 
     table: str
     position: int
@@ -80,7 +80,7 @@ def hashed_columns(table: Table) -> list[ColumnElement[Any]]:
 
 
 def make_tables(connection: Connection) -> None:
-    """Make the tables that are not there, and begin their chains."""
+    """Create missing tables, and begin their chains."""
     METADATA.create_all(connection)
     begun = set(connection.scalars(select(HEADS.c.name)))
     for table in CHAINED:
@@ -89,10 +89,10 @@ def make_tables(connection: Connection) -> None:
 
 
 def locked_head(connection: Connection, table: Table) -> Head:
-    """The end of a table's chain, to which no one else adds before this transaction has ended.
+    """The end of a table's chain, locked until this transaction ends.
 
     Raises:
-        LogError: it was taken away.
+        LogError: its row is missing.
     """
     row = connection.execute(
         select(HEADS).where(HEADS.c.name == table.name).with_for_update()
@@ -107,7 +107,7 @@ def locked_head(connection: Connection, table: Table) -> Head:
 def append_rows(
     connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]], key: bytes
 ) -> None:
-    """Add rows at the end of a table's chain; those whose identity is there already are left out.
+    """Add rows at the end of a table's chain; known identities are left out.
 
     Args:
         connection: in a transaction that others cannot write beside (`database.writing`).
@@ -132,7 +132,7 @@ def append_rows(
 def _fresh(
     connection: Connection, table: Table, rows: list[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Rows that the table does not hold yet, each once."""
+    """Rows that the table lacks, each once."""
     identity = IDENTITY[table]
     batch = {row[identity.name]: row for row in reversed(rows)}
     present = set(connection.scalars(select(identity).where(identity.in_(batch))))

@@ -44,10 +44,10 @@ BUSY_SECONDS = 30.0
 
 
 def checked_url(url: str | URL) -> URL:
-    """A URL that names a database which lasts.
+    """Check that a URL names a database that lasts.
 
     Raises:
-        LogError: it is no URL, or an SQLite one without a file.
+        LogError: it is invalid, or names SQLite without a file.
     """
     try:
         parsed = make_url(url)
@@ -90,7 +90,7 @@ def make_folder(file: Path) -> None:
 
 
 def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
-    """An engine whose connections wait for one another, so many seconds at most.
+    """Create an engine whose connections wait for one another, up to `wait` seconds.
 
     Raises:
         LogError: the driver is not installed.
@@ -159,10 +159,10 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def vacuum(engine: Engine, url: URL) -> None:
-    """Take out of the database's files what was removed from its tables.
+    """Remove deleted content from the files of the database.
 
     Raises:
-        LogError: others read an older state of an SQLite file, which is kept for them.
+        LogError: others still read an older state of an SQLite file.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM"))
@@ -171,7 +171,7 @@ def vacuum(engine: Engine, url: URL) -> None:
         busy = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()[0]
     if busy:
         raise LogError(
-            "done, but the bytes stay in the write-ahead log while others read",
+            "done, but the bytes stay in the write-ahead log while others read it",
             field=public_url(url),
             remedy="Do it again when no long reading is under way",
         )
@@ -188,7 +188,7 @@ def _waiting(backend: str, wait: float) -> dict[str, Any]:
 
 
 def _configure(connection: Any, _: object) -> None:
-    """A commit that outlives a power cut, and no bytes left of what is deleted."""
+    """Commits survive a power cut, and deleted bytes are overwritten."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")
@@ -204,7 +204,7 @@ def _same_file(file: Path, _: object, record: PoolProxiedConnection, __: object)
         identity = None
     if record.info.setdefault("file", identity) != identity:
         raise LogError(
-            "the file was taken away or replaced",
+            "the file was removed or replaced",
             field=str(file),
             remedy="Put it back, or start again to begin a new log",
         )

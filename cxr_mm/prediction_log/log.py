@@ -1,6 +1,6 @@
-"""PredictionLog: records go in as answers are given, outcomes when they come, windows come out.
+"""PredictionLog: append records of answers and their outcomes, read windows of them.
 
-What is kept is a PredictionRecord: no pixels, no note text, ids only as keyed hashes.
+A PredictionRecord has no pixels, no note text, and ids only as keyed hashes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +57,7 @@ from cxr_mm.prediction_log.windows import (
 
 
 class LogReader:
-    """A log as it is read; rows that were erased are not there for it.
+    """Read access to a log; erased rows are left out.
 
     Args:
         url: checked.
@@ -214,7 +214,7 @@ def _now() -> datetime:
 
 
 class PredictionLog(LogReader):
-    """A log of predictions and of the outcomes that came later; safe for threads and processes.
+    """A log of predictions and their later outcomes; safe for threads and processes.
 
     Args:
         url: SQLAlchemy URL; `sqlite:///predictions.db` is the usual one.
@@ -224,8 +224,8 @@ class PredictionLog(LogReader):
         clock: the time that records and events are given, with UTC offset.
 
     Raises:
-        LogError: the URL is none, the database cannot be opened, is no prediction log, is of
-            another version, or was begun with another secret.
+        LogError: the URL is invalid, or the database cannot be opened, is no prediction log, has
+            another version, or was created with another secret.
     """
 
     def __init__(
@@ -257,25 +257,25 @@ class PredictionLog(LogReader):
 
     @property
     def trouble(self) -> str:
-        """What a reader should know of the log; this one raises what it cannot keep."""
+        """Warnings for readers of the page; empty here, since this log raises errors instead."""
         return ""
 
     def append(self, answer: Answer) -> PredictionRecord:
-        """Keep one answer; when this returns, the record is on disk."""
+        """Store one answer; when this returns, the record is on disk."""
         return self.append_many([answer])[0]
 
     def append_many(self, answers: Iterable[Answer]) -> list[PredictionRecord]:
-        """Keep several answers, all of them or none."""
+        """Store several answers, all of them or none."""
         records = [self.record(answer) for answer in answers]
         self.add_records(records)
         return records
 
     def add_records(self, records: Iterable[PredictionRecord]) -> None:
-        """Keep records whose ids are hashed already, all of them or none; those there stay."""
+        """Store records whose ids are hashed already, all or none; known ones stay unchanged."""
         self._insert(PREDICTIONS, records)
 
     def record(self, answer: Answer) -> PredictionRecord:
-        """What would be kept of an answer."""
+        """Build the record of an answer."""
         patient = answer.study.patient_id
         return record_of(
             answer,
@@ -294,14 +294,14 @@ class PredictionLog(LogReader):
         return keyed_hash(self._known_secret, f"{kind}:{value}")
 
     def add_outcomes(self, outcomes: Iterable[Outcome]) -> int:
-        """Keep labels that came later (`study_hash` from `hash_id`); returns how many were given.
+        """Store later labels (`study_hash` from `hash_id`); returns how many were given.
 
-        All of them are kept or none; those that are there already stay.
+        All of them are stored or none; known ones stay unchanged.
         """
         return self._insert(OUTCOMES, outcomes)
 
     def add_events(self, events: Iterable[ServiceEvent]) -> int:
-        """Keep requests that got no prediction, as `add_outcomes` does; how many were given."""
+        """Store requests without a prediction; returns how many were given."""
         return self._insert(EVENTS, events)
 
     @property
@@ -315,7 +315,7 @@ class PredictionLog(LogReader):
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open a transaction, kept where the body ends well.
+        """Open a transaction, committed if the body succeeds.
 
         Raises:
             LogError: the database cannot be written, or the log was opened without its secret.
@@ -324,7 +324,7 @@ class PredictionLog(LogReader):
             yield connection
 
     def vacuum(self) -> None:
-        """Take out of the database's files what was removed from its tables.
+        """Remove deleted content from the files of the database.
 
         Raises:
             LogError: it cannot be done now.
@@ -354,7 +354,7 @@ class PredictionLog(LogReader):
         return self._secret
 
     def _insert(self, table: Table, values: Iterable[BaseModel]) -> int:
-        """Insert in one transaction those whose identity the table does not hold yet."""
+        """Insert in one transaction; known identities are left out."""
         rows, key = [dict(value) for value in values], self.chain_key
         with self.writing() as connection:
             append_rows(connection, table, rows, key)
@@ -362,7 +362,7 @@ class PredictionLog(LogReader):
 
 
 def open_log(url: str, *, create: bool = True, secret: bool = True) -> PredictionLog:
-    """Open a log with the secret that belongs to it, or without, to read only.
+    """Open a log with its secret, or without, to read only.
 
     Raises:
         LogError: as PredictionLog and `find_secret`.

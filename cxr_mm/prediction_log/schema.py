@@ -31,10 +31,10 @@ BOOKKEEPING = frozenset({"position", "content", "chain", "erased_at"})
 
 
 def aware(moment: datetime) -> datetime:
-    """The moment, if it says its UTC offset.
+    """Check that a moment has a UTC offset.
 
     Raises:
-        LogError: it does not.
+        LogError: it has none.
     """
     if moment.tzinfo is None:
         raise LogError(
@@ -57,7 +57,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def embedding_bytes(value: Sequence[float] | bytes | None) -> bytes | None:
-    """A vector as it is stored, little-endian float32; what is stored already stays."""
+    """A vector as it is stored, little-endian float32; bytes stay as they are."""
     if value is None or isinstance(value, bytes):
         return value
     return np.asarray(value, dtype="<f4").tobytes()
@@ -182,12 +182,12 @@ _EMPTY: dict[type[Any], Any] = {String: "", Integer: 0, JSON: {}}
 
 
 def value_columns(table: Table) -> list[Column[Any]]:
-    """Columns of a table that hold what was logged."""
+    """Columns of a table with what was logged."""
     return [c for c in table.columns if c.name not in BOOKKEEPING]
 
 
 def redacted_values(table: Table) -> dict[str, Any]:
-    """What the columns of a redacted row hold, its time and identity apart."""
+    """Values of a redacted row, except for its time and identity."""
     return {
         c.name: None if c.nullable else _EMPTY[type(c.type)]
         for c in value_columns(table)

@@ -1,7 +1,7 @@
-"""SpooledLog: a prediction log that outlives its database; what cannot be written waits on disk.
+"""SpooledLog: a prediction log that stores records on disk while its database is unavailable.
 
-A thread brings in what waits, so that no prediction waits for it and the page recovers without
-one. The database takes each id once: a replay that was killed halfway is done again.
+A thread replays them into the database, so that no prediction waits for it. The database accepts
+each id once: a replay that was killed halfway is repeated.
 """
 
 import fcntl
@@ -49,7 +49,7 @@ def encoded(stored: BaseModel) -> bytes:
 
 
 def decoded(line: bytes) -> BaseModel | None:
-    """What a line holds; None where it is cut short, altered or of another version."""
+    """Content of a line; None where it is cut short, changed or of another version."""
     checksum, _, body = line.partition(b" ")
     if checksum != _checksum(body):
         return None
@@ -64,13 +64,13 @@ def decoded(line: bytes) -> BaseModel | None:
 class SpoolFile:
     """One file of lines, locked as long as it is open.
 
-    What it holds can be read even where the file was removed from its folder.
+    It can be read even after the file was removed from its folder.
     """
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path, self._handle = path, handle
         self.count = sum(1 for _ in self.read())
-        """Lines that it holds."""
+        """Number of lines."""
 
     @classmethod
     def begun(cls, folder: Path) -> Self:
@@ -95,7 +95,7 @@ class SpoolFile:
 
     @classmethod
     def taken_over(cls, path: Path) -> Self | None:
-        """A file that no one has; None where a process has it, or it cannot be had."""
+        """Take over a file; None where another process has it, or it cannot be opened."""
         try:
             handle = os.open(path, os.O_RDWR | os.O_APPEND)
         except OSError:
@@ -142,12 +142,12 @@ class SpoolFile:
                     yield line
 
     def remove(self) -> None:
-        """Take the file away: what it held is kept elsewhere."""
+        """Delete the file, whose lines are stored elsewhere."""
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Leave the file to whoever takes it over."""
+        """Close the file; another process may take it over."""
         os.close(self._handle)
 
 
@@ -162,10 +162,10 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        SpoolFile.begun(folder).remove()  # better found out now than when the database is away
+        SpoolFile.begun(folder).remove()  # fail now rather than when the database is unavailable
         self.folder = folder
         self.aside = folder / "set_aside.txt"
-        """Lines that cannot be brought into the log, for a person to look at."""
+        """Lines that the log refuses, for a person to inspect."""
         self._files = _free_files(folder)
         self._writing: SpoolFile | None = None
 
@@ -190,7 +190,7 @@ class Spool:
         self._files = sorted([*self._files, *_free_files(self.folder)], key=lambda f: f.path.name)
 
     def oldest(self) -> SpoolFile | None:
-        """The file to bring in first, to which nothing is added any more; None where there is none.
+        """The oldest file, which is closed for writing; None if there is no file.
 
         It stays until it is dropped.
         """
@@ -201,12 +201,12 @@ class Spool:
         return self._files[0]
 
     def drop(self, file: SpoolFile) -> None:
-        """Take a file away whose lines are all kept elsewhere."""
+        """Delete a file whose lines are all stored elsewhere."""
         file.remove()
         self._files.remove(file)
 
     def set_aside(self, lines: Sequence[bytes]) -> None:
-        """Keep lines that cannot be brought in where no one tries them again.
+        """Store refused lines where they are not replayed again.
 
         Raises:
             OSError: it cannot be written.
@@ -218,14 +218,14 @@ class Spool:
             os.fsync(handle)
 
     def close(self) -> None:
-        """Leave every file to whoever takes it over."""
+        """Close every file; another process may take them over."""
         for file in self._files:
             file.close()
         self._files, self._writing = [], None
 
 
 def _free_files(folder: Path) -> list[SpoolFile]:
-    """The files that no one has, oldest first, each taken over."""
+    """Files without an owner, oldest first, each taken over."""
     paths = sorted(folder.glob("*.jsonl"))
     return [file for path in paths if (file := SpoolFile.taken_over(path)) is not None]
 
@@ -235,7 +235,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the folder's entries to disk, or a power cut takes a new file's name away."""
+    """Flush the folder's entries to disk, so that a new file survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -250,21 +250,21 @@ BATCH = 200
 
 
 class SpooledLog(PredictionLog):
-    """A prediction log that is written by way of a spool while its database is away.
+    """A prediction log that writes to a spool while its database is unavailable.
 
-    What was written is on disk when a call returns, in the database or in the spool. Reading
-    needs the database.
+    When a call returns, the record is on disk, in the database or in the spool. Reading needs the
+    database.
 
     Args:
         url: as PredictionLog.
         secret: likewise.
         folder: of the spool, one for each log; default: `spool_folder`.
         wait: seconds that a write to SQLite waits for another before it goes to the spool.
-        retry: seconds between two attempts to bring in what waits.
+        retry: seconds between two replays of the spool.
 
     Raises:
-        LogError: as PredictionLog, but not where the database is merely away; or the folder
-            cannot be made.
+        LogError: as PredictionLog, except that the database may be unavailable; or the folder
+            cannot be created.
     """
 
     def __init__(
@@ -294,30 +294,30 @@ class SpooledLog(PredictionLog):
 
     @property
     def waiting(self) -> int:
-        """Records, outcomes and events that this process has yet to bring into the database."""
+        """Records, outcomes and events that this process has yet to write to the database."""
         with self._mutex:
             return self._spool.waiting
 
     @property
     def trouble(self) -> str:
-        """What a reader of the page should know, a sentence or two; empty when all is well."""
+        """Warnings for readers of the page, a sentence or two; empty if there are none."""
         result = []
         if self._reason:
             result.append(
-                f"The prediction log cannot be written ({self._reason}); what it should hold "
-                f"waits on disk until it can ({self.waiting} waiting)."
+                f"The prediction log cannot be written ({self._reason}); records wait on disk "
+                f"until it can ({self.waiting} waiting)."
             )
         if self._spool_reason:
             result.append(f"The spool {self._spool.folder} cannot be used ({self._spool_reason}).")
         if self._refused:
             result.append(
-                f"Some of what waited cannot be brought into the prediction log and lies in "
+                f"Some spooled records cannot be written to the prediction log and are in "
                 f"{self._spool.aside} ({self._refused} since the start)."
             )
         return " ".join(result)
 
     def close(self) -> None:
-        """Close every connection; what waits stays in the spool for the next to open this log."""
+        """Close every connection; spooled records stay for the next process that opens this log."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(CLOSE_SECONDS)
@@ -327,7 +327,7 @@ class SpooledLog(PredictionLog):
         super().close()
 
     def _open(self, create: bool) -> None:
-        """Open the database, or remember why it is away."""
+        """Open the database, or remember why it is unavailable."""
         try:
             super()._open(create)
             self._begun = True
@@ -372,10 +372,10 @@ class SpooledLog(PredictionLog):
                 return
 
     def _replay(self) -> None:
-        """Bring in what waits, oldest first, and write to the database again.
+        """Replay the spool, oldest first, then write to the database again.
 
         Raises:
-            LogError, OSError: it still cannot be.
+            LogError, OSError: the database or the spool still cannot be used.
         """
         if self._reason:
             # A log that was there and is gone is not begun anew in its place: a disk may be
@@ -397,7 +397,7 @@ class SpooledLog(PredictionLog):
                 self._spool.drop(file)
 
     def _bring_in(self, file: SpoolFile) -> list[bytes]:
-        """Insert what a file holds; returns the lines that are damaged or that are refused."""
+        """Insert the lines of a file; returns those that are damaged or refused."""
         lines, refused = file.read(), []
         while batch := list(islice(lines, BATCH)):
             contents = [(line, decoded(line)) for line in batch]
@@ -413,7 +413,7 @@ class SpooledLog(PredictionLog):
         return refused
 
     def _takes(self, stored: BaseModel) -> bool:
-        """Insert one alone; False where the database refuses this very one."""
+        """Insert one alone; False where the database refuses it."""
         try:
             self._insert_mixed([stored])
         except LogError as error:
@@ -428,10 +428,10 @@ class SpooledLog(PredictionLog):
 
 
 def spool_folder(url: str) -> Path:
-    """Where the spool of a log is kept by default: beside an SQLite file, else below `logs`.
+    """Default folder of the spool of a log: beside an SQLite file, else below `logs`.
 
     Raises:
-        LogError: the URL is none.
+        LogError: the URL is invalid.
     """
     if file := sqlite_file(url):
         return file.with_name(f"{file.name}.spool")
@@ -441,7 +441,7 @@ def spool_folder(url: str) -> Path:
 
 
 def open_spooled_log(url: str, folder: Path | None = None) -> SpooledLog:
-    """Open a log to write to, with the secret that belongs to it.
+    """Open a log to write to, with its secret.
 
     Raises:
         LogError: as SpooledLog and `find_secret`.

@@ -28,7 +28,7 @@ What = Literal["changed", "removed", "inserted", "reordered", "rewritten"]
 
 @dataclass(frozen=True)
 class ChainBreak:
-    """The first row at which a chain does not hold.
+    """The first row at which a chain is broken.
 
     Args:
         table, position: where.
@@ -46,10 +46,10 @@ class Verified:
     """What a verification found.
 
     Args:
-        rows: table → rows that were checked and hold.
+        rows: table → rows that are as written.
         erased: table → how many of those were redacted by erasure or retention.
         heads: where each chain ends; keep them elsewhere, for a later verification.
-        broken: the first row that does not hold; None where all do.
+        first_break: the first row that is not as written; None where all are.
     """
 
     rows: dict[str, int]
@@ -60,12 +60,12 @@ class Verified:
 
 @dataclass
 class _Known:
-    """What the audit log says of one table."""
+    """Entries of the audit log on one table."""
 
     anchor: Head
     """The last row that retention removed."""
     redacted: list[tuple[int, int]] = field(default_factory=list)
-    """Positions from and to, sorted, that hold nothing any more."""
+    """First and last positions of redacted spans, sorted."""
 
     def is_redacted(self, position: int) -> bool:
         index = bisect_right(self.redacted, position, key=lambda span: span[0]) - 1
@@ -152,7 +152,7 @@ class _Walk:
         return None if self.at == self.end else self._break_at(position, "changed")
 
     def _is_whole(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row holds what it was written with, or nothing where an act says so."""
+        """Whether a row is as it was written, or empty where the audit log has it redacted."""
         if not self.known.is_redacted(row["position"]):
             return row.get("erased_at") is None and content_of(self.table, row) == row["content"]
         empty = redacted_values(self.table)

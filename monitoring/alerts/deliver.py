@@ -7,7 +7,7 @@ delivery. A crash in between delivers it twice, never not at all.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
 from cxr_mm.core.errors import CxrError
@@ -102,8 +102,7 @@ def _last(connection: Connection, channel: str, task: str) -> str:
 
 
 def _remember(connection: Connection, channel: str, notice: Notice) -> None:
-    key = {"channel": channel, "task": notice.task}
     mine = (ALERTS.c.channel == channel) & (ALERTS.c.task == notice.task)
-    changed = connection.execute(update(ALERTS).where(mine).values(content=notice.content_key))
-    if not changed.rowcount:
-        connection.execute(insert(ALERTS), {**key, "content": notice.content_key})
+    connection.execute(delete(ALERTS).where(mine))
+    row = {"channel": channel, "task": notice.task, "content": notice.content_key}
+    connection.execute(insert(ALERTS), row)

@@ -50,7 +50,7 @@ def erase(
     patient: Annotated[str, typer.Option(help="Id of the patient, as it was typed or read.")],
     yes: Yes = False,
 ) -> None:
-    """Erase what the log holds of one patient."""
+    """Erase the rows of one patient."""
     with open_log(log, create=False) as opened:
         _ask(str(erase_patient(opened, patient, dry_run=True)), yes)
         print(f"Erased: {erase_patient(opened, patient)}.")
@@ -60,7 +60,9 @@ def erase(
 @commands.command("retain")
 def retain_since(
     log: Log,
-    before: Annotated[str, typer.Option(help="What is older goes, ISO 8601; UTC unless it says.")],
+    before: Annotated[
+        str, typer.Option(help="Older rows are removed; ISO 8601, UTC without an offset.")
+    ],
     yes: Yes = False,
 ) -> None:
     """Remove from the log what is older than a moment."""
@@ -97,7 +99,7 @@ def _ask(plan: str, yes: bool) -> None:
 
 
 def _print_spooled(log: str) -> None:
-    """Say where more may wait that has not come into the log yet."""
+    """Print where records wait that are not in the log yet."""
     folder = spool_folder(log)
     if folder.is_dir() and any(folder.iterdir()):
         print(f"Some records still wait in {folder}; do this again when they are in the log.")

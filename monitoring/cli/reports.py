@@ -26,7 +26,7 @@ def report(
     log: Log,
     reference: Frozen = None,
     since: Annotated[
-        str | None, typer.Option(help="Start of the window, ISO 8601; UTC unless it says else.")
+        str | None, typer.Option(help="Start of the window, ISO 8601; UTC without an offset.")
     ] = None,
     until: Annotated[
         str | None, typer.Option(help="End of the window (not included); default: now.")
@@ -44,7 +44,7 @@ def report(
 ) -> None:
     """Compare a window of the log with the reference.
 
-    Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies to judge, 2 error.
+    Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies, 2 error.
     """
     verdict, folder = run_report(
         bundle, log, reference, moment(since), moment(until), out, labels, workspace
@@ -67,7 +67,7 @@ def reference(
     frozen = load_reference(paths.reference)
     print(
         f"{len(frozen.table)} held-out studies, {len(frozen.checks)} checks; windows from "
-        f"{frozen.thresholds.smallest} studies are judged. See {paths.reference}"
+        f"{frozen.thresholds.smallest} studies are tested. See {paths.reference}"
     )
 
 

@@ -30,7 +30,7 @@ def retrain(
         Path, typer.Option(help="Folder with manifest.csv and images of the studies in the log.")
     ],
     since: Annotated[
-        str | None, typer.Option(help="Start of the window, ISO 8601; UTC unless it says else.")
+        str | None, typer.Option(help="Start of the window, ISO 8601; UTC without an offset.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="End of the window (not included).")] = None,
     verdict: Annotated[

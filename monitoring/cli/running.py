@@ -27,9 +27,9 @@ Line = Annotated[
 ]
 Zone = Annotated[str, typer.Option(help="Time zone of --cron, as Europe/Berlin.")]
 Settings = Annotated[
-    Path | None, typer.Option("--settings", help="Default: monitoring.yaml, if it is there.")
+    Path | None, typer.Option("--settings", help="Default: monitoring.yaml, if it exists.")
 ]
-Reports = Annotated[Path, typer.Option(help="A folder for each task is made in it.")]
+Reports = Annotated[Path, typer.Option(help="Folder that gets a folder for each task.")]
 WORKSPACE = MONITORING_REPORTS / WORKSPACE_NAME
 
 
@@ -44,7 +44,7 @@ def schedule(
     reports: Reports = MONITORING_REPORTS,
     once: Annotated[bool, typer.Option("--once", help="Run what is due, then end.")] = False,
 ) -> None:
-    """Report each window when it ends, until SIGTERM; missed ones are made up for.
+    """Report each window when it ends, until SIGTERM; missed ones are reported first.
 
     With --once the exit code is the most severe: 20 alarm, 2 a report failed, 10 warn, 3 too few, 0
     ok.
@@ -65,7 +65,7 @@ def backfill(
     bundle: Bundle,
     log: Log,
     cron: Line,
-    since: Annotated[str, typer.Option("--from", help="Start, ISO 8601; UTC unless it says else.")],
+    since: Annotated[str, typer.Option("--from", help="Start, ISO 8601; UTC without an offset.")],
     until: Annotated[str | None, typer.Option("--to", help="End; default: now.")] = None,
     timezone: Zone = "UTC",
     reference: Frozen = None,

@@ -1,4 +1,4 @@
-"""Evidently's own report of a window, made to say what our verdict says, and its dashboards.
+"""Evidently's own report of a window, made to agree with our verdict, and its dashboards.
 
 Evidently 0.7: `Report([...]).run(current, reference)`. Its default tests are one p-value per
 column with no correction; here each column is tested by our statistic at our threshold,
@@ -126,7 +126,7 @@ class FindingPerformanceCalculation(SingleValueCalculation[FindingPerformance]):
 
 
 class LearntScore(DriftMethod):  # type: ignore[misc]
-    """Drift of an embedding by the score and limit that the verdict has."""
+    """Drift of an embedding by the score and limit of the verdict."""
 
     class Config:  # noqa: D106
         type_alias = "cxr_mm:drift_method:LearntScore"
@@ -171,8 +171,8 @@ def write_page(
     """Write report.html and report.json into a folder; returns Evidently's snapshot.
 
     Args:
-        current: the window that was judged.
-        reference: what it was judged against.
+        current: the evaluated window.
+        reference: what it was compared with.
         report: the outcome; its scores and limits are the ones shown.
         folder: must exist.
     """
@@ -227,8 +227,8 @@ def _data_metrics(
     report: DriftReport,
 ) -> Iterator[Any]:
     """Evidently's preset, each column tested by our statistic at our limit; then embeddings."""
-    limit = reference.thresholds.limit(n, report.rates["data"])
-    thresholds = {}
+    assert report.limits is not None
+    limit, thresholds = report.limits.alarm, {}
     for name in methods:
         mean, spread = reference.thresholds.null(n, name)
         thresholds[name] = mean + limit * spread

@@ -18,7 +18,6 @@ from monitoring.verdict import (
     DriftReport,
     Limits,
     Window,
-    data_limits,
     describe,
     title_of,
 )
@@ -117,11 +116,11 @@ def summary_page(page: Page) -> str:
 def _drift(page: Page) -> dict[str, Any]:
     """Checks and performance with their limits; no check where the window is too small."""
     report, reference, current = page.report, page.reference, page.window.table
-    if not report.checks:
+    if report.limits is None:
         return {"checks": []}
     rate = report.rates.get("concept", 0.0)
     return {
-        "limits": data_limits(reference.thresholds, len(current), report.rates["data"]),
+        "limits": report.limits,
         "checks": [
             (title_of(result), describe(result, reference.table, current), result.score)
             for result in report.checks

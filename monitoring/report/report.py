@@ -2,7 +2,7 @@
 
 The folder holds verdict.json (the verdict), summary.html (the verdict and every figure behind
 it), report.html and report.json (Evidently's, column by column; not for a window too small to
-judge). It is written aside and renamed.
+test). It is written under another name, then renamed.
 """
 
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from cxr_mm.prediction_log import open_log
 from monitoring.diagnostics import service
 from monitoring.reference import Reference, bundle_digest, load_reference
 from monitoring.report.page import Page, facts, summary_page
-from monitoring.verdict import data_limits, evaluate_window
+from monitoring.verdict import evaluate_window
 from monitoring.window import load_window
 
 
@@ -34,10 +34,10 @@ def report(
     labels: Path | None = None,
     workspace: Path | None = None,
 ) -> tuple[Verdict, Path]:
-    """Judge a window and write the report; returns the verdict and the folder.
+    """Evaluate a window and write the report; returns the verdict and the folder.
 
     Args:
-        bundle: folder of the model whose predictions are judged.
+        bundle: folder of the model whose predictions are evaluated.
         log: URL of the prediction log.
         reference: folder of the stage reference; default: `reference` beside the bundle.
         since: first moment of the window (included), with UTC offset; default: the beginning.
@@ -74,18 +74,15 @@ def report(
 
 
 def figures(page: Page) -> dict[str, float]:
-    """What the dashboard draws over time."""
+    """Figures that the dashboard draws over time."""
     decision = page.report
     values: dict[str, float] = {
         "verdict": STATUS_NUMBERS[decision.verdict.status],
         "volume": page.window.studies,
     }
-    if decision.checks:
-        thresholds, rate = page.reference.thresholds, decision.rates["data"]
-        limits = data_limits(thresholds, len(page.window.table), rate)
-        values["share_drifted"] = float(
-            np.mean([result.score > limits.alarm for result in decision.checks])
-        )
+    if decision.limits:
+        scores = np.array([result.score for result in decision.checks])
+        values["share_drifted"] = float(np.mean(scores > decision.limits.alarm))
     own = [metric for r in decision.concept if not r.longer for metric in r.metrics]
     aucs = [metric.current for metric in own if metric.metric == "auc"]
     if aucs:

@@ -1,11 +1,11 @@
-"""Comparison: a challenger and a champion on the very same studies, figure by figure.
+"""Comparison: a challenger and a champion on the same studies, figure by figure.
 
 Differences are paired and resampled by patient. No worse is non-inferiority by the 95 % interval
 of the difference (Piaggio et al., JAMA 2012; 308:2594).
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -220,7 +220,7 @@ def _state(difference: Estimate, margin: float, group: str, *, better: int) -> S
     """Whether the interval shows that the challenger is worse by less than the margin.
 
     A sample is large enough where an equal model would pass in 97 of 100: where the interval is no
-    wider than the margin. A smaller subgroup is not judged by its interval alone, since of many
+    wider than the margin. A smaller subgroup is not decided by its interval alone, since of many
     some will look worse.
 
     Args:
@@ -284,13 +284,11 @@ def impact(champion: Bundle, challenger: Bundle, newest: Sample) -> dict[str, An
     return {"operating_points": points, "turned": turned}
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
     """Nested parameters under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        flat |= _flat(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
-    return flat
+    return {
+        str(k): v for row in pd.json_normalize(values).to_dict("records") for k, v in row.items()
+    }
 
 
 def _code(folder: Path) -> str:

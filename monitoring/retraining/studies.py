@@ -1,7 +1,7 @@
-"""Studies: what a team hands in, with labels and times of the log, divided by time and patient.
+"""Studies: a folder of studies with labels and times of the log, divided by time and patient.
 
-The older part becomes a version of additions; the newest is kept back to judge on. Both are folders
-in the layout of a manifest CSV, with images of their own under numbers for names.
+The older part becomes a version of additions; the newest is held out for the comparison. Both are
+folders in the layout of a manifest CSV, with copies of the images, named by numbers.
 """
 
 import shutil
@@ -39,7 +39,7 @@ from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
 from monitoring.statistics import as_codes
 
 HOLDOUT_SHARE = 0.4
-"""Share of the studies that is kept back to judge on."""
+"""Share of the studies that is held out for the comparison."""
 FEWEST = 20
 """Studies below which neither part is of use."""
 OPTIONAL = ("image_path", "view", "site", "group")
@@ -53,7 +53,7 @@ class Labelled:
         frame: rows of the manifest CSV that are used, image paths absolute.
         labels: (N, F) 1, 0 or NaN, columns by the names of findings.
         times: when each was last predicted.
-        newest: (N,) whether it is kept back.
+        newest: (N,) whether it is held out.
         left_out: reason → studies of the folder that are not used.
     """
 
@@ -76,12 +76,12 @@ def labelled_studies(
 
     Args:
         task: the question.
-        folder: holds manifest.csv and images; columns of findings may be there or not.
-        when: hash of a study → when it was last predicted in the window, UTC; one that is not
-            there is left out.
+        folder: contains manifest.csv and images; columns of findings are optional.
+        when: hash of a study → when it was last predicted in the window, UTC; others are left
+            out.
         outcomes: labels of the log.
         hash_id: `PredictionLog.hash_id`.
-        share: how many of the studies are to be kept back, whole patients, newest first.
+        share: of the studies to hold out, whole patients, newest first.
 
     Raises:
         ManifestError: the table lacks something, a study has no patient, or folder and log give it
@@ -102,8 +102,8 @@ def labelled_studies(
     newest = newest_patients(frame["patient_id"], times, share)
     if min(newest.sum(), (~newest).sum()) < FEWEST:
         raise StageError(
-            f"{int((~newest).sum())} studies to train on and {int(newest.sum())} to judge on have "
-            f"a label; {FEWEST} of each are the least",
+            f"{int((~newest).sum())} studies for training and {int(newest.sum())} for the "
+            f"comparison have a label; {FEWEST} of each are the least",
             field=str(folder),
             remedy="Collect outcomes, or take a longer window",
         )
@@ -140,7 +140,7 @@ def write_studies(task: Task, frame: pd.DataFrame, labels: pd.DataFrame, folder:
 
 
 def keep_addition(experiment: Path, task: str, version: str, root: Path) -> Path | None:
-    """Copy a version of additions from an experiment into the project, where it is not there yet.
+    """Copy a version of additions from an experiment into the project, if it is missing there.
 
     Returns:
         Its folder in the project; None where neither has it.
@@ -161,7 +161,7 @@ def _check_patients(frame: pd.DataFrame, path: Path) -> None:
         raise ManifestError(
             f"study {frame.loc[without, 'study_id'].iloc[0]!r} has none",
             field=f"{path}: patient_id",
-            remedy="Give every study a patient: one patient must not be on both sides",
+            remedy="Give every study a patient: no patient may be in both parts",
         )
 
 
@@ -193,7 +193,7 @@ def _labels(
 
 
 def _cell(finding: Finding, label: float) -> str | None:
-    """A label as the task reads it: in its own words where it names the column like the finding."""
+    """A label as the task reads it: in its own words where the column has the finding's name."""
     if np.isnan(label):
         return None
     if finding.raw_column != finding.name:
@@ -204,7 +204,7 @@ def _cell(finding: Finding, label: float) -> str | None:
 
 
 def _copied(cell: object, images: Path, number: int) -> str | None:
-    """Where the copy of an image is; an image that is not there is named, and left out later."""
+    """Path of the copy of an image; a missing image is named, and left out later."""
     if not isinstance(cell, str):
         return None
     source = Path(cell)

@@ -128,7 +128,7 @@ def test_several_records_are_kept_all_or_none(log, answer):
 def test_a_file_taken_away_is_noticed_and_not_written_to_in_its_grave(sqlite_log, file, answer):
     sqlite_log.append(answer())
     file.unlink()
-    with pytest.raises(LogError, match="taken away or replaced"):
+    with pytest.raises(LogError, match="removed or replaced"):
         sqlite_log.append(answer())
 
 
