@@ -281,8 +281,7 @@ def newest_sample(
     known = manifest.frame.set_index("study_id")
     numbers = {name: i for i, name in enumerate(known.index)}
     patients = as_codes(known["group"].to_numpy(object))
-    codec, records = PredictionTable(challenger.task.finding_names), []
-    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    codec, records, rows = PredictionTable(challenger.task.finding_names), [], []
     for former, newer in _answers(champion, challenger, folder, known, left_out):
         if isinstance(newer, EncodedAnswer):
             number = numbers[newer.study.study_id]
@@ -294,11 +293,10 @@ def newest_sample(
         ):
             left_out["its image was refused"] += 1
             continue
-        for table, answer in zip(rows, (former, newer), strict=True):
-            table.append(_row(codec, known.loc[answer.study.study_id].to_dict(), answer))
-    labels = [f"label.{name}" for name in codec.findings]
-    columns = ["study_id", "group", INPUTS, *labels, *codec.columns]
-    tables = [pd.DataFrame(table, columns=columns) for table in rows]
+        study = known.loc[newer.study.study_id].to_dict()
+        rows.append([_row(codec, study, answer) for answer in (former, newer)])
+    columns = ["study_id", "group", INPUTS, *(f"label.{n}" for n in codec.findings), *codec.columns]
+    tables = [pd.DataFrame([row[i] for row in rows], columns=columns) for i in range(2)]
     inputs = tables[1].set_index("study_id")[INPUTS]
     traits = _traits(manifest, params, inputs.index.tolist(), inputs)
     sample = Sample(NEWEST, tables[0], tables[1], traits)
