@@ -161,10 +161,10 @@ class ChangePoint:
 
 
 def detect(
-    stream: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str]
+    stream: pd.DataFrame, reference: pd.DataFrame, findings: Sequence[str], seed: int = 0
 ) -> list[ChangePoint]:
     """Run every detector over the labelled studies in the order of their predictions."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     ordered = stream.sort_values("created_at", kind="stable")
     return [
         _run(ordered, _errors(reference, name)[1], name, detector, rng)
