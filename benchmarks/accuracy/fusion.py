@@ -30,9 +30,8 @@ from cxr_mm.evaluation.resampling import Estimate, auc_estimate, mean_of, multip
 from cxr_mm.evaluation.subsets import Weights, subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
-from cxr_mm.training.fuse import fit_fusion
+from cxr_mm.training.fuse import AVAILABLE, fit_fusion, heldout
 from cxr_mm.training.fusion_fit import BATCH, Studies, load_studies
-from cxr_mm.training.heldout import AVAILABLE, heldout
 from cxr_mm.training.image_trainer import HISTORY
 
 STEPS = 150

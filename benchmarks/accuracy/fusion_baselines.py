@@ -22,8 +22,8 @@ from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.split import Resample
 from cxr_mm.models.calibration import subset_mask
+from cxr_mm.training.fuse import AVAILABLE
 from cxr_mm.training.fusion_fit import Index, Studies
-from cxr_mm.training.heldout import AVAILABLE
 
 Floats = NDArray[np.float64]
 Blocks = dict[Modality, Floats]

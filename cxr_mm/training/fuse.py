@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,19 +20,23 @@ from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import sha256_file, write_parquet
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.prediction import Reason
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Modality
+from cxr_mm.core.types import MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.data.manifest import Manifest, load_manifest
+from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.profile import manifest_profile
 from cxr_mm.data.split import Resample, divisions, group_folds, load_split, resamples
-from cxr_mm.models.background import draw_background
-from cxr_mm.models.bundle import Bundle, save_bundle
-from cxr_mm.models.calibration import subset_mask
+from cxr_mm.imaging.tensor import normalise
+from cxr_mm.inference.table import PredictionTable
+from cxr_mm.models.background import MIXED, draw_background, mixtures, without_margin
+from cxr_mm.models.bundle import Batch, Bundle, save_bundle
+from cxr_mm.models.calibration import link, subset_mask
+from cxr_mm.models.decision import decide
 from cxr_mm.models.fusion import Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.training.baseline_image import baseline_image
 from cxr_mm.training.calibrate import calibrate, collect_oof_logits
 from cxr_mm.training.fusion_fit import (
     FittedFusion,
@@ -41,7 +46,6 @@ from cxr_mm.training.fusion_fit import (
     single_threaded,
     train_fusion,
 )
-from cxr_mm.training.heldout import heldout
 from cxr_mm.training.input_gate import input_gate
 
 BACKGROUND_SEED = 0
@@ -235,3 +239,107 @@ def _trained_on(
         "groups": len(set(studies.groups[rows])),
         "profile": manifest_profile(manifest, rows),
     }
+
+
+AVAILABLE = "available"
+
+
+def heldout(studies: Studies, fit: FittedFusion, test: Index, decision: Reason) -> pd.DataFrame:
+    """Predictions on the test rows, for each subset and for whatever each study has."""
+    frames = []
+    inputs = studies.inputs(fit.transform)
+    choices = {subset_name(s): subset_mask(s) for s in subsets(studies.task.modalities)}
+    everything = {AVAILABLE: subset_mask(studies.task.modalities)}
+    for name, shown in {**choices, **everything}.items():
+        rows = test if name == AVAILABLE else studies.having(test, shown)
+        rows = rows[studies.mask[rows].any(1).numpy()]
+        mask = studies.mask[rows] & shown
+        with torch.inference_mode():
+            logits = fit.fusion({m: v[rows] for m, v in inputs.items()}, mask)
+        frames.append(_table(studies, fit, rows, mask, logits, decision).assign(subset=name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _table(
+    studies: Studies, fit: FittedFusion, rows: Index, mask: Tensor, logits: Tensor, decision: Reason
+) -> pd.DataFrame:
+    task = studies.task
+    probabilities = link(logits, task.problem).numpy()
+    table = studies.ids.iloc[rows].reset_index(drop=True)
+    names = [
+        subset_name(m for m, present in zip(MODALITIES, row, strict=True) if present)
+        for row in mask.tolist()
+    ]
+    findings, classes = task.finding_names, task.problem == "multiclass"
+    points = [
+        [None if classes else fit.points[name][finding][decision] for finding in findings]
+        for name in names
+    ]
+    bounds = [[fit.conformal[name][finding] for finding in findings] for name in names]
+    decided = decide(task.problem, probabilities, points, bounds)
+    for f, finding in enumerate(findings):
+        table[f"label.{finding}"] = studies.labels[rows, f].numpy()
+        table[f"logit.{finding}"] = logits[:, f].numpy()
+    for column, values in PredictionTable(findings).arrays(probabilities, decided).items():
+        table[column] = pd.Series(values, dtype=str) if values.dtype.kind == "U" else values
+    table["coverage"] = [row[0].coverage for row in bounds]
+    return table
+
+
+IMAGES, CANDIDATES = 100, 100
+"""Training images that are mixed, and mixtures to choose from."""
+BATCH = 16
+"""Images embedded together."""
+
+
+def baseline_image(
+    bundle: Bundle, manifest: Manifest, rows: Index, embeddings: Tensor, paths: TaskPaths, seed: int
+) -> NDArray[np.uint8] | None:
+    """Choose the image that replaces removed regions and stands for an uninformative study.
+
+    Args:
+        bundle: the model; its task has an image.
+        manifest: all studies.
+        rows: rows of the training studies.
+        embeddings: (N, D) of the images of all studies.
+        paths: of the task.
+        seed: of the random choices.
+
+    Returns:
+        uint8 (S, S) without black margins; None where there are too few images.
+    """
+    position = manifest.frame["pixel_row"].to_numpy(np.int64)
+    rows = rows[position[rows] != ABSENT]
+    if len(rows) < MIXED:
+        return None
+    sample = np.random.default_rng(seed).permutation(rows)[:IMAGES]
+    pixels = open_pixels(paths.pixels)
+    images = np.stack([without_margin(np.asarray(pixels[position[row]])) for row in sample])
+    candidates = mixtures(images, CANDIDATES, seed)
+    usual = _logits(bundle, embeddings[torch.from_numpy(rows)])
+    logits = torch.cat(
+        [
+            _logits(bundle, _embed(bundle, candidates[k : k + BATCH]))
+            for k in range(0, len(candidates), BATCH)
+        ]
+    )
+    spread = usual.std(0, correction=0) + 1e-6
+    distance = ((logits - usual.mean(0)) / spread).square().sum(1)
+    chosen: NDArray[np.uint8] = candidates[int(distance.argmin())]
+    return chosen
+
+
+def _embed(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
+    mask = subset_mask(("image",)).expand(len(images), -1)
+    return bundle.embeddings(Batch(mask=mask, image=normalise(images)))["image"]
+
+
+@torch.inference_mode()
+def _logits(bundle: Bundle, embeddings: Tensor) -> Tensor:
+    """Logits (B, F) from the image alone."""
+    inputs = {
+        m: embeddings if m == "image" else torch.zeros(len(embeddings), width)
+        for m, width in bundle.fusion.spec.dims.items()
+    }
+    mask = subset_mask(("image",)).expand(len(embeddings), -1)
+    return bundle.logits(inputs, mask)

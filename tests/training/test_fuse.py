@@ -23,9 +23,8 @@ from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.bundle import INDEX
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.training import calibrate
-from cxr_mm.training.fuse import fit_fusion, fuse
+from cxr_mm.training.fuse import AVAILABLE, fit_fusion, fuse, heldout
 from cxr_mm.training.fusion_fit import Studies
-from cxr_mm.training.heldout import AVAILABLE, heldout
 
 COLUMNS = ("label", "logit", "probability", "threshold", "positive", "certainty")
 PATIENTS, FOLDS = 90, 3
