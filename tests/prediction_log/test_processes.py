@@ -94,7 +94,7 @@ def test_what_comes_while_the_database_is_away_waits_and_comes_in(
         log.add_outcomes([outcome()])
         log.add_events([refusal()])
         assert log.waiting == 3
-        assert "waits on disk" in log.trouble
+        assert "wait on disk" in log.trouble
         cluster.start()
         until(lambda: log.waiting == 0 and log.trouble == "")
         assert log.read_window("icu") == [first, second]
