@@ -16,8 +16,8 @@ from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import Finished, Overrides, Setting, attempt, setting
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.evaluation.resampling import Estimate, mean_of, multiplicities
-from cxr_mm.evaluation.subsets import Weights, class_accuracy, finding_estimates, subset_rows
+from cxr_mm.evaluation.resampling import Estimate, Weights, mean_of, multiplicities
+from cxr_mm.evaluation.subsets import class_accuracy, finding_estimates, subset_rows
 
 
 def difference(

@@ -26,8 +26,8 @@ from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import Resample, group_folds, load_split, resamples
 from cxr_mm.evaluation.metrics import Scored, expected_calibration_error
-from cxr_mm.evaluation.resampling import Estimate, auc_estimate, mean_of, multiplicities
-from cxr_mm.evaluation.subsets import Weights, subset_order, subset_rows
+from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, mean_of, multiplicities
+from cxr_mm.evaluation.subsets import subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
 from cxr_mm.training.fuse import AVAILABLE, fit_fusion, heldout

@@ -166,7 +166,7 @@ ECE_BINS = 10
 def equal_mass_bins(probabilities: Floats, bins: int = ECE_BINS) -> NDArray[np.intp]:
     """Bin (N,) of each probability: cut at quantiles, so that bins hold about as many studies.
 
-    Equal probabilities share a bin, so there may be fewer bins than asked for.
+    Equal probabilities share a bin, so there may be fewer bins than requested.
     """
     if not len(probabilities):
         return np.zeros(0, dtype=np.intp)
@@ -174,22 +174,20 @@ def equal_mass_bins(probabilities: Floats, bins: int = ECE_BINS) -> NDArray[np.i
     return np.searchsorted(cuts, probabilities, side="right")
 
 
-def expected_calibration_error(
-    scored: Scored, weights: ArrayLike | None = None, bins: int = ECE_BINS
-) -> Floats:
+def expected_calibration_error(scored: Scored, weights: ArrayLike | None = None) -> Floats:
     """Mean over studies of |mean probability − share of positives| of their bin (B,).
 
     Bins are of equal mass in the sample as it is and stay where they are in every resample.
     The figure is biased upward in small samples: compare it only at like numbers of studies.
     """
-    which = equal_mass_bins(scored.probabilities, bins)
-    inside = (which[:, None] == np.arange(bins)).astype(np.float64)
+    which = equal_mass_bins(scored.probabilities)
+    inside = (which[:, None] == np.arange(ECE_BINS)).astype(np.float64)
     columns = np.concatenate(
         [inside * (scored.probabilities - scored.labels)[:, None], inside], axis=1
     )
     sums = np.concatenate([block @ columns for block in _blocks(weights, len(scored))])
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.abs(sums[:, :bins]).sum(axis=1) / sums[:, bins:].sum(axis=1))
+        return np.asarray(np.abs(sums[:, :ECE_BINS]).sum(axis=1) / sums[:, ECE_BINS:].sum(axis=1))
 
 
 def calibration_line(scored: Scored, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:

@@ -16,6 +16,8 @@ from scipy.stats import binomtest, norm, rankdata
 
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
 
+Weights = NDArray[np.uint16]
+"""(B, N): how often each study counts in each resample."""
 LEVEL = 0.95
 DEFINED = 0.95
 """Share of resamples in which a figure must be defined before an interval is given."""
@@ -74,7 +76,7 @@ class Estimate:
         return {"value": rounded(self.value), "ci95": [rounded(limit) for limit in limits]}
 
 
-def auc_estimate(scored: Scored, weights: NDArray[np.uint16], reason: str = "") -> Estimate:
+def auc_estimate(scored: Scored, weights: Weights, reason: str = "") -> Estimate:
     """AUC of the studies and of each resample (B, N); `reason` says why it may be undefined."""
     return Estimate(float(auc(scored)[0]), auc(scored, weights), reason)
 
@@ -96,7 +98,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def multiplicities(groups: ArrayLike, resamples: int, seed: int) -> NDArray[np.uint16]:
+def multiplicities(groups: ArrayLike, resamples: int, seed: int) -> Weights:
     """How often each study counts in each resample of groups, (B, N).
 
     Args:

@@ -19,8 +19,8 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
-from cxr_mm.evaluation.resampling import Estimate, auc_estimate, multiplicities, rounded
-from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
+from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, multiplicities, rounded
+from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SITE, SMALLEST_GROUP, VIEW, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 
@@ -123,7 +123,7 @@ def audit_shortcuts(
             name: predicted_alone(name, rows, studies, params) for name in task.finding_names
         },
         "within_view": {
-            name: within_strata(name, rows, studies.traits, params) for name in task.finding_names
+            name: within_view(name, rows, studies.traits, params) for name in task.finding_names
         },
     }
 
@@ -246,23 +246,23 @@ def _beside_model(
     }
 
 
-def within_strata(
-    finding: str, rows: pd.DataFrame, traits: Traits, params: EvaluateParams, by: str = VIEW
+def within_view(
+    finding: str, rows: pd.DataFrame, traits: Traits, params: EvaluateParams
 ) -> dict[str, Any]:
-    """The model's AUC in each stratum, and over pairs of studies of one stratum.
+    """The model's AUC over pairs of studies of one view.
 
-    `adjusted` is the chance that a positive scores above a negative of the same stratum; `pooled`
+    `adjusted` is the chance that a positive scores above a negative of the same view; `pooled`
     that of any positive and negative of these studies.
     """
-    if by not in traits.frame:
-        return {"reason": traits.absent.get(by, "not asked for")}
-    column = traits.of(rows["study_id"].tolist())[by]
+    if VIEW not in traits.frame:
+        return {"reason": traits.absent.get(VIEW, "not asked for")}
+    column = traits.of(rows["study_id"].tolist())[VIEW]
     known = rows[column.notna().to_numpy()].reset_index(drop=True)
     scored, labelled = scored_of(known, finding)
     strata = column.dropna().astype(object).to_numpy(object)[labelled]
     weights = multiplicities(known["group"], params.bootstrap, params.seed)[:, labelled]
     parts, strata_sizes = [], {}
-    for level in traits.levels(by):
+    for level in traits.levels(VIEW):
         here = strata == level
         part = scored.where(here)
         strata_sizes[level] = {"n": len(part), "positives": part.n_positive}

@@ -7,7 +7,7 @@ patients. Gaps between groups are tested, and corrected for being several.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Self
 
 import numpy as np
@@ -21,12 +21,13 @@ from cxr_mm.evaluation.metrics import Floats, Scored, counted
 from cxr_mm.evaluation.resampling import (
     LEVEL,
     Estimate,
+    Weights,
     auc_estimate,
     holm,
     multiplicities,
     rounded,
 )
-from cxr_mm.evaluation.subsets import AVAILABLE, Weights, scored_of, subset_rows
+from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 
 SIMULATED = 10_000
@@ -218,6 +219,18 @@ class Group:
         return report
 
 
+@dataclass(frozen=True)
+class TestedGap:
+    """A gap, where it was measured (`finding`, `by`, `crossed`, `metric`), and its report."""
+
+    where: dict[str, Any]
+    gap: Gap
+    report: dict[str, Any]
+
+
+NOT_COMPARED = {"value": None, "reason": "fewer than two groups are large enough"}
+
+
 def measure_subgroups(
     task: Task, table: pd.DataFrame, traits: Traits, params: EvaluateParams
 ) -> dict[str, Any]:
@@ -232,17 +245,18 @@ def measure_subgroups(
     rows = subset_rows(table, AVAILABLE)
     weights = multiplicities(rows["group"], params.bootstrap, params.seed)
     divisions = list(divide(traits, rows))
-    findings: dict[str, Any] = {}
-    gaps: list[tuple[dict[str, Any], Gap]] = []
-    for finding in task.finding_names:
-        findings[finding] = {}
-        for division in divisions:
-            groups = measure_groups(rows, finding, division, weights)
-            report, found = _compared(groups, params.seed)
-            findings[finding][division.by] = report
-            where = {"finding": finding, "by": division.by, "crossed": division.crossed}
-            gaps += [({**where, "metric": metric}, gap) for metric, gap in found.items()]
-    tests = _corrected(findings, gaps)
+    findings: dict[str, Any] = {name: {} for name in task.finding_names}
+    gaps: list[TestedGap] = []
+    for finding, division in product(task.finding_names, divisions):
+        groups = measure_groups(rows, finding, division, weights)
+        tested = _tested_gaps(finding, division, groups, params.seed)
+        compared = {gap.where["metric"]: gap.report for gap in tested}
+        findings[finding][division.by] = {
+            "groups": {group.name: group.to_json() for group in groups},
+            "gaps": {metric: compared.get(metric, NOT_COMPARED) for metric in METRICS},
+        }
+        gaps += tested
+    tests = _correct(gaps)
     return {
         "task": task.name,
         "title": task.title,
@@ -255,7 +269,7 @@ def measure_subgroups(
         "absent": traits.absent,
         "findings": findings,
         "tests": tests,
-        "flags": _flags(gaps, findings),
+        "flags": _flags(gaps),
     }
 
 
@@ -348,50 +362,43 @@ def _too_few(studies: int, patients: dict[str, int]) -> dict[str, str]:
     return {**few, "auc": "; ".join(few.values())} if few else {}
 
 
-def _compared(groups: list[Group], seed: int) -> tuple[dict[str, Any], dict[str, Gap]]:
-    """What the report says of a division, and the gaps that could be tested."""
-    report: dict[str, Any] = {"groups": {g.name: g.to_json() for g in groups}, "gaps": {}}
-    found = {}
+def _tested_gaps(
+    finding: str, division: Division, groups: list[Group], seed: int
+) -> list[TestedGap]:
+    """One gap for each metric that two groups or more are large enough for."""
+    gaps = []
     for metric in METRICS:
         gap = gap_between([g.measured[metric] for g in groups if metric in g.measured], seed)
-        if gap is None:
-            reason = "fewer than two groups are large enough"
-            report["gaps"][metric] = {"value": None, "reason": reason}
-        else:
-            found[metric] = gap
-            report["gaps"][metric] = gap.to_json()
-    return report, found
+        if gap is not None:
+            where = {"finding": finding, "by": division.by, "crossed": division.crossed}
+            gaps.append(TestedGap({**where, "metric": metric}, gap, gap.to_json()))
+    return gaps
 
 
-def _corrected(findings: dict[str, Any], gaps: list[tuple[dict[str, Any], Gap]]) -> dict[str, int]:
+def _correct(gaps: list[TestedGap]) -> dict[str, int]:
     """Add to each gap its p value corrected within its family; how many tests each family has."""
     sizes = {}
     for family, crossed in (("characteristics", False), ("intersections", True)):
-        tested = [(where, gap) for where, gap in gaps if where["crossed"] == crossed]
-        for (where, _), p in zip(tested, holm([gap.p for _, gap in tested]), strict=True):
-            report = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
-            report["p_holm"] = rounded(p)
+        tested = [each for each in gaps if each.where["crossed"] == crossed]
+        for each, p in zip(tested, holm([t.gap.p for t in tested]), strict=True):
+            each.report["p_holm"] = rounded(p)
         sizes[family] = len(tested)
     return sizes
 
 
-def _flags(
-    gaps: list[tuple[dict[str, Any], Gap]], findings: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _flags(gaps: list[TestedGap]) -> list[dict[str, Any]]:
     """Gaps whose interval excludes equality, surest first."""
-    flags = []
-    for where, gap in gaps:
-        if gap.excludes_equality:
-            report = findings[where["finding"]][where["by"]]["gaps"][where["metric"]]
-            flags.append(
-                {
-                    **where,
-                    **report["clearest"],
-                    "p": report["p"],
-                    "p_holm": report["p_holm"],
-                    "survives_correction": report["p_holm"] < 1 - LEVEL,
-                }
-            )
+    flags = [
+        {
+            **each.where,
+            **each.report["clearest"],
+            "p": each.report["p"],
+            "p_holm": each.report["p_holm"],
+            "survives_correction": each.report["p_holm"] < 1 - LEVEL,
+        }
+        for each in gaps
+        if each.gap.excludes_equality
+    ]
     return sorted(flags, key=lambda flag: (flag["crossed"], flag["p_holm"], flag["p"]))
 
 

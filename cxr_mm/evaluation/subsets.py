@@ -15,7 +15,7 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.evaluation.metrics import Scored, counted, measure
-from cxr_mm.evaluation.resampling import Estimate, auc_estimate, mean_of, multiplicities
+from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, mean_of, multiplicities
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
     class_uncertainty,
@@ -26,7 +26,6 @@ AVAILABLE = "available"
 """The main subset of every report: each study with all modalities that it has."""
 SMALLEST = 20
 """Positives or negatives below which a finding's figures carry a caution."""
-Weights = NDArray[np.uint16]
 
 
 def subset_order(task: Task) -> list[str]:

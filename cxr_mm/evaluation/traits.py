@@ -72,10 +72,10 @@ def read_traits(manifest: Manifest, params: EvaluateParams, among: Iterable[str]
     return Traits(pd.DataFrame(columns, index=frame.index), titles, absent)
 
 
-def band_names(starts: Sequence[int] = AGE_BANDS) -> list[str]:
-    """`0-17`, `18-39` … `80+` for bands that begin at 18, 40 … 80."""
-    edges = [0, *starts]
-    return [*(f"{low}-{high - 1}" for low, high in pairwise(edges)), f"{starts[-1]}+"]
+def band_names() -> list[str]:
+    """`0-17`, `18-39` … `80+`, as the bands begin at 18, 40 … 80 years."""
+    edges = [0, *AGE_BANDS]
+    return [*(f"{low}-{high - 1}" for low, high in pairwise(edges)), f"{AGE_BANDS[-1]}+"]
 
 
 def _uniform(column: Levels) -> str:
@@ -95,7 +95,7 @@ def _column(task: Task, frame: pd.DataFrame, name: str) -> "tuple[Levels | None,
     feature = next((f for f in task.clinical if f.name == name), None)
     if name in OF_MANIFEST and frame[name].notna().any():
         if name == SITE:
-            return _sites(frame[name], SMALLEST_GROUP)
+            return _sites(frame[name])
         return _levels(frame[name], task.views), ""
     if feature is None:
         return None, "the source does not give it" if name in OF_MANIFEST else "not in the task"
@@ -125,12 +125,12 @@ def age_bands(values: Levels) -> Levels:
     return _categorical(pd.Series(found, index=values.index), names)
 
 
-def _sites(values: Levels, smallest: int) -> "tuple[Levels | None, str]":
+def _sites(values: Levels) -> "tuple[Levels | None, str]":
     counts = values.value_counts()
     order = sorted(counts.index, key=lambda site: (-counts[site], site))
-    large = [site for site in order if counts[site] >= smallest]
+    large = [site for site in order if counts[site] >= SMALLEST_GROUP]
     if not large:
-        return None, f"none of {len(order)} sites has {smallest} studies"
+        return None, f"none of {len(order)} sites has {SMALLEST_GROUP} studies"
     others = f"other ({len(order) - len(large)} sites)"
     joined = values.where(values.isna() | values.isin(large), others)
     return _categorical(joined, [*large, others]), ""

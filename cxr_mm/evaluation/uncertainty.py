@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.task import Task
 from cxr_mm.evaluation.metrics import ECE_BINS, Floats, Scored, equal_mass_bins
-from cxr_mm.evaluation.resampling import Estimate, rounded
+from cxr_mm.evaluation.resampling import Estimate, Weights, rounded
 
-Weights = NDArray[np.uint16]
 Flags = NDArray[np.bool_]
 
 

@@ -124,7 +124,7 @@ PERMUTATIONS = 10
 
 
 @dataclass(frozen=True)
-class Shared:
+class ShapleyValues:
     """What each player got: `base + values.sum() == output`."""
 
     base: float
@@ -132,7 +132,7 @@ class Shared:
     output: float
 
 
-def shapley_values(game: Game, seed: int, most: int = 200) -> Shared:
+def shapley_values(game: Game, seed: int, most: int = 200) -> ShapleyValues:
     """Share the value of all players among them.
 
     Args:
@@ -143,9 +143,9 @@ def shapley_values(game: Game, seed: int, most: int = 200) -> Shared:
     players = len(game.names)
     base, output = game.base, game.output
     if players == 1:
-        return Shared(base, np.array([output - base]), output)
+        return ShapleyValues(base, np.array([output - base]), output)
     values = _explained(game, seed, most).values[0]
-    return Shared(base, np.asarray(values, dtype=np.float64), output)
+    return ShapleyValues(base, np.asarray(values, dtype=np.float64), output)
 
 
 def _explained(game: Game, seed: int, most: int) -> shap.Explanation:

@@ -280,8 +280,8 @@ class ImageGame(Game):
         return sums / np.bincount(where, minlength=self.count)
 
     def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
-        shown = torch.from_numpy(np.pad(stored, ((0, 0), (0, 1)), constant_values=True))
-        pixels = shown[:, self._where.flatten()].reshape(len(stored), 1, *self._where.shape)
+        present = torch.from_numpy(np.pad(stored, ((0, 0), (0, 1)), constant_values=True))
+        pixels = present[:, self._where.flatten()].reshape(len(stored), 1, *self._where.shape)
         images = torch.where(pixels, self.image, self.fill)
         return self.subject.of_images(images)
 
@@ -398,6 +398,3 @@ def _branches(found: Sequence[Sequence[str]]) -> list[Nested]:
         branches.append(balanced(range(first, first + len(sentence))))
         first += len(sentence)
     return branches
-
-
-__all__ = ["ClinicalGame", "Game", "ImageGame", "NoteGame"]

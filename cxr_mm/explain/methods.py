@@ -20,7 +20,7 @@ from cxr_mm.explain.subject import Subject
 SHAP_CELLS, OCCLUSION_CELLS, SUPERPIXELS = 14, 8, 48
 IMAGE_COALITIONS, LIME_IMAGE = 160, 257
 NOTE_COALITIONS, LIME_NOTE = 128, 129
-LIME_CLINICAL = 1000
+CLINICAL_COALITIONS, LIME_CLINICAL = 200, 1000
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ask:
     """How a method is to go about it.
 
     Args:
-        seed: of all that is drawn: same seed, same answer.
+        seed: of every random draw: same seed, same answer.
         watch: receives progress and may stop the run.
     """
 
@@ -50,7 +50,7 @@ class Method:
         explain: does it.
         reading: one sentence on how to read it.
         slow: whether to show progress.
-        drawn: whether its answer depends on the seed.
+        seeded: whether its answer depends on the seed.
     """
 
     name: str
@@ -59,84 +59,52 @@ class Method:
     explain: Explain
     reading: str
     slow: bool = False
-    drawn: bool = False
+    seeded: bool = False
 
 
 def _cam(method: CamName, subject: Subject, target: Target, ask: Ask) -> Attribution:
-    del ask  # nothing is drawn, and it is over at once
+    del ask  # it is deterministic, and over at once
     return cam(subject, target, method)
 
 
-def _image(subject: Subject, target: Target, ask: Ask, cells: int) -> ImageGame:
-    subject.require("image")
-    return ImageGame(subject, target, grid(subject, cells), ask.watch)
+MakeGame = Callable[[Subject, Target, Progress], Game]
 
 
-def _shap_image(subject: Subject, target: Target, ask: Ask) -> Attribution:
-    game = _image(subject, target, ask, SHAP_CELLS)
-    found = shapley_values(game, ask.seed, IMAGE_COALITIONS)
-    values = game.painted(found.values)
-    return Attribution(
-        "image", "shap_image", values, signed=True, base=found.base, output=found.output
-    )
+def _grid_game(cells: int, subject: Subject, target: Target, watch: Progress) -> ImageGame:
+    return ImageGame(subject, target, grid(subject, cells), watch)
 
 
-def _lime_image(subject: Subject, target: Target, ask: Ask) -> Attribution:
-    subject.require("image")
-    game = ImageGame(subject, target, superpixels(subject, SUPERPIXELS), ask.watch)
-    fit = lime_fit(game, LIME_IMAGE, ask.seed)
-    extra = _local(fit)
-    return Attribution("image", "lime_image", game.painted(fit.weights), signed=True, extra=extra)
+def _superpixel_game(subject: Subject, target: Target, watch: Progress) -> ImageGame:
+    return ImageGame(subject, target, superpixels(subject, SUPERPIXELS), watch)
 
 
 def _occlusion(subject: Subject, target: Target, ask: Ask) -> Attribution:
-    game = _image(subject, target, ask, OCCLUSION_CELLS)
-    return Attribution("image", "occlusion", game.painted(occlusion(game)), signed=True)
+    game = _grid_game(OCCLUSION_CELLS, subject, target, ask.watch)
+    return _attribution("occlusion", game, occlusion(game))
 
 
 def _shap(
-    name: str,
-    make: Callable[[Subject, Target, Progress], Game],
-    subject: Subject,
-    target: Target,
-    ask: Ask,
+    name: str, make: MakeGame, most: int, subject: Subject, target: Target, ask: Ask
 ) -> Attribution:
     game = make(subject, target, ask.watch)
-    found = shapley_values(game, ask.seed, NOTE_COALITIONS)
-    return _listed(name, game, found.values, base=found.base, output=found.output)
+    found = shapley_values(game, ask.seed, most)
+    return _attribution(name, game, found.values, base=found.base, output=found.output)
 
 
 def _lime(
-    name: str,
-    make: Callable[[Subject, Target, Progress], Game],
-    samples: int,
-    subject: Subject,
-    target: Target,
-    ask: Ask,
+    name: str, make: MakeGame, samples: int, subject: Subject, target: Target, ask: Ask
 ) -> Attribution:
     game = make(subject, target, ask.watch)
     fit = lime_fit(game, samples, ask.seed)
-    return _listed(name, game, fit.weights, extra=_local(fit))
+    return _attribution(name, game, fit.weights, extra=_local(fit))
 
 
-def _listed(
-    name: str,
-    game: Game,
-    values: NDArray[np.float64],
-    base: float | None = None,
-    output: float | None = None,
-    extra: dict[str, Any] | None = None,
-) -> Attribution:
-    return Attribution(
-        game.modality,
-        name,
-        values.astype(np.float32),
-        game.names,
-        signed=True,
-        base=base,
-        output=output,
-        extra=extra or {},
-    )
+def _attribution(name: str, game: Game, values: NDArray[np.float64], **about: Any) -> Attribution:
+    """Values (n,) of the players of a game; of the regions of an image, painted over it."""
+    if isinstance(game, ImageGame):
+        return Attribution("image", name, game.painted(values), signed=True, **about)
+    listed = values.astype(np.float32)
+    return Attribution(game.modality, name, listed, game.names, signed=True, **about)
 
 
 def _local(fit: LimeFit) -> dict[str, Any]:
@@ -151,10 +119,19 @@ CAM_READING = (
     "Regions that raise the logit, scaled to their own highest value; where the model looked, not "
     "proof of disease."
 )
+EIGEN_READING = "Regions that differ most from the rest of the image, whatever the finding."
+OCCLUSION_READING = "What the logit loses when a square of the image is that of a baseline image."
 SUM_READING = "What each part adds to the logit; with the base they sum to it."
 LIME_READING = (
     "Weights of a linear model of this one study's neighbourhood; R² says how well it fits."
 )
+
+_SHAP_IMAGE = partial(_shap, "shap_image", partial(_grid_game, SHAP_CELLS), IMAGE_COALITIONS)
+_LIME_IMAGE = partial(_lime, "lime_image", _superpixel_game, LIME_IMAGE)
+_SHAP_CLINICAL = partial(_shap, "shap_tabular", ClinicalGame, CLINICAL_COALITIONS)
+_LIME_CLINICAL = partial(_lime, "lime_tabular", ClinicalGame, LIME_CLINICAL)
+_SHAP_NOTE = partial(_shap, "shap_note", NoteGame, NOTE_COALITIONS)
+_LIME_NOTE = partial(_lime, "lime_note", NoteGame, LIME_NOTE)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -168,55 +145,14 @@ METHODS: dict[str, Method] = {
             CAM_READING,
         ),
         Method("layer_cam", "Layer-CAM", "image", partial(_cam, "layer_cam"), CAM_READING),
-        Method(
-            "eigen_cam",
-            "Eigen-CAM",
-            "image",
-            partial(_cam, "eigen_cam"),
-            "Regions that differ most from the rest of the image, whatever the finding.",
-        ),
-        Method(
-            "occlusion",
-            "Occlusion",
-            "image",
-            _occlusion,
-            "What the logit loses when a square of the image is that of a baseline image.",
-            slow=True,
-        ),
-        Method("shap_image", "SHAP", "image", _shap_image, SUM_READING, slow=True),
-        Method("lime_image", "LIME", "image", _lime_image, LIME_READING, slow=True, drawn=True),
-        Method(
-            "shap_tabular",
-            "SHAP",
-            "tabular",
-            partial(_shap, "shap_tabular", ClinicalGame),
-            SUM_READING,
-            drawn=True,
-        ),
-        Method(
-            "lime_tabular",
-            "LIME",
-            "tabular",
-            partial(_lime, "lime_tabular", ClinicalGame, LIME_CLINICAL),
-            LIME_READING,
-            drawn=True,
-        ),
-        Method(
-            "shap_note",
-            "SHAP",
-            "note",
-            partial(_shap, "shap_note", NoteGame),
-            SUM_READING,
-        ),
-        Method(
-            "lime_note",
-            "LIME",
-            "note",
-            partial(_lime, "lime_note", NoteGame, LIME_NOTE),
-            LIME_READING,
-            slow=True,
-            drawn=True,
-        ),
+        Method("eigen_cam", "Eigen-CAM", "image", partial(_cam, "eigen_cam"), EIGEN_READING),
+        Method("occlusion", "Occlusion", "image", _occlusion, OCCLUSION_READING, slow=True),
+        Method("shap_image", "SHAP", "image", _SHAP_IMAGE, SUM_READING, slow=True),
+        Method("lime_image", "LIME", "image", _LIME_IMAGE, LIME_READING, slow=True, seeded=True),
+        Method("shap_tabular", "SHAP", "tabular", _SHAP_CLINICAL, SUM_READING, seeded=True),
+        Method("lime_tabular", "LIME", "tabular", _LIME_CLINICAL, LIME_READING, seeded=True),
+        Method("shap_note", "SHAP", "note", _SHAP_NOTE, SUM_READING),
+        Method("lime_note", "LIME", "note", _LIME_NOTE, LIME_READING, slow=True, seeded=True),
     )
 }
 DEFAULTS = ("grad_cam", "shap_tabular", "shap_note")

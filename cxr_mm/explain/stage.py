@@ -1,7 +1,7 @@
 """Stage `explain`: a gallery of right and wrong held-out predictions, what moves the model over
 many studies, and how faithful each method is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,14 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
     figures = measured_on(task, chosen, paths)
     bundle, heldout, studies = _opened(task, paths)
     about = {name: figures[name] for name in ("task", "digest", "synthetic", "notice")}
-    shown = _shuffled(heldout, chosen.seed)
-    moved = importance(bundle, _read(studies, shown[: chosen.importance]), chosen.seed)
+    some = _shuffled(heldout, chosen.seed)[: chosen.importance]
+    mean_shares = importance(bundle, map(studies.study, some), chosen.seed)
     cases = choose(task, heldout, chosen.gallery, chosen.seed)
     with atomic_directory(paths.explanations) as folder:
         entries, cards = draw_cases(bundle, studies, cases, folder)
-        gallery = {**about, "importance": moved, "cases": entries}
+        gallery = {**about, "importance": mean_shares, "cases": entries}
         (folder / "gallery.json").write_text(to_json(gallery), encoding="utf-8")
-        text = gallery_page(task, bundle.digest, cards, figures, moved)
+        text = gallery_page(task, bundle.digest, cards, figures, mean_shares)
         (folder / "index.html").write_text(text, encoding="utf-8")
     write_json(paths.faithfulness, figures)
 
@@ -113,14 +113,14 @@ def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured
         StageError, BundleError: as of `explain`.
     """
     bundle, heldout, studies = _opened(task, paths)
-    shown = _shuffled(heldout, params.seed)
-    lungs = _on_lungs(bundle, studies, shown, params)  # first: masks may be missing
+    shuffled = _shuffled(heldout, params.seed)
+    lungs = _on_lungs(bundle, studies, shuffled, params)  # first: masks may be missing
     return {
         "task": task.name,
         "digest": bundle.digest,
         "synthetic": task.synthetic,
         "notice": NOTICE,
-        "methods": _measured(bundle, studies, shown, params),
+        "methods": _measured(bundle, studies, shuffled, params),
         "localisation": _localised(bundle, studies, heldout, params),
         "lungs": lungs,
     }
@@ -143,23 +143,15 @@ def _heldout(paths: TaskPaths) -> pd.DataFrame:
     return heldout[heldout["subset"] == SUBSET].drop_duplicates("study_id").reset_index(drop=True)
 
 
-def _read(studies: Studies, chosen: list[str]) -> Iterator[Study]:
-    return (studies.study(study_id) for study_id in chosen)
-
-
-def _of_task(task: Task) -> list[Method]:
-    return [method for method in METHODS.values() if method.modality in task.modalities]
-
-
 def _measured(
-    bundle: Bundle, studies: Studies, shown: list[str], params: ExplainParams
+    bundle: Bundle, studies: Studies, shuffled: list[str], params: ExplainParams
 ) -> dict[str, Any]:
     """Every method of the task; slow ones on fewer studies."""
-    findings = bundle.task.finding_names
-    images = [s for s in shown if studies.has_image(s) or not bundle.task.has_image]
+    task, findings = bundle.task, bundle.task.finding_names
+    images = [s for s in shuffled if studies.has_image(s) or not task.has_image]
     found: dict[str, Any] = {}
     for slow, count in ((False, params.studies), (True, params.slow_studies)):
-        methods = [method for method in _of_task(bundle.task) if method.slow == slow]
+        methods = [m for m in METHODS.values() if m.modality in task.modalities and m.slow == slow]
         cases = [
             (studies.study(study_id, with_image=True), Target(findings[k % len(findings)]))
             for k, study_id in enumerate(images[:count])
@@ -174,17 +166,19 @@ def _localised(
     """Only the synthetic source keeps masks; for others there is nothing to measure against."""
     if not bundle.task.synthetic or not bundle.task.has_image:
         return None
-    quick = [method for method in methods_of("image") if not method.slow]
     count, seed = params.localisation, params.seed
-    return localisation_figures(bundle, studies, heldout, quick, count, seed)
+    return localisation_figures(bundle, studies, heldout, _quick_image_methods(), count, seed)
 
 
 def _on_lungs(
-    bundle: Bundle, studies: Studies, shown: list[str], params: ExplainParams
+    bundle: Bundle, studies: Studies, shuffled: list[str], params: ExplainParams
 ) -> dict[str, Any] | None:
     if params.lung_masks is None or not bundle.task.has_image:
         return None
-    images = [s for s in shown if studies.has_image(s)]
-    quick = [method for method in methods_of("image") if not method.slow]
-    folder = Path(params.lung_masks).expanduser()
-    return lung_figures(bundle, studies, images[: params.localisation], quick, folder, params.seed)
+    images = [s for s in shuffled if studies.has_image(s)]
+    images, folder = images[: params.localisation], Path(params.lung_masks).expanduser()
+    return lung_figures(bundle, studies, images, _quick_image_methods(), folder, params.seed)
+
+
+def _quick_image_methods() -> list[Method]:
+    return [method for method in methods_of("image") if not method.slow]

@@ -7,7 +7,6 @@ from typing import Any
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
-from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.verdict import faithful_methods
@@ -19,41 +18,29 @@ from cxr_mm.explain.what_if import WhatIf, what_if
 from cxr_mm.inference.predictor import Predictor
 
 
-def explain_study(
+def explaining(
     subject: Subject, target: Target, methods: Sequence[str], ask: Ask | None = None
-) -> Explanation:
-    """Shares of the modalities, and what each method says.
+) -> Iterator[Explanation]:
+    """Explain a finding step by step: shares of the modalities alone, then with each method more.
 
     Args:
         subject: the study.
         target: finding to explain.
         methods: names out of `METHODS`; those whose modality the study lacks are left out.
-        ask: seed, and who watches.
+        ask: seed, and what receives progress.
 
     Raises:
         InputError: there is no such finding or method.
         CancelledError: the watch says so.
     """
-    *_, last = explaining(subject, target, methods, ask)
-    return last
-
-
-def explaining(
-    subject: Subject, target: Target, methods: Sequence[str], ask: Ask | None = None
-) -> Iterator[Explanation]:
-    """As `explain_study`, giving what there is so far: shares alone, then a method more each time.
-
-    Raises:
-        InputError, CancelledError: as `explain_study`.
-    """
     chosen = in_order(subject, methods)
     subject.column(target)
-    result = modality_shares(subject)[target.finding]
-    yield result
+    explanation = modality_shares(subject)[target.finding]
+    yield explanation
     for each in chosen:
-        found = each.explain(subject, target, ask or Ask())
-        result = replace(result, attributions=(*result.attributions, found))
-        yield result
+        attribution = each.explain(subject, target, ask or Ask())
+        explanation = replace(explanation, attributions=(*explanation.attributions, attribution))
+        yield explanation
 
 
 def in_order(subject: Subject, methods: Sequence[str]) -> list[Method]:
@@ -78,7 +65,7 @@ class Question:
     Args:
         findings: names; none means all.
         methods: names; none means the faithful ones, `all` every one.
-        seed: of all that is drawn.
+        seed: of every random draw.
         faithfulness: file of the bundle's faithfulness figures; None looks for it.
     """
 
@@ -101,13 +88,17 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     answer = predictor.answer([study])[0]
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
     result = [
-        explain_study(subject, Target(name), methods, Ask(question.seed))
+        list(explaining(subject, Target(name), methods, Ask(question.seed)))[-1]
         for name in question.findings or bundle.task.finding_names
     ]
     curves = {each.target.finding: _curves(subject, each.target) for each in result}
     with atomic_directory(out) as folder:
-        found = [_written(subject, each, folder) for each in result]
-        content = _as_json(prediction, found, curves, figures)
+        content = {
+            "prediction": prediction.model_dump(mode="json"),
+            "explanations": [_written(subject, each, folder) for each in result],
+            "what_if": {name: [asdict(curve) for curve in own] for name, own in curves.items()},
+            "faithfulness": figures,
+        }
         (folder / "explanation.json").write_text(to_json(content), encoding="utf-8")
         page = study_page(subject, prediction, result, curves, figures)
         (folder / "index.html").write_text(page, encoding="utf-8")
@@ -171,20 +162,6 @@ def _attribution(
         return {**entry, "names": list(attribution.names), "values": values}
     assert subject.study.image is not None
     name = f"{target.finding}.{attribution.method}.png"
-    drawn = overlay(subject.study.image, attribution.values, signed=attribution.signed)
-    (folder / name).write_bytes(png(drawn))
+    pixels = overlay(subject.study.image, attribution.values, signed=attribution.signed)
+    (folder / name).write_bytes(png(pixels))
     return {**entry, "image": name}
-
-
-def _as_json(
-    prediction: Prediction,
-    found: list[dict[str, Any]],
-    curves: dict[str, list[WhatIf]],
-    figures: dict[str, Any],
-) -> dict[str, Any]:
-    return {
-        "prediction": prediction.model_dump(mode="json"),
-        "explanations": found,
-        "what_if": {name: [asdict(curve) for curve in own] for name, own in curves.items()},
-        "faithfulness": figures,
-    }

@@ -96,7 +96,7 @@ class Subject:
     @cached_property
     def logits(self) -> Logits:
         """Calibrated logits (F,) of the study as it is."""
-        row: Logits = self.shown(self.mask)[0]
+        row: Logits = self.with_mask(self.mask)[0]
         return row
 
     @cached_property
@@ -112,7 +112,7 @@ class Subject:
         """The note as the model reads it."""
         return self.encoded.notes[0]
 
-    def shown(self, mask: Tensor) -> Logits:
+    def with_mask(self, mask: Tensor) -> Logits:
         """Logits (K, F) of the study with some modalities hidden: mask (K, 3)."""
         return self._joined({}, mask)
 
@@ -143,8 +143,8 @@ class Subject:
 
     def _varied(self, modality: Modality, embeddings: Tensor, mask: Tensor | None = None) -> Logits:
         encoded = self.bundle.fusion.encode(modality, embeddings)
-        shown = self.mask.expand(len(embeddings), -1) if mask is None else mask
-        return self._joined({modality: encoded}, shown)
+        given = self.mask.expand(len(embeddings), -1) if mask is None else mask
+        return self._joined({modality: encoded}, given)
 
     @torch.inference_mode()
     def _joined(self, varied: dict[Modality, Tensor], mask: Tensor) -> Logits:

@@ -23,8 +23,8 @@ from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources.base import files_below
 from cxr_mm.evaluation.compare import compare
 from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
-from cxr_mm.evaluation.resampling import LEVEL, Estimate, holm, multiplicities
-from cxr_mm.evaluation.subsets import Weights, scored_of
+from cxr_mm.evaluation.resampling import LEVEL, Estimate, Weights, holm, multiplicities
+from cxr_mm.evaluation.subsets import scored_of
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP
 from cxr_mm.models.bundle import Bundle
 from monitoring.retraining.change_record import Outcome

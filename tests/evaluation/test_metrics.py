@@ -88,7 +88,7 @@ def test_many_weightings_come_back_in_order_across_blocks():
 
 def test_calibration_error_is_the_mean_gap_over_bins_of_equal_mass():
     scored = scored_of(4)
-    which = equal_mass_bins(scored.probabilities, 10)
+    which = equal_mass_bins(scored.probabilities)
     assert np.bincount(which).tolist() == [20] * 10
     gaps = [
         abs(scored.probabilities[which == b].mean() - scored.labels[which == b].mean())

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxr_mm.core.config import EvaluateParams
-from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_strata
+from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_view
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
 
@@ -79,11 +79,11 @@ def test_the_strongest_statistic_is_named(case):
     assert strongest["auc"] > 0.95
 
 
-def test_auc_within_strata_compares_only_pairs_of_one_stratum(case):
+def test_auc_within_view_compares_only_pairs_of_one_stratum(case):
     _, table, manifest = case
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
     rows = subset_rows(table, "available")
-    measured = within_strata(F, rows, traits, PARAMS)
+    measured = within_view(F, rows, traits, PARAMS)
     label, p = rows[f"label.{F}"].to_numpy(), rows[f"probability.{F}"].to_numpy()
     view = traits.of(rows["study_id"])["view"].astype(str).to_numpy()
     yes, no = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
@@ -103,7 +103,7 @@ def test_a_model_that_only_knows_the_view_has_no_auc_within_it(case):
     view = manifest.frame.set_index("study_id")["view"]
     table[f"probability.{F}"] = np.where(table["study_id"].map(view) == "AP", 0.8, 0.2)
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    measured = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    measured = within_view(F, subset_rows(table, "available"), traits, PARAMS)
     assert measured["adjusted"]["value"] == 0.5
     assert measured["pooled_minus_adjusted"]["ci95"][0] > 0.2
 
@@ -112,5 +112,5 @@ def test_one_view_has_no_strata(case):
     _, table, manifest = case
     manifest.frame["view"] = "AP"
     traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    measured = within_strata(F, subset_rows(table, "available"), traits, PARAMS)
+    measured = within_view(F, subset_rows(table, "available"), traits, PARAMS)
     assert measured == {"reason": "AP in all that are known"}

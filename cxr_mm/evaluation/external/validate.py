@@ -38,14 +38,13 @@ from cxr_mm.evaluation.external.recalibrate import (
 )
 from cxr_mm.evaluation.metrics import Scored, counted
 from cxr_mm.evaluation.report.plots import write_plots
-from cxr_mm.evaluation.report.text import external_summary
-from cxr_mm.evaluation.resampling import Estimate, multiplicities
-from cxr_mm.evaluation.subsets import AVAILABLE, Weights, measure_table, subset_rows
+from cxr_mm.evaluation.report.text import LINES, external_summary
+from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities
+from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import Bundle
 
-FIGURES = ("calibration_in_the_large", "calibration_intercept", "calibration_slope", "auc")
 TRAITS = ("age", "sex", "view")
 """Columns that are compared even where the task does not use them."""
 
@@ -67,7 +66,7 @@ def transportability(
         params: resamples and seed.
 
     Returns:
-        `findings` (name → FIGURES, `operating_points`), `studies` (`here`, `trained_on`),
+        `findings` (name → figures of LINES, `operating_points`), `studies` (`here`, `trained_on`),
         `caveats` of the model's task and `warnings`.
     """
     rows = subset_rows(table, AVAILABLE)
@@ -77,7 +76,7 @@ def transportability(
         finding.name: {
             "n": figures[finding.name]["n"],
             "positives": figures[finding.name]["positives"],
-            **{metric: figures[finding.name][metric] for metric in FIGURES},
+            **{metric: figures[finding.name][metric] for metric in LINES},
             "operating_points": operating_points(bundle, rows, finding.name, weights),
         }
         for finding in bundle.task.findings

@@ -1,6 +1,7 @@
 """Measure: every method on some held-out studies, and which methods are faithful."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def measure(
         bundle: the model.
         cases: held-out studies, and what is explained of each.
         methods: which; those whose modality a study lacks are left out for it.
-        seed: of all that is drawn.
+        seed: of every random draw.
 
     Returns:
         Method → `title`, `modality`, `n`, means with intervals over patients of `deletion`,
@@ -87,7 +88,7 @@ def _of_study(
         row["gain"] = (row["deletion"] + row["insertion"]) / 2
         row["sparsity"] = gini(scores)
         row["noise"] = _against(game, result, scores, method.explain(noisy, target, ask))
-        if method.drawn:
+        if method.seeded:
             again = method.explain(subject, target, Ask(seed + 1))
             row["seeds"] = _against(game, result, scores, again)
         for depth in DEPTHS if method.modality == "image" else DEPTHS[:1]:
@@ -291,4 +292,4 @@ def _localised(
     result = method.explain(subject, Target(finding), Ask(seed))
     inside = subject.image_box
     figures = localise(np.maximum(result.values[inside], 0), mask[inside])
-    return {"patient_id": subject.study.patient_id, **figures.as_dict()}
+    return {"patient_id": subject.study.patient_id, **asdict(figures)}

@@ -6,7 +6,7 @@ than when parts are taken out at random? Insertion: does it rise faster as they 
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -176,9 +176,6 @@ class Localisation:
     """`energy` and `pointing` expected of a map that knows nothing: the mask's share of area."""
     chance_iou: float
     """`iou` expected of that map."""
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def localise(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Localisation:

@@ -27,7 +27,7 @@ def test_each_method_has_its_figures_with_intervals(found):
         for measured in ("deletion", "insertion", "gain", "sparsity", "noise"):
             figure = figures[measured]
             assert figure["low"] <= figure["value"] <= figure["high"]
-        assert ("seeds" in figures) == METHODS[name].drawn
+        assert ("seeds" in figures) == METHODS[name].seeded
         assert ("r2" in figures) == name.startswith("lime")
         depths = {"fusion", "upper", "all"} if figures["modality"] == "image" else {"fusion"}
         assert set(figures["randomised"]) <= depths

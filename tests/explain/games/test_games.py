@@ -59,7 +59,7 @@ def test_a_study_without_the_modality_is_refused_by_name(bundle, target, make):
 def test_nobody_of_the_words_is_an_absent_note(subject, target):
     without = subject.mask.clone()
     without[:, MODALITIES.index("note")] = False
-    assert NoteGame(subject, target).base == pytest.approx(float(subject.shown(without)[0, 1]))
+    assert NoteGame(subject, target).base == pytest.approx(float(subject.with_mask(without)[0, 1]))
 
 
 def test_a_note_of_hidden_words_alone_has_none_to_explain(bundle, target):
