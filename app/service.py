@@ -35,7 +35,7 @@ from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
 from cxr_mm.explain.overlay import LONGEST, OPACITY, grey, overlay
 from cxr_mm.explain.study import Question, explain_to, measured
 from cxr_mm.explain.subject import Subject, modality_shares
-from cxr_mm.explain.what_if import moved
+from cxr_mm.explain.what_if import probabilities_at
 from cxr_mm.imaging.geometry import shrink_radiograph
 from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import Predictor
@@ -301,7 +301,7 @@ class InferenceService:
             ClinicalError: a value is refused.
         """
         checked = check_clinical(self.task.clinical, {**session.study.clinical, **values})
-        chances = moved(session.subject, checked)
+        chances = probabilities_at(session.subject, checked)
         return dict(zip(self.task.finding_names, chances, strict=True))
 
     def details(self, session: StudySession, finding: str) -> tuple[str, str]:

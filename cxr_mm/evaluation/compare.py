@@ -125,7 +125,7 @@ def compare_subsets(task: Task, table: pd.DataFrame, params: EvaluateParams) -> 
         for subset in subsets(task.modalities):
             if len(subset) > 1:
                 rows += _against_best_single(table, subset, finding, params)
-            # With every modality, what is shown is all there is: the same predictions.
+            # With every modality the predictions are those of `available`.
             if subset != task.modalities:
                 rows += _against(table, subset_name(subset), AVAILABLE, finding, params)
     tested = [row for row in rows if row["p"] is not None]

@@ -92,12 +92,12 @@ def _subgroups(results: EvaluationResults) -> Iterator[Flag]:
         tests = results.subgroups["tests"][
             "intersections" if flag["crossed"] else "characteristics"
         ]
-        held = "also" if flag["survives_correction"] else "no longer"
+        survives = "also" if flag["survives_correction"] else "no longer"
         yield Flag(
             "subgroup",
             f"{results.title(flag['finding'])}, by {flag['by']}: {METRIC_NAMES[flag['metric']]}"
             f" higher for {flag['higher']} than for {flag['lower']} by {with_interval(flag)},"
-            f" p {p_value(flag['p'])}; {held} after correction for {tests} tests,"
+            f" p {p_value(flag['p'])}; {survives} after correction for {tests} tests,"
             f" p {p_value(flag['p_holm'])}",
         )
 

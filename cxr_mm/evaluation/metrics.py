@@ -1,6 +1,6 @@
-"""Metrics of yes-or-no predictions, each for many weightings of the same studies at once.
+"""Metrics of binary predictions, each for many weightings of the same studies at once.
 
-A row of `weights` says how often each study counts, so that a bootstrap over patients is a matrix
+A row of `weights` is how often each study counts, so that a bootstrap over patients is a matrix
 of multiplicities instead of a loop over copies of the data. A metric that is not defined, as AUC
 without a negative study, is NaN, never 0.
 
@@ -38,7 +38,7 @@ METRICS = (
     "calibration_slope",
 )
 CLIP = 1e-6
-"""Probabilities are held this far from 0 and 1 before their logit is taken."""
+"""Distance from 0 and 1 at which probabilities are clipped before their logit is taken."""
 STEPS = 40
 """Newton steps after which a fit that has not settled is given up."""
 BLOCK = 1 << 17
@@ -52,7 +52,7 @@ class Scored:
     Args:
         labels: (N,) 1 or 0.
         probabilities: (N,) in [0, 1].
-        positives: (N,) whether the prediction was a yes.
+        positives: (N,) whether the prediction was positive.
     """
 
     labels: Floats
@@ -135,7 +135,7 @@ def counted(scored: Scored, weights: ArrayLike | None = None) -> dict[str, Float
     """Metrics that are ratios of sums over studies: of the four counts, and of the squared error.
 
     `f1`, `sensitivity` and `balanced_accuracy` need a positive study, `specificity` and
-    `balanced_accuracy` a negative one, `ppv` and `npv` a study so called.
+    `balanced_accuracy` a negative one, `ppv` and `npv` a study predicted so.
     """
     yes, called = scored.labels > 0, scored.positives
     cells = [yes & called, ~yes & called, yes & ~called, ~yes & ~called]
@@ -191,7 +191,7 @@ def expected_calibration_error(scored: Scored, weights: ArrayLike | None = None)
 
 
 def calibration_line(scored: Scored, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
-    """Calibration intercept (slope held at 1) and slope, (B,) each; 0 and 1 are ideal.
+    """Calibration intercept (slope fixed at 1) and slope, (B,) each; 0 and 1 are ideal.
 
     Logistic regression of the label on the logit of the probability. A slope below 1 says that
     predictions are too extreme. NaN where a class is absent or the classes are separated.
@@ -236,7 +236,7 @@ def _logistic(
 
 
 def _solve(curve: Floats, slope: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Solve (B, K, K) systems; also says which of them are far enough from singular."""
+    """Solve (B, K, K) systems; also return which of them are far enough from singular."""
     size = slope.shape[1]
     scale = np.trace(curve, axis1=1, axis2=2) / size
     solved = (scale > 1e-9) & (np.linalg.det(curve) > 1e-9 * scale**size)

@@ -22,7 +22,7 @@ LEVEL = 0.95
 DEFINED = 0.95
 """Share of resamples in which a figure must be defined before an interval is given."""
 DIGITS = 6
-"""Digits kept in reports, few enough to be the same on every processor."""
+"""Digits in reports, few enough to be the same on every processor."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ SAME = 1e-12
 
 @dataclass(frozen=True)
 class Placements:
-    """Where each study stands among those of the other class, for S scores.
+    """Rank of each study among those of the other class, for S scores.
 
     Args:
         positives: (S, P) share of negatives below each positive, ties half.

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import subset_name, subsets
-from cxr_mm.evaluation.metrics import Scored, counted, measure
+from cxr_mm.evaluation.metrics import Scored, measure
 from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, mean_of, multiplicities
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
     class_uncertainty,
     finding_uncertainty,
+    share,
 )
 
 AVAILABLE = "available"
@@ -203,11 +204,9 @@ def class_confusion(task: Task, rows: pd.DataFrame) -> dict[str, dict[str, int]]
 def class_accuracy(task: Task, rows: pd.DataFrame, weights: Weights) -> Estimate:
     """Share of studies whose likeliest class is the true one."""
     truth, predicted, labelled = likeliest_classes(task, rows)
-    right = (truth == predicted).astype(np.float64)
-    scored = Scored(np.ones_like(right), right, right > 0)
-    value = float(counted(scored)["accuracy"][0])
-    draws = counted(scored, weights[:, labelled])["accuracy"]
-    return Estimate(value, draws, "no label", trials=rows.loc[labelled, "group"].nunique())
+    groups = rows.loc[labelled, "group"].to_numpy(str)
+    everyone = np.ones(len(truth), dtype=bool)
+    return share(truth == predicted, everyone, "no label", weights[:, labelled], groups)
 
 
 def likeliest_classes(
@@ -278,7 +277,7 @@ def measure_divisions(
     Args:
         task: names findings and modalities.
         first: held-out predictions of the first division, as of `measure_table`.
-        further: those of the others, told apart by `division`.
+        further: those of the other divisions, by the column `division`.
         params: resamples and seed.
 
     Returns:

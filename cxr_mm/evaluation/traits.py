@@ -52,7 +52,7 @@ def read_traits(manifest: Manifest, params: EvaluateParams, among: Iterable[str]
     """Traits of the studies `among` which groups are to be formed.
 
     Sites with fewer than `SMALLEST_GROUP` of these studies count as one, since collections
-    from publications name more sites than can be told apart.
+    from publications name more sites than can be compared.
     """
     frame = manifest.frame.set_index("study_id").loc[list(among)]
     columns: dict[str, Levels] = {}

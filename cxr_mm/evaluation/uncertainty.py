@@ -56,7 +56,7 @@ def brier_decomposition(scored: Scored, bins: int = ECE_BINS) -> dict[str, float
 
 
 def finding_uncertainty(rows: pd.DataFrame, finding: str, weights: Weights) -> dict[str, Any]:
-    """Figures of one yes-or-no finding on its labelled studies.
+    """Figures of one binary finding on its labelled studies.
 
     Args:
         rows: N studies of one subset.
@@ -85,7 +85,7 @@ def finding_uncertainty(rows: pd.DataFrame, finding: str, weights: Weights) -> d
         "specificity_when_certain": (covered, certain & ~yes, "none without it is certain"),
     }
     groups = part["group"].to_numpy(str)
-    figures = {name: _share(*what, weights, groups).to_json() for name, what in among.items()}
+    figures = {name: share(*what, weights, groups).to_json() for name, what in among.items()}
     return {**figures, "target": _target(rows)}
 
 
@@ -112,26 +112,34 @@ def class_uncertainty(task: Task, rows: pd.DataFrame, weights: Weights) -> dict[
     everyone = np.ones_like(covered)
     groups = rows.loc[labelled, "group"].to_numpy(str)
 
-    def share(counted: Flags, among: Flags, reason: str) -> dict[str, Any]:
-        return _share(counted, among, reason, weights, groups).to_json()
+    def figure(counted: Flags, among: Flags, reason: str) -> dict[str, Any]:
+        return share(counted, among, reason, weights, groups).to_json()
 
     return {
-        "coverage": share(covered, everyone, "no study has a label"),
+        "coverage": figure(covered, everyone, "no study has a label"),
         "coverage_by_class": {
-            name: share(covered, truth == c, "no study is of this class")
+            name: figure(covered, truth == c, "no study is of this class")
             for c, name in enumerate(names)
         },
-        "uncertain": share(size > 1, everyone, "no study has a label"),
+        "uncertain": figure(size > 1, everyone, "no study has a label"),
         "mean_set_size": _mean(size.astype(np.float64), weights).to_json(),
-        "accuracy_when_certain": share(covered, size == 1, "no study is certain"),
+        "accuracy_when_certain": figure(covered, size == 1, "no study is certain"),
         "target": _target(rows),
     }
 
 
-def _share(
+def share(
     counted: Flags, among: Flags, reason: str, weights: Weights, groups: NDArray[np.str_]
 ) -> Estimate:
-    """Share of the studies `among` that are counted."""
+    """Estimate the share of some studies that has a property.
+
+    Args:
+        counted: (N,) studies with the property.
+        among: (N,) studies of which the share is.
+        reason: why it is not defined where there is no such study.
+        weights: (B, N) how often each study counts in each resample.
+        groups: (N,) patient group of each study.
+    """
     trials = len(np.unique(groups[among]))
     part = _mean(counted[among].astype(np.float64), weights[:, among])
     return Estimate(part.value, part.draws, reason, trials)
@@ -146,5 +154,5 @@ def _mean(values: Floats, weights: Weights) -> Estimate:
 
 
 def _target(rows: pd.DataFrame) -> float | None:
-    """The level asked for, the same for all studies."""
+    """The target level, the same for all studies."""
     return rounded(rows["coverage"].iloc[0]) if len(rows) else None

@@ -18,7 +18,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What one method says of one modality.
+    """The result of one method for one modality.
 
     Args:
         modality: what the values are about.

@@ -3,7 +3,7 @@
 
 Where the embedding is taken from several stages, so is the map: each stage's own map in logits,
 one on top of the other. Under Grad-CAM and a linear head they add up to what the image gives the
-logit. The network is differentiated as a function of the image alone, the other modalities held at
+logit. The network is differentiated as a function of the image alone, the other modalities fixed at
 this study's values. Hooks go on a copy of the modules that shares the weights, so that predictions
 and explanations in other threads run through the bundle's own modules undisturbed.
 """
@@ -34,7 +34,7 @@ WEIGHED: dict[CamName, Any] = {
 
 
 class ImageOnly(nn.Module):
-    """A multimodal classifier as a function of the image (1, 1, S, S), the rest held fixed."""
+    """A multimodal classifier as a function of the image (1, 1, S, S), the rest fixed."""
 
     def __init__(self, classifier: nn.Module, batch: Batch) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ def cam(subject: Subject, target: Target, method: CamName = "grad_cam") -> Attri
     """Explain the logit of one finding by the regions of the image.
 
     Returns:
-        Values float32 (S, S) in [0, 1] over the square that the model saw (`image.to_image` leads
-        back to the image). `extra["empty"]` is True where no region speaks for the finding: then
-        the values are all zero.
+        Values float32 (S, S) in [0, 1] over the model's square (`imaging.geometry.to_image` maps
+        them back to the image). `extra["empty"]` is True where no region speaks for the finding:
+        then the values are all zero.
 
     Raises:
         InputError: the study has no image, or the task has no such finding.
@@ -93,7 +93,7 @@ def logit_map(
 
 
 def _maps(explainer: Any, images: Tensor) -> list[NDArray[np.float64]]:
-    """Map (S, S) of each layer, brought to the size of the images with its sum kept."""
+    """Map (S, S) of each layer, resized to the images without changing its sum."""
     stored = explainer.activations_and_grads
     found = []
     pairs = zip(stored.activations, stored.gradients or stored.activations, strict=True)
@@ -116,10 +116,10 @@ def _spread(small: Tensor, size: int) -> NDArray[np.float64]:
 
 
 def _hookable(bundle: Bundle, *, stages: bool) -> tuple[nn.Module, list[nn.Module]]:
-    """A copy of the classifier on the same weights, and its feature layers as places to start from.
+    """A copy of the classifier on the same weights, and its feature layers as leaves.
 
-    The layers' outputs become leaves, so that the backward pass ends there, touches no weight, and
-    tells of each layer only what it gives the embedding itself.
+    The backward pass ends at the layers' outputs, computes no gradient of a weight, and gives for
+    each layer only what it adds to the embedding itself.
     """
     original, encoder = bundle.classifier, bundle.image_encoder
     assert encoder is not None
@@ -132,7 +132,7 @@ def _hookable(bundle: Bundle, *, stages: bool) -> tuple[nn.Module, list[nn.Modul
 def _twin(module: nn.Module, twins: dict[int, nn.Module]) -> nn.Module:
     """A module with the same weights, which need no gradient, and hooks of its own.
 
-    A deep copy that is told to share the weights takes longer than the forward pass.
+    A deep copy with shared weights takes longer than the forward pass.
     """
     if id(module) not in twins:
         twin = twins[id(module)] = copy.copy(module)

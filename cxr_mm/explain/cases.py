@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("true positive", "false positive", "false negative", 
 
 @dataclass(frozen=True)
 class Case:
-    """One held-out study and one finding of it, and how the prediction turned out."""
+    """One held-out study and one finding of it, and whether the prediction was right."""
 
     study_id: str
     finding: str
@@ -71,7 +71,7 @@ def _cases(rows: pd.DataFrame, finding: str, kind: Kind) -> list[Case]:
 
 
 def _next(queues: list[list[Case]], seen: set[str]) -> Case | None:
-    """First case not seen yet; its finding then goes to the end of the line."""
+    """First case of a study not seen yet; its finding then goes to the end of the queue."""
     for position, queue in enumerate(queues):
         while queue:
             case = queue.pop(0)
@@ -121,16 +121,16 @@ class Studies:
         return Radiograph(np.asarray(square, dtype=np.float32) / np.float32(255))
 
     def patient(self, study_id: str) -> str:
-        """Whose study it is."""
+        """Patient of the study."""
         return str(self.frame["patient_id"].iloc[self.rows[study_id]])
 
     def image_file(self, study_id: str) -> Path | None:
-        """Where the image lies; None where the study has none."""
+        """Path of the image; None where the study has none."""
         path = self.frame["image_path"].iloc[self.rows[study_id]]
         return None if pd.isna(path) else Path(str(path))
 
     def mask_file(self, study_id: str) -> Path | None:
-        """Where the synthetic source keeps the true areas of this image; None where it has none."""
+        """Path of the synthetic source's mask of the true areas; None where it has none."""
         image = self.image_file(study_id)
         mask = None if image is None else image.parent.parent / "masks" / f"{study_id}.png"
         return mask if mask is not None and mask.is_file() else None

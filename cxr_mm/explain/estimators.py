@@ -19,7 +19,7 @@ from cxr_mm.explain.games import Coalitions, Game
 KERNEL_WIDTH = 0.25
 """Of lime's own image and (scaled) text explainers, in cosine distance."""
 READABLE = 0.5
-"""R² below which the linear model says too little of the real one to be read."""
+"""R² below which the linear model approximates the real one too poorly to be interpreted."""
 RIDGE = 1.0
 """Penalty, as lime has it."""
 
@@ -41,8 +41,8 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
 
     Args:
         game: the players and what they are worth together.
-        samples: coalitions asked, each player in every second one.
-        seed: of the draw.
+        samples: coalitions evaluated, each player in every second one.
+        seed: of the sample.
     """
     stored = coalitions(samples, len(game.names), seed)
     game.expected = samples
@@ -65,33 +65,33 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
 
 def coalitions(samples: int, players: int, seed: int) -> Coalitions:
     """(samples, players): the whole, then complementary pairs out of Hadamard matrices with rows,
-    columns and signs drawn anew for each."""
+    columns and signs sampled anew for each."""
     rng = np.random.default_rng(seed)
     order = 1 << players.bit_length()  # one column more than players: the first is constant
     matrix = hadamard(order)
-    drawn = [np.ones((1, players), dtype=bool)]
-    while sum(map(len, drawn)) < samples:
+    parts = [np.ones((1, players), dtype=bool)]
+    while sum(map(len, parts)) < samples:
         columns = rng.permutation(np.arange(1, order))[:players]
         half = rng.permutation(matrix)[:, columns] * rng.choice([-1, 1], players) > 0
-        drawn.append(np.stack([half, ~half], axis=1).reshape(-1, players))
-    return np.concatenate(drawn)[:samples]
+        parts.append(np.stack([half, ~half], axis=1).reshape(-1, players))
+    return np.concatenate(parts)[:samples]
 
 
 def _left_out(
     stored: Coalitions,
     values: NDArray[np.float64],
     weights: NDArray[np.float64],
-    message: NDArray[np.float64],
+    fitted: NDArray[np.float64],
 ) -> float:
-    """Weighted R² of what the regression tells of each coalition when it is left out of it."""
+    """Weighted R² of the regression for each coalition when it is left out of the fit."""
     share = weights / weights.sum()
     centred = (stored - share @ stored) * np.sqrt(weights)[:, None]
     inner = centred.T @ centred + RIDGE * np.eye(stored.shape[1])
     leverage = share + (centred * np.linalg.solve(inner, centred.T).T).sum(axis=1)
-    missed = (values - message) / (1 - leverage)
+    residuals = (values - fitted) / (1 - leverage)
     spread = values - share @ values
     total = float(share @ spread**2)
-    return float(1 - share @ missed**2 / total) if total else 1.0
+    return float(1 - share @ residuals**2 / total) if total else 1.0
 
 
 def closeness(stored: Coalitions) -> NDArray[np.float64]:
@@ -119,13 +119,13 @@ def occlusion(game: Game) -> NDArray[np.float64]:
 
 
 FEW = 11
-"""Players up to which all coalitions are asked: 2,048."""
+"""Players up to which all coalitions are evaluated: 2,048."""
 PERMUTATIONS = 10
 
 
 @dataclass(frozen=True)
 class ShapleyValues:
-    """What each player got: `base + values.sum() == output`."""
+    """Shapley value of each player: `base + values.sum() == output`."""
 
     base: float
     values: NDArray[np.float64]
@@ -137,8 +137,8 @@ def shapley_values(game: Game, seed: int, most: int = 200) -> ShapleyValues:
 
     Args:
         game: the players and what they are worth together.
-        seed: of the permutations; nothing else is drawn.
-        most: coalitions to ask down a tree; what is left is shared evenly within a branch.
+        seed: of the permutations; nothing else is random.
+        most: coalitions to evaluate down a tree; what is left is shared evenly within a branch.
     """
     players = len(game.names)
     base, output = game.base, game.output

@@ -25,7 +25,7 @@ Coalitions = NDArray[np.bool_]
 
 
 class Game(ABC):
-    """Players are the parts of one modality; all else is held at the study's own values.
+    """Players are the parts of one modality; all else is fixed at the study's own values.
 
     Args:
         subject: the study.
@@ -57,20 +57,20 @@ class Game(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """What the players are; of one subject, games of the same kind share their answers."""
+        """What the players are; of one subject, games of the same kind share their logits."""
 
     @abstractmethod
     def _logits(self, stored: Coalitions) -> NDArray[np.float64]:
         """Logits (K, F) of distinct coalitions (K, n), none of which is of all."""
 
     def values(self, stored: Coalitions) -> NDArray[np.float64]:
-        """Values (K,) of coalitions (K, n): True where a part is kept. None is asked twice.
+        """Values (K,) of coalitions (K, n): True where a part is present. None is evaluated twice.
 
         Raises:
-            CancelledError: the watch says so.
+            CancelledError: the run was cancelled.
         """
         known = self.subject.answers.setdefault(self.kind, {})
-        # The whole is as the prediction has it, whatever precision the others are asked in.
+        # The whole is as the prediction has it, whatever precision the others are computed in.
         known[_key(np.ones(len(self.names), dtype=bool))] = self.subject.logits
         keys = [_key(row) for row in stored]
         new = list({key: k for k, key in enumerate(keys) if key not in known}.values())
@@ -143,19 +143,19 @@ def balanced(parts: Sequence[Nested]) -> Nested:
     return balanced(parts[:half]), balanced(parts[half:])
 
 
-def bisected(places: NDArray[np.float64]) -> Nested:
-    """Parts at places (n, 2) halved across the longer side of what they cover, again and again."""
+def bisected(positions: NDArray[np.float64]) -> Nested:
+    """Parts at positions (n, 2) halved across the longer side of what they cover, recursively."""
 
     def halve(parts: NDArray[np.intp]) -> Nested:
         if len(parts) == 1:
             return int(parts[0])
-        own = places[parts]
+        own = positions[parts]
         axis = int(np.ptp(own, axis=0).argmax())
         order = parts[np.lexsort((own[:, 1 - axis], own[:, axis]))]
         half = len(order) // 2
         return halve(order[:half]), halve(order[half:])
 
-    return halve(np.arange(len(places)))
+    return halve(np.arange(len(positions)))
 
 
 def linkage(tree: Nested, leaves: int) -> NDArray[np.float64]:
@@ -208,8 +208,8 @@ def _placed(subject: Subject, inside: NDArray[np.integer]) -> Regions:
 
 
 def background(subject: Subject) -> Tensor:
-    """What stands where a region is taken out (1, 1, S, S): the bundle's baseline image, brought to
-    the place and aspect of this radiograph; without one a strong blur of this radiograph."""
+    """What replaces a region that is removed (1, 1, S, S): the bundle's baseline image, resized to
+    this radiograph's box in the square; without one a strong blur of this radiograph."""
     image, radiograph = subject.batch.image, subject.bundle.baseline_image
     assert image is not None
     if radiograph is None:
@@ -222,7 +222,7 @@ def background(subject: Subject) -> Tensor:
 
 
 def blurred(images: Tensor) -> Tensor:
-    """What stays of images (B, 1, S, S) where a region is taken out."""
+    """Strong blur of images (B, 1, S, S)."""
     size = images.shape[-1]
     spread = BLUR * size
     kernel = 2 * min(round(3 * spread), (size - 1) // 2) + 1
@@ -235,7 +235,7 @@ class ImageGame(Game):
 
     Args:
         subject, target, watch: as of `Game`.
-        regions: (S, S) from 0 to n - 1; what is -1 is always kept.
+        regions: (S, S) from 0 to n - 1; what is -1 is never removed.
     """
 
     modality: Modality = "image"
@@ -262,9 +262,9 @@ class ImageGame(Game):
 
     @cached_property
     def tree(self) -> NDArray[np.float64]:  # type: ignore[override]
-        """Regions by where they lie."""
-        places = np.array([np.argwhere(self.regions == k).mean(0) for k in range(self.count)])
-        return linkage(bisected(places), self.count)
+        """Regions by the positions of their centres."""
+        centres = np.array([np.argwhere(self.regions == k).mean(0) for k in range(self.count)])
+        return linkage(bisected(centres), self.count)
 
     def painted(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """One value a region (n,) → (S, S), 0 beside the image."""

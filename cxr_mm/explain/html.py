@@ -38,7 +38,7 @@ def percent(probability: float) -> str:
 
 
 def probability_bar(prediction: FindingPrediction, point: OperatingPoint | None = None) -> Markup:
-    """One finding: calibrated probability, the operating point drawn on it, and the answer."""
+    """One finding: calibrated probability, the operating point as a tick, and the answer."""
     share = min(max(prediction.probability, 0.0), 1.0)
     below = ""
     if prediction.threshold is not None:

@@ -25,7 +25,7 @@ CLINICAL_COALITIONS, LIME_CLINICAL = 200, 1000
 
 @dataclass(frozen=True)
 class Ask:
-    """How a method is to go about it.
+    """Options of a run of a method.
 
     Args:
         seed: of every random draw: same seed, same answer.
@@ -47,8 +47,8 @@ class Method:
         name: as users call it.
         title: as pages show it.
         modality: what it explains.
-        explain: does it.
-        reading: one sentence on how to read it.
+        explain: computes the attribution.
+        reading: one sentence on how to interpret it.
         slow: whether to show progress.
         seeded: whether its answer depends on the seed.
     """
@@ -162,7 +162,7 @@ def method(name: str) -> Method:
     """A method by name.
 
     Raises:
-        InputError: there is none such.
+        InputError: there is no such method.
     """
     if name not in METHODS:
         raise InputError("no such method", field=name, remedy=f"There are {', '.join(METHODS)}")

@@ -40,10 +40,10 @@ def overlay(
     Args:
         image: float32 (H, W) in [0, 1].
         values: float32 (S, S) over the square that the model saw; in [0, 1] unless signed.
-        signed: whether values below 0 are evidence against, and drawn too, all in units of the
+        signed: whether values below 0 are evidence against, and shown too, all in units of the
             strongest.
         opacity: how much of the colour covers the image where the value is 1.
-        longest: longer side of the drawn image in pixels.
+        longest: longer side of the result in pixels.
 
     Returns:
         uint8 (h, w, 3).
@@ -61,8 +61,8 @@ def _over(
     under: NDArray[np.uint8], values: NDArray[np.floating], opacity: float, *, signed: bool
 ) -> NDArray[np.uint8]:
     """Colours of values (h, w) over grey (h, w, 3)."""
-    place = (values + 1) / 2 if signed else values
-    colour = colormaps[TWO_SIDED if signed else COLOURS](place)[:, :, :3] * 255
+    position = (values + 1) / 2 if signed else values
+    colour = colormaps[TWO_SIDED if signed else COLOURS](position)[:, :, :3] * 255
     alpha = (opacity * np.abs(values))[:, :, None]
     mixed: NDArray[np.uint8] = np.rint(under * (1 - alpha) + colour * alpha).astype(np.uint8)
     return mixed

@@ -82,7 +82,7 @@ def study_page(
 def _part(
     subject: Subject, attribution: Attribution, faithfulness: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What one method says, as `image` or `html`; neither where no region speaks for a finding."""
+    """Result of one method, as `image` or `html`; neither where no region speaks for a finding."""
     name, bundle, image = attribution.method, subject.bundle, subject.study.image
     part: dict[str, Any] = {"attribution": attribution, "method": METHODS[name]}
     part["verdict"] = verdict(faithfulness.get(name))
@@ -99,7 +99,7 @@ def _part(
 
 
 def _curve(feature: ClinicalFeature, curve: WhatIf) -> dict[str, Any]:
-    """What the feature runs through, and a line of the probability over it if it is a number."""
+    """Values of the feature, and a line of the probability over them if they are numbers."""
     first, last = curve.values[0], curve.values[-1]
     if isinstance(first, float) and isinstance(last, float):
         values, points = f"{first:g} to {last:g}{feature.unit_suffix}", _line(curve.probabilities)

@@ -31,7 +31,7 @@ def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str,
 
     Args:
         bundle: the model.
-        studies: of one split; those that have nothing the task uses are left out.
+        studies: of one split; those without any input of the task are left out.
         seed: of SHAP's permutations and of the intervals.
 
     Returns:
@@ -87,7 +87,7 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
     """Write the gallery's folder and faithfulness.json.
 
     Raises:
-        StageError: `fuse` has left no held-out predictions.
+        StageError: there are no held-out predictions of `fuse`.
         BundleError: the bundle cannot be read.
     """
     chosen = params.explain
@@ -107,7 +107,7 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
 
 
 def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured:
-    """What faithfulness.json says: which bundle, `methods`, `localisation` and `lungs`.
+    """Content of faithfulness.json: which bundle, `methods`, `localisation` and `lungs`.
 
     Raises:
         StageError, BundleError: as of `explain`.

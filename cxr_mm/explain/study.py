@@ -31,7 +31,7 @@ def explaining(
 
     Raises:
         InputError: there is no such finding or method.
-        CancelledError: the watch says so.
+        CancelledError: the run was cancelled.
     """
     chosen = in_order(subject, methods)
     subject.column(target)
@@ -60,7 +60,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a study.
+    """What to explain of a study, and how.
 
     Args:
         findings: names; none means all.

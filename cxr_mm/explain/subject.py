@@ -1,8 +1,8 @@
 """Subject: one study under explanation, whose frozen parts are run once, so that any one modality
-may be varied while the others are held at this study's values.
+may be varied while the others are fixed at this study's values.
 
 Only forward passes through the bundle's own modules, which nothing changes, so that several
-subjects may be asked from several threads.
+several threads may use subjects at once.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Subject:
             raise nothing_usable(study, bundle.task.modalities)
         self._shares = shares
         self.answers: dict[str, dict[bytes, Logits]] = {}
-        """What games have asked: kind of game → coalition → logits (F,)."""
+        """Logits (F,) that games have computed, by kind of game and coalition."""
 
     @classmethod
     def of(cls, bundle: Bundle, answer: EncodedAnswer) -> Self:

@@ -1,4 +1,4 @@
-"""What if: the probability as one clinical feature moves over its range, all else held
+"""What if: the probability as one clinical feature moves over its range, all else fixed
 (individual conditional expectation: Goldstein et al. 2015)."""
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class WhatIf:
 
 
 def what_if(subject: Subject, target: Target, feature: str) -> WhatIf:
-    """Move one feature of a study.
+    """Vary one feature of a study.
 
     Raises:
         ClinicalError: the task has no such feature.
@@ -55,18 +55,18 @@ def what_if(subject: Subject, target: Target, feature: str) -> WhatIf:
     return WhatIf(feature, tuple(values), tuple(chances[:-1].tolist()), float(chances[-1]))
 
 
-def moved(subject: Subject, values: Mapping[str, ClinicalValue]) -> tuple[float, ...]:
-    """Calibrated probability of each finding, were the checked clinical values these.
+def probabilities_at(subject: Subject, values: Mapping[str, ClinicalValue]) -> tuple[float, ...]:
+    """Predict the calibrated probability of each finding at other, checked clinical values.
 
     Args:
-        subject: whose other modalities are held.
+        subject: whose other modalities are fixed.
         values: of every clinical feature of the task.
     """
     return tuple(_probabilities(subject, pd.DataFrame([dict(values)]))[0].tolist())
 
 
 def typical_range(background: pd.DataFrame, feature: str) -> tuple[float, float] | None:
-    """Where nine of ten training patients lie; None where none is known."""
+    """The range of nine in ten training patients; None where none is known."""
     known = background[feature].dropna().to_numpy(float)
     if not len(known):
         return None

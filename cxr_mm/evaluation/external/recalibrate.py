@@ -54,7 +54,7 @@ METRICS = (
     "specificity",
 )
 NEAREST = 1e-12
-"""Probabilities are held this far from 0 and 1 before they become logits again."""
+"""Distance from 0 and 1 at which probabilities are clipped before they become logits again."""
 Pair = tuple[tuple[Modality, ...], str]
 """Subset and finding."""
 

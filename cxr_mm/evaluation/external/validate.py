@@ -36,11 +36,11 @@ from cxr_mm.evaluation.external.recalibrate import (
     recalibration_report,
     save_recalibrated,
 )
-from cxr_mm.evaluation.metrics import Scored, counted
 from cxr_mm.evaluation.report.plots import write_plots
 from cxr_mm.evaluation.report.text import LINES, external_summary
-from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities
+from cxr_mm.evaluation.resampling import Weights, multiplicities
 from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
+from cxr_mm.evaluation.uncertainty import share
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import Bundle
@@ -114,26 +114,20 @@ def operating_points(
 def _rates(
     rows: pd.DataFrame, finding: str, points: Sequence[OperatingPoint], weights: Weights
 ) -> dict[str, Any]:
+    labels = rows[f"label.{finding}"].to_numpy(np.float64)
     chances = rows[f"probability.{finding}"].to_numpy(np.float64)
     positives = chances >= np.array([point.threshold for point in points])
-    scored, labelled = Scored.known(rows[f"label.{finding}"], chances, positives)
-    values, draws = counted(scored), counted(scored, weights[:, labelled])
-    groups = rows.loc[labelled, "group"].to_numpy()
-    chosen = {
-        "sensitivity": ([p.sensitivity for p in points], scored.labels > 0),
-        "specificity": ([p.specificity for p in points], scored.labels == 0),
+    groups = rows["group"].to_numpy(str)
+    rates = {
+        "sensitivity": (positives, labels == 1, [p.sensitivity for p in points]),
+        "specificity": (~positives, labels == 0, [p.specificity for p in points]),
     }
     return {
         name: {
-            **Estimate(
-                float(values[name][0]),
-                draws[name],
-                "no such study",
-                trials=len(np.unique(groups[among])),
-            ).to_json(),
+            **share(right, among, "no such study", weights, groups).to_json(),
             "chosen_with": round(float(np.mean(expected)), 4),
         }
-        for name, (expected, among) in chosen.items()
+        for name, (right, among, expected) in rates.items()
     }
 
 
@@ -317,8 +311,8 @@ def _rows(predictor: Predictor, answer: EncodedAnswer) -> list[Row]:
     used = answer.prediction.modalities
     rows = [_row(answer, AVAILABLE), _row(answer, subset_name(used))]
     for subset in subsets(used)[:-1]:
-        shown = predictor.attempt_encoded([answer.study], answer.encoded, subset)
-        rows += [_row(found, subset_name(subset)) for found in shown if isinstance(found, Answer)]
+        results = predictor.attempt_encoded([answer.study], answer.encoded, subset)
+        rows += [_row(each, subset_name(subset)) for each in results if isinstance(each, Answer)]
     return rows
 
 

@@ -33,7 +33,7 @@ from cxr_mm.evaluation.subsets import (
 )
 
 MOST_POINTS = 400
-"""Points kept of a curve; more cannot be seen and make the tables heavy."""
+"""Points of a curve at most; more cannot be seen and make the tables heavy."""
 
 
 def curve_tables(task: Task, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -172,7 +172,7 @@ def write_plots(
     Args:
         task: the question.
         table: predictions.
-        metrics: what `measure_table` says of them.
+        metrics: as `measure_table` gives them.
         folder: to write.
         besides: further drawings by name.
     """

@@ -187,7 +187,7 @@ def localisation_figures(
     figures: dict[str, Any] = {}
     for finding in (f for f in bundle.task.finding_names if f in BITS):
         rows = heldout[heldout[f"label.{finding}"] == 1].sample(frac=1, random_state=seed)
-        shown = [str(s) for s in rows["study_id"] if studies.has_image(s) and studies.mask_file(s)]
+        usable = [str(s) for s in rows["study_id"] if studies.has_image(s) and studies.mask_file(s)]
 
         def true_area(study_id: str, bit: int = BITS[finding]) -> Mask | None:
             path = studies.mask_file(study_id)
@@ -195,7 +195,7 @@ def localisation_figures(
 
         found = {
             method.name: _figures_against(
-                bundle, studies, shown[:count], method, finding, true_area, seed
+                bundle, studies, usable[:count], method, finding, true_area, seed
             )
             for method in methods
         }

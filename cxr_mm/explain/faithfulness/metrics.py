@@ -111,8 +111,8 @@ def _jittered(bundle: Bundle, study: Study, rng: np.random.Generator) -> dict[st
         if feature.minimum is None or feature.maximum is None or not isinstance(value, float):
             continue
         width = feature.maximum - feature.minimum
-        moved = value + rng.normal(0, NOISE * width)
-        values[feature.name] = float(np.clip(moved, feature.minimum, feature.maximum))
+        noisy = value + rng.normal(0, NOISE * width)
+        values[feature.name] = float(np.clip(noisy, feature.minimum, feature.maximum))
     return values
 
 
@@ -156,8 +156,8 @@ def mean_with_interval(
     sums = np.bincount(codes, weights=np.asarray(values, dtype=np.float64))
     sizes = np.bincount(codes)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(names), size=(RESAMPLES, len(names)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    resamples = rng.integers(0, len(names), size=(RESAMPLES, len(names)))
+    means = sums[resamples].sum(axis=1) / sizes[resamples].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high)}
 

@@ -23,12 +23,12 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
 
 
 def faithful_methods(faithfulness: Mapping[str, Any]) -> list[str]:
-    """Methods to show where none is asked for: the usual ones, or in place of one that failed the
+    """Choose methods where the user names none: the defaults, or instead of one that failed the
     first of its modality that did not."""
     chosen = []
     for name in DEFAULTS:
-        baselines = [m.name for m in METHODS.values() if m.modality == METHODS[name].modality]
-        found = next((r for r in [name, *baselines] if _passed(faithfulness.get(r))), None)
+        others = [m.name for m in METHODS.values() if m.modality == METHODS[name].modality]
+        found = next((r for r in [name, *others] if _passed(faithfulness.get(r))), None)
         chosen += [found] if found else []
     return chosen
 
