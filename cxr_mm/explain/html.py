@@ -105,14 +105,3 @@ def coloured_note(attribution: Attribution) -> Markup:
     values = attribution.values.tolist()
     longest = max([*map(abs, values), 1e-9])
     return macro("coloured_words", list(zip(attribution.names, values, strict=True)), longest)
-
-
-def whole_page(title: str, style: str, body: str) -> str:
-    """A page that loads nothing from anywhere.
-
-    Args:
-        title: plain text.
-        style: CSS beside that of every page.
-        body: HTML, what comes from outside already escaped.
-    """
-    return render("page.html", title=title, style=Markup(style), body=Markup(body))

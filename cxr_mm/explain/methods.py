@@ -20,7 +20,7 @@ from cxr_mm.explain.subject import Subject
 SHAP_CELLS, OCCLUSION_CELLS, SUPERPIXELS = 14, 8, 48
 IMAGE_COALITIONS, LIME_IMAGE = 160, 257
 NOTE_COALITIONS, LIME_NOTE = 128, 129
-CLINICAL_COALITIONS, LIME_CLINICAL = 200, 1000
+LIME_CLINICAL = 1000
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ LIME_READING = (
 
 _SHAP_IMAGE = partial(_shap, "shap_image", partial(_grid_game, SHAP_CELLS), IMAGE_COALITIONS)
 _LIME_IMAGE = partial(_lime, "lime_image", _superpixel_game, LIME_IMAGE)
-_SHAP_CLINICAL = partial(_shap, "shap_tabular", ClinicalGame, CLINICAL_COALITIONS)
+_SHAP_CLINICAL = partial(_shap, "shap_tabular", ClinicalGame, 0)  # it has no tree
 _LIME_CLINICAL = partial(_lime, "lime_tabular", ClinicalGame, LIME_CLINICAL)
 _SHAP_NOTE = partial(_shap, "shap_note", NoteGame, NOTE_COALITIONS)
 _LIME_NOTE = partial(_lime, "lime_note", NoteGame, LIME_NOTE)
