@@ -28,7 +28,7 @@ from cxr_mm.core.types import Modality
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.studies import build_study
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
-from cxr_mm.explain.faithfulness.verdict import faithful_methods, verdict
+from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict
 from cxr_mm.explain.games import sentences
 from cxr_mm.explain.html import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of

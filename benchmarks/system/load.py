@@ -2,9 +2,14 @@
 
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,9 @@ import numpy as np
 from gradio_client import Client, handle_file
 
 from app.ui import study_form
+from benchmarks.harness.outputs import has_run, paths_of
 from benchmarks.harness.parts import Row
-from benchmarks.harness.server import served
+from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import load_task
 
 TASK, USERS, MINUTES, PORT = "synthetic", 20, 5.0, 7894
@@ -138,3 +144,40 @@ def _rows(seen: Seen, early: int, late: int) -> list[Row]:
         Row(metric=metric, value=round(value, 4), **facts, **targets)
         for metric, value, targets in figures
     ]
+
+
+STARTS, STOPS = 120.0, 30.0
+"""Seconds that a start and an end may take."""
+
+
+@contextmanager
+def served(task: str, port: int, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Serve the bundle of a task, with further words on the command line.
+
+    Raises:
+        StageError: there is no bundle yet.
+        OSError: the server does not answer.
+    """
+    paths = paths_of(task)
+    if not has_run("fuse", paths):
+        raise StageError("no such folder", field=str(paths.bundle), remedy="Run dvc repro")
+    command = ["-m", "app", "--bundle", str(paths.bundle.resolve()), "--port", str(port), *words]
+    server = subprocess.Popen([sys.executable, *command])
+    try:
+        _await(f"http://127.0.0.1:{port}/healthz", server)
+        yield server
+    finally:
+        server.terminate()
+        server.wait(STOPS)
+
+
+def _await(url: str, server: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + STARTS
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > until or server.poll() is not None:
+                raise
+            time.sleep(0.5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
-from benchmarks.harness.server import served
+from benchmarks.system.load import served
 from cxr_mm.core.files import atomic_write
 
 OUT = Path("docs/page.png")

@@ -14,7 +14,7 @@ from cxr_mm.core.templates import render
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.cam import cam
 from cxr_mm.explain.cases import Case, Studies
-from cxr_mm.explain.faithfulness.verdict import verdict
+from cxr_mm.explain.faithfulness.metrics import verdict
 from cxr_mm.explain.html import (
     NAMES,
     coloured_note,

@@ -9,7 +9,7 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
-from cxr_mm.explain.faithfulness.verdict import faithful_methods
+from cxr_mm.explain.faithfulness.metrics import faithful_methods
 from cxr_mm.explain.methods import METHODS, Ask, Method, method
 from cxr_mm.explain.overlay import overlay, png
 from cxr_mm.explain.pages import study_page

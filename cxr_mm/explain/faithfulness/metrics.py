@@ -5,7 +5,7 @@ than when parts are taken out at random? Insertion: does it rise faster as they 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.explain.games import Coalitions, Game, sentences
+from cxr_mm.explain.methods import DEFAULTS, METHODS
 from cxr_mm.models.bundle import Bundle
 
 STEPS = 5
@@ -210,3 +211,35 @@ def _iou(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     highest[np.argsort(values, axis=None, kind="stable")[-count:]] = True
     both = int(np.sum(highest & mask.ravel()))
     return both / (2 * count - both)
+
+
+def verdict(figures: Mapping[str, Any] | None) -> str:
+    """Say in a sentence how faithful a method is on this task."""
+    if not figures:
+        return "How far it is faithful has not been measured for this model."
+    gain = figures["gain"]
+    measured = (
+        f"Its order beats a random one by {gain['value']:.2f} logits "
+        f"({gain['low']:.2f} to {gain['high']:.2f}, {figures['n']} studies)."
+    )
+    if not figures["better_than_chance"]:
+        measured = f"No better than chance here: {measured[0].lower()}{measured[1:]}"
+    if not figures["depends_on_weights"]:
+        measured += " It hardly depends on what the model has learnt: do not rely on it."
+    return measured
+
+
+def faithful_methods(faithfulness: Mapping[str, Any]) -> list[str]:
+    """Choose methods where the user names none: the defaults, or instead of one that failed the
+    first of its modality that did not."""
+    chosen = []
+    for name in DEFAULTS:
+        others = [m.name for m in METHODS.values() if m.modality == METHODS[name].modality]
+        found = next((r for r in [name, *others] if _passed(faithfulness.get(r))), None)
+        chosen += [found] if found else []
+    return chosen
+
+
+def _passed(figures: Mapping[str, Any] | None) -> bool:
+    """Not known to have failed."""
+    return not figures or bool(figures["better_than_chance"] and figures["depends_on_weights"])

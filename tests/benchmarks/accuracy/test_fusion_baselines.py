@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.accuracy.fusion_baselines import (
+from benchmarks.accuracy.fusion import (
     LEARN,
     baseline,
     gradient_boosting,

@@ -6,7 +6,7 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import measure
-from cxr_mm.explain.faithfulness.verdict import faithful_methods, verdict
+from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict
 from cxr_mm.explain.methods import METHODS
 
 MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
