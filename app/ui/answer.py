@@ -8,7 +8,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from app.service import InferenceService, StudySession
-from app.ui.queues import READING
+from app.ui.theme import READING
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, Prediction, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.templates import macro

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from app.feedback import Verdict, outcomes_of
 from app.service import InferenceService
-from app.ui.queues import EXPLANATION, PREDICTION, READING
+from app.ui.theme import EXPLANATION, PREDICTION, READING
 from cxr_mm.core.errors import CxrError, InputError, LogError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.prediction import Prediction

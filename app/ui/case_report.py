@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 
 from app.service import InferenceService, StudySession
 from app.ui import answer
-from app.ui.queues import EXPLANATION
+from app.ui.theme import EXPLANATION
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import write_text
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC

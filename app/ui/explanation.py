@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from app.service import InferenceService, StudySession
 from app.ui import answer
-from app.ui.queues import EXPLANATION, KEPT_SECONDS, READING
 from app.ui.study_form import UNKNOWN, label_of
+from app.ui.theme import EXPLANATION, KEPT_SECONDS, READING
 from cxr_mm.core.errors import CancelledError
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import ClinicalFeature

@@ -9,7 +9,7 @@ import gradio as gr
 from app.feedback import ABSENT, NOT_SURE, PRESENT, Verdict, outcomes_of
 from app.service import InferenceService, StudySession
 from app.ui import answer
-from app.ui.queues import READING
+from app.ui.theme import READING
 from cxr_mm.core.errors import InputError, LogError
 from cxr_mm.core.record import LONGEST_COMMENT
 

@@ -20,7 +20,7 @@ from app.ui import (
     theme,
     worklist,
 )
-from app.ui.queues import KEPT_SECONDS
+from app.ui.theme import KEPT_SECONDS
 
 QUEUE = 64
 """Requests that may wait; one more is refused with a request to retry."""

@@ -10,8 +10,7 @@ import gradio as gr
 
 from app.service import InferenceService, StudySession
 from app.ui import answer, viewer
-from app.ui.queues import KEPT_SECONDS, PREDICTION, READING
-from app.ui.theme import FRESH
+from app.ui.theme import FRESH, KEPT_SECONDS, PREDICTION, READING
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.data.notes import mask_note

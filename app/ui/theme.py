@@ -1,6 +1,7 @@
-"""Style and scripts of the page: `static/`, and Gradio's theme."""
+"""What all panels share: style, scripts and queues."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.themes.utils.fonts import Font
@@ -31,3 +32,14 @@ def theme() -> gr.themes.Default:
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover_dark="*primary_700",
     )
+
+
+KEPT_SECONDS = 3600
+"""For how long the page keeps what it was handed and what it answered."""
+
+_OWN: dict[str, Any] = {"api_visibility": "private"}
+READING = {**_OWN, "concurrency_id": "reading", "concurrency_limit": 4}
+"""Quick looks at what was entered or answered."""
+PREDICTION = {**_OWN, "concurrency_id": "prediction", "concurrency_limit": 2}
+EXPLANATION = {**_OWN, "concurrency_id": "explanation", "concurrency_limit": 1}
+WORKLIST = {**_OWN, "concurrency_id": "worklist", "concurrency_limit": 1}

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from app import archive
 from app.service import InferenceService
 from app.ui import answer
-from app.ui.queues import KEPT_SECONDS, READING, WORKLIST
+from app.ui.theme import KEPT_SECONDS, READING, WORKLIST
 from app.worklist import Row, Wanted, Worklist, chosen, orders, predicted, written
 from cxr_mm.core.errors import CancelledError, InputError
 from cxr_mm.core.prediction import FindingPrediction

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cxr_mm.core.errors import CxrError, StageError
 from cxr_mm.core.files import read_json, to_json, write_json
 from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.task import Task, load_task
-from cxr_mm.core.types import Frozen
+from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.data.ingest import ingest
 from cxr_mm.data.resolve import PROSE
 from cxr_mm.data.sources import fingerprint, source_found
@@ -246,3 +246,59 @@ def _seconds(paths: TaskPaths) -> Seconds:
 def _device(params: TrainImageParams) -> str:
     is_used = params.trainable != "frozen" and params.accelerator in ("auto", "gpu", "cuda")
     return torch.cuda.get_device_name() if is_used and torch.cuda.is_available() else device()
+
+
+@dataclass(frozen=True)
+class SmallTask:
+    """A task whose stages up to `fuse` have run."""
+
+    task: Task
+    params: Params
+    paths: TaskPaths
+
+    @property
+    def source(self) -> Path:
+        """Folder of the images and of manifest.csv."""
+        return self.paths.ingest / "source"
+
+
+def make_small_task(
+    folder: Path,
+    *,
+    size: int,
+    backbone: str = "tf_efficientnet_lite0",
+    studies: int = 120,
+    image: int = 256,
+    without: Collection[Modality] = (),
+) -> SmallTask:
+    """Make up studies and train a bundle on them; the image encoder stays frozen.
+
+    Args:
+        folder: empty; everything goes below it.
+        size: side of the square that the encoder sees, in pixels.
+        backbone: `small_cnn` or a packaged one.
+        studies: how many.
+        image: long side of an image in pixels.
+        without: modalities that are left out of the task, `tabular` or `note`.
+    """
+    shipped = load_task("synthetic")
+    options = {"studies": studies, "seed": 0, "size": image}
+    weights = "none" if backbone == "small_cnn" else "packaged"
+    overrides: dict[str, dict[str, Any]] = {
+        "ingest": {"size": size, "workers": 1},
+        "train_image": {"backbone": backbone, "weights": weights},
+        "fuse": {"inner_folds": 2},
+    }
+    task = shipped.model_copy(
+        update={
+            "source": shipped.source.model_copy(update={"options": options}),
+            "params": overrides,
+            "clinical": () if "tabular" in without else shipped.clinical,
+            "note": None if "note" in without else shipped.note,
+        }
+    )
+    params, paths = for_task(load_params(), task), TaskPaths(task.name, folder)
+    ingest(task, params, paths, folder)
+    for stage in (split, train_image, embed, fuse):
+        stage(task, params, paths)
+    return SmallTask(task, params, paths)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from benchmarks.harness.parts import Row
 from benchmarks.harness.process import Usage, run_process
-from benchmarks.harness.small_task import SmallTask, make_small_task
+from benchmarks.harness.runs import SmallTask, make_small_task
 
 SHORT, LONG = 2_000, 20_000
 FLAT = 1.05

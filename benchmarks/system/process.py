@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.harness.parts import Row
 from benchmarks.harness.process import Usage, run_process
-from benchmarks.harness.small_task import SmallTask, make_small_task
+from benchmarks.harness.runs import SmallTask, make_small_task
 from benchmarks.harness.timing import ratio
 from cxr_mm.core.allocator import SWITCH
 from cxr_mm.core.config import PARAMS_FILE

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.parts import BACKBONES, Row
-from benchmarks.harness.small_task import SmallTask, make_small_task
+from benchmarks.harness.runs import SmallTask, make_small_task
 from benchmarks.harness.timing import (
     Seconds,
     in_turn,

@@ -26,7 +26,6 @@ from cxr_mm.core.files import atomic_write
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
-from cxr_mm.imaging.tensor import normalise
 
 SECONDS_PER_IMAGE, SECONDS_PER_BYTE = 5e-3, 2.5e-8
 """Rough cost of decoding, measured on one core."""
@@ -247,3 +246,16 @@ def image_batches(
 def read_squares(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Tensor:
     """Rows of the cache as a tensor (B, S, S) uint8 of its own."""
     return torch.from_numpy(np.ascontiguousarray(pixels[rows]))
+
+
+MEAN, STD = 0.5, 0.5
+"""Grey levels in [0, 1] become (grey - MEAN) / STD."""
+
+
+def normalise(squares: NDArray[np.uint8] | Tensor) -> Tensor:
+    """Squares (B, S, S) uint8 → tensor (B, 1, S, S) float32 in [-1, 1]."""
+    if isinstance(squares, np.ndarray):  # a copy: the pixel cache may be read-only
+        images = torch.from_numpy(squares.astype(np.float32))
+    else:
+        images = squares.to(torch.float32)
+    return images.div_(255).sub_(MEAN).div_(STD).unsqueeze(1)

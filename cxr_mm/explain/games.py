@@ -16,10 +16,10 @@ from cxr_mm.core.errors import NoteError
 from cxr_mm.core.progress import NO_PROGRESS, Progress
 from cxr_mm.core.types import Modality
 from cxr_mm.data.notes import MASK
+from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject
 from cxr_mm.imaging.geometry import resize
-from cxr_mm.imaging.tensor import normalise
 
 Coalitions = NDArray[np.bool_]
 

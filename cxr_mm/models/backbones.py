@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cxr_mm.core.errors import ParamsError, WeightsError
 from cxr_mm.core.files import sha256_file
-from cxr_mm.imaging.tensor import MEAN, STD
+from cxr_mm.data.pixel_cache import MEAN, STD
 
 WIDTHS = (32, 64, 128, 192)
 STRIDES = (1, 2, 2, 1)

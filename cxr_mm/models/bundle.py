@@ -25,8 +25,8 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, Frozen, Modality, subset_name
 from cxr_mm.data.clinical import ClinicalTransform, check_clinical
 from cxr_mm.data.notes import mask_note
+from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.imaging.geometry import fit_square
-from cxr_mm.imaging.tensor import normalise
 from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import Conformal, OperatingPoints

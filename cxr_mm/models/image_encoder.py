@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cxr_mm.core.errors import WeightsError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.types import Frozen
-from cxr_mm.imaging.tensor import MEAN, STD
+from cxr_mm.data.pixel_cache import MEAN, STD
 from cxr_mm.models.backbones import (
     bare_backbone,
     embedding_lengths,

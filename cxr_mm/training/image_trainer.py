@@ -22,9 +22,8 @@ from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.task import Problem
-from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, identity_collate
+from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, identity_collate, normalise
 from cxr_mm.imaging.augment import augment
-from cxr_mm.imaging.tensor import normalise
 from cxr_mm.models.backbones import STAGES
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision

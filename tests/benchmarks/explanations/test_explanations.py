@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from benchmarks.explanations.against_stock import Stock
 from benchmarks.explanations.faithfulness import rows_of
+from benchmarks.explanations.speed import Stock
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject

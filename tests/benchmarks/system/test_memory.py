@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from benchmarks.harness.small_task import make_small_task
+from benchmarks.harness.runs import make_small_task
 from benchmarks.system.memory import long_manifest, scoring
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.harness.small_task import make_small_task
+from benchmarks.harness.runs import make_small_task
 from benchmarks.system import precision, speed
 from benchmarks.system.speed import (
     Stopwatch,

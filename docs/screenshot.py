@@ -1,6 +1,7 @@
 """Screenshot: the page's answer to an example, as docs/page.png shows it."""
 
 import shutil
+import sys
 from pathlib import Path
 
 from playwright.sync_api import Page, ViewportSize, sync_playwright
@@ -22,7 +23,7 @@ def main() -> None:
     """
     with served("synthetic", PORT, "--no-log"):
         _picture(OUT)
-    print(OUT)
+    sys.stdout.write(f"{OUT}\n")
 
 
 def _picture(out: Path) -> None:
