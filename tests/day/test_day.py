@@ -43,7 +43,7 @@ WIDE = Margins(auc=0.49, subgroup_auc=0.49, brier=0.49, ece=0.49)
 def quiet(day):
     """Two hours without any change."""
     folder, table = day.collected("quiet", QUIET)
-    return [day.hour(folder, part, labels=6) for part in (table[:14], table[14:])]
+    return [day.hour(folder, part, labels=10) for part in (table[:14], table[14:])]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def after(day, changed, record):
 def test_quiet_hours_are_ok_and_no_one_is_alerted(quiet):
     for hour in quiet:
         verdict = hour.verdict
-        assert (verdict.status, verdict.n, verdict.n_labelled) == ("ok", 14, 6)
+        assert (verdict.status, verdict.n, verdict.n_labelled) == ("ok", 14, 10)
         assert hour.digests == {verdict.digest}
         assert hour.alerts == []
 
