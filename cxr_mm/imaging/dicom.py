@@ -10,6 +10,8 @@ import re
 import struct
 import warnings
 import zlib
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSTransferSyntaxes,
@@ -31,9 +34,11 @@ from pydicom.uid import (
 )
 
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.attributes import Attributes, code_string, stored_values
+from cxr_mm.imaging.geometry import resize
 from cxr_mm.imaging.image_header import MAX_PIXELS, declared_size
 from cxr_mm.imaging.sandbox import Message, ProcessLimits, Worker, is_sandboxed
-from cxr_mm.imaging.voi import Unwindowed, as_seen, code_string
+from cxr_mm.imaging.voi import Unwindowed, as_seen
 
 OTHER = "other"
 """Replaces a value that is not a defined term of its attribute."""
@@ -67,10 +72,23 @@ def display_text(field: Field, value: str) -> str:
 
 Header = dict[str, str | float]
 PREAMBLE = 128
+WITHOUT_PREAMBLE = (
+    b"DICM",
+    b"\x02\x00\x00\x00UL",
+    b"\x08\x00\x05\x00",
+    b"\x08\x00\x08\x00",
+    b"\x08\x00\x16\x00",
+)
+"""Starts of files that lack the preamble: the mark, the length of group 2, or the first element
+that images have (SpecificCharacterSet, ImageType or SOPClassUID)."""
 PROJECTION = ("CR", "DX", "DR", "RG")
 """Values of Modality (0008,0060) that plain radiographs have."""
 CHEST = re.compile(r"CHEST|THORAX|LUNG|RIB", re.IGNORECASE)
 YEARS_PER_UNIT = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+OLDEST = 130
+"""Years beyond which dates of birth and study are a mistake."""
+SQUARE_ENOUGH, MOST_STRETCHED = 0.02, 10
+"""Sides of a pixel that differ by less count as equal; by more, as a mistake."""
 MAX_INFLATED = 4 * MAX_PIXELS
 """Bytes that a deflated dataset may grow to."""
 WITH_DECLARED_SIZE = {
@@ -96,13 +114,13 @@ UNREADABLE = (
 """What pydicom and its decoders raise on a damaged file."""
 
 # pydicom warns about unusual headers by quoting them, which must not reach a log.
-logging.getLogger("pydicom").setLevel(logging.ERROR)
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as a DICOM file does (PS3.10 7.1)."""
-    return data[PREAMBLE : PREAMBLE + 4] == b"DICM"
+    """Whether the bytes begin as a DICOM file does (PS3.10 7.1), or as one without its preamble."""
+    return data[PREAMBLE : PREAMBLE + 4] == b"DICM" or data.startswith(WITHOUT_PREAMBLE)
 
 
 def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed, Header, list[str]]:
@@ -123,10 +141,12 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed,
         RadiographError: damaged, no pixel data, too many pixels, or an encoding without a decoder.
     """
     try:
-        dataset = _dataset(data, name)
+        attributes = _attributes(data, name)
+        dataset = attributes.dataset
         _check_before_decoding(dataset, name)
-        pixels, values, warned = as_seen(dataset, _first_frame(dataset, data, name))
-        return pixels, values, read_header(dataset), [*_unusual(dataset), *warned]
+        pixels, values = as_seen(attributes, _first_frame(dataset, data, name))
+        pixels, values = _with_square_pixels(attributes, pixels, values)
+        return pixels, values, read_header(dataset), [*_unusual(dataset), *attributes.warnings]
     except UNREADABLE as error:
         # Not chained: these messages may quote the header, names included.
         raise RadiographError(
@@ -139,14 +159,15 @@ def read_dicom(data: bytes, name: str) -> tuple[NDArray[np.float32], Unwindowed,
 def read_header(dataset: Dataset) -> Header:
     """Read the header fields that are useful and identify no one, if present.
 
-    Keys: `view` (PA, AP, LL, …), `age` (years), `sex` (F, M or O), `dicom_modality`,
-    `body_part`; a value that is not a defined term is `other`.
+    Keys: `view` (PA, AP, LL, …), `age` (years; from the dates of birth and study where it is not
+    stated), `sex` (F, M or O), `dicom_modality`, `body_part`; a value that is not a defined term is
+    `other`.
     """
     header: Header = {}
     if view := code_string(dataset, "ViewPosition") or _view_from_code(dataset):
         header["view"] = display_text("ViewPosition", view)
-    if age := re.fullmatch(r"(\d{1,3})([DWMY])", code_string(dataset, "PatientAge")):
-        header["age"] = round(int(age[1]) * YEARS_PER_UNIT[age[2]], 3)
+    if (age := _age(dataset)) is not None:
+        header["age"] = age
     if (sex := code_string(dataset, "PatientSex")) in ("F", "M", "O"):
         header["sex"] = sex
     if modality := code_string(dataset, "Modality"):
@@ -156,9 +177,34 @@ def read_header(dataset: Dataset) -> Header:
     return header
 
 
-def _dataset(data: bytes, name: str) -> Dataset:
+def _age(dataset: Dataset) -> float | None:
+    """Years, as stated or else from the dates of birth and study."""
+    if age := re.fullmatch(r"(\d{1,3})([DWMY])", code_string(dataset, "PatientAge")):
+        return round(int(age[1]) * YEARS_PER_UNIT[age[2]], 3)
+    dates = (str(dataset.get(name) or "") for name in ("PatientBirthDate", "StudyDate"))
+    try:
+        born, seen = (datetime.strptime(text, "%Y%m%d").date() for text in dates)
+    except ValueError:
+        return None
+    years = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+    return float(years) if 0 <= years <= OLDEST else None
+
+
+def _attributes(data: bytes, name: str) -> Attributes:
+    """Parse a file, and complete what decoding needs."""
+    dataset = _parsed(data, name)
+    if "PixelData" not in dataset and (completed := _with_delimiter(data, name)):
+        dataset = _parsed(completed, name)
+    _require_pixels(dataset, name)
+    attributes = Attributes(dataset)
+    attributes.complete(name)
+    return attributes
+
+
+def _parsed(data: bytes, name: str) -> Dataset:
+    marked = data[PREAMBLE : PREAMBLE + 4] == b"DICM"
     stream = io.BytesIO(data)
-    stream.seek(PREAMBLE + 4)
+    stream.seek(PREAMBLE + 4 if marked else 4 * data.startswith(b"DICM"))
     meta = read_dataset(
         stream,
         is_implicit_VR=False,
@@ -170,18 +216,58 @@ def _dataset(data: bytes, name: str) -> Dataset:
         inflate.decompress(stream.read(), MAX_INFLATED)
         if inflate.unconsumed_tail:
             raise too_large(f"more than {MAX_INFLATED:,} bytes once inflated", name)
-    stream.seek(0)
-    return pydicom.dcmread(stream)
+    stream.seek(0 if marked else 4 * data.startswith(b"DICM"))
+    return pydicom.dcmread(stream, force=True)
+
+
+UNDEFINED = b"\xff\xff\xff\xff"
+PIXEL_DATA = b"\xe0\x7f\x10\x00"
+ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+
+def _with_delimiter(data: bytes, name: str) -> bytes | None:
+    """The file with the end of its compressed frames, which alone is missing; None if more is.
+
+    Raises:
+        RadiographError: the file ends within a frame.
+    """
+    start = max(data.rfind(PIXEL_DATA + vr + UNDEFINED) for vr in (b"OB\0\0", b"OW\0\0"))
+    if start < 0:
+        return None
+    position = start + 12
+    while data[position : position + 4] == ITEM:
+        position += 8 + int.from_bytes(data[position + 4 : position + 8], "little")
+    if position > len(data):
+        raise _cut_short(name)
+    return data[:position] + DELIMITER if position == len(data) else None
+
+
+def _cut_short(name: str) -> RadiographError:
+    return RadiographError(
+        "the DICOM file is cut short: it ends within its pixels",
+        field=name,
+        remedy="Copy or export the file again",
+    )
+
+
+def _require_pixels(dataset: Dataset, name: str) -> None:
+    if "PixelData" in dataset:
+        return
+    if not dataset:
+        raise RadiographError(
+            "the DICOM file has no readable attribute",
+            field=name,
+            remedy="Copy or export the file again",
+        )
+    kind = _known(UID(str(dataset.get("SOPClassUID") or "")))
+    raise RadiographError(
+        f"the DICOM file has no pixel data (SOP class: {kind})",
+        field=name,
+        remedy="Export the image itself, not a report or a presentation state",
+    )
 
 
 def _check_before_decoding(dataset: Dataset, name: str) -> None:
-    if "PixelData" not in dataset:
-        kind = _known(UID(str(dataset.get("SOPClassUID") or "")))
-        raise RadiographError(
-            f"the DICOM file has no pixel data (SOP class: {kind})",
-            field=name,
-            remedy="Export the image itself, not a report or a presentation state",
-        )
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if rows * columns * frames > MAX_PIXELS:
@@ -225,18 +311,23 @@ def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
         )
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         return np.asarray(apply_color_lut(frame, dataset))[..., :3]
-    return frame
+    return stored_values(frame, dataset) if frame.ndim == 2 else frame
 
 
 def _decoded_in_process(dataset: Dataset) -> NDArray[Any] | None:
     """By Pillow where the frame is JPEG or JPEG 2000, else by pydicom itself."""
     by_pillow = dataset.file_meta.TransferSyntaxUID in WITH_DECLARED_SIZE
     try:
-        return np.asarray(
-            pixel_array(dataset, index=0, decoding_plugin="pillow" if by_pillow else "")
-        )
+        return _cells(dataset, "pillow" if by_pillow else "")
     except (NotImplementedError, RuntimeError):
         return None
+
+
+def _cells(dataset: Dataset, decoder: str = "") -> NDArray[Any]:
+    """The first frame as decoded: bits outside BitsStored are left to `stored_values`."""
+    grey = dataset.SamplesPerPixel == 1
+    options = {"correct_unused_bits": False} if grey else {}
+    return np.asarray(pixel_array(dataset, index=0, decoding_plugin=decoder, **options))
 
 
 def decode_frame(request: Message) -> Message:
@@ -245,10 +336,35 @@ def decode_frame(request: Message) -> Message:
     gdcm 3 ends its process on some damaged JPEG frames (a C++ exception crosses libjpeg).
     """
     try:
-        dataset = pydicom.dcmread(io.BytesIO(request.arrays[0].tobytes()))
-        return Message(arrays=(np.asarray(pixel_array(dataset, index=0)),))
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        dataset = _attributes(request.arrays[0].tobytes(), str(request.fields["name"])).dataset
+        extended = dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit
+        twelve = extended and dataset.SamplesPerPixel == 1 and dataset.BitsAllocated == 16
+        return Message(arrays=(_twelve_bit_jpeg(dataset) if twelve else _cells(dataset),))
+    except (RadiographError, *UNREADABLE):
         return Message()
+
+
+def _twelve_bit_jpeg(dataset: Dataset) -> NDArray[np.uint16]:
+    """Decode a frame of JPEG Extended by gdcm itself; pydicom leaves out those of 12 bits."""
+    import gdcm
+
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    fragment.SetByteStringValue(get_frame(dataset.PixelData, 0, number_of_frames=frames))
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((dataset.Columns, dataset.Rows, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    syntax = gdcm.TransferSyntax.GetTSType(str(JPEGExtended12Bit))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    cells = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), np.uint16)
+    return cells.reshape(dataset.Rows, dataset.Columns)
 
 
 GDCM = Worker(f"{__name__}:decode_frame", ProcessLimits(seconds=60))
@@ -256,7 +372,7 @@ atexit.register(GDCM.close)
 
 
 def _decoded_by_gdcm(data: bytes, name: str) -> NDArray[Any] | None:
-    """In a sandboxed process: this one where it is, else one that is kept for it."""
+    """Decode in a sandboxed process: this one where it is, else one that is kept for it."""
     request = Message({"name": name}, (np.frombuffer(data, np.uint8),))
     if is_sandboxed():
         return _frame(decode_frame(request))
@@ -268,6 +384,31 @@ def _decoded_by_gdcm(data: bytes, name: str) -> NDArray[Any] | None:
 
 def _frame(answer: Message) -> NDArray[Any] | None:
     return answer.arrays[0] if answer.arrays else None
+
+
+def _with_square_pixels(
+    attributes: Attributes, pixels: NDArray[np.float32], values: Unwindowed
+) -> tuple[NDArray[np.float32], Unwindowed]:
+    """Shrink the side whose pixels are closer together, where the file says that they differ."""
+    ratio = _height_over_width(attributes)
+    if abs(ratio - 1) < SQUARE_ENOUGH or not 1 / MOST_STRETCHED < ratio < MOST_STRETCHED:
+        return pixels, values
+    height, width = pixels.shape
+    shape = (round(height * ratio), width) if ratio < 1 else (height, round(width / ratio))
+    padding = values.padding
+    if padding is not None:
+        padding = resize(padding.astype(np.float32), shape) > 0.5
+    square = resize(values.values.astype(np.float32), shape)
+    return np.clip(resize(pixels, shape), 0, 1), replace(values, values=square, padding=padding)
+
+
+def _height_over_width(attributes: Attributes) -> float:
+    """Height of a pixel divided by its width (PS3.3 C.7.6.3.1.7, 10.7.1)."""
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
+        sides = attributes.numbers(keyword)
+        if len(sides) == 2 and min(sides) > 0:
+            return sides[0] / sides[1]
+    return 1.0
 
 
 def _unusual(dataset: Dataset) -> list[str]:

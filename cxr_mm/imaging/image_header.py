@@ -36,6 +36,12 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
     return _jpeg_2000(data, at) if at >= 0 else None
 
 
+def is_deep_colour(data: bytes) -> bool:
+    """Whether the data are a PNG of 16 bits in each of several channels."""
+    several = (2, 4, 6)  # colour types: RGB, grey with alpha, RGB with alpha
+    return data.startswith(PNG_SIGNATURE) and data[24:25] == b"\x10" and data[25] in several
+
+
 def _png(data: bytes) -> tuple[int, int] | None:
     if data[12:16] != b"IHDR" or len(data) < 24:
         return None

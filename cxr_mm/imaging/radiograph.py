@@ -21,15 +21,16 @@ from cxr_mm.imaging.image_header import (
     MAX_PIXELS,
     PNG_SIGNATURE,
     declared_size,
+    is_deep_colour,
 )
 from cxr_mm.imaging.quality import image_quality
 from cxr_mm.imaging.voi import (
     COLOURED,
     Unwindowed,
     Viewable,
-    full_scale,
     is_coloured,
     luminance,
+    robust_white,
     spanning,
     viewable,
 )
@@ -43,6 +44,9 @@ BLANK_CONTRAST = 0.05
 SWAPPED = 0.3
 """Brightness of the upper corners above the middle from which black and white may be swapped;
 0 of 2,190 images of three public sets exceed it, and most of them do when inverted."""
+FEW_LEVELS = 24
+"""Grey levels up to which an image has lost what a radiograph shows."""
+JPEG_END, MISSING_GREY = b"\xff\xd9", 128
 LATERAL = ("LL", "RL", "LAT", "LATERAL", "L", "LLD", "RLD")
 UNREADABLE = (
     Image.DecompressionBombError,
@@ -158,11 +162,12 @@ def _read_picture(data: bytes, name: str) -> _Picture:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise too_large(f"{size[0]} × {size[1]} pixels", name)
     try:
+        if is_deep_colour(data):
+            return _deep_colour(data)
         with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise too_large(f"{image.height} × {image.width} pixels", name)
-            image.load()
-            return _grey(ImageOps.exif_transpose(image))
+            return _grey(ImageOps.exif_transpose(_loaded(image, data)))
     except UNREADABLE as error:
         raise RadiographError(
             "the image is damaged or cut short",
@@ -171,10 +176,42 @@ def _read_picture(data: bytes, name: str) -> _Picture:
         ) from error
 
 
+def _loaded(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode an image; a JPEG that lacks nothing but its end mark counts as whole."""
+    try:
+        image.load()
+        return image
+    except OSError:
+        if not data.startswith(JPEG_START) or data.endswith(JPEG_END):
+            raise
+    with Image.open(io.BytesIO(data + JPEG_END), formats=["JPEG"]) as ended:
+        ended.load()
+        # libjpeg fills what is missing with mid-grey, and a progressive one blurs it.
+        last = np.asarray(ended.convert("L"))[-8:, -8:]
+        if "progressive" in ended.info or np.all(last == MISSING_GREY):
+            raise OSError("the image ends before its last rows")
+        return ended.copy()
+
+
+def _deep_colour(data: bytes) -> _Picture:
+    """PNG of 16 bits a channel, of which Pillow reads the upper eight alone."""
+    import cv2  # by no other file
+
+    colour = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if colour is None or colour.ndim != 3:
+        raise ValueError("no colour image")
+    if colour.shape[2] == 4:
+        colour = (colour[..., :3] * (colour[..., 3:] / np.float32(65535))).astype(np.uint16)
+    white = robust_white(colour)
+    grey = luminance(colour[..., ::-1], white)
+    warned = [COLOURED] if is_coloured(colour, white) else []
+    return grey, _whole(grey * np.float32(white), white), warned
+
+
 def _grey(image: Image.Image) -> _Picture:
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float32)
-        white = full_scale(int(values.max(initial=0)))
+        white = robust_white(values)
         return np.clip(values / np.float32(white), 0, 1), _whole(values, white), []
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
@@ -208,6 +245,9 @@ def _unusual(
         result.append(f"View is {view} (lateral); models here are for frontal images")
     if min(pixels.shape) < SMALL_SIDE:
         result.append(f"The image is small: {pixels.shape[0]} × {pixels.shape[1]} pixels")
+    levels = np.count_nonzero(np.bincount(np.rint(pixels * 255).astype(np.uint8).ravel()))
+    if levels <= FEW_LEVELS:
+        result.append(f"The image has only {levels} grey levels")
     if quality["contrast"] < BLANK_CONTRAST:
         result.append("The image is almost blank")
     if quality["inversion"] > SWAPPED:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut, apply_voi
 
+from cxr_mm.imaging.attributes import Attributes, code_string, from_cells
 from cxr_mm.imaging.geometry import shrink, shrink_radiograph
 
 DETECTOR_BITS = (8, 10, 12, 14, 16)
@@ -31,18 +31,25 @@ def full_scale(largest: int) -> int:
     return int(2 ** min((b for b in DETECTOR_BITS if b >= bits), default=bits) - 1)
 
 
-def luminance(colour: NDArray[Any]) -> NDArray[np.float32]:
+def robust_white(values: NDArray[Any]) -> int:
+    """White of an image that states no range: that of all pixels but the thousandth brightest.
+
+    A defect pixel would otherwise make the rest nearly black.
+    """
+    return full_scale(int(np.ceil(np.percentile(_sample(values), NO_WINDOW_PERCENTILES[1]))))
+
+
+def luminance(colour: NDArray[Any], white: int = 255) -> NDArray[np.float32]:
     """Grey float32 (H, W) in [0, 1] of unsigned (H, W, 3)."""
-    white = np.float32(np.iinfo(colour.dtype).max)
-    return np.asarray(np.clip(colour.astype(np.float32) @ LUMINANCE / white, 0, 1))
+    return np.asarray(np.clip(colour.astype(np.float32) @ LUMINANCE / np.float32(white), 0, 1))
 
 
-def is_coloured(colour: NDArray[Any]) -> bool:
+def is_coloured(colour: NDArray[Any], white: int = 255) -> bool:
     """Whether unsigned (H, W, 3) is a colour picture rather than a grey one saved in colour."""
     step = max(1, max(colour.shape) // 256)
     red, green, blue = (colour[::step, ::step, channel].astype(np.float32) for channel in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    threshold = COLOUR_SPREAD * np.iinfo(colour.dtype).max
+    threshold = COLOUR_SPREAD * white
     return bool(np.mean(spread > threshold) > COLOURED_SHARE)
 
 
@@ -150,62 +157,93 @@ LARGEST = 1e30
 """Value beyond any image's, whose sums float32 still holds."""
 
 
-def code_string(dataset: Dataset, keyword: str) -> str:
-    """A code string in capitals; empty where it is absent or not one value."""
-    value = dataset.get(keyword)
-    return value.strip().upper() if isinstance(value, str) else ""
-
-
-def as_seen(
-    dataset: Dataset, stored: NDArray[Any]
-) -> tuple[NDArray[np.float32], Unwindowed, list[str]]:
+def as_seen(attributes: Attributes, stored: NDArray[Any]) -> tuple[NDArray[np.float32], Unwindowed]:
     """Pixels as a display would show them.
 
     Args:
-        dataset: with its attributes, see the module.
-        stored: (H, W), or unsigned (H, W, 3) in colour.
+        attributes: complete; what is read leniently here is added to its warnings.
+        stored: values (H, W), or unsigned (H, W, 3) in colour.
 
     Returns:
-        float32 (H, W) in [0, 1], MONOCHROME2, padding black; the values before the window;
-        warnings.
+        float32 (H, W) in [0, 1], MONOCHROME2, padding black; the values before the window.
 
     Raises:
         ValueError: the rescaled values are infinite or no numbers.
     """
     if stored.ndim == 3:
-        seen, white = luminance(stored), int(np.iinfo(stored.dtype).max)
-        warned = [COLOURED] if is_coloured(stored) else []
-        return seen, Unwindowed(seen * np.float32(white), *spanning(0, white)), warned
-    padding = _padding(dataset, stored)
-    values = np.asarray(apply_modality_lut(stored, dataset))
+        return _colour_as_seen(attributes, stored)
+    padding = _padding(attributes, stored)
+    values = _rescaled(attributes, stored)
     if not (values.min() >= -LARGEST and values.max() <= LARGEST):  # false of NaN too
         raise ValueError("values that are no numbers")
-    window = _window(dataset)
-    if dataset.get("VOILUTSequence"):
-        seen, window = _by_table(dataset, values)
-    elif window:
-        seen = _by_window(values, *window, function=code_string(dataset, "VOILUTFunction"))
-    else:
-        seen, window = _by_range(values, values[~padding])
-    inverted = _is_inverted(dataset)
+    seen, window = _displayed(attributes, values, values[~padding])
+    inverted = _is_inverted(attributes.dataset)
     if inverted:
         np.subtract(1, seen, out=seen)
     seen[padding] = 0
-    return seen, Unwindowed(values, *window, inverted, padding), []
+    return seen, Unwindowed(values, *window, inverted, padding)
+
+
+def _colour_as_seen(
+    attributes: Attributes, stored: NDArray[Any]
+) -> tuple[NDArray[np.float32], Unwindowed]:
+    white = max(full_scale(int(stored.max())), 255)
+    seen = luminance(stored, white)
+    if is_coloured(stored, white):
+        attributes.warnings.append(COLOURED)
+    return seen, Unwindowed(seen * np.float32(white), *spanning(0, white))
+
+
+def _rescaled(attributes: Attributes, stored: NDArray[Any]) -> NDArray[Any]:
+    """Apply the modality LUT, or rescale (PS3.3 C.11.1)."""
+    signed = bool(attributes.dataset.PixelRepresentation)
+    for table in attributes.tables("ModalityLUTSequence", signed=signed):
+        return table.apply(stored)
+    slope = attributes.number("RescaleSlope", 1.0) or 1.0
+    intercept = attributes.number("RescaleIntercept", 0.0)
+    if slope == 1 and intercept == 0:
+        return stored
+    return stored.astype(np.float64) * slope + intercept
 
 
 _Window = tuple[float, float]
 """Centre and width."""
+_Seen = tuple[NDArray[np.float32], _Window]
 
 
-def _by_table(dataset: Dataset, values: NDArray[Any]) -> tuple[NDArray[np.float32], _Window]:
-    """Apply the VOI LUT; return also the window over its whole range."""
-    entries, first = (int(n) for n in dataset.VOILUTSequence[0].LUTDescriptor[:2])
-    table = np.asarray(apply_voi(np.arange(first, first + (entries or 2**16)), dataset))
-    grey = table.astype(np.float32) / np.float32(full_scale(int(table.max())))
-    index = np.clip(np.rint(values.astype(np.float64)) - first, 0, len(table) - 1)
-    window = spanning(first, first + len(table) - 1)
-    return np.asarray(grey[index.astype(np.int64)]), window
+def _displayed(attributes: Attributes, values: NDArray[Any], inside: NDArray[Any]) -> _Seen:
+    """Apply the VOI LUT, else the window if it fits the values, else the values' own range."""
+    signed = bool(attributes.dataset.PixelRepresentation) or values.min() < 0
+    for table in attributes.tables("VOILUTSequence", signed=bool(signed)):
+        grey = table.apply(values).astype(np.float32)
+        grey /= np.float32(full_scale(int(table.entries.max())))
+        return grey, spanning(table.first, table.first + len(table.entries) - 1)
+    window = _window(attributes)
+    if window and _fits(inside, *window):
+        function = code_string(attributes.dataset, "VOILUTFunction")
+        return _by_window(values, *window, function=function), window
+    if window:
+        attributes.warnings.append(UNFIT_WINDOW)
+    return _by_range(values, inside)
+
+
+UNFIT_WINDOW = "The window of the file does not fit its values; their own range is shown instead"
+CLIPPED = 0.5
+"""Share of pixels beyond a window much narrower than their range, from which on it is another's."""
+SMALL_SHARE = {"of the window": 1 / 12, "of the range": 1 / 4}
+"""A window made for another depth: the values fill less of it, or it covers less of them."""
+
+
+def _fits(inside: NDArray[Any], centre: float, width: float) -> bool:
+    sample = _sample(inside)
+    if not sample.size:
+        return True
+    low, high = np.percentile(sample, NO_WINDOW_PERCENTILES)
+    filled, covered = (high - low) / width, width / max(high - low, 1e-6)
+    beyond = np.mean(np.abs(sample - centre) > width / 2)
+    if covered < SMALL_SHARE["of the range"] and beyond > CLIPPED:
+        return False
+    return bool(filled >= SMALL_SHARE["of the window"] or low == high)
 
 
 def _by_window(
@@ -225,33 +263,33 @@ def _by_window(
     return np.asarray(np.clip(seen, 0, 1), np.float32)
 
 
-def _by_range(values: NDArray[Any], inside: NDArray[Any]) -> tuple[NDArray[np.float32], _Window]:
+def _by_range(values: NDArray[Any], inside: NDArray[Any]) -> _Seen:
     """From the percentile that becomes black to the one that becomes white."""
-    sample = inside if inside.size else values.ravel()
-    low, high = np.percentile(sample[:: max(1, sample.size // 10**6)], NO_WINDOW_PERCENTILES)
+    low, high = np.percentile(_sample(inside if inside.size else values), NO_WINDOW_PERCENTILES)
     span = max(float(high - low), 1e-6)
     seen = (values.astype(np.float32) - np.float32(low)) / np.float32(span)
     return np.asarray(np.clip(seen, 0, 1)), spanning(float(low), float(low) + span)
 
 
-def _window(dataset: Dataset) -> _Window | None:
+def _sample(values: NDArray[Any]) -> NDArray[Any]:
+    return values.ravel()[:: max(1, values.size // 10**6)]
+
+
+def _window(attributes: Attributes) -> _Window | None:
     """The first window, or None without a valid one."""
-    centres = np.atleast_1d(dataset.get("WindowCenter") or [])
-    widths = np.atleast_1d(dataset.get("WindowWidth") or [])
-    if not (centres.size and widths.size):
-        return None
-    centre, width = float(centres[0]), float(widths[0])
-    return (centre, width) if 0 < width < np.inf and np.isfinite(centre) else None
+    centre = attributes.number("WindowCenter", np.nan)
+    width = attributes.number("WindowWidth", np.nan)
+    return (centre, width) if np.isfinite(centre) and width > 0 else None
 
 
-def _padding(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels outside the image (PS3.3 C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
+def _padding(attributes: Attributes, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels outside the image (PS3.3 C.7.5.1.1.2); the value is signed where the image is."""
+    value = attributes.numbers("PixelPaddingValue")
+    if not value:
         return np.zeros(stored.shape, np.bool_)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    low, high = sorted((int(value), int(limit)))
-    return np.asarray((stored >= low) & (stored <= high))
+    limit = attributes.number("PixelPaddingRangeLimit", value[0])
+    ends = from_cells(np.asarray([value[0], limit]).astype(np.int64), attributes.dataset)
+    return np.asarray((stored >= ends.min()) & (stored <= ends.max()))
 
 
 def _is_inverted(dataset: Dataset) -> bool:
