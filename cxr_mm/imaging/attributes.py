@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from cxr_mm.core.errors import RadiographError
 
@@ -187,9 +192,10 @@ def stored_values(frame: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     allocated, bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
     wide: NDArray[Any] = frame.astype(np.int64 if allocated > 16 else np.int32)
     cells = wide & ((1 << allocated) - 1)
-    shift = int(dataset.HighBit) + 1 - bits
-    if shift and cells.max(initial=0) >> bits:  # else the codec has moved them down
-        cells >>= shift
+    syntax = dataset.file_meta.TransferSyntaxUID
+    by_codec = syntax.is_compressed and syntax != RLELossless
+    if not by_codec or cells.max(initial=0) >> bits:  # else the codec has moved them down
+        cells >>= int(dataset.HighBit) + 1 - bits
     return from_cells(cells, dataset)
 
 

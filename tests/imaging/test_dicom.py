@@ -281,7 +281,7 @@ def test_header_has_what_helps_and_nothing_that_identifies():
         ({"Modality": "CT"}, "CT"),
         ({"BodyPartExamined": "KNEE"}, "KNEE"),
         ({"PresentationIntentType": "FOR PROCESSING"}, "FOR PROCESSING"),
-        ({"WindowCenter": 60000, "WindowWidth": 2}, "almost blank"),
+        ({"WindowCenter": 60000, "WindowWidth": 2}, "window of the file does not fit"),
     ],
 )
 def test_what_is_unusual_is_said(fields, text):
@@ -368,11 +368,10 @@ def test_cut_short_is_refused():
 def test_errors_and_their_chain_never_quote_the_header():
     ds = dataset(STORED)
     ds.add_new("Rows", "LO", "SECRET")
-    with pytest.raises(RadiographError, match="damaged") as caught:
+    with pytest.raises(RadiographError, match="does not state Rows") as caught:
         read_radiograph(saved(ds), "image.dcm")
     assert "SECRET" not in str(caught.value)
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
 
 
 def test_rle_by_pydicom():

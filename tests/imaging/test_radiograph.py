@@ -92,7 +92,7 @@ def test_what_is_unusual_is_said(pixels, text):
 
 def test_swapped_black_and_white_is_said():
     dark_air = np.zeros((200, 200), np.uint8)
-    dark_air[40:, 50:150] = 200
+    dark_air[40:, 50:150] = np.linspace(180, 220, 100)
     assert read_radiograph(encoded(dark_air)).warnings == ()
     assert "Black and white may be swapped" in read_radiograph(encoded(255 - dark_air)).warnings
 

@@ -79,7 +79,7 @@ def test_a_window_is_the_standards_linear_one(centre, width):
     [
         ((RAMP // 6).astype(np.uint8), 8),
         (RAMP, 12),
-        (RAMP * 40, 16),
+        (RAMP + 100, 16),
         ((RAMP.astype(np.int16) - 1024), 12),
     ],
 )
@@ -164,10 +164,9 @@ def test_a_large_image_is_shrunk_by_averaging_the_area():
     np.testing.assert_allclose(image.seen, blocks / 4095 * 255, atol=0.51)
 
 
-@pytest.mark.parametrize("fields", [{"RescaleSlope": "nan"}, {"RescaleSlope": "1e39"}])
-def test_values_that_are_no_numbers_are_refused(fields):
+def test_values_beyond_any_images_are_refused():
     with pytest.raises(RadiographError, match="damaged"):
-        look(RescaleIntercept=0, **fields, **WINDOW)
+        look(RescaleIntercept=0, RescaleSlope="1e39", **WINDOW)
 
 
 @pytest.mark.parametrize("window", [("nan", "1000"), ("700", "nan"), ("inf", "10"), ("1", "inf")])
