@@ -19,8 +19,8 @@ from cxr_mm.core.prediction import SYNTHETIC, Answer, FindingPrediction, Predict
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.data.sources.manifest_csv import csv_rows, text_pieces
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
+from cxr_mm.data.tables import iter_table
 from cxr_mm.explain.overlay import grey
 from cxr_mm.imaging.geometry import fitted_study
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
@@ -49,7 +49,7 @@ def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
     """
     try:
         _check_size(table)
-        frame = csv_rows(next(text_pieces(table.path, FILES + 1)), (), table.path)
+        frame = next(iter_table(table.path, rows=FILES + 1))
     except ManifestError as error:  # by its name, not by where it lies
         raise ManifestError(error.message, field=table.name, remedy=error.remedy) from error
     names = [str(name) for name in frame.columns]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.record import Outcome
 from cxr_mm.core.verdict import Verdict
+from cxr_mm.data.tables import read_table
 from cxr_mm.prediction_log import PredictionLog
 from monitoring.concept_drift import labelled
 from monitoring.data_drift import LARGEST_WINDOW
@@ -41,12 +42,7 @@ def read_outcomes(
         ManifestError: the file cannot be read, a column is missing, a study is named twice or
             not at all, or a label is neither 1, 0 nor empty.
     """
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ManifestError(
-            f"not a CSV that can be read ({error})", field=str(path), remedy="Check the file"
-        ) from error
+    frame = read_table(path)
     columns = [name for name in findings if name in frame.columns]
     if "study_id" not in frame.columns or not columns:
         raise ManifestError(
@@ -54,13 +50,13 @@ def read_outcomes(
             field=str(path),
             remedy=f"Give study_id and at least one of {', '.join(findings)}",
         )
-    ids = frame["study_id"].str.strip()
-    if (ids == "").any() or ids.duplicated().any():
-        row = int((~((ids != "") & ~ids.duplicated())).to_numpy().argmax()) + 2
+    ids = frame["study_id"]
+    if (wrong := ids.isna() | ids.duplicated()).any():
+        row = int(wrong.to_numpy().argmax()) + 2
         raise ManifestError("line names no study, or one twice", field=f"{path}:{row}")
     now, outcomes = datetime.now(UTC), []
     for name in columns:
-        for line, (study, cell) in enumerate(zip(ids, frame[name].str.strip(), strict=True), 2):
+        for line, (study, cell) in enumerate(zip(ids, frame[name], strict=True), 2):
             if cell and cell not in LABELS:
                 raise ManifestError(
                     f"{cell[:40]!r} is no label",

@@ -75,6 +75,9 @@ class ClinicalFeature(Frozen):
     """Ordered values of a category, as in the manifest."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Other spellings in the source or at the command line → the category."""
+    limits: Literal["value", "unknown"] = "value"
+    """What `<5` and `>89` mean, as laboratories and de-identified ages have them: the limit is the
+    `value`, or the value is `unknown`."""
     description: str = ""
 
     @property

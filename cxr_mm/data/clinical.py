@@ -5,6 +5,7 @@ and a flag "missing". Only the flag marks a missing value, never a number that c
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -15,8 +16,19 @@ from numpy.typing import NDArray
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
+from cxr_mm.data.tables import MISSING
 
-UNKNOWN = {"", "unknown", "na", "n/a", "nan", "none", "null", "?"}
+UNKNOWN = MISSING | {"unknown", "none", "?"}
+PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+GROUPED = re.compile(r"[+-]?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*(?!\1)([.,])\d+", re.ASCII)
+LIMIT = re.compile(r"([<>≤≥]=?)\s*(.+)")
+AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.ASCII | re.IGNORECASE)
+PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
+"""DICOM's units of age (PS3.5 6.2, AS) in a year."""
+YEARS = "a"
+"""UCUM's year."""
 MAX_SCORE = 5.0  # limits the effect of a value in the wrong unit
 
 
@@ -66,19 +78,46 @@ def _check(feature: ClinicalFeature, value: Any) -> ClinicalValue:
     return _number(feature, text) if feature.type == "number" else _category(feature, text)
 
 
-def _number(feature: ClinicalFeature, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise ClinicalError(
-            f"{text!r} is no number", field=feature.name, remedy=_expected(feature)
-        ) from error
+def _number(feature: ClinicalFeature, text: str) -> float | None:
+    number = _read_number(feature, text)
+    if number is None:
+        return None
     low, high = feature.minimum, feature.maximum
     if low is None or high is None or not low <= number <= high:
         raise ClinicalError(
             f"{text} is out of range", field=feature.name, remedy=_expected(feature)
         )
     return number
+
+
+def _read_number(feature: ClinicalFeature, text: str) -> float | None:
+    """Read a number as tables write it; None where a limit counts as unknown.
+
+    A comma is a decimal one unless it may as well separate thousands.
+    """
+    sign, text = (match[1], match[2]) if (match := LIMIT.fullmatch(text)) else ("", text)
+    if sign and feature.limits == "unknown":
+        return None
+    if feature.unit == YEARS and isinstance(age := age_in_years(text), float):
+        return age
+    if match := GROUPED.fullmatch(text):
+        whole, _, rest = text.rpartition(match[2])
+        text = whole.replace(match[1], "") + "." + rest
+    elif DECIMAL_COMMA.fullmatch(text) and not AMBIGUOUS.fullmatch(text):
+        text = text.replace(",", ".")
+    if not PLAIN.fullmatch(text):
+        why = " (a decimal comma, or thousands?)" if AMBIGUOUS.fullmatch(text) else ""
+        raise ClinicalError(
+            f"{text!r} is no number{why}", field=feature.name, remedy=_expected(feature)
+        )
+    return float(text)
+
+
+def age_in_years(value: object) -> object:
+    """Years from `58`, `058Y`, `018M`, `006W` or `012D`; anything else unchanged."""
+    if not isinstance(value, str) or not (match := AGE.fullmatch(value)):
+        return value
+    return float(match[1]) / PER_YEAR[match[2].upper()]
 
 
 def _category(feature: ClinicalFeature, text: str) -> str:

@@ -14,6 +14,7 @@ from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.base import Dropped, RawStudies, dropped_rows
+from cxr_mm.data.tables import is_missing
 
 IDENTITY = ("study_id", "patient_id", "group", "view", "site", "part")
 SEPARATOR = "|"
@@ -89,7 +90,9 @@ def _contents(task: Task, frame: pd.DataFrame, cleared: Counter[str]) -> pd.Data
 
 
 def _text_or_none(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    cells = [None if pd.isna(cell) else str(cell).strip() or None for cell in column]
+    cells = [
+        None if pd.isna(cell) or is_missing(str(cell)) else str(cell).strip() for cell in column
+    ]
     return pd.Series(cells, index=column.index, dtype=object)
 
 
@@ -171,8 +174,8 @@ def _label_names(cell: Any, finding: Finding) -> set[str]:
     """The informative labels of a cell: separated by `|`, and 1.0 read as 1."""
     if pd.isna(cell):
         return set()
-    parts = (part.strip() for part in str(cell).split(SEPARATOR))
-    return {WHOLE_NUMBER.sub(r"\1", part) for part in parts if part} - set(finding.unlabelled)
+    parts = {part.strip() for part in str(cell).split(SEPARATOR) if not is_missing(part)}
+    return {WHOLE_NUMBER.sub(r"\1", part) for part in parts} - set(finding.unlabelled)
 
 
 def _label(names: set[str], finding: Finding) -> float:

@@ -14,6 +14,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.notes import check_note
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
+from cxr_mm.data.tables import is_missing
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
 
 GENERATED_ID = "study-"
@@ -41,7 +42,8 @@ def build_study(
 ) -> Study:
     """Build a checked study; the same input gives the same study through every door.
 
-    Blanks around ids, view and note are dropped, and what is empty then is absent. Clinical values
+    Blanks around ids, view and note are dropped; what is empty then, or a word for a missing
+    value (see `cxr_mm.data.tables`), is absent. Clinical values
     are checked and typed. The view is the one given, else the clinical feature `view`, else the
     image file's. A missing id is generated. The image is read last, and only if the task uses it.
 
@@ -82,7 +84,7 @@ def build_study(
 
 
 def _stripped(text: object) -> str | None:
-    return text.strip() or None if isinstance(text, str) else None
+    return None if not isinstance(text, str) or is_missing(text) else text.strip()
 
 
 def iter_studies(task: Task, csv_path: Path, ahead: int = 0) -> Iterator[Study | BadRow]:

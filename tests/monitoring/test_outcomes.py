@@ -27,7 +27,7 @@ def test_labels_are_hashed_and_empty_cells_left_out(tmp_path):
         ("study_id,flu\n1,1\n", "covid, sars"),
         ("study_id,covid\n1,maybe\n", "labels.csv:2: covid: 'maybe' is no label"),
         ("study_id,covid\n1,1\n1,0\n", "labels.csv:3"),
-        ("", "not a CSV"),
+        ("", "the file is empty"),
     ],
 )
 def test_bad_csv_is_one_clear_line(tmp_path, text, said):

@@ -1,7 +1,6 @@
 """The raw table that every source returns, and functions that the sources share."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from cxr_mm.core.types import Frozen
 RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DICOM_SUFFIXES = (".dcm", ".dicom")
-AGE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([YMWD]?)\s*$", re.IGNORECASE)
-UNITS_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 
 
 @dataclass(frozen=True)
@@ -99,10 +96,3 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
-
-
-def age_in_years(value: object) -> object:
-    """Years from `58`, `058Y`, `018M`, `006W` or `012D`; anything else unchanged."""
-    if not isinstance(value, str) or not (match := AGE.match(value)):
-        return value
-    return float(match[1]) / UNITS_PER_YEAR[match[2].upper()]

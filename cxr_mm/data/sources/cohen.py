@@ -13,6 +13,7 @@ from cxr_mm.data.sources.base import (
     dropped_rows,
     raw_studies,
 )
+from cxr_mm.data.tables import read_table
 
 EXPECTED = ("metadata.csv", "images")
 RENAMED = {
@@ -52,7 +53,7 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path, dtype=str, encoding="utf-8")
+    frame = read_table(path)
     if missing := [c for c in NEEDED if c not in frame.columns]:
         raise DataNotFoundError(
             f"not the table of the original: no column {', '.join(missing)}",

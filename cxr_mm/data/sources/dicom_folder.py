@@ -11,16 +11,16 @@ from pydicom import dcmread
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
+from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     Dropped,
     RawStudies,
-    age_in_years,
     checked_options,
     files_below,
     raw_studies,
 )
-from cxr_mm.data.sources.manifest_csv import read_table
+from cxr_mm.data.sources.manifest_csv import read_studies
 from cxr_mm.imaging.dicom import UNREADABLE
 
 TAGS = {
@@ -68,7 +68,7 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
         )
     if options.csv:
         needed = [name for name in task.clinical_names if name not in FROM_HEADER]
-        table = read_table(folder / options.csv, ["study_id", *needed])
+        table = read_studies(folder / options.csv, ["study_id", *needed])
         frame, unmatched = _joined(frame, table)
         dropped += [Dropped(study, "no DICOM file has this id") for study in unmatched]
     return raw_studies(frame, dropped)

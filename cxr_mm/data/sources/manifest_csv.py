@@ -1,8 +1,6 @@
 """A manifest CSV: one row per study, the layout in which users bring their own data."""
 
-import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +9,7 @@ from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import Dropped, RawStudies, checked_options, raw_studies
+from cxr_mm.data.tables import iter_table, missing_column, read_table
 
 DEFAULT_FILE = "manifest.csv"
 
@@ -61,7 +60,7 @@ def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.Da
     required = ["study_id", *task.clinical_names]
     if labels_required:
         required.append("patient_id")
-    frame = read_table(path, required)
+    frame = read_studies(path, required)
     if labels_required:
         require_labels(task, frame.columns, path)
     return _completed(frame, task, path)
@@ -78,11 +77,11 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     """
     required = ["study_id", *task.clinical_names]
     ids: set[str] = set()
-    for piece in text_pieces(path, rows):
-        _check_ids(csv_rows(piece, required, path), path, ids)
+    for piece in iter_table(path, required, rows):
+        _check_ids(piece, path, ids)
     _check_any(ids, path)
-    for piece in text_pieces(path, rows):
-        yield _completed(csv_rows(piece, required, path), task, path)
+    for piece in iter_table(path, required, rows):
+        yield _completed(piece, task, path)
 
 
 def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
@@ -95,24 +94,15 @@ def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
     return frame
 
 
-def read_table(path: Path, required: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV with a column `study_id` as text, empty cells as missing.
+def read_studies(path: Path, required: Iterable[str]) -> pd.DataFrame:
+    """Read a table in which each row has its own `study_id`.
 
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    frame, ids = csv_rows(pd.concat(text_pieces(path)), required, path), set[str]()
+    frame, ids = read_table(path, required), set[str]()
     _check_ids(frame, path, ids)
     _check_any(ids, path)
-    return frame
-
-
-def csv_rows(text: pd.DataFrame, required: Iterable[str], path: Path) -> pd.DataFrame:
-    """Strip names and cells; empty cells become missing."""
-    cells = {str(name).strip(): _stripped(column) for name, column in text.items()}
-    frame = pd.DataFrame(cells, index=text.index, dtype=object)
-    if missing := [name for name in required if name not in frame.columns]:
-        raise _missing(path, missing, frame.columns)
     return frame
 
 
@@ -139,10 +129,6 @@ def _check_any(ids: Collection[str], path: Path) -> None:
         raise ManifestError("there is no row below the header", field=str(path))
 
 
-def _stripped(column: "pd.Series[str]") -> list[str | None]:
-    return [text.strip() or None for text in column]
-
-
 def require_labels(task: Task, columns: Collection[str], path: Path) -> None:
     """Check that every finding has its raw label column or one named after the finding.
 
@@ -151,58 +137,4 @@ def require_labels(task: Task, columns: Collection[str], path: Path) -> None:
     """
     missing = [f for f in task.findings if not {f.raw_column, f.name} & set(columns)]
     if missing:
-        raise _missing(path, [finding.name for finding in missing], columns)
-
-
-def _missing(path: Path, names: Iterable[str], columns: Iterable[str]) -> ManifestError:
-    return ManifestError(
-        f"the column is missing (there are {', '.join(columns)})",
-        field=f"{path}: {', '.join(names)}",
-        remedy="Add the column; leave its cells empty where nothing is known",
-    )
-
-
-def text_pieces(path: Path, rows: int = 4096) -> Iterator[pd.DataFrame]:
-    """Read a CSV as text, `rows` rows at a time; at least one piece, which may be empty."""
-    with _csv_errors(path):
-        pieces = pd.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding="utf-8-sig",
-            chunksize=rows,
-        )
-    with pieces:
-        while True:
-            with _csv_errors(path):
-                piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece
-
-
-@contextmanager
-def _csv_errors(path: Path) -> Iterator[None]:
-    """Raise errors of pandas about a CSV as ManifestError."""
-    try:
-        with warnings.catch_warnings():
-            # A row longer than the header would otherwise shift or lose cells in silence.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            yield
-    except OSError as error:
-        raise ManifestError(
-            f"cannot be read ({error.strerror})",
-            field=str(path),
-            remedy="Give the path of a CSV file",
-        ) from error
-    except pd.errors.EmptyDataError as error:
-        raise ManifestError(
-            "the file is empty", field=str(path), remedy="Write a header and one row per study"
-        ) from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
-        raise ManifestError(
-            f"not a CSV in UTF-8: {error}",
-            field=str(path),
-            remedy="Separate cells by commas and quote those that hold commas",
-        ) from error
+        raise missing_column(path, [finding.name for finding in missing], columns)

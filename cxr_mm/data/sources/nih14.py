@@ -6,16 +6,17 @@ import pandas as pd
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
+from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
     Dropped,
     NoOptions,
     RawStudies,
-    age_in_years,
     checked_options,
     files_below,
     raw_studies,
 )
+from cxr_mm.data.tables import read_table
 
 EXPECTED = ("Data_Entry_2017*.csv", "images*")
 COLUMNS = {
@@ -57,14 +58,11 @@ def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    # The last two headings of the original hold commas, so rows have more cells than the
-    # header; naming the columns wanted and refusing an index keeps them in their places.
-    try:
-        frame = pd.read_csv(path, index_col=False, dtype=str, usecols=list(COLUMNS))
-    except ValueError as error:
+    frame = read_table(path)
+    if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise DataNotFoundError(
-            f"not the table of the original: {error}",
+            f"not the table of the original: no column {', '.join(missing)}",
             field=str(path),
             remedy="Use the file as it was downloaded",
-        ) from error
-    return frame.rename(columns=COLUMNS)
+        )
+    return frame[list(COLUMNS)].rename(columns=COLUMNS)

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
+from cxr_mm.data.tables import read_table
 
 
 def read_synthetic(task: Task, _folder: Path, work: Path) -> RawStudies:
@@ -18,8 +17,7 @@ def read_synthetic(task: Task, _folder: Path, work: Path) -> RawStudies:
     """
     spec = checked_options(SynthesisSpec, task)
     source = synthesise(work / "source", spec).resolve()
-    frame = pd.read_csv(source / "manifest.csv", dtype=str, keep_default_na=False)
-    frame = frame.replace({"": None})
+    frame = read_table(source / "manifest.csv")
     has_image = frame["image_path"].notna()
     frame.loc[has_image, "image_path"] = [
         str(source / path) for path in frame["image_path"][has_image]

@@ -17,11 +17,11 @@ from cxr_mm.core.files import atomic_directory, write_json, write_parquet, write
 from cxr_mm.core.prediction import Answer, OperatingPoint
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, subset_name, subsets
-from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.clinical import age_in_years, check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
-from cxr_mm.data.sources.base import age_in_years, raw_studies
+from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described

@@ -97,7 +97,7 @@ def test_labels_may_be_called_like_the_finding_or_like_the_source_has_them(csv):
         (HEADER, "no row below the header"),
         (f"{HEADER}\n1,p,,,,1,1\n1,p,,,,0,0\n", "'1' occurs twice"),
         (f"{HEADER}\n1,p,,,,1,1\n,p,,,,0,0\n", "row 2 has none"),
-        (f"{HEADER}\n1,p,,fever, cough,,1,1\n", "not a CSV"),
+        (f"{HEADER}\n1,p,,fever, cough,,1,1\n", "line 2 has 8 cells, the header 7"),
         (f'{HEADER}\n1,p,,"open,,1,1\n', "not a CSV"),
         ("\x89PNG\r\n\x1a\n", "not a CSV"),
     ],
