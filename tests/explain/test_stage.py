@@ -9,7 +9,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import explain
 
-SMALL = ExplainParams(gallery=4, studies=4, slow_studies=1, localisation=4, importance=10)
+SMALL = ExplainParams(gallery=4, studies=2, slow_studies=1, localisation=2, importance=6)
 
 
 @pytest.fixture(scope="module")
