@@ -344,10 +344,14 @@ class BundleIndex(Frozen):
     digest: str = ""
     """sha256 over all of the above."""
 
-    def computed_digest(self) -> str:
-        """Digest of everything but the digest."""
-        text = to_json(self.model_dump(mode="json", exclude={"digest"}))
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def index_digest(content: Mapping[str, Any]) -> str:
+    """Compute the digest over the content of bundle.json, all but the digest itself.
+
+    It is of what is written, not of what was read from it: a later version may know more fields.
+    """
+    text = to_json({name: value for name, value in content.items() if name != "digest"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:
@@ -367,10 +371,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             trained_on=bundle.trained_on,
             parts={p.relative_to(aside).as_posix(): sha256_file(p) for p in files},
         )
-        digest = index.computed_digest()
-        sealed = index.model_copy(update={"digest": digest})
-        write_json(aside / INDEX, sealed.model_dump(mode="json"))
-    return digest
+        content = index.model_dump(mode="json")
+        content["digest"] = index_digest(content)
+        write_json(aside / INDEX, content)
+    return str(content["digest"])
 
 
 def _save_parts(bundle: Bundle, folder: Path) -> None:
@@ -406,26 +410,26 @@ def read_index(folder: Path) -> BundleIndex:
         raise BundleError(
             f"{INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
         ) from error
-    _check_parts(folder, index)
+    _check_parts(folder, index, index_digest(raw))
     return index
 
 
 _REMEDY = "Copy the bundle again, or run the stage fuse again"
 
 
-def _check_parts(folder: Path, index: BundleIndex) -> None:
+def _check_parts(folder: Path, index: BundleIndex, digest: str) -> None:
     if index.format != FORMAT:
         raise BundleError(
             f"its format is {index.format}, this version reads {FORMAT}", field=str(folder)
         )
-    if index.computed_digest() != index.digest:
+    if digest != index.digest:
         raise BundleError(f"{INDEX} was changed", field=str(folder), remedy=_REMEDY)
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
     for part in sorted(present ^ set(index.parts)):
         what = "is missing" if part in index.parts else "does not belong to it"
         raise BundleError(f"{part} {what}", field=str(folder), remedy=_REMEDY)
-    for part, digest in index.parts.items():
-        if sha256_file(folder / part) != digest:
+    for part, expected in index.parts.items():
+        if sha256_file(folder / part) != expected:
             raise BundleError(
                 f"{part} was changed: its digest differs", field=str(folder), remedy=_REMEDY
             )

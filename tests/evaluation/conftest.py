@@ -15,7 +15,7 @@ from cxr_mm.data.leakage import NearPairs, audit
 from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
 from cxr_mm.evaluation.evaluate import compute_metrics
 from cxr_mm.imaging.quality import QUALITY_NAMES
-from cxr_mm.models.bundle import FORMAT, BundleIndex
+from cxr_mm.models.bundle import FORMAT, BundleIndex, index_digest
 
 TITLES = {"binary": 1, "multilabel": 2, "multiclass": 3}
 
@@ -179,7 +179,7 @@ def make_index(task):
         trained_on={"manifest_sha256": "abc", "params": {"fuse": {"epochs": 3, "seed": 0}}},
         parts={},
     )
-    return index.model_copy(update={"digest": index.computed_digest()})
+    return index.model_copy(update={"digest": index_digest(index.model_dump(mode="json"))})
 
 
 PARAMS = EvaluateParams(bootstrap=100)

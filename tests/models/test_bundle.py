@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cxr_mm.core.errors import BundleError, ClinicalError, NoteError
+from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.study import Study
-from cxr_mm.models.bundle import INDEX, load_bundle, save_bundle
+from cxr_mm.models.bundle import INDEX, index_digest, load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,15 @@ def test_saved_again_it_is_equal_to_the_bit(bundle, bundle_folder, tmp_path):
 def test_there_is_no_pickle_in_it(bundle_folder):
     suffixes = {p.suffix for p in bundle_folder.rglob("*") if p.is_file()}
     assert suffixes <= {".json", ".safetensors", ".txt", ".png"}
+
+
+def test_a_bundle_without_a_field_that_came_later_keeps_its_digest(copied):
+    content = read_json(copied / INDEX)
+    for feature in content["task"]["clinical"]:
+        del feature["limits"]
+    content["digest"] = index_digest(content)
+    write_json(copied / INDEX, content)
+    assert load_bundle(copied).digest == content["digest"]
 
 
 def test_one_changed_byte_in_any_part_is_refused(copied):
