@@ -16,7 +16,8 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.core.verdict import REPORT_STAMP, VERDICT_FILE, Verdict
-from cxr_mm.evaluation.evaluate import CARD_FILE, METRICS_FILE, PLOTS_FOLDER
+from cxr_mm.evaluation.evaluate import PLOTS_FOLDER
+from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
 from cxr_mm.models.registry import version_folder
 
 SUMMARY_FILE, EVIDENTLY_FILE = "summary.html", "report.html"
@@ -123,21 +124,14 @@ def _reports(folder: Path) -> list[Report]:
 
 
 def evaluation(task: str, digest: str, root: Path = Path()) -> Evaluation | StageError:
-    """What evaluate has left of this very bundle.
-
-    The card is the last that the stage writes, and names the digest: what stands beside it is of
-    the same model.
-    """
+    """What evaluate has left of this very bundle; figures of another are refused."""
     promoted = version_folder(task, digest, root) / "reports"
     folder = promoted if promoted.is_dir() else TaskPaths(task, root).reports
-    remedy = f"Run dvc repro evaluate@{task}"
     try:
-        card = (folder / CARD_FILE).read_text(encoding="utf-8")
-        metrics = read_json(folder / METRICS_FILE)
-    except (OSError, ValueError):
-        return StageError("there is no model card with figures", field=task, remedy=remedy)
-    if f"`{digest}`" not in card:
-        return StageError("the model card is of another model", field=task, remedy=remedy)
+        metrics = read_metrics(folder, task, digest)
+    except StageError as error:
+        return error
+    card = (folder / CARD_FILE).read_text(encoding="utf-8")
     return Evaluation(metrics, card, tuple(sorted((folder / PLOTS_FOLDER).glob("*.png"))))
 
 

@@ -1,6 +1,6 @@
 """Part `faithfulness`: how faithful each method is, on every task's bundle.
 
-As the stage `explain` measures it by default, slow methods included.
+As the stage `explain` measures it, slow methods included and without a limit of time.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ from typing import Any
 from benchmarks.harness.outputs import after
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import ExplainParams
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import Measured, measured_on
 
 AREAS = "faithfulness: in the true area"
-PARAMS = ExplainParams()
+PARAMS = ExplainParams(slow_studies=6, time_limit=None)
 FIGURES = ("gain", "deletion", "insertion", "sparsity", "noise", "seeds", "r2")
 
 
@@ -23,8 +25,12 @@ def measure() -> list[Row]:
     return [
         row
         for paths in after("fuse", "faithfulness", shipped_tasks())
-        for row in rows_of(paths.task, measured_on(load_task(paths.task), PARAMS, paths))
+        for row in rows_of(paths.task, _measured(paths))
     ]
+
+
+def _measured(paths: TaskPaths) -> Measured:
+    return measured_on(load_task(paths.task), PARAMS, paths, TimeBudget(PARAMS.time_limit))
 
 
 def rows_of(task: str, found: Measured) -> list[Row]:

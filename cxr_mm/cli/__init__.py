@@ -8,6 +8,7 @@ import typer
 from cxr_mm.cli import data, doctor, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
+from cxr_mm.core.processes import end_with_dvc
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +23,7 @@ for part in (stages, predict, data, doctor):
 
 def main() -> None:
     """Entry point; a CxrError is one line on stderr and exit code 2."""
+    end_with_dvc()
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("httpx", "timm"):

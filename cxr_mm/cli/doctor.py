@@ -30,19 +30,35 @@ def doctor(
 
 @commands.command(rich_help_panel=PANEL)
 def summary(task: TaskName) -> None:
-    """Print the metrics of the stage `evaluate`, and how to open the app."""
+    """Print the metrics of the stage `evaluate`, what is still to come, and how to open the app."""
     from cxr_mm.core.errors import StageError
     from cxr_mm.core.files import read_json
-    from cxr_mm.core.task import load_task
+    from cxr_mm.evaluation.report.figures import read_metrics
     from cxr_mm.evaluation.report.text import summary as run
+    from cxr_mm.models.bundle import read_index
 
     paths = TaskPaths(load_task(task).name)
-    metrics = paths.reports / "metrics.json"
-    if not metrics.is_file():
-        raise StageError("no such file", field=str(metrics), remedy="Run dvc repro")
+    if not paths.bundle.is_dir():
+        raise StageError("no such folder", field=str(paths.bundle), remedy="Run dvc repro")
+    digest = read_index(paths.bundle).digest
     flags = paths.reports / "flags.json"
-    print(run(read_json(metrics), read_json(flags) if flags.is_file() else ()))
+    metrics = read_metrics(paths.reports, paths.task, digest)
+    print(run(metrics, read_json(flags) if flags.is_file() else ()))
+    for stage in pending(paths, digest):
+        print(f"Still to come: dvc repro {stage}@{paths.task}")
     print(f"\nOpen the app: make app, or python -m app --bundle {paths.bundle}")
+
+
+def pending(paths: TaskPaths, digest: str) -> list[str]:
+    """Stages after `fuse`, other than `evaluate`, that have left nothing of this bundle."""
+    from cxr_mm.core.files import read_json
+
+    results = {"explain": paths.faithfulness, "reference": paths.reference / "reference.json"}
+    return [
+        stage
+        for stage, file in results.items()
+        if not file.is_file() or read_json(file).get("digest") != digest
+    ]
 
 
 @commands.command(rich_help_panel=PANEL)

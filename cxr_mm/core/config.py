@@ -154,12 +154,15 @@ class ExplainParams(Frozen):
     """Studies in the gallery: true and false positives and negatives in turn."""
     studies: int = Field(12, ge=0)
     """Held-out studies on which each quick method is measured; 0 leaves them unmeasured."""
-    slow_studies: int = Field(6, ge=0)
-    """The same for methods that run the model hundreds of times; 0 leaves them unmeasured."""
+    slow_studies: int = Field(0, ge=0)
+    """The same for methods that run the model hundreds of times, minutes a study on two cores; 0
+    leaves them unmeasured."""
     localisation: int = Field(30, ge=0)
     """Studies with ground-truth masks on which each quick image method is measured."""
     importance: int = Field(100, ge=1)
     """Studies over which the shares and SHAP values of inputs are averaged."""
+    time_limit: float | None = Field(120, gt=0)
+    """Seconds for the stage; what is left unmeasured then is said. null: no limit."""
     lung_masks: str | None = None
     """Folder with lung masks, each a PNG named as its image; null for no masks."""
     seed: int = 0

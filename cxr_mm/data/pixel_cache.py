@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
+from cxr_mm.core.processes import end_with_parent
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
@@ -165,7 +166,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker() -> None:
-    """One thread per process, and Ctrl-C left to the parent."""
+    """One thread per process, Ctrl-C left to the parent, and no life after it."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 

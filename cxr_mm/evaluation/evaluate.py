@@ -16,6 +16,7 @@ from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
+from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, headline_figures
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts
@@ -25,14 +26,14 @@ from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import read_index
 
-METRICS_FILE, PLOTS_FOLDER, CARD_FILE = "metrics.json", "plots", "model_card.md"
+HEADLINE_FILE, PLOTS_FOLDER = "headline.json", "plots"
 SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
 COMPARISONS_FILE, FLAGS_FILE = "comparisons.json", "flags.json"
 COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")
 
 
 def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Write metrics, plots, subgroups, shortcuts, comparisons, flags and the model card.
+    """Write metrics, their headline, plots, subgroups, shortcuts, comparisons, flags, model card.
 
     All are computed before the first is written, below `reports/TASK`.
 
@@ -49,6 +50,7 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
         SHORTCUTS_FILE: results.shortcuts,
         COMPARISONS_FILE: results.comparisons,
         FLAGS_FILE: [flag.to_json() for flag in flags],
+        HEADLINE_FILE: headline_figures(results.metrics),
     }
     drawings = {"subgroups": draw_subgroups(task, results.subgroups)}
     card, folder = model_card(results, flags), paths.reports
@@ -73,7 +75,11 @@ def compute_metrics(
     return EvaluationResults(
         task=task,
         index=index,
-        metrics={**described(task, table), **_measured(task, table, params, paths)},
+        metrics={
+            **described(task, table),
+            "digest": index.digest,
+            **_measured(task, table, params, paths),
+        },
         subgroups=measure_subgroups(task, table, traits, params),
         shortcuts=audit_shortcuts(task, table, _audited(manifest, params, paths), params),
         comparisons=compare_subsets(task, table, params),

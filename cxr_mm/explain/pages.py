@@ -1,12 +1,11 @@
 """Pages: one explained study, and the gallery of a task, each one file that loads nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, Prediction
 from cxr_mm.core.task import ClinicalFeature, Task
@@ -177,13 +176,13 @@ def card(task: Task, case: Case, explanation: Explanation, image: str | None) ->
 
 
 def draw_cases(
-    bundle: Bundle, studies: Studies, cases: Sequence[Case], folder: Path
+    bundle: Bundle, studies: Studies, cases: Iterable[Case], folder: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Draw every image into `folder/images`; the entries of gallery.json and the cards."""
     (folder / "images").mkdir()
     entries: list[dict[str, Any]] = []
     cards: list[dict[str, Any]] = []
-    for case in tqdm(cases, desc="explain", leave=False):
+    for case in cases:
         entry, explanation, pixels = _case(bundle, studies, case)
         if pixels is not None:
             entry["image"] = f"images/{len(entries):02d}.png"

@@ -1,6 +1,7 @@
 """Stage `explain`: a gallery of right and wrong held-out predictions, what moves the model over
 many studies, and how faithful each method is."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.explain.attribution import Target
+from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.cases import Studies, choose
 from cxr_mm.explain.faithfulness.measure import localisation_figures, lung_figures, measure
 from cxr_mm.explain.faithfulness.metrics import mean_with_interval
@@ -24,6 +26,8 @@ from cxr_mm.explain.methods import METHODS, Ask, Method, methods_of
 from cxr_mm.explain.pages import draw_cases, gallery_page
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.models.bundle import Bundle, load_bundle
+
+_log = logging.getLogger(__name__)
 
 
 def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str, Any]:
@@ -80,49 +84,63 @@ def _mean(rows: pd.DataFrame, seed: int) -> dict[str, float]:
 
 
 SUBSET = "available"
+MEASURING = 0.75
+"""Share of the time for faithfulness; the rest is for the importance of inputs and the gallery."""
 Measured = dict[str, Any]
 
 
 def explain(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Write the gallery's folder and faithfulness.json.
+    """Write the gallery's folder and faithfulness.json, within `explain.time_limit`.
 
     Raises:
         StageError: there are no held-out predictions of `fuse`.
         BundleError: the bundle cannot be read.
     """
     chosen = params.explain
-    figures = measured_on(task, chosen, paths)
+    budget = TimeBudget(chosen.time_limit)
+    figures = measured_on(task, chosen, paths, budget.part(MEASURING))
     bundle, heldout, studies = _opened(task, paths)
     about = {name: figures[name] for name in ("task", "digest", "synthetic", "notice")}
     some = _shuffled(heldout, chosen.seed)[: chosen.importance]
-    mean_shares = importance(bundle, map(studies.study, some), chosen.seed)
+    in_time = budget.part(0.5).each("importance of inputs", some)
+    mean_shares = importance(bundle, map(studies.study, in_time), chosen.seed)
     cases = choose(task, heldout, chosen.gallery, chosen.seed)
     with atomic_directory(paths.explanations) as folder:
-        entries, cards = draw_cases(bundle, studies, cases, folder)
+        entries, cards = draw_cases(bundle, studies, budget.each("gallery", cases), folder)
         gallery = {**about, "importance": mean_shares, "cases": entries}
         (folder / "gallery.json").write_text(to_json(gallery), encoding="utf-8")
         text = gallery_page(task, bundle.digest, cards, figures, mean_shares)
         (folder / "index.html").write_text(text, encoding="utf-8")
     write_json(paths.faithfulness, figures)
+    for part, reached in budget.unmeasured.items():
+        _log.warning("left unmeasured in %s s: %s, %s", chosen.time_limit, part, reached)
 
 
-def measured_on(task: Task, params: ExplainParams, paths: TaskPaths) -> Measured:
-    """Content of faithfulness.json: which bundle, `methods`, `localisation` and `lungs`.
+def measured_on(
+    task: Task, params: ExplainParams, paths: TaskPaths, budget: TimeBudget
+) -> Measured:
+    """Content of faithfulness.json: which bundle, `methods`, `localisation`, `lungs`, and
+    `unmeasured`: parts that the time did not suffice for.
 
     Raises:
         StageError, BundleError: as of `explain`.
     """
     bundle, heldout, studies = _opened(task, paths)
     shuffled = _shuffled(heldout, params.seed)
-    lungs = _on_lungs(bundle, studies, shuffled, params)  # first: masks may be missing
+    lungs = _on_lungs(bundle, studies, shuffled, params, budget.part(0.25))  # masks may be missing
+    quick = _measured(bundle, studies, shuffled, params, budget.part(0.6), slow=False)
+    localised = _localised(bundle, studies, heldout, params, budget.part(0.5))
+    slow = _measured(bundle, studies, shuffled, params, budget, slow=True)
+    methods = quick | slow
     return {
         "task": task.name,
         "digest": bundle.digest,
         "synthetic": task.synthetic,
         "notice": NOTICE,
-        "methods": _measured(bundle, studies, shuffled, params),
-        "localisation": _localised(bundle, studies, heldout, params),
+        "methods": {name: methods[name] for name in METHODS if name in methods},
+        "localisation": localised,
         "lungs": lungs,
+        "unmeasured": budget.unmeasured,
     }
 
 
@@ -144,40 +162,55 @@ def _heldout(paths: TaskPaths) -> pd.DataFrame:
 
 
 def _measured(
-    bundle: Bundle, studies: Studies, shuffled: list[str], params: ExplainParams
+    bundle: Bundle,
+    studies: Studies,
+    shuffled: list[str],
+    params: ExplainParams,
+    budget: TimeBudget,
+    *,
+    slow: bool,
 ) -> dict[str, Any]:
-    """Every method of the task; slow ones on fewer studies."""
+    """Quick or slow methods of the task, findings in turn."""
     task, findings = bundle.task, bundle.task.finding_names
     images = [s for s in shuffled if studies.has_image(s) or not task.has_image]
-    found: dict[str, Any] = {}
-    for slow, count in ((False, params.studies), (True, params.slow_studies)):
-        methods = [m for m in METHODS.values() if m.modality in task.modalities and m.slow == slow]
-        cases = [
-            (studies.study(study_id, with_image=True), Target(findings[k % len(findings)]))
-            for k, study_id in enumerate(images[:count])
-        ]
-        found |= measure(bundle, cases, methods, params.seed)
-    return {name: found[name] for name in METHODS if name in found}
+    methods = [m for m in METHODS.values() if m.modality in task.modalities and m.slow == slow]
+    chosen = images[: params.slow_studies if slow else params.studies]
+    in_time = budget.each("slow methods" if slow else "quick methods", chosen)
+    cases = (
+        (studies.study(study_id, with_image=True), Target(findings[k % len(findings)]))
+        for k, study_id in enumerate(in_time)
+    )
+    return measure(bundle, cases, methods, params.seed)
 
 
 def _localised(
-    bundle: Bundle, studies: Studies, heldout: pd.DataFrame, params: ExplainParams
+    bundle: Bundle,
+    studies: Studies,
+    heldout: pd.DataFrame,
+    params: ExplainParams,
+    budget: TimeBudget,
 ) -> dict[str, Any] | None:
     """Only the synthetic source keeps masks; for others there is nothing to measure against."""
     if not bundle.task.synthetic or not bundle.task.has_image:
         return None
     count, seed = params.localisation, params.seed
-    return localisation_figures(bundle, studies, heldout, _quick_image_methods(), count, seed)
+    methods = _quick_image_methods()
+    return localisation_figures(bundle, studies, heldout, methods, count, seed, budget)
 
 
 def _on_lungs(
-    bundle: Bundle, studies: Studies, shuffled: list[str], params: ExplainParams
+    bundle: Bundle,
+    studies: Studies,
+    shuffled: list[str],
+    params: ExplainParams,
+    budget: TimeBudget,
 ) -> dict[str, Any] | None:
     if params.lung_masks is None or not bundle.task.has_image:
         return None
     images = [s for s in shuffled if studies.has_image(s)]
     images, folder = images[: params.localisation], Path(params.lung_masks).expanduser()
-    return lung_figures(bundle, studies, images, _quick_image_methods(), folder, params.seed)
+    methods = _quick_image_methods()
+    return lung_figures(bundle, studies, images, methods, folder, params.seed, budget)
 
 
 def _quick_image_methods() -> list[Method]:

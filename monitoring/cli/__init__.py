@@ -6,6 +6,7 @@ import typer
 
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
+from cxr_mm.core.processes import end_with_dvc
 from cxr_mm.core.verdict import ERROR_EXIT_CODE
 from monitoring.cli import log, reports, retraining, running
 
@@ -22,6 +23,7 @@ for part in (reports, running, retraining, log):
 
 def main() -> None:
     """Run a verb; an error that a user can fix is one line on stderr and exit code 2."""
+    end_with_dvc()
     keep_freed_memory()
     try:
         app(prog_name="python -m monitoring")

@@ -1,5 +1,6 @@
 """Verbs of retraining: train a challenger, promote it, roll back."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,7 @@ def retrain(
     Exit code: 0 better or no worse, 30 rejected, 2 error. Without --auto the served model stays:
     read the change record, then promote.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from monitoring.retraining.comparison import Margins
     from monitoring.retraining.promotion import promote as switch
     from monitoring.retraining.retrain import RetrainRequest

@@ -5,12 +5,13 @@ cache: unchanged stages are not run again, and an interrupted run continues.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -18,18 +19,26 @@ import yaml
 
 import cxr_mm
 import monitoring
-from cxr_mm.core.config import PARAMS_FILE
+from cxr_mm.core.config import PARAMS_FILE, load_params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import write_text
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 from cxr_mm.data.additions import additions_folder, versions
 
 PIPELINE = "dvc.yaml"
+STAGES = ("explain", "evaluate", "reference")
+"""Last stages of the pipeline, in the order in which they run: the model card names what `explain`
+measured."""
 LOG = "log.txt"
 CODE: tuple[ModuleType, ...] = (cxr_mm, monitoring)
 """Packages that the stages depend on."""
 LAST = 3
 """Lines of the log that an error repeats."""
+ANNOUNCED = ("Running stage", "Stage ")
+"""Beginnings of DVC's lines about a stage."""
+POLL = 0.5
+"""Seconds between looks into the log."""
+_log = logging.getLogger(__name__)
 
 
 def create_workspace(folder: Path, task: str, project: Path) -> None:
@@ -41,17 +50,9 @@ def create_workspace(folder: Path, task: str, project: Path) -> None:
         project: folder with params.yaml and dvc.yaml.
 
     Raises:
-        StageError: the project has no pipeline.
+        ParamsError, StageError: as of `params_of`.
     """
-    for name in (PIPELINE, PARAMS_FILE):
-        if not (project / name).is_file():
-            raise StageError(
-                "no such file",
-                field=str(project / name),
-                remedy="Run this in the project's folder",
-            )
-    params = yaml.safe_load((project / PARAMS_FILE).read_text(encoding="utf-8"))
-    write_text(folder / PARAMS_FILE, yaml.safe_dump(params | {"tasks": [task]}))
+    write_text(folder / PARAMS_FILE, params_of(task, project))
     for name in (PIPELINE, ".dvcignore"):
         if (project / name).is_file():
             shutil.copy2(project / name, folder / name)
@@ -67,8 +68,28 @@ def create_workspace(folder: Path, task: str, project: Path) -> None:
         (added / version.name).symlink_to(version.resolve(), target_is_directory=True)
 
 
+def params_of(task: str, project: Path) -> str:
+    """params.yaml of a project for one task alone: nothing in it is of another.
+
+    Raises:
+        ParamsError: a parameter is unknown or out of range.
+        StageError: the project has no pipeline.
+    """
+    for name in (PIPELINE, PARAMS_FILE):
+        if not (project / name).is_file():
+            raise StageError(
+                "no such file",
+                field=str(project / name),
+                remedy="Run this in the project's folder",
+            )
+    load_params(project / PARAMS_FILE)
+    params = yaml.safe_load((project / PARAMS_FILE).read_text(encoding="utf-8"))
+    own = (params.get("per_task") or {}).get(task)
+    return yaml.safe_dump({**params, "tasks": [task], "per_task": {task: own} if own else {}})
+
+
 def reproduce(folder: Path, task: str, project: Path) -> None:
-    """Run every stage that is not up to date; their output is appended to log.txt.
+    """Run every stage that is not up to date, and say which; their output is added to log.txt.
 
     Raises:
         StageError: a stage failed, or another process works in the folder.
@@ -80,7 +101,7 @@ def reproduce(folder: Path, task: str, project: Path) -> None:
             dvc(folder, "cache", "dir", "--local", "--quiet", str(cache.resolve()))
         # Lock of a killed run, which DVC honours until the system has reaped the process.
         (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
-        dvc(folder, "repro", f"evaluate@{task}", f"reference@{task}", lock=lock)
+        dvc(folder, "repro", *(f"{stage}@{task}" for stage in STAGES), lock=lock)
 
 
 @contextmanager
@@ -115,19 +136,36 @@ def dvc(folder: Path, *words: str, log: Path | None = None, lock: int | None = N
     }
     log = log or folder / LOG
     with log.open("a", encoding="utf-8") as stream:
-        done = subprocess.run(
+        running = subprocess.Popen(
             [sys.executable, "-m", "dvc", *words],
-            check=False,
             cwd=folder,
             env={**os.environ, **environment},
             stdout=stream,
             stderr=subprocess.STDOUT,
             pass_fds=() if lock is None else (lock,),
         )
-    if done.returncode:
+        _report_stages(running, log, stream.tell())
+    if running.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST:]
         raise StageError(
-            f"dvc {words[0]} ended with code {done.returncode} ({' '.join(last)})",
+            f"dvc {words[0]} ended with code {running.returncode} ({' '.join(last)})",
             field=str(log),
             remedy="Fix what it names; the next run continues where this one stopped",
         )
+
+
+def _report_stages(running: "subprocess.Popen[bytes]", log: Path, start: int) -> None:
+    """Say which stages run, as the log names them, until the process ends.
+
+    The process writes into the file rather than a pipe, so that it survives this one.
+    """
+    with log.open(encoding="utf-8", errors="replace") as stream:
+        stream.seek(start)
+        ended = False
+        while not ended:
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(POLL)
+                ended = True
+            for line in stream:
+                if line.startswith(ANNOUNCED):
+                    _log.info("%s", line.strip())

@@ -9,6 +9,7 @@ process, and names the digest that must serve at that moment: of two at once, on
 """
 
 import fcntl
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from cxr_mm.core.errors import InputError, StageError
 from cxr_mm.core.files import atomic_directory, write_json
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.evaluation.evaluate import CARD_FILE
+from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
 from cxr_mm.models.bundle import read_index
 from cxr_mm.models.registry import (
     BUNDLE,
@@ -48,6 +49,7 @@ REFERENCE, HELDOUT = "reference", "heldout.parquet"
 REPORTS = "reports"
 DVC_LOG = "dvc.log"
 LONGEST_NAME = 200
+_log = logging.getLogger(__name__)
 
 
 def pointer_file(task: str, root: Path = Path()) -> Path:
@@ -217,15 +219,20 @@ def _version(bundle: Path, reports: Path, root: Path, reference: Path | None = N
         shutil.copytree(bundle, aside / BUNDLE)
         for name, path in beside.items():
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, aside / name)
-        if _are_of(reports, index.digest):
+        if _are_of(reports, index.task.name, index.digest):
             shutil.copytree(reports, aside / REPORTS)
     return folder
 
 
-def _are_of(reports: Path, digest: str) -> bool:
-    """Whether reports are of this very bundle: the card, written last, names it."""
-    card = reports / CARD_FILE
-    return card.is_file() and digest in card.read_text(encoding="utf-8")
+def _are_of(reports: Path, task: str, digest: str) -> bool:
+    """Whether reports are of this very bundle; says so where they are not."""
+    try:
+        read_metrics(reports, task, digest)
+    except StageError as error:
+        if (reports / CARD_FILE).is_file():
+            _log.warning("The reports are left out. %s", error)
+        return False
+    return True
 
 
 def _named(by: str) -> str:

@@ -1,6 +1,7 @@
 """Retrain: from a labelled window to a challenger, its comparison and a change record."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from monitoring.retraining.change_record import (
     write_record,
 )
 from monitoring.retraining.comparison import Margins, Sample, change, decide, impact
-from monitoring.retraining.experiment import create_workspace, reproduce
+from monitoring.retraining.experiment import create_workspace, params_of, reproduce
 from monitoring.retraining.studies import (
     HOLDOUT_SHARE,
     INPUTS,
@@ -39,7 +40,9 @@ from monitoring.retraining.studies import (
 )
 
 EXPERIMENTS = Path("experiments")
-NEWEST, REQUEST, DONE = "newest", "request.json", "done.json"
+NEWEST, REQUEST, DONE = "newest", "request.json", "done"
+"""`DONE` has a file for each comparison of the experiment, with the id of its record."""
+_log = logging.getLogger(__name__)
 METHOD = (
     "Both models on the very same studies that neither was trained on; differences with 95 % "
     "intervals of a paired bootstrap over patients. No worse: the interval excludes a loss of the "
@@ -77,7 +80,7 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
     """Train a challenger and compare it; the served model stays untouched.
 
     The same request is not run twice: an interrupted run continues, and a finished one returns its
-    record.
+    record. Other margins, or another reason, compare the same challenger anew.
 
     Raises:
         BundleError: there is no champion, or it is damaged.
@@ -89,15 +92,19 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
     index = read_index(champion)
     task = load_task(index.task.name, request.project)
     studies = _labelled(request, task)
-    folder = request.project / EXPERIMENTS / task.name / _key(request, studies, index.digest)
-    if (folder / DONE).is_file():
-        return read_record(read_json(folder / DONE)["record"], request.project)
+    key = _key(request.project, task.name, studies, index.digest)
+    folder = request.project / EXPERIMENTS / task.name / key
+    done = folder / DONE / f"{_comparison_key(request)}.json"
+    if done.is_file():
+        return read_record(read_json(done)["record"], request.project)
     if not (folder / REQUEST).is_file():
         _prepare(folder, task, studies, request.project)
+    _log.info("training the challenger in %s", folder)
     reproduce(folder, task.name, request.project)
+    _log.info("comparing it with the champion on %d newest studies", studies.newest.sum())
     record = _compare(request, champion, folder, studies)
     write_record(record, change_page(record), request.project)
-    write_json(folder / DONE, {"record": record.id})
+    write_json(done, {"record": record.id})
     return record
 
 
@@ -111,13 +118,19 @@ def _labelled(request: RetrainRequest, task: Task) -> Labelled:
         )
 
 
-def _key(request: RetrainRequest, studies: Labelled, digest: str) -> str:
-    """Hash of champion, studies, labels, division and parameters."""
-    result = hashlib.sha256(f"{digest}\n{request.margins.model_dump_json()}\n".encode())
-    for file in filter(None, (request.project / PARAMS_FILE, request.verdict)):
-        result.update(file.read_bytes() if file.is_file() else b"")
+def _key(project: Path, task: str, studies: Labelled, digest: str) -> str:
+    """Hash of champion, studies, labels, division and the task's parameters."""
+    result = hashlib.sha256(f"{digest}\n{params_of(task, project)}\n".encode())
     result.update(studies.frame.to_csv().encode())
     result.update(studies.labels.assign(newest=studies.newest).to_csv().encode())
+    return result.hexdigest()[:12]
+
+
+def _comparison_key(request: RetrainRequest) -> str:
+    """Hash of what a comparison depends on besides the experiment: margins and reason."""
+    result = hashlib.sha256(request.margins.model_dump_json().encode())
+    if request.verdict is not None and request.verdict.is_file():
+        result.update(request.verdict.read_bytes())
     return result.hexdigest()[:12]
 
 

@@ -4,20 +4,17 @@
 for code between fork and exec is not safe beside threads.
 """
 
-import ctypes
 import os
 import resource
-import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from cxr_mm.core.processes import end_with_parent
 
 
 def main() -> None:
     """Set the limits, then become the command."""
     mib, parent, _, *command = sys.argv[1:]
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != int(parent):
         sys.exit("the parent has ended")  # before it could be tied to it
     most = int(mib) << 20

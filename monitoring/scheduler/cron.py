@@ -1,16 +1,18 @@
 """Cron: bounds of windows from a crontab(5) line, computed by APScheduler's CronTrigger.
 
 APScheduler 3 deviates from crontab(5) in three points, corrected here: it counts weekdays from
-Monday; it requires both a day of the month and a weekday; and it fires twice in the hour that the
-end of summer time repeats, which would split a day.
+Monday; it requires both a day of the month and a weekday; and where the clock changes it fires
+twice in the hour that is repeated, and not at all where midnight is skipped (Cairo, Santiago).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import dropwhile, pairwise, takewhile
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 from cxr_mm.core.errors import ParamsError
@@ -29,6 +31,45 @@ class Window:
 
     def __str__(self) -> str:
         return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
+
+
+CHANGE = timedelta(hours=2)
+"""No clock is changed by more; the order of moments this close to one may be turned round."""
+JUST_AFTER = timedelta(microseconds=1)
+
+
+class WallClock(BaseTrigger):  # type: ignore[misc]
+    """A trigger at times of the wall clock, each once a day whatever is done to the clock.
+
+    A time that is skipped is as many minutes after the change as it is after the skipped hour's
+    start; of a time that occurs twice, the first counts.
+
+    Args:
+        times: a trigger in UTC, which is taken for the wall clock's time.
+        zone: where the clock hangs.
+    """
+
+    def __init__(self, times: CronTrigger, zone: ZoneInfo) -> None:
+        self._times, self._zone = times, zone
+
+    def get_next_fire_time(
+        self, previous_fire_time: datetime | None, now: datetime
+    ) -> datetime | None:
+        """The first moment from `now` on, or after the previous one; UTC."""
+        start = previous_fire_time + JUST_AFTER if previous_fire_time else now
+        shown = start.astimezone(self._zone).replace(tzinfo=UTC) - CHANGE
+        coming = dropwhile(lambda pair: pair[1] < start, self._from(shown))
+        first = next(coming, None)
+        if first is None:
+            return None
+        near = takewhile(lambda pair: pair[0] <= first[0] + CHANGE, coming)
+        return min([first[1], *(moment for _, moment in near if moment >= start)])
+
+    def _from(self, shown: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """What the clock shows, written as UTC, and the moment that is."""
+        while (fired := self._times.get_next_fire_time(None, shown)) is not None:
+            yield fired, fired.replace(tzinfo=self._zone).astimezone(UTC)
+            shown = fired + JUST_AFTER
 
 
 class Cron:
@@ -51,18 +92,15 @@ class Cron:
         try:
             if len(fields) == 5:
                 fields[4] = _weekdays(fields[4])
-            self.trigger = CronTrigger.from_crontab(" ".join(fields), timezone=self._zone)
+            self.trigger = _trigger(fields, self._zone)
         except ValueError as error:
             raise _wrong(line, str(error)) from error
-        self._by_the_clock = not fields[1].startswith("*")
         if self._fires(datetime.now(UTC)) is None:
             raise _wrong(line, "no day ever matches it")
 
     def after(self, moment: datetime) -> datetime:
         """The first firing after a moment, UTC."""
         fired = self._fires(moment)
-        while fired is not None and self._by_the_clock and fired.fold:
-            fired = self._fires(fired)
         if fired is None:
             raise _wrong(self.line, "it never fires again")
         return fired.astimezone(UTC)
@@ -87,9 +125,17 @@ class Cron:
         return None
 
     def _fires(self, moment: datetime) -> datetime | None:
-        soon = moment.astimezone(UTC) + timedelta(microseconds=1)
+        soon = moment.astimezone(UTC) + JUST_AFTER
         fired: datetime | None = self.trigger.get_next_fire_time(None, soon)
-        return None if fired is None else fired.astimezone(UTC).astimezone(self._zone)
+        return fired
+
+
+def _trigger(fields: list[str], zone: ZoneInfo) -> Any:
+    """By the wall clock where hours are named; every so many hours goes on through a change."""
+    line = " ".join(fields)
+    if len(fields) == 5 and not fields[1].startswith("*"):
+        return WallClock(CronTrigger.from_crontab(line, timezone=UTC), zone)
+    return CronTrigger.from_crontab(line, timezone=zone)
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from cxr_mm.core.files import atomic_directory, write_json
+from cxr_mm.core.processes import end_with_parent
 from cxr_mm.data.synthetic.notes import write_note
 from cxr_mm.data.synthetic.phantom import draw_image
 from cxr_mm.data.synthetic.population import (
@@ -120,7 +121,8 @@ def _images(out: Path, spec: SynthesisSpec, cases: list[Case], workers: int) -> 
         return
     # Spawned rather than forked: a process that holds torch's threads must not be forked.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(batches)), mp_context=context) as pool:
+    workers = min(workers, len(batches))
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         yield from pool.map(draw, batches)
 
 

@@ -15,6 +15,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.types import Modality
 from cxr_mm.data.synthetic.phantom import CONSOLIDATION_BIT, EFFUSION_BIT
 from cxr_mm.explain.attribution import Attribution, Target
+from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.metrics import (
     DEPTHS,
@@ -169,6 +170,7 @@ def localisation_figures(
     methods: Sequence[Method],
     count: int,
     seed: int,
+    budget: TimeBudget,
 ) -> dict[str, Any]:
     """Image methods against the true masks, on held-out studies that have the finding.
 
@@ -179,13 +181,15 @@ def localisation_figures(
         methods: which.
         count: studies of a finding at most.
         seed: of the choice, the methods and the bootstrap.
+        budget: time for all findings, in equal parts.
 
     Returns:
         Finding → method → n, and mean with interval of each figure of `Localisation`, and of `gain`
         (energy less what chance gives).
     """
     figures: dict[str, Any] = {}
-    for finding in (f for f in bundle.task.finding_names if f in BITS):
+    findings = [f for f in bundle.task.finding_names if f in BITS]
+    for place, finding in enumerate(findings):
         rows = heldout[heldout[f"label.{finding}"] == 1].sample(frac=1, random_state=seed)
         usable = [str(s) for s in rows["study_id"] if studies.has_image(s) and studies.mask_file(s)]
 
@@ -193,13 +197,11 @@ def localisation_figures(
             path = studies.mask_file(study_id)
             return None if path is None else _bits(path) & bit > 0
 
-        found = {
-            method.name: _figures_against(
-                bundle, studies, usable[:count], method, finding, true_area, seed
-            )
-            for method in methods
-        }
-        figures[finding] = {name: figure for name, figure in found.items() if figure}
+        part = budget.part(1 / (len(findings) - place))
+        in_time = part.each(f"true areas of {finding}", usable[:count])
+        figures[finding] = _figures_against(
+            bundle, studies, in_time, methods, finding, true_area, seed
+        )
     return figures
 
 
@@ -210,6 +212,7 @@ def lung_figures(
     methods: Sequence[Method],
     folder: Path,
     seed: int,
+    budget: TimeBudget,
 ) -> dict[str, Any]:
     """Image methods against masks of the lungs that the user gives, as PNG by the image's name.
 
@@ -228,13 +231,12 @@ def lung_figures(
         path = _lung_mask(studies, folder, study_id)
         return None if path is None else _bits(path) > 0
 
-    return {
-        finding: {
-            method.name: _figures_against(bundle, studies, present, method, finding, lungs, seed)
-            for method in methods
-        }
-        for finding in bundle.task.finding_names
-    }
+    figures = {}
+    for place, finding in enumerate(names := bundle.task.finding_names):
+        part = budget.part(1 / (len(names) - place))
+        in_time = part.each(f"lungs, {finding}", present)
+        figures[finding] = _figures_against(bundle, studies, in_time, methods, finding, lungs, seed)
+    return figures
 
 
 def _lung_mask(studies: Studies, folder: Path, study_id: str) -> Path | None:
@@ -250,21 +252,31 @@ def _bits(path: Path) -> NDArray[np.uint8]:
 def _figures_against(
     bundle: Bundle,
     studies: Studies,
-    chosen: Sequence[str],
-    method: Method,
+    chosen: Iterable[str],
+    methods: Sequence[Method],
     finding: str,
     area: Callable[[str], Mask | None],
     seed: int,
-) -> dict[str, Any] | None:
-    rows = [
-        row
-        for study_id in chosen
-        if (row := _localised(bundle, studies, study_id, method, finding, area, seed)) is not None
-    ]
+) -> dict[str, Any]:
+    """Figures of each method over the studies whose area left a trace."""
+    rows: list[Row] = []
+    for study_id in chosen:
+        true = area(study_id)
+        mask = None if true is None else mask_to_square(true, bundle.size)
+        if mask is not None and mask.any():
+            subject = Subject(bundle, studies.study(study_id, with_image=True))
+            rows += [_localised(subject, mask, method, finding, seed) for method in methods]
     if not rows:
-        return None
+        return {}
     table = pd.DataFrame(rows)
     table["gain"] = table["energy"] - table["chance_energy"]
+    return {
+        str(name): _means(own.drop(columns="method"), seed)
+        for name, own in table.groupby("method", sort=False)
+    }
+
+
+def _means(table: pd.DataFrame, seed: int) -> dict[str, Any]:
     patients = table.pop("patient_id").astype(str).tolist()
     return {
         "n": len(table),
@@ -272,24 +284,13 @@ def _figures_against(
     }
 
 
-def _localised(
-    bundle: Bundle,
-    studies: Studies,
-    study_id: str,
-    method: Method,
-    finding: str,
-    area: Callable[[str], Mask | None],
-    seed: int,
-) -> dict[str, Any] | None:
-    """Figures over the image, without the black margin; None where the area left no trace."""
-    true = area(study_id)
-    if true is None:
-        return None
-    mask = mask_to_square(true, bundle.size)
-    if not mask.any():
-        return None
-    subject = Subject(bundle, studies.study(study_id, with_image=True))
+def _localised(subject: Subject, mask: Mask, method: Method, finding: str, seed: int) -> Row:
+    """Figures over the image, without the black margin."""
     result = method.explain(subject, Target(finding), Ask(seed))
     inside = subject.image_box
     figures = localise(np.maximum(result.values[inside], 0), mask[inside])
-    return {"patient_id": subject.study.patient_id, **asdict(figures)}
+    return {
+        "method": method.name,
+        "patient_id": subject.study.patient_id,
+        **asdict(figures),
+    }

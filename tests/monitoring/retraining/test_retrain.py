@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -144,7 +145,21 @@ def test_asked_again_nothing_is_done_again(record, retrain_request, project):
     assert retrain(retrain_request).id == record.id
     assert time.monotonic() - started < 60
     (experiment,) = (project / EXPERIMENTS / "synthetic").iterdir()
-    assert read_json(experiment / "done.json")["record"] == record.id
+    (done,) = (experiment / "done").iterdir()
+    assert read_json(done)["record"] == record.id
+
+
+def test_other_margins_compare_the_same_challenger_without_training_anew(
+    record, retrain_request, project
+):
+    (experiment,) = (project / EXPERIMENTS / "synthetic").iterdir()
+    trained = bytes_of(experiment / "models")
+    narrow = Margins(auc=0.001, subgroup_auc=0.001, brier=0.001, ece=0.001)
+    other = retrain(replace(retrain_request, margins=narrow))
+    assert list((project / EXPERIMENTS / "synthetic").iterdir()) == [experiment]
+    assert bytes_of(experiment / "models") == trained
+    assert (other.challenger, other.outcome) == (record.challenger, "rejected")
+    assert other.protocol["margins"]["auc"] == 0.001
 
 
 def test_promoted_the_challenger_serves_with_its_reference_and_card(record, project):

@@ -27,6 +27,34 @@ def test_a_day_has_23_hours_in_spring_and_25_in_autumn_once(line):
         assert (found.count(changed), found.count(24)) == (1, len(found) - 1)
 
 
+@pytest.mark.parametrize(
+    ("zone", "spring", "autumn"),
+    [
+        ("Africa/Cairo", "2026-04-24", "2026-10-30"),
+        ("America/Santiago", "2026-09-06", "2026-04-05"),
+        ("Asia/Beirut", "2026-03-29", "2026-10-25"),
+        ("America/Havana", "2026-03-08", "2026-11-01"),
+    ],
+)
+def test_where_midnight_is_skipped_or_repeated_a_day_has_23_or_25_hours_once(zone, spring, autumn):
+    for day, changed in ((spring, 23), (autumn, 25)):
+        around = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        found = lengths("0 0 * * *", around, zone)
+        assert (found.count(changed), found.count(24)) == (1, len(found) - 1)
+
+
+def test_a_year_of_midnights_in_cairo_has_365_windows():
+    start = datetime(2026, 1, 1, tzinfo=UTC) - 2 * HOUR
+    ends = [w.until for w in Cron("0 0 * * *", "Africa/Cairo").windows(start, start + 365 * DAY)]
+    assert len(ends) == 365
+    assert max(b - a for a, b in pairwise(ends)) == 25 * HOUR
+
+
+def test_a_time_that_is_skipped_keeps_its_order_among_those_after_it():
+    found = Cron("0,30 2,3 * * *", "Europe/Berlin").windows(SPRING, SPRING + 6 * HOUR)
+    assert [w.until for w in found] == [SPRING + HOUR, SPRING + 1.5 * HOUR]
+
+
 def test_hours_go_on_through_a_change_of_the_clock():
     assert set(lengths("0 * * * *", SPRING)) == {1}
     assert set(lengths("0 * * * *", AUTUMN)) == {1}
