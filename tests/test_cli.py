@@ -10,11 +10,14 @@ from typer.testing import CliRunner
 
 from cxr_mm import __version__, cli
 from cxr_mm.cli import predict
+from cxr_mm.cli.doctor import pending
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.core.paths import DATA_ROOT_VARIABLE
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import shipped_tasks
 from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.models.bundle import read_index
 
 NOTE = ["--note", "fever, productive cough"]
 
@@ -177,6 +180,27 @@ def test_no_project_and_no_task(refused, tmp_path, monkeypatch):
     assert "nosuch: no such task" in refused("resolve", "nosuch")
     assert "Run dvc repro" in refused("summary", "synthetic")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_refuses_figures_of_another_model_and_says_what_is_to_come(
+    bundle_folder, refused, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/synthetic").mkdir(parents=True)
+    (tmp_path / "models/synthetic/bundle").symlink_to(bundle_folder)
+    reports = tmp_path / "reports/synthetic"
+    digest = read_index(bundle_folder).digest
+    for named in ("0" * 64, digest):
+        write_json(reports / "metrics.json", {"digest": named})
+        (reports / "model_card.md").write_text(named)
+        if named != digest:
+            line = refused("summary", "synthetic")
+            assert f"of another model, {named[:12]}" in line
+            assert digest[:12] in line
+    assert pending(TaskPaths("synthetic"), digest) == ["explain", "reference"]
+    write_json(reports / "faithfulness.json", {"digest": digest})
+    write_json(tmp_path / "models/synthetic/reference/reference.json", {"digest": "0"})
+    assert pending(TaskPaths("synthetic"), digest) == ["reference"]
 
 
 def test_synthesise_then_score(bundle, refused, tmp_path):

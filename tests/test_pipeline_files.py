@@ -159,6 +159,21 @@ def test_outputs_are_where_the_code_writes_them(stage, properties):
     assert {str(getattr(paths, name)) for name in properties} <= set(outputs(stage))
 
 
+def test_metrics_do_not_wait_for_explanations():
+    explained = set(outputs("explain"))
+    deps = {dep for stage in STAGES for dep in paths_in(STAGES[stage]["do"].get("deps", []))}
+    assert not explained & deps
+
+
+def test_dvc_keeps_every_report_and_compares_the_headline():
+    do = STAGES["evaluate"]["do"]
+    entries = [e for key in ("outs", "metrics", "plots") for e in do[key]]
+    options = [next(iter(e.values())) for e in entries if isinstance(e, dict)]
+    assert all(option.get("cache", True) for option in options)
+    assert paths_in(do["metrics"]) == ["reports/${item}/headline.json"]
+    assert {Path(p).name for p in outputs("evaluate")} >= {"metrics.json", "model_card.md"}
+
+
 def test_every_output_is_in_the_tasks_own_folders():
     paths = TaskPaths(ITEM)
     roots = (paths.data, paths.models, paths.reports)

@@ -59,6 +59,6 @@ def test_ids_are_escaped_and_wrong_ones_stand_out(text):
 
 def test_without_images_it_says_that_nothing_was_measured():
     raw = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
-    assert "Nothing could be measured" in raw
+    assert "Nothing was measured" in raw
     assert "SYNTHETIC" not in raw
     assert "cross-validated" in raw

@@ -56,6 +56,29 @@ def test_the_page_is_one_file_that_says_what_it_is(paths):
     assert text.count("<article") == len(read_json(paths.explanations / "gallery.json")["cases"])
 
 
+def test_within_its_time_it_ends_and_says_what_is_left(pipeline, tmp_path, caplog):
+    root = tmp_path / "project"
+    root.mkdir()
+    for folder in ("data", "models"):
+        (root / folder).symlink_to(pipeline.paths.root / folder)
+    paths = TaskPaths(pipeline.task.name, root)
+    chosen = ExplainParams(time_limit=0.01, slow_studies=2)
+    explain(pipeline.task, pipeline.params.model_copy(update={"explain": chosen}), paths)
+    figures = read_json(paths.faithfulness)
+    assert figures["unmeasured"]["slow methods"] == "0 of 2 studies"
+    assert set(figures["unmeasured"]) >= {"quick methods", "true areas of effusion"}
+    assert figures["methods"] == {}
+    said = [line for line in caplog.messages if line.startswith("left unmeasured in 0.01 s")]
+    assert len(said) == len(figures["unmeasured"])
+    page = (paths.explanations / "index.html").read_text(encoding="utf-8")
+    assert "Left unmeasured for lack of time: slow methods, 0 of 2 studies." in page
+
+
+def test_by_default_no_method_takes_minutes_a_study_and_the_time_is_bounded():
+    assert ExplainParams().slow_studies == 0
+    assert ExplainParams().time_limit <= 150
+
+
 def test_lung_masks_that_are_not_there_are_asked_for(pipeline, paths, tmp_path):
     chosen = SMALL.model_copy(update={"lung_masks": str(tmp_path)})
     before = paths.faithfulness.read_bytes()

@@ -154,7 +154,9 @@ def test_multiclass_has_no_threshold_and_folds_say_what_the_bundle_is(results_of
 
 
 def test_explanations_stand_with_their_figures_where_they_were_measured(results):
-    assert "## Explanations" not in card_of(results)
+    text = card_of(results)
+    assert f"Once `dvc repro explain@{results.task.name}` has run" in text
+    assert f"reports/{results.task.name}/explain/index.html" in text
     areas = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
     finding = results.task.finding_names[0]
     measured = {

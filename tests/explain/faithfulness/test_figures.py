@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from cxr_mm.data.manifest import load_manifest
+from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import lung_figures
 from cxr_mm.explain.methods import METHODS
@@ -19,7 +20,9 @@ def test_a_mask_of_half_the_image_holds_a_share_between_0_and_1(bundle, pipeline
             mask = np.zeros(image.size[::-1], dtype=np.uint8)
         mask[: len(mask) // 2] = 255
         Image.fromarray(mask).save(tmp_path / f"{file.stem}.png")
-    found = lung_figures(bundle, studies, shown, [METHODS["layer_cam"]], tmp_path, seed=0)
+    found = lung_figures(
+        bundle, studies, shown, [METHODS["layer_cam"]], tmp_path, 0, TimeBudget(None)
+    )
     for finding in bundle.task.finding_names:
         figures = found[finding]["layer_cam"]
         assert figures["n"] == 2  # the third has no mask

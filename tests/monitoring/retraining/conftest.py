@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_mm.core.files import write_json
 from cxr_mm.data.sources import read_source
 from cxr_mm.models.bundle import load_bundle, save_bundle
 from monitoring.retraining.change_record import (
@@ -47,7 +48,9 @@ def lay(bundle: Path, project: Path, models: Path) -> Path:
     (folder / "heldout.parquet").write_bytes(b"made up")
     reports = project / models / "reports" / "synthetic"
     reports.mkdir(parents=True)
-    (reports / "model_card.md").write_text(f"Card of `{load_bundle(bundle).digest}`")
+    digest = load_bundle(bundle).digest
+    (reports / "model_card.md").write_text(f"Card of `{digest}`")
+    write_json(reports / "metrics.json", {"digest": digest})
     return folder / "bundle"
 
 

@@ -53,9 +53,13 @@ def test_the_first_version_has_all_that_belongs_to_it(project, bundle_folder):
         adopt(project / CHAMPION, "A. Reader", project)
 
 
-def test_reports_of_another_model_do_not_go_with_a_version(project):
-    (project / "reports/synthetic/model_card.md").write_text("Card of another")
+@pytest.mark.parametrize("file", ["model_card.md", "metrics.json"])
+def test_reports_of_another_model_do_not_go_with_a_version(project, file, caplog):
+    text = {"model_card.md": "Card of another", "metrics.json": '{"digest": "another"}'}
+    (project / "reports/synthetic" / file).write_text(text[file])
     adopt(project / CHAMPION, "A. Reader", project)
+    assert "The reports are left out" in caplog.text
+    assert "of another model" in caplog.text
     version = resolved(pointer_file("synthetic", project)).parent
     assert not (version / "reports").exists()
 
