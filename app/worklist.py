@@ -65,7 +65,8 @@ def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
             field=table.name,
             remedy="Give it in parts, or use cxr-mm score",
         )
-    known = {"study_id", "patient_id", "image_path", "view", *task.clinical_names}
+    known = {"study_id", "patient_id", "image_path", "view"}
+    known |= {feature.column_in(names) for feature in task.clinical}
     known |= {task.note.column} if task.note else set()
     cells = frame.itertuples(index=False, name=None)
     rows: list[Cells] = [dict(zip(names, row, strict=True)) for row in cells]

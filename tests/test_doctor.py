@@ -33,6 +33,16 @@ def test_packages_weights_and_tasks_are_listed(empty_root):
     assert starting(lines, "speed") == []
 
 
+def test_a_project_without_git_is_said_with_the_remedy(empty_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_git, without_dvc = starting(examine(speed=False), "project")
+    assert without_git.endswith("run git init && git add -A")
+    assert without_dvc.endswith("run dvc init")
+    for name in (".git", ".dvc"):
+        (tmp_path / name).mkdir()
+    assert starting(examine(speed=False), "project") == ["git and DVC repository"]
+
+
 def test_no_data_comes_with_what_is_missing_and_the_remedy(empty_root):
     line = describe_task("pneumonia", empty_root)
     assert "no data" in line

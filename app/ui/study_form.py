@@ -266,13 +266,14 @@ def read(folder: Path, task: Task, count: int = EXAMPLES) -> list[list[Any]]:
     """
     frame = read_manifest_csv(folder / DEFAULT_FILE, task, labels_required=False)
     note = task.note.column if task.note else None
-    columns = ["image_path", *([note] if note else []), *task.clinical_names]
+    features = [feature.column_in(frame.columns) for feature in task.clinical]
+    columns = ["image_path", *([note] if note else []), *features]
     fullest = frame[columns].notna().sum(axis=1).sort_values(ascending=False, kind="stable")
     rows = []
     for _, row in frame.loc[fullest.index[:count]].iterrows():
         values = {k: v for k, v in row.items() if isinstance(v, str)}
         path = values.get("image_path")
         image = path if path and Path(path).is_file() else None
-        clinical = [values.get(name, "") for name in task.clinical_names]
+        clinical = [values.get(name, "") for name in features]
         rows.append([image, values.get(note or "") or "", *clinical])
     return rows

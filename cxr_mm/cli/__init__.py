@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cxr_mm.cli import data, doctor, predict, stages
+from cxr_mm.cli import data, doctor, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.core.processes import end_with_dvc
@@ -17,7 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal chest radiograph models. Decision support for research only.",
 )
-for part in (stages, predict, data, doctor):
+for part in (stages, predict, data, new_task, doctor):
     app.add_typer(part.commands)
 
 

@@ -16,12 +16,10 @@ PANEL = "Data"
 
 @commands.command(rich_help_panel=PANEL)
 def tasks() -> None:
-    """List the shipped tasks and whether their data is found."""
-    from cxr_mm.cli.doctor import describe_task
-    from cxr_mm.core.task import shipped_tasks
+    """List your own and the shipped tasks, and whether their data is found."""
+    from cxr_mm.cli.doctor import describe_tasks
 
-    for name in shipped_tasks():
-        print(describe_task(name, data_root()))
+    print("\n".join(describe_tasks(data_root())))
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -13,8 +13,9 @@ import typer
 
 from cxr_mm import __version__
 from cxr_mm.cli.options import TaskName
+from cxr_mm.core.errors import CxrError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
-from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.core.task import load_task, own_tasks, shipped_tasks
 
 commands = typer.Typer()
 PANEL = "This machine"
@@ -73,7 +74,8 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "lightning", "gradio
 
 def examine(speed: bool = True) -> list[str]:
     """Lines of the report; `speed` measures for a few seconds."""
-    return [*_machine(), *_packages(), *_weights(), *(_speed() if speed else []), *_data()]
+    measured = _speed() if speed else []
+    return [*_machine(), *_packages(), *_weights(), *measured, *_project(), *_data()]
 
 
 def _machine() -> list[str]:
@@ -132,12 +134,36 @@ def _speed() -> list[str]:
     return lines
 
 
+def _project(folder: Path = Path()) -> list[str]:
+    """Whether the project is a git and DVC repository, as `dvc repro` needs it."""
+    lines = []
+    if not any(
+        (parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents)
+    ):
+        lines.append("project      no git repository: dvc fails; run git init && git add -A")
+    if not (folder / ".dvc").is_dir():
+        lines.append("project      no DVC repository: run dvc init")
+    return lines or ["project      git and DVC repository"]
+
+
 def _data() -> list[str]:
     root = data_root()
     lines = [f"data root    {root} ({DATA_ROOT_VARIABLE}){'' if root.is_dir() else ': no folder'}"]
-    for name in shipped_tasks():
-        lines.append(f"task         {describe_task(name, root)}")
-    return lines
+    return lines + [f"task         {line}" for line in describe_tasks(root)]
+
+
+def describe_tasks(root: Path) -> list[str]:
+    """One line for each of the user's tasks, then for each shipped one; faults are said."""
+    own = own_tasks()
+    lines = [_described(name, root) for name in own]
+    return lines + [describe_task(name, root) for name in shipped_tasks() if name not in own]
+
+
+def _described(name: str, root: Path) -> str:
+    try:
+        return f"{describe_task(name, root)} (yours)"
+    except CxrError as error:
+        return f"{name:12} invalid  {error}"
 
 
 def describe_task(name: str, root: Path) -> str:
@@ -148,4 +174,5 @@ def describe_task(name: str, root: Path) -> str:
     missing = source_found(task, root)
     if missing is None:
         return f"{name:12} ready    {task.title}"
-    return f"{name:12} no data  {task.title}: {missing}; cxr-mm fetch {name}"
+    remedy = f"; cxr-mm fetch {name}" if task.source.download else ""
+    return f"{name:12} no data  {task.title}: {missing}{remedy}"

@@ -1,6 +1,7 @@
 """Task: findings to predict from one data source, defined in one YAML file."""
 
 import re
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -65,6 +66,8 @@ class ClinicalFeature(Frozen):
     name: str
     title: str
     type: Literal["number", "category"]
+    column: str = ""
+    """Column of the source; empty, or missing there, means the column named after the feature."""
     unit: str = ""
     """UCUM where there is one; empty for a category."""
     minimum: float | None = None
@@ -79,6 +82,10 @@ class ClinicalFeature(Frozen):
     """What `<5` and `>89` mean, as laboratories and de-identified ages have them: the limit is the
     `value`, or the value is `unknown`."""
     description: str = ""
+
+    def column_in(self, columns: Collection[str]) -> str:
+        """Which of a table's columns it is read from; its own name where it has none there."""
+        return self.column if self.column in columns else self.name
 
     @property
     def unit_suffix(self) -> str:
@@ -227,11 +234,18 @@ def _identifier(name: str) -> str:
 
 SHIPPED = Path(str(resources.files("cxr_mm"))) / "tasks"
 SUFFIXES = (".yaml", ".yml")
+TASKS = Path("tasks")
+"""Folder of the user's tasks below the project."""
 
 
 def shipped_tasks() -> list[str]:
     """Names of the tasks that come with the package."""
     return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def own_tasks(project: Path = Path()) -> list[str]:
+    """Names of the user's tasks, `tasks/NAME.yaml` below the project."""
+    return sorted(file.stem for file in (project / TASKS).glob("*.yaml"))
 
 
 def load_task(name_or_path: str | Path, project: Path = Path()) -> Task:
@@ -248,7 +262,7 @@ def load_task(name_or_path: str | Path, project: Path = Path()) -> Task:
     text = str(name_or_path)
     if text.endswith(SUFFIXES) or "/" in text:
         return _read(Path(text).expanduser())
-    own = project / "tasks" / f"{text}.yaml"
+    own = project / TASKS / f"{text}.yaml"
     if own.is_file():
         return _read(own)
     if text not in shipped_tasks():
@@ -282,10 +296,13 @@ def _parse(text: str, where: str) -> Task:
     try:
         return Task.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "top level"
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'top level'}: "
+            f"{fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
         raise TaskError(
-            first["msg"].removeprefix("Value error, "),
-            field=f"{where}: {field}",
-            remedy=f"Compare it with {SHIPPED / 'pneumonia.yaml'}",
+            "; ".join(faults),
+            field=where,
+            remedy=f"See docs/tasks.md, and compare it with {SHIPPED / 'pneumonia.yaml'}",
         ) from error

@@ -99,9 +99,10 @@ def _text_or_none(column: "pd.Series[Any]") -> "pd.Series[Any]":
 def _clinical(
     feature: ClinicalFeature, frame: pd.DataFrame, cleared: Counter[str]
 ) -> "pd.Series[Any]":
-    if feature.name not in frame.columns:
-        raise _missing_column(feature.name, frame)
-    values = [_checked(feature, cell, cleared) for cell in frame[feature.name]]
+    column = feature.column_in(frame.columns)
+    if column not in frame.columns:
+        raise _missing_column(feature.column or feature.name, frame)
+    values = [_checked(feature, cell, cleared) for cell in frame[column]]
     dtype = "float64" if feature.type == "number" else object
     return pd.Series(values, index=frame.index, dtype=dtype)
 

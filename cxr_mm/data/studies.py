@@ -130,7 +130,7 @@ def row_inputs(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
         row: column → cell; None, or no such column, where not known.
     """
     return {
-        "clinical": {name: row.get(name) for name in task.clinical_names},
+        "clinical": {f.name: row.get(f.column_in(row.keys())) for f in task.clinical},
         "note": row.get(task.note.column) if task.note else None,
         "view": None if "view" in task.clinical_names else row.get("view"),
         "study_id": row.get("study_id"),

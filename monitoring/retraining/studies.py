@@ -126,7 +126,8 @@ def newest_patients(
 
 def write_studies(task: Task, frame: pd.DataFrame, labels: pd.DataFrame, folder: Path) -> None:
     """Write studies and copies of their images as a version of additions, whole or not at all."""
-    columns = ["study_id", "patient_id", *(c for c in OPTIONAL if c in frame), *task.clinical_names]
+    columns = ["study_id", "patient_id", *(c for c in OPTIONAL if c in frame)]
+    columns += [feature.column_in(frame.columns) for feature in task.clinical]
     columns += [task.note.column] if task.note else []
     columns += [task.group_key] if task.group_key in frame else []
     table = frame[list(dict.fromkeys(columns))].copy()

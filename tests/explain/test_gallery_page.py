@@ -22,6 +22,7 @@ METHOD = {
 FAITHFULNESS = {
     "methods": {"grad_cam": METHOD, "eigen_cam": {**METHOD, "depends_on_weights": False}},
     "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS}}},
+    "unmeasured": {"slow methods": "1 of 6 studies"},
 }
 MOVED = {"effusion": {"clinical": {"age": {"n": 9, **FIGURE}, "spo2": {"n": 9, **FIGURE}}}}
 
@@ -48,6 +49,7 @@ def test_it_says_what_it_is(text):
     assert "abcdef012345" in text
     assert "0.31 (0.20 to 0.40)" in text
     assert "not better than chance" in text
+    assert "Left unmeasured for lack of time: slow methods, 1 of 6 studies." in text
     assert "hardly depends on the weights" in text
     assert "Oxygen saturation" in text
 
@@ -58,7 +60,9 @@ def test_ids_are_escaped_and_wrong_ones_stand_out(text):
 
 
 def test_without_images_it_says_that_nothing_was_measured():
-    raw = gallery_page(load_task("icu"), "d", [], {"methods": {}, "localisation": None}, {})
+    raw = gallery_page(
+        load_task("icu"), "d", [], {"methods": {}, "localisation": None, "unmeasured": {}}, {}
+    )
     assert "Nothing was measured" in raw
     assert "SYNTHETIC" not in raw
     assert "cross-validated" in raw

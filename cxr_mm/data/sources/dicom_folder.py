@@ -20,7 +20,7 @@ from cxr_mm.data.sources.base import (
     files_below,
     raw_studies,
 )
-from cxr_mm.data.sources.manifest_csv import read_studies
+from cxr_mm.data.sources.manifest_csv import read_studies, require_features
 from cxr_mm.imaging.dicom import UNREADABLE
 
 TAGS = {
@@ -67,8 +67,9 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
             remedy="Put files with the suffix .dcm, or none, into it",
         )
     if options.csv:
-        needed = [name for name in task.clinical_names if name not in FROM_HEADER]
-        table = read_studies(folder / options.csv, ["study_id", *needed])
+        table = read_studies(folder / options.csv, ["study_id"])
+        columns = {*table.columns, *FROM_HEADER}
+        require_features(task, columns, folder / options.csv)
         frame, unmatched = _joined(frame, table)
         dropped += [Dropped(study, "no DICOM file has this id") for study in unmatched]
     return raw_studies(frame, dropped)

@@ -19,6 +19,9 @@ class ManifestOptions(Frozen):
 
     file: str = DEFAULT_FILE
     """The CSV, below the source's folder or absolute."""
+    images: str = ""
+    """Folder that `image_path` is relative to, below the source's folder or absolute; empty means
+    that of the CSV."""
 
 
 def manifest_file(task: Task) -> str:
@@ -32,7 +35,10 @@ def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  #
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    frame = read_manifest_csv(folder / manifest_file(task), task, labels_required=True)
+    options = checked_options(ManifestOptions, task)
+    path = folder / options.file
+    images = folder / options.images if options.images else None
+    frame = read_manifest_csv(path, task, labels_required=True, images=images)
     return without_missing_images(frame)
 
 
@@ -43,27 +49,27 @@ def without_missing_images(frame: pd.DataFrame) -> RawStudies:
     return raw_studies(frame[~gone], [Dropped(s, reason) for s in frame.loc[gone, "study_id"]])
 
 
-def read_manifest_csv(path: Path, task: Task, *, labels_required: bool) -> pd.DataFrame:
+def read_manifest_csv(
+    path: Path, task: Task, *, labels_required: bool, images: Path | None = None
+) -> pd.DataFrame:
     """Read a manifest CSV as text, columns checked, image paths made absolute.
 
-    Columns: `study_id`, `patient_id`, `image_path` (relative to the CSV's folder, or absolute),
-    the task's note column, one column per clinical feature, and per finding either the source's
-    raw label column or one named after the finding with 1, 0 or nothing. `group, view, site,
-    part` are optional; so are `image_path` and the note column (no study then has one), and,
-    where labels are not required, `patient_id` and the labels. Whether images exist is not
-    checked here.
+    Columns: `study_id`, `patient_id`, `image_path` (absolute, or relative to `images`, by default
+    the CSV's folder), the task's note column, one column per clinical feature, and per finding
+    either the source's raw label column or one named after the finding with 1, 0 or nothing.
+    `group, view, site, part` are optional; so are `image_path` and the note column (no study then
+    has one), and, where labels are not required, `patient_id` and the labels. Whether images exist
+    is not checked here.
 
     Raises:
         ManifestError: the file is missing, is no CSV, has no row, lacks a column, or a study id
             is missing or occurs twice.
     """
-    required = ["study_id", *task.clinical_names]
-    if labels_required:
-        required.append("patient_id")
-    frame = read_studies(path, required)
+    frame = read_studies(path, ["study_id", *(["patient_id"] if labels_required else [])])
+    require_features(task, frame.columns, path)
     if labels_required:
         require_labels(task, frame.columns, path)
-    return _completed(frame, task, path)
+    return _completed(frame, task, images or path.parent)
 
 
 def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.DataFrame]:
@@ -75,21 +81,21 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    required = ["study_id", *task.clinical_names]
     ids: set[str] = set()
-    for piece in iter_table(path, required, rows):
+    for piece in iter_table(path, ["study_id"], rows):
+        require_features(task, piece.columns, path)
         _check_ids(piece, path, ids)
     _check_any(ids, path)
-    for piece in iter_table(path, required, rows):
-        yield _completed(piece, task, path)
+    for piece in iter_table(path, ["study_id"], rows):
+        yield _completed(piece, task, path.parent)
 
 
-def _completed(frame: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
+def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     """Add missing optional columns; make image paths absolute."""
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
-        lambda cell: str(path.parent.absolute() / cell), na_action="ignore"
+        lambda cell: str(images.absolute() / cell), na_action="ignore"
     )
     return frame
 
@@ -127,6 +133,16 @@ def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
 def _check_any(ids: Collection[str], path: Path) -> None:
     if not ids:
         raise ManifestError("there is no row below the header", field=str(path))
+
+
+def require_features(task: Task, columns: Collection[str], path: Path) -> None:
+    """Check that every clinical feature has its column or one named after the feature.
+
+    Raises:
+        ManifestError: a feature has neither.
+    """
+    if missing := [f for f in task.clinical if f.column_in(columns) not in columns]:
+        raise missing_column(path, [feature.column or feature.name for feature in missing], columns)
 
 
 def require_labels(task: Task, columns: Collection[str], path: Path) -> None:

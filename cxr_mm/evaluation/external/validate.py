@@ -24,7 +24,7 @@ from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
 from cxr_mm.data.studies import BadRow, iter_studies
-from cxr_mm.evaluation.evaluate import METRICS_FILE, PLOTS_FOLDER, described
+from cxr_mm.evaluation.evaluate import PLOTS_FOLDER, described
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
     Targets,
@@ -36,6 +36,7 @@ from cxr_mm.evaluation.external.recalibrate import (
     recalibration_report,
     save_recalibrated,
 )
+from cxr_mm.evaluation.report.figures import METRICS_FILE
 from cxr_mm.evaluation.report.plots import write_plots
 from cxr_mm.evaluation.report.text import LINES, external_summary
 from cxr_mm.evaluation.resampling import Weights, multiplicities
@@ -162,7 +163,8 @@ def read_traits(task: Task, manifest_csv: Path, studies: Sequence[str]) -> pd.Da
     frame = read_manifest_csv(manifest_csv, task, labels_required=False).set_index("study_id")
     frame = frame.loc[list(studies)]
     names = list(task.clinical_names)
-    records = ({name: row[name] for name in names} for _, row in frame.iterrows())
+    columns = {feature.name: feature.column_in(frame.columns) for feature in task.clinical}
+    records = ({name: row[columns[name]] for name in names} for _, row in frame.iterrows())
     checked = [check_clinical(task.clinical, record) for record in records]
     traits = pd.DataFrame(checked, index=frame.index, columns=names)
     for feature in task.clinical:

@@ -1,0 +1,165 @@
+"""A task from the user's own table: every column guessed, said and read again by its own name."""
+
+import re
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cxr_mm import cli
+from cxr_mm.core.errors import ManifestError, TaskError
+from cxr_mm.core.task import load_task
+from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.sources import read_source
+from cxr_mm.data.studies import iter_studies
+
+NOTE = "Fieber und Husten seit drei Tagen, Auskultation mit Rasselgeräuschen links basal"
+
+
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """A German table: semicolons, decimal commas, limits of detection, notes, in a project."""
+    monkeypatch.chdir(tmp_path)
+    rows = {
+        "study_id": [f"s{i}" for i in range(40)],
+        "patient_id": [f"p{i // 2}" for i in range(40)],
+        "Alter": [str(30 + i) for i in range(39)] + [">89"],
+        "CRP (mg/l)": ["<5", *(f"{1.5 * i:.1f}".replace(".", ",") for i in range(39))],
+        "Geschlecht": ["w", "m"] * 20,
+        "Raucher": ["0", "1", "0", "0"] * 10,
+        "Befund": [f"{NOTE}, Nummer {i}" for i in range(40)],
+        "Einsender": [f"Station {i}" for i in range(40)],
+        "Pneumonie": ["1", "0", "-1", "0"] * 10,
+    }
+    file = tmp_path / "export" / "labor.csv"
+    file.parent.mkdir()
+    pd.DataFrame(rows).to_csv(file, sep=";", index=False, encoding="cp1252")
+    return file
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, ["new-task", *map(str, words)])
+
+
+def test_every_column_is_taken_for_what_it_is(laboratory):
+    result = run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+    assert result.exit_code == 0, result.exception
+    task = load_task("lunge")
+    (finding,) = task.findings
+    assert (finding.name, finding.column) == ("pneumonie", "Pneumonie")
+    assert (finding.positive, finding.negative, finding.unlabelled) == (("1",), ("0",), ("-1",))
+    features = {f.name: f for f in task.clinical}
+    assert list(features) == ["alter", "crp_mg_l", "geschlecht", "raucher"]
+    assert (features["alter"].unit, features["alter"].maximum) == ("a", 120)
+    crp = features["crp_mg_l"]
+    assert (crp.column, crp.minimum, crp.maximum) == ("CRP (mg/l)", 0, 200)
+    assert set(features["geschlecht"].categories) == {"w", "m"}
+    assert features["raucher"].categories == ("0", "1")
+    assert task.note.column == "Befund"
+    assert task.split.protocol == "folds"
+    assert not task.has_image
+    text = (laboratory.parents[1] / "tasks/lunge.yaml").read_text()
+    assert "#   Einsender" in text
+    assert "FILL IN, in UCUM" in text
+    assert "Einsender: left out" in result.stdout
+    assert "add lunge to tasks in params.yaml" in result.stdout
+
+
+def test_the_task_reads_its_table_by_the_tables_own_names(laboratory, tmp_path):
+    run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+    task = load_task("lunge")
+    labelled = to_manifest(task, read_source(task, tmp_path, tmp_path))
+    clinical = labelled.manifest.clinical()
+    assert len(clinical) == 30  # ten are uncertain
+    assert clinical["crp_mg_l"].tolist()[:2] == [5.0, 0.0]
+    assert clinical["alter"].notna().all()
+    (first, *others) = iter_studies(task, laboratory)
+    assert first.clinical["crp_mg_l"] == 5.0
+    assert first.clinical["geschlecht"] == "w"
+    assert len(others) == 39
+
+
+def test_columns_of_0_and_1_are_the_findings_where_none_is_named(laboratory):
+    run("lunge", "--csv", laboratory)
+    task = load_task("lunge")
+    assert task.problem == "multilabel"
+    assert task.finding_names == ("raucher", "pneumonie")
+
+
+def test_images_elsewhere_are_found_relative_to_their_folder(laboratory, tmp_path):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    folder = tmp_path / "bilder"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(b"")
+    table = table.head(2).assign(image_path=["a.png", "b.png"], Pneumonie=["1", "0"])
+    table.to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
+    assert result.exit_code == 0, result.exception
+    task = load_task("lunge")
+    assert task.has_image
+    found = read_source(task, tmp_path, tmp_path)
+    assert found.frame["image_path"].tolist() == [str(folder / "a.png"), str(folder / "b.png")]
+    assert found.dropped == []
+
+
+def test_dicom_files_with_a_table_that_names_none_are_a_dicom_folder(laboratory, tmp_path):
+    folder = tmp_path / "pacs"
+    folder.mkdir()
+    (folder / "1.dcm").write_bytes(b"")
+    run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
+    source = load_task("lunge").source
+    assert source.kind == "dicom_folder"
+    assert source.options == {"csv": str(laboratory)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        ({"study_id": "Fall"}, [], r"study_id.*missing.*Fall.*Rename the column"),
+        ({"patient_id": "PatNr"}, [], r"patient_id.*missing"),
+        ({}, ["--finding", "Pneumothorax"], r"Pneumothorax: no such column.*Pneumonie"),
+        ({}, ["--finding", "Geschlecht"], r"Geschlecht: '[mw]' means neither present nor absent"),
+    ],
+)
+def test_a_table_that_does_not_do_says_what_to_change(laboratory, change, words, message):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table.rename(columns=change).to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory, *words)
+    assert isinstance(result.exception, ManifestError)
+    assert re.search(message, str(result.exception))
+
+
+def test_without_a_column_to_predict_the_option_is_named(laboratory):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table.drop(columns=["Pneumonie", "Raucher"]).to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory)
+    assert "Name a column with --finding" in str(result.exception)
+
+
+def test_a_task_is_not_overwritten(laboratory):
+    run("lunge", "--csv", laboratory)
+    result = run("lunge", "--csv", laboratory)
+    assert "exists already" in str(result.exception)
+
+
+def test_own_tasks_are_listed_with_their_faults(laboratory):
+    run("lunge", "--csv", laboratory)
+    (laboratory.parents[1] / "tasks/broken.yaml").write_text("name: broken\n")
+    lines = CliRunner().invoke(cli.app, ["tasks"]).stdout.splitlines()
+    assert lines[0].startswith("broken       invalid")
+    assert re.match(r"lunge +ready .*\(yours\)", lines[1])
+    assert any(line.startswith("icu ") for line in lines)
+
+
+def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "name: Bad\ntitle: x\nproblem: binari\nfindings: [{name: a}]\n"
+        "source: {kind: manifest_csv}\nsplit: {protocol: patient, fold: 3}\n"
+    )
+    with pytest.raises(TaskError) as caught:
+        load_task(path)
+    for field in ("name", "problem", "findings.0.title", "split.fold", "licence", "citation"):
+        assert f"{field}: " in str(caught.value)
+    assert "docs/tasks.md" in caught.value.remedy
