@@ -20,6 +20,7 @@ SECTIONS = [
     "Calibration",
     "Subgroups",
     "Shortcuts",
+    "Explanations",
     "Limits",
     "How to reproduce",
 ]
