@@ -207,6 +207,8 @@ class InferenceService:
             read = (lambda: self.image(path, session).radiograph) if path else None
             study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
         if not study.modalities:
+            if faults := check_clinical(self.task.clinical, study.clinical).faults:
+                raise faults[0]
             raise InputError(
                 "Nothing was given yet", remedy="Give an image, a clinical feature or a note"
             )
@@ -298,9 +300,11 @@ class InferenceService:
         """The probability of each finding if some clinical features were others.
 
         Raises:
-            ClinicalError: a value is refused.
+            ClinicalError: a value cannot be used.
         """
         checked = check_clinical(self.task.clinical, {**session.study.clinical, **values})
+        if checked.faults:
+            raise checked.faults[0]
         chances = probabilities_at(session.subject, checked)
         return dict(zip(self.task.finding_names, chances, strict=True))
 

@@ -13,6 +13,7 @@ from app.ui import answer, viewer
 from app.ui.theme import FRESH, KEPT_SECONDS, PREDICTION, READING
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.core.task import ClinicalFeature, Task
+from cxr_mm.data.clinical import check_clinical
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.synthetic.population import SynthesisSpec
@@ -226,6 +227,8 @@ def on_predict(
     study_session: StudySession | None = None
     try:
         values = values_of(service.task.clinical, clinical)
+        unusable = check_clinical(service.task.clinical, values).faults
+        clinical_fault = " ".join(message(fault, service.task.clinical) for fault in unusable)
         study_session = service.answer(
             service.study(path, values, note, view, study_id, session=session)
         )

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from app.ui.answer import quiet
 from app.ui.theme import ZOOMED
-from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.imaging.dicom import display_text
@@ -186,10 +185,7 @@ def offered_values(task: Task, image: Radiograph) -> dict[str, str]:
         says = {"age": image.header.get("age"), "sex": image.header.get("sex"), "view": image.view}
         if feature.name not in says or (feature.name == "age" and feature.unit != YEARS):
             continue
-        try:
-            value = check_clinical((feature,), {feature.name: says[feature.name]})[feature.name]
-        except ClinicalError:
-            continue
+        value = check_clinical((feature,), {feature.name: says[feature.name]})[feature.name]
         if value is not None:
             offered[feature.name] = value if isinstance(value, str) else f"{value:.3g}"
     return offered

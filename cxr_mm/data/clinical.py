@@ -29,6 +29,8 @@ PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 365.25 / 7, "D": 365.25}
 """DICOM's units of age (PS3.5 6.2, AS) in a year."""
 YEARS = "a"
 """UCUM's year."""
+LONGEST_CELL = 40
+"""Characters of a cell that a message repeats."""
 MAX_SCORE = 5.0  # limits the effect of a value in the wrong unit
 
 
@@ -37,22 +39,35 @@ class ClinicalValues(dict[str, ClinicalValue]):
 
     features: tuple[ClinicalFeature, ...] = ()
     """The features that they were checked against."""
+    faults: tuple[ClinicalError, ...] = ()
+    """Why a value that was given counts as unknown, by feature."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The faults as sentences for a person who reads the prediction."""
+        return tuple(
+            f"{fault.field}: {fault.message}, so it counts as unknown. {fault.remedy}"
+            for fault in self.faults
+        )
 
 
 def check_clinical(
     features: Sequence[ClinicalFeature], values: Mapping[str, Any]
-) -> dict[str, ClinicalValue]:
+) -> ClinicalValues:
     """Check values as a person or a file gives them; checked ones are returned as they are.
+
+    A value that cannot be used (no number, out of range, an unknown category) is unknown, and is
+    named among the faults: no door refuses a study for one cell, and none clears it in silence.
 
     Args:
         features: the features of the task.
         values: name → number, text or None; empty text and `unknown` mean not known.
 
     Returns:
-        A value for every feature in the task's order; None where not known.
+        A value for every feature in the task's order, None where not known; and the faults.
 
     Raises:
-        ClinicalError: an unknown name or category, or a number that is invalid or out of range.
+        ClinicalError: the task has no such feature.
     """
     if isinstance(values, ClinicalValues) and values.features == tuple(features):
         return values
@@ -64,8 +79,14 @@ def check_clinical(
                 field=str(name),
                 remedy=f"This task knows {', '.join(known) or 'none'}",
             )
-    checked = ClinicalValues({n: _check(feature, values.get(n)) for n, feature in known.items()})
-    checked.features = tuple(features)
+    checked, faults = ClinicalValues(), []
+    for name, feature in known.items():
+        try:
+            checked[name] = _check(feature, values.get(name))
+        except ClinicalError as fault:
+            checked[name] = None
+            faults.append(fault)
+    checked.features, checked.faults = tuple(features), tuple(faults)
     return checked
 
 
@@ -85,7 +106,7 @@ def _number(feature: ClinicalFeature, text: str) -> float | None:
     low, high = feature.minimum, feature.maximum
     if low is None or high is None or not low <= number <= high:
         raise ClinicalError(
-            f"{text} is out of range", field=feature.name, remedy=_expected(feature)
+            f"{_shortened(text)} is out of range", field=feature.name, remedy=_expected(feature)
         )
     return number
 
@@ -108,7 +129,7 @@ def _read_number(feature: ClinicalFeature, text: str) -> float | None:
     if not PLAIN.fullmatch(text):
         why = " (a decimal comma, or thousands?)" if AMBIGUOUS.fullmatch(text) else ""
         raise ClinicalError(
-            f"{text!r} is no number{why}", field=feature.name, remedy=_expected(feature)
+            f"{_shortened(text)!r} is no number{why}", field=feature.name, remedy=_expected(feature)
         )
     return float(text)
 
@@ -125,9 +146,15 @@ def _category(feature: ClinicalFeature, text: str) -> str:
     spelt |= {alias.lower(): c for alias, c in feature.aliases.items()}
     if text.lower() not in spelt:
         raise ClinicalError(
-            f"{text!r} is none of its categories", field=feature.name, remedy=_expected(feature)
+            f"{_shortened(text)!r} is none of its categories",
+            field=feature.name,
+            remedy=_expected(feature),
         )
     return spelt[text.lower()]
+
+
+def _shortened(cell: str) -> str:
+    return cell if len(cell) <= LONGEST_CELL else f"{cell[:LONGEST_CELL]}…"
 
 
 def _expected(feature: ClinicalFeature) -> str:

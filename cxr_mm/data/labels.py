@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_mm.core.errors import ClinicalError, ManifestError, NoteError, TaskError
+from cxr_mm.core.errors import ManifestError, NoteError, TaskError
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
 from cxr_mm.data.clinical import check_clinical
@@ -108,11 +108,10 @@ def _clinical(
 
 
 def _checked(feature: ClinicalFeature, cell: Any, cleared: Counter[str]) -> ClinicalValue:
-    try:
-        return check_clinical([feature], {feature.name: cell})[feature.name]
-    except ClinicalError:
+    checked = check_clinical([feature], {feature.name: cell})
+    if checked.faults:
         cleared[f"{clinical_column(feature.name)}: {_fault(feature, cell)}"] += 1
-        return None
+    return checked[feature.name]
 
 
 def _fault(feature: ClinicalFeature, cell: Any) -> str:

@@ -56,7 +56,8 @@ def build_study(
         study_id, patient_id: the caller's own ids.
 
     Raises:
-        ClinicalError, NoteError, RadiographError: the input at fault.
+        ClinicalError: the task has no such feature; a value that cannot be used is unknown.
+        NoteError, RadiographError: the input at fault.
     """
     values = check_clinical(task.clinical, clinical or {})
     text = _stripped(note)
@@ -118,8 +119,14 @@ def _study(task: Task, row: Mapping[str, Any]) -> Study | BadRow:
     except InputError as error:
         return BadRow(str(row["study_id"]), str(error))
     if not study.modalities:
-        return BadRow(study.study_id, "there is neither image nor clinical value nor note.")
+        return BadRow(study.study_id, str(nothing_given(task, study)))
     return study
+
+
+def nothing_given(task: Task, study: Study) -> InputError:
+    """Say why a study is empty: the first value that cannot be used, or nothing was given."""
+    faults = check_clinical(task.clinical, study.clinical).faults
+    return faults[0] if faults else InputError("there is neither image, clinical value nor note")
 
 
 def row_inputs(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Predictor:
         """Predict one study.
 
         Raises:
-            InputError: it has no input of the task, or a value or the image is rejected.
+            InputError: it has no input of the task, or its image is rejected.
         """
         return self.answer([study])[0].prediction
 
@@ -67,7 +67,7 @@ class Predictor:
             show: modalities that the model may see.
 
         Raises:
-            InputError: a study has no input of the task, or a value or image is rejected.
+            InputError: a study has no input of the task, or an image is rejected.
         """
         answers = []
         for answer in self.attempt(studies, show):
@@ -82,7 +82,7 @@ class Predictor:
         """As `answer`, with the error in place of a study that cannot be answered.
 
         Raises:
-            ClinicalError, NoteError: a value or note is invalid.
+            ClinicalError, NoteError: a feature is unknown, or a note is invalid.
         """
         started = time.perf_counter()
         encoded = self.bundle.encode(studies) if studies else None
@@ -109,7 +109,7 @@ class Predictor:
         shares = modality_shares(self.bundle, encoded)
         elapsed = (time.perf_counter() - started) * 1000 / max(len(studies), 1)
         return [
-            self._error(study, encoded.modalities(row), decisions[row], show)
+            self._error(study, encoded.row(row), decisions[row], show)
             or self._answer(study, encoded.row(row), shares[row], decisions[row], elapsed)
             for row, study in enumerate(studies)
         ]
@@ -131,12 +131,14 @@ class Predictor:
     def _error(
         self,
         study: Study,
-        present: tuple[Modality, ...],
+        encoded: Encoded,
         decision: GateDecision | None,
         show: Sequence[Modality],
     ) -> InputError | None:
         """Why a study cannot be answered; None where it can."""
-        if not present:
+        if not encoded.modalities():
+            if faults := encoded.clinical[0].faults:
+                return faults[0]
             return nothing_usable(study, [m for m in self.bundle.task.modalities if m in show])
         if decision is None or not decision.refused or self.accept_any_image:
             return None
@@ -222,7 +224,7 @@ class Predictor:
 
     def _warnings(self, study: Study, encoded: Encoded, decision: GateDecision | None) -> list[str]:
         views = self.bundle.task.views
-        warnings = []
+        warnings = [*encoded.clinical[0].warnings]
         if study.view and views and study.view not in views:
             warnings.append(f"view: {study.view} was not among those trained on")
         warnings += self.bundle.clinical.unseen(encoded.clinical[0])

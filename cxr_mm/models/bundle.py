@@ -23,7 +23,7 @@ from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, Frozen, Modality, subset_name
-from cxr_mm.data.clinical import ClinicalTransform, check_clinical
+from cxr_mm.data.clinical import ClinicalTransform, ClinicalValues, check_clinical
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.imaging.geometry import fit_square
@@ -69,7 +69,7 @@ class Encoded:
         parts: modality → what `Fusion.encode` made of the embeddings.
     """
 
-    clinical: tuple[Mapping[str, ClinicalValue], ...]
+    clinical: tuple[ClinicalValues, ...]
     notes: tuple[str, ...]
     shapes: tuple[tuple[int, int] | None, ...]
     batch: Batch
@@ -219,14 +219,6 @@ class Bundle:
             _QUICK[network] = choose_precision(self.image_encoder, images)
         return _QUICK[network]
 
-    def check(self, study: Study) -> dict[str, ClinicalValue]:
-        """Checked clinical values of a study, every feature of the task in order.
-
-        Raises:
-            ClinicalError: see `check_clinical`.
-        """
-        return check_clinical(self.task.clinical, study.clinical)
-
     def encode(
         self, studies: Sequence[Study], image_embeddings: NDArray[np.float32] | None = None
     ) -> Encoded:
@@ -237,9 +229,9 @@ class Bundle:
             image_embeddings: (B, Di), where they are known; images are not read then.
 
         Raises:
-            ClinicalError, NoteError: a value or note is invalid.
+            ClinicalError, NoteError: a feature is unknown, or a note is invalid.
         """
-        clinical = tuple(self.check(study) for study in studies)
+        clinical = tuple(check_clinical(self.task.clinical, study.clinical) for study in studies)
         notes = tuple(self._masked(study) for study in studies)
         present = [_modalities(s, values) for s, values in zip(studies, clinical, strict=True)]
         used = self.task.modalities

@@ -33,13 +33,20 @@ def test_numbers_and_categories_are_read_as_written():
         ({"age": "inf"}, "age: 'inf' is no number"),
         ({"age": "old"}, "'old' is no number"),
         ({"sex": "x"}, "Give one of F, M"),
-        ({"height": 1}, "height: no such clinical feature. This task knows age, sex"),
+        ({"age": "9" * 90}, f"age: {'9' * 40}… is out of range"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_remedy(values, said):
-    with pytest.raises(ClinicalError) as caught:
-        check_clinical(FEATURES, values)
-    assert said in str(caught.value)
+def test_a_value_that_cannot_be_used_is_unknown_and_named_with_its_remedy(values, said):
+    checked = check_clinical(FEATURES, {"age": 63, "sex": "F"} | values)
+    assert checked == {"age": 63, "sex": "F"} | dict.fromkeys(values)
+    (fault,) = checked.faults
+    assert said in str(fault)
+    assert check_clinical(FEATURES, checked) is checked
+
+
+def test_a_feature_that_the_task_does_not_have_is_an_error():
+    with pytest.raises(ClinicalError, match="height: no such .* This task knows age, sex"):
+        check_clinical(FEATURES, {"height": 1})
 
 
 def frame(ages, sexes):

@@ -1,6 +1,7 @@
 """Building studies: the same input gives an equal study through every door."""
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from cxr_mm.core.errors import ClinicalError, NoteError, RadiographError
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import GENERATED_ID, build_study, iter_studies
 from cxr_mm.explain.cases import Studies
-from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.inference.predictor import Predictor, load_predictor
 
+UNUSABLE = {"temperature": "-inf", "crp": "1,045"}
 CLINICAL = {"age": " 63 ", "sex": " male ", "crp": "unknown"}
 NOTE = "  Fever, no cough. \n"
 
@@ -72,6 +75,26 @@ def test_the_same_input_gives_an_equal_study_through_every_door(service, image, 
     assert study.clinical["crp"] is None
 
 
+def test_one_rule_for_a_cell_that_cannot_be_used_at_every_door(
+    service, image, tmp_path, monkeypatch
+):
+    """Ingest clears and counts the same cells (tests/data/test_labels.py)."""
+    monkeypatch.setitem(globals(), "CLINICAL", CLINICAL | UNUSABLE | {"smoker": "sometimes"})
+    predictor = Predictor(service.bundle, accept_any_image=True)
+    for study in through_every_door(service, image, tmp_path).values():
+        prediction = predictor.predict(study)
+        warned = "\n".join(prediction.warnings)
+        assert "smoker: 'sometimes' is none of its categories, so it counts as unknown" in warned
+        assert "temperature: '-inf' is no number, so it counts as unknown. Give a num" in warned
+        assert "crp: '1,045' is no number (a decimal comma, or thousands?)" in warned
+        without = build_study(
+            service.task, partial(read_radiograph, image), {"age": 63, "sex": "male"}, NOTE, "PA"
+        )
+        assert [f.probability for f in prediction.findings] == pytest.approx(
+            [f.probability for f in predictor.predict(without).findings], abs=1e-4
+        )
+
+
 def test_a_held_out_study_is_the_one_that_its_row_gives(pipeline, tmp_path):
     manifest = load_manifest(pipeline.paths, pipeline.task)
     frame = manifest.frame[manifest.mask().all(axis=1)].head(1)
@@ -111,7 +134,7 @@ def test_an_input_that_the_task_does_not_use_is_left_out_with_a_warning(service)
 
 def test_the_input_at_fault_is_named(service, tmp_path):
     with pytest.raises(ClinicalError):
-        study_of(service.task, None, ["age=999"], None, None, None)
+        study_of(service.task, None, ["height=999"], None, None, None)
     with pytest.raises(NoteError):
         service.study(None, {}, "x" * 30_000)
     with pytest.raises(RadiographError):

@@ -116,9 +116,10 @@ def test_image_gradient_reaches_the_pixels(bundle):
     assert image.grad.abs().sum() > 0
 
 
-def test_bad_values_are_refused_by_name(bundle):
-    with pytest.raises(ClinicalError, match="age: 999 is out of range"):
-        bundle.encode([study(clinical={"age": "999"})])
+def test_a_bad_value_is_unknown_and_what_the_task_does_not_know_is_refused(bundle):
+    (values,) = bundle.encode([study(clinical={"age": "999"})]).clinical
+    assert values["age"] is None
+    assert "age: 999 is out of range, so it counts as unknown" in values.warnings[0]
     with pytest.raises(ClinicalError, match="no such clinical feature"):
         bundle.encode([study(clinical={"shoe_size": 44})])
     with pytest.raises(NoteError, match="too many"):

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.data.clinical import check_clinical
 from cxr_mm.explain.games import Coalitions, Game, sentences
 from cxr_mm.explain.methods import DEFAULTS, METHODS
 from cxr_mm.models.bundle import Bundle
@@ -106,7 +107,7 @@ def with_noise(bundle: Bundle, study: Study, seed: int) -> Study:
 
 
 def _jittered(bundle: Bundle, study: Study, rng: np.random.Generator) -> dict[str, ClinicalValue]:
-    values = dict(bundle.check(study))
+    values = dict(check_clinical(bundle.task.clinical, study.clinical))
     for feature in bundle.task.clinical:
         value = values[feature.name]
         if feature.minimum is None or feature.maximum is None or not isinstance(value, float):

@@ -159,7 +159,7 @@ def test_subsets_too_small_each_are_refused_before_anything_is_written(
 ):
     """Enough patients in all, but after bad rows none of the subsets has them."""
     frame = pd.read_csv(centre, dtype=str)
-    frame.loc[30:, "age"] = "999"
+    frame.loc[30:, "note"] = "x" * 30_000
     frame.to_csv(centre, index=False)
     with pytest.raises(ManifestError, match="no subset of the modalities has 20 patients"):
         evaluate_on(predictor, centre, tmp_path / "out", QUICK, tmp_path / "new")
