@@ -200,15 +200,17 @@ class InferenceService:
         """Build a checked study from what was entered.
 
         Raises:
-            RadiographError, ClinicalError, NoteError: of the input at fault.
+            RadiographError, ClinicalError, NoteError: of the input at fault; of a clinical value
+                only where nothing else was entered.
             InputError: nothing was entered that the model reads.
         """
         with self._keeping(predicting=False):
             read = (lambda: self.image(path, session).radiograph) if path else None
             study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
-        if not study.modalities:
-            if faults := check_clinical(self.task.clinical, study.clinical).faults:
+            faults = check_clinical(self.task.clinical, study.clinical).faults
+            if faults and not study.modalities:
                 raise faults[0]
+        if not study.modalities:
             raise InputError(
                 "Nothing was given yet", remedy="Give an image, a clinical feature or a note"
             )

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from cxr_mm.core.config import Params, ReferenceParams
 from cxr_mm.core.errors import BundleError, StageError
-from cxr_mm.core.files import atomic_directory, read_json, write_json
+from cxr_mm.core.files import atomic_directory, read_json, save_tensors, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord
 from cxr_mm.core.task import Task
@@ -332,7 +332,7 @@ def freeze(
         table.to_parquet(aside / "reference.parquet", index=False)
         write_json(aside / "thresholds.json", thresholds.model_dump(mode="json"))
         write_json(aside / "reference.json", about)
-        save_file(_to_tensors(projections), aside / "pca.safetensors")
+        save_tensors(aside / "pca.safetensors", _to_tensors(projections))
 
 
 def load_reference(folder: Path) -> Reference:
@@ -408,7 +408,7 @@ def _projections(
 
 def _to_tensors(projections: dict[Modality, Projection]) -> dict[str, NDArray[np.float32]]:
     return {
-        f"{modality}.{part}": np.ascontiguousarray(getattr(projection, part))
+        f"{modality}.{part}": getattr(projection, part)
         for modality, projection in projections.items()
         for part in ("mean", "components", "scale")
     }

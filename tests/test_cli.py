@@ -150,6 +150,8 @@ def test_a_bundle_is_read_from_its_folder(bundle_folder):
         (["--image", "nowhere.png"], "nowhere.png"),
         (["--clinical", "age=", "--note", " "], "nothing in it that this model can use"),
         (["--note", "x" * 30_000], "note"),
+        (["--note", "Fieber \udcfcber 39"], "note: this is no text. Give plain text in UTF-8"),
+        (["--image", "Fever. " * 99], "…: cannot be read (File name too long)"),
         ([], "Give at least one of image, tabular, note"),
     ],
 )

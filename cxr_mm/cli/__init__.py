@@ -33,6 +33,10 @@ def main() -> None:
     except CxrError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a file that no layer knows more about than the system says
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
         raise SystemExit(130) from None

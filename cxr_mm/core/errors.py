@@ -13,6 +13,7 @@ CxrError
 ├── BundleError          a bundle that is damaged, foreign or incomplete
 ├── StageError           a stage run before the one it needs, or with too little data
 ├── LogError             the prediction log
+├── StorageError         a file or folder that cannot be written
 └── CancelledError       a long computation that its user has cancelled
 """
 
@@ -82,6 +83,10 @@ class StageError(CxrError):
 
 class LogError(CxrError):
     """A prediction log that cannot be opened, read or written."""
+
+
+class StorageError(CxrError):
+    """A file or folder that cannot be written: permissions, a full disk, an impossible name."""
 
 
 class CancelledError(CxrError):

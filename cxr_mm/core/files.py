@@ -1,56 +1,142 @@
-"""Atomic writes: files are written under a temporary name and renamed; JSON, Parquet, digests."""
+"""Atomic writes: files appear under a temporary name and are renamed; JSON, Parquet, tensors."""
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from cxr_mm.core.errors import InputError, StorageError
 
 CHUNK = 1 << 20
+LONGEST_NAME = 255
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS))
+"""Errors of writing that name no file."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix); on success it replaces `path`.
 
-    Where the body raises, the temporary file is removed and `path` is untouched.
+    The file has the mode that the umask gives. Where the body raises, the temporary file is
+    removed and `path` is untouched.
+
+    Raises:
+        StorageError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = _beside(path, path.suffix)
+    with _typed_errors(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        try:
+            yield temporary
+            temporary.chmod(mode)  # some writers make a file of their own, for its owner alone
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; on success it replaces `path` as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    """Yield an empty folder beside `path`; on success it replaces `path` as a whole.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary, old = _beside(path), _beside(path, ".old")
+    with _typed_errors(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A hidden name that no other file has, in the same folder."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{suffix}")
+
+
+@contextmanager
+def _typed_errors(path: Path, temporary: Path) -> Iterator[None]:
+    """Turn the errors of writing `path`, and no others of the body, into a StorageError."""
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except OSError as error:
+        named = error.filename
+        ours = (
+            error.errno in FULL
+            if named is None
+            else Path(os.fsdecode(named)).is_relative_to(temporary)
+            or path.is_relative_to(os.fsdecode(named))
+        )
+        if not ours:
+            raise
+        raise StorageError(
+            f"cannot be written ({error.strerror or error})",
+            field=shortened(path),
+            remedy="Make room on the disk, see who may write there, or choose another place",
+        ) from error
+
+
+def shortened(path: Path) -> str:
+    """The path for a message, up to a name that is too long for any file: it may be a note."""
+    possible = list(
+        takewhile(lambda part: len(part.encode(errors="replace")) <= LONGEST_NAME, path.parts)
+    )
+    return str(path) if len(possible) == len(path.parts) else str(Path(*possible, "…"))
+
+
+def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Check before long work that a file or folder can be written to its place.
+
+    Args:
+        path: which is to be written; its parent folders are made.
+        inputs: files that must not be replaced.
+
+    Raises:
+        InputError: it is one of the inputs.
+        StorageError: it cannot be written there.
+    """
+    for given in inputs:
+        if path.resolve() == given.resolve():
+            raise InputError("is the input itself", field=str(path), remedy="Name another output")
+    probe = _beside(path, path.suffix)
+    with _typed_errors(path, probe):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
+def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays of any shape as safetensors, with the mode that the umask gives.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            save_file({n: np.asarray(a, order="C") for n, a in arrays.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,8 @@ def check_note(text: str) -> None:
     """Check that a text can be a clinical note.
 
     Raises:
-        NoteError: the note is longer than 20,000 characters or contains a null character.
+        NoteError: the note is longer than 20,000 characters, or contains a null character or
+            half of a surrogate pair, as text in another encoding than UTF-8 does.
     """
     if len(text) > LONGEST_NOTE:
         raise NoteError(
@@ -21,7 +22,7 @@ def check_note(text: str) -> None:
             field="note",
             remedy=f"Give at most {LONGEST_NOTE:,} characters",
         )
-    if "\x00" in text:
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise NoteError("this is no text", field="note", remedy="Give plain text in UTF-8")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.core.files import shortened
 from cxr_mm.imaging.dicom import Header, is_dicom, read_dicom, too_large
 from cxr_mm.imaging.image_header import (
     JPEG_START,
@@ -139,7 +140,7 @@ def read_bytes(path: Path, name: str = "") -> bytes:
     Raises:
         RadiographError: the file is missing, no file, not readable or too large.
     """
-    name = name or str(path)
+    name = name or shortened(path)
     try:
         if not path.is_file():
             what = "a folder, not a file" if path.is_dir() else "no such file"

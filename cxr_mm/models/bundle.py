@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxr_mm.core.errors import BundleError, WeightsError
-from cxr_mm.core.files import atomic_directory, read_json, sha256_file, to_json, write_json
+from cxr_mm.core.files import (
+    atomic_directory,
+    read_json,
+    save_tensors,
+    sha256_file,
+    to_json,
+    write_json,
+)
 from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.task import Task
@@ -370,8 +377,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
 
 
 def _save_parts(bundle: Bundle, folder: Path) -> None:
-    state = {n: t.detach().contiguous() for n, t in bundle.fusion.state_dict().items()}
-    save_file(state, folder / "fusion.safetensors")
+    state = {n: t.detach().numpy() for n, t in bundle.fusion.state_dict().items()}
+    save_tensors(folder / "fusion.safetensors", state)
     write_json(folder / "fusion.json", bundle.fusion.spec.model_dump(mode="json"))
     write_json(folder / "clinical.json", bundle.clinical.to_json())
     write_json(folder / "background.json", background_to_json(bundle.background))
@@ -394,15 +401,21 @@ def read_index(folder: Path) -> BundleIndex:
     try:
         raw = read_json(folder / INDEX)
         index = BundleIndex.model_validate(raw)
+        _check_parts(folder, index, index_digest(raw))
     except FileNotFoundError as error:
         raise BundleError(
             f"there is no {INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            f"cannot be read ({error.strerror})",
+            field=str(error.filename or folder),
+            remedy="Let this account read the bundle's folder and every file in it",
         ) from error
     except (ValueError, ValidationError) as error:
         raise BundleError(
             f"{INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
         ) from error
-    _check_parts(folder, index, index_digest(raw))
     return index
 
 

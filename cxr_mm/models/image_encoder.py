@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cxr_mm.core.errors import WeightsError
-from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.files import read_json, save_tensors, write_json
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.pixel_cache import MEAN, STD
 from cxr_mm.models.backbones import (
@@ -214,8 +214,8 @@ def read_spec(folder: Path) -> ImageEncoderSpec:
 def save_image_encoder(encoder: ImageEncoder, folder: Path) -> None:
     """Write weights (safetensors) and specification (JSON) into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {n: t.detach().cpu().contiguous() for n, t in encoder.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
+    state = {n: t.detach().cpu().numpy() for n, t in encoder.state_dict().items()}
+    save_tensors(folder / WEIGHTS_FILE, state)
     write_json(folder / SPEC_FILE, encoder.spec.model_dump())
 
 

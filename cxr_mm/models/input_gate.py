@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.files import read_json, save_tensors, write_json
 from cxr_mm.core.types import Frozen
 
 JSON_FILE, WEIGHTS_FILE = "input_gate.json", "input_gate.safetensors"
@@ -133,7 +133,7 @@ def save_input_gate(gate: InputGate, folder: Path) -> None:
         "weight": gate.weight,
         "bias": gate.bias,
     }
-    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, folder / WEIGHTS_FILE)
+    save_tensors(folder / WEIGHTS_FILE, arrays)
     write_json(folder / JSON_FILE, gate.spec.model_dump(mode="json"))
 
 

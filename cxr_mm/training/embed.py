@@ -3,11 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from cxr_mm.core.config import EmbedParams, Params
-from cxr_mm.core.files import atomic_directory, write_json
+from cxr_mm.core.files import atomic_directory, save_tensors, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, PARTS_FILE
@@ -58,7 +57,7 @@ def embed(task: Task, params: Params, paths: TaskPaths) -> None:
     if task.note is not None:
         embeddings["note"], parts["note"] = _notes(manifest, params.embed)
     with atomic_directory(paths.embeddings) as folder:
-        save_file(embeddings, folder / EMBEDDINGS_FILE)
+        save_tensors(folder / EMBEDDINGS_FILE, embeddings)
         write_json(
             folder / PARTS_FILE,
             {modality: [part.model_dump() for part in own] for modality, own in parts.items()},

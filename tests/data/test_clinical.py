@@ -45,7 +45,7 @@ def test_a_value_that_cannot_be_used_is_unknown_and_named_with_its_remedy(values
 
 
 def test_a_feature_that_the_task_does_not_have_is_an_error():
-    with pytest.raises(ClinicalError, match="height: no such .* This task knows age, sex"):
+    with pytest.raises(ClinicalError, match=r"height: no such .* This task knows age, sex"):
         check_clinical(FEATURES, {"height": 1})
 
 

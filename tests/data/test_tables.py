@@ -91,7 +91,7 @@ def test_numbers_are_read_as_tables_write_them(cell, value):
     checked = check_clinical([CRP], {"crp": cell})
     assert checked["crp"] == value
     assert [fault.message for fault in checked.faults] == (
-        ["2345678.5 is out of range"] if cell == "2,345,678.5" else []
+        ["2,345,678.5 is out of range"] if cell == "2,345,678.5" else []
     )
 
 

@@ -1,5 +1,6 @@
 """The bundle: what is saved is what is loaded, to the bit; what was tampered with is refused."""
 
+import errno
 import json
 import shutil
 
@@ -92,6 +93,22 @@ def test_another_format_is_refused_by_its_number(copied):
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError, match="no bundle"):
         load_bundle(tmp_path)
+
+
+def test_a_file_that_this_account_may_not_read_is_named(copied, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("cxr_mm.models.bundle.sha256_file", forbidden)
+    with pytest.raises(BundleError, match=r"background.json: cannot be read \(Permission denied\)"):
+        load_bundle(copied)
+
+
+def test_whoever_may_read_the_folder_may_read_every_part(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    save_bundle(bundle, folder)
+    expected = folder.stat().st_mode & 0o666
+    assert {p.stat().st_mode & 0o777 for p in folder.rglob("*") if p.is_file()} == {expected}
 
 
 def test_encode_masks_what_a_study_lacks(bundle):
