@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, View, study_of
+from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.prediction import Prediction
 
 commands = typer.Typer()
@@ -26,11 +27,12 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Predict one study from any subset of image, clinical features and note."""
-    from cxr_mm.inference.predictor import load_predictor
+    with without_collection():
+        from cxr_mm.inference.predictor import load_predictor
 
-    predictor = load_predictor(bundle, accept_any_image)
-    study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
-    prediction = predictor.predict(study)
+        predictor = load_predictor(bundle, accept_any_image)
+        study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
+        prediction = predictor.predict(study)
     print(prediction.model_dump_json(indent=2) if as_json else describe(prediction))
 
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
-from cxr_mm.data.synthetic.population import SynthesisSpec
-from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.data.tables import read_table
 
 
@@ -15,6 +13,10 @@ def read_synthetic(task: Task, _folder: Path, work: Path) -> RawStudies:
     Raises:
         TaskError: an option of the task's source is unknown or out of range.
     """
+    # Imported where it is needed: every prediction imports the sources, few draw phantoms.
+    from cxr_mm.data.synthetic.population import SynthesisSpec
+    from cxr_mm.data.synthetic.writer import synthesise
+
     spec = checked_options(SynthesisSpec, task)
     source = synthesise(work / "source", spec).resolve()
     frame = read_table(source / "manifest.csv")
