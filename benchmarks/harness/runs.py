@@ -222,7 +222,7 @@ def _link(source: Path, target: Path) -> bool:
     return True
 
 
-def _timed(stage: Callable[..., None], chosen: Setting, paths: TaskPaths, *inputs: Path) -> None:
+def _timed(stage: Callable[..., object], chosen: Setting, paths: TaskPaths, *inputs: Path) -> None:
     """Run a stage unless it is done, and store its seconds."""
     name = stage.__name__
     if name in (before := _seconds(paths)):

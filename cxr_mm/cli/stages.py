@@ -35,10 +35,10 @@ def resolve(task: TaskName) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def ingest(task: TaskName) -> None:
-    """Build manifest and pixel cache from the source; count each dropped row with its reason."""
+    """Build manifest and pixel cache from the source; print what was lost, and why."""
     from cxr_mm.data.ingest import ingest as run
 
-    _stage(task, lambda t, p, where: run(t, p, where, data_root()))
+    _stage(task, lambda t, p, where: print(run(t, p, where, data_root())))
 
 
 @commands.command(rich_help_panel=PANEL)

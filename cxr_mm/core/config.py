@@ -23,6 +23,9 @@ class IngestParams(Frozen):
     """Side in pixels of the square that every radiograph is fitted into, the model's input."""
     workers: int = Field(2, ge=1, le=64)
     """Processes that decode radiographs."""
+    max_loss: float = Field(0.5, ge=0, le=1)
+    """Largest share of the studies that may be left out, and of a column's values or of the images
+    that may be unusable; more is an error that shows what was found and what the task expects."""
 
 
 class SplitParams(Frozen):

@@ -12,10 +12,11 @@ import pandas as pd
 
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
-from cxr_mm.data.labels import Labelled, to_manifest
+from cxr_mm.data.labels import Labelled, id_key, to_manifest
 from cxr_mm.data.manifest import Manifest
-from cxr_mm.data.sources.base import Dropped, files_below
-from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv, without_missing_images
+from cxr_mm.data.sources.base import files_below, raw_studies
+from cxr_mm.data.sources.losses import Dropped
+from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 
 ADDED = "added"
 """Value of the manifest's column `part`."""
@@ -39,7 +40,7 @@ def read_addition(task: Task, folder: Path) -> Labelled:
         ManifestError: its table is incomplete, or no study is left.
     """
     frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, labels_required=True)
-    return to_manifest(task, without_missing_images(frame))
+    return to_manifest(task, raw_studies(frame, []))
 
 
 def with_additions(labelled: Labelled, paths: TaskPaths) -> Labelled:
@@ -64,7 +65,7 @@ def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: 
     before, frame = labelled.manifest.frame, more.manifest.frame
     known = frame["study_id"].isin(before["study_id"])
     for column in ("patient_id", "group"):
-        known |= frame[column].isin(original[column])
+        known |= frame[column].map(id_key).isin(original[column].map(id_key))
     reason = f"addition {folder.name}: the patient or study is there already"
     dropped = [Dropped(study, reason) for study in frame.loc[known, "study_id"]]
     joined = pd.concat([before, frame[~known].assign(part=ADDED)], ignore_index=True)
@@ -72,6 +73,7 @@ def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: 
         Manifest.checked(labelled.manifest.task, joined),
         [*labelled.dropped, *more.dropped, *dropped],
         labelled.cleared + more.cleared,
+        (*labelled.notices, *more.notices),
     )
 
 

@@ -158,10 +158,14 @@ def _shortened(cell: str) -> str:
 
 
 def _expected(feature: ClinicalFeature) -> str:
+    return f"Give {expected_value(feature)}, or leave it empty"
+
+
+def expected_value(feature: ClinicalFeature) -> str:
+    """Describe the values of a feature."""
     if feature.type == "category":
-        return f"Give one of {', '.join(feature.categories)}, or leave it empty"
-    limits = f"{feature.minimum:g} to {feature.maximum:g}{feature.unit_suffix}"
-    return f"Give a number from {limits}, or leave it empty"
+        return f"one of {', '.join(feature.categories)}"
+    return f"a number from {feature.minimum:g} to {feature.maximum:g}{feature.unit_suffix}"
 
 
 class ClinicalTransform:

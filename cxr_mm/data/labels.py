@@ -1,25 +1,41 @@
 """Raw studies → manifest, by the task's views, label rules and clinical ranges."""
 
 import re
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from cxr_mm.core.errors import ManifestError, NoteError, TaskError
+from cxr_mm.core.errors import ClinicalError, ManifestError, NoteError, TaskError
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
-from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.clinical import check_clinical, expected_value
 from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
 from cxr_mm.data.notes import mask_note
-from cxr_mm.data.sources.base import Dropped, RawStudies, dropped_rows
-from cxr_mm.data.tables import is_missing
+from cxr_mm.data.sources.base import RawStudies
+from cxr_mm.data.sources.losses import (
+    Cleared,
+    Dropped,
+    by_reason,
+    describe_reasons,
+    dropped_rows,
+)
+from cxr_mm.data.tables import is_missing, missing_column
 
-IDENTITY = ("study_id", "patient_id", "group", "view", "site", "part")
-SEPARATOR = "|"
+IDENTITY = ("study_id", "patient_id", "group", "site", "part")
+LIST = re.compile(r"[|,;]")
+WHOLE_NUMBER = re.compile(r"^(-?\d+)[.,]0+$")
+DECIMAL = re.compile(r"[+-]?\d*[.,]\d+")
+FRACTION = re.compile(r"0?[.,]\d+")
+BOOLEANS = {"1": ("true", "yes", "y", "wahr", "ja"), "0": ("false", "no", "n", "falsch", "nein")}
+"""Words read as 1 and 0 in any case, where the task's labels are 1 and 0."""
+VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
+"""View positions of DICOM (PS3.3 C.8.11.5)."""
 UNCLEAR = "neither yes nor no"
-WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
+NOT_ONE = "not exactly one finding"
+PAIRS = 3
+"""Pairs of ids quoted in a notice."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +45,78 @@ class Labelled:
     Args:
         manifest: studies with a label, `pixel_row` -1 until radiographs are decoded.
         dropped: every study dropped so far, by the source or here.
-        cleared: reason → number of single values that were set to missing.
+        cleared: single values that were set to missing.
+        notices: sentences without a full stop that a user should read.
     """
 
     manifest: Manifest
     dropped: list[Dropped]
-    cleared: Counter[str]
+    cleared: Cleared
+    notices: tuple[str, ...] = ()
 
 
 def to_manifest(task: Task, raw: RawStudies) -> Labelled:
-    """Build the task's manifest from a source's raw studies.
+    """Build the task's manifest, which has a study at least, as `label_studies` does.
+
+    Raises:
+        ManifestError: as `label_studies`; or no study is left.
+        TaskError: as `label_studies`.
+    """
+    labelled = label_studies(task, raw)
+    if not len(labelled.manifest):
+        reasons = describe_reasons(by_reason(labelled.dropped, expected_cells(task)))
+        raise ManifestError(
+            f"no study is left of {len(labelled.dropped)}: {'; '.join(reasons)}",
+            field="manifest",
+            remedy="Write what the task expects, or have the task expect what is there",
+        )
+    return labelled
+
+
+def label_studies(task: Task, raw: RawStudies) -> Labelled:
+    """Apply the task's views, label rules and clinical ranges to a source's raw studies.
 
     A study is dropped if it has no patient, a view that the task does not use, no label, for a
     multiclass task not exactly one finding, or none of the task's modalities. An invalid
-    clinical value or note becomes missing and is counted.
+    clinical value or note becomes missing and is counted. The manifest may be empty.
 
     Raises:
-        ManifestError: a label, clinical or note column is missing, or no study is left.
+        ManifestError: a label, clinical or note column is missing.
         TaskError: the task's group key is no column.
     """
     studies = raw.frame.reset_index(drop=True)
     labels, unclear = labels_of(task, studies)
-    reasons = _reasons(task, studies, labels, unclear)
+    reasons, found = _reasons(task, studies, labels, unclear)
     usable = reasons.isna()
-    frame, cleared = studies[usable], Counter(_counts(unclear[usable]))
+    frame, cleared = studies[usable], _unclear_cells(task, studies[usable], unclear[usable])
     contents = _contents(task, frame, cleared)
     empty = contents.isna().all(axis=1)
     reasons[empty.index[empty]] = "no image, clinical value or note"
-    table = pd.concat([_identity(task, frame), contents, labels[usable]], axis=1)[~empty]
-    dropped = dropped_rows(studies["study_id"], reasons)
-    return Labelled(Manifest.checked(task, table), [*raw.dropped, *dropped], +cleared)
+    identity, notices = _identity(task, frame)
+    table = pd.concat([identity, contents, labels[usable]], axis=1)[~empty]
+    dropped = dropped_rows(studies["study_id"], reasons, found)
+    manifest = Manifest.checked(task, table, may_be_empty=True)
+    return Labelled(manifest, [*raw.dropped, *dropped], cleared, (*raw.notices, *notices))
 
 
-def _identity(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
-    """Ids, view, site and part; text columns as str or None."""
+def expected_cells(task: Task) -> dict[str, str]:
+    """Describe what the task expects: by manifest column, and by first word of a reason."""
+    labels = {
+        finding_column(f.name): " or ".join((*f.positive, *f.negative)) for f in task.findings
+    }
+    return {
+        **{clinical_column(f.name): expected_value(f) for f in task.clinical},
+        **labels,
+        "label": "; ".join(dict.fromkeys(labels.values())),
+        NOT_ONE.split()[0]: "exactly one of " + ", ".join(task.finding_names),
+        "view": ", ".join(task.views),
+    }
+
+
+def _identity(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Ids, view, site and part, text columns as str or None; and notices of ids made one."""
     table = pd.DataFrame({name: _text_or_none(frame[name]) for name in IDENTITY})
+    table["view"] = _views(task, frame)
     if task.group_key != "patient_id":
         if task.group_key not in frame.columns:
             raise TaskError(
@@ -72,12 +125,43 @@ def _identity(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
                 remedy=f"Columns are {', '.join(map(str, frame.columns))}",
             )
         table["group"] = _text_or_none(frame[task.group_key])
+    table["patient_id"], notices = _one_spelling(table["patient_id"])
+    table["group"], _ = _one_spelling(table["group"])
     table["group"] = table["group"].where(table["group"].notna(), table["patient_id"])
     table["pixel_row"] = ABSENT
-    return table
+    return table, notices
 
 
-def _contents(task: Task, frame: pd.DataFrame, cleared: Counter[str]) -> pd.DataFrame:
+def id_key(text: str) -> str:
+    """Key by which `12` and `12.0`, and ids that differ only by case, are one."""
+    return WHOLE_NUMBER.sub(r"\1", text).casefold()
+
+
+def _one_spelling(ids: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[str]]:
+    """Ids of one key under the spelling that comes first; and a notice where there were others."""
+    first: dict[str, str] = {}
+    for text in ids.dropna():
+        first.setdefault(id_key(text), text)
+    one = ids.map(lambda text: first[id_key(text)], na_action="ignore")
+    other = ids.notna() & ids.ne(one)
+    if not other.any():
+        return ids, []
+    pairs = list(dict.fromkeys(zip(one[other], ids[other], strict=True)))
+    examples = ", ".join(f"{a!r} and {b!r}" for a, b in pairs[:PAIRS])
+    return one, [
+        f"{len({a for a, _ in pairs})} patients whose id is spelt in several ways are each taken"
+        f" for one, as {examples}"
+    ]
+
+
+def _views(task: Task, frame: pd.DataFrame) -> "pd.Series[Any]":
+    """Views as the task and DICOM spell them, whatever their case."""
+    spelt = {view.casefold(): view for view in (*VIEWS, *task.views)}
+    views = _text_or_none(frame["view"])
+    return views.map(lambda view: spelt.get(view.casefold(), view), na_action="ignore")
+
+
+def _contents(task: Task, frame: pd.DataFrame, cleared: Cleared) -> pd.DataFrame:
     """Inputs of the model: image path, clinical values, note."""
     columns = {
         clinical_column(feature.name): _clinical(feature, frame, cleared)
@@ -96,40 +180,35 @@ def _text_or_none(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return pd.Series(cells, index=column.index, dtype=object)
 
 
-def _clinical(
-    feature: ClinicalFeature, frame: pd.DataFrame, cleared: Counter[str]
-) -> "pd.Series[Any]":
+def _clinical(feature: ClinicalFeature, frame: pd.DataFrame, cleared: Cleared) -> "pd.Series[Any]":
     column = feature.column_in(frame.columns)
     if column not in frame.columns:
-        raise _missing_column(feature.column or feature.name, frame)
+        raise missing_column("", [feature.column or feature.name], frame.columns)
     values = [_checked(feature, cell, cleared) for cell in frame[column]]
     dtype = "float64" if feature.type == "number" else object
     return pd.Series(values, index=frame.index, dtype=dtype)
 
 
-def _checked(feature: ClinicalFeature, cell: Any, cleared: Counter[str]) -> ClinicalValue:
+def _checked(feature: ClinicalFeature, cell: Any, cleared: Cleared) -> ClinicalValue:
     checked = check_clinical([feature], {feature.name: cell})
-    if checked.faults:
-        cleared[f"{clinical_column(feature.name)}: {_fault(feature, cell)}"] += 1
+    for fault in checked.faults:
+        cleared[clinical_column(feature.name), _fault(feature, fault), str(cell).strip()] += 1
     return checked[feature.name]
 
 
-def _fault(feature: ClinicalFeature, cell: Any) -> str:
+def _fault(feature: ClinicalFeature, error: ClinicalError) -> str:
     if feature.type == "category":
         return "none of its categories"
-    try:
-        float(str(cell))
-    except ValueError:
-        return "no number"
-    return "out of range"
+    return "out of range" if error.message.endswith("out of range") else "no number"
 
 
-def _notes(spec: NoteSpec, frame: pd.DataFrame, cleared: Counter[str]) -> "pd.Series[Any]":
+def _notes(spec: NoteSpec, frame: pd.DataFrame, cleared: Cleared) -> "pd.Series[Any]":
     if spec.column not in frame.columns:
-        raise _missing_column(spec.column, frame)
+        raise missing_column("", [spec.column], frame.columns)
     notes = _text_or_none(frame[spec.column])
     readable = [note is None or _readable(note) for note in notes]
-    cleared.update({"note: not readable": readable.count(False)})
+    if unreadable := readable.count(False):
+        cleared["note", "not readable", ""] += unreadable  # the text itself is told to no one
     return notes.where(pd.Series(readable, index=notes.index), None)
 
 
@@ -159,58 +238,95 @@ def labels_of(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def _labels(finding: Finding, frame: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[bool]"]:
-    """By the source's raw column, or by one named after the finding with 1 and 0."""
-    if finding.raw_column not in frame.columns:
-        if finding.name not in frame.columns:
-            raise _missing_column(finding.raw_column, frame)
-        finding = Finding(name=finding.name, title=finding.title)
-    names = [_label_names(cell, finding) for cell in frame[finding.raw_column]]
+    finding = _as_written(finding, frame)
+    spelt = _spellings(finding)
+    names = [_label_names(cell, finding, spelt) for cell in frame[finding.raw_column]]
     labels = pd.Series([_label(n, finding) for n in names], index=frame.index, dtype="float64")
     given = pd.Series([bool(n) for n in names], index=frame.index, dtype=bool)
     return labels, labels.isna() & given
 
 
-def _label_names(cell: Any, finding: Finding) -> set[str]:
-    """The informative labels of a cell: separated by `|`, and 1.0 read as 1."""
-    if pd.isna(cell):
+def _as_written(finding: Finding, frame: pd.DataFrame) -> Finding:
+    """The finding by the source's raw column, or by one named after it with 1 and 0."""
+    if finding.raw_column in frame.columns:
+        return finding
+    if finding.name not in frame.columns:
+        raise missing_column("", [finding.raw_column], frame.columns)
+    return Finding(name=finding.name, title=finding.title)
+
+
+def _spellings(finding: Finding) -> dict[str, str]:
+    """Spelling → label of the task: as it is, in lower case, and common words for 1 and 0."""
+    known = (*finding.positive, *finding.negative, *finding.unlabelled)
+    words = {word: label for label in BOOLEANS if label in known for word in BOOLEANS[label]}
+    return words | {label.casefold(): label for label in known} | {label: label for label in known}
+
+
+def _label_names(cell: Any, finding: Finding, spelt: Mapping[str, str]) -> set[str]:
+    """The informative labels of a cell: the whole of it, or a list separated by `|`, `,` or `;`."""
+    if pd.isna(cell) or is_missing(str(cell)):
         return set()
-    parts = {part.strip() for part in str(cell).split(SEPARATOR) if not is_missing(part)}
-    return {WHOLE_NUMBER.sub(r"\1", part) for part in parts} - set(finding.unlabelled)
+    text = str(cell).strip()
+    whole = text in spelt or text.casefold() in spelt or DECIMAL.fullmatch(text)
+    parts = [text] if whole else [part.strip() for part in LIST.split(text)]
+    names = {_label_name(part, spelt) for part in parts if not is_missing(part)}
+    return names - set(finding.unlabelled)
+
+
+def _label_name(text: str, spelt: Mapping[str, str]) -> str:
+    plain = WHOLE_NUMBER.sub(r"\1", text)
+    return spelt.get(text) or spelt.get(plain.casefold(), plain)
 
 
 def _label(names: set[str], finding: Finding) -> float:
     if names & set(finding.positive):
         return 1.0
-    if names & set(finding.negative) or (names and ANY_OTHER in finding.negative):
+    if names & set(finding.negative):
         return 0.0
-    return float("nan")
+    # A probability is no label, not even any other one.
+    others = any(not FRACTION.fullmatch(name) for name in names)
+    return 0.0 if others and ANY_OTHER in finding.negative else float("nan")
 
 
-def _counts(unclear: pd.DataFrame) -> dict[str, int]:
-    return {f"{name}: {UNCLEAR}": int(count) for name, count in unclear.sum().items() if count}
+def _unclear_cells(task: Task, frame: pd.DataFrame, unclear: pd.DataFrame) -> Cleared:
+    """Labels of used studies that mean neither yes nor no."""
+    cleared = Cleared()
+    for finding in task.findings:
+        column = finding_column(finding.name)
+        cells = frame.loc[unclear[column], _as_written(finding, frame).raw_column]
+        cleared.update((column, UNCLEAR, str(cell).strip()) for cell in cells)
+    return cleared
 
 
 def _reasons(
     task: Task, frame: pd.DataFrame, labels: pd.DataFrame, unclear: pd.DataFrame
-) -> "pd.Series[Any]":
-    """The reason for dropping each row, or None. The last reason set counts."""
+) -> tuple["pd.Series[Any]", "pd.Series[str]"]:
+    """The reason for dropping each row, or None, the last one set; and the cell at fault."""
     reasons = pd.Series([None] * len(frame), index=frame.index, dtype=object)
-    if task.problem == "multiclass":
-        reasons[labels.sum(axis=1).ne(1)] = "not exactly one finding"
+    found = pd.Series("", index=frame.index, dtype=object)
     none = labels.isna().all(axis=1)
+    faulty = none & unclear.any(axis=1)
+    if task.problem == "multiclass":
+        several = labels.sum(axis=1).ne(1) & ~none
+        reasons[several] = NOT_ONE
+        faulty |= several
     reasons[none] = "no label"
     reasons[none & unclear.any(axis=1)] = f"label {UNCLEAR}"
+    found.update(_label_cells(task, frame[faulty]))
     if task.views:
-        views = _text_or_none(frame["view"]).fillna("not known")
+        views = _views(task, frame).fillna("not known")
         other = ~views.isin(task.views)
         reasons[other] = "view " + views[other]
-    reasons[_text_or_none(frame["patient_id"]).isna()] = "no patient_id"
-    return reasons
+        found[other] = views[other]
+    anonymous = _text_or_none(frame["patient_id"]).isna()
+    reasons[anonymous], found[anonymous] = "no patient_id", ""
+    return reasons, found
 
 
-def _missing_column(name: str, frame: pd.DataFrame) -> ManifestError:
-    return ManifestError(
-        f"the column is missing (there are {', '.join(map(str, frame.columns))})",
-        field=name,
-        remedy="Add the column; leave its cells empty where nothing is known",
-    )
+def _label_cells(task: Task, frame: pd.DataFrame) -> "pd.Series[str]":
+    """The raw labels of each row, each different one once."""
+    columns = list(dict.fromkeys(_as_written(f, frame).raw_column for f in task.findings))
+    rows = frame[columns].itertuples(index=False, name=None)
+    cells = [(str(cell).strip() for cell in row if not pd.isna(cell)) for row in rows]
+    found = [", ".join(dict.fromkeys(row)) for row in cells]
+    return pd.Series(found, index=frame.index, dtype=object)

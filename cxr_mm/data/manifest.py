@@ -58,7 +58,7 @@ class Manifest:
     frame: pd.DataFrame
 
     @classmethod
-    def checked(cls, task: Task, frame: pd.DataFrame) -> Self:
+    def checked(cls, task: Task, frame: pd.DataFrame, *, may_be_empty: bool = False) -> Self:
         """Validate a table.
 
         Raises:
@@ -74,7 +74,7 @@ class Manifest:
                 field=", ".join(missing),
                 remedy="Add the column; leave its cells empty where nothing is known",
             )
-        if frame.empty:
+        if frame.empty and not may_be_empty:
             raise ManifestError(
                 "no study is left",
                 field="manifest",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -155,13 +156,31 @@ def _require(header: Collection[str], required: Iterable[str], path: Path) -> No
         raise missing_column(path, missing, header)
 
 
-def missing_column(path: Path, names: Iterable[str], columns: Iterable[str]) -> ManifestError:
-    """Make the error for columns that a table lacks."""
+def missing_column(
+    path: Path | str, names: Sequence[str], columns: Iterable[object]
+) -> ManifestError:
+    """Make the error for columns that a table lacks; it names the column most like the first."""
+    present = [str(column) for column in columns]
+    near = nearest(names[0], present)
+    rename = f"Rename {near!r} if that is it, or add" if near else "Add"
     return ManifestError(
-        f"the column is missing (there are {', '.join(columns)})",
-        field=f"{path}: {', '.join(names)}",
-        remedy="Add the column; leave its cells empty where nothing is known",
+        f"the column is missing (there are {', '.join(present)})",
+        field=": ".join(filter(None, (str(path), ", ".join(names)))),
+        remedy=f"{rename} the column; leave its cells empty where nothing is known",
     )
+
+
+def nearest(name: str, columns: Iterable[str]) -> str | None:
+    """Find the column most like a name: by spelling, or by a word of four letters or more."""
+    spelt = {column.casefold(): column for column in columns}
+    if close := get_close_matches(name.casefold(), spelt, 1):
+        return spelt[close[0]]
+    words = _words(name)
+    return next((column for key, column in spelt.items() if words & _words(key)), None)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W_]{4,}", name.casefold()))
 
 
 def _cells(

@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
+from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.models.bundle import BundleIndex
@@ -62,7 +63,7 @@ class Flag:
     """A figure that needs attention.
 
     Args:
-        kind: subgroup, shortcut, calibration, coverage, fusion, leakage or size.
+        kind: subgroup, shortcut, calibration, coverage, fusion, leakage, data or size.
         text: one sentence without a full stop, with the figures it rests on.
     """
 
@@ -83,6 +84,7 @@ def find_flags(results: EvaluationResults) -> list[Flag]:
         *_coverage(results),
         *_fusion(results),
         *_leakage(results.audit),
+        *_losses(results.ingest),
         *_sizes(results),
     ]
 
@@ -188,6 +190,23 @@ def _leakage(audit: dict[str, Any]) -> Iterator[Flag]:
     for what, count in shared.items():
         if count:
             yield Flag("leakage", f"{count} {what} are in more than one part of the split")
+
+
+def _losses(ingest: Figures) -> Iterator[Flag]:
+    total, dropped = ingest["studies_in_source"], ingest["dropped"]
+    without, contradicting = ingest["kept_without_image"], ingest["contradicting_labels"]
+    if dropped["count"]:
+        reasons = "; ".join(describe_reasons(dropped))
+        yield Flag("data", f"{dropped['count']} of {total} studies were left out: {reasons}")
+    if without["count"]:
+        reasons = "; ".join(describe_reasons(without))
+        yield Flag("data", f"{without['count']} studies are used without their image: {reasons}")
+    for line in describe_columns(ingest["values_cleared"]):
+        yield Flag("data", f"cleared were {line}")
+    if contradicting["count"]:
+        yield Flag("data", f"{contradicting['count']} images have contradicting labels")
+    for notice in ingest["notices"]:
+        yield Flag("data", notice)
 
 
 def _sizes(results: EvaluationResults) -> Iterator[Flag]:

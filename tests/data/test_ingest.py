@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,8 @@ from cxr_mm.data import ingest as module
 from cxr_mm.data.ingest import ingest
 from cxr_mm.data.manifest import load_manifest, load_quality
 from cxr_mm.data.pixel_cache import open_pixels
-from cxr_mm.data.sources import Dropped, RawStudies
+from cxr_mm.data.sources import RawStudies
+from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.imaging.quality import QUALITY_NAMES
 
 SECTIONS = ("split", "train_image", "embed", "fuse", "evaluate", "explain", "reference")
@@ -84,7 +87,7 @@ def test_manifest_pixels_quality_and_report_agree(root, paths):
     assert pixels.shape == (2, 32, 32)
     assert frame["note"].tolist() == ["cough", None, "fever", "well", None]
     assert frame["image_path"][0] == str(root / "toy" / "a.png")
-    assert list(quality) == ["study_id", *QUALITY_NAMES, "file_sha256", "phash"]
+    assert list(quality) == ["study_id", *QUALITY_NAMES, "file_sha256", "phash", "warnings"]
     assert quality["study_id"].tolist() == frame["study_id"].tolist()
     assert quality["exposure"].notna().tolist() == [True, True, False, False, True]
     assert quality["file_sha256"][0] == quality["file_sha256"][4] != ""
@@ -95,7 +98,86 @@ def test_manifest_pixels_quality_and_report_agree(root, paths):
     assert report["findings"]["effusion"] == {"positive": 2, "negative": 3, "missing": 0}
     assert report["dropped"]["reasons"] == {"no label": {"count": 1, "examples": ["y"]}}
     assert report["kept_without_image"]["count"] == 1
-    assert report["values_cleared"] == {"clinical.age: out of range": 1}
+    assert report["values_cleared"] == {
+        "clinical.age": {
+            "cleared": 1,
+            "given": 4,
+            "expected": "a number from 0 to 120",
+            "reasons": {"out of range": {"count": 1, "examples": ["300"]}},
+        }
+    }
+
+
+def test_summary_says_everything_that_was_left_out(root, paths, monkeypatch):
+    csv = root / "toy" / "manifest.csv"
+    frame = pd.read_csv(csv, dtype=str)
+    frame["note"] = None
+    frame.loc[frame["study_id"] == "v", "image_path"] = "gone.png"
+    frame.loc[frame["study_id"] == "v", "age"] = "30"
+    frame.loc[frame["study_id"] == "x", "age"] = "n.k."
+    frame.loc[frame["study_id"] == "x", "image_path"] = "b.png"
+    frame.to_csv(csv, index=False)
+    monkeypatch.setattr(module, "read_source", with_files_passed_over(module.read_source))
+    assert ingest(task(), PARAMS, paths, root).splitlines() == [
+        "6 studies read, 5 used (image 3, clinical features 4), 1 left out",
+        "  left out: 1 no label (as y)",
+        f"  without image: 1 radiograph: {REASON_OF_TEXT} (as w)",
+        "  without image: 1 radiograph: no such file (as v)",
+        "  cleared: 1 of 5 values of clinical.age (1 no number; found 'n.k.'; expected a number"
+        " from 0 to 120)",
+        "  files passed over: 3 .ima",
+        "  images with contradicting labels: 1",
+        "  note: no study has any note, which the task uses",
+    ]
+    report = report_of(paths)
+    assert report["files_passed_over"] == {".ima": 3}
+    assert report["contradicting_labels"] == {"count": 1, "examples": [["u", "z"]]}
+
+
+REASON_OF_TEXT = "neither a PNG, a JPEG nor a DICOM file, whatever it is called"
+
+
+def with_files_passed_over(read):
+    return lambda *given: replace(read(*given), passed_over=Counter({".ima": 3}))
+
+
+def test_warnings_of_the_reader_are_reported_by_study(root, paths, monkeypatch):
+    build = module.build_cache
+
+    def warned(*given):
+        return [replace(row, warnings=("odd window",)) for row in build(*given)]
+
+    monkeypatch.setattr(module, "build_cache", warned)
+    assert "  warning: 5 images: odd window" in ingest(task(), PARAMS, paths, root)
+    assert report_of(paths)["image_warnings"]["odd window"]["examples"] == list("uvwxz")
+    assert load_quality(paths)["warnings"].eq("odd window").all()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("effusion", "maybe", r"no study is left of 6: 6 label .*found 'maybe'; expected 1 or 0"),
+        ("age", "old", r"cleared were 5 of 5 values of clinical.age .*found 'old'; expected a num"),
+        ("image_path", "gone.png", r"images cannot be read: 4 radiograph: no such file"),
+    ],
+)
+def test_a_loss_above_the_limit_is_an_error_with_a_report(root, paths, column, cell, words):
+    csv = root / "toy" / "manifest.csv"
+    frame = pd.read_csv(csv, dtype=str).assign(**{column: cell})
+    frame.to_csv(csv, index=False)
+    with pytest.raises(ManifestError, match=words) as error:
+        ingest(task(), PARAMS, paths, root)
+    assert "max_loss" in str(error.value)
+    assert [path.name for path in paths.ingest.iterdir()] == ["report.json"]
+    assert report_of(paths)["studies_in_source"] == 6
+
+
+def test_a_larger_limit_accepts_the_loss(root, paths):
+    csv = root / "toy" / "manifest.csv"
+    pd.read_csv(csv, dtype=str).assign(age="old").to_csv(csv, index=False)
+    more = PARAMS.ingest.model_copy(update={"max_loss": 1.0})
+    summary = ingest(task(), PARAMS.model_copy(update={"ingest": more}), paths, root)
+    assert "cleared: 5 of 5 values of clinical.age" in summary
 
 
 def test_study_with_nothing_left_is_dropped_with_the_reason(root, paths):
@@ -116,7 +198,7 @@ def test_same_input_gives_the_same_bytes(root, paths):
     assert [path.name for path in paths.data.iterdir()] == ["ingest"]
 
 
-@pytest.mark.parametrize("step", ["write_json", "write_parquet", "build_cache", "to_manifest"])
+@pytest.mark.parametrize("step", ["write_json", "write_parquet", "build_cache", "label_studies"])
 def test_interrupted_ingest_leaves_the_old_one_whole(root, paths, monkeypatch, step):
     ingest(task(), PARAMS, paths, root)
     first = {path.name: path.read_bytes() for path in paths.ingest.iterdir()}
@@ -167,12 +249,13 @@ def test_task_without_images_has_an_empty_cache(root, paths):
     assert open_pixels(paths.pixels).shape == (0, 32, 32)
 
 
-def test_nothing_readable_is_one_clear_error_and_leaves_nothing(root, paths):
+def test_nothing_readable_is_one_clear_error_and_leaves_the_report(root, paths):
     for image in (root / "toy").glob("*.png"):
         image.write_text("no image")
-    with pytest.raises(ManifestError, match="no study is left"):
+    with pytest.raises(ManifestError, match="no study is left of 6"):
         ingest(task(**IMAGE_ONLY), PARAMS, paths, root)
-    assert list(paths.data.iterdir()) == []
+    assert [path.name for path in paths.ingest.iterdir()] == ["report.json"]
+    assert report_of(paths)["dropped"]["count"] == 6
 
 
 def test_missing_source_leaves_nothing(tmp_path, paths):

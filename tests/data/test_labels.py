@@ -5,7 +5,8 @@ from cxr_mm.core.errors import ManifestError, TaskError
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.sources import read_source
-from cxr_mm.data.sources.base import Dropped, raw_studies
+from cxr_mm.data.sources.base import raw_studies
+from cxr_mm.data.sources.losses import Dropped
 
 FINDINGS = {
     "binary": [
@@ -83,7 +84,7 @@ def test_label_that_is_neither_is_said_to_be():
     findings = [FINDINGS["binary"][0] | {"negative": ["none"]}]
     labelled = labels_of(["flu", "none", "mumps"], findings=findings)
     assert labelled.manifest.labels().ravel().tolist() == [1, 0]
-    assert labelled.dropped == [Dropped("2", "label neither yes nor no")]
+    assert labelled.dropped == [Dropped("2", "label neither yes nor no", "mumps")]
 
 
 def test_numbers_that_a_spreadsheet_made_floats():
@@ -92,7 +93,7 @@ def test_numbers_that_a_spreadsheet_made_floats():
     frame = labelled.manifest.frame
     assert frame["finding.edema"].tolist() == [1.0, 0.0, 1.0]
     assert frame["finding.mass"].isna().tolist() == [False, True, True]
-    assert labelled.cleared == {"finding.mass: neither yes nor no": 1}
+    assert labelled.cleared == {("finding.mass", "neither yes nor no", "maybe"): 1}
 
 
 def test_multiclass_keeps_rows_with_exactly_one_class():
@@ -121,9 +122,9 @@ def test_impossible_values_become_missing_and_are_counted():
     assert frame["clinical.age"].isna().all()
     assert frame["clinical.sex"].fillna("?").tolist() == ["F", "?", "?"]
     assert labelled.cleared == {
-        "clinical.age: out of range": 1,
-        "clinical.age: no number": 1,
-        "clinical.sex: none of its categories": 1,
+        ("clinical.age", "out of range", "414"): 1,
+        ("clinical.age", "no number", "old"): 1,
+        ("clinical.sex", "none of its categories", "x"): 1,
     }
 
 
@@ -144,7 +145,7 @@ def test_study_without_anything_to_read_is_dropped():
 def test_unreadable_note_becomes_missing_and_is_counted():
     labelled = to_manifest(task(), raw({"note": "x" * 30_000}, {}))
     assert labelled.manifest.frame["note"].tolist() == [None, "cough"]
-    assert labelled.cleared == {"note: not readable": 1}
+    assert labelled.cleared == {("note", "not readable", ""): 1}
 
 
 def test_modalities_the_task_lacks_are_left_out():
@@ -167,6 +168,76 @@ def test_group_key_of_the_task():
         to_manifest(task(group_key="bed"), rows)
 
 
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [
+        ("TRUE", 1),
+        ("False", 0),
+        ("yes", 1),
+        ("NO", 0),
+        ("1.0", 1),
+        ("0,0", 0),
+        ("wahr", 1),
+        ("nein", 0),
+        ("0.93", None),
+        ("0,93", None),
+        ("1,045", None),
+        ("perhaps", None),
+    ],
+)
+def test_common_spellings_of_one_and_nought_and_no_probability(cell, label):
+    rows = raw({"edema": cell, "mass": "1"})
+    labelled = to_manifest(task("multilabel"), rows)
+    found = labelled.manifest.frame["finding.edema"][0]
+    assert (None if pd.isna(found) else found) == label
+    assert bool(labelled.cleared) == (label is None)
+
+
+def test_the_tasks_own_values_come_before_common_spellings():
+    own = {"positive": ["no", "Flu"], "negative": ["1"], "unlabelled": ["yes"]}
+    findings = [FINDINGS["binary"][0] | own]
+    labelled = labels_of(["no", "1", "yes", "FLU"], findings=findings)
+    assert labelled.manifest.labels().ravel().tolist() == [1, 0, 1]
+    assert labelled.dropped == [Dropped("2", "no label")]
+
+
+def test_a_probability_is_not_any_other_label():
+    findings = [FINDINGS["binary"][0] | {"positive": ["1"], "negative": ["*"]}]
+    labelled = labels_of(["1", "0", "0.0", "0.93"], findings=findings)
+    assert labelled.manifest.labels().ravel().tolist() == [1, 0, 0]
+    assert labelled.dropped == [Dropped("3", "label neither yes nor no", "0.93")]
+
+
+@pytest.mark.parametrize("cell", ["mumps, flu", "flu;ards", "mumps|flu", "mumps; NA; flu"])
+def test_lists_of_labels_by_any_separator(cell):
+    findings = [FINDINGS["binary"][0] | {"negative": ["mumps"]}]
+    assert labels_of([cell], findings=findings).manifest.labels().ravel().tolist() == [1]
+
+
+def test_a_label_with_a_comma_in_it_is_one_label():
+    findings = [FINDINGS["binary"][0] | {"positive": ["flu"], "negative": ["no flu, healed"]}]
+    labelled = labels_of(["no flu, healed"], findings=findings)
+    assert labelled.manifest.labels().ravel().tolist() == [0]
+
+
+def test_views_are_read_in_any_case():
+    rows = raw({"view": "pa"}, {"view": " Ap Supine"}, {"view": "ll"})
+    labelled = to_manifest(task(views=["PA", "AP Supine"]), rows)
+    assert labelled.manifest.frame["view"].tolist() == ["PA", "AP Supine"]
+    assert labelled.dropped == [Dropped("2", "view LL", "LL")]
+
+
+def test_ids_of_one_patient_in_several_spellings_are_one():
+    rows = raw(*({"patient_id": p} for p in ("12", "12.0", "ab", "AB", "7")))
+    labelled = to_manifest(task(), rows)
+    assert labelled.manifest.frame["patient_id"].tolist() == ["12", "12", "ab", "ab", "7"]
+    assert labelled.manifest.frame["group"].nunique() == 3
+    (notice,) = labelled.notices
+    assert "2 patients" in notice
+    assert "'12' and '12.0', 'ab' and 'AB'" in notice
+    assert to_manifest(task(), raw({}, {"patient_id": "q"})).notices == ()
+
+
 @pytest.mark.parametrize("column", ["age", "note", "finding"])
 def test_missing_column_is_named(column):
     rows = raw({})
@@ -176,8 +247,11 @@ def test_missing_column_is_named(column):
 
 
 def test_nothing_left_is_an_error_and_earlier_drops_are_kept():
-    with pytest.raises(ManifestError, match="no study is left"):
-        labels_of(["todo"])
+    expected = r"no study is left of 2: 1 label .*\(as 0; found 'x'; expected flu or none\); 1 view"
+    findings = [FINDINGS["binary"][0] | {"negative": ["none"]}]
+    rows = raw({"finding": "x"}, {"view": "L"})
+    with pytest.raises(ManifestError, match=expected):
+        to_manifest(task(findings=findings, views=["PA"]), rows)
     labelled = to_manifest(task(), raw({}, dropped=[Dropped("x", "gone")]))
     assert labelled.dropped == [Dropped("x", "gone")]
 
@@ -200,4 +274,4 @@ def test_real_counts(data_root, tmp_path, name, studies, positives):
     assert labelled.manifest.labels().sum(axis=0).tolist() == positives
     assert labelled.manifest.frame["image_path"].notna().all()
     if name == "covid":
-        assert labelled.cleared == {"clinical.temperature: out of range": 1}
+        assert labelled.cleared == {("clinical.temperature", "out of range", "95"): 1}

@@ -154,7 +154,12 @@ def _ingest_report(task, manifest):
             }
             for f, name in enumerate(task.finding_names)
         },
-        "dropped": {"count": 7, "reasons": {"view LL": {"count": 7, "examples": []}}},
+        "dropped": {"count": 7, "reasons": {"view LL": {"count": 7, "examples": ["a"]}}},
+        "kept_without_image": {"count": 0, "reasons": {}},
+        "values_cleared": {},
+        "files_passed_over": {},
+        "contradicting_labels": {"count": 0, "examples": []},
+        "notices": [],
     }
 
 

@@ -28,6 +28,7 @@ def changed(results, part, *path, to):
 def without_flags(results):
     """The results without the flags that the synthetic data happens to raise."""
     found = changed(results, "subgroups", "flags", to=[])
+    found = changed(found, "ingest", "dropped", to={"count": 0, "reasons": {}})
     found = changed(found, "metrics", "fusion_gain", to={})
     for metric, ideal in (("calibration_intercept", 0.0), ("calibration_slope", 1.0)):
         figure = {"value": ideal, "ci95": [ideal - 0.1, ideal + 0.1]}
@@ -103,6 +104,29 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
             "fusion",
             "image+note is not shown to be better than note alone",
         ),
+        (
+            "ingest",
+            ("dropped",),
+            {"count": 7, "reasons": {"no label": {"count": 7, "examples": ["a", "b"]}}},
+            "data",
+            "studies were left out: 7 no label (as a, b)",
+        ),
+        (
+            "ingest",
+            ("values_cleared",),
+            {
+                "clinical.age": {
+                    "cleared": 3,
+                    "given": 9,
+                    "expected": "a number",
+                    "reasons": {"no number": {"count": 3, "examples": ["old"]}},
+                }
+            },
+            "data",
+            "cleared were 3 of 9 values of clinical.age (3 no number; found 'old'",
+        ),
+        ("ingest", ("contradicting_labels", "count"), 2, "data", "2 images have contradicting"),
+        ("ingest", ("notices",), ["no study has note"], "data", "no study has note"),
         ("audit", ("shared_patients",), 3, "leakage", "3 patients are in more than one part"),
         (
             "metrics",

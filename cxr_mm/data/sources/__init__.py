@@ -1,6 +1,7 @@
 """Sources: one module per layout of files on disk; each returns the same raw table."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE
 from cxr_mm.core.task import SourceKind, Task
 from cxr_mm.data.sources import cohen, kermany, nih14
-from cxr_mm.data.sources.base import Dropped, RawStudies, Source, files_below
+from cxr_mm.data.sources.base import RawStudies, Source, files_below
 from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
+from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.sources.manifest_csv import manifest_file, read_manifest_source
 from cxr_mm.data.sources.synthetic import read_synthetic
 
@@ -85,7 +87,7 @@ def read_source(task: Task, root: Path, work: Path) -> RawStudies:
     folder = source_folder(task, root)
     raw = SOURCES[task.source.kind](task, folder, work)
     paths = raw.frame["image_path"].map(lambda path: str(folder / path), na_action="ignore")
-    return RawStudies(raw.frame.assign(image_path=paths), raw.dropped)
+    return replace(raw, frame=raw.frame.assign(image_path=paths))
 
 
 def fingerprint(task: Task, root: Path) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The raw table that every source returns, and functions that the sources share."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
@@ -12,18 +13,11 @@ from pydantic import ValidationError
 from cxr_mm.core.errors import TaskError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
+from cxr_mm.data.sources.losses import Dropped
 
 RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DICOM_SUFFIXES = (".dcm", ".dicom")
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A study that was dropped, and the reason."""
-
-    study_id: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -33,17 +27,14 @@ class RawStudies:
     `frame` has the columns `RAW_COLUMNS` (text, missing where not known; `image_path` relative
     to the source's folder or absolute; `part` is `train`, `test` or missing; a missing `group`
     means the task's group key), the source's raw label columns, and its clinical columns under
-    the names that tasks use for features.
+    the names that tasks use for features. `passed_over` counts files that are no image of the
+    source, by kind; `notices` are sentences without a full stop that a user should read.
     """
 
     frame: pd.DataFrame
     dropped: list[Dropped]
-
-
-def dropped_rows(studies: "pd.Series[str]", reasons: "pd.Series[Any]") -> list[Dropped]:
-    """Ids and reasons of the rows that have a reason."""
-    rows = zip(studies, reasons, strict=True)
-    return [Dropped(str(study), str(reason)) for study, reason in rows if not pd.isna(reason)]
+    passed_over: Counter[str] = field(default_factory=Counter)
+    notices: tuple[str, ...] = ()
 
 
 Source = Callable[[Task, Path, Path], RawStudies]
@@ -75,11 +66,17 @@ def checked_options(model: type[Options], task: Task) -> Options:
         ) from error
 
 
-def raw_studies(frame: pd.DataFrame, dropped: list[Dropped]) -> RawStudies:
+def raw_studies(
+    frame: pd.DataFrame,
+    dropped: list[Dropped],
+    passed_over: Counter[str] | None = None,
+    notices: tuple[str, ...] = (),
+) -> RawStudies:
     """Add the columns of `RAW_COLUMNS` that a table lacks."""
     missing = [c for c in RAW_COLUMNS if c not in frame.columns]
     empty = pd.DataFrame(None, index=frame.index, columns=missing, dtype=object)
-    return RawStudies(pd.concat([frame, empty], axis=1).reset_index(drop=True), dropped)
+    table = pd.concat([frame, empty], axis=1).reset_index(drop=True)
+    return RawStudies(table, dropped, passed_over or Counter(), notices)
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -12,12 +12,12 @@ from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
-    Dropped,
     RawStudies,
     checked_options,
     files_below,
     raw_studies,
 )
+from cxr_mm.data.sources.losses import Dropped
 
 PARTS = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
 SUFFIXES = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)

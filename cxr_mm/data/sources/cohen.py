@@ -10,9 +10,9 @@ from cxr_mm.data.sources.base import (
     NoOptions,
     RawStudies,
     checked_options,
-    dropped_rows,
     raw_studies,
 )
+from cxr_mm.data.sources.losses import dropped_rows
 from cxr_mm.data.tables import read_table
 
 EXPECTED = ("metadata.csv", "images")

@@ -14,12 +14,12 @@ from cxr_mm.core.types import Frozen
 from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
-    Dropped,
     RawStudies,
     checked_options,
     files_below,
     raw_studies,
 )
+from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.sources.manifest_csv import read_studies, require_features
 from cxr_mm.imaging.dicom import UNREADABLE
 

@@ -9,13 +9,13 @@ import pandas as pd
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
-    Dropped,
     NoOptions,
     RawStudies,
     checked_options,
     files_below,
     raw_studies,
 )
+from cxr_mm.data.sources.losses import Dropped
 
 EXPECTED = ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA")
 PNEUMONIA = re.compile(r"^(person\d+)_(bacteria|virus)")

@@ -8,8 +8,8 @@ import pandas as pd
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
-from cxr_mm.data.sources.base import Dropped, RawStudies, checked_options, raw_studies
-from cxr_mm.data.tables import iter_table, missing_column, read_table
+from cxr_mm.data.sources.base import RAW_COLUMNS, RawStudies, checked_options, raw_studies
+from cxr_mm.data.tables import iter_table, missing_column, nearest, read_table
 
 DEFAULT_FILE = "manifest.csv"
 
@@ -30,7 +30,7 @@ def manifest_file(task: Task) -> str:
 
 
 def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
-    """Read the task's CSV; rows whose image file does not exist are dropped.
+    """Read the task's CSV; whether image files exist is found out when they are decoded.
 
     Raises:
         ManifestError: as `read_manifest_csv`.
@@ -38,15 +38,7 @@ def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  #
     options = checked_options(ManifestOptions, task)
     path = folder / options.file
     images = folder / options.images if options.images else None
-    frame = read_manifest_csv(path, task, labels_required=True, images=images)
-    return without_missing_images(frame)
-
-
-def without_missing_images(frame: pd.DataFrame) -> RawStudies:
-    """Drop rows whose image file does not exist."""
-    gone = frame["image_path"].map(lambda p: not Path(p).is_file(), na_action="ignore").eq(True)
-    reason = "the image file is not there"
-    return raw_studies(frame[~gone], [Dropped(s, reason) for s in frame.loc[gone, "study_id"]])
+    return raw_studies(read_manifest_csv(path, task, labels_required=True, images=images), [])
 
 
 def read_manifest_csv(
@@ -58,7 +50,8 @@ def read_manifest_csv(
     the CSV's folder), the task's note column, one column per clinical feature, and per finding
     either the source's raw label column or one named after the finding with 1, 0 or nothing.
     `group, view, site, part` are optional; so are `image_path` and the note column (no study then
-    has one), and, where labels are not required, `patient_id` and the labels. Whether images exist
+    has one), and, where labels are not required, `patient_id` and the labels. Where they are
+    required, a column that is spelt almost as an optional input is an error. Whether images exist
     is not checked here.
 
     Raises:
@@ -69,6 +62,7 @@ def read_manifest_csv(
     require_features(task, frame.columns, path)
     if labels_required:
         require_labels(task, frame.columns, path)
+        _require_no_misspelt(task, frame.columns, path)
     return _completed(frame, task, images or path.parent)
 
 
@@ -95,9 +89,15 @@ def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
-        lambda cell: str(images.absolute() / cell), na_action="ignore"
+        lambda cell: _image_path(images.absolute(), cell), na_action="ignore"
     )
     return frame
+
+
+def _image_path(folder: Path, cell: str) -> str:
+    """Absolute path of an image; backslashes, as Windows writes them, separate folders."""
+    path = folder / cell
+    return str(folder / cell.replace("\\", "/") if "\\" in cell and not path.exists() else path)
 
 
 def read_studies(path: Path, required: Iterable[str]) -> pd.DataFrame:
@@ -154,3 +154,15 @@ def require_labels(task: Task, columns: Collection[str], path: Path) -> None:
     missing = [f for f in task.findings if not {f.raw_column, f.name} & set(columns)]
     if missing:
         raise missing_column(path, [finding.name for finding in missing], columns)
+
+
+def _require_no_misspelt(task: Task, columns: Collection[str], path: Path) -> None:
+    """Refuse a table without an input's column that has one spelt almost alike."""
+    inputs = [name for name in ("image_path",) if task.has_image]
+    inputs += [task.note.column] if task.note else []
+    used = {*RAW_COLUMNS, *inputs, *(f.column_in(columns) for f in task.clinical)}
+    used |= {column for finding in task.findings for column in (finding.raw_column, finding.name)}
+    others = [column for column in columns if column not in used]
+    for name in inputs:
+        if name not in columns and nearest(name, others):
+            raise missing_column(path, [name], others)

@@ -9,13 +9,13 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
-    Dropped,
     NoOptions,
     RawStudies,
     checked_options,
     files_below,
     raw_studies,
 )
+from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.tables import read_table
 
 EXPECTED = ("Data_Entry_2017*.csv", "images*")

@@ -45,19 +45,42 @@ def csv(tmp_path):
 
 def test_reads_text_as_it_stands(csv, tmp_path):
     raw = read_source(TASK, tmp_path, tmp_path / "w")
-    assert raw.frame["study_id"].tolist() == ["007", "008"]
-    assert raw.frame["note"].tolist() == ["fever, cough", "dyspnoea"]
+    assert raw.frame["study_id"].tolist() == ["007", "008", "009"]
+    assert raw.frame["note"].tolist() == ["fever, cough", "dyspnoea", "none"]
     assert Path(raw.frame["image_path"][0]) == csv.parent / "images/a.png"
-    assert raw.frame["image_path"].isna().tolist() == [False, True]
-    assert [(d.study_id, d.reason) for d in raw.dropped] == [("009", "the image file is not there")]
+    assert raw.frame["image_path"].isna().tolist() == [False, True, False]
+
+
+def test_backslashes_separate_folders_unless_a_file_is_called_so(csv, tmp_path):
+    odd = csv.parent / "b\\c.png"
+    Image.new("L", (8, 8)).save(odd)
+    csv.write_text(f"{HEADER}\n1,p,images\\a.png,,1,1,1\n2,p,b\\c.png,,1,1,1\n")
+    raw = read_source(TASK, tmp_path, tmp_path / "w")
+    assert raw.frame["image_path"].tolist() == [str(csv.parent / "images/a.png"), str(odd)]
+
+
+@pytest.mark.parametrize(
+    ("column", "near"),
+    [("note", "Notes"), ("note", "clinical_note"), ("image_path", "imagepath"), ("age", "agee")],
+)
+def test_a_misspelt_input_is_an_error_that_names_it(csv, column, near):
+    csv.write_text("\n".join([HEADER.replace(column, near), *ROWS]))
+    with pytest.raises(ManifestError, match=rf"{column}: the column is .*Rename '{near}'"):
+        read_manifest_csv(csv, TASK, labels_required=True)
+
+
+def test_an_absent_input_with_no_column_like_it_is_absent(csv):
+    csv.write_text("study_id,patient_id,age,edema,mass,ward\n1,p,63,1,0,w\n")
+    frame = read_manifest_csv(csv, TASK, labels_required=True)
+    assert frame.loc[0, ["image_path", "note"]].isna().all()
 
 
 def test_becomes_a_manifest(csv, tmp_path):
     manifest = to_manifest(TASK, read_source(TASK, tmp_path, tmp_path / "w")).manifest
     assert manifest.labels()[0].tolist() == [1.0, 0.0]
-    assert manifest.frame["finding.mass"].isna().tolist() == [False, True]
+    assert manifest.frame["finding.mass"].isna().tolist() == [False, True, False]
     assert manifest.frame["clinical.age"].tolist()[0] == 63
-    assert manifest.frame["group"].tolist() == ["p1", "p1"]
+    assert manifest.frame["group"].tolist() == ["p1", "p1", "p2"]
 
 
 def test_absolute_image_path(csv, tmp_path):
