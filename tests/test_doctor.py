@@ -1,6 +1,7 @@
 """The doctor names everything that a run needs, there or not, with the remedy."""
 
 import importlib.metadata
+import subprocess
 
 import pytest
 
@@ -41,6 +42,23 @@ def test_a_project_without_git_is_said_with_the_remedy(empty_root, tmp_path, mon
     for name in (".git", ".dvc"):
         (tmp_path / name).mkdir()
     assert starting(examine(speed=False), "project") == ["git and DVC repository"]
+
+
+def test_what_queued_experiments_lack_is_said_before(empty_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    for name in (".dvc", "tasks", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data").symlink_to("elsewhere")
+    (tmp_path / "tasks/mine.yaml").write_text("name: mine\n")
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "raw")
+    first, link, untracked, relative = starting(examine(speed=False), "project")
+    assert first == "git and DVC repository"
+    assert link.startswith("data/ is a link")
+    assert "lack tasks/mine.yaml: git add and commit" in untracked
+    assert "make it absolute" in relative
+    subprocess.run(["git", "add", "tasks"], check=True)
+    assert not any("lack" in line for line in starting(examine(speed=False), "project"))
 
 
 def test_no_data_comes_with_what_is_missing_and_the_remedy(empty_root):

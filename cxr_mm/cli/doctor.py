@@ -6,6 +6,8 @@ Libraries are imported where they are needed, so that other commands start fast.
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,7 @@ from cxr_mm import __version__
 from cxr_mm.cli.options import TaskName
 from cxr_mm.core.errors import CxrError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
-from cxr_mm.core.task import load_task, own_tasks, shipped_tasks
+from cxr_mm.core.task import TASKS, load_task, own_tasks, shipped_tasks
 
 commands = typer.Typer()
 PANEL = "This machine"
@@ -143,7 +145,34 @@ def _project(folder: Path = Path()) -> list[str]:
         lines.append("project      no git repository: dvc fails; run git init && git add -A")
     if not (folder / ".dvc").is_dir():
         lines.append("project      no DVC repository: run dvc init")
-    return lines or ["project      git and DVC repository"]
+    return [*(lines or ["project      git and DVC repository"]), *_obstacles(folder)]
+
+
+def _obstacles(folder: Path) -> list[str]:
+    """What DVC would stumble over later, with the remedy."""
+    lines = [
+        f"project      {name}/ is a link, below which DVC keeps nothing: make it a folder"
+        for name in ("data", "models", "reports")
+        if (folder / name).is_symlink()
+    ]
+    files = [str(TASKS / f"{name}.yaml") for name in own_tasks(folder)]
+    if untracked := _untracked(folder, files):
+        lines.append(f"project      queued experiments lack {untracked}: git add and commit")
+    if files and not data_root().is_absolute():
+        lines.append(
+            f"project      queued experiments do not find a relative {DATA_ROOT_VARIABLE}: "
+            "make it absolute"
+        )
+    return lines
+
+
+def _untracked(folder: Path, files: list[str]) -> str:
+    """Those of the files that git does not track; none without git."""
+    if not files or shutil.which("git") is None:
+        return ""
+    words = ["git", "ls-files", "--others", "--", *files]
+    found = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return ", ".join(found.stdout.split())
 
 
 def _data() -> list[str]:

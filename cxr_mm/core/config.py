@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.task import Protocol, Task
-from cxr_mm.core.types import Frozen
+from cxr_mm.core.types import Frozen, faults_of
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -266,6 +266,5 @@ def _checked(raw: Any, where: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "top level"
-        raise ParamsError(first["msg"], field=f"{where}: {field}") from error
+        field, message = faults_of(error)
+        raise ParamsError(message, field=f"{where}: {field}") from error

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cxr_mm.core.errors import TaskError
-from cxr_mm.core.types import Frozen, Modality
+from cxr_mm.core.types import Frozen, Modality, faults_of
 
 Problem = Literal["binary", "multiclass", "multilabel"]
 Protocol = Literal["patient", "official", "folds"]
@@ -296,13 +296,9 @@ def _parse(text: str, where: str) -> Task:
     try:
         return Task.model_validate(raw)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'top level'}: "
-            f"{fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        ]
+        field, message = faults_of(error)
         raise TaskError(
-            "; ".join(faults),
-            field=where,
+            message,
+            field=f"{where}: {field}",
             remedy=f"See docs/tasks.md, and compare it with {SHIPPED / 'pneumonia.yaml'}",
         ) from error

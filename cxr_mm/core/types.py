@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Frozen(BaseModel):
@@ -27,3 +27,15 @@ def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
     """Every non-empty subset, singles first, the whole last, each in canonical order."""
     present = [m for m in MODALITIES if m in set(modalities)]
     return [c for size in range(1, len(present) + 1) for c in combinations(present, size)]
+
+
+def faults_of(error: ValidationError) -> tuple[str, str]:
+    """Field of the first fault, and a message that names every other one too."""
+    (field, message), *others = [
+        (
+            ".".join(map(str, fault["loc"])) or "top level",
+            str(fault["msg"]).removeprefix("Value error, "),
+        )
+        for fault in error.errors()
+    ]
+    return field, "; ".join([message, *(f"{where}: {what}" for where, what in others)])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cxr_mm.core.errors import TaskError
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Frozen
+from cxr_mm.core.types import Frozen, faults_of
 from cxr_mm.data.sources.losses import Dropped
 
 RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
@@ -57,11 +57,11 @@ def checked_options(model: type[Options], task: Task) -> Options:
     try:
         return model.model_validate(task.source.options)
     except ValidationError as error:
-        first = error.errors()[0]
+        field, message = faults_of(error)
         known = ", ".join(model.model_fields) or "none"
         raise TaskError(
-            first["msg"],
-            field=".".join(map(str, (f"tasks/{task.name}: source.options", *first["loc"]))),
+            message,
+            field=f"tasks/{task.name}: source.options.{field}",
             remedy=f"Options of {task.source.kind}: {known}",
         ) from error
 
