@@ -138,13 +138,15 @@ def audit(
         near: see `near_pairs`.
 
     Returns:
-        Plain values for JSON. `shared_groups` is 0 in every split of this project.
+        Plain values for JSON. `shared_groups` is 0 in every split of this project. Studies whose
+        patient is not known, and is called like the study, are `own_patients`.
     """
     parts = part_names(table)
     return {
         "task": manifest.task.name,
         "shared_groups": _shared(table["group"], parts),
         "shared_patients": _shared(manifest.frame["patient_id"], parts),
+        "own_patients": int(manifest.frame["patient_id"].eq(manifest.frame["study_id"]).sum()),
         "groups_merged": int(manifest.frame["group"].nunique() - table["group"].nunique()),
         "exact_duplicates": _exact(manifest, file_sha256, parts),
         "near_duplicates": _near(manifest, near, parts),

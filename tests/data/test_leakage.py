@@ -109,6 +109,13 @@ def test_groups_merge_through_files_and_pairs_transitively():
     assert merged_groups(group, files, NO_PAIRS).tolist() == ["e", "c", "c", "b", "a", "z"]
 
 
+def test_audit_counts_studies_whose_patient_is_not_known():
+    m = manifest(list("ab"), patients=["s0", "p"])
+    table, q = split_table(m, ["train", "test"]), quality([0, 2**20], ["1", "2"])
+    report = audit(m, table, q["file_sha256"], near_pairs(m, q, squares(2), 2))
+    assert report["own_patients"] == 1
+
+
 def test_audit_finds_what_was_planted():
     m = manifest(list("aabbccdd"), patients=["p", "p", "q", "q", "p", "r", "t", "t"])
     table = split_table(m, ["train", "train", "train", "test", "val", "val", "test", "test"])
@@ -120,6 +127,7 @@ def test_audit_finds_what_was_planted():
     report = audit(m, table, q["file_sha256"], near_pairs(m, q, pixels, 2))
     assert report["shared_groups"] == 1  # b
     assert report["shared_patients"] == 2  # p and q
+    assert report["own_patients"] == 0
     assert report["exact_duplicates"] == {
         "files": 2,
         "files_across_parts": 1,

@@ -1,7 +1,8 @@
 """A folder of DICOM files (PS3.10), with an optional CSV of notes, features and findings."""
 
 import warnings
-from collections.abc import Hashable, Iterator
+from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cxr_mm.data.sources.base import (
     files_below,
     raw_studies,
 )
-from cxr_mm.data.sources.losses import Dropped
+from cxr_mm.data.sources.losses import Dropped, kind_of
 from cxr_mm.data.sources.manifest_csv import read_studies, require_features
 from cxr_mm.imaging.dicom import UNREADABLE
 
@@ -59,7 +60,7 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
         ManifestError: the CSV is unreadable, or lacks a clinical column that no header has.
     """
     options = checked_options(DicomFolderOptions, task)
-    frame, dropped = _headers(folder)
+    frame, dropped, passed_over = _headers(folder)
     if frame.empty:
         raise DataNotFoundError(
             f"no readable DICOM radiograph ({len(dropped)} other files)",
@@ -72,17 +73,20 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
         require_features(task, columns, folder / options.csv)
         frame, unmatched = _joined(frame, table)
         dropped += [Dropped(study, "no DICOM file has this id") for study in unmatched]
-    return raw_studies(frame, dropped)
+    return raw_studies(frame, dropped, passed_over)
 
 
-def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped]]:
+def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str]]:
+    """Headers, files dropped, and numbers of other files by kind."""
     rows: dict[str, dict[str, Any]] = {}
-    dropped = []
-    for file in _candidates(folder):
+    dropped, passed_over = [], Counter[str]()
+    for file in files_below(folder):
+        if not _is_candidate(file):
+            passed_over[kind_of(file)] += 1
+            continue
         path = file.relative_to(folder).as_posix()
-        try:
-            row = _header(file) | {"image_path": path}
-        except UNREADABLE:
+        row = read_header(file) | {"image_path": path}
+        if "study_id" not in row:
             dropped.append(Dropped(path, "not a readable DICOM file"))
             continue
         study = row["study_id"]
@@ -96,16 +100,22 @@ def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped]]:
         else:
             rows[study] = row
     frame = pd.DataFrame(rows.values(), columns=[*TAGS, "image_path"], dtype=object)
-    return frame.replace("", None), dropped
+    return frame.replace("", None), dropped, passed_over
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    for file in files_below(folder):
-        named = file.suffix.lower() in DICOM_SUFFIXES
-        # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
-        numbered = not file.suffix or file.suffix[1:].isdigit()
-        if named or (numbered and file.name != "DICOMDIR"):
-            yield file
+def _is_candidate(file: Path) -> bool:
+    """Whether a file may be DICOM, by its name."""
+    # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
+    numbered = not file.suffix or file.suffix[1:].isdigit()
+    return file.suffix.lower() in DICOM_SUFFIXES or (numbered and file.name != "DICOMDIR")
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """Read the header of a DICOM file under the names of `TAGS`; empty where it is unreadable."""
+    try:
+        return _header(file)
+    except UNREADABLE:
+        return {}
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -131,3 +131,13 @@ def test_no_radiograph_is_an_error(tmp_path):
     (tmp_path / "pacs/a.dcm").write_text("")
     with pytest.raises(DataNotFoundError, match="no readable DICOM radiograph"):
         read_source(task(), tmp_path, tmp_path / "w")
+
+
+def test_other_files_are_counted_by_kind(tmp_path):
+    write(tmp_path / "pacs/a.dcm")
+    write(tmp_path / "pacs/b.IMA")
+    for name in ("c.dcm.gz", "d.tif", "notes.txt", "DICOMDIR"):
+        (tmp_path / "pacs" / name).write_bytes(b"")
+    raw = read_source(task(), tmp_path, tmp_path / "w")
+    assert [path.rpartition("/")[2] for path in raw.frame["image_path"]] == ["a.dcm", "b.IMA"]
+    assert raw.passed_over == {".dcm.gz": 1, ".tif": 1, ".txt": 1, "without a suffix": 1}
