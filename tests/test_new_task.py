@@ -96,11 +96,20 @@ def test_images_elsewhere_are_found_relative_to_their_folder(laboratory, tmp_pat
     table.to_csv(laboratory, index=False)
     result = run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
     assert result.exit_code == 0, result.exception
+    assert "image_path: 2 of 2 files are there" in result.stdout
     task = load_task("lunge")
     assert task.has_image
     found = read_source(task, tmp_path, tmp_path)
     assert found.frame["image_path"].tolist() == [str(folder / "a.png"), str(folder / "b.png")]
     assert found.dropped == []
+
+
+def test_images_that_are_not_there_are_said_before_anything_is_written(laboratory, tmp_path):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table.assign(image_path="a.png").to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory)
+    assert re.search(r"image_path: none of 40 files is in .*--images", str(result.exception))
+    assert not (tmp_path / "tasks").exists()
 
 
 def test_dicom_files_with_a_table_that_names_none_are_a_dicom_folder(laboratory, tmp_path):

@@ -163,6 +163,7 @@ def test_metrics_do_not_wait_for_explanations():
     explained = set(outputs("explain"))
     deps = {dep for stage in STAGES for dep in paths_in(STAGES[stage]["do"].get("deps", []))}
     assert not explained & deps
+    assert list(STAGES)[-1] == "explain"  # DVC keeps this order where no stage waits for another
 
 
 def test_dvc_keeps_every_report_and_compares_the_headline():

@@ -148,8 +148,24 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
             "no column has 0 and 1 alone, so it is not clear what is to be predicted",
             f"Name a column with --finding; there are {', '.join(own)}",
         )
+    if draft.has_image and not dicom:
+        draft.notes.append(_images_found(csv, frame, images))
     draft.notes.extend(f"{column.column}: {column.kind}, {column.about}" for column in columns)
     return draft
+
+
+def _images_found(csv: Path, frame: pd.DataFrame, images: Path | None) -> str:
+    """How many of the files named in `image_path` are there; none is an error."""
+    folder, names = images or csv.parent, frame["image_path"].dropna().tolist()
+    found = sum((folder / name).is_file() for name in names)
+    if not found:
+        raise _fault(
+            csv,
+            "image_path",
+            f"none of {len(names)} files is in {folder}, as {names[0]!r}",
+            "Name the folder that the paths are relative to with --images",
+        )
+    return f"image_path: {found} of {len(names)} files are there"
 
 
 def _source(csv: Path, frame: pd.DataFrame, images: Path | None) -> dict[str, Any]:
@@ -283,7 +299,8 @@ def _categories(counts: Counter[str]) -> tuple[str, ...]:
 
 
 def _shares(counts: Counter[str]) -> str:
-    return ", ".join(f"{value}: {count}" for value, count in counts.most_common(6))
+    shown = ((" ".join(value.split())[:LONG_TEXT], n) for value, n in counts.most_common(6))
+    return ", ".join(f"{value}: {count}" for value, count in shown)
 
 
 def _one_note(columns: list[Column], frame: pd.DataFrame) -> list[Column]:
