@@ -211,7 +211,7 @@ def test_synthesise_then_score(bundle, refused, tmp_path):
     out = tmp_path / "scored.parquet"
     manifest = ("--manifest", created / "manifest.csv")
     result = answered("score", "--bundle", bundle, *manifest, "--out", out)
-    assert result == f"3 studies predicted: {out}\n"
+    assert result == f"3 studies read, 3 answered, 0 not\npredictions: {out}\n"
     assert out.is_file()
     assert "--dial colour" in refused("synthesise", "--out", created, "--dial", "colour=1")
 

@@ -1,19 +1,28 @@
 """Scoring: good rows are predicted as each alone would be, bad rows are listed with the reason."""
 
+import logging
+from functools import partial
+
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
 
-from cxr_mm.core.errors import InputError, ManifestError
+from cxr_mm.core.errors import InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.task import load_task
 from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
-from cxr_mm.data.studies import BadRow, iter_studies
+from cxr_mm.data.studies import BadRow, build_study, iter_studies
+from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference import score as scoring
 from cxr_mm.inference import table as tables
-from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.score import score
+from tests.doors.numbers import write_dicom
+
+CLINICAL = load_task("synthetic").clinical_names
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def test_every_good_row_is_predicted_as_it_would_be_alone(
     out = tmp_path / "scored.parquet"
     done = score(predictor, csv(), out)
     assert done.predicted == 5
-    assert done.bad == ()
+    assert done.bad == []
     assert read_json(tmp_path / "scored.bad.json") == []
     table = pd.read_parquet(out).set_index("study_id")
     assert list(table.index) == list(rows["study_id"])
@@ -107,7 +116,7 @@ def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, r
     assert done.predicted == 1
     assert list(pd.read_parquet(out)["study_id"]) == [rows.loc[3, "study_id"]]
     listed = read_json(tmp_path / "scored.bad.json")
-    assert [BadRow(**row) for row in listed] == list(done.bad)
+    assert [BadRow(**row) for row in listed] == done.bad
     assert [row["study_id"] for row in listed] == [rows.loc[n, "study_id"] for n in (0, 1, 2, 4)]
     for row, reason in zip(
         listed, ("nowhere.png", "nowhere_either", "broken.png", "neither"), strict=True
@@ -141,7 +150,11 @@ def test_where_every_row_is_bad_nothing_is_written(predictor, csv, tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "without", "said"),
-    [(0, [], "no row below the header"), (5, ["crp"], "crp: the column is missing")],
+    [
+        (0, [], "no row below the header"),
+        (5, ["study_id"], "study_id: the column is missing"),
+        (5, ["image_path", "note", *CLINICAL], "image_path, note, age, .*: the column is missing"),
+    ],
 )
 def test_what_is_no_table_is_refused_and_nothing_is_written(
     predictor, csv, tmp_path, count, without, said
@@ -151,6 +164,116 @@ def test_what_is_no_table_is_refused_and_nothing_is_written(
     with pytest.raises(ManifestError, match=said):
         score(predictor, path, tmp_path / "scored.parquet")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_of_images_alone_is_scored_and_what_it_lacks_is_said_once(
+    predictor, csv, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    path = csv(only=slice(2))
+    table = pd.read_csv(path)[["study_id", "image_path", "note"]]
+    table.rename(columns={"note": "notes"}).to_csv(path, index=False)
+    assert score(predictor, path, tmp_path / "scored.parquet").predicted == 2
+    assert set(pd.read_parquet(tmp_path / "scored.parquet")["modalities"]) == {"image"}
+    (said,) = [text for text in caplog.messages if "no column" in text]
+    assert f"no column note, {', '.join(CLINICAL)}, so no study has it" in said
+    assert "('notes' is another name than 'note')" in said
+
+
+def test_a_csv_holds_what_the_parquet_file_holds(predictor, csv, tmp_path):
+    for suffix in ("csv", "parquet"):
+        score(predictor, csv(only=slice(2)), tmp_path / f"out.{suffix}")
+        score(predictor, csv(only=slice(2)), tmp_path / f"out.{suffix}")  # replaces its own
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    other = pd.read_csv(tmp_path / "out.csv", dtype={"patient_id": str}, keep_default_na=False)
+    assert list(other.columns) == list(table.columns)
+    assert list(other["study_id"]) == list(table["study_id"])
+    assert list(other["probability.effusion"]) == pytest.approx(table["probability.effusion"])
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("studies.csv", InputError, "is the input itself"),
+        ("folder.parquet", InputError, "exists and is no earlier output"),
+        ("other.csv", InputError, "exists and is no earlier output"),
+        ("out.xlsx", InputError, "'.xlsx' is no format of a table. Name a file that ends in .csv"),
+        ("out", InputError, "it has no suffix"),
+        ("other.csv/out.parquet", StorageError, "cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_study_is_read(
+    predictor, csv, tmp_path, monkeypatch, name, error, said
+):
+    path = csv()
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "other.csv").write_text("mine")
+    before = {p: p.is_file() and p.read_bytes() for p in tmp_path.iterdir()}
+    monkeypatch.setattr(scoring, "iter_studies", None)
+    with pytest.raises(error, match=said):
+        score(predictor, path, tmp_path / name)
+    assert {p: p.is_file() and p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_the_tally_counts_by_reason_with_examples(predictor, csv, rows, tmp_path):
+    changes = {(n, "image_path"): f"nowhere{n}.png" for n in range(2)}
+    changes |= {(2, "age"): "999", (2, "crp"): "-inf", (3, "age"): ">999"}
+    lines = score(predictor, csv(changes), tmp_path / "scored.parquet").lines()
+    ids = list(rows["study_id"])
+    assert lines == [
+        "5 studies read, 3 answered, 2 not",
+        f"not answered, 2 ({ids[0]}, {ids[1]}): no such file",
+        f"age taken as unknown, since the value cannot be used, 2 ({ids[2]}, {ids[3]})",
+        f"crp taken as unknown, since the value cannot be used, 1 ({ids[2]})",
+    ]
+    table = pd.read_parquet(tmp_path / "scored.parquet").set_index("study_id")
+    assert "age: 999 is out of range, so it counts as unknown" in table.loc[ids[2], "warnings"]
+
+
+@pytest.fixture
+def dicoms(tmp_path, rows):
+    """A folder of two DICOM files that state age and sex, and one that is none."""
+    folder = tmp_path / "dicoms"
+    folder.mkdir()
+    for number in range(2):
+        path = folder / f"{number}.dcm"
+        write_dicom(rows.loc[number, "image_path"], path, "PA")
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID, dataset.PatientID = f"1.2.{number}", "P7"
+        dataset.PatientAge, dataset.PatientSex = "058Y", "F"
+        dataset.save_as(path)
+    (folder / "broken.dcm").write_text("no image")
+    return folder
+
+
+def test_a_folder_of_dicom_files_is_scored_and_the_header_is_named_or_used(
+    predictor, dicoms, tmp_path
+):
+    any_image = Predictor(predictor.bundle, accept_any_image=True)
+    out = tmp_path / "scored.parquet"
+    lines = score(any_image, dicoms, out, "name").lines()
+    assert lines[0] == "3 studies read, 2 answered, 1 not"
+    assert lines[1] == "not answered, 1 (broken.dcm): not a readable DICOM file"
+    assert lines[2] == "header not used (--use-header uses it), 2 (1.2.0, 1.2.1)"
+    table = pd.read_parquet(out)
+    assert list(table["patient_id"]) == ["P7", "P7"]
+    assert set(table["modalities"]) == {"image"}
+    assert (
+        table["warnings"]
+        .str.contains("left out, as it was not asked for: age 58, sex female")
+        .all()
+    )
+    assert len(score(any_image, dicoms, out, "use").lines()) == 2
+    assert set(pd.read_parquet(out)["modalities"]) == {"image+tabular"}
+
+
+def test_a_given_value_comes_before_the_header(predictor, dicoms):
+    task, path = predictor.bundle.task, dicoms / "0.dcm"
+    read = partial(read_radiograph, path)
+    used = build_study(task, read, {"age": "61", "sex": ""}, header="use")
+    assert (used.clinical["age"], used.clinical["sex"]) == (61.0, "female")
+    refused = build_study(task, read, {"age": "610", "sex": "unknown"}, header="use")
+    assert (refused.clinical["age"], refused.clinical["sex"]) == (None, None)
 
 
 def test_images_are_read_only_when_it_is_their_turn(predictor, csv, monkeypatch):

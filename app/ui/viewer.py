@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from app.ui.answer import quiet
 from app.ui.theme import ZOOMED
 from cxr_mm.core.task import Task
-from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.studies import header_values
 from cxr_mm.imaging.dicom import display_text
 from cxr_mm.imaging.radiograph import DecodedImage, Radiograph
 from cxr_mm.imaging.voi import Viewable, windowed
@@ -27,8 +27,6 @@ from cxr_mm.imaging.voi import Viewable, windowed
 Pixels = NDArray[np.uint8]
 HEIGHT = 340
 ZOOM = 4.0
-YEARS = "a"
-"""Unit of age in the header, as UCUM has it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def _events(viewer: Viewer) -> None:
 
 def opened(task: Task, image: DecodedImage) -> list[Any]:
     """An image was read: values for `Viewer.outputs`."""
-    stored = OpenedImage(image.viewable, offered_values(task, image.radiograph))
+    stored = OpenedImage(image.viewable, header_values(task, image.radiograph))
     text = header(image.radiograph)
     pixels, *window = as_stated(stored)
     result = gr.update(value=text, visible=bool(text))
@@ -173,22 +171,6 @@ def header(image: Radiograph) -> str:
     if "sex" in image.header:
         says.append(f"sex {image.header['sex']}")
     return quiet(f"The file says: {', '.join(says)}.") if says else ""
-
-
-def offered_values(task: Task, image: Radiograph) -> dict[str, str]:
-    """What the header says of the task's age, sex and view, as the form's fields take it.
-
-    Left out is what the header does not say and what the task does not take.
-    """
-    offered = {}
-    for feature in task.clinical:
-        says = {"age": image.header.get("age"), "sex": image.header.get("sex"), "view": image.view}
-        if feature.name not in says or (feature.name == "age" and feature.unit != YEARS):
-            continue
-        value = check_clinical((feature,), {feature.name: says[feature.name]})[feature.name]
-        if value is not None:
-            offered[feature.name] = value if isinstance(value, str) else f"{value:.3g}"
-    return offered
 
 
 def filled(task: Task, stored: OpenedImage | None) -> list[Any]:

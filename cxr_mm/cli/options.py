@@ -9,6 +9,7 @@ import typer
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import HeaderUse
 
 TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
 AnyImage = Annotated[
@@ -23,6 +24,10 @@ Clinical = Annotated[
 ]
 Note = Annotated[str | None, typer.Option(help="Clinical note.")]
 View = Annotated[str | None, typer.Option(help="View position, as PA or AP.")]
+UseHeader = Annotated[
+    bool,
+    typer.Option("--use-header", help="Use age, sex and view of the DICOM header if not given."),
+]
 StudyId = Annotated[str | None, typer.Option(help="Id to answer with.")]
 
 
@@ -33,6 +38,7 @@ def study_of(
     note: str | None,
     view: str | None,
     study_id: str | None,
+    header: HeaderUse = "ignore",
 ) -> Study:
     """Build the study that the options describe."""
     from cxr_mm.data.studies import build_study
@@ -40,7 +46,7 @@ def study_of(
 
     values = pairs(clinical or [], "--clinical", "age=63")
     read = partial(read_radiograph, image) if image else None
-    return build_study(task, read, values, note, view, study_id)
+    return build_study(task, read, values, note, view, study_id, header=header)
 
 
 def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:

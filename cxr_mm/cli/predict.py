@@ -5,14 +5,18 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, View, study_of
+from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, UseHeader, View, study_of
 from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.prediction import Prediction
+from cxr_mm.core.types import HeaderUse
 
 commands = typer.Typer()
 PANEL = "Use a bundle"
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="CSV, one row per study.")]
+Studies = Annotated[
+    Path, typer.Option("--manifest", help="CSV, one row per study; or a folder of DICOM files.")
+]
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -23,6 +27,7 @@ def predict(
     note: Note = None,
     view: View = None,
     study_id: StudyId = None,
+    use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
@@ -31,7 +36,8 @@ def predict(
         from cxr_mm.inference.predictor import load_predictor
 
         predictor = load_predictor(bundle, accept_any_image)
-        study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
+        header: HeaderUse = "use" if use_header else "name"
+        study = study_of(predictor.bundle.task, image, clinical, note, view, study_id, header)
         prediction = predictor.predict(study)
     print(prediction.model_dump_json(indent=2) if as_json else describe(prediction))
 
@@ -55,18 +61,22 @@ def describe(prediction: Prediction) -> str:
 @commands.command(rich_help_panel=PANEL)
 def score(
     bundle: BundleFolder,
-    manifest: ManifestFile,
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    manifest: Studies,
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
 ) -> None:
     """Predict many studies; bad rows are listed beside the output."""
     from cxr_mm.inference.predictor import load_predictor
+    from cxr_mm.inference.score import check_out
     from cxr_mm.inference.score import score as run
 
-    result = run(load_predictor(bundle, accept_any_image), manifest, out)
-    print(f"{result.predicted} studies predicted: {out}")
-    if result.bad:
-        print(f"{len(result.bad)} bad rows: {out.with_suffix('.bad.json')}")
+    check_out(out, manifest)  # before the bundle is loaded
+    predictor = load_predictor(bundle, accept_any_image)
+    tally = run(predictor, manifest, out, "use" if use_header else "name")
+    print("\n".join([*tally.lines(), f"predictions: {out}"]))
+    if tally.bad:
+        print(f"those not answered, each with its reason: {out.with_suffix('.bad.json')}")
 
 
 @commands.command("evaluate-on", rich_help_panel=PANEL)

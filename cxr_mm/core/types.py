@@ -16,6 +16,10 @@ class Frozen(BaseModel):
 Modality = Literal["image", "tabular", "note"]
 MODALITIES: tuple[Modality, ...] = ("image", "tabular", "note")
 
+HeaderUse = Literal["ignore", "name", "use"]
+"""What becomes of features that were not given but that a DICOM header says: nothing, a warning
+that they are left out, or they are used."""
+
 
 def subset_name(modalities: Iterable[Modality]) -> str:
     """Name a subset in canonical order, as `image+note`."""

@@ -1,5 +1,6 @@
 """Studies: the one builder of `Study`, for form, API, command line and tables alike."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.progress import prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.data.clinical import check_clinical
+from cxr_mm.core.types import HeaderUse
+from cxr_mm.data.clinical import YEARS, check_clinical
 from cxr_mm.data.notes import check_note
+from cxr_mm.data.sources.dicom_folder import read_headers
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
 from cxr_mm.data.tables import is_missing
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
 
+_log = logging.getLogger(__name__)
 GENERATED_ID = "study-"
 """Prefix of an id that was generated because the caller gave none."""
 THREADS = 4
@@ -25,10 +29,46 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class BadRow:
-    """A study that cannot be predicted, and why."""
+    """A study that cannot be predicted, and why.
+
+    Args:
+        study_id: its id.
+        reason: a sentence that names what is at fault.
+        kind: the reason without names, the same for every such study.
+    """
 
     study_id: str
     reason: str
+    kind: str = ""
+
+
+def bad_row(study_id: str, error: InputError) -> BadRow:
+    """Make the row of a study with invalid input."""
+    return BadRow(study_id, str(error), error.message)
+
+
+LEFT_OUT = "header: left out, as it was not asked for: "
+
+
+def header_left_out(study: Study) -> bool:
+    """Whether the image's header says something that was not used."""
+    return any(warning.startswith(LEFT_OUT) for warning in study.warnings)
+
+
+def header_values(task: Task, image: Radiograph) -> dict[str, str]:
+    """What the header says of the task's age, sex and view, as a form or an option takes it.
+
+    Left out is what the header does not say and what the task does not take.
+    """
+    offered = {}
+    for feature in task.clinical:
+        says = {"age": image.header.get("age"), "sex": image.header.get("sex"), "view": image.view}
+        if feature.name not in says or (feature.name == "age" and feature.unit != YEARS):
+            continue
+        value = check_clinical((feature,), {feature.name: says[feature.name]})[feature.name]
+        if value is not None:
+            offered[feature.name] = value if isinstance(value, str) else f"{value:.3g}"
+    return offered
 
 
 def build_study(
@@ -39,6 +79,7 @@ def build_study(
     view: str | None = None,
     study_id: str | None = None,
     patient_id: str | None = None,
+    header: HeaderUse = "ignore",
 ) -> Study:
     """Build a checked study; the same input gives the same study through every door.
 
@@ -54,6 +95,7 @@ def build_study(
         note: clinical note.
         view: view position.
         study_id, patient_id: the caller's own ids.
+        header: what becomes of features that only the image's header says.
 
     Raises:
         ClinicalError: the task has no such feature; a value that cannot be used is unknown.
@@ -64,6 +106,11 @@ def build_study(
     if text is not None:
         check_note(text)
     image = read() if read is not None and task.has_image else None
+    given_names = [name for name, cell in (clinical or {}).items() if not is_missing(cell)]
+    offered = header_values(task, image) if image and header != "ignore" else {}
+    offered = {name: cell for name, cell in offered.items() if name not in given_names}
+    if header == "use":
+        values = check_clinical(task.clinical, {**(clinical or {}), **offered})
     feature = values.get("view")
     given = {"image": read is not None, "note": text is not None}
     unused = [name for name in given if given[name] and name not in task.modalities]
@@ -78,30 +125,52 @@ def build_study(
         or (image.view if image else None),
         warnings=(
             *(image.warnings if image else ()),
+            *([LEFT_OUT + _listed(offered)] if offered and header == "name" else ()),
             *(f"{modality}: given, but this model does not use it" for modality in unused),
         ),
         quality=image.quality if image else {},
     )
 
 
+def _listed(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def _stripped(text: object) -> str | None:
     return None if not isinstance(text, str) or is_missing(text) else text.strip()
 
 
-def iter_studies(task: Task, csv_path: Path, ahead: int = 0) -> Iterator[Study | BadRow]:
-    """Read the studies of a manifest CSV one at a time, in its order.
+def iter_studies(
+    task: Task, source: Path, ahead: int = 0, header: HeaderUse = "ignore"
+) -> Iterator[Study | BadRow]:
+    """Read the studies of a manifest CSV, or of a folder of DICOM files, one at a time in order.
 
     Args:
-        task: whose columns the table has.
-        csv_path: the table; image paths are relative to its folder.
+        task: whose columns the table has; an absent column is an absent modality or value.
+        source: the table, whose image paths are relative to its folder; or the folder, each file
+            of which is a study.
         ahead: studies whose images threads read in advance.
+        header: what becomes of features that only an image's header says.
 
     Raises:
-        ManifestError: the file is missing, empty, not a CSV or lacks a column.
+        ManifestError: the file is missing, empty, not a CSV or has no column of the task.
+        DataNotFoundError: the folder has no DICOM radiograph.
     """
-    yield from prefetch(
-        partial(_study, task), _table_rows(task, csv_path), ahead=ahead, threads=THREADS
-    )
+    rows = _folder_rows(source) if source.is_dir() else _table_rows(task, source)
+    yield from prefetch(partial(_study, task, header), rows, ahead=ahead, threads=THREADS)
+
+
+def _folder_rows(folder: Path) -> Iterator[dict[str, Any] | BadRow]:
+    headers, dropped, passed_over = read_headers(folder)
+    if passed_over:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in passed_over.items())
+        _log.info(
+            "%s: passed over, since they are no DICOM files by their names: %s", folder, counts
+        )
+    for row in headers.to_dict("records"):
+        known = {"study_id": row["study_id"], "patient_id": row["patient_id"]}
+        yield known | {"view": row["view"], "image_path": str(folder / row["image_path"])}
+    yield from (BadRow(each.study_id, f"{each.reason}.", each.reason) for each in dropped)
 
 
 def _table_rows(task: Task, csv_path: Path) -> Iterator[dict[str, Any]]:
@@ -111,15 +180,17 @@ def _table_rows(task: Task, csv_path: Path) -> Iterator[dict[str, Any]]:
             yield dict(zip(names, row, strict=True))
 
 
-def _study(task: Task, row: Mapping[str, Any]) -> Study | BadRow:
+def _study(task: Task, header: HeaderUse, row: Mapping[str, Any] | BadRow) -> Study | BadRow:
+    if isinstance(row, BadRow):
+        return row
     path = row.get("image_path")
     try:
         read = partial(read_radiograph, Path(path)) if isinstance(path, str) else None
-        study = build_study(task, read, **row_inputs(task, row))
+        study = build_study(task, read, **row_inputs(task, row), header=header)
     except InputError as error:
-        return BadRow(str(row["study_id"]), str(error))
+        return bad_row(str(row["study_id"]), error)
     if not study.modalities:
-        return BadRow(study.study_id, str(nothing_given(task, study)))
+        return bad_row(study.study_id, nothing_given(task, study))
     return study
 
 

@@ -14,7 +14,7 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import subset_name
-from cxr_mm.data.studies import BadRow
+from cxr_mm.data.studies import BadRow, bad_row
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.models.decision import Decisions
 
@@ -132,10 +132,6 @@ def answer_in_batches(
         for item in batch:
             answer = item if isinstance(item, BadRow) else next(answers)
             if isinstance(answer, InputError) and isinstance(item, Study):
-                answer = (rejected or _bad_row)(item, answer)
+                answer = rejected(item, answer) if rejected else bad_row(item.study_id, answer)
             assert not isinstance(answer, InputError)
             yield answer
-
-
-def _bad_row(study: Study, error: InputError) -> BadRow:
-    return BadRow(study.study_id, str(error))

@@ -60,13 +60,7 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
         ManifestError: the CSV is unreadable, or lacks a clinical column that no header has.
     """
     options = checked_options(DicomFolderOptions, task)
-    frame, dropped, passed_over = _headers(folder)
-    if frame.empty:
-        raise DataNotFoundError(
-            f"no readable DICOM radiograph ({len(dropped)} other files)",
-            field=str(folder),
-            remedy="Put files with the suffix .dcm, or none, into it",
-        )
+    frame, dropped, passed_over = read_headers(folder)
     if options.csv:
         table = read_studies(folder / options.csv, ["study_id"])
         columns = {*table.columns, *FROM_HEADER}
@@ -76,8 +70,15 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
     return raw_studies(frame, dropped, passed_over)
 
 
-def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str]]:
-    """Headers, files dropped, and numbers of other files by kind."""
+def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str]]:
+    """Read the header of every DICOM radiograph below a folder.
+
+    Returns:
+        Headers, files dropped, and numbers of other files by kind.
+
+    Raises:
+        DataNotFoundError: no DICOM radiograph is there.
+    """
     rows: dict[str, dict[str, Any]] = {}
     dropped, passed_over = [], Counter[str]()
     for file in files_below(folder):
@@ -100,6 +101,12 @@ def _headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str]]:
         else:
             rows[study] = row
     frame = pd.DataFrame(rows.values(), columns=[*TAGS, "image_path"], dtype=object)
+    if frame.empty:
+        raise DataNotFoundError(
+            f"no readable DICOM radiograph ({len(dropped)} other files)",
+            field=str(folder),
+            remedy="Put files with the suffix .dcm, or none, into it",
+        )
     return frame.replace("", None), dropped, passed_over
 
 

@@ -1,5 +1,6 @@
 """A manifest CSV: one row per study, the layout in which users bring their own data."""
 
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cxr_mm.data.sources.base import RAW_COLUMNS, RawStudies, checked_options, r
 from cxr_mm.data.tables import iter_table, missing_column, nearest, read_table
 
 DEFAULT_FILE = "manifest.csv"
+_log = logging.getLogger(__name__)
 
 
 class ManifestOptions(Frozen):
@@ -50,19 +52,21 @@ def read_manifest_csv(
     the CSV's folder), the task's note column, one column per clinical feature, and per finding
     either the source's raw label column or one named after the finding with 1, 0 or nothing.
     `group, view, site, part` are optional; so are `image_path` and the note column (no study then
-    has one), and, where labels are not required, `patient_id` and the labels. Where they are
-    required, a column that is spelt almost as an optional input is an error. Whether images exist
-    is not checked here.
+    has one), and, where labels are not required, `patient_id`, the labels and every column of an
+    input but one; what is absent is logged. Where they are required, a column that is spelt almost
+    as an optional input is an error. Whether images exist is not checked here.
 
     Raises:
         ManifestError: the file is missing, is no CSV, has no row, lacks a column, or a study id
             is missing or occurs twice.
     """
     frame = read_studies(path, ["study_id", *(["patient_id"] if labels_required else [])])
-    require_features(task, frame.columns, path)
     if labels_required:
+        require_features(task, frame.columns, path)
         require_labels(task, frame.columns, path)
         _require_no_misspelt(task, frame.columns, path)
+    else:
+        require_any_input(task, frame.columns, path)
     return _completed(frame, task, images or path.parent)
 
 
@@ -76,8 +80,9 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
         ManifestError: as `read_manifest_csv`.
     """
     ids: set[str] = set()
-    for piece in iter_table(path, ["study_id"], rows):
-        require_features(task, piece.columns, path)
+    for number, piece in enumerate(iter_table(path, ["study_id"], rows)):
+        if number == 0:
+            require_any_input(task, piece.columns, path)
         _check_ids(piece, path, ids)
     _check_any(ids, path)
     for piece in iter_table(path, ["study_id"], rows):
@@ -87,6 +92,7 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
 def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     """Add missing optional columns; make image paths absolute."""
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
+    optional |= {feature.column_in(frame.columns) for feature in task.clinical}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
         lambda cell: _image_path(images.absolute(), cell), na_action="ignore"
@@ -143,6 +149,27 @@ def require_features(task: Task, columns: Collection[str], path: Path) -> None:
     """
     if missing := [f for f in task.clinical if f.column_in(columns) not in columns]:
         raise missing_column(path, [feature.column or feature.name for feature in missing], columns)
+
+
+def require_any_input(task: Task, columns: Collection[str], path: Path) -> None:
+    """Check that a table has a column of an input of the task, and log which of them it lacks.
+
+    Raises:
+        ManifestError: it has none.
+    """
+    inputs = [
+        *(["image_path"] if task.has_image else []),
+        *([task.note.column] if task.note else []),
+        *(feature.column_in(columns) for feature in task.clinical),
+    ]
+    absent = [name for name in inputs if name not in columns]
+    if len(absent) == len(inputs):
+        raise missing_column(path, absent, columns)
+    if absent:
+        others = [name for name in columns if name not in {*inputs, *RAW_COLUMNS}]
+        alike = {name: nearest(name, others) for name in absent}
+        hints = [f" ({own!r} is another name than {name!r})" for name, own in alike.items() if own]
+        _log.info("%s: no column %s, so no study has it%s", path, ", ".join(absent), "".join(hints))
 
 
 def require_labels(task: Task, columns: Collection[str], path: Path) -> None:

@@ -10,6 +10,7 @@ from app.ui import viewer
 from app.ui.study_form import clinical_fields
 from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.studies import header_values
 from cxr_mm.imaging.radiograph import DecodedImage, Radiograph
 from cxr_mm.imaging.voi import Unwindowed, viewable, windowed
 
@@ -90,19 +91,19 @@ def test_taking_the_image_away_takes_all_of_it_away(placed):
 
 
 def test_what_the_file_says_is_offered_in_the_tasks_own_words():
-    assert viewer.offered_values(load_task("effusion"), image().radiograph) == {
+    assert header_values(load_task("effusion"), image().radiograph) == {
         "age": "63",
         "sex": "M",
         "view": "PA",
     }
-    offered = viewer.offered_values(load_task("synthetic"), image().radiograph)
+    offered = header_values(load_task("synthetic"), image().radiograph)
     assert offered == {"age": "63", "sex": "male"}
 
 
 @pytest.mark.parametrize("name", shipped_tasks())
 def test_every_offer_is_a_value_that_its_task_takes(name):
     task = load_task(name)
-    offered = viewer.offered_values(task, image(header=HEADER | {"age": 1 / 12}).radiograph)
+    offered = header_values(task, image(header=HEADER | {"age": 1 / 12}).radiograph)
     assert set(offered) <= {"age", "sex", "view"} & set(task.clinical_names)
     taken = check_clinical(task.clinical, offered)
     assert all(taken[feature] is not None for feature in offered)
@@ -111,10 +112,10 @@ def test_every_offer_is_a_value_that_its_task_takes(name):
 def test_what_the_task_refuses_is_left_out():
     task = load_task("effusion")
     odd = image(view="LL", header={"age": 121.0, "sex": "O"}).radiograph
-    assert viewer.offered_values(task, odd) == {}
+    assert header_values(task, odd) == {}
     age = next(f for f in task.clinical if f.name == "age")
     months = task.model_copy(update={"clinical": (age.model_copy(update={"unit": "mo"}),)})
-    assert viewer.offered_values(months, image().radiograph) == {}
+    assert header_values(months, image().radiograph) == {}
 
 
 def test_the_form_is_filled_with_the_offers_and_nothing_else():
