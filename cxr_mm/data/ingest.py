@@ -240,8 +240,9 @@ def _fault(report: dict[str, Any], limit: float, path: Path) -> ManifestError | 
     faults += [f"cleared were {line}" for line in describe_columns(columns)]
     if not faults:
         return None
+    above = f"more is lost than ingest.max_loss = {limit:g} allows: " if left else ""
     return ManifestError(
-        f"more is lost than ingest.max_loss = {limit:g} allows: {' – '.join(faults)}",
+        above + " – ".join(faults),
         field=f"task {report['task']}",
         remedy=f"Correct the table or the task, or set ingest.max_loss for it; all is in {path}",
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_mm.core.config import Params
+from cxr_mm.core.config import Params, for_task
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import sha256_file
 from cxr_mm.core.paths import TaskPaths
@@ -257,7 +257,8 @@ def test_split_of_kermany_is_clean(data_root, tmp_path):
 
 
 def test_split_of_cohen_keeps_a_case_published_twice_together(data_root, tmp_path):
-    t, params = load_task("icu"), params_of(size=64)
+    t = load_task("icu")
+    params = for_task(params_of(size=64), t)
     paths = TaskPaths(t.name, tmp_path)
     ingest(t, params, paths, data_root)
     split(t, params, paths)

@@ -66,7 +66,7 @@ def test_bad_field_is_named_with_the_file(tmp_path, change, field):
     raw = load_task("pneumonia").model_dump(mode="json") | change
     path = tmp_path / "bad.yaml"
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(TaskError, match=rf"bad\.yaml: {field}: .*Compare it with"):
+    with pytest.raises(TaskError, match=rf"bad\.yaml: {field}: .*compare it with"):
         load_task(path)
 
 
