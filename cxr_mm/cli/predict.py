@@ -87,6 +87,9 @@ def evaluate_on(
     recalibrate: Annotated[
         Path | None, typer.Option(help="Folder for a new bundle, recalibrated on these studies.")
     ] = None,
+    include_trained: Annotated[
+        bool, typer.Option("--include-trained", help="Keep studies that the bundle has seen.")
+    ] = False,
     accept_any_image: AnyImage = False,
 ) -> None:
     """Evaluate a bundle at an external site, on a manifest CSV with finding columns."""
@@ -96,5 +99,5 @@ def evaluate_on(
     from cxr_mm.inference.predictor import load_predictor
 
     predictor = load_predictor(bundle, accept_any_image)
-    folder = run(predictor, manifest, out, EvaluateParams(), recalibrate)
+    folder = run(predictor, manifest, out, EvaluateParams(), recalibrate, include_trained)
     print((folder / SUMMARY_FILE).read_text(encoding="utf-8"), end="")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from cxr_mm.core.files import (
     to_json,
     write_json,
 )
+from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.task import Task
@@ -199,6 +201,8 @@ class Bundle:
     baseline_image: NDArray[np.uint8] | None = None
     """As of `mixtures`, (S, S)."""
     gate: InputGate | None = None
+    fingerprints: Fingerprints | None = None
+    """Of the studies trained on; None in a bundle that an earlier version wrote."""
     digest: str = ""
 
     @property
@@ -320,6 +324,9 @@ class Bundle:
 FORMAT = 1
 INDEX = "bundle.json"
 BASELINE_IMAGE = "baseline.png"
+FINGERPRINTS = "fingerprints.safetensors"
+KEY_OF_FINGERPRINTS = "manifest_sha256"
+"""Entry of `trained_on` that is the key of the fingerprints."""
 
 
 class BundleIndex(Frozen):
@@ -388,6 +395,8 @@ def _save_parts(bundle: Bundle, folder: Path) -> None:
         save_image_encoder(bundle.image_encoder, folder / "image_encoder")
     if bundle.gate is not None:
         save_input_gate(bundle.gate, folder)
+    if bundle.fingerprints is not None:
+        save_tensors(folder / FINGERPRINTS, bundle.fingerprints.hashes)
     if bundle.note_encoder is not None:
         bundle.note_encoder.save(folder / "note_encoder")
 
@@ -455,6 +464,7 @@ def load_bundle(folder: Path) -> Bundle:
         background = background_from_json(task.clinical, read_json(folder / "background.json"))
         image = load_image_encoder(folder / "image_encoder") if task.has_image else None
         gate = load_input_gate(folder)
+        fingerprints = _load_fingerprints(folder, index)
         note = (
             NoteEncoder.open(str(folder / "note_encoder"), index.note_words) if task.note else None
         )
@@ -477,8 +487,16 @@ def load_bundle(folder: Path) -> Bundle:
         background=background,
         baseline_image=_read_image(folder / BASELINE_IMAGE, index.size),
         gate=gate,
+        fingerprints=fingerprints,
         digest=index.digest,
     )
+
+
+def _load_fingerprints(folder: Path, index: BundleIndex) -> Fingerprints | None:
+    if FINGERPRINTS not in index.parts:
+        return None
+    hashes = load_arrays(folder / FINGERPRINTS)
+    return Fingerprints(index.trained_on[KEY_OF_FINGERPRINTS], hashes)
 
 
 def _read_image(path: Path, size: int) -> NDArray[np.uint8] | None:

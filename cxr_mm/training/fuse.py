@@ -19,18 +19,19 @@ from tqdm import tqdm
 from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import sha256_file, write_parquet
+from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
+from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest, load_quality
 from cxr_mm.data.pixel_cache import normalise, open_pixels
 from cxr_mm.data.profile import manifest_profile
 from cxr_mm.data.split import Resample, divisions, group_folds, load_split, resamples
 from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.background import MIXED, draw_background, mixtures, without_margin
-from cxr_mm.models.bundle import Batch, Bundle, save_bundle
+from cxr_mm.models.bundle import KEY_OF_FINGERPRINTS, Batch, Bundle, save_bundle
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.models.decision import decide
 from cxr_mm.models.fusion import Fusion, FusionSpec, Part
@@ -80,7 +81,9 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
         gate=input_gate(manifest, studies, train, val, params, paths),
         **_background(bundle, manifest, studies, np.concatenate([train, val]), paths),
     )
-    bundle.trained_on.update(_trained_on(manifest, studies, parts, paths))
+    trained = np.concatenate([train, val])
+    bundle.trained_on.update(_trained_on(manifest, studies, trained, paths))
+    bundle = replace(bundle, fingerprints=_fingerprints(bundle, manifest, trained, paths))
     save_bundle(bundle, paths.bundle)
     write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
     write_parquet(paths.heldout, tables)
@@ -226,18 +229,27 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, model: FittedFusion) -
 
 
 def _trained_on(
-    manifest: Manifest, studies: Studies, parts: list[Resample], paths: TaskPaths
+    manifest: Manifest, studies: Studies, rows: Index, paths: TaskPaths
 ) -> dict[str, object]:
-    rows = np.arange(len(studies.ids))
-    if len(parts) == 1:
-        rows = np.concatenate([parts[0].train, parts[0].val])
     return {
-        "manifest_sha256": sha256_file(paths.manifest),
+        KEY_OF_FINGERPRINTS: sha256_file(paths.manifest),
         "pixels_sha256": sha256_file(paths.pixels) if paths.pixels.exists() else None,
         "studies": len(rows),
         "groups": len(set(studies.groups[rows])),
         "profile": manifest_profile(manifest, rows),
     }
+
+
+def _fingerprints(
+    bundle: Bundle, manifest: Manifest, rows: Index, paths: TaskPaths
+) -> Fingerprints:
+    """Of the studies trained on, so that another table can be searched for them."""
+    values = {
+        "study_id": manifest.frame["study_id"].iloc[rows],
+        "patient_id": manifest.frame["patient_id"].iloc[rows],
+        "image": load_quality(paths)["file_sha256"].iloc[rows],
+    }
+    return Fingerprints.of(str(bundle.trained_on[KEY_OF_FINGERPRINTS]), values)
 
 
 AVAILABLE = "available"

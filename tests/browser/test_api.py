@@ -57,7 +57,7 @@ def test_feedback_is_kept(client, site):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"clinical": {"age": 999}}, "age: 999 is out of range"),
+        ({"clinical": {"age": 999}, "note": ""}, "age: 999 is out of range"),
         ({"clinical": {"shoe": 44}}, "shoe: no such clinical feature"),
         ({"clinical": [1]}, "clinical: not a mapping"),
         ({"clinical": {}, "note": ""}, "Nothing was given yet"),

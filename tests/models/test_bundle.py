@@ -4,12 +4,15 @@ import errno
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from cxr_mm.core.errors import BundleError, ClinicalError, NoteError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.study import Study
+from cxr_mm.data.manifest import load_manifest, load_quality
+from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.bundle import INDEX, index_digest, load_bundle, save_bundle
 
 
@@ -109,6 +112,19 @@ def test_whoever_may_read_the_folder_may_read_every_part(bundle, tmp_path):
     save_bundle(bundle, folder)
     expected = folder.stat().st_mode & 0o666
     assert {p.stat().st_mode & 0o777 for p in folder.rglob("*") if p.is_file()} == {expected}
+
+
+def test_it_knows_the_studies_that_it_was_trained_on_and_no_others(bundle, pipeline):
+    manifest, split = load_manifest(pipeline.paths, pipeline.task), load_split(pipeline.paths)
+    part = resamples(split)[0]
+    trained = np.concatenate([part.train, part.val])
+    ids, patients = (manifest.frame[name] for name in ("study_id", "patient_id"))
+    images = load_quality(pipeline.paths)["file_sha256"]
+    for kind, values in (("study_id", ids), ("patient_id", patients), ("image", images)):
+        assert bundle.fingerprints.contains(kind, values.iloc[trained]).sum() == sum(
+            values.iloc[trained].fillna("") != ""
+        )
+        assert not bundle.fingerprints.contains(kind, values.iloc[part.test]).any()
 
 
 def test_encode_masks_what_a_study_lacks(bundle):

@@ -13,7 +13,13 @@ import pandas as pd
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError
-from cxr_mm.core.files import atomic_directory, write_json, write_parquet, write_text
+from cxr_mm.core.files import (
+    atomic_directory,
+    check_writable,
+    write_json,
+    write_parquet,
+    write_text,
+)
 from cxr_mm.core.prediction import Answer, OperatingPoint
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, subset_name, subsets
@@ -23,8 +29,9 @@ from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
-from cxr_mm.data.studies import BadRow, iter_studies
+from cxr_mm.data.studies import iter_studies
 from cxr_mm.evaluation.evaluate import PLOTS_FOLDER, described
+from cxr_mm.evaluation.external.overlap import Overlap, find_overlap
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
     Targets,
@@ -44,6 +51,7 @@ from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
 from cxr_mm.evaluation.uncertainty import share
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches
+from cxr_mm.inference.tally import Tally
 from cxr_mm.models.bundle import Bundle
 
 TRAITS = ("age", "sex", "view")
@@ -190,6 +198,7 @@ def evaluate_on(
     out: Path,
     params: EvaluateParams,
     new_bundle: Path | None = None,
+    include_trained: bool = False,
 ) -> Path:
     """Evaluate a bundle on every labelled study of a manifest CSV.
 
@@ -201,31 +210,37 @@ def evaluate_on(
         out: folder for summary.txt, metrics.json, plots/, predictions.parquet and bad_rows.json.
         params: resamples, bins and seed.
         new_bundle: folder for the bundle recalibrated on these studies; it must not exist.
+        include_trained: keep studies that the bundle was trained on, which are left out otherwise.
 
     Returns:
         `out`.
 
     Raises:
-        ManifestError: the CSV is empty, lacks a column or has no label, no row can be used, or
-            there are too few patients to recalibrate on.
+        ManifestError: the CSV is empty, lacks a column or has no label, no row can be used, all
+            were trained on, or there are too few patients to recalibrate on.
         InputError: `out` contains other files than an earlier evaluation's, or the new bundle
             cannot be written to its folder.
     """
     _check_out(out)
+    check_writable(out, [manifest_csv])
     check_no_bundle(out)
     if new_bundle is not None:
         check_destination(new_bundle, out)
     task = predictor.bundle.task
     labels, bad = read_labels(task, manifest_csv)
+    frame = read_manifest_csv(manifest_csv, task, labels_required=False)
+    overlap = find_overlap(
+        predictor.bundle.fingerprints, frame[frame["study_id"].isin(labels.index)]
+    )
+    if not include_trained:
+        labels = _without(labels, overlap, manifest_csv)
     if new_bundle is not None:
         check_enough(task, labels, manifest_csv)
     studies = (s for s in iter_studies(task, manifest_csv) if s.study_id in labels.index)
-    rows: list[Row] = []
-    for answer in answer_in_batches(predictor, studies):
-        if isinstance(answer, BadRow):
-            bad.append({"study_id": answer.study_id, "reason": answer.reason})
-        else:
-            rows += _rows(predictor, answer)
+    tally = Tally(task)
+    answers = tally.answered(answer_in_batches(predictor, studies))
+    rows = [row for answer in answers for row in _rows(predictor, answer)]
+    bad += [{"study_id": row.study_id, "reason": row.reason} for row in tally.bad]
     if not rows:
         raise ManifestError(
             f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
@@ -237,6 +252,7 @@ def evaluate_on(
     if new_bundle is not None:
         check_any_update(found, manifest_csv)
     metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
+    metrics |= {"trained_studies": overlap.to_json(include_trained), "tally": tally.lines()}
     plotted_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
     with atomic_directory(out) as aside:
         write_plots(plotted_task, table, metrics, aside / PLOTS_FOLDER)
@@ -250,6 +266,18 @@ def evaluate_on(
         write_text(aside / SUMMARY_FILE, external_summary(metrics) + "\n")
         write_json(aside / METRICS_FILE, metrics)
     return out
+
+
+def _without(labels: pd.DataFrame, overlap: Overlap, manifest_csv: Path) -> pd.DataFrame:
+    """Leave out the studies that were trained on."""
+    unseen = labels[~labels.index.isin(overlap.studies)]
+    if unseen.empty and len(labels):
+        raise ManifestError(
+            f"all {len(labels):,} studies were trained on, by their ids, patients or images",
+            field=str(manifest_csv),
+            remedy="Give other studies; or --include-trained, where ids alone happen to be equal",
+        )
+    return unseen
 
 
 def _metrics(

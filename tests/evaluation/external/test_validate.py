@@ -8,6 +8,7 @@ import pytest
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.prediction import FindingPrediction, OperatingPoint, Prediction
 from cxr_mm.core.types import subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
@@ -39,6 +40,7 @@ class OldAndCoughing:
                 task.clinical, {"age": 6.5}, {"age": 4.0}, {"age": [1.0, 18.0]}
             ),
             trained_on={"studies": 900, "groups": 800},
+            fingerprints=None,
         )
         self.seen = []
 
@@ -302,3 +304,34 @@ def test_one_class_alone_is_measured_as_far_as_it_goes(task, undrawn, tmp_path):
     assert look["auc"]["reason"] == "no study has the finding"
     assert look["operating_points"]["youden"]["sensitivity"]["value"] is None
     assert look["operating_points"]["youden"]["specificity"]["value"] > 0
+
+
+def test_studies_that_were_trained_on_are_counted_and_left_out(task, undrawn, tmp_path):
+    frame = centre(tmp_path / "centre.csv")
+    predictor = OldAndCoughing(task)
+    seen = {"study_id": ["X001", "elsewhere"], "patient_id": ["p5"], "image": []}
+    predictor.bundle.fingerprints = Fingerprints.of("key", seen)
+    out = evaluate_on(predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    found = read_json(out / "metrics.json")["trained_studies"]
+    assert found["by"] == {"study_id": 1, "patient_id": 2, "image": 0}
+    assert found["text"] == (
+        "3 of 112 studies were trained on (by study_id 1, patient_id 2, image 0) and are left out: "
+        "all figures are of unseen studies."
+    )
+    assert found["text"] in " ".join((out / "summary.txt").read_text().split())
+    unusable = {row["study_id"] for row in read_json(out / "bad_rows.json")}
+    used = set(pd.read_parquet(out / "predictions.parquet")["study_id"])
+    assert used == set(frame["study_id"]) - {"x001", "x010", "x011", *unusable}
+
+
+def test_studies_that_were_trained_on_are_kept_where_asked_for(task, undrawn, tmp_path):
+    frame = centre(tmp_path / "centre.csv")
+    predictor = OldAndCoughing(task)
+    everything = {"study_id": list(frame["study_id"]), "patient_id": [], "image": []}
+    predictor.bundle.fingerprints = Fingerprints.of("key", everything)
+    given = (predictor, tmp_path / "centre.csv", tmp_path / "out", QUICK)
+    with pytest.raises(ManifestError, match="all 112 studies were trained on"):
+        evaluate_on(*given)
+    found = read_json(evaluate_on(*given, include_trained=True) / "metrics.json")
+    assert found["n_studies"] == 112
+    assert "not of unseen studies alone" in found["trained_studies"]["text"]

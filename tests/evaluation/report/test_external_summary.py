@@ -61,6 +61,8 @@ def metrics():
         "n_studies": 100,
         "n_patients": 90,
         "bad_rows": 2,
+        "trained_studies": {"text": "3 of 103 studies were trained on."},
+        "tally": ["102 studies read, 100 answered, 2 not"],
         "subsets": {"available": {"n": 100, "findings": {"effusion": {"n": 100, **figures}}}},
         "recalibration": {"gain": None, "left": {}},
     }
