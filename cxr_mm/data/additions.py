@@ -21,6 +21,8 @@ from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 ADDED = "added"
 """Value of the manifest's column `part`."""
 FOLDER = "additions"
+KNOWN = "addition"
+"""First word of the reason for leaving out a study of an addition that is known already."""
 
 
 def additions_folder(paths: TaskPaths) -> Path:
@@ -66,7 +68,7 @@ def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: 
     known = frame["study_id"].isin(before["study_id"])
     for column in ("patient_id", "group"):
         known |= frame[column].map(id_key).isin(original[column].map(id_key))
-    reason = f"addition {folder.name}: the patient or study is there already"
+    reason = f"{KNOWN} {folder.name}: the patient or study is there already"
     dropped = [Dropped(study, reason) for study in frame.loc[known, "study_id"]]
     joined = pd.concat([before, frame[~known].assign(part=ADDED)], ignore_index=True)
     return Labelled(

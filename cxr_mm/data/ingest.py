@@ -19,7 +19,7 @@ from cxr_mm.core.files import atomic_directory, write_json, write_parquet
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES
-from cxr_mm.data.additions import with_additions
+from cxr_mm.data.additions import KNOWN, with_additions
 from cxr_mm.data.labels import Labelled, expected_cells, label_studies
 from cxr_mm.data.manifest import ABSENT, QUALITY, Manifest
 from cxr_mm.data.pixel_cache import CacheRow, build_cache
@@ -226,8 +226,10 @@ def _fault(report: dict[str, Any], limit: float, path: Path) -> ManifestError | 
     """The error where no study is left or more is lost than the limit, with what was found."""
     total, left, dropped = report["studies_in_source"], report["studies"], report["dropped"]
     images, without = report["modalities"]["image"], report["kept_without_image"]
+    # A study of an addition that the source has already is no loss.
+    known = sum(n["count"] for why, n in dropped["reasons"].items() if why.split()[0] == KNOWN)
     faults = []
-    if not left or dropped["count"] > limit * total:
+    if not left or dropped["count"] - known > limit * (total - known):
         what = f"{left or 'no'} stud{'y is' if left <= 1 else 'ies are'} left of {total}"
         faults.append(f"{what}: {'; '.join(describe_reasons(dropped))}")
     if without["count"] > limit * (images + without["count"]):

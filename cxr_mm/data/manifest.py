@@ -62,9 +62,9 @@ class Manifest:
         """Validate a table.
 
         Raises:
-            ManifestError: a column is missing, the table is empty, an id is missing or occurs
-                twice, a label is neither 0, 1 nor missing, or a multiclass row does not have
-                exactly one finding.
+            ManifestError: a column is missing, the table is empty and must not be, an id is
+                missing or occurs twice, a label is neither 0, 1 nor missing, or a multiclass row
+                does not have exactly one finding.
         """
         columns = [*REQUIRED, *map(clinical_column, task.clinical_names)]
         columns += [finding_column(name) for name in task.finding_names]
@@ -171,7 +171,7 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
 
 
 def load_quality(paths: TaskPaths) -> pd.DataFrame:
-    """Load the image quality: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`.
+    """Load the image quality: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`, `warnings`.
 
     Rows are as in the manifest. Without an image the statistics are NaN, the others empty.
 

@@ -92,6 +92,13 @@ def test_a_patient_or_study_that_is_there_already_is_left_out_and_counted(projec
     assert dropped["addition v2: the patient or study is there already"]["examples"] == ["a1"]
 
 
+def test_what_is_known_already_is_no_loss_and_ids_are_known_in_any_spelling(project):
+    write(version(project, "v1"), ["a0", "a1"], patients=["P-S3", "p-s4"])
+    none = PARAMS.model_copy(update={"ingest": PARAMS.ingest.model_copy(update={"max_loss": 0.0})})
+    summary = ingest(task_of("official"), none, project, project.root.parent / "raw")
+    assert summary.startswith("42 studies read, 40 used (image 40, note 40), 2 left out")
+
+
 def test_an_addition_without_its_labels_is_an_error(project):
     write(version(project, "v1"), ["a0"])
     table = version(project, "v1") / "manifest.csv"
