@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Prediction
@@ -12,6 +12,12 @@ from cxr_mm.core.task import Task
 
 Verdict = Literal["agree", "disagree"]
 PRESENT, ABSENT, NOT_SURE = "present", "absent", "not sure"
+WORDS = {
+    **dict.fromkeys((PRESENT, "positive", "yes", "true", "1", "1.0"), PRESENT),
+    **dict.fromkeys((ABSENT, "negative", "no", "false", "0", "0.0"), ABSENT),
+    **dict.fromkeys((NOT_SURE, "", "none"), NOT_SURE),
+}
+"""What a program may write for a label, in lower case."""
 LABELS = {PRESENT: 1, ABSENT: 0}
 
 
@@ -19,7 +25,7 @@ def outcomes_of(
     prediction: Prediction,
     task: Task,
     verdict: Verdict,
-    labels: Mapping[str, str],
+    labels: Mapping[str, Any],
     comment: str,
     hash_id: Callable[[str], str],
 ) -> list[Outcome]:
@@ -30,8 +36,8 @@ def outcomes_of(
         task: of the prediction.
         verdict: `agree` takes every label as the model said it, `disagree` as the reader does.
         labels: where the reader disagrees, finding → `present`, `absent` or `not sure`, which is
-            also meant where a finding is missing. Of a multiclass task one finding is `present`;
-            the others are then absent.
+            also meant where a finding is missing; or 1 and 0, true and false, yes and no. Of a
+            multiclass task one finding is `present`; the others are then absent.
         comment: kept with each outcome, without control characters.
         hash_id: of the log.
 
@@ -78,15 +84,17 @@ def clean(comment: str) -> str:
     return text
 
 
-def _of_reader(task: Task, labels: Mapping[str, str]) -> dict[str, int]:
-    for name, label in labels.items():
-        if name not in task.finding_names or label not in (PRESENT, ABSENT, NOT_SURE):
+def _of_reader(task: Task, labels: Mapping[str, Any]) -> dict[str, int]:
+    words = {name: WORDS.get(str(label).strip().lower()) for name, label in labels.items()}
+    for name, word in words.items():
+        if name not in task.finding_names or word is None:
             raise InputError(
-                f"{label!r} of {name!r} is no answer",
+                f"{labels[name]!r} of {name!r} is no answer",
                 field="feedback",
-                remedy=f"Say {PRESENT}, {ABSENT} or {NOT_SURE} of {', '.join(task.finding_names)}",
+                remedy=f"Say {PRESENT}, {ABSENT} or {NOT_SURE}, or 1 or 0, of "
+                + ", ".join(task.finding_names),
             )
-    found = {n: LABELS[labels[n]] for n in task.finding_names if labels.get(n) in LABELS}
+    found = {n: LABELS[w] for n in task.finding_names if (w := words.get(n)) in LABELS}
     if task.problem == "multiclass":
         return _of_class(task, [name for name, label in found.items() if label])
     if not found:

@@ -11,6 +11,7 @@ largest the values of the largest are used, for the statistics are scaled so tha
 distribution hardly depends on size. A window below the smallest size is not tested.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,7 +65,7 @@ class WindowNull(Frozen):
 
 
 class Thresholds(Frozen):
-    """Null distributions by window size, ascending."""
+    """Null distributions by window size, ascending; none where the reference is too small."""
 
     windows: tuple[WindowNull, ...]
     patients: int
@@ -72,8 +73,8 @@ class Thresholds(Frozen):
 
     @property
     def smallest(self) -> int:
-        """Smallest window in studies that is tested."""
-        return self.windows[0].size
+        """Smallest window in studies that is tested; of a reference too small for any, no size."""
+        return self.windows[0].size if self.windows else sys.maxsize
 
     def at(self, size: int) -> tuple[list[WindowNull], NDArray[np.float64]]:
         """Return the two neighbouring learnt sizes and their weights."""

@@ -226,7 +226,9 @@ class Reference:
         table: rows as `records_table` makes them, with labels.
         thresholds: learnt ones.
         performance: finding → metric → value on the reference.
-        images, images_rejected: held-out images, and those of them that the input gate rejects.
+        images, images_rejected: held-out images, and those of them that the input gate rejects;
+            None where the model has no input gate.
+        unjudged: what this reference cannot judge and why, a sentence each.
     """
 
     task: Task
@@ -238,7 +240,8 @@ class Reference:
     thresholds: Thresholds
     performance: dict[str, dict[str, float | None]]
     images: int = 0
-    images_rejected: int = 0
+    images_rejected: int | None = 0
+    unjudged: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[WatchedColumn]:
@@ -255,7 +258,7 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     """Run the stage: held-out predictions → paths.reference.
 
     Raises:
-        StageError: an earlier stage is missing, or there are too few held-out studies.
+        StageError: an earlier stage is missing.
     """
     bundle = load_bundle(paths.bundle)
     records, outcomes = heldout_records(
@@ -267,10 +270,12 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     )
 
 
-def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int:
-    """How many of the records' images the input gate rejects."""
+def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int | None:
+    """How many of the records' images the input gate rejects; None without a gate."""
     images = [r.image_embedding for r in records if r.image_embedding is not None]
-    if not images or bundle.gate is None:
+    if bundle.gate is None:
+        return None
+    if not images:
         return 0
     decisions = bundle.gate.check(np.array(images, np.float32))
     return sum(decision is not None and decision.refused for decision in decisions)
@@ -283,9 +288,11 @@ def freeze(
     outcomes: list[Outcome],
     params: ReferenceParams,
     out: Path,
-    refused: int = 0,
+    refused: int | None = 0,
 ) -> None:
     """Learn projections and thresholds from records and write the reference, whole or not at all.
+
+    Of too few records it is written without thresholds, and says what it cannot judge.
 
     Args:
         task: the question.
@@ -293,26 +300,22 @@ def freeze(
         records, outcomes: of held-out studies.
         params: with which thresholds are learnt.
         out: folder.
-        refused: how many of the images the input gate rejects.
-
-    Raises:
-        StageError: too few studies.
+        refused: how many of the images the input gate rejects; None without a gate.
     """
-    smallest = min(params.window_sizes)
-    if len(records) < 2 * smallest:
-        raise StageError(
-            f"{len(records)} held-out studies; windows of {smallest} need at least {2 * smallest}",
-            field="reference.window_sizes",
-            remedy="Hold out more studies, or use smaller windows",
-        )
     quality = tuple(dict.fromkeys(name for r in records for name in r.quality))
-    projections, fit = _projections(records, params)
+    projections, fit, unjudged = _projections(records, params)
     table = records_table(records, task, quality, projections, outcomes)
     for modality, rows in fit.items():
         scores = [c for c in table.columns if c.startswith(f"{EMBEDDINGS[modality]}.")]
         table.loc[rows, scores] = np.nan
     checks = checks_of(watched_columns(task, quality, projections))
-    thresholds = learn_thresholds(table, checks, params)
+    if refused is None and task.has_image:
+        unjudged.append("Rejected images: the model has no input gate")
+    if len(table) >= (needed := 2 * min(params.window_sizes)):
+        thresholds = learn_thresholds(table, checks, params)
+    else:
+        thresholds = Thresholds(windows=(), patients=table["patient"].nunique())
+        unjudged.append(f"the reference has {len(table)} held-out studies, {needed} are needed")
     figures = performance(table, task.finding_names)
     about = {
         "task": task.model_dump(mode="json"),
@@ -323,6 +326,7 @@ def freeze(
         "patients": table["patient"].nunique(),
         "images": sum("image" in r.modalities for r in records),
         "images_rejected": refused,
+        "unjudged": unjudged,
         "performance": {
             name: {metric: float(value[0]) for (f, metric), value in figures.items() if f == name}
             for name in task.finding_names
@@ -355,6 +359,7 @@ def load_reference(folder: Path) -> Reference:
             performance=about["performance"],
             images=about["images"],
             images_rejected=about["images_rejected"],
+            unjudged=tuple(about.get("unjudged", ())),
         )
     except FileNotFoundError as error:
         raise StageError(
@@ -389,21 +394,27 @@ def bundle_digest(bundle: Path) -> str:
 
 def _projections(
     records: list[PredictionRecord], params: ReferenceParams
-) -> tuple[dict[Modality, Projection], dict[Modality, NDArray[np.int64]]]:
-    """Projection of each embedding there is, and the rows it was fitted on."""
+) -> tuple[dict[Modality, Projection], dict[Modality, NDArray[np.int64]], list[str]]:
+    """Projection of each embedding there is, the rows it was fitted on, and those left out."""
     patients = as_codes(np.array([r.patient_hash or r.study_hash for r in records], object))
     projections: dict[Modality, Projection] = {}
     fit: dict[Modality, NDArray[np.int64]] = {}
+    left_out = []
     for modality in EMBEDDINGS:
         embeddings = [embedding_of(record, modality) for record in records]
         rows = np.array([i for i, e in enumerate(embeddings) if e is not None], np.int64)
-        if len(rows):
-            present = np.array([embeddings[i] for i in rows], np.float32)
+        if not len(rows):
+            continue
+        present = np.array([embeddings[i] for i in rows], np.float32)
+        try:
             projection, used = fit_projection(
                 present, patients[rows], params.components, params.seed
             )
-            projections[modality], fit[modality] = projection, rows[used]
-    return projections, fit
+        except StageError as error:
+            left_out.append(f"Embedding of the {modality}: {error.message}")
+            continue
+        projections[modality], fit[modality] = projection, rows[used]
+    return projections, fit, left_out
 
 
 def _to_tensors(projections: dict[Modality, Projection]) -> dict[str, NDArray[np.float32]]:

@@ -288,6 +288,7 @@ def evaluate_window(
 ) -> DriftReport:
     """Evaluate a window against the reference."""
     table, smallest = window.table, reference.thresholds.smallest
+    notes = (*notes, *reference.unjudged)
     if len(table) < smallest:
         return _too_small(window, reference, notes)
     images, concept = _images(window, reference), _concept(window, reference)
@@ -333,10 +334,11 @@ def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> 
     images = _images(window, reference)
     rates = _rates(reference.params.false_alarm_rate, images is not None, concept=False)
     refused = tuple(_rejected(images, rates.get("images", 0.0), _alarmed(window.before)))
-    few = (
-        f"{len(window.table)} studies are too few to judge; at least "
-        f"{reference.thresholds.smallest} are needed"
-    )
+    few = f"{len(window.table)} studies are too few to judge"
+    if reference.thresholds.windows:
+        few += f"; at least {reference.thresholds.smallest} are needed"
+    else:
+        few = f"no window can be judged: {reference.unjudged[-1]}"
     headline = f"First: {refused[0].text}. Of the rest, {few}" if refused else few
     status = most_severe(refused) if refused else "too_small"
     verdict = _verdict(status, window, reference, headline, refused, notes)
@@ -360,7 +362,7 @@ def _rates(whole: float, images: bool, concept: bool) -> dict[Family, float]:
 
 
 def _images(window: Window, reference: Reference) -> RejectedImages | None:
-    if not reference.task.has_image:
+    if not reference.task.has_image or reference.images_rejected is None:
         return None
     refused = sum(event.kind == "rejected_image" for event in window.events)
     images = refused + int((window.table["has.image"] == "yes").sum())

@@ -101,7 +101,9 @@ def test_without_json_it_is_told_in_lines(bundle):
     lines = answered("predict", "--bundle", bundle, *NOTE, "--view", "LL").splitlines()
     assert lines[0] == "warning: view: LL was not among those trained on"
     assert lines[1].endswith("from note")
-    assert any(line.startswith("  Consolidation: ") and "threshold" in line for line in lines)
+    assert any(
+        line.startswith("  Consolidation: ") and "the operating point of" in line for line in lines
+    )
     assert lines[-1].startswith("SYNTHETIC DATA. Decision support for research only.")
 
 

@@ -40,9 +40,11 @@ def notices(task: Task) -> Markup:
     return piece("notices", NOTICE, SYNTHETIC if task.synthetic else "")
 
 
-def header(task: Task, model: str, digest: str, others: Sequence[tuple[str, str]] = ()) -> Markup:
-    """The question, which model answers it, and links to other pages (title, address)."""
-    return piece("header", task.title, model, digest, others)
+def header(bundle: Bundle, others: Sequence[tuple[str, str]] = ()) -> Markup:
+    """The question, which model answers it, whether images are checked, and links to other pages
+    (title, address)."""
+    ungated = bundle.task.has_image and bundle.gate is None
+    return piece("header", bundle.task.title, bundle.name, bundle.digest, others, ungated)
 
 
 def answer(bundle: Bundle, session: StudySession) -> Markup:

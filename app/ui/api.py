@@ -9,9 +9,10 @@ import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
+from gradio.data_classes import FileData
 from pydantic import ValidationError
 
 from app.feedback import Verdict, outcomes_of
@@ -26,12 +27,31 @@ from cxr_mm.explain.study import Question
 PUBLIC = {"api_visibility": "public"}
 
 
+class _Uploaded(FileData):  # type: ignore[misc]
+    """A file that was uploaded; a path as plain text is refused with what to write instead."""
+
+    @classmethod
+    def model_validate(cls, given: Any, **options: Any) -> Self:
+        # Not in a validator: pydantic would make an error of its own of this one.
+        if not isinstance(given, Mapping):
+            error = InputError(
+                f"{str(given)[:80]!r} is text, not a file",
+                field="image",
+                remedy='Write image=handle_file("image.png"), from gradio_client',
+            )
+            raise gr.Error(str(error), print_exception=False)
+        result: Self = super().model_validate(given, **options)
+        return result
+
+
 def build(service: InferenceService) -> None:
     """The three calls, inside a Blocks; nothing of them is seen on the page."""
     with gr.Column(visible=False):
         image = gr.File(label="image", type="filepath")
+        image.data_model = _Uploaded
         clinical = gr.JSON(label="clinical")
-        note, view, study_id = (gr.Textbox(label=n) for n in ("note", "view", "study_id"))
+        names = ("note", "view", "study_id", "patient_id")
+        note, view, study_id, patient_id = (gr.Textbox(label=name) for name in names)
         findings, methods = gr.JSON(label="findings"), gr.JSON(label="methods")
         prediction, labels = gr.JSON(label="prediction"), gr.JSON(label="labels")
         verdict, comment = gr.Textbox(label="verdict"), gr.Textbox(label="comment")
@@ -39,7 +59,7 @@ def build(service: InferenceService) -> None:
         button = gr.Button("API")
     study = [image, clinical, note, view, study_id]
     for name, call, inputs, queue in (
-        ("predict", predict, study, PREDICTION),
+        ("predict", predict, [*study, patient_id], PREDICTION),
         ("explain", explain, [*study, findings, methods], EXPLANATION),
         ("feedback", feedback, [prediction, verdict, labels, comment], READING),
     ):
@@ -53,13 +73,14 @@ def predict(
     note: str | None,
     view: str | None,
     study_id: str | None,
+    patient_id: str | None = None,
 ) -> dict[str, Any]:
-    """Predict one study from any subset of its inputs, and log it.
+    """Predict one study from any subset of its inputs, and log it with keyed hashes of its ids.
 
     Raises:
         InputError: the study cannot be read.
     """
-    study = _study(service, image, clinical, note, view, study_id)
+    study = _study(service, image, clinical, note, view, study_id, patient_id)
     return service.answer(study).answer.prediction.model_dump(mode="json")
 
 
@@ -95,7 +116,7 @@ def feedback(
     service: InferenceService,
     prediction: Mapping[str, Any] | None,
     verdict: Verdict,
-    labels: Mapping[str, str] | None,
+    labels: Mapping[str, Any] | None,
     comment: str | None,
 ) -> dict[str, Any]:
     """Log a reader's feedback on a prediction.
@@ -104,7 +125,8 @@ def feedback(
         service: whose log it goes to.
         prediction: as `predict` gave it.
         verdict: `agree` or `disagree`.
-        labels: where the reader disagrees, finding → `present`, `absent` or `not sure`.
+        labels: where the reader disagrees, finding → `present`, `absent` or `not sure`; or 1 and
+            0, true and false, yes and no.
         comment: at most 500 characters, without names.
 
     Raises:
@@ -125,6 +147,8 @@ def feedback(
             field="prediction",
             remedy=f"Hand in a prediction of {service.task.name} and one of the two",
         )
+    if labels is not None and not isinstance(labels, Mapping):
+        raise InputError("not a mapping", field="labels", remedy='Write it as {"effusion": 1}')
     outcomes = outcomes_of(
         result, service.task, verdict, labels or {}, comment or "", service.log.hash_id
     )
@@ -139,12 +163,13 @@ def _study(
     note: str | None,
     view: str | None,
     study_id: str | None,
+    patient_id: str | None = None,
 ) -> Study:
     if clinical is not None and not isinstance(clinical, Mapping):
         raise InputError(
             "not a mapping", field="clinical", remedy='Write it as {"age": 63, "sex": "F"}'
         )
-    return service.study(image, clinical or {}, note, view, study_id)
+    return service.study(image, clinical or {}, note, view, study_id, patient_id)
 
 
 def _names(given: Any, field: str) -> tuple[str, ...]:

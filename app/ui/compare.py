@@ -10,8 +10,8 @@ from markupsafe import Markup
 from app.service import InferenceService, StudySession
 from app.ui import answer
 from app.ui.theme import READING
+from cxr_mm.core.prediction import percent
 from cxr_mm.data.studies import GENERATED_ID
-from cxr_mm.explain.html import percent
 from cxr_mm.explain.overlay import data_uri, grey
 
 SIDE = 420

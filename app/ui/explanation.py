@@ -14,10 +14,11 @@ from app.ui import answer
 from app.ui.study_form import UNKNOWN, label_of
 from app.ui.theme import EXPLANATION, KEPT_SECONDS, READING
 from cxr_mm.core.errors import CancelledError
+from cxr_mm.core.prediction import percent
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.explain.attribution import Attribution
-from cxr_mm.explain.html import percent, share_bars
+from cxr_mm.explain.html import share_bars
 from cxr_mm.explain.methods import METHODS, Method, methods_of
 from cxr_mm.explain.overlay import OPACITY, grey
 

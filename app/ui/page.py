@@ -47,7 +47,7 @@ def build(
         delete_cache=(KEPT_SECONDS // 4, KEPT_SECONDS),
     ) as page:
         gr.HTML(answer_panel.notices(task), elem_id="notice")
-        gr.HTML(answer_panel.header(task, bundle.name, bundle.digest, others), elem_id="header")
+        gr.HTML(answer_panel.header(bundle, others), elem_id="header")
         state = gr.State(None, time_to_live=KEPT_SECONDS)
         history = gr.State([], time_to_live=KEPT_SECONDS)
         with gr.Tab("Read one study"):

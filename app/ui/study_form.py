@@ -1,6 +1,10 @@
-"""Entry: image, clinical features and note of one study; faults stand by their field."""
+"""Entry: image, clinical features and note of one study.
 
-from collections.abc import Callable, Sequence
+What the form says of its inputs appears below the button, or in room reserved for it: nothing that
+appears may move a control, or a click that has begun is lost.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,17 +34,22 @@ def label_of(feature: ClinicalFeature) -> str:
     return f"{feature.title} ({feature.minimum:g} to {feature.maximum:g}{feature.unit_suffix})"
 
 
-def clinical_fields(task: Task) -> list[Any]:
+def clinical_fields(task: Task, uninformative: Mapping[str, str] | None = None) -> list[Any]:
     """One field for each clinical feature of the task, in its order, each blank at first.
+
+    Of an uninformative feature (`ClinicalTransform.uninformative`) the field says so.
 
     A number is entered as text: a blank `gr.Number` shows 0 and hands in 0, and unknown is not 0.
     The clinical transform checks it, so that the message names the feature.
     """
-    return [_field(feature) for feature in task.clinical]
+    flaws = uninformative or {}
+    return [_field(feature, flaws.get(feature.name, "")) for feature in task.clinical]
 
 
-def _field(feature: ClinicalFeature) -> Any:
+def _field(feature: ClinicalFeature, flaw: str) -> Any:
     label, info = label_of(feature), feature.description or None
+    if flaw:
+        info = f"The model could not learn from it: {flaw} in its training studies."
     if feature.type == "category":
         choices = [(UNKNOWN, ""), *((c, c) for c in feature.categories)]
         return gr.Dropdown(
@@ -89,6 +98,11 @@ def message(error: InputError, features: Sequence[ClinicalFeature]) -> str:
 HISTORY = 12
 """Answered studies that a page remembers, the oldest forgotten first."""
 IDENTIFIERS = "without names or other identifiers"
+LOGGED_IDS = {
+    "Study id (optional)": "To add the outcome later; only a keyed hash of it is kept.",
+    "Patient id (optional)": "To keep a patient's studies together, and to erase them; hashed too.",
+}
+"""Label and explanation of the ids that the log keeps hashes of."""
 
 
 @dataclass(frozen=True)
@@ -117,30 +131,34 @@ def build(service: InferenceService) -> Entry:
         gr.HTML(answer.piece("heading", "Image"))
         # No list of file types: DICOM files often have no suffix. The content decides.
         image = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
-        preview = viewer.build(KEPT_SECONDS)
-        image_fault = gr.HTML(visible=False)
         view = view_field(task)
         view.visible = asks_view(task)
+        image_fault = gr.HTML(visible=False)
+        preview = viewer.build(KEPT_SECONDS)
     with gr.Column(visible=bool(task.clinical), elem_classes="part"):
         gr.HTML(answer.piece("heading", "Clinical features"))
         with gr.Row(elem_id="clinical"):
-            clinical = clinical_fields(task)
-        clinical_fault = gr.HTML(visible=False)
+            clinical = clinical_fields(task, service.bundle.clinical.uninformative())
     with gr.Column(visible=task.note is not None, elem_classes="part"):
         gr.HTML(answer.piece("heading", "Note"))
         note = gr.Textbox(label=f"Clinical note, {IDENTIFIERS}", lines=3, max_lines=8)
-        note_fault = gr.HTML(visible=False)
-    study_id = gr.Textbox(
-        label="Study id (optional)",
-        info="To add the outcome later; only a keyed hash of it is kept.",
-        max_lines=1,
-        visible=service.log is not None,
-    )
-    fault = gr.HTML(visible=False)
+    with gr.Row(visible=service.log is not None):
+        study_id, patient_id = (
+            gr.Textbox(label=label, info=info, max_lines=1, min_width=200)
+            for label, info in LOGGED_IDS.items()
+        )
     predict = gr.Button("Predict", variant="primary", elem_id="predict")
+    with gr.Column(elem_id="messages"):
+        clinical_fault, note_fault, fault = (gr.HTML(visible=False) for _ in range(3))
     faults = [image_fault, clinical_fault, note_fault, fault]
     entry = Entry(
-        image, preview, clinical, note, [image, note, view, study_id, *clinical], faults, predict
+        image,
+        preview,
+        clinical,
+        note,
+        [image, note, view, study_id, patient_id, *clinical],
+        faults,
+        predict,
     )
     _events(service, entry)
     return entry
@@ -188,7 +206,7 @@ def _with_session(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def on_image(service: InferenceService, path: str | None, session: str | None = None) -> list[Any]:
-    """A file was chosen or taken away: show it, or say beside it why it cannot be read."""
+    """A file was chosen or taken away: show it, or say below it why it cannot be read."""
     if not path:
         return [*viewer.closed(), _fault("")]
     try:
@@ -217,10 +235,11 @@ def on_predict(
     note: str | None,
     view: str | None,
     study_id: str | None,
+    patient_id: str | None,
     *clinical: Any,
     session: str | None = None,
 ) -> tuple[Any, ...]:
-    """Answer what was entered; a fault takes any earlier answer away and stands by its field."""
+    """Answer what was entered; a fault takes any earlier answer away and names its field."""
     for prior in history:
         prior.stop.set()  # no one looks at its explanation any longer
     image_fault = clinical_fault = note_fault = fault = ""
@@ -230,7 +249,7 @@ def on_predict(
         unusable = check_clinical(service.task.clinical, values).faults
         clinical_fault = " ".join(message(fault, service.task.clinical) for fault in unusable)
         study_session = service.answer(
-            service.study(path, values, note, view, study_id, session=session)
+            service.study(path, values, note, view, study_id, patient_id, session)
         )
     except RadiographError as error:
         image_fault = str(error)

@@ -17,11 +17,11 @@ from app.ui import answer
 from app.ui.theme import KEPT_SECONDS, READING, WORKLIST
 from app.worklist import Row, Wanted, Worklist, chosen, orders, predicted, written
 from cxr_mm.core.errors import CancelledError, InputError
-from cxr_mm.core.prediction import FindingPrediction
+from cxr_mm.core.prediction import FindingPrediction, percent
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import Task
 from cxr_mm.data.studies import BadRow
-from cxr_mm.explain.html import NAMES, answer_in_words, percent
+from cxr_mm.explain.html import NAMES
 from cxr_mm.explain.overlay import data_uri
 
 PAGE = 50
@@ -232,4 +232,4 @@ def _cells(row: Row) -> dict[str, Any]:
 def _finding(found: FindingPrediction) -> tuple[str, str, str]:
     """Colour, probability and answer."""
     colour = "unsure" if found.certainty == "uncertain" else "yes" if found.positive else ""
-    return colour, percent(found.probability), answer_in_words(found)
+    return colour, percent(found.probability), found.in_words

@@ -7,7 +7,7 @@ import typer
 
 from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, UseHeader, View, study_of
 from cxr_mm.core.allocator import without_collection
-from cxr_mm.core.prediction import Prediction
+from cxr_mm.core.prediction import Prediction, percent
 from cxr_mm.core.types import HeaderUse
 
 commands = typer.Typer()
@@ -48,11 +48,7 @@ def describe(prediction: Prediction) -> str:
     lines = [f"warning: {text}" for text in prediction.warnings]
     lines.append(f"{prediction.model}, from {', '.join(prediction.modalities)}")
     for found in prediction.findings:
-        cut = "" if found.threshold is None else f" (threshold {found.threshold:.1%})"
-        answer = "positive" if found.positive else "negative"
-        if found.certainty == "uncertain":
-            answer = f"uncertain, {answer}"
-        lines.append(f"  {found.title}: {found.probability:.1%} {answer}{cut}")
+        lines.append(f"  {found.title}: {percent(found.probability)} {found.in_words}")
     if any(f.certainty == "uncertain" for f in prediction.findings):
         lines.append(f"uncertain: at {prediction.coverage:.0%} coverage no answer is ruled out")
     return "\n".join([*lines, mark + prediction.notice])

@@ -93,7 +93,8 @@ class EmbedParams(Frozen):
     """Image and note embeddings."""
 
     note_encoder: str = "packaged"
-    """`packaged` (all-MiniLM-L6-v2), any transformers name, or a folder."""
+    """`packaged` (all-MiniLM-L6-v2, trained on English), any transformers name, or a folder. Of
+    other languages, `sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2` reads fifty."""
     note_words: int = Field(4096, ge=0, le=65536)
     """Cells that the words of a note, pairs of them and pieces are each hashed into, beside its
     embedding; 0 leaves them out."""
@@ -155,8 +156,9 @@ class ExplainParams(Frozen):
 
     gallery: int = Field(8, ge=0)
     """Studies in the gallery: true and false positives and negatives in turn."""
-    studies: int = Field(12, ge=0)
-    """Held-out studies on which each quick method is measured; 0 leaves them unmeasured."""
+    studies: int = Field(40, ge=0)
+    """Held-out studies on which each quick method is measured; on fewer than 30 there is no
+    verdict, 0 leaves them unmeasured."""
     slow_studies: int = Field(0, ge=0)
     """The same for methods that run the model hundreds of times, minutes a study on two cores; 0
     leaves them unmeasured."""

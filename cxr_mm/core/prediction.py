@@ -53,6 +53,27 @@ class FindingPrediction(Frozen):
     """`present` or `absent` if it agrees with `positive` and the other answer is ruled out; a
     class is `uncertain` if others are possible too. None if no bounds were learnt."""
 
+    @property
+    def in_words(self) -> str:
+        """The answer with its threshold, so that a high probability below it is not misread:
+        `negative: below the operating point of 81.0 %`, `uncertain, likeliest` of a class."""
+        if self.threshold is None:
+            answer = "likeliest" if self.positive else "less likely"
+        elif self.positive:
+            answer = f"positive: at or above the operating point of {percent(self.threshold)}"
+        else:
+            answer = f"negative: below the operating point of {percent(self.threshold)}"
+        return f"uncertain, {answer}" if self.certainty == "uncertain" else answer
+
+
+def percent(probability: float) -> str:
+    """A probability as a person reads it: one decimal at most, never a false 0 or 100."""
+    if 0 < probability < 0.001:
+        return "< 0.1 %"
+    if 0.999 < probability < 1:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
+
 
 class Prediction(Frozen):
     """All findings of one study by one model."""

@@ -216,6 +216,15 @@ class ClinicalTransform:
             if value is not None and not _within(feature, value, seen)
         ]
 
+    def uninformative(self) -> dict[str, str]:
+        """Say of each feature that could teach nothing why: `no value` or `always 37`."""
+        said = {}
+        for feature in self.features:
+            values = dict.fromkeys(self.seen[feature.name])
+            if len(values) < 2:
+                said[feature.name] = f"always {_text(*values)}" if values else "no value"
+        return said
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the vector's columns."""

@@ -10,6 +10,7 @@ from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, sha256_file, write_json, write_text
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
+from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
 from cxr_mm.data.ingest import REPORT
 from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
@@ -88,6 +89,7 @@ def compute_metrics(
         params=params,
         digests=_digests(task, paths),
         faithfulness=_faithfulness(paths, index.digest),
+        uninformative=ClinicalTransform.fit(task.clinical, manifest.clinical()).uninformative(),
     )
 
 

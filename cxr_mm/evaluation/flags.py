@@ -11,8 +11,10 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
+from cxr_mm.evaluation.resampling import FEWEST_PATIENTS
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.models.bundle import BundleIndex
+from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
 
 Figures = dict[str, Any]
 
@@ -30,6 +32,7 @@ class EvaluationResults:
         params: of the stage evaluate.
         digests: file → sha256, of what the figures were measured on.
         faithfulness: what `explain` left of this bundle; empty where it has not run.
+        uninformative: clinical feature → why no model can learn from it.
     """
 
     task: Task
@@ -43,6 +46,7 @@ class EvaluationResults:
     params: EvaluateParams
     digests: dict[str, str]
     faithfulness: Figures = field(default_factory=dict)
+    uninformative: dict[str, str] = field(default_factory=dict)
 
     def title(self, finding: str) -> str:
         """A finding as a clinician would write it."""
@@ -63,7 +67,7 @@ class Flag:
     """A figure that needs attention.
 
     Args:
-        kind: subgroup, shortcut, calibration, coverage, fusion, leakage, data or size.
+        kind: subgroup, shortcut, calibration, coverage, fusion, leakage, data, size or input.
         text: one sentence without a full stop, with the figures it rests on.
     """
 
@@ -86,6 +90,7 @@ def find_flags(results: EvaluationResults) -> list[Flag]:
         *_leakage(results.audit),
         *_losses(results.ingest),
         *_sizes(results),
+        *_inputs(results),
     ]
 
 
@@ -213,3 +218,21 @@ def _sizes(results: EvaluationResults) -> Iterator[Flag]:
     for finding, figures in results.figures(AVAILABLE).items():
         if "caution" in figures:
             yield Flag("size", f"{results.title(finding)}: {figures['caution']}")
+    if (patients := results.metrics["n_patients"]) < FEWEST_PATIENTS:
+        yield Flag(
+            "size",
+            f"{patients} held-out patients; with fewer than {FEWEST_PATIENTS} no figure has an"
+            " interval, and none is judged",
+        )
+
+
+def _inputs(results: EvaluationResults) -> Iterator[Flag]:
+    titles = {feature.name: feature.title for feature in results.task.clinical}
+    for name, why in results.uninformative.items():
+        yield Flag("input", f"{titles[name]}: {why} in all studies, so no model can learn from it")
+    if results.task.has_image and GATE_FILE not in results.index.parts:
+        yield Flag(
+            "input",
+            "the bundle has no input gate (too few images, or fuse.gate_images is 0): it warns of"
+            " no image that is unlike those it was trained on",
+        )

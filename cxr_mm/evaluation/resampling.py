@@ -21,6 +21,8 @@ Weights = NDArray[np.uint16]
 LEVEL = 0.95
 DEFINED = 0.95
 """Share of resamples in which a figure must be defined before an interval is given."""
+FEWEST_PATIENTS = 10
+"""Patients below which no figure has an interval: resamples of so few hardly differ."""
 DIGITS = 6
 """Digits in reports, few enough to be the same on every processor."""
 
@@ -72,6 +74,8 @@ class Estimate:
         if limits is None:
             share = 1 - np.isfinite(self.draws).mean()
             reason = f"too few patients: not defined in {share:.0%} of the resamples"
+            if share == 1:
+                reason = f"too few patients for an interval (at least {FEWEST_PATIENTS})"
             return {"value": rounded(self.value), "ci95": None, "reason": reason}
         return {"value": rounded(self.value), "ci95": [rounded(limit) for limit in limits]}
 
@@ -101,6 +105,9 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 def multiplicities(groups: ArrayLike, resamples: int, seed: int) -> Weights:
     """How often each study counts in each resample of groups, (B, N).
 
+    Of fewer than `FEWEST_PATIENTS` groups nothing is drawn: all counts are 0, by which no figure is
+    defined in any resample and none gets an interval.
+
     Args:
         groups: (N,) key by which studies belong together.
         resamples: B.
@@ -110,7 +117,7 @@ def multiplicities(groups: ArrayLike, resamples: int, seed: int) -> Weights:
     size = len(names)
     rng = np.random.default_rng(seed)
     counts = np.zeros((resamples, size), dtype=np.uint16)
-    for row in counts:
+    for row in counts if size >= FEWEST_PATIENTS else ():
         row[:] = np.bincount(rng.integers(size, size=size), minlength=size)
     return counts[:, which]
 
@@ -227,11 +234,14 @@ def auc_test(
     """Test the difference of the first score's AUC and the second's.
 
     Returns:
-        None where the test is not defined: fewer than two patients with, or without, the finding.
+        None where the test is not defined: fewer than two patients with, or without, the finding,
+        or fewer than `FEWEST_PATIENTS` in all.
     """
     yes = labels > 0
     keys = np.arange(len(labels)) if patients is None else np.asarray(patients).astype(str)
     if min(len(np.unique(keys[yes])), len(np.unique(keys[~yes]))) < 2:
+        return None
+    if len(np.unique(keys)) < FEWEST_PATIENTS:
         return None
     both = np.stack(scores)
     first, second = placements(labels, both).auc

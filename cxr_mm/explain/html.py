@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from cxr_mm.core.prediction import FindingPrediction, OperatingPoint
+from cxr_mm.core.prediction import FindingPrediction, OperatingPoint, percent
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.core.templates import macro, render
@@ -28,41 +28,20 @@ CSS = render("bars.css")
 """Style of the pieces, for pages that do not extend the base template."""
 
 
-def percent(probability: float) -> str:
-    """A probability as a person reads it: one decimal at most, never a false 0 or 100."""
-    if 0 < probability < 0.001:
-        return "< 0.1 %"
-    if 0.999 < probability < 1:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %"
-
-
 def probability_bar(prediction: FindingPrediction, point: OperatingPoint | None = None) -> Markup:
     """One finding: calibrated probability, the operating point as a tick, and the answer."""
     share = min(max(prediction.probability, 0.0), 1.0)
     below = ""
-    if prediction.threshold is not None:
-        below = f"Operating point {percent(prediction.threshold)}"
     if point is not None:
-        below += (
-            f" ({REASONS[point.reason]}); there sensitivity {point.sensitivity:.2f}, "
-            f"specificity {point.specificity:.2f}"
+        below = (
+            f"Operating point: {REASONS[point.reason]}; there sensitivity "
+            f"{point.sensitivity:.2f}, specificity {point.specificity:.2f}"
         )
     colour = "yes" if prediction.positive else ""
     if prediction.certainty == "uncertain":
         colour = "unsure"
-    answer, width = answer_in_words(prediction), 100 * share
-    values = (percent(share), width, answer, colour, prediction.threshold, below)
+    values = (percent(share), 100 * share, prediction.in_words, colour, prediction.threshold, below)
     return macro("probability_bar", prediction.title, *values)
-
-
-def answer_in_words(prediction: FindingPrediction) -> str:
-    """`positive` or `negative`, `likeliest` or `less likely` of a class; after `uncertain, `."""
-    if prediction.threshold is None:
-        answer = "likeliest" if prediction.positive else "less likely"
-    else:
-        answer = "positive" if prediction.positive else "negative"
-    return f"uncertain, {answer}" if prediction.certainty == "uncertain" else answer
 
 
 def share_bars(explanation: Explanation) -> Markup:

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, Prediction
+from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, Prediction, percent
 from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.core.templates import render
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
@@ -18,7 +18,6 @@ from cxr_mm.explain.html import (
     NAMES,
     coloured_note,
     feature_bars,
-    percent,
     probability_bar,
     share_bars,
 )

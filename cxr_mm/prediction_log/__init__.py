@@ -5,6 +5,7 @@ from cxr_mm.prediction_log.database import SECRET_VARIABLE, find_secret
 from cxr_mm.prediction_log.erasure import (
     ErasurePlan,
     erase_patient,
+    erase_study,
     retain,
 )
 from cxr_mm.prediction_log.export import export_window
@@ -24,6 +25,7 @@ __all__ = [
     "Verified",
     "WindowIndex",
     "erase_patient",
+    "erase_study",
     "export_window",
     "find_secret",
     "open_log",

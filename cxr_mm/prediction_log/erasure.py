@@ -1,12 +1,13 @@
-"""Erasure of one patient and retention: rows redacted in their place, or the oldest removed.
+"""Erasure of a patient or study, and retention: rows redacted in place, or the oldest removed.
 
 Each adds an entry to the audit log, which is chained as every table is. The entry names the rows
 that were redacted, so that no one can redact a row in silence; it names no patient.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Select, String, Table, and_, cast, delete, func, literal, or_, select, update
@@ -54,9 +55,21 @@ def erase_patient(log: PredictionLog, patient_id: str, *, dry_run: bool = False)
     Raises:
         LogError: the log cannot be written, or was opened without its secret.
     """
-    hashed = log.hash_id(patient_id, "patient")
+    return _erase(log, partial(_of_patient, log.hash_id(patient_id, "patient")), dry_run)
+
+
+def erase_study(log: PredictionLog, study_id: str, *, dry_run: bool = False) -> ErasurePlan:
+    """Empty the predictions and outcomes of one study, as `erase_patient` does.
+
+    Raises:
+        LogError: the log cannot be written, or was opened without its secret.
+    """
+    return _erase(log, partial(_of_study, log.hash_id(study_id)), dry_run)
+
+
+def _erase(log: PredictionLog, planned: Callable[[Connection], Rows], dry_run: bool) -> ErasurePlan:
     with log.writing() as connection:
-        plan = _of_patient(connection, hashed)
+        plan = planned(connection)
         if dry_run:
             return _counted(plan)
         when = datetime.now(UTC)
@@ -93,7 +106,13 @@ def retain(log: PredictionLog, before: datetime, *, dry_run: bool = False) -> Er
     return _cleared(log, _counted(plan))
 
 
-def _of_patient(connection: Connection, patient_hash: str) -> Rows:
+def _of_study(study_hash: str, connection: Connection) -> Rows:
+    tables = PREDICTIONS, OUTCOMES
+    queries = {t: select(t.c.position).where(t.c.study_hash == study_hash) for t in tables}
+    return _positions(connection, queries)
+
+
+def _of_patient(patient_hash: str, connection: Connection) -> Rows:
     c = PREDICTIONS.c
     studies = select(c.study_hash).where(c.patient_hash == patient_hash)
     nameless = and_(c.patient_hash.is_(None), c.study_hash.in_(studies))

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from cxr_mm.core.errors import LogError
 from cxr_mm.core.verdict import EXIT_CODES
 from cxr_mm.prediction_log import (
     Head,
     erase_patient,
+    erase_study,
     export_window,
     open_log,
     retain,
@@ -47,13 +49,22 @@ def verify_log(
 @commands.command()
 def erase(
     log: Log,
-    patient: Annotated[str, typer.Option(help="Id of the patient, as it was typed or read.")],
+    patient: Annotated[
+        str | None, typer.Option(help="Id of the patient, as it was typed or read.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Id of the study, as it was typed, read or answered with.")
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Erase the rows of one patient."""
+    """Erase the rows of one patient, or of one study."""
+    if (patient is None) == (study is None):
+        raise LogError("one of both is needed", field="erase", remedy="Give --patient or --study")
+    act, of = (erase_study, study) if patient is None else (erase_patient, patient)
+    assert of is not None
     with open_log(log, create=False) as opened:
-        _ask(str(erase_patient(opened, patient, dry_run=True)), yes)
-        print(f"Erased: {erase_patient(opened, patient)}.")
+        _ask(str(act(opened, of, dry_run=True)), yes)
+        print(f"Erased: {act(opened, of)}.")
     _print_spooled(log)
 
 

@@ -65,10 +65,15 @@ def reference(
     paths = TaskPaths(loaded.name)
     run_reference(loaded, for_task(load_params(params), loaded), paths)
     frozen = load_reference(paths.reference)
+    tested = "no window can be tested"
+    if frozen.thresholds.windows:
+        tested = f"windows from {frozen.thresholds.smallest} studies are tested"
     print(
-        f"{len(frozen.table)} held-out studies, {len(frozen.checks)} checks; windows from "
-        f"{frozen.thresholds.smallest} studies are tested. See {paths.reference}"
+        f"{len(frozen.table)} held-out studies, {len(frozen.checks)} checks; {tested}. "
+        f"See {paths.reference}"
     )
+    for reason in frozen.unjudged:
+        print(f"not judged: {reason}")
 
 
 @commands.command()

@@ -1,9 +1,9 @@
 """Evidently's own report of a window, made to agree with our verdict, and its dashboards.
 
 Evidently 0.7: `Report([...]).run(current, reference)`. Its default tests are one p-value per
-column with no correction; here each column is tested by our statistic at our threshold,
-registered with Evidently as drift methods of its own, and each embedding by EmbeddingsDrift over
-the studies that have one. What a dashboard draws must be a metric of a snapshot, so the figures of
+column with no correction; here each column has the score and the limit of the verdict, registered
+with Evidently as a drift method of its own, and so has each embedding, by EmbeddingsDrift over the
+studies that have one. What a dashboard draws must be a metric of a snapshot, so the figures of
 a window are kept as a snapshot of their own, the means of a table with one row. Importing this
 module is slow, and switches Evidently's telemetry off.
 """
@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from monitoring.concept_drift import COLUMNS_OF_FINDING, Metric, performance
 from monitoring.reference import Reference
 from monitoring.report.workspace import FIGURES_RUN, REPORT_RUN, locked_index, snapshot_file
-from monitoring.statistics import anderson_darling, as_codes, hellinger
 from monitoring.table import EMBEDDINGS
 from monitoring.verdict import METRIC_NAMES, DriftReport
 
@@ -57,11 +55,10 @@ MOST_ROWS = 2000
 MOST_POINTS = 250
 """Embeddings of each side that the page's map (t-SNE) shows."""
 FEWEST_POINTS = 20
-Floats = NDArray[np.float64]
-TYPES = {"number": ColumnType.Numerical, "category": ColumnType.Categorical}
 KINDS = {"number": "number", "category": "category", "missing": "category"}
 MISSING = ".missing"
-METHODS = {"number": "cxr_mm_anderson_darling", "category": "cxr_mm_hellinger"}
+METHODS = {"number": "anderson_darling", "category": "hellinger"}
+"""Kind of column → statistic behind its score."""
 PANELS: Mapping[str, str] = {
     "verdict": "Verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies",
     "share_drifted": "Share of columns that drifted",
@@ -176,8 +173,10 @@ def write_page(
         report: the outcome; its scores and limits are the ones shown.
         folder: must exist.
     """
-    register_methods()
     methods = _methods(current, reference, report)
+    scores = {r.check.name: r.score for r in report.checks}
+    for name, method in methods.items():
+        register_method(name, method, scores[name])
     embeddings = _embeddings(current, reference)
     definition = DataDefinition(
         numerical_columns=[n for n in methods if methods[n] == METHODS["number"]],
@@ -195,7 +194,7 @@ def write_page(
         for table in (current, reference.table)
     )
     metrics = [
-        *_data_metrics(methods, embeddings, len(current), reference, report),
+        *_data_metrics(methods, embeddings, scores, report),
         *_performance_metrics(report),
     ]
     # Threads of t-SNE wait for one another: on a busy machine they cost a hundred times one alone.
@@ -208,7 +207,7 @@ def write_page(
 
 
 def _methods(current: pd.DataFrame, reference: Reference, report: DriftReport) -> dict[str, str]:
-    """Columns of the page and by which method each is tested, by name."""
+    """Columns of the page and the statistic of each, by name."""
     tables = current, reference.table
     methods = {
         r.check.name: METHODS[KINDS[r.check.method]]
@@ -222,24 +221,19 @@ def _methods(current: pd.DataFrame, reference: Reference, report: DriftReport) -
 def _data_metrics(
     methods: dict[str, str],
     embeddings: dict[str, list[str]],
-    n: int,
-    reference: Reference,
+    scores: dict[str, float],
     report: DriftReport,
 ) -> Iterator[Any]:
-    """Evidently's preset, each column tested by our statistic at our limit; then embeddings."""
+    """Evidently's preset, each column with its score and our limit; then embeddings."""
     assert report.limits is not None
-    limit, thresholds = report.limits.alarm, {}
-    for name in methods:
-        mean, spread = reference.thresholds.null(n, name)
-        thresholds[name] = mean + limit * spread
+    limit = report.limits.alarm
     if methods:
         yield DataDriftPreset(
             columns=list(methods),
-            per_column_method=methods,
-            per_column_threshold=thresholds,
+            per_column_method={name: _registered(name) for name in methods},
+            per_column_threshold=dict.fromkeys(methods, limit),
             drift_share=1e-9,
         )
-    scores = {r.check.name: r.score for r in report.checks}
     for name in embeddings:
         method = LearntScore(score=scores[name], limit=limit)
         yield PresentEmbeddingsDrift(embeddings_name=name, drift_method=method)
@@ -254,39 +248,25 @@ def _performance_metrics(report: DriftReport) -> Iterator[Any]:
             yield FindingPerformance(finding=metric.finding, figure=metric.metric, tests=[test])
 
 
-def register_methods() -> None:
-    """Make our statistics known to Evidently by name; twice does no harm."""
-    for kind, test in (("number", _number_test), ("category", _category_test)):
-        register_stattest(
-            StatTest(
-                name=METHODS[kind],
-                display_name=f"{METHODS[kind].removeprefix('cxr_mm_')}, learnt threshold",
-                allowed_feature_types=[TYPES[kind]],
-                default_threshold=np.inf,
-            ),
-            test,
-        )
+def register_method(column: str, statistic: str, score: float) -> None:
+    """Make the score of a column known to Evidently as a drift method; a later one replaces it."""
+
+    def scored(_: object, __: object, ___: object, threshold: float) -> tuple[float, bool]:
+        return score, score > threshold
+
+    register_stattest(
+        StatTest(
+            name=_registered(column),
+            display_name=f"{statistic}, learnt threshold",
+            allowed_feature_types=[ColumnType.Numerical, ColumnType.Categorical],
+            default_threshold=np.inf,
+        ),
+        scored,
+    )
 
 
-def _number_test(
-    reference: pd.Series, current: pd.Series, _: object, threshold: float
-) -> tuple[float, bool]:
-    values = np.concatenate([reference.to_numpy(float), current.to_numpy(float)])
-    score = float(anderson_darling(values, *_sides(reference, current))[0])
-    return score, score > threshold
-
-
-def _category_test(
-    reference: pd.Series, current: pd.Series, _: object, threshold: float
-) -> tuple[float, bool]:
-    codes = as_codes(np.concatenate([reference.to_numpy(object), current.to_numpy(object)]))
-    score = float(hellinger(codes, *_sides(reference, current))[0])
-    return score, score > threshold
-
-
-def _sides(reference: pd.Series, current: pd.Series) -> tuple[Floats, Floats]:
-    present = np.arange(len(reference) + len(current)) >= len(reference)
-    return present[None].astype(float), (~present)[None].astype(float)
+def _registered(column: str) -> str:
+    return f"cxr_mm:{column}"
 
 
 def _embeddings(current: pd.DataFrame, reference: Reference) -> dict[str, list[str]]:

@@ -63,6 +63,15 @@ def test_disagreement_takes_those_of_the_reader_and_leaves_out_what_is_not_sure(
     assert labels("disagree", {"flu": "absent"}, "binary") == {"flu": 0}
 
 
+@pytest.mark.parametrize(
+    ("present", "absent"),
+    [(1, 0), ("1", "0"), (True, False), ("yes", "NO"), (" Present ", "absent"), (1.0, 0.0)],
+)
+def test_labels_may_be_numbers_truth_values_and_words(present, absent):
+    given = {"flu": absent, "covid": present, "sars": None}
+    assert labels("disagree", given) == {"flu": 0, "covid": 1}
+
+
 def test_of_classes_the_one_that_is_right_says_all():
     given = {"sars": "present", "flu": "not sure"}
     assert labels("disagree", given, "multiclass") == {"flu": 0, "covid": 0, "sars": 1}
@@ -79,6 +88,7 @@ def test_of_classes_the_one_that_is_right_says_all():
         ({"flu": "present", "sars": "present"}, "multiclass", "2 of 3 classes"),
         ({"mumps": "present"}, "multilabel", "'mumps'"),
         ({"flu": "maybe"}, "multilabel", "'maybe'"),
+        ({"flu": 2}, "multilabel", "present, absent or not sure, or 1 or 0"),
     ],
 )
 def test_disagreement_that_gives_no_label_is_refused(given, problem, said):

@@ -1,14 +1,19 @@
 """API over HTTP, by Gradio's own client, as the README says."""
 
 import json
+import re
+import sqlite3
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from typer.testing import CliRunner
 
 from cxr_mm.cli import app
+from tests.browser.conftest import serving
 
 STUDY = {"clinical": {"age": 63}, "note": "Fever and cough.", "view": "", "study_id": "s1"}
 
@@ -46,6 +51,27 @@ def test_explain_gives_shares_that_add_up_and_pictures(client, site):
     assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
 
 
+def test_a_path_as_plain_text_is_refused_with_what_to_write(client):
+    with pytest.raises(AppError, match=r'Write image=handle_file\("image.png"\)'):
+        client.predict(image="image.png", **STUDY, api_name="/predict")
+
+
+def test_a_patient_id_is_logged_as_a_keyed_hash(client, site):
+    client.predict(image=None, **STUDY, patient_id="4711", api_name="/predict")
+    with sqlite3.connect(site.database) as database:
+        query = "select patient_hash from predictions order by position desc limit 1"
+        (hashed,) = database.execute(query).fetchone()
+    assert len(hashed) == 64
+
+
+def test_labels_of_feedback_may_be_numbers(client):
+    result = client.predict(image=None, **STUDY, api_name="/predict")
+    found = result["findings"][0]
+    labels = {found["finding"]: int(not found["positive"])}
+    call = {"prediction": result, "verdict": "disagree", "labels": labels, "comment": ""}
+    assert client.predict(**call, api_name="/feedback") == {"kept": 1}
+
+
 def test_feedback_is_kept(client, site):
     result = client.predict(image=None, **STUDY, api_name="/predict")
     stored = client.predict(
@@ -77,6 +103,31 @@ def test_a_text_file_is_no_image(client):
 def test_nothing_but_the_three_calls_is_offered(client):
     names = client.view_api(return_format="dict")["named_endpoints"]
     assert set(names) == {"/predict", "/explain", "/feedback"}
+
+
+def test_the_loop_of_the_readme_waits_as_a_rate_limit_asks(pipeline, site, tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def call" in b)
+    words = ("--bundle", str(pipeline.paths.bundle), "--log", f"sqlite:///{tmp_path}/log.db")
+    waited, sleep = [], time.sleep
+
+    def sleeping(seconds):
+        waited.append(seconds)
+        sleep(seconds)
+
+    with serving(tmp_path, *words, "--requests-per-minute", "20") as url:
+        while (answer := httpx.post(f"{url}/gradio_api/queue/join")).status_code != 429:
+            assert answer.status_code < 500
+        assert int(answer.headers["Retry-After"]) in (1, 2, 3)
+        block = block.replace("http://127.0.0.1:7860", url).replace(
+            "image.png", str(site.images[0])
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "sleep", sleeping)
+            exec(block, found := {})
+    assert max(waited) >= 1
+    assert found["prediction"]["study_id"] == "study-1"
+    assert found["explanation"]["explanations"]
 
 
 def test_the_readme_shows_every_call():

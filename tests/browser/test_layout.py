@@ -47,3 +47,72 @@ def test_nothing_moves_when_an_answer_arrives(window, site, size):
     window.wait_for_timeout(500)
     assert shifted(window) < GOOD
     assert window.evaluate(PLACES) == before
+
+
+MASKED = "Pneumonia, consolidation and effusion on the radiograph, fever, consolidation again."
+"""A note of which the form shows below the button how the model reads it."""
+
+
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
+@pytest.mark.parametrize("held", [90, 200, 300])
+def test_a_click_right_after_a_note_was_typed_is_not_lost(window, site, size, held):
+    window.set_viewport_size({"width": size[0], "height": size[1]})
+    opened(window, site)
+    window.get_by_label("Clinical note").click()
+    window.keyboard.type(MASKED)
+    button = window.locator("#predict")
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    window.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    before = window.evaluate(PLACES)
+    window.mouse.down()
+    window.wait_for_timeout(held)
+    window.mouse.up()
+    window.wait_for_selector("#answer .cxr-bar")
+    window.wait_for_selector("#messages mark")
+    assert window.evaluate(PLACES) == before
+
+
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
+def test_faults_move_no_control(window, site, size, tmp_path):
+    window.set_viewport_size({"width": size[0], "height": size[1]})
+    opened(window, site)
+    before = window.evaluate(PLACES)
+    (tmp_path / "no.png").write_text("no image")
+    give_image(window, tmp_path / "no.png")
+    window.wait_for_selector(".image .fault:visible")
+    window.get_by_label("Clinical note").fill("word " * 10_000)
+    filled = window.evaluate(PLACES)
+    window.locator("#predict").click()
+    window.wait_for_selector("#messages .fault:visible, .image .fault:visible")
+    assert window.evaluate(PLACES) == filled
+    assert filled[:2] == before[:2]
+
+
+def mark(window):
+    """What is written above the answer, as the browser draws it."""
+    return window.evaluate(
+        "getComputedStyle(document.querySelector('#answer'), '::before').content"
+    )
+
+
+def test_changed_inputs_are_said_where_there_is_an_answer_and_nowhere_else(window, site):
+    opened(window, site)
+    note = window.get_by_label("Clinical note")
+    note.fill("Fever.")
+    window.wait_for_timeout(300)
+    assert mark(window) == "none"
+    window.locator("#predict").click()
+    window.wait_for_selector("#answer .cxr-bar")
+    assert mark(window) == "none"
+    before = window.evaluate(PLACES)
+    note.fill("Fever and cough.")
+    window.wait_for_function("document.querySelector('#answer').matches('.stale')")
+    assert "The inputs have changed" in mark(window)
+    assert window.evaluate(PLACES) == before
+    note.fill("word " * 10_000)
+    window.locator("#predict").click()
+    window.wait_for_selector("#messages .fault")
+    note.fill("Fever.")
+    window.wait_for_timeout(300)
+    assert mark(window) == "none"

@@ -1,3 +1,4 @@
+import hashlib
 from functools import cache
 
 import numpy as np
@@ -16,6 +17,7 @@ from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
 from cxr_mm.evaluation.evaluate import compute_metrics
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import FORMAT, BundleIndex, index_digest
+from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
 
 TITLES = {"binary": 1, "multilabel": 2, "multiclass": 3}
 
@@ -136,6 +138,7 @@ def make_project(task, table, root, seed=0):
     write_json(paths.split / "audit.json", audit(manifest, split, quality["file_sha256"], none))
     write_json(paths.ingest / "report.json", _ingest_report(task, manifest))
     write_json(paths.bundle / "bundle.json", make_index(task).model_dump(mode="json"))
+    (paths.bundle / GATE_FILE).write_bytes(b"{}")
     return paths
 
 
@@ -182,7 +185,7 @@ def make_index(task):
         else {subset_name(s): chosen for s in subsets(task.modalities)},
         conformal={},
         trained_on={"manifest_sha256": "abc", "params": {"fuse": {"epochs": 3, "seed": 0}}},
-        parts={},
+        parts={GATE_FILE: hashlib.sha256(b"{}").hexdigest()},
     )
     return index.model_copy(update={"digest": index_digest(index.model_dump(mode="json"))})
 

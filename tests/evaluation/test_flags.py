@@ -174,3 +174,16 @@ def test_a_gap_says_whether_it_survives_correction(results):
         "Effusion, by view: false negative rate higher for AP than for PA by 0.200 [0.100, 0.300]"
     )
     assert "also after correction" in flag.text
+
+
+def test_few_patients_a_feature_without_a_value_and_a_missing_gate_are_flagged(results):
+    few = changed(without_flags(results), "metrics", "n_patients", to=9)
+    index = few.index.model_copy(update={"parts": {}})
+    texts = [
+        f.text for f in find_flags(replace(few, index=index, uninformative={"age": "no value"}))
+    ]
+    assert [text.split(";")[0].split(" (")[0] for text in texts] == [
+        "9 held-out patients",
+        "Age: no value in all studies, so no model can learn from it",
+        "the bundle has no input gate",
+    ]

@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cxr_mm.evaluation.metrics import Scored, auc
-from cxr_mm.evaluation.resampling import Estimate, exact_interval, mean_of, multiplicities, rounded
+from cxr_mm.evaluation.metrics import Scored, auc, measure
+from cxr_mm.evaluation.resampling import (
+    FEWEST_PATIENTS,
+    Estimate,
+    auc_test,
+    exact_interval,
+    mean_of,
+    multiplicities,
+    rounded,
+)
 
 
 def auc_of(labels, chances, weights):
@@ -12,13 +20,32 @@ def auc_of(labels, chances, weights):
 
 
 def test_studies_of_a_patient_are_drawn_together_and_as_often_as_patients():
-    groups = np.array(["b", "a", "b", "c", "a", "d"])
+    groups = np.array([*"babcad", *"efghij"])
     counts = multiplicities(groups, 500, seed=1)
-    assert counts.shape == (500, 6)
+    assert counts.shape == (500, 12)
     assert (counts[:, 0] == counts[:, 2]).all()
     assert (counts[:, 1] == counts[:, 4]).all()
-    assert (counts[:, [0, 1, 3, 5]].sum(axis=1) == 4).all()
-    assert counts.mean(axis=0) == pytest.approx(np.ones(6), abs=0.2)
+    assert (counts[:, [0, 1, 3, *range(5, 12)]].sum(axis=1) == 10).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(12), abs=0.2)
+
+
+@pytest.mark.parametrize("patients", [1, FEWEST_PATIENTS - 1])
+def test_of_too_few_patients_no_figure_has_an_interval(patients):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2.0
+    scored = Scored(labels, (labels + rng.random(200)) / 2, labels > 0)
+    groups = np.arange(200) % patients
+    weights = multiplicities(groups, 100, seed=0)
+    every = measure(scored, weights)
+    reports = {
+        name: Estimate(float(value[0]), every[name]).to_json()
+        for name, value in measure(scored).items()
+    }
+    assert {str(report["ci95"]) for report in reports.values()} == {"None"}
+    assert reports["auc"]["reason"] == "too few patients for an interval (at least 10)"
+    assert auc_test(labels, [scored.probabilities, rng.random(200)], groups) is None
+    enough = multiplicities(np.arange(200) % FEWEST_PATIENTS, 100, seed=0)
+    assert auc_of(labels, scored.probabilities, enough).interval is not None
 
 
 def test_draws_depend_on_the_seed_and_not_on_the_order_of_studies():

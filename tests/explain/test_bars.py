@@ -2,9 +2,9 @@
 
 import pytest
 
-from cxr_mm.core.prediction import FindingPrediction, OperatingPoint
+from cxr_mm.core.prediction import FindingPrediction, OperatingPoint, percent
 from cxr_mm.explain.attribution import Explanation, Target
-from cxr_mm.explain.html import percent, probability_bar, share_bars
+from cxr_mm.explain.html import probability_bar, share_bars
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,13 @@ def test_probability_bar_draws_the_operating_point_and_escapes():
     assert "width:60.00%" in html
     assert "25.00%" in html
     assert "positive" in html
-    assert "sensitivity 0.90" in html
+    assert "Youden; there sensitivity 0.90" in html
+
+
+def test_a_high_probability_below_the_threshold_is_said_with_the_threshold():
+    found = said(probability=0.779, threshold=0.81, positive=False)
+    assert "77.9 % · negative: below the operating point of 81.0 %" in probability_bar(found)
+    assert said().in_words == "positive: at or above the operating point of 25.0 %"
 
 
 def test_a_class_without_threshold_has_no_tick():

@@ -13,14 +13,18 @@ FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
 AREAS = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
 METHOD = {
     "modality": "image",
-    "n": 8,
+    "n": 30,
     **dict.fromkeys(("gain", "sparsity", "noise"), FIGURE),
     "randomised": {"fusion": FIGURE, "all": FIGURE},
     "better_than_chance": False,
     "depends_on_weights": True,
+    "faithful": "no: not better than chance",
 }
 FAITHFULNESS = {
-    "methods": {"grad_cam": METHOD, "eigen_cam": {**METHOD, "depends_on_weights": False}},
+    "methods": {
+        "grad_cam": METHOD,
+        "eigen_cam": {**METHOD, "faithful": "not measured: fewer than 30 studies"},
+    },
     "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS}}},
     "unmeasured": {"slow methods": "1 of 6 studies"},
 }
@@ -50,7 +54,8 @@ def test_it_says_what_it_is(text):
     assert "0.31 (0.20 to 0.40)" in text
     assert "not better than chance" in text
     assert "Left unmeasured for lack of time: slow methods, 1 of 6 studies." in text
-    assert "hardly depends on the weights" in text
+    assert "not measured: fewer than 30 studies" in text
+    assert "<td>yes</td>" not in text
     assert "Oxygen saturation" in text
 
 

@@ -14,6 +14,7 @@ from cxr_mm.prediction_log import (
     ErasurePlan,
     PredictionLog,
     erase_patient,
+    erase_study,
     retain,
     verify,
 )
@@ -81,6 +82,19 @@ def test_the_chain_holds_and_says_that_something_was_erased_but_not_of_whom(log,
     held = str(act) + str(asked(database, "SELECT * FROM predictions WHERE position = 1"))
     for gone in (record.patient_hash, record.study_hash, record.record_id, "icu", record.digest):
         assert gone not in held
+
+
+def test_of_a_study_go_its_predictions_and_outcomes_whoever_it_is_of(log, add, outcome):
+    again, other, nameless = add(log, "1", "p"), add(log, "2", "p"), add(log, "1")
+    log.add_outcomes([outcome(again.study_hash), kept := outcome(other.study_hash)])
+    plan = ErasurePlan(predictions=2, outcomes=1, events=0)
+    assert nameless.study_hash == again.study_hash
+    assert erase_study(log, "1", dry_run=True) == plan
+    assert erase_study(log, "1") == plan
+    assert log.read_window("icu") == [other]
+    assert log.read_outcomes() == [kept]
+    assert verify(log).first_break is None
+    assert not erase_study(log, "p")
 
 
 def test_a_patient_whom_the_log_does_not_know_leaves_no_trace(log, add):

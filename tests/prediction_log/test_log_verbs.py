@@ -63,6 +63,18 @@ def test_erase_says_what_will_go_and_does_it_only_when_confirmed(log, run):
     assert "Erased: 1 predictions" in run("erase", "--patient", "q", "--yes").output
 
 
+def test_one_study_is_erased_by_its_id(log, run):
+    found = run("erase", "--study", "1", typed="y\n")
+    assert "To go: 1 predictions, 0 outcomes, 0 events." in found.output
+    assert len(log.read_window("icu")) == 1
+
+
+def test_erase_needs_a_patient_or_a_study_and_not_both(log, run):
+    for words in ((), ("--patient", "p", "--study", "1")):
+        assert "Give --patient or --study" in str(run("erase", *words, "--yes").exception)
+    assert len(log.read_window("icu")) == 2
+
+
 def test_retain_removes_what_is_older(log, run):
     assert "Removed: 0 predictions" in run("retain", "--before", "2026-01-01", "--yes").output
     assert "Removed: 2 predictions" in run("retain", "--before", "2999-01-01", "--yes").output

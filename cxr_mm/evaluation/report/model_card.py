@@ -46,6 +46,7 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
         true_areas=_pairs(results.faithfulness.get("localisation") or {}),
         digests=_digests(results),
         parameters=_changed_parameters(results),
+        note_language=_note_language(results),
         gaps=_gaps,
         crossed=CROSSED,
         metric_names=METRIC_NAMES,
@@ -102,6 +103,18 @@ def _digests(results: EvaluationResults) -> dict[str, str]:
     inputs = {name: trained.get(f"{name}_sha256") for name in names}
     known = {name: digest for name, digest in inputs.items() if digest}
     return {"bundle": results.index.digest, **known, **results.digests}
+
+
+def _note_language(results: EvaluationResults) -> str:
+    """Which language the note encoder was trained on."""
+    trained: dict[str, Any] = results.index.trained_on.get("params", {})
+    encoder = trained.get("embed", {}).get("note_encoder", "packaged")
+    if encoder == "packaged":
+        return (
+            "Notes are read by all-MiniLM-L6-v2, trained on English: of a note in another language"
+            " it knows little more than the words. `embed.note_encoder` names a multilingual one."
+        )
+    return f"Notes are read by {plain(encoder)}, in the languages that it was trained on."
 
 
 def _changed_parameters(results: EvaluationResults) -> str:

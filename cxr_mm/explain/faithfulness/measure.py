@@ -26,6 +26,7 @@ from cxr_mm.explain.faithfulness.metrics import (
     localise,
     mean_with_interval,
     randomised,
+    verdict_word,
     with_noise,
 )
 from cxr_mm.explain.games import ClinicalGame, Game, ImageGame, NoteGame, grid
@@ -55,7 +56,8 @@ def measure(
     Returns:
         Method → `title`, `modality`, `n`, means with intervals over patients of `deletion`,
         `insertion` and `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`, `randomised`
-        (depth → rank correlation), and the verdicts `better_than_chance`, `depends_on_weights`.
+        (depth → rank correlation), and the verdicts `better_than_chance`, `depends_on_weights`
+        and, in words, `faithful`.
     """
     rows: list[Row] = []
     for number, (study, target) in enumerate(cases):
@@ -136,7 +138,7 @@ def _summary(method: Method, rows: pd.DataFrame, seed: int) -> dict[str, Any]:
         for name in rows.columns.drop(["method", "patient_id"])
     }
     changed = figures["randomised.all" if method.modality == "image" else "randomised.fusion"]
-    return {
+    summary = {
         "title": method.title,
         "modality": method.modality,
         "n": len(rows),
@@ -149,6 +151,7 @@ def _summary(method: Method, rows: pd.DataFrame, seed: int) -> dict[str, Any]:
         "better_than_chance": bool(figures["gain"] and figures["gain"]["low"] > 0),
         "depends_on_weights": changed is None or changed["value"] < SAME,
     }
+    return {**summary, "faithful": verdict_word(summary)}
 
 
 def _mean(rows: pd.DataFrame, name: str, seed: int) -> dict[str, float] | None:

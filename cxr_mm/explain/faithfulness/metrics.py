@@ -214,10 +214,15 @@ def _iou(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     return both / (2 * count - both)
 
 
+MEASURED_FROM = 30
+"""Studies from which on a method counts as measured; an interval over fewer says nothing firm."""
+
+
 def verdict(figures: Mapping[str, Any] | None) -> str:
     """Say in a sentence how faithful a method is on this task."""
-    if not figures:
-        return "How far it is faithful has not been measured for this model."
+    if not figures or not is_measured(figures):
+        few = f": {figures['n']} studies, {MEASURED_FROM} are needed" if figures else ""
+        return f"How far it is faithful has not been measured for this model{few}."
     gain = figures["gain"]
     measured = (
         f"Its order beats a random one by {gain['value']:.2f} logits "
@@ -228,6 +233,20 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
     if not figures["depends_on_weights"]:
         measured += " It hardly depends on what the model has learnt: do not rely on it."
     return measured
+
+
+def is_measured(figures: Mapping[str, Any]) -> bool:
+    """Whether a method was tried on enough studies for a verdict."""
+    return int(figures["n"]) >= MEASURED_FROM
+
+
+def verdict_word(figures: Mapping[str, Any]) -> str:
+    """The verdict as a cell of a table: `yes`, `no: …` or `not measured: …`."""
+    if not is_measured(figures):
+        return f"not measured: fewer than {MEASURED_FROM} studies"
+    if not figures["better_than_chance"]:
+        return "no: not better than chance"
+    return "yes" if figures["depends_on_weights"] else "no: hardly depends on the weights"
 
 
 def faithful_methods(faithfulness: Mapping[str, Any]) -> list[str]:
@@ -243,4 +262,8 @@ def faithful_methods(faithfulness: Mapping[str, Any]) -> list[str]:
 
 def _passed(figures: Mapping[str, Any] | None) -> bool:
     """Not known to have failed."""
-    return not figures or bool(figures["better_than_chance"] and figures["depends_on_weights"])
+    return (
+        not figures
+        or not is_measured(figures)
+        or bool(figures["better_than_chance"] and figures["depends_on_weights"])
+    )

@@ -180,7 +180,11 @@ def test_choices_without_a_list_show_nothing(service):
 
 
 @pytest.mark.parametrize(
-    ("certainty", "words"), [("uncertain", ">uncertain, positive<"), ("present", ">positive<")]
+    ("certainty", "words"),
+    [
+        ("uncertain", ">uncertain, positive: at or above the operating point of 50.0 %<"),
+        ("present", ">positive: at"),
+    ],
 )
 def test_positive_and_uncertain_are_said_in_words(service, uploads, many, certainty, words):
     row = many.rows[-1]

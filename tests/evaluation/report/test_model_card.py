@@ -59,6 +59,7 @@ METHOD = {
     "randomised": {"fusion": FIGURE, "all": FIGURE},
     "better_than_chance": True,
     "depends_on_weights": True,
+    "faithful": "yes",
 }
 
 
@@ -168,7 +169,7 @@ def test_explanations_stand_with_their_figures_where_they_were_measured(results)
                 "title": "SHAP",
                 "modality": "note",
                 "randomised": {},
-                "better_than_chance": False,
+                "faithful": "not measured: fewer than 30 studies",
             },
         },
         "localisation": {finding: {"grad_cam": {"n": 60, **areas}}},
@@ -178,5 +179,5 @@ def test_explanations_stand_with_their_figures_where_they_were_measured(results)
     found = {first: others for first, others in rows.items() if first.startswith(("Grad", "SHAP"))}
     grad, note = (next(v for k, v in found.items() if k.startswith(n)) for n in ("Grad", "SHAP"))
     assert grad == ["8", *["0.31 [0.20, 0.40]"] * 3, "–", "0.31 [0.20, 0.40]", "yes"]
-    assert note[-2:] == ["–", "no: chance"]
+    assert note[-2:] == ["–", "not measured: fewer than 30 studies"]
     assert any("60" in others for first, others in found.items() if "," in first)

@@ -6,7 +6,7 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import measure
-from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict
+from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict, verdict_word
 from cxr_mm.explain.methods import METHODS
 
 MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
@@ -22,6 +22,7 @@ def found(bundle, pipeline):
 
 def test_each_method_has_its_figures_with_intervals(found):
     assert list(found) == MEASURED
+    assert {figures["faithful"] for figures in found.values()} == {verdict_word({"n": 6})}
     for name, figures in found.items():
         assert 0 < figures["n"] <= 4
         for measured in ("deletion", "insertion", "gain", "sparsity", "noise"):
@@ -47,13 +48,18 @@ def test_a_map_without_a_question_does_not_change_with_the_head(found):
 
 def test_a_method_that_fails_is_said_to_and_another_shown():
     gain = {"value": 0.1, "low": -0.1, "high": 0.3}
-    good = {"n": 9, "gain": gain, "better_than_chance": True, "depends_on_weights": True}
+    good = {"n": 30, "gain": gain, "better_than_chance": True, "depends_on_weights": True}
     chance = {**good, "better_than_chance": False}
     stubborn = {**good, "depends_on_weights": False}
-    assert "beats a random one by 0.10 logits (-0.10 to 0.30, 9 studies)" in verdict(good)
+    assert "beats a random one by 0.10 logits (-0.10 to 0.30, 30 studies)" in verdict(good)
     assert "No better than chance" in verdict(chance)
     assert "do not rely on it" in verdict(stubborn)
     assert "not been measured" in verdict(None)
+    few = {**good, "n": 29}
+    assert "not been measured for this model: 29 studies, 30 are needed" in verdict(few)
+    assert verdict_word(few) == "not measured: fewer than 30 studies"
+    assert verdict_word(good) == "yes"
+    assert faithful_methods({"grad_cam": {**chance, "n": 29}})[0] == "grad_cam"
     assert faithful_methods({}) == ["grad_cam", "shap_tabular", "shap_note"]
     assert faithful_methods({"grad_cam": chance, "shap_note": stubborn, "lime_note": chance}) == [
         "grad_cam_plus_plus",

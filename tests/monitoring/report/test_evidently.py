@@ -39,6 +39,19 @@ def test_performance_is_a_metric_of_evidentlys_own_tested_at_the_learnt_limit(wr
     assert failed
 
 
+def test_each_column_has_the_score_of_the_summary(written):
+    report, folder, _ = written
+    outcome = json.loads((folder / "report.json").read_text())
+    shown = {
+        m["config"]["column"]: m["value"]
+        for m in outcome["metrics"]
+        if m["metric_name"].startswith("ValueDrift")
+    }
+    scores = {r.check.name: r.score for r in report.checks}
+    assert len(shown) > 5
+    assert shown == pytest.approx({name: scores[name] for name in shown})
+
+
 def test_the_page_is_small_enough_and_loads_nothing_from_elsewhere(written):
     _, folder, _ = written
     page = (folder / "report.html").read_text()
