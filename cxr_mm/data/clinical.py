@@ -218,12 +218,12 @@ class ClinicalTransform:
 
     def uninformative(self) -> dict[str, str]:
         """Say of each feature that could teach nothing why: `no value` or `always 37`."""
-        said = {}
+        reasons: dict[str, str] = {}
         for feature in self.features:
             values = dict.fromkeys(self.seen[feature.name])
             if len(values) < 2:
-                said[feature.name] = f"always {_text(*values)}" if values else "no value"
-        return said
+                reasons[feature.name] = f"always {_text(*values)}" if values else "no value"
+        return reasons
 
     @property
     def columns(self) -> tuple[str, ...]:
