@@ -123,7 +123,7 @@ def test_a_model_that_knows_nothing_here_is_called_so(task, table, look, skill, 
 
 def test_traits_are_read_as_the_model_reads_them(task_of, tmp_path):
     path = tmp_path / "centre.csv"
-    path.write_text("study_id,age,sex,view\nb,058Y,m,\na,18M,F,pa\n")
+    path.write_text("study_id,image_path,age,sex,view\nb,,058Y,m,\na,,18M,F,pa\n")
     image_only = task_of(modalities=1)
     traits = read_traits(image_only, path, ["a", "b"])
     assert traits["age"].tolist() == [1.5, 58.0]
