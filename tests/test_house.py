@@ -103,3 +103,14 @@ def test_no_replaced_name_is_left(code):
         if token.type == tokenize.NAME and token.string.strip("_").lower() in NAMES
     }
     assert not found
+
+
+def test_every_situation_names_a_test_that_exists():
+    table = text_of(Path("tests/faults/README.md"))
+    file, named = "", 0
+    for path, test in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", table):
+        file = path or file
+        content = text_of(Path("tests") / file)
+        assert not test or f"def {test}(" in content, (file, test)
+        named += bool(test)
+    assert named > 60
