@@ -89,10 +89,10 @@ def test_columns_of_0_and_1_are_the_findings_where_none_is_named(laboratory):
 def test_images_elsewhere_are_found_relative_to_their_folder(laboratory, tmp_path):
     table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
     folder = tmp_path / "bilder"
-    folder.mkdir()
-    for name in ("a.png", "b.png"):
+    (folder / "x").mkdir(parents=True)
+    for name in ("a.png", "x/b.png"):
         (folder / name).write_bytes(b"")
-    table = table.head(2).assign(image_path=["a.png", "b.png"], Pneumonie=["1", "0"])
+    table = table.head(2).assign(image_path=["a.png", "x\\b.png"], Pneumonie=["1", "0"])
     table.to_csv(laboratory, index=False)
     result = run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
     assert result.exit_code == 0, result.exception
@@ -100,7 +100,7 @@ def test_images_elsewhere_are_found_relative_to_their_folder(laboratory, tmp_pat
     task = load_task("lunge")
     assert task.has_image
     found = read_source(task, tmp_path, tmp_path)
-    assert found.frame["image_path"].tolist() == [str(folder / "a.png"), str(folder / "b.png")]
+    assert found.frame["image_path"].tolist() == [str(folder / "a.png"), str(folder / "x/b.png")]
     assert found.dropped == []
 
 

@@ -156,8 +156,10 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
 
 def _images_found(csv: Path, frame: pd.DataFrame, images: Path | None) -> str:
     """How many of the files named in `image_path` are there; none is an error."""
+    from cxr_mm.data.sources.manifest_csv import image_path
+
     folder, names = images or csv.parent, frame["image_path"].dropna().tolist()
-    found = sum((folder / name).is_file() for name in names)
+    found = sum(Path(image_path(folder, name)).is_file() for name in names)
     if not found:
         raise _fault(
             csv,

@@ -95,13 +95,13 @@ def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     optional |= {feature.column_in(frame.columns) for feature in task.clinical}
     frame[sorted(optional - set(frame.columns))] = None
     frame["image_path"] = frame["image_path"].map(
-        lambda cell: _image_path(images.absolute(), cell), na_action="ignore"
+        lambda cell: image_path(images.absolute(), cell), na_action="ignore"
     )
     return frame
 
 
-def _image_path(folder: Path, cell: str) -> str:
-    """Absolute path of an image; backslashes, as Windows writes them, separate folders."""
+def image_path(folder: Path, cell: str) -> str:
+    """Make the path of an image absolute; backslashes, as Windows writes them, separate folders."""
     path = folder / cell
     return str(folder / cell.replace("\\", "/") if "\\" in cell and not path.exists() else path)
 
