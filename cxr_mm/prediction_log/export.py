@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_mm.core.errors import LogError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.core.record import PredictionRecord
 from cxr_mm.core.types import subset_name
@@ -65,20 +64,16 @@ def export_window(
         embeddings: whether they are wanted.
 
     Raises:
-        LogError: as `read_window`; or the file cannot be written.
+        LogError: as `read_window`.
+        StorageError: the file cannot be written.
     """
     positions = log.window_index(task, since, until).position
     schema = _schema(_flat(log.read_positions(positions, embeddings=False)), embeddings)
     rows, count = _flat(log.read_positions(positions, embeddings=embeddings)), 0
-    try:
-        with atomic_write(file) as aside, pq.ParquetWriter(aside, schema) as writer:
-            while batch := list(islice(rows, ROWS)):
-                writer.write_table(_table(batch, schema))
-                count += len(batch)
-    except OSError as error:
-        raise LogError(
-            error.strerror or str(error), field=str(file), remedy="Choose another file"
-        ) from error
+    with atomic_write(file) as aside, pq.ParquetWriter(aside, schema) as writer:
+        while batch := list(islice(rows, ROWS)):
+            writer.write_table(_table(batch, schema))
+            count += len(batch)
     return count
 
 

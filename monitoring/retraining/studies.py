@@ -392,11 +392,14 @@ def newest_reference(
             f"held-out studies, since {len(frame)} newest ones are fewer than the "
             f"{params.newest_studies} of reference.newest_studies"
         )
+    smallest = min(params.window_sizes)
+    if len(records) < 2 * smallest:
+        return (
+            f"held-out studies, since the newest ones are too few ({len(records)}; windows of "
+            f"{smallest} need at least {2 * smallest})"
+        )
     task, out = challenger.task, paths.root / NEWEST_REFERENCE_FOLDER
     labels = {name: frame[finding_column(name)] for name in task.finding_names}
     outcomes, refused = known_outcomes(labels, "newest"), rejected_images(challenger, records)
-    try:
-        freeze(task, challenger.digest, records, outcomes, params, out, refused=refused)
-    except StageError as error:
-        return f"held-out studies, since the newest ones are too few ({error})"
+    freeze(task, challenger.digest, records, outcomes, params, out, refused=refused)
     return f"the {len(records)} newest studies"

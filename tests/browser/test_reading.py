@@ -98,7 +98,7 @@ def test_all_three_are_answered_and_another_operating_point_is_drawn(window, sit
     predict(window)
     before = window.locator("#answer").inner_text()
     assert before.count(": used") == 3
-    window.get_by_label("Operating point").click()
+    window.get_by_label("Operating point", exact=True).click()
     window.get_by_role("option", name="high sensitivity").click()
     window.wait_for_function(
         "document.querySelector('#answer').innerText.includes('high sensitivity')"

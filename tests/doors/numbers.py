@@ -257,7 +257,7 @@ def evaluated(project: Path, folder: Path) -> dict[str, Any]:
     table["image_path"] = [p and str(project / p) for p in table["image_path"].astype(object)]
     table.to_csv(folder / "elsewhere.csv", index=False)
     words = ("--bundle", project / BUNDLE, "--manifest", folder / "elsewhere.csv", "--out", out)
-    ran(CLI, "evaluate-on", *words, ANY_IMAGE)
+    ran(CLI, "evaluate-on", *words, ANY_IMAGE, "--include-trained")
     rows = pd.read_parquet(out / "predictions.parquet").groupby("subset")
     files = [*sorted((work / REPORTS).glob("*.json")), out / "metrics.json"]
     found = {f"{path.parent.name}.{path.stem}": json.loads(path.read_text()) for path in files}

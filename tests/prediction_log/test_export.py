@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cxr_mm.core.errors import LogError
+from cxr_mm.core.errors import StorageError
 from cxr_mm.prediction_log import PredictionLog, erase_patient, export_window
 
 SECRET = "a secret that is long enough"
@@ -88,7 +88,7 @@ def test_where_it_fails_the_file_stays_as_it_was(log, answer, tmp_path, full_dis
     log.add_records([base])
     file = tmp_path / "x.parquet"
     file.write_text("the former one")
-    with full_disk(8192), pytest.raises(LogError, match=r"x\.parquet"):
+    with full_disk(8192), pytest.raises(StorageError, match=r"x\.parquet"):
         export_window(log, "icu", file)
     assert file.read_text() == "the former one"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

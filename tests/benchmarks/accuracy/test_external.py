@@ -105,6 +105,7 @@ def measured(nih, monkeypatch):
         operating_points={"image": {"pneumonia": {"youden": POINT}}},
         clinical=ClinicalTransform((), {}, {}, {}),
         trained_on={},
+        fingerprints=None,
     )
     own = {"subsets": {"available": {"n": 9, "findings": {"pneumonia": {"auc": {"value": 0.97}}}}}}
     monkeypatch.setattr(external, "load_bundle", lambda folder: bundle)
