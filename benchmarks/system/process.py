@@ -67,7 +67,12 @@ def commands(small: SmallTask) -> dict[str, list[object]]:
         "train_image, small network": ["train-image", TRAINING],
         "embed": ["embed", small.task.name],
         f"score {STUDIES} studies": ["score", *many, small.paths.root / "scored.parquet"],
-        f"evaluate-on {STUDIES} studies": ["evaluate-on", *many, small.paths.root / "site"],
+        f"evaluate-on {STUDIES} studies": [
+            "evaluate-on",
+            *many,
+            small.paths.root / "site",
+            "--include-trained",
+        ],
         "explain one study": ["explain", *one, "--out", small.paths.root / "explanation"],
         PREDICTION: ["predict", *one],
     }
