@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 import typer
 
 from cxr_mm.core.errors import ClinicalError, InputError, ManifestError
 from cxr_mm.core.paths import data_root
+
+if TYPE_CHECKING:  # other commands start without it
+    import pandas as pd
 
 commands = typer.Typer()
 PANEL = "Data"
@@ -114,7 +116,9 @@ class Draft:
         return [column for column in self.columns if column.kind == kind]
 
 
-def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequence[str]) -> Draft:
+def draft_of(
+    csv: Path, frame: "pd.DataFrame", images: Path | None, findings: Sequence[str]
+) -> Draft:
     """Guess a task from a table.
 
     Args:
@@ -154,7 +158,7 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
     return draft
 
 
-def _images_found(csv: Path, frame: pd.DataFrame, images: Path | None) -> str:
+def _images_found(csv: Path, frame: "pd.DataFrame", images: Path | None) -> str:
     """How many of the files named in `image_path` are there; none is an error."""
     from cxr_mm.data.sources.manifest_csv import image_path
 
@@ -170,7 +174,7 @@ def _images_found(csv: Path, frame: pd.DataFrame, images: Path | None) -> str:
     return f"image_path: {found} of {len(names)} files are there"
 
 
-def _source(csv: Path, frame: pd.DataFrame, images: Path | None) -> dict[str, Any]:
+def _source(csv: Path, frame: "pd.DataFrame", images: Path | None) -> dict[str, Any]:
     """A folder of DICOM files where the table names no images, else a manifest CSV."""
     if images is not None and not images.is_dir():
         raise InputError("no such folder", field=f"--images {images}", remedy="Name a folder")
@@ -191,7 +195,7 @@ def _below_root(folder: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _require_ids(csv: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
+def _require_ids(csv: Path, frame: "pd.DataFrame", names: Sequence[str]) -> None:
     for name in names:
         if name in frame.columns:
             continue
@@ -305,7 +309,7 @@ def _shares(counts: Counter[str]) -> str:
     return ", ".join(f"{value}: {count}" for value, count in shown)
 
 
-def _one_note(columns: list[Column], frame: pd.DataFrame) -> list[Column]:
+def _one_note(columns: list[Column], frame: "pd.DataFrame") -> list[Column]:
     """Keep the note with a usual name, else the longest; leave the others out."""
     notes = [column for column in columns if column.kind == "note"]
     if not notes:
