@@ -245,9 +245,9 @@ def on_predict(
     image_fault = clinical_fault = note_fault = fault = ""
     study_session: StudySession | None = None
     try:
-        values = values_of(service.task.clinical, clinical)
-        unusable = check_clinical(service.task.clinical, values).faults
-        clinical_fault = " ".join(message(fault, service.task.clinical) for fault in unusable)
+        features = service.task.clinical
+        values = check_clinical(features, values_of(features, clinical))
+        clinical_fault = " ".join(message(fault, features) for fault in values.faults)
         study_session = service.answer(
             service.study(path, values, note, view, study_id, patient_id, session)
         )

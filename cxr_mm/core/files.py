@@ -62,12 +62,22 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                path.replace(old)
-            temporary.replace(path)
+            _swap(temporary, path, old)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """Put a folder in the place of another, which comes back where that fails."""
+    if path.exists():
+        path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(path: Path, suffix: str = "") -> Path:

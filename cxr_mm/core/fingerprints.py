@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from cxr_mm.core.files import sha256_file
 
 KINDS = ("study_id", "patient_id", "image")
-WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+WHOLE_NUMBER = re.compile(r"^(-?\d+)[.,]0+$")
+
+
+def id_key(text: str) -> str:
+    """Key by which `12` and `12.0`, and ids that differ only by case, are one."""
+    return WHOLE_NUMBER.sub(r"\1", text.strip()).casefold()
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,5 @@ def file_digest(path: str | None) -> str | None:
 
 
 def _hash(key: str, value: str) -> int:
-    """An id in any case, and `12.0` as `12`, has one hash."""
-    plain = WHOLE_NUMBER.sub(r"\1", value.strip()).casefold()
-    digest = hashlib.blake2b(plain.encode(), key=key.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(id_key(value).encode(), key=key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

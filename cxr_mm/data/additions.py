@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_mm.core.fingerprints import id_key
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
-from cxr_mm.data.labels import Labelled, id_key, to_manifest
+from cxr_mm.data.labels import Labelled, to_manifest
 from cxr_mm.data.manifest import Manifest
 from cxr_mm.data.sources.base import files_below, raw_studies
 from cxr_mm.data.sources.losses import Dropped

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_mm.core.errors import ClinicalError, ManifestError, NoteError, TaskError
+from cxr_mm.core.fingerprints import WHOLE_NUMBER, id_key
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
 from cxr_mm.data.clinical import check_clinical, expected_value
@@ -25,7 +26,6 @@ from cxr_mm.data.tables import is_missing, missing_column
 
 IDENTITY = ("study_id", "patient_id", "group", "site", "part")
 LIST = re.compile(r"[|,;]")
-WHOLE_NUMBER = re.compile(r"^(-?\d+)[.,]0+$")
 DECIMAL = re.compile(r"[+-]?\d*[.,]\d+")
 FRACTION = re.compile(r"0?[.,]\d+")
 BOOLEANS = {"1": ("true", "yes", "y", "wahr", "ja"), "0": ("false", "no", "n", "falsch", "nein")}
@@ -132,11 +132,6 @@ def _identity(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     return table, notices
 
 
-def id_key(text: str) -> str:
-    """Key by which `12` and `12.0`, and ids that differ only by case, are one."""
-    return WHOLE_NUMBER.sub(r"\1", text).casefold()
-
-
 def _one_spelling(ids: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[str]]:
     """Ids of one key under the spelling that comes first; and a notice where there were others."""
     first: dict[str, str] = {}
@@ -208,7 +203,7 @@ def _notes(spec: NoteSpec, frame: pd.DataFrame, cleared: Cleared) -> "pd.Series[
     notes = _text_or_none(frame[spec.column])
     readable = [note is None or _readable(note) for note in notes]
     if unreadable := readable.count(False):
-        cleared["note", "not readable", ""] += unreadable  # the text itself is told to no one
+        cleared["note", "not readable", ""] += unreadable  # the text itself is shown nowhere
     return notes.where(pd.Series(readable, index=notes.index), None)
 
 

@@ -84,9 +84,9 @@ def build_study(
     """Build a checked study; the same input gives the same study through every door.
 
     Blanks around ids, view and note are dropped; what is empty then, or a word for a missing
-    value (see `cxr_mm.data.tables`), is absent. Clinical values
-    are checked and typed. The view is the one given, else the clinical feature `view`, else the
-    image file's. A missing id is generated. The image is read last, and only if the task uses it.
+    value (see `cxr_mm.data.tables`), is absent. Clinical values are checked and typed. The view is
+    the one given, else the clinical feature `view`, else the image file's. A missing id is
+    generated. The image is read last, and only if the task uses it.
 
     Args:
         task: whose inputs they are.
@@ -109,7 +109,7 @@ def build_study(
     given_names = [name for name, cell in (clinical or {}).items() if not is_missing(cell)]
     offered = header_values(task, image) if image and header != "ignore" else {}
     offered = {name: cell for name, cell in offered.items() if name not in given_names}
-    if header == "use":
+    if header == "use" and offered:
         values = check_clinical(task.clinical, {**(clinical or {}), **offered})
     feature = values.get("view")
     given = {"image": read is not None, "note": text is not None}

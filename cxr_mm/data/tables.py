@@ -64,50 +64,58 @@ def read_table(path: Path, required: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def iter_table(
-    path: Path, required: Iterable[str] = (), rows: int = 4096
+    path: Path,
+    required: Iterable[str] = (),
+    rows: int = 4096,
+    dialect: Dialect | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Read a table `rows` rows at a time; at least one piece, which may be empty.
+
+    Args:
+        path: the table.
+        required: columns that it must have.
+        rows: in a piece.
+        dialect: as `find_dialect` found it; None finds it.
 
     Raises:
         ManifestError: as `read_table`.
     """
-    with _typed_errors(path):
-        dialect = find_dialect(path)
-        if not dialect.usual:
-            _log.info("%s: read as %s, cells separated by %r", path, *_described(dialect))
-        with path.open(encoding=dialect.encoding, newline="") as stream:
-            if dialect.stated:
-                stream.readline()
-            reader = csv.reader(stream, delimiter=dialect.separator, strict=True)
-            header = _header(next(reader, []), path)
-            names = [name for name in header if name]
-            _require(names, required, path)
-            cells, start = _cells(reader, header, path), 0
-            while (piece := list(islice(cells, rows))) or not start:
-                index = pd.RangeIndex(start, start := start + len(piece))
-                yield pd.DataFrame(piece, index=index, columns=names, dtype=object)
-                if not piece:
-                    return
+    dialect = dialect or find_dialect(path)
+    with _typed_errors(path), path.open(encoding=dialect.encoding, newline="") as stream:
+        if dialect.stated:
+            stream.readline()
+        reader = csv.reader(stream, delimiter=dialect.separator, strict=True)
+        header = _header(next(reader, []), path)
+        names = [name for name in header if name]
+        _require(names, required, path)
+        cells, start = _cells(reader, header, path), 0
+        while (piece := list(islice(cells, rows))) or not start:
+            index = pd.RangeIndex(start, start := start + len(piece))
+            yield pd.DataFrame(piece, index=index, columns=names, dtype=object)
+            if not piece:
+                return
 
 
 def find_dialect(path: Path) -> Dialect:
-    """Find the encoding by trying, and the separator by the header.
+    """Find the encoding by trying, and the separator by the header; say them if unusual.
 
     Raises:
-        OSError: the file cannot be read.
-        ManifestError: it is no text.
+        ManifestError: the file cannot be read, or is no text.
     """
-    encoding = _encoding(path)
-    with path.open(encoding=encoding, newline="") as stream:
-        start = stream.read(SAMPLE)
+    with _typed_errors(path):
+        encoding = _encoding(path)
+        with path.open(encoding=encoding, newline="") as stream:
+            start = stream.read(SAMPLE)
     if any(character < " " and character not in "\t\r\n" for character in start):
         raise ManifestError("not a CSV but other data", field=str(path), remedy="Give a CSV file")
     line = start.partition("\n")[0]
-    if stated := STATED.fullmatch(line.strip()):
-        return Dialect(encoding, stated[1], stated=True)
     quoted_apart = "".join(line.split('"')[::2])
-    separator = max(SEPARATORS, key=quoted_apart.count)
-    return Dialect(encoding, separator)
+    dialect = Dialect(encoding, max(SEPARATORS, key=quoted_apart.count))
+    if stated := STATED.fullmatch(line.strip()):
+        dialect = Dialect(encoding, stated[1], stated=True)
+    if not dialect.usual:
+        _log.info("%s: read as %s, cells separated by %r", path, *_described(dialect))
+    return dialect
 
 
 def _encoding(path: Path) -> str:

@@ -82,6 +82,16 @@ def test_folder_is_untouched_where_the_body_raises(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(StorageError), atomic_directory(folder) as aside:
+        aside.rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (folder / "old").is_file()
+
+
 def test_json_has_null_for_what_is_no_number(tmp_path):
     value = {
         "b": [np.float32("nan"), float("inf"), np.int64(3)],

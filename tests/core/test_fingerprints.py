@@ -11,6 +11,11 @@ def test_what_was_trained_on_is_found_however_it_is_written():
     assert not stored.contains("image", ["x"]).any()
 
 
+def test_ids_that_hold_a_nought_between_points_are_not_one():
+    stored = Fingerprints.of("k" * 64, {"study_id": ["1.2.840.0.1"]})
+    assert stored.contains("study_id", ["1.2.840.0.1", "1.2.840.1"]).tolist() == [True, False]
+
+
 def test_each_bundle_has_hashes_of_its_own():
     one, other = (Fingerprints.of(key, {"study_id": ["A1"]}) for key in ("a", "b"))
     assert one.hashes["study_id"][0] != other.hashes["study_id"][0]

@@ -10,7 +10,7 @@ from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import RAW_COLUMNS, RawStudies, checked_options, raw_studies
-from cxr_mm.data.tables import iter_table, missing_column, nearest, read_table
+from cxr_mm.data.tables import find_dialect, iter_table, missing_column, nearest, read_table
 
 DEFAULT_FILE = "manifest.csv"
 _log = logging.getLogger(__name__)
@@ -79,13 +79,13 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    ids: set[str] = set()
-    for number, piece in enumerate(iter_table(path, ["study_id"], rows)):
+    ids, dialect = set[str](), find_dialect(path)
+    for number, piece in enumerate(iter_table(path, ["study_id"], rows, dialect)):
         if number == 0:
             require_any_input(task, piece.columns, path)
         _check_ids(piece, path, ids)
     _check_any(ids, path)
-    for piece in iter_table(path, ["study_id"], rows):
+    for piece in iter_table(path, ["study_id"], rows, dialect):
         yield _completed(piece, task, path.parent)
 
 
