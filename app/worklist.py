@@ -20,7 +20,7 @@ from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
-from cxr_mm.data.tables import iter_table
+from cxr_mm.data.tables import SEPARATORS, iter_table
 from cxr_mm.explain.overlay import grey
 from cxr_mm.imaging.geometry import fitted_study
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
@@ -74,17 +74,14 @@ def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
 
 
 def _check_size(table: Item) -> None:
-    """Refuse a table that would take all memory, before pandas reads it."""
+    """Refuse a table that would take all memory, before it is read."""
     if table.path.stat().st_size > TABLE_BYTES:
         raise ManifestError(
             f"it is larger than {TABLE_BYTES // 1024**2} MiB", remedy="Give it in parts"
         )
-    with table.path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        try:
-            width = len(next(csv.reader(stream), ()))
-        except csv.Error:
-            width = COLUMNS + 1
-    if width > COLUMNS:
+    with table.path.open(errors="replace", newline="") as stream:
+        lines = stream.readline(), stream.readline()  # the first may state the separator
+    if max(line.count(each) for line in lines for each in SEPARATORS) >= COLUMNS:
         raise ManifestError(
             f"it has more than {COLUMNS} columns", remedy="Keep those that the task knows"
         )

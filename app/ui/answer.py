@@ -24,7 +24,7 @@ def piece(name: str, *values: Any) -> Markup:
 
 def quiet(text: str) -> Markup:
     """A line of small print."""
-    return piece("quiet", text)
+    return macro("quiet", text)
 
 
 def fault(message: str) -> Markup:

@@ -230,7 +230,7 @@ def _displayed(attributes: Attributes, values: NDArray[Any], inside: NDArray[Any
 UNFIT_WINDOW = "The window of the file does not fit its values; their own range is shown instead"
 CLIPPED = 0.5
 """Share of pixels beyond a window much narrower than their range, from which on it is another's."""
-SMALL_SHARE = {"of the window": 1 / 12, "of the range": 1 / 4}
+LEAST_FILLED, LEAST_COVERED = 1 / 12, 1 / 4
 """A window made for another depth: the values fill less of it, or it covers less of them."""
 
 
@@ -241,9 +241,9 @@ def _fits(inside: NDArray[Any], centre: float, width: float) -> bool:
     low, high = np.percentile(sample, NO_WINDOW_PERCENTILES)
     filled, covered = (high - low) / width, width / max(high - low, 1e-6)
     beyond = np.mean(np.abs(sample - centre) > width / 2)
-    if covered < SMALL_SHARE["of the range"] and beyond > CLIPPED:
+    if covered < LEAST_COVERED and beyond > CLIPPED:
         return False
-    return bool(filled >= SMALL_SHARE["of the window"] or low == high)
+    return bool(filled >= LEAST_FILLED or low == high)
 
 
 def _by_window(
