@@ -27,8 +27,8 @@ from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.imaging.augment import CORRUPTIONS, cropped
 from cxr_mm.imaging.geometry import fit_square
+from cxr_mm.imaging.ood_images import OOD_COPIES, cropped
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.input_gate import InputGate
@@ -36,9 +36,9 @@ from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.input_gate import (
     Copies,
     GateImages,
-    corrupted_copies,
     fit_input_gate,
     gate_images,
+    ood_copies,
 )
 
 Picture = NDArray[np.float32]
@@ -222,7 +222,7 @@ class Run:
         every = np.sort(np.concatenate([part.test for part in parts]))
         train, val = (first.train, first.val) if len(parts) == 1 else (every, every[:0])
         images = gate_images(self.manifest, groups, train, val, self.params)
-        copies = corrupted_copies(self.encoder, self.pixels, images.pixel_rows, self.params.fuse)
+        copies = ood_copies(self.encoder, self.pixels, images.pixel_rows, self.params.fuse)
         unseen = [self._images_of(part.test) for part in parts]
         return [(self._fit(images, copies, rows), rows) for rows in unseen]
 
@@ -269,7 +269,7 @@ def _by_kind(run: Run) -> Iterator[Row]:
     for number, (gate, rows) in enumerate(run.gates):
         random = np.random.default_rng([SEED, number])
         images = run.pixels[np.sort(random.permutation(rows)[:share])]
-        for kind, copies in _corrupted(images, random).items():
+        for kind, copies in _ood_copies(images, random).items():
             found[kind].append(_flagged_shares(gate, image_embeddings(run.encoder, copies)))
     for kind, flagged in found.items():
         every = np.concatenate(flagged)
@@ -279,10 +279,10 @@ def _by_kind(run: Run) -> Iterator[Row]:
         yield from _rows(run, kind, np.stack([fit_square(p, run.size) for p in pictures]))
 
 
-def _corrupted(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
+def _ood_copies(images: Squares, random: np.random.Generator) -> dict[str, Squares]:
     created = {
         f"{kind.replace('_', ' ')}{LEARNT}": np.stack([alter(image, random) for image in images])
-        for kind, alter in CORRUPTIONS.items()
+        for kind, alter in OOD_COPIES.items()
     }
     created["cropped to 50 to 70 %"] = np.stack([cropped(f, random, (0.5, 0.7)) for f in images])
     created["mirrored (still a radiograph; situs inversus cannot be told)"] = images[..., ::-1]

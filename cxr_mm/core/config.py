@@ -133,9 +133,9 @@ class FuseParams(Frozen):
     target_specificity: float = Field(0.95, gt=0, lt=1)
     """Least specificity of `high_specificity` on the calibration studies."""
     gate_images: int = Field(200, ge=0)
-    """Training images whose corrupted copies train the input gate; 0 for no gate."""
+    """Training images whose out-of-distribution copies train the input gate; 0 for no gate."""
     seed: int = 0
-    """Of inner folds, initial weights, corrupted copies and the input gate."""
+    """Of inner folds, initial weights, out-of-distribution copies and the input gate."""
 
 
 class EvaluateParams(Frozen):

@@ -101,6 +101,23 @@ def content_box(shape: tuple[int, ...], size: int) -> tuple[slice, slice]:
     return slice(top, top + height), slice(left, left + width)
 
 
+Square = NDArray[np.uint8]
+"""An image from `fit_square`, uint8 (S, S)."""
+
+
+def image_area(square: Square) -> tuple[slice, slice]:
+    """Rows and columns of the image in its square, without the black bars beside it."""
+    down, across = (np.flatnonzero(square.any(axis=axis)) for axis in (1, 0))
+    if not len(down):
+        return slice(0, len(square)), slice(0, len(square))
+    return slice(down[0], down[-1] + 1), slice(across[0], across[-1] + 1)
+
+
+def refitted(image: NDArray[Any], size: int) -> Square:
+    """Fit grey levels from 0 to 255, any type (H, W), into a square again."""
+    return fit_square(image.astype(np.float32) / np.float32(255), size)
+
+
 def fitted_study(study: Study, size: int) -> Study:
     """The study with its image fitted into the square, which is all that a model sees of it."""
     if study.image is None:

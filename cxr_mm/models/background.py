@@ -14,12 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.imaging.geometry import resize
+from cxr_mm.imaging.geometry import Square, image_area, resize
 
 ROWS = 100
 MIXED = 4
 """Images in a mixture."""
-Square = NDArray[np.uint8]
 
 
 def mixtures(images: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uint8]:
@@ -47,12 +46,7 @@ def mixtures(images: NDArray[np.uint8], count: int, seed: int) -> NDArray[np.uin
 
 def without_margin(square: Square) -> Square:
     """Crop the black margins of an image (S, S) and stretch the rest to the square."""
-    lit = square > 0
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
-    if not len(rows):
-        return square
-    inside = square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return resize(inside, square.shape)
+    return resize(square[image_area(square)], square.shape)
 
 
 def draw_background(frame: pd.DataFrame, seed: int) -> pd.DataFrame:

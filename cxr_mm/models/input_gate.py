@@ -2,8 +2,8 @@
 
 Two scores, each with a limit learnt on images that the gate was not fitted on:
 
-- ood_score: log odds of a linear head trained against corrupted copies of the training images
-  (outlier exposure: Hendrycks et al., ICLR 2019), which also names the corruption;
+- ood_score: log odds of a linear head trained against out-of-distribution copies of the training
+  images (outlier exposure: Hendrycks et al., ICLR 2019), which also names the kind of copy;
 - distance: residual of the standard scores outside the leading principal components of the training
   images (as in ViM: Wang et al., CVPR 2022), which detects what no copy resembles.
 """

@@ -1,5 +1,5 @@
-"""Fit of the input gate: a head against corrupted copies of the training images, and limits from
-scores by gates fitted without the patient.
+"""Fit of the input gate: a head against out-of-distribution (OOD) copies of the training images,
+and limits from scores by gates fitted without the patient.
 """
 
 import logging
@@ -18,7 +18,8 @@ from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, Manifest
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
-from cxr_mm.imaging.augment import CORRUPTIONS, augment, synthetic_pictures
+from cxr_mm.imaging.augment import augment
+from cxr_mm.imaging.ood_images import OOD_COPIES, synthetic_pictures
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits, ood_score
 from cxr_mm.models.optim import minimise
@@ -26,14 +27,14 @@ from cxr_mm.training.embed import BATCH, Squares, image_embeddings
 from cxr_mm.training.fusion_fit import Index, Studies, single_threaded
 
 PICTURE = "picture"
-KINDS = (IMAGE, *CORRUPTIONS, PICTURE)
+KINDS = (IMAGE, *OOD_COPIES, PICTURE)
 """Classes of the head."""
 Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Embeddings of corrupted copies and of synthetic pictures.
+    """Embeddings of OOD copies and of synthetic pictures.
 
     Args:
         embeddings: (M, D).
@@ -55,10 +56,10 @@ class Copies:
         return Copies(self.embeddings[chosen], self.kind[chosen], owner[chosen])
 
 
-def corrupted_copies(
+def ood_copies(
     encoder: ImageEncoder, pixels: Squares, pixel_rows: Index, params: FuseParams
 ) -> Copies:
-    """Embed corrupted copies of some images, and synthetic pictures.
+    """Embed OOD copies of some images, and synthetic pictures.
 
     Args:
         encoder: of the bundle.
@@ -69,7 +70,7 @@ def corrupted_copies(
     random = np.random.default_rng(params.seed)
     chosen = random.permutation(len(pixel_rows))[: params.gate_images]
     parts: list[tuple[Rows, Index, Index]] = []
-    for kind, squares in _corrupted(np.asarray(pixels[pixel_rows[chosen]]), params.seed):
+    for kind, squares in _ood_copies(np.asarray(pixels[pixel_rows[chosen]]), params.seed):
         owner = np.full(len(squares), -1) if kind == PICTURE else chosen
         number = np.full(len(squares), KINDS.index(kind))
         parts.append((image_embeddings(encoder, squares), number, owner))
@@ -77,14 +78,14 @@ def corrupted_copies(
     return Copies(embeddings, kinds, owners)
 
 
-def _corrupted(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
+def _ood_copies(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
     """Yield each kind with its copies (n, S, S), in the order of `KINDS`.
 
     A varied image is still valid: other exposure, slightly turned or shifted, mirrored. Such copies
     keep the gate from rejecting images of other hospitals.
     """
     yield IMAGE, _varied(squares, seed)
-    for kind, alter in CORRUPTIONS.items():
+    for kind, alter in OOD_COPIES.items():
         random = np.random.default_rng([seed, KINDS.index(kind)])
         yield kind, np.stack([alter(square, random) for square in squares])
     count = max(4, len(squares) // 2)
@@ -140,7 +141,7 @@ def input_gate(
         _log.warning("no input gate: %d images are too few", len(images.pixel_rows))
         return None
     encoder = load_image_encoder(paths.image_encoder)
-    copies = corrupted_copies(encoder, open_pixels(paths.pixels), images.pixel_rows, params.fuse)
+    copies = ood_copies(encoder, open_pixels(paths.pixels), images.pixel_rows, params.fuse)
     embeddings = studies.embeddings["image"].numpy()[images.rows]
     gate, rejected = fit_input_gate(embeddings, images, copies, params.fuse.seed)
     _warn_of(manifest, images.pixel_rows[rejected])
@@ -208,7 +209,7 @@ def fit_input_gate(
     Args:
         embeddings: (N, D) of the unchanged images.
         images: their rows, groups and roles.
-        copies: corrupted copies of some of them.
+        copies: OOD copies of some of them.
         seed: of folds and principal components.
 
     Returns:

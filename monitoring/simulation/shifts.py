@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.imaging.augment import synthetic_pictures
+from cxr_mm.imaging.ood_images import synthetic_pictures
 
 Floats = NDArray[np.float64]
 Random = np.random.Generator

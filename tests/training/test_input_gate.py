@@ -22,10 +22,10 @@ from cxr_mm.training.input_gate import (
     PICTURE,
     Copies,
     GateImages,
-    corrupted_copies,
     fit_input_gate,
     gate_images,
     input_gate,
+    ood_copies,
 )
 
 DIM, IMAGES = 24, 400
@@ -210,7 +210,7 @@ def encoder(spots):
 def test_copies_are_embedded_as_the_encoder_does(encoder, spots):
     rows = np.arange(10, 30)
     params = FuseParams(gate_images=8)
-    created = corrupted_copies(encoder, open_pixels(spots.pixels), rows, params)
+    created = ood_copies(encoder, open_pixels(spots.pixels), rows, params)
     assert len(created.embeddings) == 8 * (len(KINDS) - 1) + 4
     owners = {kind: created.owner[created.kind == n] for n, kind in enumerate(KINDS)}
     assert len(set(owners[IMAGE])) == 8
