@@ -58,7 +58,7 @@ def retrain(
 ) -> None:
     """Train a challenger on older studies of the window and compare it on the newest.
 
-    Exit code: 0 better or no worse, 30 rejected, 2 error. Without --auto the served model stays:
+    Exit code: 30 rejected, 2 error, 0 any other outcome. Without --auto the served model stays:
     read the change record, then promote.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -85,6 +85,7 @@ def retrain(
     print(f"{record.outcome}: {record.id}")
     for reason in record.reasons:
         print(f"  {reason}")
+    print(f"  challenger number {record.attempt} on this frozen test")
     print(f"See serving/{record.task}/changes/{record.id}.md")
     if auto and by and record.outcome == "better":
         _print_pointer(switch(record.id, by))

@@ -6,7 +6,10 @@ FDA, Marketing Submission Recommendations for a Predetermined Change Control Pla
 Intelligence-Enabled Device Software Functions, guidance, December 2024.
 """
 
+import fcntl
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +24,7 @@ from cxr_mm.evaluation.report.text import plain, with_interval
 from cxr_mm.models.registry import DIGEST_SHOWN, SERVING
 
 CHANGES = "changes"
-Outcome = Literal["better", "no worse", "rejected"]
+Outcome = Literal["better", "non-inferior", "worse by less than the margin", "rejected"]
 Act = Literal["approved", "rolled back"]
 
 
@@ -53,6 +56,10 @@ class ChangeRecord(Frozen):
     """The monitoring verdict that led to it, if one was named."""
     protocol: dict[str, Any]
     """Method and margins of the comparison."""
+    frozen: str = ""
+    """Digest of the ids of the frozen test's studies."""
+    attempt: int = Field(1, ge=1)
+    """Number of the challenger among those ever judged on this frozen test."""
     outcome: Outcome
     reasons: tuple[str, ...]
     """Reasons for the outcome."""
@@ -116,6 +123,27 @@ def read_record(record: str, root: Path) -> ChangeRecord:
         return ChangeRecord.model_validate(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
         raise StageError("not a change record", field=str(path), remedy=remedy) from error
+
+
+def read_records(task: str, root: Path) -> list[ChangeRecord]:
+    """Read every change record of a task.
+
+    Raises:
+        StageError: one of them cannot be read.
+    """
+    names = sorted(path.stem for path in folder_of(task, root).glob("*.json"))
+    return [read_record(name, root) for name in names if "." not in name]
+
+
+@contextmanager
+def locked(task: str, root: Path) -> Iterator[None]:
+    """Lock the versions and change records of a task; the system frees the lock of a killed
+    process."""
+    folder = root / SERVING / task
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def add_event(folder: Path, event: Event) -> Path:

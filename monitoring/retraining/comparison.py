@@ -1,7 +1,8 @@
 """Comparison: a challenger and a champion on the same studies, figure by figure.
 
-Differences are paired and resampled by patient. No worse is non-inferiority by the 95 % interval
-of the difference (Piaggio et al., JAMA 2012; 308:2594).
+Differences are paired; their standard errors are of a bootstrap over patients. Non-inferiority is
+judged by the confidence limit of the difference (Piaggio et al., JAMA 2012; 308:2594), at the level
+that the error budget leaves for this challenger (`budget`).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy.stats import norm
 
 from cxr_mm import __version__
 from cxr_mm.core.config import EvaluateParams
@@ -27,10 +29,12 @@ from cxr_mm.evaluation.resampling import LEVEL, Estimate, Weights, holm, multipl
 from cxr_mm.evaluation.subsets import scored_of
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP
 from cxr_mm.models.bundle import Bundle
+from monitoring.retraining.budget import level
 from monitoring.retraining.change_record import Outcome
 
 EVERYBODY = "all"
-State = Literal["no worse", "worse", "not shown", "too few"]
+LESS: Literal["worse by less than the margin"] = "worse by less than the margin"
+State = Literal["non-inferior", "worse by less than the margin", "worse", "not shown", "too few"]
 
 
 class Margins(Frozen):
@@ -49,7 +53,7 @@ class Sample:
     """Predictions of both models on studies that neither was trained on.
 
     Args:
-        name: `FROZEN` or `NEWEST`.
+        name: `FROZEN`, `FROZEN_FIRST` or `NEWEST`.
         champion, challenger: tables as `compare` takes them; studies that only one has are left
             out.
         traits: by `study_id`, a column for each characteristic that forms subgroups; missing if
@@ -71,10 +75,13 @@ class Line:
         metric: `auc`, `brier` or `ece`.
         n, patients, positives: studies compared, their patients, studies with the finding.
         margin: largest loss allowed.
-        state: result of the test. `worse`: the whole interval is on the worse side of 0, part of it
-            beyond the margin; `not shown`: it may be worse by more than the margin; `too few`: an
-            equal model could not be distinguished from a worse one.
-        champion, challenger, difference: figures with intervals; None if not computed.
+        state: result of the test. `non-inferior`: the limits exclude a loss of the margin;
+            `worse by less than the margin`: they exclude 0 as well; `worse`: both are on the worse
+            side of 0, one beyond the margin; `not shown`: it may be worse by more than the margin;
+            `too few`: an equal model could not be distinguished from a worse one.
+        champion, challenger, difference: figures with 95 % intervals; None if not computed. In
+            `FROZEN_FIRST` the champion is the first approved version.
+        limits: of the difference, at the level of this challenger; None if not computed.
         p: of no difference in AUC; NaN without a test.
         p_holm: Holm-corrected, where the line is part of a family of tests; else NaN.
     """
@@ -91,6 +98,7 @@ class Line:
     champion: Estimate | None = None
     challenger: Estimate | None = None
     difference: Estimate | None = None
+    limits: tuple[float, float] | None = None
     p: float = np.nan
     p_holm: float = np.nan
 
@@ -102,11 +110,10 @@ class Line:
 
     @property
     def description(self) -> str:
-        """The difference with its interval, in words."""
-        limits = self.difference.interval if self.difference else None
-        if self.difference is None or limits is None:
+        """The difference with its limits, in words."""
+        if self.difference is None or self.limits is None:
             return f"no interval from {self.n} studies of {self.patients} patients"
-        low, high = limits
+        low, high = self.limits
         return f"{self.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, {self.n} studies)"
 
     def to_json(self) -> dict[str, Any]:
@@ -121,22 +128,26 @@ class Line:
 
 
 def compared(
-    sample: Sample, finding: str, params: EvaluateParams, margins: Margins
+    sample: Sample, finding: str, params: EvaluateParams, margins: Margins, alpha: float
 ) -> Iterator[Line]:
     """All studies by each metric, then the AUC of each subgroup.
+
+    Args:
+        alpha: one-sided level of the limits.
 
     Raises:
         InputError: the two have no study in common, a table lacks a column, or the two differ in
             a label.
     """
     pair = _paired(sample, f"label.{finding}")
-    yield _auc(pair, EVERYBODY, finding, params, margins.auc)
-    yield from _calibration(pair, finding, params, margins)
+    yield _auc(pair, EVERYBODY, finding, params, margins.auc, alpha)
+    yield from _calibration(pair, finding, params, margins, alpha)
     for trait, levels in pair.traits.items():
-        for level in sorted(levels.dropna().unique(), key=str):
-            rows = levels.eq(level).to_numpy(bool, na_value=False)
+        for value in sorted(levels.dropna().unique(), key=str):
+            rows = levels.eq(value).to_numpy(bool, na_value=False)
             group = replace(pair, champion=pair.champion[rows], challenger=pair.challenger[rows])
-            yield _auc(group, f"{trait}: {level}", finding, params, margins.subgroup_auc)
+            name = f"{trait}: {value}"
+            yield _auc(group, name, finding, params, margins.subgroup_auc, alpha)
 
 
 def _paired(sample: Sample, labels: str) -> Sample:
@@ -168,7 +179,9 @@ def _counted(pair: Sample, group: str, finding: str, metric: str, margin: float)
     )
 
 
-def _auc(pair: Sample, group: str, finding: str, params: EvaluateParams, margin: float) -> Line:
+def _auc(
+    pair: Sample, group: str, finding: str, params: EvaluateParams, margin: float, alpha: float
+) -> Line:
     line = _counted(pair, group, finding, "auc", margin)
     scored, labelled = scored_of(pair.challenger, finding)
     patients = pair.challenger.loc[labelled, "group"].to_numpy(object)
@@ -177,18 +190,20 @@ def _auc(pair: Sample, group: str, finding: str, params: EvaluateParams, margin:
     if line.n < SMALLEST_GROUP or rarer < SMALLEST_CLASS:
         return line
     result = compare(pair.challenger, pair.champion, finding, params)
+    limits = _limits(result.difference, alpha)
     return replace(
         line,
         champion=result.second,
         challenger=result.first,
         difference=result.difference,
-        state=_state(result.difference, margin, group, better=1),
+        limits=limits,
+        state=_state(result.difference, limits, margin, group, better=1),
         p=result.test.p if result.test else np.nan,
     )
 
 
 def _calibration(
-    pair: Sample, finding: str, params: EvaluateParams, margins: Margins
+    pair: Sample, finding: str, params: EvaluateParams, margins: Margins, alpha: float
 ) -> Iterator[Line]:
     """Brier score and calibration error of all studies."""
     scored, labelled = scored_of(pair.challenger, finding)
@@ -207,32 +222,52 @@ def _calibration(
             for of in (former, scored)
         )
         difference = challenger - champion
+        limits = _limits(difference, alpha)
         yield replace(
             _counted(pair, EVERYBODY, finding, metric, margin),
-            state=_state(difference, margin, EVERYBODY, better=-1),
+            limits=limits,
+            state=_state(difference, limits, margin, EVERYBODY, better=-1),
             champion=champion,
             challenger=challenger,
             difference=difference,
         )
 
 
-def _state(difference: Estimate, margin: float, group: str, *, better: int) -> State:
-    """Whether the interval shows that the challenger is worse by less than the margin.
+def _limits(difference: Estimate, alpha: float) -> tuple[float, float] | None:
+    """Normal confidence limits from the bootstrap's standard error, each at the level `alpha`.
 
-    A sample is large enough where an equal model would pass in 97 of 100: where the interval is no
-    wider than the margin. A smaller subgroup is not decided by its interval alone, since of many
-    some will look worse.
+    Percentiles would not do: the budget asks for tails of which a thousand resamples have none.
+    """
+    if difference.interval is None:
+        return None
+    reach = float(norm.isf(alpha) * np.nanstd(difference.draws))
+    return difference.value - reach, difference.value + reach
+
+
+def _state(
+    difference: Estimate,
+    limits: tuple[float, float] | None,
+    margin: float,
+    group: str,
+    *,
+    better: int,
+) -> State:
+    """Whether the limits show that the challenger is worse by less than the margin.
+
+    A sample is large enough where an equal model would pass in 97 of 100 at the level of a single
+    test: where the 95 % interval is no wider than the margin, whatever budget is left. A smaller
+    subgroup is not decided by its limits alone, since of many some will look worse.
 
     Args:
         better: 1 where higher is better, -1 where lower is.
     """
-    limits = difference.interval
-    if limits is None:
+    interval = difference.interval
+    if limits is None or interval is None:
         return "too few"
     least, most = sorted(-better * limit for limit in limits)  # by how much it is worse
     if most < margin:
-        return "no worse"
-    if most - least > margin and (group != EVERYBODY or least <= 0):
+        return LESS if least > 0 else "non-inferior"
+    if interval[1] - interval[0] > margin and (group != EVERYBODY or least <= 0):
         return "too few"
     return "worse" if least > 0 else "not shown"
 
@@ -303,6 +338,7 @@ def _code(folder: Path) -> str:
 
 
 FROZEN, NEWEST = "frozen test", "newest"
+FROZEN_FIRST = "frozen test, against the first approved version"
 REJECTING: tuple[State, ...] = ("worse", "not shown")
 
 
@@ -311,7 +347,7 @@ class PromotionDecision:
     """Decision of the promotion gate.
 
     Args:
-        outcome: `better`, `no worse` or `rejected`.
+        outcome: `better`, `non-inferior`, `worse by less than the margin` or `rejected`.
         reasons: reasons in words.
         lines: every comparison.
     """
@@ -327,43 +363,53 @@ def decide(
     params: EvaluateParams,
     margins: Margins,
     drifted: Collection[str] = (),
+    attempt: int = 1,
 ) -> PromotionDecision:
-    """Compare a challenger with the champion and decide on its promotion.
+    """Compare a challenger with the champion and the first approved version, and decide.
 
-    It is rejected where it is not shown to be no worse on all studies of a sample, or in a subgroup
-    that is large enough to show it, or where a smaller subgroup shows that it is worse. It is
-    better where its AUC is higher on the newest studies, all of them or a subgroup that drifted.
+    It is rejected where it is not shown to be worse by less than the margin on all studies of a
+    sample, or in a subgroup that is large enough to show it, or where a smaller subgroup shows that
+    it is worse. It is better where its AUC is higher on the newest studies, all of them or a
+    subgroup that drifted.
 
     Args:
-        samples: the frozen test and the newest studies.
+        samples: the frozen test with each of the two, and the newest studies.
         findings: their names.
         params: resamples and seed.
         margins: largest losses allowed.
         drifted: traits in which monitoring found drift.
+        attempt: number of the challenger among those of this frozen test.
 
     Raises:
         InputError: as `compared`.
     """
+    alpha = level(attempt)
     lines = [
         line
         for sample in samples
         for finding in findings
-        for line in compared(sample, finding, params, margins)
+        for line in compared(sample, finding, params, margins, alpha)
     ]
     lines = _worse_small_groups(lines)
-    lines, better = _better(lines, drifted)
+    lines, better = _better(lines, drifted, 2 * alpha)
     failed = [line for line in lines if line.state in REJECTING or _unproven(line)]
     if failed:
         return PromotionDecision("rejected", tuple(map(_failure, failed)), tuple(lines))
+    less = [line for line in lines if line.state == LESS]
+    lower = [f"{line.name} is {LESS} of {line.margin:g}: {line.description}" for line in less]
     if better:
         reasons = [f"{line.name} is higher: {line.description}" for line in better]
-        return PromotionDecision("better", tuple(reasons), tuple(lines))
-    reason = "it is no worse, and the newest studies do not show that it is better"
-    return PromotionDecision("no worse", (reason,), tuple(lines))
+        return PromotionDecision("better", (*reasons, *lower), tuple(lines))
+    if less:
+        return PromotionDecision(LESS, tuple(lower), tuple(lines))
+    reason = (
+        "any loss is smaller than the margins; the newest studies do not show that it is better"
+    )
+    return PromotionDecision("non-inferior", (reason,), tuple(lines))
 
 
 def _unproven(line: Line) -> bool:
-    """Whether all studies together are too few, which is no proof of no worse."""
+    """Whether all studies together are too few, which prove nothing."""
     return line.group == EVERYBODY and line.state == "too few"
 
 
@@ -371,7 +417,7 @@ def _failure(line: Line) -> str:
     words = {
         "worse": "is worse",
         "not shown": f"may be worse by more than {line.margin:g}",
-        "too few": "cannot be shown to be no worse from so few studies",
+        "too few": "cannot be shown to lose less than the margin from so few studies",
     }
     return f"{line.name} {words[line.state]}: {line.description}"
 
@@ -392,7 +438,9 @@ def _worse_small_groups(lines: Sequence[Line]) -> list[Line]:
     return tested
 
 
-def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line], list[Line]]:
+def _better(
+    lines: Sequence[Line], drifted: Collection[str], alpha: float
+) -> tuple[list[Line], list[Line]]:
     """The lines, and those with a higher AUC on the newest studies or a drifted subgroup."""
     family = [
         i
@@ -403,7 +451,7 @@ def _better(lines: Sequence[Line], drifted: Collection[str]) -> tuple[list[Line]
         and (line.group == EVERYBODY or line.group.split(":")[0] in drifted)
     ]
     tested = _corrected(lines, family)
-    return tested, [tested[i] for i in family if _is_higher(tested[i])]
+    return tested, [tested[i] for i in family if _is_higher(tested[i], alpha)]
 
 
 def _corrected(lines: Sequence[Line], family: Sequence[int]) -> list[Line]:
@@ -414,6 +462,5 @@ def _corrected(lines: Sequence[Line], family: Sequence[int]) -> list[Line]:
     return tested
 
 
-def _is_higher(line: Line) -> bool:
-    limits = line.difference.interval if line.difference else None
-    return limits is not None and limits[0] > 0 and line.p_holm < 1 - LEVEL
+def _is_higher(line: Line, alpha: float) -> bool:
+    return line.limits is not None and line.limits[0] > 0 and line.p_holm < alpha

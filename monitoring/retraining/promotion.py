@@ -8,11 +8,8 @@ An action is recorded, then carried out by one rename. A switch holds a lock tha
 process, and names the digest that must serve at that moment: of two at once, one is refused.
 """
 
-import fcntl
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +33,7 @@ from monitoring.retraining.change_record import (
     ChangeRecord,
     Event,
     add_event,
+    locked,
     read_record,
 )
 from monitoring.retraining.experiment import dvc
@@ -72,7 +70,7 @@ def adopt(bundle: Path, by: str, root: Path = Path()) -> Pointer:
     """
     name = _named(by)
     index = read_index(bundle)
-    with _locked(index.task.name, root):
+    with locked(index.task.name, root):
         path = pointer_file(index.task.name, root)
         if path.exists():
             raise StageError(
@@ -106,7 +104,7 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
         raise StageError(
             "the gate has rejected it", field=record, remedy="Read why in its change record"
         )
-    with _locked(change.task, root):
+    with locked(change.task, root):
         current = _champion(change, name, root)
         experiment = TaskPaths(change.task, root / change.experiment)
         bundle = experiment.bundle
@@ -123,6 +121,19 @@ def promote(record: str, by: str, root: Path = Path()) -> Pointer:
         return _point(path, folder, "approved", record, name, current)
 
 
+def first_version(task: str, root: Path = Path()) -> Path | None:
+    """Folder of the first version of a task that was approved; None where none was.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    path = pointer_file(task, root)
+    if not path.exists():
+        return None
+    pointer = read_pointer(path)
+    return path.parent / (*pointer.before, pointer.folder)[0]
+
+
 def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
     """Let the version before serve again.
 
@@ -133,7 +144,7 @@ def rollback(task: str, by: str, root: Path = Path()) -> Pointer:
     """
     name, path = _named(by), pointer_file(task, root)
     read_pointer(path)  # before a folder is created for an unknown task
-    with _locked(task, root):
+    with locked(task, root):
         current = read_pointer(path)
         if not current.before:
             raise StageError("no version served before this one", field=str(path))
@@ -240,13 +251,3 @@ def _named(by: str) -> str:
     if not name or len(name) > LONGEST_NAME:
         raise InputError("a name is needed", field="--by", remedy="Say who decides this")
     return name
-
-
-@contextmanager
-def _locked(task: str, root: Path) -> Iterator[None]:
-    """Lock the task; the system frees the lock of a killed process."""
-    folder = root / SERVING / task
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

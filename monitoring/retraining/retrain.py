@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,29 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.additions import additions_folder
 from cxr_mm.models.bundle import Bundle, load_bundle, read_index
-from cxr_mm.models.registry import resolved
+from cxr_mm.models.registry import BUNDLE, resolved
 from cxr_mm.prediction_log import open_log
+from monitoring.retraining.budget import attempt_of, frozen_digest, level
 from monitoring.retraining.change_record import (
     ChangeRecord,
     Model,
     change_page,
+    locked,
     read_record,
+    read_records,
     record_id,
     write_record,
 )
-from monitoring.retraining.comparison import Margins, Sample, change, decide, impact
+from monitoring.retraining.comparison import (
+    FROZEN_FIRST,
+    Margins,
+    Sample,
+    change,
+    decide,
+    impact,
+)
 from monitoring.retraining.experiment import create_workspace, params_of, reproduce
+from monitoring.retraining.promotion import HELDOUT, first_version
 from monitoring.retraining.studies import (
     HOLDOUT_SHARE,
     INPUTS,
@@ -44,9 +55,12 @@ NEWEST, REQUEST, DONE = "newest", "request.json", "done"
 """`DONE` has a file for each comparison of the experiment, with the id of its record."""
 _log = logging.getLogger(__name__)
 METHOD = (
-    "Both models on the very same studies that neither was trained on; differences with 95 % "
-    "intervals of a paired bootstrap over patients. No worse: the interval excludes a loss of the "
-    "margin. Better: a higher AUC on the newest studies, DeLong with patients as clusters, Holm."
+    "Both models on the very same studies that neither was trained on: with the champion and, on "
+    "the frozen test, with the first approved version. Limits of the differences are normal, with "
+    "standard errors of a paired bootstrap over patients. Non-inferior: they exclude a loss of the "
+    "margin; worse by less than the margin: they exclude 0, too. Better: a higher AUC on the "
+    "newest studies, DeLong with patients as clusters, Holm. The one-sided level of 0.025 is spent "
+    "over all challengers ever judged on this frozen test, the k-th at 0.025 · 6 / (π² k²)."
 )
 
 
@@ -102,9 +116,10 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
     _log.info("training the challenger in %s", folder)
     reproduce(folder, task.name, request.project)
     _log.info("comparing it with the champion on %d newest studies", studies.newest.sum())
-    record = _compare(request, champion, folder, studies)
-    write_record(record, change_page(record), request.project)
-    write_json(done, {"record": record.id})
+    with locked(task.name, request.project):  # no two challengers may have the same number
+        record = _compare(request, champion, folder, studies)
+        write_record(record, change_page(record), request.project)
+        write_json(done, {"record": record.id})
     return record
 
 
@@ -161,8 +176,12 @@ def _compare(
     newest = newest_sample(former, newer, folder / NEWEST, paths, params)
     monitored = newest_reference(newest, newer, paths, every.reference)
     reason = _reason(request.verdict)
-    samples = [frozen, newest.sample]
-    result = decide(samples, task.finding_names, params, request.margins, _drifted(reason))
+    samples = [frozen, *_first(request, former, paths, params), newest.sample]
+    test = frozen_digest(frozen.challenger["study_id"])
+    records = read_records(task.name, request.project)
+    attempt = attempt_of(records, test, former.digest, newer.digest)
+    drifted = _drifted(reason)
+    result = decide(samples, task.finding_names, params, request.margins, drifted, attempt)
     now = datetime.now(UTC)
     left_out = Counter(studies.left_out) + Counter(newest.left_out)
     return ChangeRecord(
@@ -176,12 +195,26 @@ def _compare(
         addition=read_json(folder / REQUEST)["addition"],
         change=change(former, newer, paths),
         reason=reason,
-        protocol=_protocol(request, samples, params, left_out, studies) | {"reference": monitored},
+        protocol=_protocol(request, samples, params, left_out, studies)
+        | {"reference": monitored, "level": level(attempt)},
+        frozen=test,
+        attempt=attempt,
         outcome=result.outcome,
         reasons=result.reasons,
         comparisons=tuple(line.to_json() for line in result.lines),
         impact=impact(former, newer, newest.sample),
     )
+
+
+def _first(
+    request: RetrainRequest, champion: Bundle, paths: TaskPaths, params: EvaluateParams
+) -> list[Sample]:
+    """The frozen test against the first approved version, unless that is the champion."""
+    folder = first_version(champion.task.name, request.project)
+    if folder is None or read_index(folder / BUNDLE).digest == champion.digest:
+        return []
+    sample = frozen_sample(folder / HELDOUT, paths, champion.task, params)
+    return [replace(sample, name=FROZEN_FIRST)]
 
 
 def _protocol(

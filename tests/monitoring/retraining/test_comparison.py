@@ -67,14 +67,14 @@ def line(said, sample, group="all", metric="auc"):
 
 def test_an_equal_challenger_is_no_worse_and_not_better():
     result = decided(sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
-    assert result.outcome == "no worse"
-    assert {one.state for one in result.lines} == {"no worse"}
+    assert result.outcome == "non-inferior"
+    assert {one.state for one in result.lines} == {"non-inferior"}
 
 
 def test_a_challenger_that_is_the_champion_is_no_worse():
     one, other = sample(FROZEN, 10, 1.0, 1.0), sample(NEWEST, 20, 1.0, 1.0)
     same = [Sample(s.name, s.champion, s.champion, s.traits) for s in (one, other)]
-    assert decide(same, ["effusion"], PARAMS, Margins()).outcome == "no worse"
+    assert decide(same, ["effusion"], PARAMS, Margins()).outcome == "non-inferior"
 
 
 def test_a_challenger_that_is_better_on_the_newest_is_better():
@@ -86,7 +86,7 @@ def test_a_challenger_that_is_better_on_the_newest_is_better():
 
 def test_better_on_the_frozen_test_alone_is_no_more_than_no_worse():
     result = decided(sample(FROZEN, 10, 2.0, 1.0), sample(NEWEST, 20, 1.0, 1.0))
-    assert result.outcome == "no worse"
+    assert result.outcome == "non-inferior"
 
 
 @pytest.mark.parametrize("where", [FROZEN, NEWEST])
@@ -103,7 +103,7 @@ def test_better_overall_but_worse_in_one_subgroup_is_rejected_and_the_subgroup_n
         return np.where(truth["sex"] == "F", 2.5, 0.2)
 
     result = decided(sample(FROZEN, 10, 1.5, 1.5), sample(NEWEST, 20, 1.3, harmed))
-    assert line(result, NEWEST).state == "no worse"
+    assert line(result, NEWEST).state == "non-inferior"
     assert result.outcome == "rejected"
     assert [one.group for one in result.lines if one.state == "worse"] == ["sex: F"]
     assert any("sex: F" in reason for reason in result.reasons)
@@ -112,7 +112,7 @@ def test_better_overall_but_worse_in_one_subgroup_is_rejected_and_the_subgroup_n
 def test_a_challenger_out_of_calibration_is_rejected():
     newest = sample(NEWEST, 20, 1.0, 1.0, shift=1.5)
     result = decided(sample(FROZEN, 10, 1.0, 1.0), newest)
-    assert line(result, NEWEST).state == "no worse"
+    assert line(result, NEWEST).state == "non-inferior"
     assert {line(result, NEWEST, metric=m).state for m in ("brier", "ece")} == {"worse"}
     assert result.outcome == "rejected"
 
@@ -130,7 +130,7 @@ def test_a_small_subgroup_is_said_and_not_judged():
     result = decided(sample(FROZEN, 10, 1.0, 1.0), newest)
     assert line(result, NEWEST, "sex: other").state == "too few"
     assert line(result, NEWEST, "sex: other").n == 30
-    assert result.outcome == "no worse"
+    assert result.outcome == "non-inferior"
 
 
 def test_a_small_subgroup_that_is_plainly_worse_rejects():
@@ -157,7 +157,9 @@ def test_better_where_it_drifted_counts_only_where_drift_was_seen():
     frozen = sample(FROZEN, 10, 1.0, 1.0)
     newest = sample(NEWEST, 20, before, helped)
     wide = Margins(auc=0.1, subgroup_auc=0.2, brier=0.1, ece=0.1)
-    assert decide([frozen, newest], ["effusion"], PARAMS, wide).outcome == "no worse"
+    unseen = decide([frozen, newest], ["effusion"], PARAMS, wide)
+    assert unseen.outcome == "worse by less than the margin"
+    assert any("sex: M is worse by less than the margin of 0.2" in r for r in unseen.reasons)
     seen = decide([frozen, newest], ["effusion"], PARAMS, wide, {"sex"})
     assert seen.outcome == "better"
     assert "sex: F" in seen.reasons[0]

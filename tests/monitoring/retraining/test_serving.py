@@ -245,7 +245,7 @@ def test_a_change_record_is_never_rewritten(project, make_record):
     path = project / CHANGES / f"{record.id}.json"
     text = path.read_text()
     with pytest.raises(StageError, match="never rewritten"):
-        make_record(project, outcome="no worse")
+        make_record(project, outcome="non-inferior")
     assert path.read_text() == text
     promote(record.id, "B. Chief", project)
     rollback("synthetic", "C. Night", project)

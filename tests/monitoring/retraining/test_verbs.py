@@ -61,7 +61,7 @@ def test_auto_without_a_name_is_refused_before_anything_is_done(run, project):
 
 @pytest.mark.parametrize(
     ("outcome", "code", "serves"),
-    [("better", 0, "challenger"), ("no worse", 0, "champion"), ("rejected", 30, "champion")],
+    [("better", 0, "challenger"), ("non-inferior", 0, "champion"), ("rejected", 30, "champion")],
 )
 def test_auto_promotes_only_what_is_better(
     run, project, make_record, monkeypatch, outcome, code, serves
