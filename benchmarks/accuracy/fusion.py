@@ -153,8 +153,8 @@ def rows_of(
         required += _calibration_and_loss(row, subset, seen, own, limit)
         if "+" in subset:
             singles = _singles(task, compared[own].table, subset, evaluate)
-            gains = _gains(row, subset, seen[own]["auc"], singles)
-            required += gains if task.synthetic else gains[:1]
+            least = 0.0 if task.synthetic else None
+            required.append(_gain(row, subset, seen[own]["auc"], singles, least))
         every += _every(row, subset, seen, own, compared)
     return [*required, *every]
 
@@ -207,16 +207,17 @@ def _calibration_and_loss(
     return rows
 
 
-def _gains(
-    row: Callable[..., Row], subset: str, together: Estimate, singles: dict[str, Estimate]
-) -> list[Row]:
-    """Distance from the best single modality, and the least that it may be."""
+def _gain(
+    row: Callable[..., Row],
+    subset: str,
+    together: Estimate,
+    singles: dict[str, Estimate],
+    must: float | None,
+) -> Row:
+    """Distance from the best single modality, whose lower limit must reach `must`."""
     best = max(singles, key=lambda modality: singles[modality].value)
-    gain = row(f"{subset} minus {best} alone", "auc", together - singles[best], reference=0.0)
-    if gain.ci95 is None:
-        return [gain]
-    limit = {"metric": "lower limit of the gain", "value": gain.ci95[0], "must": 0.0}
-    return [gain, gain.model_copy(update={**limit, "ci95": None, "reference": None})]
+    difference = together - singles[best]
+    return row(f"{subset} minus {best} alone", "auc", difference, reference=0.0, must=must)
 
 
 def _every(

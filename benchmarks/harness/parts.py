@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import yaml
+from scipy.stats import norm
 
 from cxr_mm.core.types import Frozen
 
 BACKBONES = {"tf_efficientnet_lite0": "packaged", "small_cnn": "none", "resnet18": "none"}
 """Networks whose speed is measured → their weights."""
+
+
+Met = Literal["met", "not shown", "not met"]
 
 
 class Row(Frozen):
@@ -41,18 +46,31 @@ class Row(Frozen):
     device: str = ""
 
     @property
-    def met(self) -> bool | None:
-        """Whether the value is what it must be; None without a bound."""
+    def met(self) -> Met | None:
+        """Whether the value is what it must be, judged by its confidence limit; None without a
+        bound.
+
+        A figure of a sample is `not shown` where its interval contains the bound. One without an
+        interval, as a time or a count, is taken as it is.
+        """
         if self.must is None:
             return None
-        return self.value <= self.must if self.ceiling else self.value >= self.must
+        sign = -1 if self.ceiling else 1
+        least, most = sorted(sign * limit for limit in self.ci95 or (self.value, self.value))
+        if least >= sign * self.must:
+            return "met"
+        return "not shown" if most >= sign * self.must else "not met"
 
     @property
-    def is_significant(self) -> bool:
-        """Whether it is a difference (`reference` 0) whose interval excludes zero."""
-        return (
-            self.reference == 0 and self.ci95 is not None and not self.ci95[0] <= 0 <= self.ci95[1]
-        )
+    def p(self) -> float | None:
+        """P value of no difference, from the interval (Altman and Bland, BMJ 2011; 343:d2304); None
+        where the row is no difference (`reference` 0) with an interval."""
+        if self.reference != 0 or self.ci95 is None:
+            return None
+        error = (self.ci95[1] - self.ci95[0]) / (2 * norm.isf(0.025))
+        if error == 0:
+            return float(self.value == 0)
+        return float(2 * norm.sf(abs(self.value) / error))
 
 
 class Part(Frozen):

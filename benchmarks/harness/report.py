@@ -7,8 +7,9 @@ each row has a line and each metric a column.
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness.parts import PARTS, Row
+from benchmarks.harness.parts import PARTS, Met, Row
 from cxr_mm.core.files import read_json, write_json, write_text
+from cxr_mm.evaluation.resampling import holm
 
 FOLDER = Path(__file__).parents[1]
 RESULTS, PAGE = FOLDER / "results.json", FOLDER / "RESULTS.md"
@@ -18,10 +19,19 @@ FOLDED = 30
 INTRODUCTION = """# Results
 
 Written by `make benchmark`; each table by the command under its heading. Brackets hold the 95 %
-interval, over patients where the figure is one of studies. `results.json` holds the same figures
-with their seeds, seconds and devices.
+interval, over patients where the figure is one of studies. What a figure must be is met where its
+confidence limit says so, not met where the whole interval is on the other side, and else not shown;
+a figure without an interval, as a time, is taken as it is. A difference in bold differs from zero
+after Holm's correction for all differences of its table. `results.json` holds the same figures with
+their seeds, seconds and devices.
 """
-MET = {None: "", True: "yes", False: "**no**"}
+MET: dict[Met | None, str] = {
+    None: "",
+    "met": "met",
+    "not shown": "not shown",
+    "not met": "**not met**",
+}
+SIGNIFICANT = 0.05
 Column = tuple[str, Callable[[Row], str]]
 
 
@@ -37,7 +47,8 @@ def page(rows: list[Row]) -> str:
         if part in PARTS and part not in described:
             blocks.append(f"{PARTS[part].about}\n")
         described.add(part)
-        blocks.append(_folded(_table(own)))
+        lines = _table(own)
+        blocks.append(_folded(lines, len(lines) - 2))
     return "\n".join(blocks)
 
 
@@ -54,18 +65,29 @@ def ordered(rows: list[Row]) -> list[Row]:
 
 
 def _targets(rows: list[Row]) -> list[str]:
-    """How many targets are met, and by how much the others are missed."""
-    met = [row.met for row in rows if row.met is not None]
-    if not met:
+    """How many targets are met by confidence limits, and by how much the others are missed."""
+    bound = [row for row in rows if row.met is not None]
+    if not bound:
         return []
-    missed = [
-        f"- {row.table}: {row.task}, {row.row}, {row.metric} {_number(row.value)},"
-        f" must be {_bound(row, row.must)}"
-        for row in rows
-        if row.met is False
-    ]
-    lines = [f"**{sum(met)} of {len(met)} figures are what they must be.**"]
-    return ["\n".join([*lines, *(["Not met:", "", *missed] if missed else [])]) + "\n"]
+    met = sum(row.met == "met" for row in bound)
+    blocks = [f"**{met} of {len(bound)} figures are shown to be what they must be.**\n"]
+    for state, heading in (("not met", "Not met:"), ("not shown", "Not shown:")):
+        lines = [
+            f"- {row.table}: {row.task}, {row.row}, {row.metric} {_figure(row)},"
+            f" must be {_bound(row, row.must)}"
+            for row in bound
+            if row.met == state
+        ]
+        if lines:
+            blocks += [f"{heading}\n", _folded(lines, len(lines))]
+    return blocks
+
+
+def significant(rows: list[Row]) -> list[Row]:
+    """Rows of a table with a difference from zero, after Holm's correction for all of them."""
+    tested = [(row, row.p) for row in rows if row.p is not None]
+    corrected = holm([p for _, p in tested])
+    return [row for (row, _), p in zip(tested, corrected, strict=True) if p < SIGNIFICANT]
 
 
 def _table(rows: list[Row]) -> list[str]:
@@ -79,12 +101,13 @@ def _table(rows: list[Row]) -> list[str]:
 def _by_figure(rows: list[Row]) -> list[str]:
     part = PARTS.get(rows[0].part)
     heading = part.compare if part else "compare with"
+    bold = significant(rows)
     columns: list[Column] = [
         ("task", lambda row: row.task),
         ("row", lambda row: row.row),
         ("metric", lambda row: row.metric),
         ("claimed", lambda row: _number(row.claimed)),
-        ("value", _figure),
+        ("value", lambda row: _figure(row, row in bold)),
         (heading, lambda row: _number(row.reference or None)),
         ("must", lambda row: _bound(row, row.must)),
         ("met", lambda row: MET[row.met]),
@@ -95,7 +118,8 @@ def _by_figure(rows: list[Row]) -> list[str]:
 
 
 def _by_row(rows: list[Row]) -> list[str]:
-    figures = {(row.task, row.row, row.metric): _figure(row) for row in rows}
+    bold = significant(rows)
+    figures = {(row.task, row.row, row.metric): _figure(row, row in bold) for row in rows}
     first = {(row.task, row.row): row for row in reversed(rows)}
     lines = [first[key] for key in dict.fromkeys((row.task, row.row) for row in rows)]
 
@@ -119,15 +143,15 @@ def _lines(columns: list[Column], rows: list[Row]) -> list[str]:
     return [first, "|---" * len(cells) + "|", *others]
 
 
-def _folded(lines: list[str]) -> str:
+def _folded(lines: list[str], rows: int) -> str:
     text = "\n".join(lines) + "\n"
-    if len(lines) < FOLDED:
+    if rows < FOLDED:
         return text
-    return f"<details><summary>{len(lines) - 2} rows</summary>\n\n{text}\n</details>\n"
+    return f"<details><summary>{rows} rows</summary>\n\n{text}\n</details>\n"
 
 
-def _figure(row: Row) -> str:
-    value = f"**{_number(row.value)}**" if row.is_significant else _number(row.value)
+def _figure(row: Row, bold: bool = False) -> str:
+    value = f"**{_number(row.value)}**" if bold else _number(row.value)
     if row.ci95 is None:
         return value
     return f"{value} ({_number(row.ci95[0])} to {_number(row.ci95[1])})"

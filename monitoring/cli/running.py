@@ -2,9 +2,10 @@
 
 import json
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +22,12 @@ from monitoring.scheduler.state import State, open_state
 from monitoring.scheduler.status import status as collect_status
 from monitoring.scheduler.status import status_text
 
+if TYPE_CHECKING:
+    from monitoring.reference import Reference
+
 commands = typer.Typer()
+MOST_COUNTED = 1000
+"""Windows of a year that are counted; of more the number is extrapolated."""
 Line = Annotated[
     str, typer.Option("--cron", help="When a window ends: '0 6 * * *' is each day at six.")
 ]
@@ -57,6 +63,8 @@ def schedule(
             with stopping(stop.request):
                 code = runner.catch_up(times).exit_code
             raise typer.Exit(code)
+        rate = _reference(bundle, reference).params.false_alarm_rate
+        _say(expected_false_alarms(times, rate, datetime.now(UTC)))
         run_schedule(runner.catch_up, times, params.schedule, stop, _say)
 
 
@@ -109,6 +117,32 @@ def ui(
     serve_workspace(workspace, host, port)
 
 
+def expected_false_alarms(times: Cron, rate: float, now: datetime) -> str:
+    """Say how many false alarms a year the windows of a schedule are expected to give.
+
+    Args:
+        times: when windows end.
+        rate: share of undrifted windows that alarm by design.
+        now: start of the year.
+    """
+    year = timedelta(days=365)
+    counted = list(islice(times.windows(now, now + year), MOST_COUNTED))
+    windows = float(len(counted))
+    if len(counted) == MOST_COUNTED:  # as many in the rest of the year
+        windows *= year / (counted[-1].until - now)
+    return (
+        f"About {windows:.0f} windows a year: {rate * windows:.0f} false alarms are expected on "
+        f"average over references ({100 * rate:g} % of undrifted windows); one may have more"
+    )
+
+
+def _reference(bundle: Path, reference: Path | None) -> "Reference":
+    from cxr_mm.models.registry import resolved  # slow to import
+    from monitoring.reference import load_reference
+
+    return load_reference(reference or resolved(bundle).parent / "reference")
+
+
 def _runner(
     state: State,
     bundle: Path,
@@ -119,7 +153,7 @@ def _runner(
     stop: Stop,
 ) -> Runner:
     from cxr_mm.models.registry import resolved  # slow to import
-    from monitoring.reference import bundle_digest, load_reference
+    from monitoring.reference import bundle_digest
 
     def model() -> ServedModel:
         folder = resolved(bundle)
@@ -129,7 +163,7 @@ def _runner(
         words += ["--reference", str(reference)] if reference else []
         return ServedModel(bundle_digest(folder), words)
 
-    task = load_reference(reference or resolved(bundle).parent / "reference").task.name
+    task = _reference(bundle, reference).task.name
     return Runner(state, task, model, reports / task, params, _say, stop.now, stop.requested)
 
 

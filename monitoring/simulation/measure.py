@@ -21,8 +21,6 @@ from monitoring.simulation.streams import (
     WindowSpec,
     evaluate_next,
     next_window,
-    verdict_on,
-    window_of_reference,
 )
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -55,6 +53,7 @@ class Power:
         window: studies per window.
         streams: number of streams.
         within: share of streams with an alarm by window 1, 2 … WITHIN.
+        alarms: streams that alarmed within WITHIN windows.
         delay: median windows until the alarm, of the streams that alarmed; NaN where none did.
         right: share of first alarms whose first reason names the shift; NaN without alarms.
         blamed: most frequent first reason.
@@ -65,6 +64,7 @@ class Power:
     window: int
     streams: int
     within: tuple[float, ...]
+    alarms: int
     delay: float
     right: float
     blamed: str
@@ -82,17 +82,16 @@ class Slow:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """False alarms of undrifted windows.
+    """False alarms of undrifted windows of new studies.
 
     Args:
-        source: `reference` (its own studies, with replacement) or `new` studies.
         window: studies per window.
         labels: share of labelled studies.
         windows, alarms: evaluated windows, and alarms among them.
         rate, low, high: share with its 95 % interval, references resampled.
+        median, ninetieth, worst: the share by reference: middle one, 90th percentile, highest.
     """
 
-    source: str
     window: int
     labels: float
     windows: int
@@ -100,6 +99,9 @@ class FalseAlarms:
     rate: float
     low: float
     high: float
+    median: float
+    ninetieth: float
+    worst: float
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _power(
         window=spec.window,
         streams=streams,
         within=tuple(sum(f <= k for f in firsts) / streams for k in range(1, WITHIN + 1)),
+        alarms=len(firsts),
         delay=float(np.median(firsts)) if firsts else np.nan,
         right=right / len(firsts) if firsts else np.nan,
         blamed=blamed.most_common(1)[0][0] if blamed else "",
@@ -204,30 +207,29 @@ def _first_alarm(
     return number + 1, None
 
 
-def false_alarms(
-    settings: Sequence[Setting], window: int, labels: float, most: int, from_reference: bool
-) -> FalseAlarms:
-    """Evaluate undrifted windows in a row, `most` per reference; of new studies no study twice."""
-    spec, draw = WindowSpec(None, 0.0, window, labels), next_window
-    rates, alarms, windows = [], 0, 0
-    for setting, random in _spread(settings, len(settings)):
-        each, stream = min(most, len(setting.fresh) // window), Stream()
-        if from_reference:
-            each, draw = most, window_of_reference
-        stream_windows = (draw(setting, spec, stream, random) for _ in range(each))
-        alarmed = [verdict_on(setting, one, stream).status for one in stream_windows].count("alarm")
-        rates.append(alarmed / each)
-        alarms, windows = alarms + alarmed, windows + each
-    low, high = _interval(np.array(rates))
+def false_alarms(settings: Sequence[Setting], window: int, labels: float, most: int) -> FalseAlarms:
+    """Evaluate `most` undrifted windows in a row per reference.
+
+    Windows are drawn from the studies outside the reference; no study comes twice before all came
+    once. The rate differs by reference, whose own deviation stays the same in every window.
+    """
+    spec, rates = WindowSpec(None, 0.0, window, labels), np.zeros(len(settings))
+    for i, (setting, random) in enumerate(_spread(settings, len(settings))):
+        stream = Stream()
+        statuses = [evaluate_next(setting, spec, stream, random).status for _ in range(most)]
+        rates[i] = statuses.count("alarm") / most
+    low, high = _interval(rates)
     return FalseAlarms(
-        source="reference" if from_reference else "new",
         window=window,
         labels=labels,
-        windows=windows,
-        alarms=alarms,
-        rate=alarms / windows,
+        windows=most * len(rates),
+        alarms=round(most * float(rates.sum())),
+        rate=float(rates.mean()),
         low=low,
         high=high,
+        median=float(np.median(rates)),
+        ninetieth=float(np.quantile(rates, 0.9)),
+        worst=float(rates.max()),
     )
 
 

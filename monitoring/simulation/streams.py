@@ -279,15 +279,6 @@ def next_window(setting: Setting, spec: WindowSpec, stream: Stream, random: Rand
     return _window(setting, spec, stream, table, rejected, random)
 
 
-def window_of_reference(
-    setting: Setting, spec: WindowSpec, stream: Stream, random: Random
-) -> Window:
-    """Draw a window with replacement from the reference's own studies."""
-    own = setting.reference.table
-    table = own.iloc[random.choice(len(own), spec.window)].reset_index(drop=True)
-    return _window(setting, spec, stream, table, 0, random)
-
-
 def _window(
     setting: Setting,
     spec: WindowSpec,

@@ -1,25 +1,33 @@
 """Report: rows of one part replace each other, and the page says what the rows say."""
 
+import pytest
+
 from benchmarks.harness.parts import PARTS
-from benchmarks.harness.report import FOLDED, ordered, page, read, store
+from benchmarks.harness.report import FOLDED, ordered, page, read, significant, store
 from cxr_mm.core.files import read_json
 
 
-def test_targets_are_counted_and_the_missed_named(make_row):
+def test_targets_are_counted_by_limits_and_the_others_named(make_row):
     rows = [
-        make_row(value=0.9, must=0.8),
+        make_row(value=0.9, ci95=(0.85, 0.95), must=0.8),
+        make_row(row="wide", value=0.9, ci95=(0.75, 0.95), must=0.8),
+        make_row(row="low", value=0.7, ci95=(0.6, 0.79), must=0.8),
         make_row(row="alarms", value=0.03, must=0.02, ceiling=True),
+        make_row(row="rate", value=0.01, ci95=(0.0, 0.03), must=0.02, ceiling=True),
         make_row(row="free", value=0.1),
     ]
+    states = ["met", "not shown", "not met", "not met", "not shown", None]
+    assert [row.met for row in rows] == states
     result = page(rows)
-    assert "1 of 2 figures are what they must be" in result
+    assert "1 of 5 figures are shown to be what they must be" in result
     assert "- one: t, alarms, auc 0.030, must be ≤ 0.020" in result
-    assert "| t | r | auc | 0.900 | ≥ 0.800 | yes | 5 |" in result
-    assert "| t | alarms | auc | 0.030 | ≤ 0.020 | **no** | 5 |" in result
+    assert "- one: t, wide, auc 0.900 (0.750 to 0.950), must be ≥ 0.800" in result
+    assert "| t | r | auc | 0.900 (0.850 to 0.950) | ≥ 0.800 | met | 5 |" in result
+    assert "| t | alarms | auc | 0.030 | ≤ 0.020 | **not met** | 5 |" in result
 
 
 def test_a_page_without_targets_has_no_count(make_row):
-    assert "must be" not in page([make_row()])
+    assert "are shown to be" not in page([make_row()])
 
 
 def test_metrics_of_one_row_stand_beside_each_other(make_row):
@@ -34,11 +42,14 @@ def test_metrics_of_one_row_stand_beside_each_other(make_row):
     assert "| t | other |  | 0.200 | 5 |" in result
 
 
-def test_a_difference_whose_interval_excludes_zero_is_bold(make_row):
-    message = make_row(value=0.05, ci95=(0.01, 0.09), reference=0.0)
-    assert "**0.050** (0.010 to 0.090)" in page([message])
-    untold = make_row(value=0.05, ci95=(-0.01, 0.09), reference=0.0)
-    assert "**" not in page([untold])
+def test_a_difference_is_bold_after_correction_for_the_table_alone(make_row):
+    gain = make_row(value=0.05, ci95=(0.01, 0.09), reference=0.0)
+    assert gain.p == pytest.approx(0.0143, abs=1e-4)
+    assert "**0.050** (0.010 to 0.090)" in page([gain])
+    others = [make_row(row=str(n), value=0.0, ci95=(-0.04, 0.04), reference=0.0) for n in range(3)]
+    assert significant([gain, *others[:2]]) == [gain]  # 3 x 0.0143 < 0.05
+    assert significant([gain, *others]) == []  # 4 x 0.0143 > 0.05
+    assert "**0.050**" not in page([gain, *others])
 
 
 def test_seconds_and_device_stand_where_there_are_seconds(make_row):

@@ -43,4 +43,4 @@ def test_settings_take_turns_and_become_rows(tmp_path, monkeypatch):
     assert values[EVERY, "glibc as it is", "page faults"].value == 2000
     assert values[EVERY, "without / with", "user seconds"].value == 4.0
     cold = values["", PREDICTION, "seconds of processor time"]
-    assert (cold.value, cold.must, cold.met, cold.n) == (2.0, 3.0, True, 3)
+    assert (cold.value, cold.must, cold.met, cold.n) == (2.0, 3.0, "met", 3)

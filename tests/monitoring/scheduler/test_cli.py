@@ -1,14 +1,15 @@
 """The verbs as they are typed, with the real report of a made-up window."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from cxr_mm.core.errors import CxrError
 from cxr_mm.prediction_log import open_log
-from monitoring.cli.running import commands
+from monitoring.cli.running import commands, expected_false_alarms
+from monitoring.scheduler.cron import Cron
 
 
 @pytest.fixture
@@ -74,3 +75,19 @@ def test_what_cannot_be_run_is_one_error(run, log, bundle, tmp_path):
         run(*past, "--log", log, "--cron", "0 6 * * *")
     with pytest.raises(CxrError, match="this machine alone"):
         run("ui", "--host", "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("line", "windows", "alarms"),
+    [
+        ("0 6 * * *", 365, 18),
+        ("0 6 * * 1", 52, 3),
+        ("0 6 1 * *", 12, 1),
+        ("*/10 * * * *", 52560, 2628),
+    ],
+)
+def test_the_false_alarms_of_a_year_follow_from_the_schedule(line, windows, alarms):
+    now = datetime(2026, 3, 4, tzinfo=UTC)
+    result = expected_false_alarms(Cron(line, "UTC"), 0.05, now)
+    assert f"About {windows} windows a year: {alarms} false alarms" in result
+    assert "on average over references" in result
