@@ -54,6 +54,9 @@ class TrainImageParams(Frozen):
     mirror: bool = True
     """Take the mean embedding of the image and its mirror image: slightly better, twice the time.
     Not for tasks about laterality or situs."""
+    resolution: int | None = Field(None, ge=16)
+    """Pixels a side that every image is brought to, and enlarged from, before the backbone, so that
+    files stored large and small look alike; null for the image's own."""
     trainable: Literal["frozen", "last_stage", "upper", "all"] = "frozen"
     """What learns besides the classification head; `upper` is everything after the first of the
     last three stages, so that edges and textures stay as pretrained. A frozen encoder is used as
@@ -98,6 +101,11 @@ class EmbedParams(Frozen):
     note_words: int = Field(4096, ge=0, le=65536)
     """Cells that the words of a note, pairs of them and pieces are each hashed into, beside its
     embedding; 0 leaves them out."""
+    copies: int = Field(0, ge=0, le=16)
+    """Copies of each image, corrupted as storing and exporting do, that the fusion learns from
+    besides; each takes as long to embed as the images themselves."""
+    seed: int = 0
+    """Of the copies."""
 
 
 class FuseParams(Frozen):

@@ -11,6 +11,7 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
 
 EMBEDDINGS_FILE, PARTS_FILE = "embeddings.safetensors", "parts.json"
+COPIES_FILE = "copies.safetensors"
 
 
 def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
@@ -23,6 +24,12 @@ def load_embeddings(paths: TaskPaths) -> dict[str, NDArray[np.float32]]:
         return dict(load_file(paths.embeddings / EMBEDDINGS_FILE))
     except FileNotFoundError as error:
         raise _none(paths) from error
+
+
+def load_copies(paths: TaskPaths) -> NDArray[np.float32] | None:
+    """Embeddings (K, N, D) of corrupted copies of the images; None where there are none."""
+    file = paths.embeddings / COPIES_FILE
+    return load_file(file)["image"] if file.exists() else None
 
 
 def load_parts(paths: TaskPaths) -> dict[str, list[dict[str, Any]]]:

@@ -149,3 +149,9 @@ def corrupt(square: Square, kind: str, level: int, random: Random) -> Square:
     chosen = CORRUPTIONS[kind]
     changed = chosen.apply(image, chosen.strengths[level - 1], random)
     return fit_square(np.clip(changed, 0, 1), len(square))
+
+
+def random_corruption(square: Square, random: Random) -> Square:
+    """Corrupt by a random kind at a random level."""
+    kind = str(random.choice(list(CORRUPTIONS)))
+    return corrupt(square, kind, int(random.choice(LEVELS)), random)

@@ -14,6 +14,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from cxr_mm.core.errors import WeightsError
 from cxr_mm.core.files import read_json, save_tensors, write_json
@@ -50,6 +51,8 @@ class ImageEncoderSpec(Frozen):
     """Number of findings."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Between embedding and head, in training only."""
+    resolution: int | None = Field(None, ge=16)
+    """Pixels a side of which all detail is taken; None for that of the image."""
 
     @property
     def dim(self) -> int:
@@ -99,6 +102,8 @@ class ImageEncoder(nn.Module):
         return self.spec.mirror and not self.training
 
     def _embed(self, images: Tensor) -> Tensor:
+        if self.spec.resolution is not None:
+            images = common_resolution(images, self.spec.resolution)
         given = images * self.input_scale + self.input_shift
         if self.spec.pool == "stages":
             return torch.cat(pooled_stages(self.backbone, given, list(self.taps)), dim=1)
@@ -157,6 +162,17 @@ class ImageEncoder(nn.Module):
         return features
 
 
+def common_resolution(images: Tensor, side: int) -> Tensor:
+    """Shrink images (B, 1, S, S) to `side` pixels and enlarge them again.
+
+    Files stored large and small look alike then.
+    """
+    size = images.shape[-2:]
+    # Antialiasing has no bf16 kernel.
+    small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return F.interpolate(small, size, mode="bilinear").to(images.dtype)
+
+
 def build_image_encoder(
     backbone: str,
     size: int,
@@ -166,6 +182,7 @@ def build_image_encoder(
     pool: Pool = "last",
     *,
     mirror: bool = False,
+    resolution: int | None = None,
 ) -> ImageEncoder:
     """Build an image encoder for training.
 
@@ -177,6 +194,7 @@ def build_image_encoder(
         weights: `packaged`, `hub`, `none`, or the path of a safetensors file.
         pool: source of the embedding.
         mirror: whether it is the mean over the image and its mirror image.
+        resolution: pixels a side that every image is brought to first; None for none.
 
     Raises:
         WeightsError: the backbone is unknown, or its weights are unavailable or do not fit.
@@ -191,6 +209,7 @@ def build_image_encoder(
         mirror=mirror,
         outputs=outputs,
         dropout=dropout,
+        resolution=resolution,
     )
     return ImageEncoder(spec, network)
 

@@ -9,10 +9,11 @@ from cxr_mm.core.config import EmbedParams, Params
 from cxr_mm.core.files import atomic_directory, save_tensors, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
-from cxr_mm.data.embeddings import EMBEDDINGS_FILE, PARTS_FILE
+from cxr_mm.data.embeddings import COPIES_FILE, EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
+from cxr_mm.imaging.corruptions import random_corruption
 from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
@@ -40,8 +41,8 @@ def image_embeddings(encoder: ImageEncoder, pixels: Squares) -> NDArray[np.float
 
 
 def embed(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Embed every study of the manifest; leaves embeddings.safetensors (image, note; float32)
-    and parts.json.
+    """Embed every study of the manifest; leaves embeddings.safetensors (image, note; float32),
+    parts.json and, with `embed.copies`, copies.safetensors.
 
     Raises:
         StageError: an earlier stage has not run.
@@ -50,27 +51,39 @@ def embed(task: Task, params: Params, paths: TaskPaths) -> None:
     manifest = load_manifest(paths, task)
     embeddings: dict[str, NDArray[np.float32]] = {}
     parts: dict[str, tuple[Part, ...]] = {}
+    copies: list[NDArray[np.float32]] = []
     if task.has_image:
         encoder = load_image_encoder(paths.image_encoder)
-        embeddings["image"] = _images(manifest, encoder, paths)
+        pixels = open_pixels(paths.pixels)
+        embeddings["image"] = _images(manifest, encoder, pixels)
+        copies = [
+            _images(manifest, encoder, _corrupted(pixels, params.embed.seed, number))
+            for number in range(params.embed.copies)
+        ]
         parts["image"] = tuple(Part(length=length) for length in encoder.spec.parts)
     if task.note is not None:
         embeddings["note"], parts["note"] = _notes(manifest, params.embed)
     with atomic_directory(paths.embeddings) as folder:
         save_tensors(folder / EMBEDDINGS_FILE, embeddings)
+        if copies:
+            save_tensors(folder / COPIES_FILE, {"image": np.stack(copies)})
         write_json(
             folder / PARTS_FILE,
             {modality: [part.model_dump() for part in own] for modality, own in parts.items()},
         )
 
 
-def _images(manifest: Manifest, encoder: ImageEncoder, paths: TaskPaths) -> NDArray[np.float32]:
+def _corrupted(pixels: Squares, seed: int, number: int) -> Squares:
+    """Corrupt each image (N, S, S) in its own way; the whole copy is held in memory."""
+    random = np.random.default_rng([seed, number])
+    return np.stack([random_corruption(np.asarray(square), random) for square in pixels])
+
+
+def _images(manifest: Manifest, encoder: ImageEncoder, pixels: Squares) -> NDArray[np.float32]:
     """Image embeddings (N, D), zero where a study has no image."""
     rows = manifest.frame["pixel_row"].to_numpy(np.int64)
     embedded = np.zeros((len(rows), encoder.dim), dtype=np.float32)
-    embedded[rows != ABSENT] = image_embeddings(encoder, open_pixels(paths.pixels))[
-        rows[rows != ABSENT]
-    ]
+    embedded[rows != ABSENT] = image_embeddings(encoder, pixels)[rows[rows != ABSENT]]
     return embedded
 
 

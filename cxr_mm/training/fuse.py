@@ -174,8 +174,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     torch.manual_seed(seed)
     task = studies.task
     transform = ClinicalTransform.fit(task.clinical, studies.clinical.iloc[rows])
-    inputs = {m: values[rows] for m, values in studies.inputs(transform).items()}
-    mask, labels = studies.mask[rows], studies.labels[rows]
+    inputs, mask, labels = studies.training_rows(transform, rows)
     parts = {
         m: studies.parts.get(m, (Part(length=int(values.shape[1])),))
         for m, values in inputs.items()
@@ -187,7 +186,7 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     if studies.image_head is not None:
         fusion.freeze_head("image", *studies.image_head)
     train_fusion(fusion, (fusion.clean(inputs, mask), mask, labels), task.problem, params)
-    fusion.calibration.fit_prevalence(labels, task.problem)
+    fusion.calibration.fit_prevalence(studies.labels[rows], task.problem)
     return FittedFusion(fusion, transform, {})
 
 

@@ -15,7 +15,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
 from cxr_mm.core.types import MODALITIES, Modality
 from cxr_mm.data.clinical import ClinicalTransform
-from cxr_mm.data.embeddings import load_embeddings, load_parts
+from cxr_mm.data.embeddings import load_copies, load_embeddings, load_parts
 from cxr_mm.data.manifest import Manifest
 from cxr_mm.models.decision import Conformal, OperatingPoints
 from cxr_mm.models.fusion import Fusion, Late, Part
@@ -121,6 +121,7 @@ class Studies:
 
     `parts`: parts of each embedding; a modality that is not in it has one part.
     `image_head`: weights (F, D) and bias (F,) of the head that an image encoder was trained with.
+    `copies`: embeddings (K, N, D) of corrupted copies of the images.
     """
 
     task: Task
@@ -132,6 +133,7 @@ class Studies:
     ids: pd.DataFrame
     parts: dict[Modality, tuple[Part, ...]] = field(default_factory=dict)
     image_head: tuple[Tensor, Tensor] | None = None
+    copies: Tensor | None = None
 
     def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
         """Inputs of every study, with clinical features by a fitted transform."""
@@ -139,6 +141,23 @@ class Studies:
         if "tabular" in self.task.modalities:
             inputs["tabular"] = torch.from_numpy(transform.apply(self.clinical))
         return {m: inputs[m] for m in MODALITIES if m in inputs}
+
+    def training_rows(self, transform: ClinicalTransform, rows: Index) -> Rows:
+        """Rows that a network learns from: the studies, then their copies with the image alone.
+
+        The other modalities of a copy are hidden, or they would count once for each.
+        """
+        inputs = {m: values[rows] for m, values in self.inputs(transform).items()}
+        mask, labels = self.mask[rows], self.labels[rows]
+        if self.copies is None:
+            return inputs, mask, labels
+        times = 1 + len(self.copies)
+        hidden = mask.clone()
+        hidden[:, [m != "image" for m in MODALITIES]] = False
+        inputs = {m: values.repeat(times, 1) for m, values in inputs.items()}
+        inputs["image"][len(rows) :] = self.copies[:, rows].flatten(0, 1)
+        masks = torch.cat([mask, hidden.repeat(times - 1, 1)])
+        return inputs, masks, labels.repeat(times, 1)
 
     def having(self, rows: Index, subset: Tensor) -> Index:
         """Rows whose studies have every modality of a subset, given as a mask (3,)."""
@@ -156,6 +175,7 @@ def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> S
     embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
     stored = load_parts(paths)
     parts = {m: tuple(Part(**part) for part in stored[m]) for m in MODALITIES if m in stored}
+    copies = load_copies(paths)
     ids = manifest.frame[["study_id", "patient_id"]].assign(group=table["group"].to_numpy())
     return Studies(
         task=manifest.task,
@@ -166,4 +186,5 @@ def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> S
         groups=table["group"].to_numpy(object),
         ids=ids,
         parts=parts,
+        copies=None if copies is None else torch.from_numpy(copies),
     )

@@ -100,6 +100,7 @@ def new_encoder(task: Task, params: Params) -> ImageEncoder:
         train.weights,
         train.pool,
         mirror=train.mirror,
+        resolution=train.resolution,
     )
 
 

@@ -6,7 +6,13 @@ import torch
 
 from cxr_mm.core.errors import ParamsError, WeightsError
 from cxr_mm.models.backbones import SmallCnn
-from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.image_encoder import (
+    ImageEncoder,
+    build_image_encoder,
+    common_resolution,
+    load_image_encoder,
+    save_image_encoder,
+)
 
 BACKBONES = ["small_cnn", "resnet10t", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
 
@@ -115,3 +121,19 @@ def test_a_damaged_folder_is_refused(damage, tmp_path):
         spec.write_text(json.dumps({**result, "surprise": 1}))
     with pytest.raises(WeightsError, match="no image encoder"):
         load_image_encoder(tmp_path)
+
+
+def test_a_common_resolution_makes_files_stored_large_and_small_look_alike(tmp_path):
+    torch.manual_seed(0)
+    encoder = build_image_encoder("small_cnn", 64, 1, 0.0, "none", resolution=16).eval()
+    large = torch.rand(4, 1, 64, 64) * 2 - 1
+    small = common_resolution(large, 16)
+    plain = ImageEncoder(encoder.spec.model_copy(update={"resolution": None}), encoder.backbone)
+    assert torch.equal(encoder(large), plain.eval()(small))
+    between = common_resolution(large, 24)
+    apart = [(e(large) - e(between)).norm() / e(large).norm() for e in (encoder, plain)]
+    assert apart[0] < 0.5 * apart[1]
+    save_image_encoder(encoder, tmp_path)
+    assert load_image_encoder(tmp_path).spec.resolution == 16
+    assert torch.autograd.grad(encoder(large.requires_grad_()).sum(), large)[0].abs().sum() > 0
+    assert common_resolution(large.bfloat16(), 16).dtype == torch.bfloat16

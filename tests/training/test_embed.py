@@ -7,7 +7,7 @@ import torch
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import NoteSpec
-from cxr_mm.data.embeddings import load_embeddings
+from cxr_mm.data.embeddings import load_copies, load_embeddings
 from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import build_image_encoder, save_image_encoder
 from cxr_mm.training import embed as stage
@@ -101,3 +101,23 @@ def test_the_same_notes_of_other_studies_stay_with_those(
 def test_before_the_stage_has_run_it_says_what_to_run(spots):
     with pytest.raises(StageError, match="Run dvc repro embed@spot"):
         load_embeddings(spots)
+
+
+def test_copies_are_of_the_same_images_and_differ_from_each_other(
+    encoded, encoder, spot_task, spot_params
+):
+    params = spot_params()
+    embed(spot_task(), params, encoded)
+    assert load_copies(encoded) is None
+    clean = load_embeddings(encoded)["image"]
+    with_copies = params.model_copy(update={"embed": params.embed.model_copy(update={"copies": 2})})
+    embed(spot_task(), with_copies, encoded)
+    np.testing.assert_array_equal(load_embeddings(encoded)["image"], clean)
+    copies = load_copies(encoded)
+    assert copies.shape == (2, *clean.shape)
+    assert (copies[:, -1] == 0).all()
+    assert (copies[0, :-1] != copies[1, :-1]).any(axis=1).mean() > 0.9
+    # A copy is nearer to its own image than to most others.
+    distance = np.linalg.norm(copies[0, :-1, None] - clean[None, :-1], axis=-1)
+    rank = (distance < np.diag(distance)[:, None]).mean(axis=1)
+    assert np.median(rank) < 0.2

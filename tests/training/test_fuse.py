@@ -309,3 +309,30 @@ def test_a_head_that_was_adopted_answers_as_it_did_and_is_not_fitted_again():
     columns = fitted.fusion.columns(studies.inputs(fitted.transform), mask)[:, 0]
     expected = studies.embeddings["image"] @ weight.T + bias
     torch.testing.assert_close(columns, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_copies_count_for_the_image_alone_and_take_its_shortcut_away():
+    """Texture tells the answer in the studies, but is arbitrary in copies stored otherwise."""
+    studies = made_up()
+    draw = torch.Generator().manual_seed(0)
+    clean = torch.randn(studies.embeddings["image"].shape, generator=draw)
+    signal = studies.labels[:, 0] * 2 - 1
+    clean[:, 0] += signal
+    clean[:, 1] = 3 * signal
+    copies = clean.repeat(3, 1, 1)
+    copies[:, :, 1] = 3 * torch.randn(3, len(clean), generator=draw)
+    plain = replace(studies, embeddings={**studies.embeddings, "image": clean})
+    otherwise = replace(plain, embeddings={**plain.embeddings, "image": copies[0]})
+    part = folds(plain)[0]
+    tables = {}
+    for name, made in {"plain": plain, "copies": replace(plain, copies=copies)}.items():
+        fit = fit_fusion(made, part.train, part.val, QUICK, 0)
+        tables[name] = heldout(otherwise, fit, part.test, "youden").set_index("subset")
+    auc = {
+        name: roc_auc_score(own.loc["image", "label.flu"], own.loc["image", "probability.flu"])
+        for name, own in tables.items()
+    }
+    assert auc["copies"] > auc["plain"] + 0.05
+    for modality in ("tabular", "note"):
+        logits = [table.loc[modality, "logit.flu"].to_numpy() for table in tables.values()]
+        np.testing.assert_allclose(logits[1], logits[0], atol=0.02)
