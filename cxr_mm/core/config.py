@@ -155,6 +155,9 @@ class EvaluateParams(Frozen):
     """What defines subgroups and is tested in the shortcut audit: `view`, `site`, or a clinical
     feature of the task (of the numbers only age, in bands). The report names those that the data
     lack."""
+    shortcut_share: float = Field(0.5, gt=0, le=1)
+    """Share of the model's AUC above 0.5 from which view, site or image quality alone raises a
+    shortcut flag."""
     seed: int = 0
     """Of the resamples and the folds of the shortcut audit."""
 

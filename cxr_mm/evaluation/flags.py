@@ -113,16 +113,32 @@ def _shortcuts(results: EvaluationResults) -> Iterator[Flag]:
     for finding, found in results.shortcuts["alone"].items():
         raised: set[str] = set()
         for name, message in found.items():
-            more = message.get("model_minus_this", {})
+            why = _reaches(message, results.params.shortcut_share)
             # Together is no news where one alone is enough.
-            if more.get("ci95") and more["ci95"][0] <= 0 and not raised & set(name.split(" + ")):
+            if why and not raised & set(name.split(" + ")):
                 raised.add(name)
                 yield Flag(
                     "shortcut",
                     f"{results.title(finding)}: {name} alone reaches AUC"
-                    f" {with_interval(message['auc'])}, and the model is not shown to tell more"
-                    f" (difference {with_interval(more, '+.3f')})",
+                    f" {with_interval(message['auc'])}, {why}",
                 )
+
+
+def _reaches(message: Figures, limit: float) -> str:
+    """How much of the model's AUC an input alone reaches, in words; empty where it is too little.
+
+    It is too little below `limit`, a share of the model's AUC above 0.5, unless the model is not
+    shown to be better than the input.
+    """
+    more = message.get("model_minus_this", {})
+    if more.get("ci95") and more["ci95"][0] <= 0:
+        return f"and the model is not shown to tell more (difference {with_interval(more, '+.3f')})"
+    if message["auc"]["value"] is None:
+        return ""
+    alone, model = message["auc"]["value"] - 0.5, message["model_auc"]["value"] - 0.5
+    if model <= 0 or alone < limit * model:
+        return ""
+    return f"{alone / model:.0%} of what the model's {model + 0.5:.3f} is above chance"
 
 
 def _within_view(results: EvaluationResults) -> Iterator[Flag]:
@@ -151,13 +167,26 @@ def _calibration(results: EvaluationResults) -> Iterator[Flag]:
 
 def _coverage(results: EvaluationResults) -> Iterator[Flag]:
     for title, message in uncertainties(results, AVAILABLE):
-        limits = message["coverage"]["ci95"]
-        if limits and limits[1] < message["target"]:
-            yield Flag(
-                "coverage",
-                f"{title}: the true answer was left open in {with_interval(message['coverage'])} of"
-                f" studies, below the {message['target']:.0%} asked for",
-            )
+        for among, coverage in _coverage_by_class(results, message):
+            limits = coverage["ci95"]
+            if limits and limits[1] < message["target"]:
+                yield Flag(
+                    "coverage",
+                    f"{title}: the true answer was left open in {with_interval(coverage)} of"
+                    f" studies {among}, below the {message['target']:.0%} asked for",
+                )
+
+
+def _coverage_by_class(
+    results: EvaluationResults, message: Figures
+) -> Iterator[tuple[str, Figures]]:
+    """Coverage of each class, which is what the conformal bounds promise, with its name."""
+    if "coverage_by_class" in message:
+        for name, coverage in message["coverage_by_class"].items():
+            yield f"of {results.title(name)}", coverage
+    else:
+        yield "with the finding", message["coverage_present"]
+        yield "without the finding", message["coverage_absent"]
 
 
 def uncertainties(results: EvaluationResults, subset: str) -> Iterator[tuple[str, Figures]]:

@@ -265,6 +265,8 @@ def test_nothing_left_is_an_error_and_earlier_drops_are_kept():
         ("covid", 447, [348]),
         ("icu", 184, [138]),
         ("intubation", 190, [112]),
+        ("icu_early", 67, [23]),
+        ("intubation_early", 119, [45]),
     ],
 )
 def test_real_counts(data_root, tmp_path, name, studies, positives):

@@ -9,7 +9,10 @@ from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources import read_source
 
-SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"}
+SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"} | {
+    "icu_early",
+    "intubation_early",
+}
 
 
 def test_real_tasks_are_shipped():
@@ -109,6 +112,9 @@ def test_yaml_tags_run_nothing(tmp_path):
         ("intubation", "ETT and NG tube in situ, right jugular line.", "ett ng tube jugular line"),
         ("intubation", "Never required intubation; nasal cannula 2 L.", "never intub cannula"),
         ("intubation", "Weaned from sedation and PEEP, died in ICU.", "wean sedat peep died icu"),
+        ("icu_early", "ARDS; PICC line in place, he did not survive.", "ards picc survive"),
+        ("icu_early", "ETT and chest drain, later deceased in ITU.", "ett drain deceased itu"),
+        ("intubation_early", "Acute respiratory failure, NG tube, fatal.", "failure ng tube fatal"),
         ("intubation", "He was extubated after 9 days of ventilation.", "extub 9 days ventilat"),
     ],
 )
@@ -125,6 +131,15 @@ def test_masks_spare_ordinary_words():
     note = "Paratracheal nodes, dysventilation of the bases, metabolic syndrome, in situ."
     assert mask_note(note, load_task("icu").note) == note
     assert mask_note(note, load_task("intubation").note) == note
+
+
+@pytest.mark.parametrize("name", ["icu_early", "intubation_early"])
+def test_no_early_note_tells_severity_lines_or_outcome(data_root, tmp_path, name):
+    task = load_task(name)
+    notes = read_source(task, data_root, tmp_path).frame["note"].dropna()
+    masked = " ".join(mask_note(note, task.note) for note in notes).lower()
+    told = r"\bards\b|\btubes?\b|tubat|catheter|\bpicc\b|\bicu\b|\bdied\b|death|surviv|deceased"
+    assert re.findall(told, masked) == []
 
 
 @pytest.mark.parametrize("name", ["covid", "icu", "intubation"])

@@ -89,9 +89,14 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
         (
             "metrics",
             ("subsets", "available", "findings", F, "uncertainty"),
-            {"coverage": figure(0.8, 0.75, 0.85), "target": 0.9},
+            {
+                "coverage": figure(0.9, 0.85, 0.95),
+                "coverage_present": figure(0.8, 0.75, 0.85),
+                "coverage_absent": figure(0.92, 0.88, 0.96),
+                "target": 0.9,
+            },
             "coverage",
-            "below the 90% asked for",
+            "0.800 [0.750, 0.850] of studies with the finding, below the 90% asked for",
         ),
         (
             "metrics",
@@ -147,8 +152,10 @@ def test_one_figure_raises_one_flag(part, path, value, kind, words, results):
 
 def test_figures_that_show_what_they_should_raise_nothing(results):
     calm = without_flags(results)
-    better = {F: {"view": {**ALONE, "model_minus_this": figure(0.1, 0.01, 0.2)}}}
-    covered = {"coverage": figure(0.88, 0.85, 0.91), "target": 0.9}
+    weak = {**ALONE, "auc": figure(0.6, 0.5, 0.7), "model_minus_this": figure(0.3, 0.2, 0.4)}
+    better = {F: {"view": weak}}
+    names = ("coverage", "coverage_present", "coverage_absent")
+    covered = {**dict.fromkeys(names, figure(0.88, 0.85, 0.91)), "target": 0.9}
     path = ("subsets", "available", "findings", F, "uncertainty")
     assert kinds(changed(calm, "shortcuts", "alone", to=better)) == []
     assert kinds(changed(calm, "metrics", *path, to=covered)) == []
@@ -187,3 +194,36 @@ def test_few_patients_a_feature_without_a_value_and_a_missing_gate_are_flagged(r
         "Age: no value in all studies, so no model can learn from it",
         "the bundle has no input gate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("alone", "share", "raised"), [(0.7, 0.5, True), (0.69, 0.5, False), (0.69, 0.4, True)]
+)
+def test_a_shortcut_is_flagged_from_a_share_of_the_models_auc_above_chance(
+    alone, share, raised, results
+):
+    clean = without_flags(results)
+    message = {
+        "auc": figure(alone, alone - 0.1, alone + 0.1),
+        "model_auc": figure(0.9, 0.85, 0.95),
+        "model_minus_this": figure(0.9 - alone, 0.05, 0.3),
+    }
+    found = changed(clean, "shortcuts", "alone", to={F: {"site": message}})
+    found = replace(found, params=found.params.model_copy(update={"shortcut_share": share}))
+    flags = [flag.text for flag in find_flags(found) if flag.kind == "shortcut"]
+    assert len(flags) == raised
+    if raised:
+        assert f"{(alone - 0.5) / 0.4:.0%} of what the model's 0.900 is above chance" in flags[0]
+
+
+def test_coverage_of_all_classes_together_raises_no_flag_and_that_of_one_does(results):
+    clean = without_flags(results)
+    message = {
+        "coverage": figure(0.8, 0.75, 0.85),
+        "coverage_by_class": {F: figure(0.9, 0.85, 0.95)},
+        "target": 0.9,
+    }
+    path = ("subsets", "available", "uncertainty")
+    assert "coverage" not in kinds(changed(clean, "metrics", *path, to=message))
+    message["coverage_by_class"] = {F: figure(0.7, 0.65, 0.75)}
+    assert "coverage" in kinds(changed(clean, "metrics", *path, to=message))

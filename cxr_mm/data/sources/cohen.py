@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
-    NoOptions,
     RawStudies,
     checked_options,
     raw_studies,
@@ -28,6 +29,16 @@ RENAMED = {
 NEEDED = ("patientid", "finding", "view", "modality", "folder", "filename", "clinical_notes")
 
 
+class CohenOptions(Frozen):
+    """Which rows of the table are used.
+
+    Args:
+        only: column of the original → values; a row with any other value, or none, is dropped.
+    """
+
+    only: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
 def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
     """Read the radiographs of `metadata.csv`; one study per image.
 
@@ -38,23 +49,27 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     `lymphocytes` (10*9/L). CT and rows without their image file are dropped. Patients who share an
     image file, such as 285 and 339, form one group.
 
+    The option `only` keeps the rows of a population, such as `in_icu: [N]`: images of patients who
+    were not yet in intensive care.
+
     Raises:
-        DataNotFoundError: the table lacks columns of the original.
+        DataNotFoundError: the table lacks columns of the original, or one that `only` names.
+        TaskError: another option than `only`.
     """
-    checked_options(NoOptions, task)
-    frame = _read_table(folder / EXPECTED[0])
+    only = checked_options(CohenOptions, task).only
+    frame = _read_table(folder / EXPECTED[0], (*NEEDED, *only))
     frame["study_id"] = frame["patient_id"] + "/" + frame["filename"]
     frame["finding"] = frame["finding"].map(_findings, na_action="ignore")
     frame["image_path"] = frame["folder"] + "/" + frame["filename"]
-    reasons = _reasons(frame, folder)
+    reasons = _reasons(frame, folder).fillna(_outside(frame, only))
     used = frame[reasons.isna()].copy()
     used["group"] = _groups(used)
     return raw_studies(used, dropped_rows(frame["study_id"], reasons))
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     frame = read_table(path)
-    if missing := [c for c in NEEDED if c not in frame.columns]:
+    if missing := [c for c in needed if c not in frame.columns]:
         raise DataNotFoundError(
             f"not the table of the original: no column {', '.join(missing)}",
             field=str(path),
@@ -75,6 +90,16 @@ def _reasons(frame: pd.DataFrame, folder: Path) -> pd.Series:
     reasons[~exists.eq(True)] = "the image file is not there"
     other = frame["modality"].ne("X-ray")
     reasons[other] = "dicom_modality " + frame.loc[other, "modality"].fillna("") + ", not X-ray"
+    return reasons
+
+
+def _outside(frame: pd.DataFrame, only: dict[str, tuple[str, ...]]) -> pd.Series:
+    """The reason for which each row is not of the population, or missing."""
+    reasons = pd.Series(None, index=frame.index, dtype=object)
+    for column, values in only.items():
+        found = frame[RENAMED.get(column, column)]
+        outside = ~found.isin(values)
+        reasons[outside] = column + " is " + found[outside].fillna("not stated")
     return reasons
 
 

@@ -83,6 +83,29 @@ def test_patients_who_share_a_file_form_one_group(tmp_path):
     assert groups["4"] not in set(groups[["1", "2", "3"]])
 
 
+def early(**only):
+    task = load_task("icu_early")
+    source = task.source.model_copy(update={"options": {"only": only}})
+    return task.model_copy(update={"source": source})
+
+
+def test_only_the_population_asked_for_is_used(tmp_path):
+    values = {"a.png": "N", "b.png": "Y", "c.png": None}
+    rows = [{"patientid": "1", "filename": f, "in_icu": v} for f, v in values.items()]
+    write(tmp_path, rows)
+    raw = read_source(load_task("icu_early"), tmp_path, tmp_path / "work")
+    assert raw.frame["study_id"].tolist() == ["1/a.png"]
+    assert [d.reason for d in raw.dropped] == ["in_icu is Y", "in_icu is not stated"]
+
+
+def test_a_population_is_asked_for_by_columns_of_the_original(tmp_path):
+    write(tmp_path, [{"patientid": "7", "filename": "a.png"}])
+    raw = read_source(early(location=["Italy"]), tmp_path, tmp_path / "work")
+    assert raw.frame["site"].tolist() == ["Italy"]
+    with pytest.raises(DataNotFoundError, match="no column ward"):
+        read_source(early(ward=["A"]), tmp_path, tmp_path / "work")
+
+
 def test_another_table_is_refused(tmp_path):
     folder = tmp_path / "covid-chestxray-dataset"
     (folder / "images").mkdir(parents=True)

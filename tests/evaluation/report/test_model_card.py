@@ -181,3 +181,16 @@ def test_explanations_stand_with_their_figures_where_they_were_measured(results)
     assert grad == ["8", *["0.31 [0.20, 0.40]"] * 3, "–", "0.31 [0.20, 0.40]", "yes"]
     assert note[-2:] == ["–", "not measured: fewer than 30 studies"]
     assert any("60" in others for first, others in found.items() if "," in first)
+
+
+def test_the_first_table_says_whose_figures_it_has(results_of):
+    said = "Fold models made these figures, not the bundle"
+    card = card_of(results_of(protocol="folds", folds=3))
+    assert card.index("| Bundle digest |") < card.index(said) < card.index("## Flags")
+    assert said not in card_of(results_of())
+
+
+def test_the_operating_point_is_named_by_what_it_is(results):
+    card = card_of(results)
+    assert "Predictions use `prevalence`: the share of positives" in card
+    assert "youden" not in card.split("## Operating point")[1].split("## Calibration")[0]
