@@ -197,7 +197,7 @@ def test_few_patients_a_feature_without_a_value_and_a_missing_gate_are_flagged(r
 
 
 @pytest.mark.parametrize(
-    ("alone", "share", "raised"), [(0.7, 0.5, True), (0.69, 0.5, False), (0.69, 0.4, True)]
+    ("alone", "share", "raised"), [(0.71, 0.5, True), (0.69, 0.5, False), (0.69, 0.4, True)]
 )
 def test_a_shortcut_is_flagged_from_a_share_of_the_models_auc_above_chance(
     alone, share, raised, results

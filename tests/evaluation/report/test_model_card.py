@@ -122,7 +122,8 @@ def test_names_from_the_data_do_not_break_a_table(results):
 def test_what_was_not_measured_is_left_out(results):
     assert "uncertain”" not in card_of(results)
     interval = {"value": 0.91, "ci95": [0.88, 0.94]}
-    keys = ("coverage", "uncertain", "accuracy_when_certain")
+    coverage = ("coverage", "coverage_present", "coverage_absent")
+    keys = (*coverage, "uncertain", "accuracy_when_certain")
     uncertainty = {**dict.fromkeys(keys, interval), "target": 0.9}
     path = ("subsets", "available", "findings", "effusion", "uncertainty")
     card = card_of(changed(results, "metrics", *path, to=uncertainty))
