@@ -1,9 +1,11 @@
 """A task from the user's own table: every column guessed, said and read again by its own name."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from cxr_mm import cli
@@ -112,11 +114,15 @@ def test_images_that_are_not_there_are_said_before_anything_is_written(laborator
     assert not (tmp_path / "tasks").exists()
 
 
-def test_dicom_files_with_a_table_that_names_none_are_a_dicom_folder(laboratory, tmp_path):
+@pytest.mark.parametrize("name", ["1.dcm", "1.DCM", "1.dicom", "IM0001"])
+def test_dicom_files_with_a_table_that_names_none_are_a_dicom_folder(laboratory, tmp_path, name):
     folder = tmp_path / "pacs"
+    words = ("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
     folder.mkdir()
-    (folder / "1.dcm").write_bytes(b"")
-    run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
+    (folder / "README").write_text("no image")
+    assert "the column is missing" in str(run(*words).exception)
+    shutil.copy(get_testdata_file("CT_small.dcm"), folder / name)
+    assert run(*words).exit_code == 0
     source = load_task("lunge").source
     assert source.kind == "dicom_folder"
     assert source.options == {"csv": str(laboratory)}

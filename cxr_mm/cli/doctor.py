@@ -15,7 +15,7 @@ import typer
 
 from cxr_mm import __version__
 from cxr_mm.cli.options import TaskName
-from cxr_mm.core.errors import CxrError
+from cxr_mm.core.errors import CxrError, DataNotFoundError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 from cxr_mm.core.task import TASKS, load_task, own_tasks, shipped_tasks
 
@@ -200,7 +200,10 @@ def describe_task(name: str, root: Path) -> str:
     from cxr_mm.data.sources import source_found
 
     task = load_task(name)
-    missing = source_found(task, root)
+    try:
+        missing = source_found(task, root)
+    except DataNotFoundError as error:
+        return f"{name:12} no data  {task.title}: {error}"
     if missing is None:
         return f"{name:12} ready    {task.title}"
     remedy = f"; cxr-mm fetch {name}" if task.source.download else ""

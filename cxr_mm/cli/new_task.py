@@ -176,10 +176,13 @@ def _images_found(csv: Path, frame: "pd.DataFrame", images: Path | None) -> str:
 
 def _source(csv: Path, frame: "pd.DataFrame", images: Path | None) -> dict[str, Any]:
     """A folder of DICOM files where the table names no images, else a manifest CSV."""
+    from cxr_mm.data.sources.base import files_below
+    from cxr_mm.data.sources.dicom_folder import may_be_dicom, read_header
+
     if images is not None and not images.is_dir():
         raise InputError("no such folder", field=f"--images {images}", remedy="Name a folder")
     if images is not None and "image_path" not in frame:
-        if not any(images.rglob("*.dcm")):
+        if not any(may_be_dicom(file) and read_header(file) for file in files_below(images)):
             raise _fault(csv, "image_path", "the column is missing", "Add the file of each study")
         folder, options = images, {"csv": str(csv.absolute())}
         return {"kind": "dicom_folder", "folder": _below_root(folder), "options": options}

@@ -9,7 +9,7 @@ from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE
 from cxr_mm.core.task import SourceKind, Task
 from cxr_mm.data.sources import cohen, kermany, nih14
-from cxr_mm.data.sources.base import RawStudies, Source, files_below
+from cxr_mm.data.sources.base import RawStudies, Source, files_below, paths_matching
 from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
 from cxr_mm.data.sources.losses import Dropped
@@ -60,14 +60,18 @@ def source_found(task: Task, root: Path) -> str | None:
 
 
 def missing_in(task: Task, folder: Path) -> str | None:
-    """Describe what a folder lacks as the task's source; None if it is complete."""
+    """Describe what a folder lacks as the task's source; None if it is complete.
+
+    Raises:
+        DataNotFoundError: a folder cannot be listed.
+    """
     if not folder.is_dir():
         return f"no folder {folder}"
     if task.source.kind == "manifest_csv":
         file = folder / manifest_file(task)
         return None if file.is_file() else f"no file {file}"
     expected = EXPECTED.get(task.source.kind, ())
-    missing = [pattern for pattern in expected if not any(folder.glob(pattern))]
+    missing = [pattern for pattern in expected if not paths_matching(folder, pattern)]
     return f"no {', '.join(missing)} in {folder}" if missing else None
 
 
@@ -80,7 +84,7 @@ def read_source(task: Task, root: Path, work: Path) -> RawStudies:
         work: folder that a source may write into (the synthetic one does).
 
     Raises:
-        DataNotFoundError: files of the source are missing.
+        DataNotFoundError: files of the source are missing, or a folder cannot be listed.
         ManifestError: a table of the user is incomplete.
     """
     _require(task, root)
@@ -97,7 +101,7 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     that a manifest may name are ignored. A synthetic source has its options instead of a digest.
 
     Raises:
-        DataNotFoundError: files of the source are missing.
+        DataNotFoundError: files of the source are missing, or a folder cannot be listed.
     """
     _require(task, root)
     if task.synthetic:

@@ -4,13 +4,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pandas as pd
 from pydantic import ValidationError
 
-from cxr_mm.core.errors import TaskError
+from cxr_mm.core.errors import DataNotFoundError, TaskError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen, faults_of
 from cxr_mm.data.sources.losses import Dropped
@@ -83,9 +84,12 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Every file below a folder in sorted order, except hidden ones and `__MACOSX`.
 
     Links to folders are followed, each folder once.
+
+    Raises:
+        DataNotFoundError: a folder cannot be listed.
     """
     seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
+    for here, folders, names in os.walk(folder, onerror=_unlistable, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
         real = os.path.realpath(here)
         if real in seen:
@@ -93,3 +97,38 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def paths_matching(folder: Path, pattern: str) -> list[Path]:
+    """Sorted paths below a folder that match a pattern, such as `train/NORMAL` or `images*`.
+
+    Raises:
+        DataNotFoundError: a folder on the way cannot be listed; `Path.glob` would skip it.
+    """
+    found = [folder]
+    for part in pattern.split("/"):
+        found = [
+            path
+            for here in found
+            if here.is_dir()
+            for path in _listed(here)
+            if fnmatchcase(path.name, part)
+        ]
+    return sorted(found)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries]
+    except OSError as error:
+        _unlistable(error)
+
+
+def _unlistable(error: OSError) -> NoReturn:
+    """Refuse a folder that this account cannot list: its studies would be missing in silence."""
+    raise DataNotFoundError(
+        f"the folder cannot be listed ({error.strerror})",
+        field=str(error.filename),
+        remedy="Give this account permission to read it, or move it out of the data",
+    ) from error

@@ -82,7 +82,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str
     rows: dict[str, dict[str, Any]] = {}
     dropped, passed_over = [], Counter[str]()
     for file in files_below(folder):
-        if not _is_candidate(file):
+        if not may_be_dicom(file):
             passed_over[kind_of(file)] += 1
             continue
         path = file.relative_to(folder).as_posix()
@@ -110,7 +110,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str
     return frame.replace("", None), dropped, passed_over
 
 
-def _is_candidate(file: Path) -> bool:
+def may_be_dicom(file: Path) -> bool:
     """Whether a file may be DICOM, by its name."""
     # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
     numbered = not file.suffix or file.suffix[1:].isdigit()

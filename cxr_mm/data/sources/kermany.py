@@ -38,8 +38,10 @@ def read_kermany(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: A
         for name in ("NORMAL", "PNEUMONIA")
         for file in _images(folder / part / name)
     ]
+    val = folder / "val"
     dropped = [
-        Dropped(str(file.relative_to(folder)), VAL_REASON) for file in _images(folder / "val")
+        Dropped(str(file.relative_to(folder)), VAL_REASON)
+        for file in (_images(val) if val.is_dir() else ())
     ]
     return raw_studies(pd.DataFrame(rows), dropped)
 

@@ -13,6 +13,7 @@ from cxr_mm.data.sources.base import (
     RawStudies,
     checked_options,
     files_below,
+    paths_matching,
     raw_studies,
 )
 from cxr_mm.data.sources.losses import Dropped
@@ -40,12 +41,12 @@ def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
         DataNotFoundError: the table lacks columns of the original.
     """
     checked_options(NoOptions, task)
-    table = sorted(folder.glob(EXPECTED[0]))[-1]
+    table = paths_matching(folder, EXPECTED[0])[-1]
     frame = _read_table(table)
     frame["age"] = frame["age"].map(age_in_years)
     images = {
         file.name: file.relative_to(folder).as_posix()
-        for top in sorted(folder.glob(EXPECTED[1]))
+        for top in paths_matching(folder, EXPECTED[1])
         for file in files_below(top)
         if file.suffix.lower() in IMAGE_SUFFIXES
     }
