@@ -4,8 +4,7 @@ The folder is written whole or not at all; the same input gives the same bytes.
 """
 
 import shutil
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from cxr_mm.data.additions import KNOWN, with_additions
 from cxr_mm.data.labels import Labelled, expected_cells, label_studies
 from cxr_mm.data.manifest import ABSENT, QUALITY, Manifest
 from cxr_mm.data.pixel_cache import CacheRow, build_cache
-from cxr_mm.data.sources import read_source
+from cxr_mm.data.sources import RawStudies, read_source
 from cxr_mm.data.sources.losses import (
-    Cleared,
     Dropped,
     by_column,
     by_reason,
@@ -44,15 +42,11 @@ PAIRS = 20
 
 @dataclass(frozen=True)
 class _Ingested:
-    """A manifest with its pixel rows, and the cache row of each study."""
+    """Studies with their pixel rows, the cache row of each, and those used without their image."""
 
-    manifest: Manifest
+    labelled: Labelled
     images: list[CacheRow]
-    dropped: list[Dropped]
     without_image: list[Dropped]
-    cleared: Cleared
-    passed_over: Counter[str]
-    notices: tuple[str, ...]
 
 
 def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
@@ -62,7 +56,8 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
     `QUALITY_NAMES`, `file_sha256`, `phash`, `warnings`), report.json, and source/ for a synthetic
     source. A study whose radiograph cannot be read is dropped with the reason, or used without
     its image if it has another modality of the task. Where no study is left, or more is lost than
-    `params.ingest.max_loss`, report.json alone is left.
+    `params.ingest.max_loss`, report.json alone is left; what the table loses is checked before any
+    radiograph is decoded, and the report then has no counts of images.
 
     Args:
         root: the data root.
@@ -76,32 +71,33 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
         StageError: a decoding process was killed.
     """
     _remove_leftovers(paths.ingest)
+    limit = params.ingest.max_loss
     with atomic_directory(paths.ingest) as folder:
-        work = folder.resolve()
-        raw = read_source(task, root, work)
+        raw = read_source(task, root, folder.resolve())
         labelled = with_additions(label_studies(task, raw), paths)
-        names = labelled.manifest.frame["image_path"]
-        images = [None if pd.isna(name) else Path(name) for name in names]
-        cached = build_cache(images, folder / PIXELS, params.ingest.size, params.ingest.workers)
-        done = _with_images(labelled, cached, raw.passed_over)
-        report = _report(done)
-        fault = _fault(report, params.ingest.max_loss, paths.ingest / REPORT)
-        if fault:
-            (folder / PIXELS).unlink()
-        else:
-            _write_tables(done, folder, work, paths)
+        report = _table_report(labelled, raw)
+        faults = [*_lost_studies(report, limit), *_lost_values(report, limit)]
+        if not faults:
+            done = _decoded(labelled, folder, params)
+            report = {**_table_report(done.labelled, raw), **_image_report(done)}
+            faults = [*_lost_studies(report, limit), *_lost_images(report, limit)]
+            if faults:
+                (folder / PIXELS).unlink()
+            else:
+                _write_tables(done, folder, paths)
         write_json(folder / REPORT, report)
-    if fault:
-        raise fault
+    if faults:
+        raise _too_much_lost(report, faults, limit, paths.ingest / REPORT)
     return _summary(report)
 
 
-def _write_tables(done: _Ingested, folder: Path, work: Path, paths: TaskPaths) -> None:
-    moved = done.manifest.frame["image_path"].map(
+def _write_tables(done: _Ingested, folder: Path, paths: TaskPaths) -> None:
+    frame, work = done.labelled.manifest.frame, folder.resolve()
+    moved = frame["image_path"].map(
         lambda path: _later(Path(path), work, paths), na_action="ignore"
     )
     write_parquet(folder / QUALITY, _quality(done))
-    write_parquet(folder / "manifest.parquet", done.manifest.frame.assign(image_path=moved))
+    write_parquet(folder / "manifest.parquet", frame.assign(image_path=moved))
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -118,10 +114,11 @@ def _later(path: Path, work: Path, paths: TaskPaths) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _with_images(
-    labelled: Labelled, images: list[CacheRow], passed_over: Counter[str]
-) -> _Ingested:
-    """Add pixel rows to the manifest; drop studies without any modality."""
+def _decoded(labelled: Labelled, folder: Path, params: Params) -> _Ingested:
+    """Decode the radiographs, add pixel rows to the manifest, drop studies without any modality."""
+    names = labelled.manifest.frame["image_path"]
+    paths = [None if pd.isna(name) else Path(name) for name in names]
+    images = build_cache(paths, folder / PIXELS, params.ingest.size, params.ingest.workers)
     frame = labelled.manifest.frame.assign(pixel_row=[image.pixel_row for image in images])
     task = labelled.manifest.task
     empty = ~Manifest(task, frame).mask().any(axis=1)
@@ -135,15 +132,14 @@ def _with_images(
         ]
 
     manifest = Manifest.checked(task, frame[~drop], may_be_empty=True)
-    return _Ingested(
+    left = replace(
+        labelled,
         manifest=manifest,
-        images=[images[i] for i in np.flatnonzero(~drop)],
         dropped=[*labelled.dropped, *named(drop)],
-        without_image=named(unreadable & ~drop),
-        cleared=labelled.cleared,
-        passed_over=passed_over,
         notices=(*labelled.notices, *_absent_modalities(manifest)),
     )
+    kept = [images[i] for i in np.flatnonzero(~drop)]
+    return _Ingested(left, kept, without_image=named(unreadable & ~drop))
 
 
 def _absent_modalities(manifest: Manifest) -> list[str]:
@@ -158,7 +154,7 @@ def _absent_modalities(manifest: Manifest) -> list[str]:
 def _quality(done: _Ingested) -> pd.DataFrame:
     table = pd.DataFrame([image.quality for image in done.images], columns=list(QUALITY_NAMES))
     table = table.astype("float64")
-    table.insert(0, "study_id", done.manifest.frame["study_id"])
+    table.insert(0, "study_id", done.labelled.manifest.frame["study_id"])
     return table.assign(
         file_sha256=[image.file_sha256 for image in done.images],
         phash=[image.phash for image in done.images],
@@ -166,29 +162,19 @@ def _quality(done: _Ingested) -> pd.DataFrame:
     )
 
 
-def _report(done: _Ingested) -> dict[str, Any]:
+def _table_report(labelled: Labelled, raw: RawStudies) -> dict[str, Any]:
     """Counts of the studies read, used and dropped, with reasons."""
-    manifest, labels = done.manifest, done.manifest.labels()
+    manifest, labels = labelled.manifest, labelled.manifest.labels()
     expected = expected_cells(manifest.task)
     given = {str(name): int(n) for name, n in manifest.frame.notna().sum().items()}
-    rows = manifest.frame["pixel_row"]
-    mask = manifest.mask().sum(axis=0)
-    ids = manifest.frame["study_id"]
-    warned = [
-        Dropped(study, text)
-        for study, image in zip(ids, done.images, strict=True)
-        for text in image.warnings
-    ]
     return {
         "task": manifest.task.name,
         "source": manifest.task.source.kind,
         "synthetic": manifest.task.synthetic,
-        "studies_in_source": len(manifest) + len(done.dropped),
+        "studies_in_source": len(manifest) + len(labelled.dropped),
         "studies": len(manifest),
         "patients": int(manifest.frame["patient_id"].nunique()),
         "groups": int(manifest.frame["group"].nunique()),
-        "images": int(rows[rows != ABSENT].nunique()),
-        "modalities": {m: int(n) for m, n in zip(MODALITIES, mask, strict=True)},
         "findings": {
             name: {
                 "positive": int((labels[:, i] == 1).sum()),
@@ -197,21 +183,36 @@ def _report(done: _Ingested) -> dict[str, Any]:
             }
             for i, name in enumerate(manifest.task.finding_names)
         },
-        "dropped": by_reason(done.dropped, expected),
+        "dropped": by_reason(labelled.dropped, expected),
+        "values_cleared": by_column(labelled.cleared, given, expected),
+        "files_passed_over": dict(sorted(raw.passed_over.items())),
+        "notices": list(labelled.notices),
+    }
+
+
+def _image_report(done: _Ingested) -> dict[str, Any]:
+    """Counts of images and of modalities, and what was noticed in decoding."""
+    manifest = done.labelled.manifest
+    rows, mask = manifest.frame["pixel_row"], manifest.mask().sum(axis=0)
+    warned = [
+        Dropped(study, text)
+        for study, image in zip(manifest.frame["study_id"], done.images, strict=True)
+        for text in image.warnings
+    ]
+    return {
+        "images": int(rows[rows != ABSENT].nunique()),
+        "modalities": {m: int(n) for m, n in zip(MODALITIES, mask, strict=True)},
         "kept_without_image": by_reason(done.without_image, {}),
-        "values_cleared": by_column(done.cleared, given, expected),
-        "files_passed_over": dict(sorted(done.passed_over.items())),
         "image_warnings": by_reason(warned, {})["reasons"],
         "contradicting_labels": _contradictions(done),
-        "notices": list(done.notices),
     }
 
 
 def _contradictions(done: _Ingested) -> dict[str, Any]:
     """Images that several studies have with labels that cannot all be right."""
-    labels = done.manifest.labels()
+    labels = done.labelled.manifest.labels()
     digest = pd.Series([image.file_sha256 for image in done.images], dtype=object)
-    studies = done.manifest.frame["study_id"]
+    studies = done.labelled.manifest.frame["study_id"]
     pairs = []
     for _, rows in digest[digest.ne("")].groupby(digest).groups.items():
         own = labels[rows]
@@ -222,27 +223,39 @@ def _contradictions(done: _Ingested) -> dict[str, Any]:
     return {"count": len(pairs), "examples": pairs[:PAIRS]}
 
 
-def _fault(report: dict[str, Any], limit: float, path: Path) -> ManifestError | None:
-    """The error where no study is left or more is lost than the limit, with what was found."""
+def _lost_studies(report: dict[str, Any], limit: float) -> list[str]:
+    """The fault that no study is left, or that more are dropped than the limit allows."""
     total, left, dropped = report["studies_in_source"], report["studies"], report["dropped"]
-    images, without = report["modalities"]["image"], report["kept_without_image"]
     # A study of an addition that the source has already is no loss.
     known = sum(n["count"] for why, n in dropped["reasons"].items() if why.split()[0] == KNOWN)
-    faults = []
-    if not left or dropped["count"] - known > limit * (total - known):
-        what = f"{left or 'no'} stud{'y is' if left <= 1 else 'ies are'} left of {total}"
-        faults.append(f"{what}: {'; '.join(describe_reasons(dropped))}")
-    if without["count"] > limit * (images + without["count"]):
-        faults.append(f"images cannot be read: {'; '.join(describe_reasons(without))}")
+    if left and dropped["count"] - known <= limit * (total - known):
+        return []
+    what = f"{left or 'no'} stud{'y is' if left <= 1 else 'ies are'} left of {total}"
+    return [f"{what}: {'; '.join(describe_reasons(dropped))}"]
+
+
+def _lost_values(report: dict[str, Any], limit: float) -> list[str]:
+    """The columns of which more values are cleared than the limit allows."""
     columns = {
         name: entry
         for name, entry in report["values_cleared"].items()
         if entry["cleared"] > limit * entry["given"]
     }
-    faults += [f"cleared were {line}" for line in describe_columns(columns)]
-    if not faults:
-        return None
-    above = f"more is lost than ingest.max_loss = {limit:g} allows: " if left else ""
+    return [f"cleared were {line}" for line in describe_columns(columns)]
+
+
+def _lost_images(report: dict[str, Any], limit: float) -> list[str]:
+    """The fault that more images are unreadable than the limit allows."""
+    images, without = report["modalities"]["image"], report["kept_without_image"]
+    if without["count"] <= limit * (images + without["count"]):
+        return []
+    return [f"images cannot be read: {'; '.join(describe_reasons(without))}"]
+
+
+def _too_much_lost(
+    report: dict[str, Any], faults: list[str], limit: float, path: Path
+) -> ManifestError:
+    above = f"more is lost than ingest.max_loss = {limit:g} allows: " if report["studies"] else ""
     return ManifestError(
         above + " – ".join(faults),
         field=f"task {report['task']}",

@@ -180,6 +180,20 @@ def test_a_loss_above_the_limit_is_an_error_with_a_report(root, paths, column, c
     assert report_of(paths)["studies_in_source"] == 6
 
 
+@pytest.mark.parametrize(("column", "cell"), [("effusion", "maybe"), ("age", "old")])
+def test_what_the_table_loses_is_refused_before_any_image_is_decoded(
+    root, paths, monkeypatch, column, cell
+):
+    csv = root / "toy" / "manifest.csv"
+    pd.read_csv(csv, dtype=str).assign(**{column: cell}).to_csv(csv, index=False)
+    monkeypatch.setattr(module, "build_cache", _interrupt)
+    with pytest.raises(ManifestError, match="max_loss"):
+        ingest(task(), PARAMS, paths, root)
+    report = report_of(paths)
+    assert report["studies_in_source"] == 6
+    assert not {"images", "modalities", "kept_without_image"} & set(report), "none was decoded"
+
+
 def test_a_larger_limit_accepts_the_loss(root, paths):
     csv = root / "toy" / "manifest.csv"
     pd.read_csv(csv, dtype=str).assign(age="old").to_csv(csv, index=False)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from cxr_mm.core.errors import DataNotFoundError, TaskError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen, faults_of
-from cxr_mm.data.sources.losses import Dropped
+from cxr_mm.data.sources.losses import Dropped, kind_of
 
 RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+OUTSIDE, NOT_IN_TABLE = "outside the class folders", "images that the table does not name"
+"""Kinds of images that are passed over: of a tree of class folders, and of a table."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,13 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def count_not_in_table(files: Iterable[Path]) -> Counter[str]:
+    """Count files that no row of the source's table names: images as such, others by kind."""
+    return Counter(
+        NOT_IN_TABLE if file.suffix.lower() in IMAGE_SUFFIXES else kind_of(file) for file in files
+    )
 
 
 def paths_matching(folder: Path, pattern: str) -> list[Path]:

@@ -15,6 +15,7 @@ from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
+    OUTSIDE,
     RawStudies,
     checked_options,
     files_below,
@@ -89,7 +90,7 @@ def read_class_folders(task: Task, folder: Path, work: Path) -> RawStudies:  # n
         if file.suffix.lower() not in SUFFIXES:
             passed_over[kind_of(file)] += 1
         elif place is None:
-            passed_over["outside the class folders"] += 1
+            passed_over[OUTSIDE] += 1
         elif place.is_mask:
             passed_over[MASKS] += 1
         elif patient := _patient(file, path, place, pattern):

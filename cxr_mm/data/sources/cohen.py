@@ -11,6 +11,8 @@ from cxr_mm.core.types import Frozen
 from cxr_mm.data.sources.base import (
     RawStudies,
     checked_options,
+    count_not_in_table,
+    files_below,
     raw_studies,
 )
 from cxr_mm.data.sources.losses import dropped_rows
@@ -47,13 +49,15 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     releases) the last part is used. Clinical columns: `age` (years), `sex`, `offset` (days since
     onset), `temperature` (Cel), `po2_saturation` (%), `leukocytes`, `neutrophils` and
     `lymphocytes` (10*9/L). CT and rows without their image file are dropped. Patients who share an
-    image file, such as 285 and 339, form one group.
+    image file, such as 285 and 339, form one group. Files of `images` that the table does not name
+    are passed over and counted.
 
     The option `only` keeps the rows of a population, such as `in_icu: [N]`: images of patients who
     were not yet in intensive care.
 
     Raises:
-        DataNotFoundError: the table lacks columns of the original, or one that `only` names.
+        DataNotFoundError: the table lacks columns of the original, or one that `only` names; or a
+            folder cannot be listed.
         TaskError: another option than `only`.
     """
     only = checked_options(CohenOptions, task).only
@@ -64,7 +68,14 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     reasons = _reasons(frame, folder).fillna(_outside(frame, only))
     used = frame[reasons.isna()].copy()
     used["group"] = _groups(used)
-    return raw_studies(used, dropped_rows(frame["study_id"], reasons))
+    named = set(frame["image_path"])
+    others = (
+        file
+        for file in files_below(folder / EXPECTED[1])
+        if file.relative_to(folder).as_posix() not in named
+    )
+    dropped = dropped_rows(frame["study_id"], reasons)
+    return raw_studies(used, dropped, count_not_in_table(others))
 
 
 def _read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Paediatric chest radiographs of Kermany et al. 2018 (Cell 172:1122, doi:10.17632/rscbjbr9sj)."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -9,13 +9,14 @@ import pandas as pd
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import (
     IMAGE_SUFFIXES,
+    OUTSIDE,
     NoOptions,
     RawStudies,
     checked_options,
     files_below,
     raw_studies,
 )
-from cxr_mm.data.sources.losses import Dropped
+from cxr_mm.data.sources.losses import Dropped, kind_of
 
 EXPECTED = ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA")
 PNEUMONIA = re.compile(r"^(person\d+)_(bacteria|virus)")
@@ -29,35 +30,36 @@ def read_kermany(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: A
 
     Labels are `NORMAL`, `BACTERIAL`, `VIRAL`, or `PNEUMONIA` if the name has no aetiology.
     Patients are identified by file name, within a part only: the numbering may restart.
-    All images are AP. The 16 images of `val` are counted as dropped.
+    All images are AP. The 16 images of `val` are counted as dropped; files that are no image or
+    in none of these folders are passed over and counted.
+
+    Raises:
+        DataNotFoundError: a folder cannot be listed.
     """
     checked_options(NoOptions, task)
-    rows = [
-        _row(folder, part, name, file)
-        for part in ("train", "test")
-        for name in ("NORMAL", "PNEUMONIA")
-        for file in _images(folder / part / name)
-    ]
-    val = folder / "val"
-    dropped = [
-        Dropped(str(file.relative_to(folder)), VAL_REASON)
-        for file in (_images(val) if val.is_dir() else ())
-    ]
-    return raw_studies(pd.DataFrame(rows), dropped)
+    rows, dropped, passed_over = [], [], Counter[str]()
+    for file in files_below(folder):
+        path = file.relative_to(folder)
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            passed_over[kind_of(file)] += 1
+        elif path.parts[0] == "val":
+            dropped.append(Dropped(path.as_posix(), VAL_REASON))
+        elif "/".join(path.parts[:2]) in EXPECTED:
+            rows.append(_row(path))
+        else:
+            passed_over[OUTSIDE] += 1
+    rows.sort(key=lambda row: row["part"], reverse=True)  # train before test
+    return raw_studies(pd.DataFrame(rows), dropped, passed_over)
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    return (f for f in files_below(folder) if f.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _row(folder: Path, part: str, name: str, file: Path) -> dict[str, str]:
-    path = file.relative_to(folder).as_posix()
-    patient, label = _patient_and_label(name, file.stem)
+def _row(path: Path) -> dict[str, str]:
+    part, name = path.parts[:2]
+    patient, label = _patient_and_label(name, path.stem)
     return {
-        "study_id": path,
+        "study_id": path.as_posix(),
         "patient_id": f"{part}/{patient}",
         "group": f"{part}/{patient}",
-        "image_path": path,
+        "image_path": path.as_posix(),
         "view": "AP",
         "part": part,
         "label": label,

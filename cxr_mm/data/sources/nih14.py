@@ -1,5 +1,6 @@
 """NIH ChestX-ray14 of Wang et al. 2017 (CVPR, doi:10.1109/CVPR.2017.369)."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -8,15 +9,15 @@ from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
-    IMAGE_SUFFIXES,
     NoOptions,
     RawStudies,
     checked_options,
+    count_not_in_table,
     files_below,
     paths_matching,
     raw_studies,
 )
-from cxr_mm.data.sources.losses import Dropped
+from cxr_mm.data.sources.losses import dropped_rows
 from cxr_mm.data.tables import read_table
 
 EXPECTED = ("Data_Entry_2017*.csv", "images*")
@@ -35,27 +36,40 @@ def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     """Read `Data_Entry_2017*.csv` and the images of `images/` or `images_001/images/` ….
 
     Raw label column: `Finding Labels`, several separated by `|`. Clinical columns: `age` (years),
-    `sex` (M, F), `view` (PA, AP), `follow_up`. Rows without their image file are dropped.
+    `sex` (M, F), `view` (PA, AP), `follow_up`. Rows without their image file are dropped, and so
+    are rows whose name several files have, which may be different images. Files that the table
+    does not name are passed over and counted.
 
     Raises:
-        DataNotFoundError: the table lacks columns of the original.
+        DataNotFoundError: the table lacks columns of the original, or a folder cannot be listed.
     """
     checked_options(NoOptions, task)
     table = paths_matching(folder, EXPECTED[0])[-1]
     frame = _read_table(table)
     frame["age"] = frame["age"].map(age_in_years)
-    images = {
-        file.name: file.relative_to(folder).as_posix()
-        for top in paths_matching(folder, EXPECTED[1])
-        for file in files_below(top)
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    }
-    frame["image_path"] = frame["study_id"].map(images)
-    gone = frame["image_path"].isna()
-    dropped = [
-        Dropped(study, "the image file is not there") for study in frame.loc[gone, "study_id"]
-    ]
-    return raw_studies(frame[~gone], dropped)
+    files = _files_by_name(folder)
+    number = frame["study_id"].map(lambda name: len(files.get(name, ())))
+    reasons = pd.Series(None, index=frame.index, dtype=object)
+    reasons[number == 0] = "the image file is not there"
+    reasons[number > 1] = "several image files have this name"
+    used = frame[number == 1]
+    paths = used["study_id"].map(lambda name: files[name][0].relative_to(folder).as_posix())
+    named = set(frame["study_id"])
+    others = (file for name in files if name not in named for file in files[name])
+    return raw_studies(
+        used.assign(image_path=paths),
+        dropped_rows(frame["study_id"], reasons),
+        count_not_in_table(others),
+    )
+
+
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """Name → the files of that name in all folders of images."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for top in paths_matching(folder, EXPECTED[1]):
+        for file in files_below(top):
+            files[file.name].append(file)
+    return files
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -73,6 +73,15 @@ def test_what_is_no_radiograph_or_not_there_is_dropped(tmp_path):
     ]
 
 
+def test_files_that_the_table_does_not_name_are_counted(tmp_path):
+    rows = [{"patientid": "1", "filename": "a.png"}]
+    write(tmp_path, [*rows, {"patientid": "2", "filename": "c.png", "modality": "CT"}])
+    for name in ("x.png", "y.jpg", "scan.nii.gz"):
+        (tmp_path / "covid-chestxray-dataset/images" / name).write_bytes(b"")
+    raw = read(tmp_path)
+    assert raw.passed_over == {"images that the table does not name": 2, ".nii.gz": 1}
+
+
 def test_patients_who_share_a_file_form_one_group(tmp_path):
     pairs = [("1", "a.png"), ("2", "a.png"), ("2", "b.png"), ("3", "b.png"), ("4", "c.png")]
     write(tmp_path, [{"patientid": p, "filename": f} for p, f in pairs])

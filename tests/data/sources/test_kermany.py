@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_val_is_counted_as_dropped(root, tmp_path):
     raw = read_source(load_task("pneumonia"), root, tmp_path / "work")
     assert [d.study_id for d in raw.dropped] == [FILES[-1]]
     assert "16 images" in raw.dropped[0].reason
+
+
+def test_other_files_are_counted_and_no_part_of_the_data(root, tmp_path):
+    more = ("train/NORMAL/IM-1.dcm", "val/NORMAL/notes.txt", "chest_xray/train/NORMAL/IM-1.jpeg")
+    for name in more:
+        (root / "chest_xray" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "chest_xray" / name).write_bytes(b"")
+    raw = read_source(load_task("pneumonia"), root, tmp_path / "work")
+    assert raw.passed_over == {".dcm": 1, ".txt": 1, "outside the class folders": 1}
+    assert set(raw.frame["study_id"]) == set(FILES[:-1])
+
+
+def test_val_may_be_absent(root, tmp_path):
+    shutil.rmtree(root / "chest_xray/val")
+    assert not read_source(load_task("pneumonia"), root, tmp_path / "work").dropped
 
 
 def test_missing_class_folder_is_named(root, tmp_path):

@@ -48,6 +48,20 @@ def test_layout_of_the_kaggle_copy(tmp_path):
     assert not raw.dropped
 
 
+def test_a_name_that_several_files_have_is_dropped_and_other_files_are_counted(tmp_path):
+    folder = write(tmp_path / "nih-chest-xray14", "Data_Entry_2017.csv", ROWS[:2])
+    names = ("images/a.png", "images_001/a.png", "images/b.png", "images/x.png", "images/x.txt")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    raw = read_source(load_task("effusion"), tmp_path, tmp_path / "work")
+    assert raw.frame["study_id"].tolist() == ["b.png"]
+    assert [(d.study_id, d.reason) for d in raw.dropped] == [
+        ("a.png", "several image files have this name")
+    ]
+    assert raw.passed_over == {"images that the table does not name": 1, ".txt": 1}
+
+
 def test_another_table_is_refused(tmp_path):
     folder = write(tmp_path / "nih-chest-xray14", "Data_Entry_2017.csv", ["1,2"], "x,y")
     (folder / "images").mkdir()
