@@ -1,4 +1,4 @@
-"""The base class of every checked value, and the three modalities with their subsets."""
+"""The base class of every checked value, modalities and subsets, and what intervals share."""
 
 from collections.abc import Iterable
 from itertools import combinations
@@ -15,6 +15,11 @@ class Frozen(BaseModel):
 
 Modality = Literal["image", "tabular", "note"]
 MODALITIES: tuple[Modality, ...] = ("image", "tabular", "note")
+
+LEVEL = 0.95
+"""Coverage of every interval unless it is corrected for several."""
+FEWEST_PATIENTS = 10
+"""Patients from which on a figure has an interval: resamples of fewer hardly differ."""
 
 HeaderUse = Literal["ignore", "name", "use"]
 """What becomes of features that were not given but that a DICOM header says: nothing, a warning

@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, norm, rankdata
 
+from cxr_mm.core.types import FEWEST_PATIENTS, LEVEL
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
 
 Weights = NDArray[np.uint16]
 """(B, N): how often each study counts in each resample."""
-LEVEL = 0.95
 DEFINED = 0.95
 """Share of resamples in which a figure must be defined before an interval is given."""
-FEWEST_PATIENTS = 10
-"""Patients below which no figure has an interval: resamples of so few hardly differ."""
 DIGITS = 6
 """Digits in reports, few enough to be the same on every processor."""
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import LEVEL
 from cxr_mm.evaluation.metrics import Floats, Scored, counted
 from cxr_mm.evaluation.resampling import (
-    LEVEL,
     Estimate,
     Weights,
     auc_estimate,

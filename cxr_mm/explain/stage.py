@@ -36,7 +36,7 @@ def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str,
     Args:
         bundle: the model.
         studies: of one split; those without any input of the task are left out.
-        seed: of SHAP's permutations and of the intervals.
+        seed: of SHAP's permutations.
 
     Returns:
         Finding → `modalities` and `clinical`, each name → n, mean, and its interval over patients.
@@ -52,7 +52,7 @@ def importance(bundle: Bundle, studies: Iterable[Study], seed: int) -> dict[str,
     return {
         finding: {
             kind: {
-                str(name): {"n": len(own), **_mean(own, seed)}
+                str(name): {"n": len(own), **_mean(own)}
                 for name, own in chosen.groupby("name", sort=False)
             }
             for kind, chosen in table[table["finding"] == finding].groupby("kind", sort=False)
@@ -78,9 +78,9 @@ def _of(subject: Subject, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _mean(rows: pd.DataFrame, seed: int) -> dict[str, float]:
+def _mean(rows: pd.DataFrame) -> dict[str, float | None]:
     values = rows["value"].to_numpy(np.float64)
-    return mean_with_interval(values.tolist(), rows["patient_id"].astype(str).tolist(), seed)
+    return mean_with_interval(values.tolist(), rows["patient_id"].astype(str).tolist())
 
 
 SUBSET = "available"
@@ -99,7 +99,7 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
     chosen = params.explain
     budget = TimeBudget(chosen.time_limit)
     figures = measured_on(task, chosen, paths, budget.part(MEASURING))
-    bundle, heldout, studies = _opened(task, paths)
+    bundle, heldout, studies = open_outputs(task, paths)
     about = {name: figures[name] for name in ("task", "digest", "synthetic", "notice")}
     some = _shuffled(heldout, chosen.seed)[: chosen.importance]
     in_time = budget.part(0.5).each("importance of inputs", some)
@@ -125,7 +125,7 @@ def measured_on(
     Raises:
         StageError, BundleError: as of `explain`.
     """
-    bundle, heldout, studies = _opened(task, paths)
+    bundle, heldout, studies = open_outputs(task, paths)
     shuffled = _shuffled(heldout, params.seed)
     lungs = _on_lungs(bundle, studies, shuffled, params, budget.part(0.25))  # masks may be missing
     quick = _measured(bundle, studies, shuffled, params, budget.part(0.6), slow=False)
@@ -144,7 +144,12 @@ def measured_on(
     }
 
 
-def _opened(task: Task, paths: TaskPaths) -> tuple[Bundle, pd.DataFrame, Studies]:
+def open_outputs(task: Task, paths: TaskPaths) -> tuple[Bundle, pd.DataFrame, Studies]:
+    """Read a task's bundle, its held-out rows (one a study), and where the studies are.
+
+    Raises:
+        StageError, BundleError: as of `explain`.
+    """
     bundle, heldout = load_bundle(paths.bundle), _heldout(paths)
     pixels = paths.pixels if task.has_image else None
     return bundle, heldout, Studies(load_manifest(paths, task), pixels)

@@ -20,12 +20,12 @@ from cxr_mm import __version__
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.types import Frozen
+from cxr_mm.core.types import LEVEL, Frozen
 from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources.base import files_below
 from cxr_mm.evaluation.compare import compare
 from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
-from cxr_mm.evaluation.resampling import LEVEL, Estimate, Weights, holm, multiplicities
+from cxr_mm.evaluation.resampling import Estimate, Weights, holm, multiplicities
 from cxr_mm.evaluation.subsets import scored_of
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP
 from cxr_mm.models.bundle import Bundle

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from cxr_mm.core.types import FEWEST_PATIENTS
 from cxr_mm.evaluation.metrics import Scored, auc, measure
 from cxr_mm.evaluation.resampling import (
-    FEWEST_PATIENTS,
     Estimate,
     auc_test,
     exact_interval,

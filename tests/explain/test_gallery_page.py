@@ -14,11 +14,12 @@ AREAS = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
 METHOD = {
     "modality": "image",
     "n": 30,
+    "patients": 30,
     **dict.fromkeys(("gain", "sparsity", "noise"), FIGURE),
     "randomised": {"fusion": FIGURE, "all": FIGURE},
     "better_than_chance": False,
     "depends_on_weights": True,
-    "faithful": "no: not better than chance",
+    "faithful": "no: not shown to be better than chance",
 }
 FAITHFULNESS = {
     "methods": {
@@ -52,7 +53,7 @@ def test_it_says_what_it_is(text):
     assert "SYNTHETIC" in text
     assert "abcdef012345" in text
     assert "0.31 (0.20 to 0.40)" in text
-    assert "not better than chance" in text
+    assert "not shown to be better than chance" in text
     assert "Left unmeasured for lack of time: slow methods, 1 of 6 studies." in text
     assert "not measured: fewer than 30 studies" in text
     assert "<td>yes</td>" not in text

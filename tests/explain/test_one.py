@@ -72,7 +72,13 @@ def test_what_a_study_lacks_is_not_explained(predictor, tmp_path, given, methods
 
 def test_faithfulness_of_this_bundle_is_said_and_chooses_the_methods(predictor, a_study, tmp_path):
     gain = {"value": 1.5, "low": 1.2, "high": 1.9}
-    good = {"n": 30, "gain": gain, "better_than_chance": True, "depends_on_weights": True}
+    good = {
+        "n": 30,
+        "patients": 10,
+        "gain": gain,
+        "better_than_chance": True,
+        "depends_on_weights": True,
+    }
     failed = {**good, "better_than_chance": False}
     file = tmp_path / "faithfulness.json"
     digest = predictor.bundle.digest

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.study import Study
-from cxr_mm.core.types import Modality
+from cxr_mm.core.types import LEVEL, Modality
 from cxr_mm.data.synthetic.phantom import CONSOLIDATION_BIT, EFFUSION_BIT
 from cxr_mm.explain.attribution import Attribution, Target
 from cxr_mm.explain.budget import TimeBudget
@@ -54,17 +54,19 @@ def measure(
         seed: of every random draw.
 
     Returns:
-        Method → `title`, `modality`, `n`, means with intervals over patients of `deletion`,
-        `insertion` and `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`, `randomised`
-        (depth → rank correlation), and the verdicts `better_than_chance`, `depends_on_weights`
-        and, in words, `faithful`.
+        Method → `title`, `modality`, `n`, `patients`, means with intervals over patients of
+        `deletion`, `insertion` and `gain` (their mean) in logits, `sparsity`, `noise`, `seeds`,
+        `randomised` (depth → rank correlation), and the verdicts `better_than_chance` (by the lower
+        limit of the gain, corrected after Bonferroni for the number of methods),
+        `depends_on_weights` and, in words, `faithful`.
     """
     rows: list[Row] = []
     for number, (study, target) in enumerate(cases):
         rows += _of_study(bundle, study, target, methods, seed + number)
     table = pd.DataFrame(rows)
+    level = 1 - (1 - LEVEL) / max(1, table["method"].nunique() if len(table) else 1)
     return {
-        method.name: _summary(method, table[table["method"] == method.name], seed)
+        method.name: _summary(method, table[table["method"] == method.name], level)
         for method in methods
         if len(table) and (table["method"] == method.name).any()
     }
@@ -132,34 +134,34 @@ def _against(
     return agreement(np.delete(scores, left), other.values.astype(np.float64))
 
 
-def _summary(method: Method, rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    figures = {
-        str(name): _mean(rows, str(name), seed)
-        for name in rows.columns.drop(["method", "patient_id"])
-    }
+def _summary(method: Method, rows: pd.DataFrame, level: float) -> dict[str, Any]:
+    names = rows.columns.drop(["method", "patient_id"])
+    figures = {str(name): _mean(rows, str(name)) for name in names}
+    limit = (_mean(rows, "gain", level) or {}).get("low")
     changed = figures["randomised.all" if method.modality == "image" else "randomised.fusion"]
     summary = {
         "title": method.title,
         "modality": method.modality,
         "n": len(rows),
+        "patients": rows["patient_id"].nunique(),
         **{name: figure for name, figure in figures.items() if figure and "." not in name},
         "randomised": {
             depth: figures[f"randomised.{depth}"]
             for depth in DEPTHS
             if figures.get(f"randomised.{depth}")
         },
-        "better_than_chance": bool(figures["gain"] and figures["gain"]["low"] > 0),
-        "depends_on_weights": changed is None or changed["value"] < SAME,
+        "better_than_chance": limit is not None and limit > 0,
+        "depends_on_weights": changed is None or (changed["value"] or 0) < SAME,
     }
     return {**summary, "faithful": verdict_word(summary)}
 
 
-def _mean(rows: pd.DataFrame, name: str, seed: int) -> dict[str, float] | None:
+def _mean(rows: pd.DataFrame, name: str, level: float = LEVEL) -> dict[str, float | None] | None:
     known = rows[rows[name].notna()]
     if not len(known):
         return None
     values = known[name].astype(float).tolist()
-    return {**mean_with_interval(values, known["patient_id"].tolist(), seed), "n": len(known)}
+    return {**mean_with_interval(values, known["patient_id"].tolist(), level), "n": len(known)}
 
 
 BITS = {"consolidation": CONSOLIDATION_BIT, "effusion": EFFUSION_BIT}
@@ -183,7 +185,7 @@ def localisation_figures(
         heldout: rows of one subset, one a study.
         methods: which.
         count: studies of a finding at most.
-        seed: of the choice, the methods and the bootstrap.
+        seed: of the choice and the methods.
         budget: time for all findings, in equal parts.
 
     Returns:
@@ -274,16 +276,16 @@ def _figures_against(
     table = pd.DataFrame(rows)
     table["gain"] = table["energy"] - table["chance_energy"]
     return {
-        str(name): _means(own.drop(columns="method"), seed)
+        str(name): _means(own.drop(columns="method"))
         for name, own in table.groupby("method", sort=False)
     }
 
 
-def _means(table: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _means(table: pd.DataFrame) -> dict[str, Any]:
     patients = table.pop("patient_id").astype(str).tolist()
     return {
         "n": len(table),
-        **{str(n): mean_with_interval(c.tolist(), patients, seed) for n, c in table.items()},
+        **{str(n): mean_with_interval(c.tolist(), patients) for n, c in table.items()},
     }
 
 

@@ -14,9 +14,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
+from cxr_mm.core.types import FEWEST_PATIENTS, LEVEL
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.explain.games import Coalitions, Game, sentences
 from cxr_mm.explain.methods import DEFAULTS, METHODS
@@ -51,6 +53,23 @@ def deletion_and_insertion(game: Game, scores: Scores, seed: int) -> dict[str, f
         "deletion": float(deletion[1:].mean() - deletion[0]),
         "insertion": float(insertion[0] - insertion[1:].mean()),
     }
+
+
+def degraded(scores: Scores, share: float, rng: np.random.Generator) -> Scores:
+    """Shuffle what a share of the parts is given among these parts.
+
+    By this a figure of faithfulness is itself judged: an attribution must score the lower, the more
+    of it is shuffled (Zheng et al. 2024, F-Fidelity).
+
+    Args:
+        scores: (n,) what an attribution gives each part.
+        share: of the parts, in [0, 1].
+        rng: which parts, and their new order.
+    """
+    chosen = rng.permutation(len(scores))[: round(share * len(scores))]
+    changed = scores.copy()
+    changed[chosen] = scores[rng.permutation(chosen)]
+    return changed
 
 
 def _first(order: NDArray[np.intp]) -> Coalitions:
@@ -147,21 +166,32 @@ def _shuffle(weights: Sequence[nn.Parameter], generator: torch.Generator) -> Non
         weight.copy_(flat[order].reshape(weight.shape))
 
 
-RESAMPLES = 1000
-
-
 def mean_with_interval(
-    values: Sequence[float], patients: Sequence[str], seed: int
-) -> dict[str, float]:
-    """Mean and 95 % interval, resampling patients with all their studies."""
+    values: Sequence[float], patients: Sequence[str], level: float = LEVEL
+) -> dict[str, float | None]:
+    """Mean over studies, with an interval by Student's t over patients.
+
+    The standard error is that of a ratio of two sums over patients (Cochran, Sampling Techniques,
+    1977, chapter 6), since a patient may have several studies.
+
+    Args:
+        values: one a study.
+        patients: whose each is.
+        level: coverage of the interval.
+
+    Returns:
+        `value`, `low` and `high`; the limits are None for fewer than `FEWEST_PATIENTS`.
+    """
     codes, names = pd.factorize(np.asarray(patients, dtype=object))
     sums = np.bincount(codes, weights=np.asarray(values, dtype=np.float64))
     sizes = np.bincount(codes)
-    rng = np.random.default_rng(seed)
-    resamples = rng.integers(0, len(names), size=(RESAMPLES, len(names)))
-    means = sums[resamples].sum(axis=1) / sizes[resamples].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {"value": float(sums.sum() / sizes.sum()), "low": float(low), "high": float(high)}
+    count, mean = len(names), float(sums.sum() / sizes.sum())
+    if count < FEWEST_PATIENTS:
+        return {"value": mean, "low": None, "high": None}
+    residuals = sums - mean * sizes
+    error = np.sqrt(count / (count - 1) * np.square(residuals).sum()) / sizes.sum()
+    reach = float(student_t.isf((1 - level) / 2, count - 1) * error)
+    return {"value": mean, "low": mean - reach, "high": mean + reach}
 
 
 @dataclass(frozen=True)
@@ -216,12 +246,13 @@ def _iou(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
 
 MEASURED_FROM = 30
 """Studies from which on a method counts as measured; an interval over fewer says nothing firm."""
+NEEDED = f"{MEASURED_FROM} studies of {FEWEST_PATIENTS} patients"
 
 
 def verdict(figures: Mapping[str, Any] | None) -> str:
     """Say in a sentence how faithful a method is on this task."""
     if not figures or not is_measured(figures):
-        few = f": {figures['n']} studies, {MEASURED_FROM} are needed" if figures else ""
+        few = f": {_counted(figures)}, {NEEDED} are needed" if figures else ""
         return f"How far it is faithful has not been measured for this model{few}."
     gain = figures["gain"]
     measured = (
@@ -229,23 +260,27 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
         f"({gain['low']:.2f} to {gain['high']:.2f}, {figures['n']} studies)."
     )
     if not figures["better_than_chance"]:
-        measured = f"No better than chance here: {measured[0].lower()}{measured[1:]}"
+        measured = f"Not shown to be better than chance here: {measured[0].lower()}{measured[1:]}"
     if not figures["depends_on_weights"]:
         measured += " It hardly depends on what the model has learnt: do not rely on it."
     return measured
 
 
 def is_measured(figures: Mapping[str, Any]) -> bool:
-    """Whether a method was tried on enough studies for a verdict."""
-    return int(figures["n"]) >= MEASURED_FROM
+    """Whether a method was tried on enough studies, of enough patients, for a verdict."""
+    return bool(figures["n"] >= MEASURED_FROM and figures["patients"] >= FEWEST_PATIENTS)
+
+
+def _counted(figures: Mapping[str, Any]) -> str:
+    return f"{figures['n']} studies of {figures['patients']} patients"
 
 
 def verdict_word(figures: Mapping[str, Any]) -> str:
     """The verdict as a cell of a table: `yes`, `no: …` or `not measured: …`."""
     if not is_measured(figures):
-        return f"not measured: fewer than {MEASURED_FROM} studies"
+        return f"not measured: fewer than {NEEDED}"
     if not figures["better_than_chance"]:
-        return "no: not better than chance"
+        return "no: not shown to be better than chance"
     return "yes" if figures["depends_on_weights"] else "no: hardly depends on the weights"
 
 

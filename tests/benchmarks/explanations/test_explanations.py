@@ -1,7 +1,11 @@
 """Explanations measured: the stock calls run on a real bundle, and rows hold what was found."""
 
-import numpy as np
+from itertools import pairwise
 
+import numpy as np
+import pytest
+
+from benchmarks.explanations import degradation
 from benchmarks.explanations.faithfulness import rows_of
 from benchmarks.explanations.speed import Stock
 from cxr_mm.core.study import Study
@@ -21,6 +25,26 @@ def test_the_stock_call_asks_the_very_model(bundle_folder):
     assert stock.image.shape == (bundle.size, bundle.size, 3)
     logits = stock.logits(np.stack([stock.image, stock.image]))
     np.testing.assert_allclose(logits, subject.logits[column], atol=1e-3)
+
+
+def test_a_figure_that_falls_with_every_step_ranks_the_shares(bundle_folder):
+    bundle, image = load_bundle(bundle_folder), np.random.default_rng(0).random((90, 90))
+    note = "Fever and cough. Dull to percussion. No pleural effusion."
+    clinical = {"age": 71.0, "temperature": 38.9}
+    study = Study("s", image=image.astype(np.float32), clinical=clinical, note=note)
+    rows = degradation.rows_of(
+        "synthetic", degradation.figures_of(bundle, [(study, Target("effusion"))])
+    )
+    assert len(rows) == 3 * 3 * 6
+    by_row = {}
+    for row in rows:
+        by_row.setdefault(row.row, {})[row.metric] = row
+    for metrics in by_row.values():
+        ranked = metrics.pop("rank correlation")
+        values = [row.value for row in metrics.values()]
+        falls = all(more > less for more, less in pairwise(values))
+        assert (ranked.value == pytest.approx(1)) == falls
+        assert ranked.must == 0.95
 
 
 def test_each_figure_is_a_row_with_its_interval():

@@ -55,6 +55,7 @@ METHOD = {
     "title": "Grad-CAM",
     "modality": "image",
     "n": 8,
+    "patients": 8,
     **dict.fromkeys(("gain", "sparsity", "noise"), FIGURE),
     "randomised": {"fusion": FIGURE, "all": FIGURE},
     "better_than_chance": True,

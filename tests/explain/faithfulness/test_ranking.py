@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from cxr_mm.explain.faithfulness.metrics import agreement, deletion_and_insertion, gini
+from cxr_mm.explain.faithfulness.metrics import (
+    agreement,
+    degraded,
+    deletion_and_insertion,
+    gini,
+)
 from tests.explain.test_shapley_values import Known
 
 WEIGHTS = np.arange(20.0)
@@ -20,6 +25,25 @@ def test_the_true_order_beats_chance_both_ways_and_the_reverse_loses():
     assert true["insertion"] > 20
     assert reverse["deletion"] < -20
     assert reverse["insertion"] < -20
+
+
+def test_a_share_of_the_scores_changes_place_and_none_is_lost():
+    scores = np.arange(100.0)
+    for share in (0, 0.25, 1):
+        worse = degraded(scores, share, np.random.default_rng(0))
+        assert sorted(worse) == sorted(scores)
+        moved = np.mean(worse != scores)
+        assert share - 0.05 <= moved <= share
+
+
+def test_the_more_of_an_order_is_shuffled_the_less_it_gains():
+    rng, shares = np.random.default_rng(0), (0, 0.25, 0.5, 0.75, 1)
+    for figure in ("deletion", "insertion"):
+        means = [
+            np.mean([deletion_and_insertion(game(), s, 0)[figure] for s in drawn])
+            for drawn in ([degraded(WEIGHTS, share, rng) for _ in range(40)] for share in shares)
+        ]
+        assert sorted(means, reverse=True) == means
 
 
 def test_knowing_nothing_gains_nothing():
