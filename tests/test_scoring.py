@@ -13,6 +13,7 @@ from cxr_mm.core.errors import InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.task import load_task
 from cxr_mm.data import studies as reading
+from cxr_mm.data.clinical import expected_value
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
 from cxr_mm.imaging.radiograph import read_radiograph
@@ -220,11 +221,13 @@ def test_the_tally_counts_by_reason_with_examples(predictor, csv, rows, tmp_path
     changes |= {(2, "age"): "999", (2, "crp"): "-inf", (3, "age"): ">999"}
     lines = score(predictor, csv(changes), tmp_path / "scored.parquet").lines()
     ids = list(rows["study_id"])
+    features = {f.name: f for f in predictor.bundle.task.clinical}
+    age, crp = (expected_value(features[name]) for name in ("age", "crp"))
     assert lines == [
         "5 studies read, 3 answered, 2 not",
-        f"not answered, 2 ({ids[0]}, {ids[1]}): no such file",
-        f"age taken as unknown, since the value cannot be used, 2 ({ids[2]}, {ids[3]})",
-        f"crp taken as unknown, since the value cannot be used, 1 ({ids[2]})",
+        f"not answered: 2 no such file (as {ids[0]}, {ids[1]})",
+        f"taken as unknown: 2 age out of range (as {ids[2]}, {ids[3]}; expected {age})",
+        f"taken as unknown: 1 crp no number (as {ids[2]}; expected {crp})",
     ]
     table = pd.read_parquet(tmp_path / "scored.parquet").set_index("study_id")
     assert "age: 999 is out of range, so it counts as unknown" in table.loc[ids[2], "warnings"]
@@ -253,8 +256,8 @@ def test_a_folder_of_dicom_files_is_scored_and_the_header_is_named_or_used(
     out = tmp_path / "scored.parquet"
     lines = score(any_image, dicoms, out, "name").lines()
     assert lines[0] == "3 studies read, 2 answered, 1 not"
-    assert lines[1] == "not answered, 1 (broken.dcm): not a readable DICOM file"
-    assert lines[2] == "header not used (--use-header uses it), 2 (1.2.0, 1.2.1)"
+    assert lines[1] == "not answered: 1 not a readable DICOM file (as broken.dcm)"
+    assert lines[2] == "not used: 2 header values without --use-header (as 1.2.0, 1.2.1)"
     table = pd.read_parquet(out)
     assert list(table["patient_id"]) == ["P7", "P7"]
     assert set(table["modalities"]) == {"image"}

@@ -17,6 +17,11 @@ CxrError
 └── CancelledError       a long computation that its user has cancelled
 """
 
+from typing import Literal
+
+ClinicalFault = Literal["no such feature", "no number", "out of range", "none of its categories"]
+"""Kinds of faults of a clinical value."""
+
 
 class CxrError(Exception):
     """Base of every error that a user can fix.
@@ -58,7 +63,23 @@ class RadiographError(InputError):
 
 
 class ClinicalError(InputError):
-    """A clinical value that is unknown, out of range or of the wrong type."""
+    """A clinical value that is unknown, out of range or of the wrong type.
+
+    Args:
+        message, field, remedy: as of every `CxrError`; the message may quote the value.
+        kind: what is wrong, without the value, so that faults can be counted.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: ClinicalFault = "no such feature",
+        field: str = "",
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, field=field, remedy=remedy)
+        self.kind: ClinicalFault = kind
 
 
 class NoteError(InputError):

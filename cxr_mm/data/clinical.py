@@ -106,7 +106,10 @@ def _number(feature: ClinicalFeature, text: str) -> float | None:
     low, high = feature.minimum, feature.maximum
     if low is None or high is None or not low <= number <= high:
         raise ClinicalError(
-            f"{_shortened(text)} is out of range", field=feature.name, remedy=_expected(feature)
+            f"{_shortened(text)} is out of range",
+            kind="out of range",
+            field=feature.name,
+            remedy=_expected(feature),
         )
     return number
 
@@ -129,7 +132,10 @@ def _read_number(feature: ClinicalFeature, text: str) -> float | None:
     if not PLAIN.fullmatch(text):
         why = " (a decimal comma, or thousands?)" if AMBIGUOUS.fullmatch(text) else ""
         raise ClinicalError(
-            f"{_shortened(text)!r} is no number{why}", field=feature.name, remedy=_expected(feature)
+            f"{_shortened(text)!r} is no number{why}",
+            kind="no number",
+            field=feature.name,
+            remedy=_expected(feature),
         )
     return float(text)
 
@@ -147,6 +153,7 @@ def _category(feature: ClinicalFeature, text: str) -> str:
     if text.lower() not in spelt:
         raise ClinicalError(
             f"{_shortened(text)!r} is none of its categories",
+            kind="none of its categories",
             field=feature.name,
             remedy=_expected(feature),
         )

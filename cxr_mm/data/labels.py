@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_mm.core.errors import ClinicalError, ManifestError, NoteError, TaskError
+from cxr_mm.core.errors import ManifestError, NoteError, TaskError
 from cxr_mm.core.fingerprints import WHOLE_NUMBER, id_key
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
@@ -187,14 +187,8 @@ def _clinical(feature: ClinicalFeature, frame: pd.DataFrame, cleared: Cleared) -
 def _checked(feature: ClinicalFeature, cell: Any, cleared: Cleared) -> ClinicalValue:
     checked = check_clinical([feature], {feature.name: cell})
     for fault in checked.faults:
-        cleared[clinical_column(feature.name), _fault(feature, fault), str(cell).strip()] += 1
+        cleared[clinical_column(feature.name), fault.kind, str(cell).strip()] += 1
     return checked[feature.name]
-
-
-def _fault(feature: ClinicalFeature, error: ClinicalError) -> str:
-    if feature.type == "category":
-        return "none of its categories"
-    return "out of range" if error.message.endswith("out of range") else "no number"
 
 
 def _notes(spec: NoteSpec, frame: pd.DataFrame, cleared: Cleared) -> "pd.Series[Any]":

@@ -27,20 +27,25 @@ def test_numbers_and_categories_are_read_as_written():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "kind", "said"),
     [
-        ({"age": "130"}, "age: 130 is out of range. Give a number from 0 to 120 years"),
-        ({"age": "inf"}, "age: 'inf' is no number"),
-        ({"age": "old"}, "'old' is no number"),
-        ({"sex": "x"}, "Give one of F, M"),
-        ({"age": "9" * 90}, f"age: {'9' * 40}… is out of range"),
+        (
+            {"age": "130"},
+            "out of range",
+            "age: 130 is out of range. Give a number from 0 to 120 years",
+        ),
+        ({"age": "inf"}, "no number", "age: 'inf' is no number"),
+        ({"age": "old"}, "no number", "'old' is no number"),
+        ({"sex": "x"}, "none of its categories", "Give one of F, M"),
+        ({"age": "9" * 90}, "out of range", f"age: {'9' * 40}… is out of range"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_unknown_and_named_with_its_remedy(values, said):
+def test_a_value_that_cannot_be_used_is_unknown_and_named_with_its_remedy(values, kind, said):
     checked = check_clinical(FEATURES, {"age": 63, "sex": "F"} | values)
     assert checked == {"age": 63, "sex": "F"} | dict.fromkeys(values)
     (fault,) = checked.faults
     assert said in str(fault)
+    assert fault.kind == kind
     assert check_clinical(FEATURES, checked) is checked
 
 
