@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -12,10 +13,10 @@ from cxr_mm import __version__, cli
 from cxr_mm.cli import predict
 from cxr_mm.cli.doctor import pending
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.core.files import write_json
+from cxr_mm.core.files import write_json, write_parquet
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.study import Study
-from cxr_mm.core.task import shipped_tasks
+from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.bundle import read_index
 
@@ -221,7 +222,6 @@ def test_synthesise_then_score(bundle, refused, tmp_path):
 def test_tasks_says_which_find_their_data(tmp_path, monkeypatch):
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
     lines = answered("tasks").splitlines()
-    assert len(lines) == 7
     assert [line.split()[0] for line in lines] == shipped_tasks()
     assert [line.split()[0] for line in lines if " ready " in line] == ["synthetic"]
 
@@ -241,3 +241,16 @@ def test_a_stage_gets_the_task_divided_as_params_yaml_says(tmp_path, monkeypatch
     ((task, params, paths),) = seen
     assert (task.split.protocol, task.split.folds) == ("folds", 4)
     assert (params.split.protocol, paths.task) == ("folds", "pneumonia")
+
+
+def test_a_stage_after_ingest_gets_the_findings_that_are_frequent_enough(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("tasks: [nih]\n")
+    paths, names = TaskPaths("nih"), load_task("nih").finding_names
+    positives = {f"finding.{name}": [1.0 * (i == 0)] * 40 for i, name in enumerate(names)}
+    write_parquet(paths.manifest, pd.DataFrame(positives))
+    seen = []
+    for stage in ("ingest", "split"):
+        monkeypatch.setattr(f"cxr_mm.data.{stage}.{stage}", lambda *given: seen.append(given[0]))
+        answered(stage, "nih")
+    assert [task.finding_names for task in seen] == [names, names[:1]]

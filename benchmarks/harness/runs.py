@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.data.ingest import ingest
+from cxr_mm.data.manifest import with_frequent_findings
 from cxr_mm.data.resolve import PROSE
 from cxr_mm.data.sources import fingerprint, source_found
 from cxr_mm.data.split import split
@@ -172,9 +173,9 @@ def attempt(task: str, overrides: Overrides, name: str) -> Finished | None:
 def _run_stages(chosen: Setting, name: str) -> None:
     """Run every stage that is not done, and store what the run leaves."""
     code, paths = code_digest(*LAYERS), chosen.paths
-    _prepare(chosen)
+    frequent = _prepare(chosen)
     for stage in (train_image, embed, fuse, evaluate):
-        _timed(stage, chosen, paths)
+        _timed(stage, frequent, paths)
     done = Finished(
         name=name,
         folder=paths.root,
@@ -190,16 +191,21 @@ def _run_stages(chosen: Setting, name: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(chosen: Setting) -> None:
-    """Ingest and split unless another run has, and link the results into the run's folder."""
+def _prepare(chosen: Setting) -> Setting:
+    """Ingest and split unless another run has, and link the results into the run's folder.
+
+    The setting comes back with the findings that are frequent enough for the task.
+    """
     made, paths = chosen.prepared, chosen.paths
     if "ingest" not in _seconds(made):
         write_json(made.root / SOURCE, fingerprint(chosen.task, data_root()))
     _timed(ingest, chosen, made, data_root())
     _check_source(chosen.task, read_json(made.root / SOURCE), made.root)
-    _timed(split, chosen, made)
+    frequent = replace(chosen, task=with_frequent_findings(chosen.task, made))
+    _timed(split, frequent, made)
     if _link(made.ingest, paths.ingest) | _link(made.split, paths.split):
         (paths.root / SECONDS).unlink(missing_ok=True)  # earlier stages had other inputs
+    return frequent
 
 
 def _check_source(task: Task, made_of: dict[str, Any], folder: Path) -> None:

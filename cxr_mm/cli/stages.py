@@ -16,13 +16,18 @@ commands = typer.Typer()
 PANEL = "Stages (dvc repro runs them)"
 
 
-def _stage(name: str, run: Callable[[Task, Params, TaskPaths], None]) -> None:
-    """Run a stage with the task's own parameters."""
+def _stage(
+    name: str, run: Callable[[Task, Params, TaskPaths], None], *, ingested: bool = True
+) -> None:
+    """Run a stage with the task's own parameters; after `ingest` without its rare findings."""
     from cxr_mm.core.task import load_task
+    from cxr_mm.data.manifest import with_frequent_findings
 
     task = load_task(name)
-    params = for_task(load_params(), task)
-    run(with_split(task, params.split), params, TaskPaths(task.name))
+    params, paths = for_task(load_params(), task), TaskPaths(task.name)
+    if ingested:
+        task = with_frequent_findings(task, paths)
+    run(with_split(task, params.split), params, paths)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -30,7 +35,7 @@ def resolve(task: TaskName) -> None:
     """Write the task, its parameters and the state of its data as files."""
     from cxr_mm.data.resolve import resolve as run
 
-    _stage(task, lambda t, p, where: run(t, p, where, data_root()))
+    _stage(task, lambda t, p, where: run(t, p, where, data_root()), ingested=False)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -38,7 +43,7 @@ def ingest(task: TaskName) -> None:
     """Build manifest and pixel cache from the source; print what was lost, and why."""
     from cxr_mm.data.ingest import ingest as run
 
-    _stage(task, lambda t, p, where: print(run(t, p, where, data_root())))
+    _stage(task, lambda t, p, where: print(run(t, p, where, data_root())), ingested=False)
 
 
 @commands.command(rich_help_panel=PANEL)

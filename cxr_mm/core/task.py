@@ -15,7 +15,14 @@ from cxr_mm.core.types import Frozen, Modality, faults_of
 Problem = Literal["binary", "multiclass", "multilabel"]
 Protocol = Literal["patient", "official", "folds"]
 SourceKind = Literal[
-    "synthetic", "kermany", "nih14", "cohen", "class_folders", "manifest_csv", "dicom_folder"
+    "synthetic",
+    "kermany",
+    "nih14",
+    "cohen",
+    "nlm_tb",
+    "class_folders",
+    "manifest_csv",
+    "dicom_folder",
 ]
 ANY_OTHER = "*"
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -174,6 +181,8 @@ class Task(Frozen):
     clinical: tuple[ClinicalFeature, ...] = ()
     note: NoteSpec | None = None
     has_image: bool = True
+    minimum_positives: int = Field(0, ge=0)
+    """Findings with fewer positives among the ingested studies are left out."""
     group_key: str = "patient_id"
     """Manifest column whose equal values stay in one part of the split."""
     licence: str
@@ -198,6 +207,8 @@ class Task(Frozen):
             raise ValueError("findings: a binary task has exactly one finding")
         if self.problem == "multiclass" and len(names) < 2:
             raise ValueError("findings: a multiclass task has at least two findings")
+        if self.minimum_positives and self.problem != "multilabel":
+            raise ValueError("minimum_positives: only a multilabel task can leave out findings")
         if not self.modalities:
             raise ValueError("a task needs at least one of image, clinical features and note")
         return self

@@ -170,6 +170,27 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
     return Manifest.checked(task, frame)
 
 
+def with_frequent_findings(task: Task, paths: TaskPaths) -> Task:
+    """The task with those findings that have `minimum_positives` among the ingested studies.
+
+    Raises:
+        StageError: `ingest` has not run for this task, or no finding has so many.
+    """
+    if not task.minimum_positives:
+        return task
+    frame = _read(paths.manifest)
+    positives = {f: int(frame[finding_column(f.name)].eq(1).sum()) for f in task.findings}
+    frequent = tuple(f for f, count in positives.items() if count >= task.minimum_positives)
+    if not frequent:
+        raise StageError(
+            f"no finding has {task.minimum_positives} positives; the most frequent has"
+            f" {max(positives.values())}",
+            field="minimum_positives",
+            remedy="Collect more studies, or set fewer in the task",
+        )
+    return task.model_copy(update={"findings": frequent})
+
+
 def load_quality(paths: TaskPaths) -> pd.DataFrame:
     """Load the image quality: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`, `warnings`.
 

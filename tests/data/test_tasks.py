@@ -12,6 +12,9 @@ from cxr_mm.data.sources import read_source
 SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"} | {
     "icu_early",
     "intubation_early",
+    "nih",
+    "nih_opacity",
+    "tb",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE
 from cxr_mm.core.task import SourceKind, Task
-from cxr_mm.data.sources import cohen, kermany, nih14
+from cxr_mm.data.sources import cohen, kermany, nih14, nlm_tb
 from cxr_mm.data.sources.base import RawStudies, Source, files_below, paths_matching
 from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
@@ -35,6 +35,7 @@ SOURCES: dict[SourceKind, Source] = {
     "kermany": kermany.read_kermany,
     "nih14": nih14.read_nih14,
     "cohen": cohen.read_cohen,
+    "nlm_tb": nlm_tb.read_nlm_tb,
     "class_folders": read_class_folders,
     "manifest_csv": read_manifest_source,
     "dicom_folder": read_dicom_folder,
@@ -71,6 +72,8 @@ def missing_in(task: Task, folder: Path) -> str | None:
         file = folder / manifest_file(task)
         return None if file.is_file() else f"no file {file}"
     expected = EXPECTED.get(task.source.kind, ())
+    if task.source.kind == "nih14" and (table := task.source.options.get("radiologists")):
+        expected = (*expected, str(table))
     missing = [pattern for pattern in expected if not paths_matching(folder, pattern)]
     return f"no {', '.join(missing)} in {folder}" if missing else None
 

@@ -7,9 +7,9 @@ import pandas as pd
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import Frozen
 from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
-    NoOptions,
     RawStudies,
     checked_options,
     count_not_in_table,
@@ -31,6 +31,16 @@ COLUMNS = {
     "Finding Labels": "Finding Labels",
 }
 
+READ_COLUMNS = ("image", "rsna_class")
+
+
+class Nih14Options(Frozen):
+    """Labels besides those of the reports."""
+
+    radiologists: str = ""
+    """CSV below the source's folder with `image` and `rsna_class`, as radiologists of the RSNA
+    Pneumonia Detection Challenge read some of the images; empty for none."""
+
 
 def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
     """Read `Data_Entry_2017*.csv` and the images of `images/` or `images_001/images/` ….
@@ -40,13 +50,22 @@ def read_nih14(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     are rows whose name several files have, which may be different images. Files that the table
     does not name are passed over and counted.
 
+    With the option `radiologists` there is a further label column, `rsna_class` of Shih et al. 2019
+    (Radiol Artif Intell, doi:10.1148/ryai.2019180041): `Lung Opacity`, `No Lung Opacity / Not
+    Normal` or `Normal`, missing for an image that they did not read.
+
     Raises:
         DataNotFoundError: the table lacks columns of the original, or a folder cannot be listed.
+        ManifestError: the radiologists' table cannot be read or lacks a column.
+        TaskError: another option than `radiologists`.
     """
-    checked_options(NoOptions, task)
+    radiologists = checked_options(Nih14Options, task).radiologists
     table = paths_matching(folder, EXPECTED[0])[-1]
     frame = _read_table(table)
     frame["age"] = frame["age"].map(age_in_years)
+    if radiologists:
+        classes = read_table(folder / radiologists, READ_COLUMNS).drop_duplicates("image")
+        frame["rsna_class"] = frame["study_id"].map(classes.set_index("image")["rsna_class"])
     files = _files_by_name(folder)
     number = frame["study_id"].map(lambda name: len(files.get(name, ())))
     reasons = pd.Series(None, index=frame.index, dtype=object)
