@@ -51,11 +51,11 @@ def test_every_column_is_taken_for_what_it_is(laboratory):
     assert (finding.name, finding.column) == ("pneumonie", "Pneumonie")
     assert (finding.positive, finding.negative, finding.unlabelled) == (("1",), ("0",), ("-1",))
     features = {f.name: f for f in task.clinical}
-    assert list(features) == ["alter", "crp_mg_l", "geschlecht", "raucher"]
-    assert (features["alter"].unit, features["alter"].maximum) == ("a", 120)
+    assert list(features) == ["age", "crp_mg_l", "sex", "raucher"]
+    assert (features["age"].unit, features["age"].maximum) == ("a", 120)
     crp = features["crp_mg_l"]
     assert (crp.column, crp.minimum, crp.maximum) == ("CRP (mg/l)", 0, 200)
-    assert set(features["geschlecht"].categories) == {"w", "m"}
+    assert set(features["sex"].categories) == {"w", "m"}
     assert features["raucher"].categories == ("0", "1")
     assert task.note.column == "Befund"
     assert task.split.protocol == "folds"
@@ -74,10 +74,10 @@ def test_the_task_reads_its_table_by_the_tables_own_names(laboratory, tmp_path):
     clinical = labelled.manifest.clinical()
     assert len(clinical) == 30  # ten are uncertain
     assert clinical["crp_mg_l"].tolist()[:2] == [5.0, 0.0]
-    assert clinical["alter"].notna().all()
+    assert clinical["age"].notna().all()
     (first, *others) = iter_studies(task, laboratory)
     assert first.clinical["crp_mg_l"] == 5.0
-    assert first.clinical["geschlecht"] == "w"
+    assert first.clinical["sex"] == "w"
     assert len(others) == 39
 
 
@@ -179,3 +179,14 @@ def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
     for field in ("name", "problem", "findings.0.title", "split.fold", "licence", "citation"):
         assert f"{field}: " in str(caught.value)
     assert "docs/tasks.md" in caught.value.remedy
+
+
+def test_image_files_under_another_name_are_not_passed_over(laboratory):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table["Path"] = [f"bilder/{i}.PNG" for i in range(40)]
+    for left_out in ([], ["study_id"]):
+        table.drop(columns=left_out).to_csv(laboratory, index=False)
+        result = run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+        assert isinstance(result.exception, ManifestError)
+        assert "Path has names of image files" in str(result.exception)
+        assert "Rename Path to image_path" in str(result.exception)

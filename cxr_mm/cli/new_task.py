@@ -31,7 +31,9 @@ def new_task(
 
     path = TASKS / f"{name}.yaml"
     if path.exists():
-        raise InputError("exists already", field=str(path), remedy="Choose another name")
+        raise InputError(
+            "exists already", field=str(path), remedy="Choose another name, or delete it"
+        )
     draft = draft_of(csv, read_table(csv), images, finding or ())
     write_text(path, task_yaml(name, draft))
     task = load_task(path)

@@ -23,6 +23,11 @@ WORDS = (
     ("-1", "uncertain", "unclear", "unklar"),
 )
 """Words for present, absent and without information, in lower case."""
+USUAL = {
+    "age": ("alter", "age_years", "patient_age", "alter_jahre"),
+    "sex": ("geschlecht", "gender", "patient_sex"),
+}
+"""Feature as subgroups and DICOM headers name it → other names of its column."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,15 @@ class Column:
 
     @property
     def name(self) -> str:
-        """Identifier in the task."""
+        """Identifier in the task; age and sex have their usual names."""
         plain = re.sub(r"[^a-z0-9]+", "_", _ascii(self.column).lower()).strip("_")
-        return plain if plain[:1].isalpha() else f"x_{plain}"
+        usual = next((name for name, others in USUAL.items() if plain in others), plain)
+        return usual if usual[:1].isalpha() else f"x_{usual}"
 
     @property
     def is_age(self) -> bool:
         """Whether the name says that it is an age in years."""
-        return self.name in {"age", "alter", "age_years", "patient_age", "alter_jahre"}
+        return self.name == "age"
 
 
 def guess_column(name: str, cells: list[str], findings: Sequence[str]) -> Column:

@@ -11,7 +11,7 @@ from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import to_json
 from cxr_mm.core.paths import data_root
 from cxr_mm.core.templates import render
-from cxr_mm.data.sources.base import files_below
+from cxr_mm.data.sources.base import IMAGE_SUFFIXES, files_below
 from cxr_mm.data.sources.dicom_folder import may_be_dicom, read_header
 from cxr_mm.data.sources.manifest_csv import image_path
 from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
@@ -19,6 +19,8 @@ from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
 KNOWN = ("study_id", "patient_id", "group", "image_path", "view", "site", "part")
 """Columns of a manifest CSV that are neither findings nor clinical features."""
 DEFAULT_NOTES = ("note", "report", "befund", "notiz", "anamnese", "history", "indication")
+HALF = 0.5
+"""Share of a column's cells that end as image files do, above which it names files."""
 SMALL_SET = 500
 """Studies below which folds are proposed."""
 
@@ -61,6 +63,8 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
     """
     source = _source(csv, frame, images)
     dicom = source["kind"] == "dicom_folder"
+    if not dicom:
+        _require_image_path(csv, frame)
     _require_ids(csv, frame, ("study_id",) if dicom else ("study_id", "patient_id"))
     if unknown := [name for name in findings if name not in frame.columns]:
         raise _fault(csv, unknown[0], "no such column", f"There are {', '.join(frame.columns)}")
@@ -122,11 +126,31 @@ def _below_root(folder: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+def _require_image_path(csv: Path, frame: pd.DataFrame) -> None:
+    """Refuse a table whose image files stand in a column of another name: they would be unused."""
+    if "image_path" not in frame and (named := [c for c in frame if _names_files(frame[c])]):
+        raise _fault(
+            csv,
+            "image_path",
+            f"the column is missing, and {named[0]} has names of image files",
+            f"Rename {named[0]} to image_path, or remove it if images are not to be used",
+        )
+
+
+def _names_files(cells: pd.Series) -> bool:
+    known = cells.dropna().astype(str)
+    return len(known) > 0 and bool(known.str.lower().str.endswith(IMAGE_SUFFIXES).mean() > HALF)
+
+
 def _require_ids(csv: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
     for name in names:
         if name in frame.columns:
             continue
-        unique = [str(c) for c in frame.columns if frame[c].notna().all() and frame[c].is_unique]
+        unique = [
+            str(c)
+            for c in frame.columns
+            if frame[c].notna().all() and frame[c].is_unique and not _names_files(frame[c])
+        ]
         hint = f"; each row has another value in {', '.join(unique[:5])}" if unique else ""
         raise _fault(
             csv,
