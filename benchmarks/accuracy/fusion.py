@@ -33,8 +33,10 @@ from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import Resample, group_folds, load_split, resamples
-from cxr_mm.evaluation.metrics import Scored, expected_calibration_error
-from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, mean_of, multiplicities
+from cxr_mm.evaluation.delong import auc_estimate
+from cxr_mm.evaluation.limits import ece_estimate
+from cxr_mm.evaluation.metrics import Scored
+from cxr_mm.evaluation.resampling import Estimate, Weights, mean_of, multiplicities
 from cxr_mm.evaluation.subsets import subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
@@ -173,11 +175,10 @@ def figures(task: Task, frame: pd.DataFrame, params: EvaluateParams) -> Seen:
 def _finding(frame: pd.DataFrame, finding: str, weights: Weights) -> Seen:
     chances = frame[f"probability.{finding}"]
     scored, labelled = Scored.known(frame[f"label.{finding}"], chances, chances >= 0.5)
-    own = weights[:, labelled]
-    error, errors = (expected_calibration_error(scored, w) for w in (None, own))
+    own, patients = weights[:, labelled], frame.loc[labelled, "group"]
     return {
-        "auc": auc_estimate(scored, own),
-        "ece": Estimate(float(error[0]), errors, centred=True),
+        "auc": auc_estimate(scored, own, patients),
+        "ece": ece_estimate(scored, own, patients),
     }
 
 

@@ -19,8 +19,9 @@ from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.core.types import subset_name
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.evaluation.metrics import Scored, expected_calibration_error
-from cxr_mm.evaluation.resampling import auc_estimate, multiplicities
+from cxr_mm.evaluation.delong import auc_estimate
+from cxr_mm.evaluation.metrics import Scored, auc, expected_calibration_error
+from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.imaging.corruptions import CORRUPTIONS, LEVELS, corrupt
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.training.embed import image_embeddings
@@ -156,17 +157,16 @@ def _lost(sample: Sample, name: str, clean: Answered, found: Answered, most: flo
     groups = load_split(sample.run.paths)["group"].to_numpy(object)[sample.rows]
     params = sample.run.params.evaluate
     weights = multiplicities(groups, params.bootstrap, params.seed)
-    lost = auc_estimate(clean.scored, weights) - auc_estimate(found.scored, weights)
-    facts = _facts(sample, name) | fields_of(lost)
+    before, after = (auc_estimate(each.scored, weights, groups) for each in (clean, found))
+    facts = _facts(sample, name) | fields_of(before - after)
     return Row(metric="auc lost", must=most, ceiling=True, **facts)
 
 
 def _wide(sample: Sample, name: str, found: Answered) -> Iterator[Row]:
     """Every figure of one condition."""
     yes, scored = found.scored.labels > 0, found.scored
-    once = np.ones((1, len(yes)), dtype=np.uint16)
     figures = {
-        "auc": auc_estimate(scored, once).value,
+        "auc": float(auc(scored)[0]),
         "sensitivity": float(scored.positives[yes].mean()),
         "specificity": float((~scored.positives[~yes]).mean()),
         "mean probability": float(scored.probabilities.mean()),

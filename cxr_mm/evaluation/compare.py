@@ -1,9 +1,9 @@
 """Comparisons: the AUCs of two models on the very same studies.
 
-The interval is of a paired bootstrap over patients, the p value DeLong's with patients as clusters.
+Intervals and p values are DeLong's with patients as clusters, so that they agree.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,12 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.evaluation.delong import AucTest, auc_estimate, auc_test
 from cxr_mm.evaluation.metrics import auc
-from cxr_mm.evaluation.resampling import (
-    AucTest,
-    Estimate,
-    auc_estimate,
-    auc_test,
-    holm,
-    multiplicities,
-    rounded,
-)
+from cxr_mm.evaluation.resampling import Estimate, holm, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
 
-METHOD = "bootstrap over patients for intervals; DeLong with patients as clusters for p"
+METHOD = "DeLong with patients as clusters, on the logit scale for the interval of one AUC"
 NEEDED = ("study_id", "group")
 
 
@@ -42,8 +35,9 @@ class Comparison:
 
     @property
     def difference(self) -> Estimate:
-        """First minus second, resample by resample."""
-        return self.first - self.second
+        """First minus second, with the limits of the test where there is one."""
+        limits = self.test.limits if self.test else None
+        return replace(self.first - self.second, limits=limits)
 
     def to_json(self) -> dict[str, Any]:
         p = self.test.p if self.test else np.nan
@@ -88,16 +82,13 @@ def compare(
     (a, labelled), (b, _) = scored_of(one, finding), scored_of(other, finding)
     groups = one.loc[labelled, "group"]
     weights = multiplicities(groups, params.bootstrap, params.seed)
-    test = None
-    if 0 < a.n_positive < len(a):
-        test = auc_test(a.labels, [a.probabilities, b.probabilities], groups)
     return Comparison(
         n=len(a),
         patients=groups.nunique(),
         positives=a.n_positive,
-        first=auc_estimate(a, weights, "one class only"),
-        second=auc_estimate(b, weights, "one class only"),
-        test=test,
+        first=auc_estimate(a, weights, groups, "one class only"),
+        second=auc_estimate(b, weights, groups, "one class only"),
+        test=auc_test(a.labels, [a.probabilities, b.probabilities], groups),
     )
 
 

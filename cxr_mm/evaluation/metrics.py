@@ -159,6 +159,18 @@ def counted(scored: Scored, weights: ArrayLike | None = None) -> dict[str, Float
         }
 
 
+def proportions(scored: Scored) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Those metrics that are shares of studies: (N,) studies counted, and those they are among."""
+    yes, called = scored.labels > 0, scored.positives
+    return {
+        "accuracy": (yes == called, np.ones_like(yes)),
+        "sensitivity": (called, yes),
+        "specificity": (~called, ~yes),
+        "ppv": (yes, called),
+        "npv": (~yes, ~called),
+    }
+
+
 ECE_BINS = 10
 """Bins of the calibration error and of reliability curves."""
 
@@ -178,7 +190,7 @@ def expected_calibration_error(scored: Scored, weights: ArrayLike | None = None)
     """Mean over studies of |mean probability − share of positives| of their bin (B,).
 
     Bins are of equal mass in the sample as it is and stay where they are in every resample.
-    The figure is biased upward in small samples: compare it only at like numbers of studies.
+    The figure is biased upward in small samples, which `limits.calibration_error` removes.
     """
     which = equal_mass_bins(scored.probabilities)
     inside = (which[:, None] == np.arange(ECE_BINS)).astype(np.float64)

@@ -1,9 +1,10 @@
-"""Intervals: the bootstrap over patients, and differences between predictions of the same studies.
+"""Estimates and their intervals: limits by formula where there are any, else a bootstrap.
 
-Patients (groups), not studies, are drawn with replacement, since studies of one patient resemble
-each other (Field and Welsh, J R Stat Soc B 2007; 69:369); percentile limits (Efron and Tibshirani,
-An Introduction to the Bootstrap, 1993); exact binomial limits (Clopper and Pearson, Biometrika
-1934; 26:404) where a proportion of 0 or 1 leaves the bootstrap nothing to vary.
+The bootstrap draws patients (groups), not studies, with replacement, since studies of one patient
+resemble each other (Field and Welsh, J R Stat Soc B 2007; 69:369), and takes percentiles (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993). In small samples these cover less than they
+promise, so that AUC (`delong`), rates, Brier score and calibration error (`limits`) bring limits of
+their own. docs/evaluation.md has the measured coverage.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import binomtest
 
 from cxr_mm.core.types import FEWEST_PATIENTS, LEVEL
-from cxr_mm.evaluation.metrics import Floats, Scored, auc
+from cxr_mm.evaluation.metrics import Floats
 
+Limits = tuple[float, float]
+"""Lower and upper limit of a 95 % interval."""
 Weights = NDArray[np.uint16]
 """(B, N): how often each study counts in each resample."""
 DEFINED = 0.95
@@ -27,42 +30,47 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its resamples.
+    """A figure, its resamples and, where a formula gives them, its limits.
 
     Args:
         value: the figure, NaN where not defined.
         draws: (B,) the figure in each resample.
         reason: why the value is not defined.
-        trials: for a proportion, how many patients it counts; 0 for any other figure.
-        centred: move the interval so that the middle resample falls on the value. For figures
+        limits: of the 95 % interval by formula; None takes percentiles of the resamples.
+        centred: move the percentiles so that the middle resample falls on the value. For figures
             whose sampling bias the bootstrap adds a second time, as the calibration error.
+        least: lowest possible value.
     """
 
     value: float
     draws: Floats = field(repr=False)
     reason: str = ""
-    trials: int = 0
+    limits: Limits | None = None
     centred: bool = False
+    least: float = -np.inf
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """The paired difference; both must come from the same resamples."""
         return Estimate(
-            self.value - other.value, self.draws - other.draws, self.reason or other.reason
+            self.value - other.value,
+            self.draws - other.draws,
+            self.reason or other.reason,
+            centred=self.centred or other.centred,
         )
 
     @property
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self) -> Limits | None:
         """Limits of the 95 % interval, or None where too few resamples are defined."""
         finite = self.draws[np.isfinite(self.draws)]
         if not np.isfinite(self.value) or finite.size < DEFINED * self.draws.size:
             return None
-        if self.trials and self.value in (0.0, 1.0):
-            return exact_interval(self.value, self.trials)
+        if self.limits:
+            return self.limits
         tail = (1 - LEVEL) / 2
         low, middle, high = np.quantile(finite, [tail, 0.5, 1 - tail])
         if self.centred:
-            low, high = max(0.0, low + self.value - middle), high + self.value - middle
-        return float(low), float(high)
+            low, high = low + self.value - middle, high + self.value - middle
+        return max(self.least, float(low)), float(high)
 
     def to_json(self) -> dict[str, Any]:
         """`value`, `ci95` and, where one of them is null, `reason`."""
@@ -78,25 +86,27 @@ class Estimate:
         return {"value": rounded(self.value), "ci95": [rounded(limit) for limit in limits]}
 
 
-def auc_estimate(scored: Scored, weights: Weights, reason: str = "") -> Estimate:
-    """AUC of the studies and of each resample (B, N); `reason` says why it may be undefined."""
-    return Estimate(float(auc(scored)[0]), auc(scored, weights), reason)
-
-
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of the estimates that are defined, resample by resample.
 
-    A mean of proportions counts as many patients as the smallest of them.
+    Where the resamples leave nothing to vary, as of rates that are all 1, the limits are the widest
+    of theirs.
     """
     defined = [e for e in estimates if np.isfinite(e.value)]
     if not defined:
         reason = estimates[0].reason if estimates else "nothing to average"
         return Estimate(np.nan, np.full(1, np.nan), reason)
+    if len(defined) == 1:
+        return defined[0]
+    draws = np.mean([e.draws for e in defined], axis=0)
+    limits = [e.limits for e in defined if e.limits]
+    fixed = len(limits) == len(defined) and np.ptp(draws) == 0
     return Estimate(
         float(np.mean([e.value for e in defined])),
-        np.mean([e.draws for e in defined], axis=0),
-        trials=min(e.trials for e in defined),
+        draws,
+        limits=(min(low for low, _ in limits), max(high for _, high in limits)) if fixed else None,
         centred=all(e.centred for e in defined),
+        least=min(e.least for e in defined),
     )
 
 
@@ -140,113 +150,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def rounded(value: float) -> float:
     """A figure as reports give it; no minus zero."""
     return round(float(value), DIGITS) + 0.0
-
-
-SAME = 1e-12
-"""Variance of a difference below which the two scores order all studies alike."""
-
-
-@dataclass(frozen=True)
-class Placements:
-    """Rank of each study among those of the other class, for S scores.
-
-    Args:
-        positives: (S, P) share of negatives below each positive, ties half.
-        negatives: (S, N) share of positives above each negative, ties half.
-    """
-
-    positives: Floats
-    negatives: Floats
-
-    @property
-    def auc(self) -> Floats:
-        """AUC of each score (S,)."""
-        aucs: Floats = self.positives.mean(axis=1)
-        return aucs
-
-
-@dataclass(frozen=True)
-class AucTest:
-    """Difference of two AUCs; `p` is of the hypothesis that there is none (two-sided)."""
-
-    difference: float
-    error: float
-    p: float
-
-
-def placements(labels: Floats, scores: Floats) -> Placements:
-    """Placements of every study.
-
-    Args:
-        labels: (N,) 1 or 0, both present.
-        scores: (S, N).
-    """
-    yes = labels > 0
-    m, n = int(yes.sum()), int((~yes).sum())
-    together = rankdata(scores, axis=1)
-    above = (together[:, yes] - rankdata(scores[:, yes], axis=1)) / n
-    below = 1 - (together[:, ~yes] - rankdata(scores[:, ~yes], axis=1)) / m
-    return Placements(above, below)
-
-
-def auc_covariance(labels: Floats, scores: Floats, patients: ArrayLike | None = None) -> Floats:
-    """Covariance (S, S) of the AUCs of S scores of the same studies.
-
-    Args:
-        labels: (N,) 1 or 0, at least two patients with each.
-        scores: (S, N).
-        patients: (N,) key by which studies belong together; None takes each alone.
-    """
-    yes = labels > 0
-    placed = placements(labels, scores)
-    auc = placed.auc[:, None]
-    keys = np.arange(len(labels)) if patients is None else np.asarray(patients).astype(str)
-    which = np.unique(keys, return_inverse=True)[1]
-    count = int(which.max()) + 1
-    m, n = int(yes.sum()), int((~yes).sum())
-    positive = _by_patient(placed.positives - auc, which[yes], count)
-    negative = _by_patient(placed.negatives - auc, which[~yes], count)
-    with_positive = len(np.unique(which[yes]))
-    with_negative = len(np.unique(which[~yes]))
-    mixed = positive @ negative.T / (m * n) * count / (count - 1)
-    covariance: Floats = (
-        positive @ positive.T / m**2 * with_positive / (with_positive - 1)
-        + negative @ negative.T / n**2 * with_negative / (with_negative - 1)
-        + mixed
-        + mixed.T
-    )
-    return covariance
-
-
-def _by_patient(values: Floats, which: NDArray[np.intp], count: int) -> Floats:
-    """Sums (S, I) over each patient's studies."""
-    sums = np.zeros((len(values), count))
-    for row, value in zip(sums, values, strict=True):
-        row[:] = np.bincount(which, weights=value, minlength=count)
-    return sums
-
-
-def auc_test(
-    labels: Floats, scores: Sequence[Floats], patients: ArrayLike | None = None
-) -> AucTest | None:
-    """Test the difference of the first score's AUC and the second's.
-
-    Returns:
-        None where the test is not defined: fewer than two patients with, or without, the finding,
-        or fewer than `FEWEST_PATIENTS` in all.
-    """
-    yes = labels > 0
-    keys = np.arange(len(labels)) if patients is None else np.asarray(patients).astype(str)
-    if min(len(np.unique(keys[yes])), len(np.unique(keys[~yes]))) < 2:
-        return None
-    if len(np.unique(keys)) < FEWEST_PATIENTS:
-        return None
-    both = np.stack(scores)
-    first, second = placements(labels, both).auc
-    covariance = auc_covariance(labels, both, keys)
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    difference = float(first - second)
-    if variance < SAME:
-        return AucTest(difference, 0.0, 1.0 if difference == 0 else float("nan"))
-    error = float(np.sqrt(variance))
-    return AucTest(difference, error, float(2 * norm.sf(abs(difference) / error)))

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
+from cxr_mm.evaluation.delong import auc_estimate
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
-from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, multiplicities, rounded
+from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
 from cxr_mm.evaluation.traits import SITE, SMALLEST_GROUP, VIEW, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
@@ -171,7 +172,7 @@ def _level_auc(
     if scores is None:
         return {**sizes, **_none("too few patients for the folds")}
     weights = multiplicities(groups, params.bootstrap, params.seed)
-    return {**sizes, "auc": _auc(answers, scores, weights).to_json()}
+    return {**sizes, "auc": _auc(answers, scores, weights, groups).to_json()}
 
 
 def predicted_alone(
@@ -235,8 +236,8 @@ def _beside_model(
     same = same[labelled]
     weights = multiplicities(same["group"], params.bootstrap, params.seed)
     by_scores = np.asarray(scores.loc[same["study_id"]], dtype=np.float64)
-    alone = _auc(model.labels > 0, by_scores, weights)
-    by_model = _auc(model.labels > 0, model.probabilities, weights)
+    alone = _auc(model.labels > 0, by_scores, weights, same["group"])
+    by_model = _auc(model.labels > 0, model.probabilities, weights, same["group"])
     return {
         "n": len(same),
         "patients": int(same["patient_id"].nunique()),
@@ -268,7 +269,8 @@ def within_view(
         strata_sizes[level] = {"n": len(part), "positives": part.n_positive}
         parts.append((part, weights[:, here]))
     adjusted = _over_pairs(parts)
-    pooled = _auc(scored.labels > 0, scored.probabilities, weights)
+    patients = known.loc[labelled, "group"]
+    pooled = _auc(scored.labels > 0, scored.probabilities, weights, patients)
     return {
         "n": len(scored),
         "strata": strata_sizes,
@@ -298,9 +300,11 @@ def _pairs_won(scored: Scored, weights: Weights) -> tuple[Floats, Floats]:
     return np.where(pairs > 0, np.nan_to_num(auc(scored, weights)) * pairs, 0.0), pairs
 
 
-def _auc(answers: NDArray[np.bool_], scores: Floats, weights: Weights) -> Estimate:
+def _auc(
+    answers: NDArray[np.bool_], scores: Floats, weights: Weights, patients: ArrayLike
+) -> Estimate:
     scored = Scored(answers.astype(np.float64), scores, scores > 0)
-    return auc_estimate(scored, weights, "one answer only")
+    return auc_estimate(scored, weights, patients, "one answer only")
 
 
 def _none(reason: str) -> dict[str, Any]:

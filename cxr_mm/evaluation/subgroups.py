@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import LEVEL
+from cxr_mm.evaluation.delong import Influence, auc_estimate, separated
+from cxr_mm.evaluation.limits import rate_limits, worth
 from cxr_mm.evaluation.metrics import Floats, Scored, counted
 from cxr_mm.evaluation.resampling import (
     Estimate,
     Weights,
-    auc_estimate,
     holm,
     multiplicities,
     rounded,
@@ -33,43 +34,70 @@ from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 SIMULATED = 10_000
 """Draws from the joint normal distribution behind each p value and limit."""
 JITTER = 1e-12
+Codes = NDArray[np.intp]
+"""Number of each study's patient, in 0 to K - 1."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A group's figure.
+    """A group's figure, and what its comparison with others needs.
 
     Args:
         group: name.
-        estimate: a rate or AUC; the resamples of all groups draw the same patients.
-        shrunken: the figure, a little nearer to a half.
-        least_variance: what the sampling variance is at least.
+        estimate: a rate or AUC.
+        compared: the figure that is compared: of a rate nearer to a half, as of an AUC of 0 or 1.
+        variance: its sampling variance.
+        influence: (K,) what each of all patients adds to the figure, by which groups that share
+            patients are correlated.
     """
 
     group: str
     estimate: Estimate
-    shrunken: float
-    least_variance: float
+    compared: float
+    variance: float
+    influence: Floats
 
     @classmethod
-    def rate(cls, group: str, estimate: Estimate, trials: int) -> Self:
-        """A rate counted in `trials` independent trials, to which one of each outcome is added."""
-        shrunken = (estimate.value * trials + 1) / (trials + 2)
-        return cls(group, estimate, shrunken, shrunken * (1 - shrunken) / (trials + 2))
+    def rate(
+        cls, group: str, estimate: Estimate, hits: Floats, patients: Codes, count: int
+    ) -> Self:
+        """A rate, with one study of each outcome added (Agresti and Caffo, Am Stat 2000; 54:280).
+
+        Args:
+            group, estimate: as above.
+            hits: (N,) 1 or 0.
+            patients: (N,) number of each study's patient, below `count`.
+            count: K.
+        """
+        size = worth(hits, np.unique(patients, return_inverse=True)[1])
+        compared = (hits.mean() * size + 1) / (size + 2)
+        influence = np.bincount(patients, hits - hits.mean(), minlength=count) / len(hits)
+        return cls(group, estimate, compared, compared * (1 - compared) / (size + 2), influence)
 
     @classmethod
-    def auc(cls, group: str, estimate: Estimate, positives: int, negatives: int) -> Self:
-        """An AUC between so many independent positives and negatives."""
-        fewer = min(positives, negatives)
-        shrunken = (estimate.value * fewer + 0.5) / (fewer + 1)
-        return cls(group, estimate, shrunken, auc_variance(shrunken, positives, negatives))
+    def auc(
+        cls, group: str, estimate: Estimate, scored: Scored, patients: Codes, count: int
+    ) -> Self:
+        """An AUC, with DeLong's variance or, of separated classes, that of half a study more.
+
+        Args:
+            group, estimate, patients, count: as of `rate`.
+            scored: N studies, of two patients with and two without the finding.
+        """
+        found = Influence.of(scored.labels, scored.probabilities[None], patients)
+        influence = np.zeros(count)
+        influence[np.unique(patients)] = (found.positives + found.negatives)[0]
+        compared, variance = float(found.auc[0]), float(found.covariance[0, 0])
+        if compared in (0.0, 1.0):
+            compared, variance = separated(compared, found.with_finding, found.without)
+        return cls(group, estimate, compared, variance, influence)
 
 
 @dataclass(frozen=True)
 class Pair:
     """Difference between two groups, with limits that hold for all pairs at once.
 
-    `difference` is that of the figures as reported, the limits lie around that of shrunken ones.
+    `difference` is that of the figures as reported, the limits lie around that of those compared.
     """
 
     higher: str
@@ -117,19 +145,15 @@ def gap_between(measured: Sequence[Measured], seed: int) -> Gap | None:
     measured = [m for m in measured if m.estimate.interval]
     if len(measured) < 2:
         return None
-    draws = np.stack([m.estimate.draws for m in measured], axis=1)
-    defined = np.isfinite(draws).all(axis=1)
     values = np.array([m.estimate.value for m in measured])
-    covariance = np.atleast_2d(np.cov(draws[defined], rowvar=False))
-    least = np.array([m.least_variance for m in measured])
-    covariance[np.diag_indices_from(covariance)] = np.maximum(np.diag(covariance), least)
+    covariance = _covariance(measured)
     pairs = np.array(list(combinations(range(len(values)), 2)))
     contrast = np.zeros((len(pairs), len(values)))
     contrast[np.arange(len(pairs)), pairs[:, 0]] = 1
     contrast[np.arange(len(pairs)), pairs[:, 1]] = -1
     error = np.sqrt(np.einsum("pi,ij,pj->p", contrast, covariance, contrast))
     difference = contrast @ values
-    shrunken = contrast @ np.array([m.shrunken for m in measured])
+    compared = contrast @ np.array([m.compared for m in measured])
     largest_of = _largest_of_all(contrast, covariance, error, seed)
     limit = float(np.quantile(largest_of, LEVEL))
 
@@ -138,11 +162,11 @@ def gap_between(measured: Sequence[Measured], seed: int) -> Gap | None:
         sign = 1.0 if difference[at] >= 0 else -1.0
         if sign < 0:
             first, second = second, first
-        middle, half = sign * float(shrunken[at]), limit * float(error[at])
+        middle, half = sign * float(compared[at]), limit * float(error[at])
         low, high = max(-1.0, middle - half), min(1.0, middle + half)
         return Pair(first, second, float(sign * difference[at]), low, high)
 
-    ratio = np.abs(shrunken) / error
+    ratio = np.abs(compared) / error
     clearest = int(ratio.argmax())
     p = (1 + (largest_of >= ratio[clearest]).sum()) / (1 + SIMULATED)
     return Gap(
@@ -153,6 +177,18 @@ def gap_between(measured: Sequence[Measured], seed: int) -> Gap | None:
     )
 
 
+def _covariance(measured: Sequence[Measured]) -> Floats:
+    """Covariance (M, M) of groups: their own variances, correlated by the patients they share."""
+    influence = np.stack([m.influence for m in measured])
+    length = np.sqrt((influence**2).sum(axis=1, keepdims=True))
+    along = np.divide(influence, length, out=np.zeros_like(influence), where=length > 0)
+    correlation = along @ along.T
+    correlation[np.diag_indices_from(correlation)] = 1.0
+    error = np.sqrt([m.variance for m in measured])
+    covariance: Floats = correlation * np.outer(error, error)
+    return covariance
+
+
 def _largest_of_all(contrast: Floats, covariance: Floats, error: Floats, seed: int) -> Floats:
     """Largest studentised difference (S,) where all groups are equal."""
     size = len(covariance)
@@ -160,13 +196,6 @@ def _largest_of_all(contrast: Floats, covariance: Floats, error: Floats, seed: i
     normal = np.random.default_rng(seed).standard_normal((SIMULATED, size))
     largest: Floats = np.abs(normal @ root.T @ contrast.T / error).max(axis=1)
     return largest
-
-
-def auc_variance(auc: float, positives: int, negatives: int) -> float:
-    """Variance of an AUC between so many independent positives and negatives."""
-    of_positives, of_negatives = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
-    spread = auc * (1 - auc) + (positives - 1) * of_positives + (negatives - 1) * of_negatives
-    return spread / (positives * negatives)
 
 
 METRICS = ("fnr", "fpr", "auc")
@@ -296,7 +325,7 @@ def measure_groups(
     """Figures of every group that has a labelled study, on the very resamples of `weights`."""
     scored, labelled = scored_of(rows, finding)
     names, weights = division.names[labelled], weights[:, labelled]
-    patients = rows.loc[labelled, "group"].to_numpy(object)
+    patients = np.unique(rows.loc[labelled, "group"].astype(str), return_inverse=True)[1]
     known = np.array([name is not None for name in names], dtype=bool)
     if not known.any():
         return []
@@ -306,23 +335,22 @@ def measure_groups(
         y_pred=scored.positives[known].astype(int),
         sensitive_features=pd.Series(names[known], name=division.by),
     ).by_group
-    groups = []
-    for name in division.groups:
-        here = names == name
-        if here.any():
-            groups.append(
-                _group(name, scored.where(here), rates.loc[name], weights[:, here], patients[here])
-            )
-    return groups
+    return [
+        _group(name, scored, names == name, rates.loc[name], weights, patients)
+        for name in division.groups
+        if (names == name).any()
+    ]
 
 
 def _group(
     name: str,
-    scored: Scored,
+    everyone: Scored,
+    here: NDArray[np.bool_],
     rates: "pd.Series[Any]",
     weights: Weights,
-    patients: Names,
+    everyones: Codes,
 ) -> Group:
+    scored, patients, count = everyone.where(here), everyones[here], int(everyones.max()) + 1
     yes = scored.labels > 0
     sizes = {
         "n": int(rates["n"]),
@@ -330,18 +358,19 @@ def _group(
         "positives": int(yes.sum()),
         "negatives": int((~yes).sum()),
     }
-    trials = {"fnr": len(set(patients[yes])), "fpr": len(set(patients[~yes]))}
-    few = _too_few(sizes["n"], trials)
-    wanted = [metric for metric in METRICS if metric not in few]
-    draws = counted(scored, weights) if {"fnr", "fpr"} & set(wanted) else {}
+    few = _too_few(sizes["n"], {"fnr": len(set(patients[yes])), "fpr": len(set(patients[~yes]))})
     measured = {}
-    for metric, opposite in (("fnr", "sensitivity"), ("fpr", "specificity")):
-        if metric in wanted:
-            estimate = Estimate(float(rates[metric]), 1 - draws[opposite], trials=trials[metric])
-            measured[metric] = Measured.rate(name, estimate, trials[metric])
-    if "auc" in wanted:
-        estimate = auc_estimate(scored, weights)
-        measured["auc"] = Measured.auc(name, estimate, trials["fnr"], trials["fpr"])
+    draws = counted(scored, weights[:, here])
+    wrong = scored.positives != yes
+    for metric, opposite, among in (("fnr", "sensitivity", yes), ("fpr", "specificity", ~yes)):
+        if metric not in few:
+            limits = rate_limits(wrong, among, patients)
+            estimate = Estimate(float(rates[metric]), 1 - draws[opposite], limits=limits)
+            hits = wrong[among].astype(np.float64)
+            measured[metric] = Measured.rate(name, estimate, hits, patients[among], count)
+    if "auc" not in few:
+        estimate = auc_estimate(scored, weights[:, here], patients)
+        measured["auc"] = Measured.auc(name, estimate, scored, patients, count)
     return Group(name, sizes, measured, few)
 
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import subset_name, subsets
-from cxr_mm.evaluation.metrics import Scored, measure
-from cxr_mm.evaluation.resampling import Estimate, Weights, auc_estimate, mean_of, multiplicities
+from cxr_mm.evaluation.delong import auc_estimate, auc_limits
+from cxr_mm.evaluation.limits import calibration_error, ece_estimate, mean_limits, rate_limits
+from cxr_mm.evaluation.metrics import Scored, measure, proportions
+from cxr_mm.evaluation.resampling import Estimate, Limits, Weights, mean_of, multiplicities
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
     class_uncertainty,
@@ -74,6 +76,7 @@ def measure_subset(task: Task, rows: pd.DataFrame, params: EvaluateParams) -> di
             name: {
                 **_counts(rows, name),
                 **to_json(estimates),
+                **_chance_calibration(rows, name),
                 "brier_decomposition": brier_decomposition(scored_of(rows, name)[0]),
             }
             for name, estimates in findings.items()
@@ -113,30 +116,45 @@ def finding_estimates(rows: pd.DataFrame, finding: str, weights: Weights) -> dic
     """Every metric of one finding, from all rows pooled; and the mean of the folds' AUCs."""
     scored, labelled = scored_of(rows, finding)
     weights = weights[:, labelled]
+    patients = rows.loc[labelled, "group"].to_numpy(str)
     values, draws = measure(scored), measure(scored, weights)
-    trials = _trials(scored, rows.loc[labelled, "group"])
+    limits = formula_limits(scored, patients)
     result = {
-        name: Estimate(
-            float(values[name][0]),
-            draws[name],
-            reason=_reason(scored, name),
-            trials=trials.get(name, 0),
-            centred=name == "ece",
-        )
+        name: Estimate(float(values[name][0]), draws[name], _reason(scored, name), limits.get(name))
         for name in values
     }
+    result["ece"] = ece_estimate(scored, weights, patients)
     if rows["fold"].nunique() > 1:
         folds = rows.loc[labelled, "fold"].to_numpy()
-        result["auc_mean_of_folds"] = _mean_of_folds(scored, folds, weights)
+        result["auc_mean_of_folds"] = _mean_of_folds(scored, folds, weights, patients)
     return result
 
 
-def _mean_of_folds(scored: Scored, folds: NDArray[np.int64], weights: Weights) -> Estimate:
+def formula_limits(scored: Scored, patients: ArrayLike) -> dict[str, Limits | None]:
+    """Limits of those metrics that have a formula for them, by name.
+
+    Args:
+        scored: N studies.
+        patients: (N,) key by which studies belong together.
+    """
+    rates = {name: rate_limits(*of, patients) for name, of in proportions(scored).items()}
+    squares = (scored.probabilities - scored.labels) ** 2
+    return {
+        **rates,
+        "auc": auc_limits(scored.labels, scored.probabilities, patients),
+        "brier": mean_limits(squares, patients),
+    }
+
+
+def _mean_of_folds(
+    scored: Scored, folds: NDArray[np.int64], weights: Weights, patients: NDArray[np.str_]
+) -> Estimate:
     parts = []
     for fold in np.unique(folds):
         here = folds == fold
         part = scored.where(here)
-        parts.append(auc_estimate(part, weights[:, here], _reason(part, "auc")))
+        reason = _reason(part, "auc")
+        parts.append(auc_estimate(part, weights[:, here], patients[here], reason))
     return mean_of(parts)
 
 
@@ -178,7 +196,8 @@ def fusion_gain(task: Task, tables: list[pd.DataFrame], params: EvaluateParams) 
 
 def _auc(rows: pd.DataFrame, finding: str, weights: Weights) -> Estimate:
     scored, labelled = scored_of(rows, finding)
-    return auc_estimate(scored, weights[:, labelled], _reason(scored, "auc"))
+    patients = rows.loc[labelled, "group"].to_numpy(str)
+    return auc_estimate(scored, weights[:, labelled], patients, _reason(scored, "auc"))
 
 
 def _gain(full: str, singles: list[str], aucs: dict[str, Estimate]) -> dict[str, Any]:
@@ -238,13 +257,11 @@ def _counts(rows: pd.DataFrame, finding: str) -> dict[str, Any]:
     return result
 
 
-def _trials(scored: Scored, groups: "pd.Series[Any]") -> dict[str, int]:
-    """How many patients each proportion counts."""
-    names = groups.to_numpy()
-    yes, called = scored.labels > 0, scored.positives
-    counts = {"sensitivity": yes, "specificity": ~yes, "ppv": called, "npv": ~called}
-    counts["accuracy"] = np.ones_like(yes)
-    return {name: len(np.unique(names[rows])) for name, rows in counts.items()}
+def _chance_calibration(rows: pd.DataFrame, finding: str) -> dict[str, Any]:
+    """`ece_by_chance`: the plug-in, and the band of a perfectly calibrated model's."""
+    scored, labelled = scored_of(rows, finding)
+    found = calibration_error(scored, rows.loc[labelled, "group"])
+    return {"ece_by_chance": found.band_to_json()} if found else {}
 
 
 def _reason(scored: Scored, metric: str) -> str:

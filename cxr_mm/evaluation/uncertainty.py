@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_mm.core.task import Task
+from cxr_mm.evaluation.limits import rate_limits
 from cxr_mm.evaluation.metrics import ECE_BINS, Floats, Scored, equal_mass_bins
 from cxr_mm.evaluation.resampling import Estimate, Weights, rounded
 
@@ -140,9 +141,8 @@ def share(
         weights: (B, N) how often each study counts in each resample.
         groups: (N,) patient group of each study.
     """
-    trials = len(np.unique(groups[among]))
     part = _mean(counted[among].astype(np.float64), weights[:, among])
-    return Estimate(part.value, part.draws, reason, trials)
+    return Estimate(part.value, part.draws, reason, rate_limits(counted, among, groups))
 
 
 def _mean(values: Floats, weights: Weights) -> Estimate:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxr_mm.evaluation.delong import Influence, auc_test, placements
 from cxr_mm.evaluation.metrics import Scored, auc
-from cxr_mm.evaluation.resampling import auc_covariance, auc_test, multiplicities, placements
+from cxr_mm.evaluation.resampling import multiplicities
 
 
 def kernel(x, y):
@@ -58,7 +59,7 @@ def test_covariance_is_its_definition(rows):
     if min(len(with_it), len(without)) < 2:
         assert labels.min() == labels.max() or auc_test(labels, list(scores), patients) is None
         return
-    found = auc_covariance(labels, scores, patients)
+    found = Influence.of(labels, scores, patients).covariance
     assert found == pytest.approx(slow_covariance(labels, scores, patients), abs=1e-12)
     for row, value in zip(scores, placements(labels, scores).auc, strict=True):
         assert value == pytest.approx(auc(Scored(labels, row, row > 0))[0])
@@ -70,7 +71,7 @@ def test_alone_patients_give_delongs_covariance():
     scores = rng.normal(size=(3, 80)) + labels
     placed = placements(labels, scores)
     delong = np.cov(placed.positives) / 30 + np.cov(placed.negatives) / 50
-    assert auc_covariance(labels, scores) == pytest.approx(delong)
+    assert Influence.of(labels, scores).covariance == pytest.approx(delong)
 
 
 def simulated(rng, patients=60, images=3, shift=0.0):

@@ -3,10 +3,10 @@ import pytest
 from scipy.stats import binomtest
 
 from cxr_mm.core.types import FEWEST_PATIENTS
+from cxr_mm.evaluation.delong import auc_test
 from cxr_mm.evaluation.metrics import Scored, auc, measure
 from cxr_mm.evaluation.resampling import (
     Estimate,
-    auc_test,
     exact_interval,
     mean_of,
     multiplicities,
@@ -124,18 +124,15 @@ def test_undefined_values_are_null_with_a_reason():
     assert "10%" in message["reason"]
 
 
-@pytest.mark.parametrize(("value", "trials"), [(1.0, 20), (0.0, 7), (1.0, 1)])
-def test_a_proportion_at_the_edge_has_exact_limits(value, trials):
+@pytest.mark.parametrize(("value", "trials"), [(1.0, 20), (0.0, 7), (1.0, 1), (0.4, 10)])
+def test_exact_limits_of_a_share_of_trials(value, trials):
     exact = binomtest(int(value * trials), trials).proportion_ci(0.95, method="exact")
     assert exact_interval(value, trials) == pytest.approx((exact.low, exact.high))
-    assert Estimate(value, np.full(100, value), trials=trials).interval == exact_interval(
-        value, trials
-    )
 
 
 def test_a_centred_interval_holds_its_value_and_stays_above_zero():
     draws = np.random.default_rng(0).normal(0.2, 0.05, size=1000)
-    low, high = Estimate(0.05, draws, centred=True).interval
+    low, high = Estimate(0.05, draws, centred=True, least=0.0).interval
     assert low == 0.0
     assert high == pytest.approx(0.05 + 1.96 * 0.05, abs=0.01)
 
@@ -147,6 +144,21 @@ def test_mean_skips_what_is_not_defined():
     assert mean.value == pytest.approx(0.4)
     assert mean.draws == pytest.approx([0.3, 0.5])
     assert mean_of([none]).to_json()["reason"] == "no study has a label"
+
+
+def test_limits_by_formula_are_not_those_of_a_difference_or_a_mean():
+    draws = np.random.default_rng(0).normal(0.5, 0.01, size=1000)
+    one = Estimate(0.5, draws, limits=(0.1, 0.9))
+    assert one.interval == (0.1, 0.9)
+    assert mean_of([one]).interval == (0.1, 0.9)
+    assert np.ptp(mean_of([one, one]).interval) < 0.1
+    assert (one - one).interval == (0.0, 0.0)
+    assert Estimate(0.5, np.full(100, np.nan), limits=(0.1, 0.9)).interval is None
+
+
+def test_a_mean_of_what_cannot_vary_has_the_widest_limits():
+    sure, unsure = (Estimate(1.0, np.ones(100), limits=(low, 1.0)) for low in (0.9, 0.7))
+    assert mean_of([sure, unsure]).interval == (0.7, 1.0)
 
 
 def test_rounding_gives_no_minus_zero():

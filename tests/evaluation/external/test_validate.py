@@ -159,7 +159,7 @@ def test_report_replaces_an_earlier_one_and_has_calibration_and_bad_rows(task, t
     assert all(row["reason"] for row in bad)
     figures = metrics["subsets"]["available"]["findings"]["effusion"]
     assert metrics["subsets"]["available"]["patients"] == 60
-    assert figures["auc"]["ci95"][0] > 0.6
+    assert figures["auc"]["ci95"][0] > 0.55
     low, high = figures["calibration_slope"]["ci95"]
     assert low < 1 < high
     low, high = figures["calibration_in_the_large"]["ci95"]
