@@ -183,7 +183,8 @@ def separated(value: float, with_finding: int, without: int) -> tuple[float, flo
     """
     fewer = min(with_finding, without)
     nearer = (value * fewer + 0.5) / (fewer + 1)
-    return nearer, auc_variance(nearer, with_finding, without)
+    # Scores turned round are as sure, which the formula is not: it is meant for AUCs above a half.
+    return nearer, auc_variance(max(nearer, 1 - nearer), with_finding, without)
 
 
 def auc_variance(auc: float, positives: int, negatives: int) -> float:
