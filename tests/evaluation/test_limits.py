@@ -91,7 +91,7 @@ def test_calibration_error_of_a_large_sample_is_the_plug_in():
 
 def test_intervals_cover_and_tests_reject_as_often_as_promised():
     """The benchmark's simulation where nothing is sparse; all sizes are in RESULTS.md."""
-    found = simulate(Setting(80, 3, 0.4), 400)
+    found = simulate(Setting(80, 3, 0.4), 500)
     coverage = {n: np.mean(found[n]) for n in ("AUC", "sensitivity", "specificity", "Brier")}
     least, most = BOUNDS["coverage"]
     assert all(least <= share <= most for share in coverage.values()), coverage
