@@ -13,7 +13,7 @@ from app.server import application, build_pages, run, services_of, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
 from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
-from cxr_mm.core.errors import CxrError
+from cxr_mm.core.processes import errors_as_one_line
 from cxr_mm.imaging.decoder import Decoder
 
 ARENAS = 2
@@ -55,23 +55,21 @@ def serve(
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
     try:
-        settings = Settings(
-            bundles=tuple(bundle),
-            host=host,
-            port=port,
-            log=None if no_log else log,
-            spool=spool,
-            examples=examples,
-            users=users,
-            user_header=user_header,
-            trusted_proxies=tuple(trusted_proxy or ["127.0.0.1"]),
-            allowed_hosts=tuple(allowed_host or ()),
-            limits=Limits(requests_per_minute, uploads_per_minute),
-        )
-        _serve(settings)
-    except CxrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        with errors_as_one_line():
+            settings = Settings(
+                bundles=tuple(bundle),
+                host=host,
+                port=port,
+                log=None if no_log else log,
+                spool=spool,
+                examples=examples,
+                users=users,
+                user_header=user_header,
+                trusted_proxies=tuple(trusted_proxy or ["127.0.0.1"]),
+                allowed_hosts=tuple(allowed_host or ()),
+                limits=Limits(requests_per_minute, uploads_per_minute),
+            )
+            _serve(settings)
     except KeyboardInterrupt:
         raise SystemExit(0) from None
 

@@ -224,7 +224,7 @@ class InferenceService:
         """
         predictor = self.predictor  # one for all of it, whatever is pointed to meanwhile
         with self._keeping(predicting=True):
-            answer = predictor.answer([study])[0]
+            answer = predictor.answer_one(study)
         stored = answer.without_pixels()
         trouble = self.logged([stored])
         image = None if study.image is None else shrink_radiograph(study.image, LONGEST)

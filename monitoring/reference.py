@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cxr_mm.core.config import Params, ReferenceParams
-from cxr_mm.core.errors import BundleError, StageError
+from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import atomic_directory, read_json, save_tensors, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord
@@ -370,25 +370,6 @@ def load_reference(folder: Path) -> Reference:
             f"the reference is damaged ({str(error).splitlines()[0]})",
             field=str(folder),
             remedy="Run python -m monitoring reference TASK again",
-        ) from error
-
-
-def bundle_digest(bundle: Path) -> str:
-    """Digest in the index of a bundle.
-
-    Raises:
-        BundleError: no bundle there, or a damaged one.
-    """
-    path = bundle / "bundle.json"
-    try:
-        return str(read_json(path)["digest"])
-    except FileNotFoundError as error:
-        raise BundleError(
-            "no such bundle", field=str(bundle), remedy="Run the stage fuse first"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            "not a bundle's description", field=str(path), remedy="Run the stage fuse again"
         ) from error
 
 

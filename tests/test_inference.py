@@ -11,6 +11,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES, subset_name, subsets
 from cxr_mm.imaging.quality import image_quality
 from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.models.input_gate import NO_GATE
 
 IMAGE = np.random.default_rng(0).random((80, 64), dtype=np.float32)
 GIVEN = {"image": IMAGE, "clinical": {"age": 70.0, "spo2": 88.0}, "note": "c/o SOB, orthopnoea"}
@@ -125,10 +126,13 @@ def test_any_image_is_accepted_where_that_is_asked_for_with_a_warning(predictor)
     assert any("may be no upright frontal chest radiograph" in text for text in warnings)
 
 
-def test_a_bundle_without_a_gate_refuses_nothing(predictor):
-    result = Predictor(replace(predictor.bundle, gate=None)).predict(Study("s", **GIVEN))
+def test_a_bundle_without_a_gate_refuses_nothing_and_says_so_of_a_single_image(predictor):
+    ungated = Predictor(replace(predictor.bundle, gate=None))
+    result = ungated.predict(Study("s", **GIVEN))
     assert result.modalities == MODALITIES
-    assert result.warnings == ()
+    assert result.warnings == (NO_GATE,)
+    assert ungated.predict(Study("s", note=GIVEN["note"])).warnings == ()
+    assert ungated.answer([Study("s", **GIVEN)])[0].prediction.warnings == ()
 
 
 def test_nothing_to_go_by_is_an_error_that_says_what_is_wanted(predictor):

@@ -1,6 +1,7 @@
 """Scoring: good rows are predicted as each alone would be, bad rows are listed with the reason."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from cxr_mm.inference import score as scoring
 from cxr_mm.inference import table as tables
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.score import score
+from cxr_mm.models.input_gate import NO_GATE
 from tests.doors.numbers import write_dicom
 
 CLINICAL = load_task("synthetic").clinical_names
@@ -268,6 +270,15 @@ def test_a_folder_of_dicom_files_is_scored_and_the_header_is_named_or_used(
     )
     assert len(score(any_image, dicoms, out, "use").lines()) == 2
     assert set(pd.read_parquet(out)["modalities"]) == {"image+tabular"}
+
+
+def test_a_missing_input_gate_is_said_once_for_all_images(predictor, csv, rows, tmp_path):
+    ungated, out = Predictor(replace(predictor.bundle, gate=None)), tmp_path / "scored.csv"
+    assert score(predictor, csv(), out).lines() == ["5 studies read, 5 answered, 0 not"]
+    assert score(ungated, csv(), out).lines()[1:] == [f"{NO_GATE} (4 images)"]
+    assert "input gate" not in out.read_text()
+    without = {(row, "image_path"): None for row in range(4)}
+    assert len(score(ungated, csv(without), out).lines()) == 1
 
 
 def test_a_given_value_comes_before_the_header(predictor, dicoms):

@@ -1,11 +1,20 @@
-"""Start-up: a cold prediction imports what its answer needs, and memory is kept between passes."""
+"""Start-up: one way of errors, imports that an answer needs, memory kept between passes."""
 
+import errno
+import importlib
+import io
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import typer
 from PIL import Image
+
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import bundle_digest
+from cxr_mm.models.bundle import read_index
 
 PREDICT = """
 import json, sys
@@ -19,6 +28,10 @@ NOT_NEEDED = (
     "torch._dynamo", "transformers", "sklearn", "scipy.optimize", "scipy.stats", "lightning",
     "gradio", "evidently", "matplotlib",
 )  # fmt: skip
+METRICS = {"task": "synthetic", "title": "T", "n_studies": 1, "n_patients": 1}
+FIGURE = {"value": 0.5, "ci95": None}
+NAMES = ("auc", "accuracy", "sensitivity", "specificity", "brier", "ece")
+SUBSETS = {"available": {"n": 1, "findings": {"effusion": dict.fromkeys(NAMES, FIGURE)}}}
 FAULTS = """
 import resource, torch
 from cxr_mm.core.allocator import keep_freed_memory
@@ -46,6 +59,48 @@ def test_a_cold_prediction_imports_nothing_that_its_answer_does_not_need(bundle_
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 0
     assert not {name for name in NOT_NEEDED if name in modules}
+
+
+def test_the_summary_reads_the_digest_without_torch(bundle_folder, tmp_path):
+    folder = tmp_path / "models/synthetic"
+    folder.mkdir(parents=True)
+    (folder / "bundle").symlink_to(bundle_folder)
+    digest = bundle_digest(bundle_folder)
+    assert digest == read_index(bundle_folder).digest
+    write_json(
+        tmp_path / "reports/synthetic/metrics.json",
+        METRICS | {"digest": digest, "subsets": SUBSETS},
+    )
+    (tmp_path / "reports/synthetic/model_card.md").write_text(digest)
+    words = [sys.executable, "-c", PREDICT, "summary", "synthetic"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize(
+    ("entry", "work", "words"),
+    [
+        ("cxr_mm.cli", "cxr_mm.cli.app", []),
+        ("monitoring.cli", "monitoring.cli.app", []),
+        ("app.__main__", "app.__main__._serve", ["--bundle", "models/synthetic/bundle"]),
+        ("app.security.auth", "app.security.auth.add_user", ["users.txt", "ann", "--stdin"]),
+    ],
+)
+def test_a_full_disk_is_one_line_at_every_entry_point(entry, work, words, monkeypatch, capsys):
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.csv")
+
+    module = importlib.import_module(entry)
+    monkeypatch.setattr(work, fill)
+    monkeypatch.setattr(sys, "argv", [entry, *words])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+    command = getattr(module, "serve", None) or module.main
+    with pytest.raises(SystemExit) as stop:
+        typer.run(command) if words else command()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: out.csv: No space left on device.\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is set on Linux alone")

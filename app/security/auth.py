@@ -28,7 +28,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.security.middleware import RefusalCounter, address, is_within, refuse
-from cxr_mm.core.errors import CxrError, InputError, ParamsError
+from cxr_mm.core.errors import InputError, ParamsError
+from cxr_mm.core.processes import errors_as_one_line
 from cxr_mm.core.templates import render
 
 HASHER = PasswordHasher()
@@ -344,7 +345,7 @@ def main(
     stdin: Annotated[bool, typer.Option("--stdin", help="Read the password as a line.")] = False,
 ) -> None:
     """Add a user to the file, or give a user another password."""
-    try:
+    with errors_as_one_line():
         if stdin:
             password = sys.stdin.readline().rstrip("\r\n")
         else:
@@ -352,9 +353,6 @@ def main(
             if getpass("Once more: ") != password:
                 raise InputError("the two passwords differ", remedy="Try again")
         add_user(file, name, password)
-    except (CxrError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

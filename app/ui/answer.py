@@ -43,8 +43,7 @@ def notices(task: Task) -> Markup:
 def header(bundle: Bundle, others: Sequence[tuple[str, str]] = ()) -> Markup:
     """The question, which model answers it, whether images are checked, and links to other pages
     (title, address)."""
-    ungated = bundle.task.has_image and bundle.gate is None
-    return piece("header", bundle.task.title, bundle.name, bundle.digest, others, ungated)
+    return piece("header", bundle.task.title, bundle.name, bundle.digest, others, bundle.unchecked)
 
 
 def answer(bundle: Bundle, session: StudySession) -> Markup:

@@ -7,8 +7,7 @@ import typer
 
 from cxr_mm.cli import data, doctor, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory
-from cxr_mm.core.errors import CxrError
-from cxr_mm.core.processes import end_with_dvc
+from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
 
 app = typer.Typer(
     add_completion=False,
@@ -22,21 +21,15 @@ for part in (stages, predict, data, new_task, doctor):
 
 
 def main() -> None:
-    """Entry point; a CxrError is one line on stderr and exit code 2."""
+    """Run a command; an error that a user can fix is one line on stderr and exit code 2."""
     end_with_dvc()
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("httpx", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        app()
-    except CxrError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:  # a file that no layer knows more about than the system says
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
-        raise SystemExit(2) from None
+        with errors_as_one_line():
+            app()
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)
         raise SystemExit(130) from None

@@ -16,7 +16,7 @@ import typer
 from cxr_mm import __version__
 from cxr_mm.cli.options import TaskName
 from cxr_mm.core.errors import CxrError, DataNotFoundError
-from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
+from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, bundle_digest, data_root
 from cxr_mm.core.task import TASKS, load_task, own_tasks, shipped_tasks
 
 commands = typer.Typer()
@@ -38,12 +38,11 @@ def summary(task: TaskName) -> None:
     from cxr_mm.core.files import read_json
     from cxr_mm.evaluation.report.figures import read_metrics
     from cxr_mm.evaluation.report.text import summary as run
-    from cxr_mm.models.bundle import read_index
 
     paths = TaskPaths(load_task(task).name)
     if not paths.bundle.is_dir():
         raise StageError("no such folder", field=str(paths.bundle), remedy="Run dvc repro")
-    digest = read_index(paths.bundle).digest
+    digest = bundle_digest(paths.bundle)
     flags = paths.reports / "flags.json"
     metrics = read_metrics(paths.reports, paths.task, digest)
     print(run(metrics, read_json(flags) if flags.is_file() else ()))

@@ -38,7 +38,7 @@ def study_of(
     note: str | None,
     view: str | None,
     study_id: str | None,
-    header: HeaderUse = "ignore",
+    use_header: bool,
 ) -> Study:
     """Build the study that the options describe."""
     from cxr_mm.data.studies import build_study
@@ -46,7 +46,12 @@ def study_of(
 
     values = pairs(clinical or [], "--clinical", "age=63")
     read = partial(read_radiograph, image) if image else None
-    return build_study(task, read, values, note, view, study_id, header=header)
+    return build_study(task, read, values, note, view, study_id, header=header_use(use_header))
+
+
+def header_use(use_header: bool) -> HeaderUse:
+    """What becomes of the image's header: used where asked for, named otherwise."""
+    return "use" if use_header else "name"
 
 
 def pairs(texts: list[str], option: str, example: str) -> dict[str, str]:

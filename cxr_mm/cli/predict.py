@@ -5,10 +5,19 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, UseHeader, View, study_of
+from cxr_mm.cli.options import (
+    AnyImage,
+    Clinical,
+    Image,
+    Note,
+    StudyId,
+    UseHeader,
+    View,
+    header_use,
+    study_of,
+)
 from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.prediction import Prediction, percent
-from cxr_mm.core.types import HeaderUse
 
 commands = typer.Typer()
 PANEL = "Use a bundle"
@@ -36,8 +45,7 @@ def predict(
         from cxr_mm.inference.predictor import load_predictor
 
         predictor = load_predictor(bundle, accept_any_image)
-        header: HeaderUse = "use" if use_header else "name"
-        study = study_of(predictor.bundle.task, image, clinical, note, view, study_id, header)
+        study = study_of(predictor.bundle.task, image, clinical, note, view, study_id, use_header)
         prediction = predictor.predict(study)
     print(prediction.model_dump_json(indent=2) if as_json else describe(prediction))
 
@@ -69,7 +77,7 @@ def score(
 
     check_out(out, manifest)  # before the bundle is loaded
     predictor = load_predictor(bundle, accept_any_image)
-    tally = run(predictor, manifest, out, "use" if use_header else "name")
+    tally = run(predictor, manifest, out, header_use(use_header))
     print("\n".join([*tally.lines(), f"predictions: {out}"]))
     if tally.bad:
         print(f"those not answered, each with its reason: {out.with_suffix('.bad.json')}")

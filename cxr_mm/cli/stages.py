@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from cxr_mm.cli.options import AnyImage, Clinical, Image, Note, StudyId, TaskName, View, study_of
+from cxr_mm.cli.options import (
+    AnyImage,
+    Clinical,
+    Image,
+    Note,
+    StudyId,
+    TaskName,
+    UseHeader,
+    View,
+    study_of,
+)
 from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
@@ -97,6 +107,7 @@ def explain(
     note: Note = None,
     view: View = None,
     study_id: StudyId = None,
+    use_header: UseHeader = False,
     finding: Annotated[
         list[str] | None, typer.Option(help="Only this finding; may be repeated.")
     ] = None,
@@ -130,5 +141,5 @@ def explain(
 
     question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
     predictor = load_predictor(bundle, accept_any_image)
-    study = study_of(predictor.bundle.task, image, clinical, note, view, study_id)
+    study = study_of(predictor.bundle.task, image, clinical, note, view, study_id, use_header)
     print(explain_to(predictor, study, question, out))

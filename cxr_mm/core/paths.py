@@ -1,18 +1,44 @@
 """The paths of every stage's outputs; dvc.yaml repeats them."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from cxr_mm.core.errors import BundleError
 
 DATA_ROOT_VARIABLE = "CXR_MM_DATA"
 DEFAULT_DATA_ROOT = Path("data/raw")
 MONITORING_REPORTS = Path("reports/monitoring")
 """Reports of monitoring, a folder for each task, below the project's folder."""
+BUNDLE_INDEX = "bundle.json"
+"""File of a bundle's folder that has its digest."""
+DIGEST_SHOWN = 12
+"""Characters of a digest that a person sees, and in the name of a version's folder."""
 
 
 def data_root() -> Path:
     """Folder of the sources: the environment variable CXR_MM_DATA, or `data/raw`."""
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or DEFAULT_DATA_ROOT).expanduser()
+
+
+def bundle_digest(bundle: Path) -> str:
+    """Digest in the index of a bundle.
+
+    Raises:
+        BundleError: no bundle there, or a damaged one.
+    """
+    path = bundle / BUNDLE_INDEX
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["digest"])
+    except FileNotFoundError as error:
+        raise BundleError(
+            "no such bundle", field=str(bundle), remedy="Run the stage fuse first"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            "not a bundle's description", field=str(path), remedy="Run the stage fuse again"
+        ) from error
 
 
 @dataclass(frozen=True)

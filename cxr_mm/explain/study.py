@@ -85,7 +85,7 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     figures = measured(bundle.task.name, bundle.digest, question.faithfulness)
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
     methods = [method(name).name for name in methods] or faithful_methods(figures)
-    answer = predictor.answer([study])[0]
+    answer = predictor.answer_one(study)
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
     result = [
         list(explaining(subject, Target(name), methods, Ask(question.seed)))[-1]

@@ -55,7 +55,22 @@ class Predictor:
         Raises:
             InputError: it has no input of the task, or its image is rejected.
         """
-        return self.answer([study])[0].prediction
+        return self.answer_one(study).prediction
+
+    def answer_one(self, study: Study) -> EncodedAnswer:
+        """Answer one study by itself: a warning says where no input gate has checked its image.
+
+        Of many studies that is said once for all (`Bundle.unchecked`).
+
+        Raises:
+            InputError: it has no input of the task, or its image is rejected.
+        """
+        answer = self.answer([study])[0]
+        prediction, unchecked = answer.prediction, self.bundle.unchecked
+        if not unchecked or "image" not in prediction.modalities:
+            return answer
+        warnings = (unchecked, *prediction.warnings)
+        return replace(answer, prediction=prediction.model_copy(update={"warnings": warnings}))
 
     def answer(
         self, studies: Sequence[Study], show: Sequence[Modality] = MODALITIES

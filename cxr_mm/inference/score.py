@@ -42,7 +42,8 @@ def score(predictor: Predictor, source: Path, out: Path, header: HeaderUse = "ig
     """
     check_out(out, source)
     task = predictor.bundle.task
-    codec, tally = PredictionTable(task.finding_names), Tally(task)
+    codec = PredictionTable(task.finding_names)
+    tally = Tally(task, predictor.bundle.unchecked)
     answers = answer_in_batches(predictor, iter_studies(task, source, BATCH, header))
     rows = (
         codec.row(answer.prediction) | {"patient_id": answer.study.patient_id or ""}

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import check_clinical, expected_value
 from cxr_mm.data.sources.losses import Dropped, by_reason, describe_reasons
@@ -19,7 +18,9 @@ class Tally:
 
     Args:
         task: whose clinical values they have.
+        unchecked: what to say where images were used: `Bundle.unchecked`.
         predicted: number of studies that were answered.
+        images: number of those with an image that the model used.
         bad: the others.
         unknown: values of answered studies that could not be used; the reason begins with the
             clinical feature.
@@ -27,7 +28,9 @@ class Tally:
     """
 
     task: Task
+    unchecked: str = ""
     predicted: int = 0
+    images: int = 0
     bad: list[BadRow] = field(default_factory=list)
     unknown: list[Dropped] = field(default_factory=list)
     header: list[Dropped] = field(default_factory=list)
@@ -38,11 +41,13 @@ class Tally:
             if isinstance(answer, BadRow):
                 self.bad.append(answer)
             else:
-                self._count(answer.study)
+                self._count(answer)
                 yield answer
 
-    def _count(self, study: Study) -> None:
+    def _count(self, answer: EncodedAnswer) -> None:
+        study = answer.study
         self.predicted += 1
+        self.images += "image" in answer.prediction.modalities
         for fault in check_clinical(self.task.clinical, study.clinical).faults:
             self.unknown.append(Dropped(study.study_id, f"{fault.field} {fault.kind}"))
         if header_left_out(study):
@@ -60,5 +65,10 @@ class Tally:
                 f"{heading}: {line}"
                 for heading, dropped in parts.items()
                 for line in describe_reasons(by_reason(dropped, expected))
+            ),
+            *(
+                [f"{self.unchecked} ({self.images:,} images)"]
+                if self.unchecked and self.images
+                else []
             ),
         ]

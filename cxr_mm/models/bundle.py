@@ -28,6 +28,7 @@ from cxr_mm.core.files import (
     write_json,
 )
 from cxr_mm.core.fingerprints import Fingerprints
+from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.task import Task
@@ -41,7 +42,7 @@ from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import Conformal, OperatingPoints
 from cxr_mm.models.fusion import Fusion, FusionSpec
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
-from cxr_mm.models.input_gate import InputGate, load_input_gate, save_input_gate
+from cxr_mm.models.input_gate import NO_GATE, InputGate, load_input_gate, save_input_gate
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.precision import MEASURED_ON, SERVED, Precision, choose_precision
 
@@ -212,6 +213,11 @@ class Bundle:
         again = ", recalibrated" if self.trained_on.get(RECALIBRATED) else ""
         return f"{self.task.name} ({self.fusion.spec.kind} fusion, {backbone}{again})"
 
+    @property
+    def unchecked(self) -> str:
+        """Warning that no image is checked; empty where the input gate checks them."""
+        return NO_GATE if self.task.has_image and self.gate is None else ""
+
     @cached_property
     def classifier(self) -> Classifier:
         """Inputs → calibrated logits, differentiable."""
@@ -322,7 +328,6 @@ class Bundle:
 
 
 FORMAT = 1
-INDEX = "bundle.json"
 BASELINE_IMAGE = "baseline.png"
 FINGERPRINTS = "fingerprints.safetensors"
 KEY_OF_FINGERPRINTS = "manifest_sha256"
@@ -379,7 +384,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
         )
         content = index.model_dump(mode="json")
         content["digest"] = index_digest(content)
-        write_json(aside / INDEX, content)
+        write_json(aside / BUNDLE_INDEX, content)
     return str(content["digest"])
 
 
@@ -408,12 +413,12 @@ def read_index(folder: Path) -> BundleIndex:
         BundleError: the folder is no bundle, or a part is missing, added or changed.
     """
     try:
-        raw = read_json(folder / INDEX)
+        raw = read_json(folder / BUNDLE_INDEX)
         index = BundleIndex.model_validate(raw)
         _check_parts(folder, index, index_digest(raw))
     except FileNotFoundError as error:
         raise BundleError(
-            f"there is no {INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
+            f"there is no {BUNDLE_INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
         ) from error
     except OSError as error:
         raise BundleError(
@@ -423,7 +428,7 @@ def read_index(folder: Path) -> BundleIndex:
         ) from error
     except (ValueError, ValidationError) as error:
         raise BundleError(
-            f"{INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
+            f"{BUNDLE_INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
         ) from error
     return index
 
@@ -437,9 +442,9 @@ def _check_parts(folder: Path, index: BundleIndex, digest: str) -> None:
             f"its format is {index.format}, this version reads {FORMAT}", field=str(folder)
         )
     if digest != index.digest:
-        raise BundleError(f"{INDEX} was changed", field=str(folder), remedy=_REMEDY)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {INDEX}
-    for part in sorted(present ^ set(index.parts)):
+        raise BundleError(f"{BUNDLE_INDEX} was changed", field=str(folder), remedy=_REMEDY)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    for part in sorted(present ^ {BUNDLE_INDEX, *index.parts}):
         what = "is missing" if part in index.parts else "does not belong to it"
         raise BundleError(f"{part} {what}", field=str(folder), remedy=_REMEDY)
     for part, expected in index.parts.items():

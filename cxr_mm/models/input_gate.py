@@ -28,6 +28,7 @@ REASONS = {
     UNLIKE: "it is unlike the images that the model was trained on",
 }
 """Kind → reason in words; other kinds share that of `UNLIKE`."""
+NO_GATE = "This model has no input gate: it does not notice an image that is no chest radiograph"
 
 
 class Limits(Frozen):

@@ -10,10 +10,8 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from cxr_mm.core.errors import BundleError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import DIGEST_SHOWN
 from cxr_mm.core.types import Frozen
-
-DIGEST_SHOWN = 12
-"""Characters of a digest in the name of a version."""
 
 
 class Pointer(Frozen):

@@ -1,13 +1,9 @@
 """Command line of monitoring: thin verbs; one clear line where something is wrong."""
 
-import sys
-
 import typer
 
 from cxr_mm.core.allocator import keep_freed_memory
-from cxr_mm.core.errors import CxrError
-from cxr_mm.core.processes import end_with_dvc
-from cxr_mm.core.verdict import ERROR_EXIT_CODE
+from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
 from monitoring.cli import log, reports, retraining, running
 
 app = typer.Typer(
@@ -25,8 +21,5 @@ def main() -> None:
     """Run a verb; an error that a user can fix is one line on stderr and exit code 2."""
     end_with_dvc()
     keep_freed_memory()
-    try:
+    with errors_as_one_line():
         app(prog_name="python -m monitoring")
-    except CxrError as error:
-        print(error, file=sys.stderr)
-        sys.exit(ERROR_EXIT_CODE)

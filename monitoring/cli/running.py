@@ -152,8 +152,8 @@ def _runner(
     reports: Path,
     stop: Stop,
 ) -> Runner:
+    from cxr_mm.core.paths import bundle_digest
     from cxr_mm.models.registry import resolved  # slow to import
-    from monitoring.reference import bundle_digest
 
     def model() -> ServedModel:
         folder = resolved(bundle)

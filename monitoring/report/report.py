@@ -13,12 +13,12 @@ import numpy as np
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import atomic_directory, read_json, write_json, write_text
-from cxr_mm.core.paths import MONITORING_REPORTS
+from cxr_mm.core.paths import MONITORING_REPORTS, bundle_digest
 from cxr_mm.core.verdict import REPORT_STAMP, STATUS_NUMBERS, VERDICT_FILE, Verdict
 from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.diagnostics import service
-from monitoring.reference import Reference, bundle_digest, load_reference
+from monitoring.reference import Reference, load_reference
 from monitoring.report.page import Page, facts, summary_page
 from monitoring.verdict import evaluate_window
 from monitoring.window import load_window

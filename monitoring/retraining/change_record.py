@@ -18,10 +18,11 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, to_json
+from cxr_mm.core.paths import DIGEST_SHOWN
 from cxr_mm.core.templates import render
 from cxr_mm.core.types import Frozen
 from cxr_mm.evaluation.report.text import plain, with_interval
-from cxr_mm.models.registry import DIGEST_SHOWN, SERVING
+from cxr_mm.models.registry import SERVING
 
 CHANGES = "changes"
 Outcome = Literal["better", "non-inferior", "worse by less than the margin", "rejected"]

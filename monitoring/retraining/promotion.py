@@ -15,12 +15,11 @@ from pathlib import Path
 
 from cxr_mm.core.errors import InputError, StageError
 from cxr_mm.core.files import atomic_directory, write_json
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import DIGEST_SHOWN, TaskPaths
 from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
 from cxr_mm.models.bundle import read_index
 from cxr_mm.models.registry import (
     BUNDLE,
-    DIGEST_SHOWN,
     POINTER_FILE,
     SERVING,
     Pointer,

@@ -16,18 +16,8 @@ from cxr_mm.core.progress import Progress
 from cxr_mm.core.task import load_task
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import BadRow
-from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.inference.predictor import Predictor
 from cxr_mm.prediction_log import open_log
-
-
-@pytest.fixture(scope="module")
-def predictor(bundle_folder):
-    return load_predictor(bundle_folder, accept_any_image=True)
-
-
-@pytest.fixture
-def service(predictor):
-    return InferenceService(predictor, None)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
-"""A stage that DVC runs ends with it."""
+"""An error is one line at every entry point; a stage that DVC runs ends with it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_mm.core.processes import STAGE_VARIABLE
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.processes import STAGE_VARIABLE, errors_as_one_line
 
 STAGE = """
 import time
@@ -24,6 +26,31 @@ child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.
 print(child.pid, child.stdout.readline(), flush=True)
 child.wait()
 """
+
+
+NOTE = "Fever. " * 99
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("is odd", field="age", remedy="Mend it"), "error: age: is odd. Mend it."),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "error: No space left on device."),
+        (OSError(errno.EACCES, "Permission denied", "a.png"), "error: a.png: Permission denied."),
+        (OSError(errno.ENAMETOOLONG, "File name too long", NOTE), "error: …: File name too long."),
+        (OSError("the server is gone"), "error: the server is gone."),
+    ],
+)
+def test_an_error_that_a_user_can_fix_is_one_line_and_exit_code_2(capsys, error, line):
+    with pytest.raises(SystemExit) as stop, errors_as_one_line():
+        raise error
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_any_other_error_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a fault of ours"), errors_as_one_line():
+        raise ValueError("a fault of ours")
 
 
 def is_running(pid):

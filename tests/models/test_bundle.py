@@ -10,10 +10,11 @@ import torch
 
 from cxr_mm.core.errors import BundleError, ClinicalError, NoteError
 from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.study import Study
 from cxr_mm.data.manifest import load_manifest, load_quality
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.models.bundle import INDEX, index_digest, load_bundle, save_bundle
+from cxr_mm.models.bundle import index_digest, load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,11 @@ def test_there_is_no_pickle_in_it(bundle_folder):
 
 
 def test_a_bundle_without_a_field_that_came_later_keeps_its_digest(copied):
-    content = read_json(copied / INDEX)
+    content = read_json(copied / BUNDLE_INDEX)
     for feature in content["task"]["clinical"]:
         del feature["limits"]
     content["digest"] = index_digest(content)
-    write_json(copied / INDEX, content)
+    write_json(copied / BUNDLE_INDEX, content)
     assert load_bundle(copied).digest == content["digest"]
 
 
@@ -87,8 +88,8 @@ def test_a_foreign_part_is_named(copied):
 
 
 def test_another_format_is_refused_by_its_number(copied):
-    index = json.loads((copied / INDEX).read_text())
-    (copied / INDEX).write_text(json.dumps({**index, "format": 99}))
+    index = json.loads((copied / BUNDLE_INDEX).read_text())
+    (copied / BUNDLE_INDEX).write_text(json.dumps({**index, "format": 99}))
     with pytest.raises(BundleError, match="format is 99"):
         load_bundle(copied)
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from cxr_mm.core.config import FuseParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import BUNDLE_INDEX, TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, subset_name, subsets
@@ -20,7 +20,6 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.models.bundle import INDEX
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.training import calibrate
 from cxr_mm.training.fuse import AVAILABLE, fit_fusion, fuse, heldout
@@ -123,7 +122,7 @@ def test_run_again_it_makes_the_same_bundle(recorded_table, pipeline, tmp_path):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(folder)
     fuse(pipeline.task, pipeline.params, paths)
-    first, again = (read_json(p.bundle / INDEX)["digest"] for p in (here, paths))
+    first, again = (read_json(p.bundle / BUNDLE_INDEX)["digest"] for p in (here, paths))
     assert first == again
     pd.testing.assert_frame_equal(pd.read_parquet(paths.heldout), recorded_table)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from cxr_mm.core.config import EvaluateParams, FuseParams
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import sha256_file
+from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import OperatingPoint, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Modality, subset_name, subsets
@@ -31,7 +32,7 @@ from cxr_mm.evaluation.subsets import (
 )
 from cxr_mm.evaluation.uncertainty import finding_uncertainty
 from cxr_mm.inference.table import PredictionTable
-from cxr_mm.models.bundle import INDEX, Bundle, save_bundle
+from cxr_mm.models.bundle import Bundle, save_bundle
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import (
     Conformal,
@@ -367,7 +368,7 @@ def check_destination(folder: Path, out: Path) -> None:
 def check_no_bundle(folder: Path) -> None:
     """Check that the folder is not inside a bundle, which another file would make unreadable."""
     for parent in (folder.resolve(), *folder.resolve().parents):
-        if (parent / INDEX).exists():
+        if (parent / BUNDLE_INDEX).exists():
             raise InputError(
                 f"nothing may be written into the bundle {parent}",
                 field=str(folder),

@@ -237,7 +237,7 @@ def evaluate_on(
     if new_bundle is not None:
         check_enough(task, labels, manifest_csv)
     studies = (s for s in iter_studies(task, manifest_csv) if s.study_id in labels.index)
-    tally = Tally(task)
+    tally = Tally(task, predictor.bundle.unchecked)
     answers = tally.answered(answer_in_batches(predictor, studies))
     rows = [row for answer in answers for row in _rows(predictor, answer)]
     bad += [{"study_id": row.study_id, "reason": row.reason} for row in tally.bad]

@@ -5,8 +5,8 @@ from typing import Any
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import DIGEST_SHOWN
 from cxr_mm.evaluation.report.text import headline
-from cxr_mm.models.registry import DIGEST_SHOWN
 
 METRICS_FILE, CARD_FILE = "metrics.json", "model_card.md"
 HEADLINE_METRICS = ("sensitivity", "specificity", "accuracy", "brier", "ece")

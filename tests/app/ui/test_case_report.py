@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.service import InferenceService
 from app.ui.case_report import LONGEST, MOST_TYPED, case_report, write_case_report
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import NOTICE
-from cxr_mm.inference.predictor import load_predictor
 
 NOTE = "Fever and a <b>particular</b> cough."
-
-
-@pytest.fixture(scope="module")
-def service(bundle_folder):
-    """Takes noise for an image."""
-    return InferenceService(load_predictor(bundle_folder, accept_any_image=True), None)
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,14 @@ from PIL import Image
 
 from app.service import InferenceService
 from app.ui import answer as point_part
-from app.ui import case_report, compare, explanation, feedback, page, study_form
+from app.ui import api, case_report, compare, explanation, feedback, page, study_form
 from cxr_mm.core.errors import LogError
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.progress import Progress
 from cxr_mm.explain.subject import Subject
-from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.models.input_gate import NO_GATE
 from cxr_mm.prediction_log import open_log, open_spooled_log
-
-
-@pytest.fixture(scope="module")
-def predictor(bundle_folder):
-    """Takes noise for an image."""
-    return load_predictor(bundle_folder, accept_any_image=True)
-
-
-@pytest.fixture
-def service(predictor):
-    return InferenceService(predictor, None)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +56,17 @@ def with_a_number(service):
 def faults(answer):
     found = {n for n in ("image", "clinical", "general") if answer[n]["visible"]}
     return found | ({"note"} if "fault" in answer["note"]["value"] else set())
+
+
+def test_a_missing_input_gate_is_said_by_page_and_api(service, image):
+    gated = api.predict(service, str(image), None, None, "", "")
+    assert NO_GATE not in gated["warnings"]
+    assert NO_GATE not in point_part.header(service.bundle)
+    bundle = replace(service.bundle, gate=None)
+    ungated = InferenceService(Predictor(bundle), None)
+    assert api.predict(ungated, str(image), None, None, "", "")["warnings"][0] == NO_GATE
+    assert NO_GATE in predict(ungated, str(image))["text"]
+    assert f"{NO_GATE}." in point_part.header(bundle)
 
 
 def test_a_image_alone_is_answered_shared_out_and_explained(service, image):

@@ -20,14 +20,8 @@ from app.ui import worklist
 from app.ui.worklist import PAGE, STOPPED
 from app.worklist import Worklist
 from cxr_mm.data.manifest import load_manifest
-from cxr_mm.inference.predictor import load_predictor
 
 NAMES = ("state", "status", "shown", "undone", "part", "download", "table")
-
-
-@pytest.fixture(scope="module")
-def service(bundle_folder):
-    return InferenceService(load_predictor(bundle_folder, accept_any_image=True), None)
 
 
 @pytest.fixture
