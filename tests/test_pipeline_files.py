@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
 
 import app.__main__ as serving
 from cxr_mm import cli
@@ -173,6 +177,25 @@ def test_dvc_keeps_every_report_and_compares_the_headline():
     assert all(option.get("cache", True) for option in options)
     assert paths_in(do["metrics"]) == ["reports/${item}/headline.json"]
     assert {Path(p).name for p in outputs("evaluate")} >= {"metrics.json", "model_card.md"}
+
+
+def test_plots_of_dvc_load_nothing_and_show_each_curve_as_an_image(tmp_path):
+    plots = STAGES["evaluate"]["do"]["plots"]
+    charts = {Path(path).stem for entry in plots if isinstance(entry, dict) for path in entry}
+    assert charts <= {Path(path).stem for path in paths_in(plots) if path.endswith(".png")}
+    private = shutil.ignore_patterns("cache", "tmp", "config.local")
+    shutil.copytree(PROJECT / ".dvc", tmp_path / ".dvc", ignore=private)
+    (tmp_path / "roc.csv").write_text("fpr,tpr,finding\n0,0,effusion\n1,1,effusion\n")
+    Image.new("L", (4, 4)).save(tmp_path / "roc.png")
+    chart = {"x": "fpr", "y": "tpr", "template": "curves"}
+    named = yaml.safe_dump({"plots": [{"roc.csv": chart}, "roc.png"]})
+    (tmp_path / "dvc.yaml").write_text(named)
+    for words in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "plots", "show"]):
+        subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    page = (tmp_path / "dvc_plots/index.html").read_text()
+    assert "vegaEmbed('#" in page
+    assert re.findall(r"<script[^>]* src=|<link|@import", page) == []
+    assert re.findall(r'src="([^"]+)"', page) == ["static/workspace_roc.png"]
 
 
 def test_every_output_is_in_the_tasks_own_folders():
