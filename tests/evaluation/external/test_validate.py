@@ -41,6 +41,7 @@ class OldAndCoughing:
             ),
             trained_on={"studies": 900, "groups": 800},
             fingerprints=None,
+            unchecked="",
         )
         self.seen = []
 
