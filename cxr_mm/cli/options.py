@@ -38,7 +38,7 @@ def study_of(
     note: str | None,
     view: str | None,
     study_id: str | None,
-    use_header: bool,
+    use_header: bool = False,
 ) -> Study:
     """Build the study that the options describe."""
     from cxr_mm.data.studies import build_study
