@@ -49,9 +49,11 @@ browser: $(STAMP) ## fetch a Chromium for the tests of the page, where there is 
 		command -v google-chrome >/dev/null || timeout 300 playwright install chromium >/dev/null 2>&1 || \
 		echo "no Chromium: the tests of the page in a browser will be skipped (apt install chromium)"
 
-# A process per core with one thread each; a file's tests stay together, since they share fixtures.
+# One process more than cores, with one thread each: tests that wait for a server or a browser leave a
+# core idle. A file's tests stay together, since they share fixtures.
 pytest: $(STAMP) browser
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest --dist loadfile \
+		--numprocesses $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine
 	python -m app --bundle $(BUNDLE) --log $(LOG)

@@ -25,6 +25,7 @@ METRICS = {
 PLAIN: dict[str, Any] = {
     "pool": "last",
     "mirror": False,
+    "resolution": None,
     "augment": "light",
     "class_weights": True,
     "label_smoothing": 0.0,

@@ -1,5 +1,6 @@
 """Stage explain: on the small pipeline, with true masks to be measured against."""
 
+import numpy as np
 import pytest
 
 from cxr_mm.core.config import ExplainParams
@@ -40,7 +41,8 @@ def test_faithfulness_has_every_method_and_the_true_areas(paths):
         assert 0 < finding["grad_cam"]["n"] <= 4
         for name in ("energy", "pointing", "iou", "chance_energy", "gain"):
             figure = finding["grad_cam"][name]
-            assert figure["low"] <= figure["value"] <= figure["high"]
+            assert np.isfinite(figure["value"])
+            assert figure["low"] is figure["high"] is None  # of so few patients
 
 
 def test_what_moves_the_model_is_averaged_over_studies(paths):

@@ -101,6 +101,7 @@ def measured(nih, monkeypatch):
         name="bright",
         digest="0" * 64,
         gate="a gate",
+        unchecked="",
         decision="youden",
         operating_points={"image": {"pneumonia": {"youden": POINT}}},
         clinical=ClinicalTransform((), {}, {}, {}),
