@@ -80,14 +80,17 @@ def _of_study(bundle: Bundle, study: Study, target: Target, seed: int) -> Iterat
 def rows_of(task: str, table: pd.DataFrame) -> list[Row]:
     """Mean of each figure by share, and its rank correlation with the share left as it was."""
     rows = []
-    for modality, own in table.groupby("modality", sort=False):
+    for modality, name in TRIED.items():
+        own = table[table["modality"] == modality]
+        if own.empty:
+            continue
         facts = {"task": task, "n": own["study"].nunique(), "seed": SEED}
         # Of a study first, so that one without draws (share 0) counts as much as another.
         means = own.groupby(["share", "study"])[list(FIGURES)].mean().groupby("share").mean()
         for figure in FIGURES:
-            row = f"{modality}: {figure} of {TRIED[modality]}"  # type: ignore[index]
-            for share, value in means[figure].items():
-                metric = f"{100 * float(share):.0f} % shuffled"  # type: ignore[arg-type]
+            row = f"{modality}: {figure} of {name}"
+            for share, value in zip(SHARES, means[figure], strict=True):
+                metric = f"{100 * share:.0f} % shuffled"
                 rows.append(Row(row=row, metric=metric, value=round(value, 4), **facts))
             ranked = agreement(1 - means.index.to_numpy(np.float64), means[figure].to_numpy())
             rows.append(

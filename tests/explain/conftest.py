@@ -11,6 +11,14 @@ from cxr_mm.explain.subject import Subject
 from cxr_mm.models.bundle import Bundle, load_bundle
 
 NOTE = "Fever and cough for 3 days. No pleural effusion, dull to percussion at the left base."
+PASSED = {
+    "n": 30,
+    "patients": 10,
+    "gain": {"value": 1.5, "low": 1.2, "high": 1.9},
+    "better_than_chance": True,
+    "depends_on_weights": True,
+}
+"""Figures of a method that is faithful."""
 CLINICAL = {"age": 71.0, "temperature": 38.9, "sex": "female"}
 
 

@@ -9,6 +9,7 @@ from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.study import Study
 from cxr_mm.explain.study import Question, explain_to
 from cxr_mm.inference.predictor import Predictor
+from tests.explain.conftest import PASSED
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +72,10 @@ def test_what_a_study_lacks_is_not_explained(predictor, tmp_path, given, methods
 
 
 def test_faithfulness_of_this_bundle_is_said_and_chooses_the_methods(predictor, a_study, tmp_path):
-    gain = {"value": 1.5, "low": 1.2, "high": 1.9}
-    good = {
-        "n": 30,
-        "patients": 10,
-        "gain": gain,
-        "better_than_chance": True,
-        "depends_on_weights": True,
-    }
-    failed = {**good, "better_than_chance": False}
+    failed = {**PASSED, "better_than_chance": False}
     file = tmp_path / "faithfulness.json"
     digest = predictor.bundle.digest
-    write_json(file, {"digest": digest, "methods": {"grad_cam": failed, "layer_cam": good}})
+    write_json(file, {"digest": digest, "methods": {"grad_cam": failed, "layer_cam": PASSED}})
     question = Question(("effusion",), faithfulness=file)
     page = explain_to(predictor, a_study(0), question, tmp_path / "o")
     (only,) = read_json(tmp_path / "o" / "explanation.json")["explanations"]

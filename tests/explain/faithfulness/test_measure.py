@@ -8,6 +8,7 @@ from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.measure import measure
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict, verdict_word
 from cxr_mm.explain.methods import METHODS
+from tests.explain.conftest import PASSED
 
 MEASURED = ["grad_cam", "eigen_cam", "shap_tabular", "lime_tabular", "shap_note"]
 
@@ -48,14 +49,7 @@ def test_a_map_without_a_question_does_not_change_with_the_head(found):
 
 
 def test_a_method_that_fails_is_said_to_and_another_shown():
-    gain = {"value": 0.1, "low": -0.1, "high": 0.3}
-    good = {
-        "n": 30,
-        "patients": 10,
-        "gain": gain,
-        "better_than_chance": True,
-        "depends_on_weights": True,
-    }
+    good = {**PASSED, "gain": {"value": 0.1, "low": -0.1, "high": 0.3}}
     chance = {**good, "better_than_chance": False}
     stubborn = {**good, "depends_on_weights": False}
     assert "beats a random one by 0.10 logits (-0.10 to 0.30, 30 studies)" in verdict(good)
