@@ -130,7 +130,9 @@ def build(service: InferenceService) -> Entry:
     with gr.Column(visible=task.has_image, elem_classes=mounted):
         gr.HTML(answer.piece("heading", "Image"))
         # No list of file types: DICOM files often have no suffix. The content decides.
-        image = gr.File(label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150)
+        image = gr.File(
+            label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150, elem_id="study-image"
+        )
         view = view_field(task)
         view.visible = asks_view(task)
         image_fault = gr.HTML(visible=False)

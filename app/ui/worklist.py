@@ -72,6 +72,7 @@ def _inputs() -> list[Any]:
         images = gr.File(
             label="Images: PNG, JPEG or DICOM, or zip files of these",
             file_count="multiple",
+            elem_id="worklist-images",
             height=190,
             scale=3,
         )

@@ -41,7 +41,7 @@ def begin(window, url, images):
     window.goto(url)
     tab(window, "Worklist")
     window.wait_for_timeout(500)
-    window.locator("input[type=file]:not([accept])").last.set_input_files(images)
+    window.locator("#worklist-images input[type=file]").set_input_files(images)
     window.get_by_text(images.name).wait_for()
     window.get_by_role("button", name="Predict all").click()
 

@@ -21,7 +21,7 @@ def opened(window, site):
 
 
 def give_image(window, path):
-    window.locator("input[type=file]").first.set_input_files(path)
+    window.locator("#study-image input[type=file]").set_input_files(path)
 
 
 def preview(window):

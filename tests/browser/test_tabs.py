@@ -17,7 +17,7 @@ def test_a_zip_becomes_a_worklist_and_a_csv(window, site, tmp_path):
         archive.writestr("broken.png", b"no image")
     opened(window, site)
     tab(window, "Worklist")
-    window.locator("input[type=file]:not([accept])").last.set_input_files(path)
+    window.locator("#worklist-images input[type=file]").set_input_files(path)
     window.get_by_text("images.zip").wait_for()
     window.get_by_role("button", name="Predict all").click()
     window.wait_for_selector(".worklist table")
