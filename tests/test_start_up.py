@@ -47,6 +47,18 @@ with torch.inference_mode():
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+AT_THE_END = """
+from cxr_mm.core.allocator import skip_last_collection
+class Part:
+    def __del__(self):
+        print("collected")
+if {skips}:
+    skip_last_collection()
+part = Part()
+part.itself = part
+del part
+"""
+
 
 def test_a_cold_prediction_imports_nothing_that_its_answer_does_not_need(bundle_folder, tmp_path):
     image = tmp_path / "image.png"
@@ -101,6 +113,17 @@ def test_a_full_disk_is_one_line_at_every_entry_point(entry, work, words, monkey
         typer.run(command) if words else command()
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: out.csv: No space left on device.\n"
+
+
+def test_the_last_collection_is_skipped():
+    ends = [
+        subprocess.run(
+            [sys.executable, "-c", AT_THE_END.format(skips=skips)],
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for skips in (False, True)
+    ]  # fmt: skip
+    assert ends == ["collected\n", ""]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is set on Linux alone")

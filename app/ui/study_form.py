@@ -131,7 +131,10 @@ def build(service: InferenceService) -> Entry:
         gr.HTML(answer.piece("heading", "Image"))
         # No list of file types: DICOM files often have no suffix. The content decides.
         image = gr.File(
-            label="Radiograph: PNG, JPEG or DICOM", type="filepath", height=150, elem_id="study-image"
+            label="Radiograph: PNG, JPEG or DICOM",
+            type="filepath",
+            height=150,
+            elem_id="study-image",
         )
         view = view_field(task)
         view.visible = asks_view(task)

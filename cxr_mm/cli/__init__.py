@@ -6,7 +6,7 @@ import sys
 import typer
 
 from cxr_mm.cli import data, doctor, new_task, predict, stages
-from cxr_mm.core.allocator import keep_freed_memory
+from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
 from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ def main() -> None:
     """Run a command; an error that a user can fix is one line on stderr and exit code 2."""
     end_with_dvc()
     keep_freed_memory()
+    skip_last_collection()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("httpx", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

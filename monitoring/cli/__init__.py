@@ -2,7 +2,7 @@
 
 import typer
 
-from cxr_mm.core.allocator import keep_freed_memory
+from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
 from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
 from monitoring.cli import log, reports, retraining, running
 
@@ -21,5 +21,6 @@ def main() -> None:
     """Run a verb; an error that a user can fix is one line on stderr and exit code 2."""
     end_with_dvc()
     keep_freed_memory()
+    skip_last_collection()
     with errors_as_one_line():
         app(prog_name="python -m monitoring")
