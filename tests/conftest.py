@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 from sqlalchemy import create_engine, text
 
 import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
@@ -42,6 +44,22 @@ def data_root() -> Path:
     return Path(named).resolve()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of this test process's own, which the first process makes and the others copy."""
+    own, shared = factory.mktemp(name) / "project", factory.getbasetemp().parent / name
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        make(own)
+        return own
+    with FileLock(f"{shared}.lock"):
+        if shared.exists():
+            shutil.copytree(shared, own)
+        else:
+            make(own)
+            shutil.copytree(own, shared.with_suffix(".part"))
+            shared.with_suffix(".part").rename(shared)
+    return own
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A small synthetic task, all of whose stages up to `fuse` have run."""
@@ -66,11 +84,16 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     overrides = {"ingest": {"size": 64, "workers": 1}, "fuse": {"inner_folds": 2}}
     task = shipped.model_copy(update={"source": source, "params": overrides})
     params = for_task(load_params(REPOSITORY / "params.yaml"), task)
-    paths = TaskPaths(task.name, tmp_path_factory.mktemp("project"))
-    ingest(task, params, paths, paths.root)
-    for stage in (split, train_image, embed, fuse):
-        stage(task, params, paths)
-    return Pipeline(task, params, paths)
+
+    def make(root: Path) -> None:
+        paths = TaskPaths(task.name, root)
+        ingest(task, params, paths, root)
+        for stage in (split, train_image, embed, fuse):
+            stage(task, params, paths)
+
+    return Pipeline(
+        task, params, TaskPaths(task.name, made_once(tmp_path_factory, "pipeline", make))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,20 +106,22 @@ def folds_project(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) 
     from cxr_mm.training.train_image import train_image
     from monitoring.reference import reference
 
-    root = tmp_path_factory.mktemp("folds") / "project"
     result = pipeline.task.model_dump(mode="json")
     result |= {"split": {"protocol": "folds", "folds": 3}, "params": result["params"] | SMALL}
     task = Task.model_validate(result)
-    paths = TaskPaths(task.name, root)
-    shutil.copytree(pipeline.paths.ingest, paths.ingest)
     params = for_task(load_params(REPOSITORY / "params.yaml"), task)
-    for stage in (split, train_image, embed, fuse, reference):
-        stage(task, params, paths)
-    (root / "tasks").mkdir()
-    (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(result))
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, root / name)
-    return root
+
+    def make(root: Path) -> None:
+        paths = TaskPaths(task.name, root)
+        shutil.copytree(pipeline.paths.ingest, paths.ingest)
+        for stage in (split, train_image, embed, fuse, reference):
+            stage(task, params, paths)
+        (root / "tasks").mkdir()
+        (root / "tasks" / "synthetic.yaml").write_text(yaml.safe_dump(result))
+        for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
+            shutil.copy(REPOSITORY / name, root / name)
+
+    return made_once(tmp_path_factory, "folds", make)
 
 
 @pytest.fixture(scope="session")
