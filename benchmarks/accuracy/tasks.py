@@ -80,6 +80,8 @@ def division(metrics: Metrics) -> str:
         times = metrics.get("divisions", {}).get("count", 1)
         several = f", {times} times" if times > 1 else ""
         return f"{metrics['folds']} folds by patient{several}"
+    if metrics["protocol"] == "sites":
+        return f"each of {metrics['folds']} sites left out"
     return "official test" if metrics["protocol"] == "official" else "test patients"
 
 

@@ -196,7 +196,7 @@ def _described(name: str, root: Path) -> str:
 
 def describe_task(name: str, root: Path) -> str:
     """One line: name, title, whether its data exists and how to get it."""
-    from cxr_mm.data.sources import source_found
+    from cxr_mm.data.sources import can_fetch, source_found
 
     task = load_task(name)
     try:
@@ -205,5 +205,5 @@ def describe_task(name: str, root: Path) -> str:
         return f"{name:12} no data  {task.title}: {error}"
     if missing is None:
         return f"{name:12} ready    {task.title}"
-    remedy = f"; cxr-mm fetch {name}" if task.source.download else ""
+    remedy = f"; cxr-mm fetch {name}" if can_fetch(task) else ""
     return f"{name:12} no data  {task.title}: {missing}{remedy}"

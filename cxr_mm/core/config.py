@@ -32,7 +32,8 @@ class SplitParams(Frozen):
     """Division by patient and the leakage audit."""
 
     protocol: Protocol | None = None
-    """Replaces that of the task: `patient`, `official` or `folds`; null keeps the task's."""
+    """Replaces that of the task (`patient`, `official`, `folds` or `sites`); null keeps
+    the task's."""
     folds: int | None = Field(None, ge=3, le=20)
     """Replaces the task's number of folds; null keeps it."""
     repeats: int | None = Field(None, ge=1, le=20)

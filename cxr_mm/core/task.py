@@ -13,7 +13,7 @@ from cxr_mm.core.errors import TaskError
 from cxr_mm.core.types import Frozen, Modality, faults_of
 
 Problem = Literal["binary", "multiclass", "multilabel"]
-Protocol = Literal["patient", "official", "folds"]
+Protocol = Literal["patient", "official", "folds", "sites"]
 SourceKind = Literal[
     "synthetic",
     "kermany",
@@ -23,6 +23,7 @@ SourceKind = Literal[
     "class_folders",
     "manifest_csv",
     "dicom_folder",
+    "merged",
 ]
 ANY_OTHER = "*"
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -40,13 +41,9 @@ UNIT_NAMES = {
 """UCUM code → as a person writes the unit."""
 
 
-class Finding(Frozen):
-    """A finding to predict, and the raw labels of the source that mean present and absent."""
+class LabelRule(Frozen):
+    """The raw labels of a source that mean present and absent."""
 
-    name: str
-    """Identifier: lower case, digits, underscores."""
-    title: str
-    """Name for people, in clinical terms."""
     column: str = ""
     """Raw label column of the source; empty means the column named after the finding."""
     positive: tuple[str, ...] = ("1",)
@@ -56,6 +53,15 @@ class Finding(Frozen):
     A row with neither has a missing label."""
     unlabelled: tuple[str, ...] = ()
     """Raw labels without information, even if `negative` is `*`."""
+
+
+class Finding(LabelRule):
+    """A finding to predict, and how its labels are read."""
+
+    name: str
+    """Identifier: lower case, digits, underscores."""
+    title: str
+    """Name for people, in clinical terms."""
 
     @field_validator("name")
     @classmethod
@@ -153,7 +159,8 @@ class SplitSpec(Frozen):
 
     protocol: Protocol
     """`patient`: random by group; `official`: the source's own test part, validation carved out
-    of train by group; `folds`: cross-validation by group."""
+    of train by group; `folds`: cross-validation by group; `sites`: each site is tested by a model
+    of the others."""
     val_fraction: float = Field(0.15, gt=0, lt=0.5)
     test_fraction: float = Field(0.2, gt=0, lt=0.5)
     folds: int = Field(5, ge=3, le=20)
@@ -178,6 +185,12 @@ class Task(Frozen):
     split: SplitSpec
     views: tuple[str, ...] = ()
     """View positions of the studies that are used; empty uses all."""
+    ages: tuple[float, float] | None = None
+    """Least and greatest age in years of the studies that are used, both included; a study of
+    unknown age is then left out. null uses all."""
+    first_by: str = ""
+    """Column of the source by which the first usable study of each patient is taken, such as a
+    date or a follow-up number; empty uses all studies."""
     clinical: tuple[ClinicalFeature, ...] = ()
     note: NoteSpec | None = None
     has_image: bool = True
@@ -209,6 +222,8 @@ class Task(Frozen):
             raise ValueError("findings: a multiclass task has at least two findings")
         if self.minimum_positives and self.problem != "multilabel":
             raise ValueError("minimum_positives: only a multilabel task can leave out findings")
+        if self.ages and not 0 <= self.ages[0] <= self.ages[1]:
+            raise ValueError("ages: the least and the greatest, in years, as [18, 120]")
         if not self.modalities:
             raise ValueError("a task needs at least one of image, clinical features and note")
         return self
@@ -230,6 +245,10 @@ class Task(Frozen):
             "note": self.note is not None,
         }
         return tuple(m for m, present in has.items() if present)
+
+    def unfiltered(self) -> Self:
+        """The task without the ages and the order of studies, which its own source alone knows."""
+        return self.model_copy(update={"ages": None, "first_by": ""})
 
     @property
     def synthetic(self) -> bool:

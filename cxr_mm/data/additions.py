@@ -37,13 +37,14 @@ def versions(paths: TaskPaths) -> list[Path]:
 
 
 def read_addition(task: Task, folder: Path) -> Labelled:
-    """Read the studies of one version by the task's rules.
+    """Read the studies of one version by the task's rules; ages and order of studies are those of
+    the source alone.
 
     Raises:
         ManifestError: its table is incomplete, or no study is left.
     """
     frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, labels_required=True)
-    return to_manifest(task, raw_studies(frame, []))
+    return to_manifest(task.unfiltered(), raw_studies(frame, []))
 
 
 def with_additions(labelled: Labelled, paths: TaskPaths) -> Labelled:

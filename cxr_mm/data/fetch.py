@@ -12,7 +12,7 @@ from pathlib import Path
 from cxr_mm.core.errors import DataNotFoundError, TaskError
 from cxr_mm.core.files import atomic_directory
 from cxr_mm.core.task import Task
-from cxr_mm.data.sources import EXPECTED, missing_in, source_folder
+from cxr_mm.data.sources import EXPECTED, members_of, missing_in, source_folder, source_found
 
 GIT_SECONDS = 6 * 3600
 
@@ -21,13 +21,18 @@ def fetch(task: Task, root: Path) -> Path:
     """Download the task's data below the data root, unless it is there already.
 
     Returns:
-        The source's folder.
+        The source's folder; of merged sources, whose members are fetched one by one, the root.
 
     Raises:
         TaskError: the task's data is synthetic, or it names no download.
         DataNotFoundError: the download failed or lacks files, or the folder has other files; the
             message has the manual steps. No incomplete folder is left.
     """
+    if task.source.kind == "merged":
+        for member in members_of(task).values():
+            if source_found(member, root):
+                fetch(member, root)
+        return root
     folder = source_folder(task, root)
     if task.synthetic or not task.source.download:
         reason = "its data is made up" if task.synthetic else "the task names no download"

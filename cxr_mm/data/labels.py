@@ -1,20 +1,19 @@
-"""Raw studies → manifest, by the task's views, label rules and clinical ranges."""
+"""Raw studies → manifest, by the task's label rules, filters and clinical ranges."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError, NoteError, TaskError
-from cxr_mm.core.fingerprints import WHOLE_NUMBER, id_key
+from cxr_mm.core.fingerprints import id_key
 from cxr_mm.core.study import ClinicalValue
-from cxr_mm.core.task import ANY_OTHER, ClinicalFeature, Finding, NoteSpec, Task
-from cxr_mm.data.clinical import check_clinical, expected_value
+from cxr_mm.core.task import ClinicalFeature, NoteSpec, Task
+from cxr_mm.data.clinical import age_in_years, check_clinical, expected_value
 from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.base import RawStudies
+from cxr_mm.data.sources.label_rules import as_written, labels_of
 from cxr_mm.data.sources.losses import (
     Cleared,
     Dropped,
@@ -25,15 +24,12 @@ from cxr_mm.data.sources.losses import (
 from cxr_mm.data.tables import is_missing, missing_column
 
 IDENTITY = ("study_id", "patient_id", "group", "site", "part")
-LIST = re.compile(r"[|,;]")
-DECIMAL = re.compile(r"[+-]?\d*[.,]\d+")
-FRACTION = re.compile(r"0?[.,]\d+")
-BOOLEANS = {"1": ("true", "yes", "y", "wahr", "ja"), "0": ("false", "no", "n", "falsch", "nein")}
-"""Words read as 1 and 0 in any case, where the task's labels are 1 and 0."""
 VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """View positions of DICOM (PS3.3 C.8.11.5)."""
 UNCLEAR = "neither yes nor no"
 NOT_ONE = "not exactly one finding"
+LATER = "a later study of the patient"
+AGE = "age"
 PAIRS = 3
 """Pairs of ids quoted in a notice."""
 
@@ -74,14 +70,15 @@ def to_manifest(task: Task, raw: RawStudies) -> Labelled:
 
 
 def label_studies(task: Task, raw: RawStudies) -> Labelled:
-    """Apply the task's views, label rules and clinical ranges to a source's raw studies.
+    """Apply the task's label rules, filters and clinical ranges to a source's raw studies.
 
-    A study is dropped if it has no patient, a view that the task does not use, no label, for a
-    multiclass task not exactly one finding, or none of the task's modalities. An invalid
-    clinical value or note becomes missing and is counted. The manifest may be empty.
+    A study is dropped if it has no patient, a view or age that the task does not use, no label,
+    for a multiclass task not exactly one finding, none of the task's modalities, or where the task
+    takes the first study of each patient is not that. An invalid clinical value or note becomes
+    missing and is counted. The manifest may be empty.
 
     Raises:
-        ManifestError: a label, clinical or note column is missing.
+        ManifestError: a label, clinical or note column is missing, or one of a filter.
         TaskError: the task's group key is no column.
     """
     studies = raw.frame.reset_index(drop=True)
@@ -110,6 +107,7 @@ def expected_cells(task: Task) -> dict[str, str]:
         "label": "; ".join(dict.fromkeys(labels.values())),
         NOT_ONE.split()[0]: "exactly one of " + ", ".join(task.finding_names),
         "view": ", ".join(task.views),
+        "age": "{:g} to {:g} years".format(*task.ages) if task.ages else "",
     }
 
 
@@ -209,80 +207,12 @@ def _readable(note: str) -> bool:
     return True
 
 
-def labels_of(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labels (1, 0 or NaN) by finding, and where a given label means neither yes nor no.
-
-    Raises:
-        ManifestError: a finding has no column.
-    """
-    labels, unclear = {}, {}
-    for finding in task.findings:
-        column = finding_column(finding.name)
-        labels[column], unclear[column] = _labels(finding, frame)
-    table = pd.DataFrame(labels)
-    if task.problem == "multiclass":
-        # Exactly one class is present, so a yes to one is a no to the others.
-        table = table.where(table.notna() | table.ne(1).all(axis=1).to_numpy()[:, None], 0.0)
-    return table, pd.DataFrame(unclear)
-
-
-def _labels(finding: Finding, frame: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[bool]"]:
-    finding = _as_written(finding, frame)
-    spelt = _spellings(finding)
-    names = [_label_names(cell, finding, spelt) for cell in frame[finding.raw_column]]
-    labels = pd.Series([_label(n, finding) for n in names], index=frame.index, dtype="float64")
-    given = pd.Series([bool(n) for n in names], index=frame.index, dtype=bool)
-    return labels, labels.isna() & given
-
-
-def _as_written(finding: Finding, frame: pd.DataFrame) -> Finding:
-    """The finding by the source's raw column, or by one named after it with 1 and 0."""
-    if finding.raw_column in frame.columns:
-        return finding
-    if finding.name not in frame.columns:
-        raise missing_column("", [finding.raw_column], frame.columns)
-    return Finding(name=finding.name, title=finding.title)
-
-
-def _spellings(finding: Finding) -> dict[str, str]:
-    """Spelling → label of the task: as it is, in lower case, and common words for 1 and 0."""
-    known = (*finding.positive, *finding.negative, *finding.unlabelled)
-    words = {word: label for label in BOOLEANS if label in known for word in BOOLEANS[label]}
-    return words | {label.casefold(): label for label in known} | {label: label for label in known}
-
-
-def _label_names(cell: Any, finding: Finding, spelt: Mapping[str, str]) -> set[str]:
-    """The informative labels of a cell: the whole of it, or a list separated by `|`, `,` or `;`."""
-    if pd.isna(cell) or is_missing(str(cell)):
-        return set()
-    text = str(cell).strip()
-    whole = text in spelt or text.casefold() in spelt or DECIMAL.fullmatch(text)
-    parts = [text] if whole else [part.strip() for part in LIST.split(text)]
-    names = {_label_name(part, spelt) for part in parts if not is_missing(part)}
-    return names - set(finding.unlabelled)
-
-
-def _label_name(text: str, spelt: Mapping[str, str]) -> str:
-    plain = WHOLE_NUMBER.sub(r"\1", text)
-    return spelt.get(text) or spelt.get(plain.casefold(), plain)
-
-
-def _label(names: set[str], finding: Finding) -> float:
-    if names & set(finding.positive):
-        return 1.0
-    if names & set(finding.negative):
-        return 0.0
-    # A probability is no label, not even any other one.
-    others = any(not FRACTION.fullmatch(name) for name in names)
-    return 0.0 if others and ANY_OTHER in finding.negative else float("nan")
-
-
 def _unclear_cells(task: Task, frame: pd.DataFrame, unclear: pd.DataFrame) -> Cleared:
     """Labels of used studies that mean neither yes nor no."""
     cleared = Cleared()
     for finding in task.findings:
         column = finding_column(finding.name)
-        cells = frame.loc[unclear[column], _as_written(finding, frame).raw_column]
+        cells = frame.loc[unclear[column], as_written(finding, frame).raw_column]
         cleared.update((column, UNCLEAR, str(cell).strip()) for cell in cells)
     return cleared
 
@@ -307,14 +237,50 @@ def _reasons(
         other = ~views.isin(task.views)
         reasons[other] = "view " + views[other]
         found[other] = views[other]
-    anonymous = _text_or_none(frame["patient_id"]).isna()
-    reasons[anonymous], found[anonymous] = "no patient_id", ""
+    if task.ages:
+        ages = _ages(task, frame)
+        outside = ~ages.between(*task.ages)
+        reasons[outside] = "age outside the range"
+        reasons[ages.isna()] = "age not known"
+        found[outside] = ages.map("{:g}".format, na_action="ignore").fillna("")
+    patients = _text_or_none(frame["patient_id"])
+    reasons[patients.isna()], found[patients.isna()] = "no patient_id", ""
+    if task.first_by:
+        later = _later(patients, _order(task, frame), reasons.isna())
+        reasons[later], found[later] = LATER, ""
     return reasons, found
+
+
+def _ages(task: Task, frame: pd.DataFrame) -> "pd.Series[float]":
+    """Ages in years, missing where not known."""
+    features = {feature.name: feature for feature in task.clinical}
+    column = features[AGE].column_in(frame.columns) if AGE in features else AGE
+    if column not in frame.columns:
+        raise missing_column("", [column], frame.columns)
+    return pd.to_numeric(frame[column].map(age_in_years), errors="coerce")
+
+
+def _order(task: Task, frame: pd.DataFrame) -> "pd.Series[Any]":
+    """What a patient's studies are ordered by: numbers, or text such as dates in ISO 8601."""
+    if task.first_by not in frame.columns:
+        raise missing_column("", [task.first_by], frame.columns)
+    text = _text_or_none(frame[task.first_by])
+    numbers = pd.to_numeric(text, errors="coerce")
+    return numbers if numbers.notna().equals(text.notna()) else text
+
+
+def _later(
+    patients: "pd.Series[Any]", order: "pd.Series[Any]", usable: "pd.Series[bool]"
+) -> "pd.Series[bool]":
+    """Whether each study is usable and not its patient's first; those without an order are last."""
+    ranked = order[usable].sort_values(kind="stable", na_position="last").index
+    again = patients[ranked].map(id_key).duplicated()
+    return usable & again.reindex(usable.index, fill_value=False)
 
 
 def _label_cells(task: Task, frame: pd.DataFrame) -> "pd.Series[str]":
     """The raw labels of each row, each different one once."""
-    columns = list(dict.fromkeys(_as_written(f, frame).raw_column for f in task.findings))
+    columns = list(dict.fromkeys(as_written(f, frame).raw_column for f in task.findings))
     rows = frame[columns].itertuples(index=False, name=None)
     cells = [(str(cell).strip() for cell in row if not pd.isna(cell)) for row in rows]
     found = [", ".join(dict.fromkeys(row)) for row in cells]

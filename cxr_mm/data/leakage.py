@@ -20,6 +20,8 @@ from cxr_mm.data.manifest import Manifest
 SAME_IMAGE = 0.99
 """Correlation of two small copies from which they are one image. Measured on three public sets:
 re-encoded copies reach 0.9999, no other two of 6,919 images exceed 0.975."""
+SITE = "site"
+"""Column of a split by sites alone: the site of each study."""
 THUMBNAIL = 32
 LISTED = 50
 """Pairs named in the report."""
@@ -138,8 +140,10 @@ def audit(
         near: see `near_pairs`.
 
     Returns:
-        Plain values for JSON. `shared_groups` is 0 in every split of this project. Studies whose
-        patient is not known, and is called like the study, are `own_patients`.
+        Plain values for JSON. `shared_groups` is 0 in every split of this project but that by
+        sites, where it counts groups that share an image with another site and do not train the
+        model that is tested there. Studies whose patient is not known, and is called like the
+        study, are `own_patients`.
     """
     parts = part_names(table)
     return {
@@ -155,8 +159,9 @@ def audit(
 
 
 def part_names(table: pd.DataFrame) -> NDArray[np.object_]:
-    """Part of each study; for cross-validation the fold in which it is tested, as `fold 0`."""
-    folds = "fold " + table["fold"].astype(str)
+    """Part of each study; for cross-validation the fold in which it is tested, as `fold 0`, or the
+    site."""
+    folds = table[SITE] if SITE in table else "fold " + table["fold"].astype(str)
     return np.asarray(table["part"].where(table["part"] != "", folds), dtype=object)
 
 
@@ -168,8 +173,9 @@ def _shared(ids: "pd.Series[str]", parts: NDArray[np.object_]) -> int:
 def _exact(
     manifest: Manifest, file_sha256: "pd.Series[str]", parts: NDArray[np.object_]
 ) -> dict[str, Any]:
-    """Files of several studies, and their pairs in different parts."""
-    frame = pd.DataFrame({"file": file_sha256.to_numpy(), "part": parts, "row": range(len(parts))})
+    """Files of several studies, how many of them at several sites, and pairs in different parts."""
+    facts = {"part": parts, "site": manifest.frame["site"].to_numpy(), "row": range(len(parts))}
+    frame = pd.DataFrame({"file": file_sha256.to_numpy(), **facts})
     frame = frame[frame["file"] != ""]
     repeated = frame[frame["file"].duplicated(keep=False)]
     spread = repeated[repeated.groupby("file")["part"].transform("nunique") > 1]
@@ -179,18 +185,22 @@ def _exact(
     return {
         "files": int(repeated["file"].nunique()),
         "files_across_parts": int(spread["file"].nunique()),
+        "files_across_sites": int(repeated.groupby("file")["site"].nunique().gt(1).sum()),
         "listed": [_named(manifest, parts, *pair) for pair in pairs[:LISTED]],
     }
 
 
 def _near(manifest: Manifest, near: NearPairs, parts: NDArray[np.object_]) -> dict[str, Any]:
     """Re-encoded copies, and similar images in different parts, most similar first."""
+    site = manifest.frame["site"].to_numpy(object)[near.rows]
+    other_site = (site[:, 0] != site[:, 1]) & ~pd.isna(site).any(axis=1)
     across = parts[near.rows[:, 0]] != parts[near.rows[:, 1]]
     order = np.flatnonzero(across)[np.argsort(-near.correlation[across], kind="stable")]
     return {
         "candidates": len(near.rows),
         "same_image": int(near.same_image.sum()),
         "same_image_across_parts": int((near.same_image & across).sum()),
+        "same_image_across_sites": int((near.same_image & other_site).sum()),
         "candidates_across_parts": int(across.sum()),
         "listed": [
             {

@@ -1,10 +1,11 @@
-"""Stage `split`: studies → train, validation and test, or folds; always by group.
+"""Stage `split`: studies → train, validation and test, folds, or sites; always by group.
 
 Greedy stratification of groups, rarest label first (Sechidis et al., On the stratification of
 multi-label data, ECML PKDD 2011).
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from cxr_mm.core.files import atomic_directory, write_json, write_parquet
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import SplitSpec, Task
 from cxr_mm.data.additions import ADDED
-from cxr_mm.data.leakage import audit, merged_groups, near_pairs
+from cxr_mm.data.leakage import SITE, audit, merged_groups, near_pairs
 from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
 from cxr_mm.data.pixel_cache import open_pixels
 
@@ -82,7 +83,8 @@ def resamples(table: pd.DataFrame, division: int = 1) -> list[Resample]:
     """The resamples of a split: one, or one per fold.
 
     With folds, fold k is test, the next one validation, and the others train; additions always
-    train.
+    train. With sites, site k is test and the others train, without groups that share an image with
+    it; no validation part is left, so that two sites suffice.
 
     Args:
         table: of `load_split`.
@@ -93,12 +95,21 @@ def resamples(table: pd.DataFrame, division: int = 1) -> list[Resample]:
         train, val, test = (np.flatnonzero(part == name) for name in ("train", "val", "test"))
         return [Resample(0, train, val, test)]
     count = int(fold.max()) + 1
+    if SITE in table:
+        return [_without_site(table, k) for k in range(count)]
     result = []
     for k in range(count):
         test, val = fold == k, fold == (k + 1) % count
         rows = [np.flatnonzero(chosen) for chosen in (~(test | val), val, test)]
         result.append(Resample(k, *rows))
     return result
+
+
+def _without_site(table: pd.DataFrame, number: int) -> Resample:
+    test = table["fold"].eq(number)
+    shared = table["group"].isin(table.loc[test, "group"])
+    none = np.zeros(0, np.int64)
+    return Resample(number, np.flatnonzero(~shared), none, np.flatnonzero(test))
 
 
 def divide_all(
@@ -140,13 +151,14 @@ def divide(
         seed: breaks ties.
 
     Returns:
-        `study_id`, `group` (as merged), `part` (train, val, test; empty with folds), `fold`
-        (0; with folds the one in which the study is tested, -1 for an addition), rows as in the
-        manifest.
+        `study_id`, `group` (as merged), `part` (train, val, test; empty with folds and sites),
+        `fold` (0; with folds and sites the one in which the study is tested, -1 for an addition),
+        and with sites `site`; rows as in the manifest.
 
     Raises:
-        StageError: too few groups, a part without a positive or negative study of a finding, or
-            an official split that the source does not have or that divides a group.
+        StageError: too few groups, a part without a positive or negative study of a finding, an
+            official split that the source does not have or that divides a group, fewer than two
+            sites, or a study without one.
     """
     frame, rng = manifest.frame, np.random.default_rng(seed)
     group = frame["group"].astype(object)
@@ -163,20 +175,44 @@ def divide(
         fractions = [1 - spec.val_fraction - spec.test_fraction]
         fractions += [spec.val_fraction, spec.test_fraction]
     else:
-        names, fractions = [""] * spec.folds, [1 / spec.folds] * spec.folds
+        names, fractions = [], [1 / spec.folds] * spec.folds
     position = np.cumsum(free) - 1
     inside = position[same[free[same].all(axis=1)]]
     group[free] = merged_groups(group[free], file_sha256[free], inside)
-    codes = assign(group[free], _strata(manifest)[free], np.asarray(fractions), rng)
-    part[free] = np.asarray(names, dtype=object)[codes]
+    if spec.protocol == "sites":
+        codes = _site_codes(frame["site"][free])
+    else:
+        codes = assign(group[free], _strata(manifest)[free], np.asarray(fractions), rng)
     fold = np.zeros(len(frame), np.int64)
-    if spec.protocol == "folds":
+    if names:
+        part[free] = np.asarray(names, dtype=object)[codes]
+    else:
         fold[free], fold[added] = codes, -1
     table = pd.DataFrame(
         {"study_id": frame["study_id"], "group": group, "part": part, "fold": fold}
     )
+    if spec.protocol == "sites":
+        table[SITE] = frame["site"]
     _check(manifest, table)
     return table
+
+
+def _site_codes(site: "pd.Series[str]") -> NDArray[np.int64]:
+    """Number (N,) of each study's site, in the order in which they come."""
+    if unknown := int(site.isna().sum()):
+        raise StageError(
+            f"{unknown} studies have no site",
+            field="site",
+            remedy="Give each study its site, or set split.protocol to folds in the task",
+        )
+    codes, names = pd.factorize(site)
+    if len(names) < 2:
+        raise StageError(
+            f"all studies are of one site, {names[0]!r}, so that none can be left out",
+            field="site",
+            remedy="Merge a source of another site, or set split.protocol to folds in the task",
+        )
+    return codes.astype(np.int64)
 
 
 def assign(
@@ -268,18 +304,20 @@ def _official_train(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 def _check(manifest: Manifest, table: pd.DataFrame) -> None:
     """Require a positive and a negative study of every finding in every part."""
-    labels = manifest.labels()
-    for resample in resamples(table):
-        for part in ("train", "val", "test"):
-            rows = labels[getattr(resample, part)]
-            for i, name in enumerate(manifest.task.finding_names):
-                for value, word in ((1, "positive"), (0, "negative")):
-                    if not (rows[:, i] == value).any():
-                        raise StageError(
-                            f"no {word} study of {name} in {part} (fold {resample.fold})",
-                            field="split",
-                            remedy="Collect more studies, or change the task's split",
-                        )
+    labels, by_site = manifest.labels(), SITE in table
+    # Of sites the fault is in the one that lacks a class, before it is in what the others train on.
+    parts = ("test", "train") if by_site else ("train", "val", "test")
+    for part, one in product(parts, resamples(table)):
+        rows = labels[getattr(one, part)]
+        where = f"site {table[SITE].iloc[one.test[0]]}" if by_site else f"fold {one.fold}"
+        for i, name in enumerate(manifest.task.finding_names):
+            for value, word in ((1, "positive"), (0, "negative")):
+                if not (rows[:, i] == value).any():
+                    raise StageError(
+                        f"no {word} study of {name} in {part} ({where})",
+                        field="split",
+                        remedy="Collect more studies, or change the task's split",
+                    )
 
 
 def group_folds(

@@ -138,10 +138,10 @@ def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
 
 
 def _check_split(task: Task) -> None:
-    if task.split.protocol == "folds":
+    if task.split.protocol in ("folds", "sites"):
         raise ParamsError(
-            "with the split protocol `folds` every study is tested once, so the encoder may not"
-            " learn from any",
+            f"with the split protocol `{task.split.protocol}` every study is tested once, so the"
+            " encoder may not learn from any",
             field="train_image.trainable",
             remedy="Use trainable: frozen, or the protocol patient",
         )

@@ -25,8 +25,8 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, Task
 from cxr_mm.core.types import MODALITIES, subset_name
 from cxr_mm.data.additions import FOLDER, read_addition
-from cxr_mm.data.labels import labels_of
 from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
+from cxr_mm.data.sources.label_rules import labels_of
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows

@@ -50,6 +50,19 @@ def test_what_is_there_is_not_fetched_again(origin, tmp_path):
     assert fetch(task, tmp_path) == origin
 
 
+def test_of_merged_sources_each_that_is_missing_is_fetched(origin, tmp_path):
+    task = load_task("pneumonia_sites")
+    members = task.source.options["members"]
+    only = {name: members[name] | {"folder": str(origin)} for name in ("covid", "nih")}
+    only["covid"] |= {"download": "git:file:///nowhere"}
+    only["nih"] |= {"kind": "cohen", "options": {}, "folder": "nih"}
+    only["nih"] |= {"download": f"git:file://{origin}"}
+    source = task.source.model_copy(update={"options": {"members": only}})
+    root = tmp_path / "data"
+    assert fetch(task.model_copy(update={"source": source}), root) == root
+    assert (root / "nih/metadata.csv").is_file()
+
+
 def test_failed_clone_leaves_nothing_and_says_what_to_do(tmp_path):
     task = downloading("covid", f"git:file://{tmp_path}/nowhere")
     with pytest.raises(DataNotFoundError, match=r"git clone failed.*By hand: git clone") as error:

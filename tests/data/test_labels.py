@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from cxr_mm.core.errors import ManifestError, TaskError
 from cxr_mm.core.task import Task, load_task
-from cxr_mm.data.labels import to_manifest
+from cxr_mm.data.labels import expected_cells, to_manifest
 from cxr_mm.data.sources import read_source
 from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.losses import Dropped
@@ -277,3 +279,45 @@ def test_real_counts(data_root, tmp_path, name, studies, positives):
     assert labelled.manifest.frame["image_path"].notna().all()
     if name == "covid":
         assert labelled.cleared == {("clinical.temperature", "out of range", "95"): 1}
+
+
+def test_studies_outside_the_ages_are_left_out_with_the_cell():
+    rows = raw({"age": "17"}, {"age": "18"}, {"age": "080Y"}, {"age": None}, {"age": "216M"})
+    labelled = to_manifest(task(ages=[18, 79]), rows)
+    assert labelled.manifest.frame["study_id"].tolist() == ["1", "4"]
+    assert labelled.dropped == [
+        Dropped("0", "age outside the range", "17"),
+        Dropped("2", "age outside the range", "80"),
+        Dropped("3", "age not known"),
+    ]
+    assert expected_cells(task(ages=[18, 79]))["age"] == "18 to 79 years"
+
+
+@pytest.mark.parametrize(
+    ("orders", "used"),
+    [
+        (["2", "10", "1"], ["2"]),  # as numbers, of which 10 is more than 2
+        (["2020-02-01", "2019-12-30", "2020-01-01"], ["1"]),
+        ([None, "3", None], ["1"]),
+        ([None, None, None], ["0"]),
+    ],
+)
+def test_the_first_study_of_each_patient_is_used(orders, used):
+    rows = raw(*({"follow_up": order, "patient_id": "p"} for order in orders))
+    labelled = to_manifest(task(first_by="follow_up"), rows)
+    assert labelled.manifest.frame["study_id"].tolist() == used
+    assert {d.reason for d in labelled.dropped} == {"a later study of the patient"}
+
+
+def test_the_first_study_is_one_that_is_used_and_of_each_patient_there_is_one():
+    rows = [("a", "1", "todo"), ("a", "2", "flu"), ("A", "3", "flu"), ("b", "9", "flu")]
+    rows = raw(*({"patient_id": p, "n": n, "finding": f} for p, n, f in rows))
+    labelled = to_manifest(task(first_by="n"), rows)
+    assert labelled.manifest.frame["study_id"].tolist() == ["1", "3"]
+
+
+@pytest.mark.parametrize("fields", [{"first_by": "date"}, {"ages": [18, 90], "clinical": []}])
+def test_a_filter_needs_its_column(fields):
+    rows = raw({"follow_up": "1"})
+    with pytest.raises(ManifestError, match="the column is missing"):
+        to_manifest(task(**fields), replace(rows, frame=rows.frame.drop(columns="age")))

@@ -131,6 +131,7 @@ def test_audit_finds_what_was_planted():
     assert report["exact_duplicates"] == {
         "files": 2,
         "files_across_parts": 1,
+        "files_across_sites": 0,
         "listed": [{"studies": ["s0", "s4"], "parts": ["train", "val"]}],
     }
     near = report["near_duplicates"]
@@ -163,3 +164,18 @@ def test_one_image_in_a_thousand_studies_does_not_list_every_pair():
 def test_part_names_of_folds():
     table = pd.DataFrame({"part": ["", "", "train"], "fold": [0, 2, 0]})
     assert part_names(table).tolist() == ["fold 0", "fold 2", "train"]
+
+
+def test_images_that_two_sites_share_are_counted():
+    m = manifest(list("abcd"))
+    m.frame["site"] = ["x", "y", "x", None]
+    pixels = squares(4)
+    pixels[2] = pixels[1]
+    q = quality([0, 2**20, 2**20, 0], ["1", "2", "3", "1"])
+    table = split_table(m, ["train", "train", "test", "test"])
+    report = audit(m, table, q["file_sha256"], near_pairs(m, q, pixels, 2))
+    assert report["exact_duplicates"]["files_across_sites"] == 0  # one of the two has no site
+    assert report["near_duplicates"]["same_image_across_sites"] == 1
+    m.frame["site"] = ["x", "y", "x", "y"]
+    report = audit(m, table, q["file_sha256"], near_pairs(m, q, pixels, 2))
+    assert report["exact_duplicates"]["files_across_sites"] == 1

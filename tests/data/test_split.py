@@ -165,6 +165,52 @@ def test_further_divisions_are_others_of_the_same_groups():
     assert divisions(divide_all(m, files(m), NO_PAIRS, once.split, 0)) == 1
 
 
+def of_sites(names, labels):
+    m = manifest(task(protocol="sites"), range(len(names)), labels)
+    m.frame["site"] = names
+    return m
+
+
+def test_each_site_is_tested_by_a_model_of_the_others():
+    m = of_sites(["b"] * 4 + ["a"] * 6 + ["c"] * 4, [0, 1] * 7)
+    table = divided(m.task, m)
+    found = resamples(table)
+    assert [one.test.tolist() for one in found] == [[*range(4)], [*range(4, 10)], [*range(10, 14)]]
+    for one in found:
+        assert sorted([*one.train, *one.test]) == list(range(14))
+        assert not len(one.val)
+    assert part_names(table)[[0, 4, 13]].tolist() == ["b", "a", "c"]
+    report = audit(m, table, files(m), NearPairs(NO_PAIRS, *np.zeros((2, 0))))
+    assert report["parts"]["a"]["studies"] == 6
+    assert divisions(divide_all(m, files(m), NO_PAIRS, m.task.split, 0)) == 1
+
+
+def test_what_a_site_shares_with_another_does_not_train_its_model():
+    m = of_sites(["a"] * 6 + ["b"] * 6, [0, 1] * 6)
+    names = [f"file{i}" for i in range(12)]
+    names[7] = names[1]
+    table = divided(m.task, m, names, same=np.array([[2, 8]]))
+    left, right = resamples(table)
+    assert left.train.tolist() == [6, 9, 10, 11]
+    assert right.train.tolist() == [0, 3, 4, 5]
+    assert (left.test.tolist(), right.test.tolist()) == ([*range(6)], [*range(6, 12)])
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (["a"] * 8, [0, 1] * 4, "all studies are of one site, 'a'"),
+        (["a"] * 4 + [None] * 4, [0, 1] * 4, "4 studies have no site"),
+        (["a"] * 4 + ["b"] * 4, [0, 1] * 2 + [1] * 4, r"no negative study.*in test \(site b\)"),
+        (["a"] * 4 + ["b"] * 4, [0, 1] * 2 + [np.nan] * 4, r"no positive.*in test \(site b\)"),
+    ],
+)
+def test_what_cannot_be_divided_by_site_is_said(names, labels, message):
+    m = of_sites(names, labels)
+    with pytest.raises(StageError, match=message):
+        divided(m.task, m)
+
+
 def test_official_test_part_stays_and_validation_comes_from_train():
     t = task(protocol="official", val_fraction=0.25)
     groups, labels = many(400, 0.3)

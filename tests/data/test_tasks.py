@@ -7,13 +7,14 @@ from cxr_mm.core.config import for_task, load_params
 from cxr_mm.core.errors import TaskError
 from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.data.notes import mask_note
-from cxr_mm.data.sources import read_source
+from cxr_mm.data.sources import members_of, read_source
 
 SOURCE_REAL = {"pneumonia", "pneumonia3", "effusion", "covid", "icu", "intubation"} | {
     "icu_early",
     "intubation_early",
     "nih",
     "nih_opacity",
+    "pneumonia_sites",
     "tb",
 }
 
@@ -31,9 +32,10 @@ def test_shipped_task_is_complete(name):
     assert task.caveats
     assert all(f.title for f in task.findings)
     assert all(c.unit for c in task.clinical if c.type == "number")
-    if not task.synthetic:
-        assert re.match(r"(kaggle:[\w-]+/[\w-]+|git:https://\S+)$", task.source.download)
-        assert task.source.homepage.startswith("https://")
+    members = members_of(task).values() if task.source.kind == "merged" else [task]
+    for source in (member.source for member in members if not task.synthetic):
+        assert re.match(r"(kaggle:[\w-]+/[\w-]+|git:https://\S+)$", source.download)
+        assert source.homepage.startswith("https://")
 
 
 @pytest.mark.parametrize("name", shipped_tasks())

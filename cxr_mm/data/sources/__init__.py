@@ -14,6 +14,7 @@ from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
 from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.sources.manifest_csv import manifest_file, read_manifest_source
+from cxr_mm.data.sources.merged import members_of, merge
 from cxr_mm.data.sources.synthetic import read_synthetic
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "Dropped",
     "RawStudies",
     "Source",
+    "can_fetch",
     "fingerprint",
+    "members_of",
     "missing_in",
     "read_source",
     "source_folder",
@@ -40,6 +43,8 @@ SOURCES: dict[SourceKind, Source] = {
     "manifest_csv": read_manifest_source,
     "dicom_folder": read_dicom_folder,
 }
+"""Kind → how it is read; `merged` is read by its members."""
+MERGED: SourceKind = "merged"
 EXPECTED: dict[SourceKind, tuple[str, ...]] = {
     "kermany": kermany.EXPECTED,
     "nih14": nih14.EXPECTED,
@@ -57,6 +62,9 @@ def source_found(task: Task, root: Path) -> str | None:
     """None if the source's files exist, else a description of what is missing."""
     if task.synthetic:
         return None
+    if task.source.kind == MERGED:
+        found = {name: source_found(member, root) for name, member in members_of(task).items()}
+        return "; ".join(f"{name}: {text}" for name, text in found.items() if text) or None
     return missing_in(task, source_folder(task, root))
 
 
@@ -89,8 +97,12 @@ def read_source(task: Task, root: Path, work: Path) -> RawStudies:
     Raises:
         DataNotFoundError: files of the source are missing, or a folder cannot be listed.
         ManifestError: a table of the user is incomplete.
+        TaskError: an option of the source is unknown or has a wrong value.
     """
     _require(task, root)
+    if task.source.kind == MERGED:
+        members = members_of(task)
+        return merge(task, {name: read_source(members[name], root, work) for name in members})
     folder = source_folder(task, root)
     raw = SOURCES[task.source.kind](task, folder, work)
     paths = raw.frame["image_path"].map(lambda path: str(folder / path), na_action="ignore")
@@ -109,6 +121,9 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     _require(task, root)
     if task.synthetic:
         return {"kind": "synthetic", "options": task.source.options}
+    if task.source.kind == MERGED:
+        members = {name: fingerprint(member, root) for name, member in members_of(task).items()}
+        return {"kind": MERGED, "members": members}
     folder = source_folder(task, root)
     digest, count, size = hashlib.sha256(), 0, 0
     for file in files_below(folder):
@@ -124,11 +139,18 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     }
 
 
+def can_fetch(task: Task) -> bool:
+    """Whether `cxr-mm fetch` can download the task's data."""
+    if task.source.kind == MERGED:
+        return any(map(can_fetch, members_of(task).values()))
+    return bool(task.source.download)
+
+
 def _require(task: Task, root: Path) -> None:
     if missing := source_found(task, root):
         raise DataNotFoundError(
             missing,
             field=f"task {task.name}",
             remedy=f"Set {DATA_ROOT_VARIABLE} to the folder that holds it"
-            + (f", or run `cxr-mm fetch {task.name}`" if task.source.download else ""),
+            + (f", or run `cxr-mm fetch {task.name}`" if can_fetch(task) else ""),
         )

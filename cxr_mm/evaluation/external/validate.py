@@ -322,8 +322,8 @@ def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]
             remedy="Give labels as 1, 0 or nothing; cxr-mm score needs none",
         )
     frame["patient_id"] = frame["patient_id"].where(frame["patient_id"].notna(), frame["study_id"])
-    # The table of an external site need not know views or the group key of the training source.
-    plain = task.model_copy(update={"views": (), "group_key": "patient_id"})
+    # The table of an external site need not know filters or the group key of the training source.
+    plain = task.unfiltered().model_copy(update={"views": (), "group_key": "patient_id"})
     labelled = to_manifest(plain, raw_studies(frame, []))
     bad: list[Row] = [{"study_id": d.study_id, "reason": d.reason} for d in labelled.dropped]
     usable = labelled.manifest.frame.set_index("study_id")
