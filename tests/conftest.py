@@ -1,6 +1,7 @@
 """Fixtures that several tests share: the real data, a small pipeline run to its bundle, and a
 PostgreSQL of our own."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -33,6 +34,12 @@ SMALL = {
     },
 }
 """Parameters that make the stages after `fuse` quick."""
+
+
+def pytest_collection_finish() -> None:
+    """Keep what imports made out of every collection to come: a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

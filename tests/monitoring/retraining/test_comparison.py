@@ -167,13 +167,13 @@ def test_better_where_it_drifted_counts_only_where_drift_was_seen():
 
 def test_the_share_of_equal_challengers_that_pass_and_of_inferior_ones_that_do_not():
     outcomes = {"equal": [], "inferior": []}
-    for seed in range(0, 300, 30):
+    for seed in range(0, 150, 30):
         for name, noise in (("equal", 1.0), ("inferior", 1.35)):
             newest = sample(NEWEST, seed, 1.0, 1.0)
             frozen = sample(FROZEN, seed + 15, 1.0, noise)
             outcomes[name].append(decided(frozen, newest, FEW_RESAMPLES).outcome)
-    assert outcomes["equal"].count("rejected") <= 2
-    assert outcomes["inferior"].count("rejected") >= 9
+    assert outcomes["equal"].count("rejected") <= 1
+    assert outcomes["inferior"].count("rejected") >= 4
 
 
 def test_labels_that_differ_are_an_error():
