@@ -15,7 +15,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.data.labels import Labelled, to_manifest
 from cxr_mm.data.manifest import Manifest
-from cxr_mm.data.sources.base import files_below, raw_studies
+from cxr_mm.data.sources.base import files_below, raw_studies, stat_of
 from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 
@@ -92,5 +92,5 @@ def additions_fingerprint(paths: TaskPaths) -> dict[str, str]:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256((folder / DEFAULT_FILE).read_bytes())
     for file in files_below(folder):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{stat_of(file).st_size}\n".encode())
     return digest.hexdigest()

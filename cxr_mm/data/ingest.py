@@ -63,7 +63,8 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
         root: the data root.
 
     Returns:
-        Text for a terminal: how many studies are used, and everything that was left out.
+        Text for a terminal: how many studies are used, the labels of each finding, and everything
+        that was left out.
 
     Raises:
         DataNotFoundError: the source's files are not there.
@@ -264,7 +265,7 @@ def _too_much_lost(
 
 
 def _summary(report: dict[str, Any]) -> str:
-    """Text for a terminal: what is used, and everything that was left out."""
+    """Text for a terminal: what is used, its labels, and everything that was left out."""
     modalities = ", ".join(f"{MODALITY_NAMES[m]} {n}" for m, n in report["modalities"].items() if n)
     warned = sorted(report["image_warnings"].items(), key=lambda item: -item[1]["count"])
     cleared = describe_columns(report["values_cleared"])
@@ -274,6 +275,11 @@ def _summary(report: dict[str, Any]) -> str:
         [
             f"{report['studies_in_source']} studies read, {report['studies']} used"
             f" ({modalities}), {report['dropped']['count']} left out",
+            *(
+                f"  {name}: {n['positive']} positive, {n['negative']} negative,"
+                f" {n['missing']} unknown"
+                for name, n in report["findings"].items()
+            ),
             *(f"  left out: {line}" for line in describe_reasons(report["dropped"])),
             *(f"  without image: {n}" for n in describe_reasons(report["kept_without_image"])),
             *(f"  cleared: {line}" for line in cleared),

@@ -23,6 +23,7 @@ from cxr_mm.core.config import PARAMS_FILE, load_params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import write_text
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
+from cxr_mm.core.task import TASKS, Task, load_task
 from cxr_mm.data.additions import additions_folder, versions
 
 PIPELINE = "dvc.yaml"
@@ -41,30 +42,34 @@ POLL = 0.5
 _log = logging.getLogger(__name__)
 
 
-def create_workspace(folder: Path, task: str, project: Path) -> None:
+def create_workspace(folder: Path, task: Task, project: Path) -> None:
     """Copy into a folder what the pipeline of one task needs besides its data.
 
     Args:
         folder: an empty folder.
-        task: its name.
+        task: written into it where it is not as the project has it.
         project: folder with params.yaml and dvc.yaml.
 
     Raises:
         ParamsError, StageError: as of `params_of`.
+        TaskError: the project has no such task.
     """
-    write_text(folder / PARAMS_FILE, params_of(task, project))
+    write_text(folder / PARAMS_FILE, params_of(task.name, project))
     for name in (PIPELINE, ".dvcignore"):
         if (project / name).is_file():
             shutil.copy2(project / name, folder / name)
-    if (project / "tasks").is_dir():
-        shutil.copytree(project / "tasks", folder / "tasks")
+    if (project / TASKS).is_dir():
+        shutil.copytree(project / TASKS, folder / TASKS)
+    if task != load_task(task.name, project):
+        written = yaml.safe_dump(task.model_dump(mode="json"))
+        write_text(folder / TASKS / f"{task.name}.yaml", written)
     for package in CODE:
         source = Path(str(package.__file__)).parent
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / source.name, ignore=ignored)
-    added = additions_folder(TaskPaths(task, folder))
+    added = additions_folder(TaskPaths(task.name, folder))
     added.mkdir(parents=True)
-    for version in versions(TaskPaths(task, project)):
+    for version in versions(TaskPaths(task.name, project)):
         (added / version.name).symlink_to(version.resolve(), target_is_directory=True)
 
 

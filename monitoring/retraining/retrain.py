@@ -104,7 +104,7 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
     """
     champion = resolved(request.bundle)
     index = read_index(champion)
-    task = load_task(index.task.name, request.project)
+    task = question_of(index.task, request.project)
     studies = _labelled(request, task)
     key = _key(request.project, task.name, studies, index.digest)
     folder = request.project / EXPERIMENTS / task.name / key
@@ -121,6 +121,25 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
         write_record(record, change_page(record), request.project)
         write_json(done, {"record": record.id})
     return record
+
+
+def question_of(champion: Task, project: Path) -> Task:
+    """The task of the project with the champion's findings alone.
+
+    New studies may give further findings enough positives; a challenger that predicts those too
+    would be another model, and nothing of it could be compared.
+    """
+    task = load_task(champion.name, project)
+    if not task.minimum_positives:
+        return task
+    known = tuple(f for f in task.findings if f.name in champion.finding_names)
+    if gone := set(champion.finding_names) - {f.name for f in known}:
+        raise StageError(
+            f"the task no longer has {', '.join(sorted(gone))}, which the served model predicts",
+            field=f"task {task.name}",
+            remedy="Put it back, or train and serve a model of the new task",
+        )
+    return task.model_copy(update={"findings": known, "minimum_positives": 0})
 
 
 def _labelled(request: RetrainRequest, task: Task) -> Labelled:
@@ -153,7 +172,7 @@ def _prepare(folder: Path, task: Task, studies: Labelled, project: Path) -> None
     """Write the inputs of the pipeline, all or nothing."""
     older = ~studies.newest
     with atomic_directory(folder) as aside:
-        create_workspace(aside, task.name, project)
+        create_workspace(aside, task, project)
         version = f"{studies.times[older].max():%Y%m%dT%H%M%SZ}-{folder.name}"
         added = additions_folder(TaskPaths(task.name, aside)) / version
         write_studies(task, studies.frame[older], studies.labels[older], added)

@@ -120,6 +120,7 @@ def test_summary_says_everything_that_was_left_out(root, paths, monkeypatch):
     monkeypatch.setattr(module, "read_source", with_files_passed_over(module.read_source))
     assert ingest(task(), PARAMS, paths, root).splitlines() == [
         "6 studies read, 5 used (image 3, clinical features 4), 1 left out",
+        "  effusion: 2 positive, 3 negative, 0 unknown",
         "  left out: 1 no label (as y)",
         f"  without image: 1 radiograph: {REASON_OF_TEXT} (as w)",
         "  without image: 1 radiograph: no such file (as v)",
@@ -132,6 +133,19 @@ def test_summary_says_everything_that_was_left_out(root, paths, monkeypatch):
     report = report_of(paths)
     assert report["files_passed_over"] == {".ima": 3}
     assert report["contradicting_labels"] == {"count": 1, "examples": [["u", "z"]]}
+
+
+def test_labels_that_say_nothing_are_counted_apart_from_negative_ones(root, paths):
+    csv = root / "toy" / "manifest.csv"
+    frame = pd.read_csv(csv, dtype=str)
+    frame.assign(edema=["1", "-1", "", "0", "1", "-1"]).to_csv(csv, index=False)
+    edema = Finding(name="edema", title="Edema", unlabelled=("-1",))
+    both = task(problem="multilabel", findings=(*task().findings, edema))
+    lines = ingest(both, PARAMS, paths, root).splitlines()
+    assert lines[1:3] == [
+        "  effusion: 2 positive, 3 negative, 1 unknown",
+        "  edema: 2 positive, 1 negative, 3 unknown",
+    ]
 
 
 REASON_OF_TEXT = "neither a PNG, a JPEG nor a DICOM file, whatever it is called"

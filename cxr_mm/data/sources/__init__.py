@@ -9,7 +9,7 @@ from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE
 from cxr_mm.core.task import SourceKind, Task
 from cxr_mm.data.sources import cohen, kermany, nih14, nlm_tb
-from cxr_mm.data.sources.base import RawStudies, Source, files_below, paths_matching
+from cxr_mm.data.sources.base import RawStudies, Source, files_below, paths_matching, stat_of
 from cxr_mm.data.sources.class_folders import read_class_folders
 from cxr_mm.data.sources.dicom_folder import read_dicom_folder
 from cxr_mm.data.sources.losses import Dropped
@@ -116,7 +116,8 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     that a manifest may name are ignored. A synthetic source has its options instead of a digest.
 
     Raises:
-        DataNotFoundError: files of the source are missing, or a folder cannot be listed.
+        DataNotFoundError: files of the source are missing or vanish meanwhile, or a folder cannot
+            be listed.
     """
     _require(task, root)
     if task.synthetic:
@@ -127,7 +128,7 @@ def fingerprint(task: Task, root: Path) -> dict[str, Any]:
     folder = source_folder(task, root)
     digest, count, size = hashlib.sha256(), 0, 0
     for file in files_below(folder):
-        stat = file.stat()
+        stat = stat_of(file)
         name = file.relative_to(folder).as_posix()
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         count, size = count + 1, size + stat.st_size

@@ -101,6 +101,22 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
 
 
+def stat_of(file: Path) -> os.stat_result:
+    """Size and times of a file that a folder lists.
+
+    Raises:
+        DataNotFoundError: it has vanished since, or is a link to nothing.
+    """
+    try:
+        return file.stat()
+    except OSError as error:
+        raise DataNotFoundError(
+            f"listed in its folder, but cannot be looked at ({error.strerror})",
+            field=str(file),
+            remedy="Run this again when nothing changes the data, and remove links that lead nowhere",
+        ) from error
+
+
 def count_not_in_table(files: Iterable[Path]) -> Counter[str]:
     """Count files that no row of the source's table names: images as such, others by kind."""
     return Counter(

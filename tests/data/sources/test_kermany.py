@@ -108,3 +108,10 @@ def test_real_counts(data_root, tmp_path):
         ("test", "VIRAL"): 148,
     }
     assert len(raw.dropped) == 16
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_is_named(root):
+    gone = root / "chest_xray" / "train" / "gone.jpeg"
+    gone.symlink_to("nowhere.jpeg")
+    with pytest.raises(DataNotFoundError, match=r"gone\.jpeg: listed .*No such file"):
+        fingerprint(load_task("pneumonia"), root)
