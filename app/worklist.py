@@ -19,6 +19,7 @@ from cxr_mm.core.prediction import SYNTHETIC, Answer, FindingPrediction, Predict
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
+from cxr_mm.data.sources.columns import OPTIONS, named_by, with_usual_names
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.data.tables import SEPARATORS, iter_table
 from cxr_mm.explain.overlay import grey
@@ -40,16 +41,16 @@ Cells = Mapping[str, str | None]
 def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
     """Rows of a CSV, and its columns that the task does not know.
 
-    Any of the columns of a manifest CSV may be there: `study_id`, `patient_id`, `image_path`,
-    `view`, the task's note column and its clinical features; one of `study_id` and `image_path`
-    must be.
+    Any of the columns of a manifest CSV may be there, as usual or as the task calls them:
+    `study_id`, `patient_id`, `image_path`, `view`, the task's note column and its clinical
+    features; one of `study_id` and `image_path` must be.
 
     Raises:
         ManifestError: it is no CSV, too large, or has neither column.
     """
     try:
         _check_size(table)
-        frame = next(iter_table(table.path, rows=FILES + 1))
+        frame = with_usual_names(next(iter_table(table.path, rows=FILES + 1)), task)
     except ManifestError as error:  # by its name, not by where it lies
         raise ManifestError(error.message, field=table.name, remedy=error.remedy) from error
     names = [str(name) for name in frame.columns]
@@ -65,7 +66,7 @@ def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
             field=table.name,
             remedy="Give it in parts, or use cxr-mm score",
         )
-    known = {"study_id", "patient_id", "image_path", "view"}
+    known = {*OPTIONS, *(named_by(task, usual) for usual in OPTIONS)}
     known |= {feature.column_in(names) for feature in task.clinical}
     known |= {task.note.column} if task.note else set()
     cells = frame.itertuples(index=False, name=None)

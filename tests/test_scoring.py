@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.task import load_task
@@ -17,6 +18,7 @@ from cxr_mm.data import studies as reading
 from cxr_mm.data.clinical import expected_value
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
+from cxr_mm.evaluation.external.validate import evaluate_on
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference import score as scoring
 from cxr_mm.inference import table as tables
@@ -156,7 +158,11 @@ def test_where_every_row_is_bad_nothing_is_written(predictor, csv, tmp_path):
     [
         (0, [], "no row below the header"),
         (5, ["study_id"], "study_id: the column is missing"),
-        (5, ["image_path", "note", *CLINICAL], "image_path, note, age, .*: the column is missing"),
+        (
+            5,
+            ["image_path", "note", *CLINICAL],
+            "image_path, note, age, .*: these columns are missing",
+        ),
     ],
 )
 def test_what_is_no_table_is_refused_and_nothing_is_written(
@@ -265,11 +271,26 @@ def test_a_folder_of_dicom_files_is_scored_and_the_header_is_named_or_used(
     assert set(table["modalities"]) == {"image"}
     assert (
         table["warnings"]
-        .str.contains("left out, as it was not asked for: age 58, sex female")
+        .str.contains("left out, since --use-header was not given: age 58, sex female")
         .all()
     )
     assert len(score(any_image, dicoms, out, "use").lines()) == 2
     assert set(pd.read_parquet(out)["modalities"]) == {"image+tabular"}
+
+
+def test_an_external_evaluation_names_or_uses_the_header_too(predictor, dicoms, tmp_path):
+    any_image = Predictor(predictor.bundle, accept_any_image=True)
+    (dicoms / "1.csv").write_text("study_id,image_path,effusion,consolidation\na,0.dcm,1,\nb,1.dcm,0,\n")
+    params = EvaluateParams(bootstrap=100)
+    seen = {}
+    for header in ("name", "use"):
+        out = tmp_path / header
+        evaluate_on(any_image, dicoms / "1.csv", out, params, header=header)
+        table = pd.read_parquet(out / "predictions.parquet")
+        seen[header] = set(table.loc[table["subset"] == "available", "modalities"])
+        named = "header values without --use-header" in (out / "summary.txt").read_text()
+        assert named == (header == "name")
+    assert seen == {"name": {"image"}, "use": {"image+tabular"}}
 
 
 def test_a_missing_input_gate_is_said_once_for_all_images(predictor, csv, rows, tmp_path):

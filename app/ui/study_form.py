@@ -291,7 +291,7 @@ def read(folder: Path, task: Task, count: int = EXAMPLES) -> list[list[Any]]:
     Raises:
         ManifestError: the folder has no manifest.csv, or a column is missing.
     """
-    frame = read_manifest_csv(folder / DEFAULT_FILE, task, labels_required=False)
+    frame = read_manifest_csv(folder / DEFAULT_FILE, task, "predict")
     note = task.note.column if task.note else None
     features = [feature.column_in(frame.columns) for feature in task.clinical]
     columns = ["image_path", *([note] if note else []), *features]

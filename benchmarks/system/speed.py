@@ -94,7 +94,7 @@ def one_prediction(predictor: Predictor, manifest: Path) -> Seconds:
 def _filed(predictor: Predictor, manifest: Path) -> Iterator[tuple[Path, Study]]:
     """Each study with the path of its image."""
     task = predictor.bundle.task
-    paths = read_manifest_csv(manifest, task, labels_required=False)["image_path"]
+    paths = read_manifest_csv(manifest, task, "predict")["image_path"]
     for path, study in zip(paths, iter_studies(task, manifest), strict=True):
         if isinstance(study, BadRow):
             raise ValueError(f"{study.study_id}: {study.reason}")

@@ -20,7 +20,10 @@ AnyImage = Annotated[
 ]
 Image = Annotated[Path | None, typer.Option(help="PNG, JPEG or DICOM.")]
 Clinical = Annotated[
-    list[str] | None, typer.Option(help="Clinical features as NAME=VALUE; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        help="Clinical features as NAME=VALUE, by name or column of the table; may be repeated."
+    ),
 ]
 Note = Annotated[str | None, typer.Option(help="Clinical note.")]
 View = Annotated[str | None, typer.Option(help="View position, as PA or AP.")]

@@ -94,6 +94,7 @@ def evaluate_on(
     include_trained: Annotated[
         bool, typer.Option("--include-trained", help="Keep studies that the bundle has seen.")
     ] = False,
+    use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
 ) -> None:
     """Evaluate a bundle at an external site, on a manifest CSV with finding columns."""
@@ -103,5 +104,7 @@ def evaluate_on(
     from cxr_mm.inference.predictor import load_predictor
 
     predictor = load_predictor(bundle, accept_any_image)
-    folder = run(predictor, manifest, out, EvaluateParams(), recalibrate, include_trained)
+    header = header_use(use_header)
+    params = EvaluateParams()
+    folder = run(predictor, manifest, out, params, recalibrate, include_trained, header)
     print((folder / SUMMARY_FILE).read_text(encoding="utf-8"), end="")

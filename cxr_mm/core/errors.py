@@ -19,7 +19,9 @@ CxrError
 
 from typing import Literal
 
-ClinicalFault = Literal["no such feature", "no number", "out of range", "none of its categories"]
+ClinicalFault = Literal[
+    "no such feature", "ambiguous", "no number", "out of range", "none of its categories"
+]
 """Kinds of faults of a clinical value."""
 
 

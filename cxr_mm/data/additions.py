@@ -43,7 +43,7 @@ def read_addition(task: Task, folder: Path) -> Labelled:
     Raises:
         ManifestError: its table is incomplete, or no study is left.
     """
-    frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, labels_required=True)
+    frame = read_manifest_csv(folder.resolve() / DEFAULT_FILE, task, "train")
     return to_manifest(task.unfiltered(), raw_studies(frame, []))
 
 

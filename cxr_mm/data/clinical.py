@@ -61,33 +61,75 @@ def check_clinical(
 
     Args:
         features: the features of the task.
-        values: name → number, text or None; empty text and `unknown` mean not known.
+        values: name, or heading as `by_feature` takes it → number, text or None; empty text and
+            `unknown` mean not known.
 
     Returns:
         A value for every feature in the task's order, None where not known; and the faults.
 
     Raises:
-        ClinicalError: the task has no such feature.
+        ClinicalError: as `by_feature`.
     """
     if isinstance(values, ClinicalValues) and values.features == tuple(features):
         return values
-    known = {feature.name: feature for feature in features}
-    for name in values:
-        if name not in known:
-            raise ClinicalError(
-                "no such clinical feature",
-                field=str(name),
-                remedy=f"This task knows {', '.join(known) or 'none'}",
-            )
+    given = by_feature(features, values)
     checked, faults = ClinicalValues(), []
-    for name, feature in known.items():
+    for feature in features:
+        name = feature.name
         try:
-            checked[name] = _check(feature, values.get(name))
+            checked[name] = _check(feature, given.get(name))
         except ClinicalError as fault:
             checked[name] = None
             faults.append(fault)
     checked.features, checked.faults = tuple(features), tuple(faults)
     return checked
+
+
+def by_feature(features: Sequence[ClinicalFeature], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under the names of their features; the heading of a feature's column does as well.
+
+    Raises:
+        ClinicalError: no feature is called so, several have this heading and none this name, or one
+            is given by name and heading.
+    """
+    named = {feature.name: feature.name for feature in features}
+    given: dict[str, Any] = {}
+    for heading, value in values.items():
+        owners = [named[heading]] if heading in named else _with_heading(features, heading)
+        if len(owners) != 1:
+            raise _no_one_feature(features, heading, owners)
+        if owners[0] in given:
+            raise ClinicalError(
+                "given twice, by its name and by its column's heading",
+                field=f"{owners[0]}, {heading}",
+                remedy="Give one value",
+            )
+        given[owners[0]] = value
+    return given
+
+
+def _with_heading(features: Sequence[ClinicalFeature], heading: str) -> list[str]:
+    return [f.name for f in features if f.column and f.column == heading]
+
+
+def _no_one_feature(
+    features: Sequence[ClinicalFeature], heading: str, owners: Sequence[str]
+) -> ClinicalError:
+    if owners:
+        return ClinicalError(
+            f"the column of several clinical features ({', '.join(owners)})",
+            kind="ambiguous",
+            field=heading,
+            remedy="Give the feature's own name",
+        )
+    known = [
+        f.name if f.column in ("", f.name) else f"{f.name} (or {f.column!r})" for f in features
+    ]
+    return ClinicalError(
+        "no such clinical feature",
+        field=str(heading),
+        remedy=f"This task knows {', '.join(known) or 'none'}",
+    )
 
 
 def _check(feature: ClinicalFeature, value: Any) -> ClinicalValue:

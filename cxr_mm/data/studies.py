@@ -13,7 +13,7 @@ from cxr_mm.core.progress import prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
-from cxr_mm.data.clinical import YEARS, check_clinical
+from cxr_mm.data.clinical import YEARS, by_feature, check_clinical
 from cxr_mm.data.notes import check_note
 from cxr_mm.data.sources.dicom_folder import read_headers
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
@@ -47,7 +47,7 @@ def bad_row(study_id: str, error: InputError) -> BadRow:
     return BadRow(study_id, str(error), error.message)
 
 
-LEFT_OUT = "header: left out, as it was not asked for: "
+LEFT_OUT = "header: left out, since --use-header was not given: "
 
 
 def header_left_out(study: Study) -> bool:
@@ -91,14 +91,14 @@ def build_study(
     Args:
         task: whose inputs they are.
         read: reads the image; None without one.
-        clinical: feature → number, text or None.
+        clinical: feature, or heading of its column → number, text or None.
         note: clinical note.
         view: view position.
         study_id, patient_id: the caller's own ids.
         header: what becomes of features that only the image's header says.
 
     Raises:
-        ClinicalError: the task has no such feature; a value that cannot be used is unknown.
+        ClinicalError: as `by_feature`; a value that cannot be used is unknown.
         NoteError, RadiographError: the input at fault.
     """
     values = check_clinical(task.clinical, clinical or {})
@@ -106,11 +106,11 @@ def build_study(
     if text is not None:
         check_note(text)
     image = read() if read is not None and task.has_image else None
-    given_names = [name for name, cell in (clinical or {}).items() if not is_missing(cell)]
+    named = by_feature(task.clinical, clinical or {})
     offered = header_values(task, image) if image and header != "ignore" else {}
-    offered = {name: cell for name, cell in offered.items() if name not in given_names}
+    offered = {name: cell for name, cell in offered.items() if is_missing(named.get(name))}
     if header == "use" and offered:
-        values = check_clinical(task.clinical, {**(clinical or {}), **offered})
+        values = check_clinical(task.clinical, {**named, **offered})
     feature = values.get("view")
     given = {"image": read is not None, "note": text is not None}
     unused = [name for name in given if given[name] and name not in task.modalities]

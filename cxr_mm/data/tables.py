@@ -167,14 +167,16 @@ def _require(header: Collection[str], required: Iterable[str], path: Path) -> No
 def missing_column(
     path: Path | str, names: Sequence[str], columns: Iterable[object]
 ) -> ManifestError:
-    """Make the error for columns that a table lacks; it names the column most like the first."""
+    """Make the error for columns that a table lacks; it names the columns most like them."""
     present = [str(column) for column in columns]
-    near = nearest(names[0], present)
-    rename = f"Rename {near!r} if that is it, or add" if near else "Add"
+    near = {name: own for name in names if (own := nearest(name, present))}
+    renames = " and ".join(f"{own!r} to {name}" for name, own in near.items())
+    rename = f"Rename {renames} if that is it, or add" if near else "Add"
+    what, it = ("the column is", "column") if len(names) == 1 else ("these columns are", "columns")
     return ManifestError(
-        f"the column is missing (there are {', '.join(present)})",
+        f"{what} missing (there are {', '.join(present)})",
         field=": ".join(filter(None, (str(path), ", ".join(names)))),
-        remedy=f"{rename} the column; leave its cells empty where nothing is known",
+        remedy=f"{rename} the {it}; leave cells empty where nothing is known",
     )
 
 

@@ -89,7 +89,7 @@ def labelled_studies(
         StageError: too few studies have a label.
     """
     path = folder / DEFAULT_FILE
-    frame = read_manifest_csv(path, task, labels_required=False)
+    frame = read_manifest_csv(path, task, "predict")
     _check_patients(frame, path)
     hashes = frame["study_id"].map(hash_id)
     times = pd.to_datetime(hashes.map(when), utc=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.archive import Item, Upload
 from app.service import InferenceService
-from app.worklist import ANY, LONGEST, Row, Wanted, Worklist, chosen, orders, predicted
+from app.worklist import ANY, LONGEST, Row, Wanted, Worklist, chosen, orders, predicted, read_rows
 from cxr_mm.core.errors import CancelledError, InputError, LogError
 from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.progress import Progress
@@ -30,6 +30,17 @@ def images(pipeline):
 def given(images=(), table=None, refused=()):
     """An upload; images: name → path."""
     return Upload(tuple(Item(*image) for image in dict(images).items()), table, tuple(refused))
+
+
+def test_columns_have_the_names_that_the_task_gives_them(csv):
+    icu = load_task("icu")
+    options = {"study_column": "Fall", "image_column": "Bild"}
+    source = icu.source.model_copy(update={"kind": "manifest_csv", "options": options})
+    own = icu.model_copy(update={"source": source})
+    rows, ignored = read_rows(csv("Fall;Bild;age;Zimmer", "7;a.png;63;12"), own)
+    assert rows[0]["study_id"] == "7"
+    assert rows[0]["image_path"] == "a.png"
+    assert ignored == ("Zimmer",)
 
 
 @pytest.fixture

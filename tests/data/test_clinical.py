@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.data.clinical import ClinicalTransform, check_clinical
+from cxr_mm.data.clinical import ClinicalTransform, by_feature, check_clinical
 
 AGE = ClinicalFeature(name="age", title="Age", type="number", unit="a", minimum=0, maximum=120)
 SEX = ClinicalFeature(
@@ -52,6 +52,37 @@ def test_a_value_that_cannot_be_used_is_unknown_and_named_with_its_remedy(values
 def test_a_feature_that_the_task_does_not_have_is_an_error():
     with pytest.raises(ClinicalError, match=r"height: no such .* This task knows age, sex"):
         check_clinical(FEATURES, {"height": 1})
+
+
+AGE = {"type": "number", "minimum": 0, "maximum": 120}
+HEADED = [
+    ClinicalFeature(name="age", title="Age", column="Alter", **AGE),
+    ClinicalFeature(name="first", title="First", column="Wert", **AGE),
+    ClinicalFeature(name="last", title="Last", column="Wert", **AGE),
+    ClinicalFeature(name="wert", title="Value", column="Alter (Mutter)", **AGE),
+    ClinicalFeature(name="plain", title="Plain", **AGE),
+]
+
+
+def test_a_feature_is_known_by_its_name_and_by_the_heading_of_its_column():
+    values = {"Alter": "63", "Alter (Mutter)": "90", "first": "1"}
+    assert by_feature(HEADED, values) == {"age": "63", "wert": "90", "first": "1"}
+    checked = check_clinical(HEADED, values)
+    assert checked == {"age": 63, "first": 1, "last": None, "wert": 90, "plain": None}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"Wert": 1}, r"Wert: the column of several clinical features \(first, last\)"),
+        ({"Alter": 1, "age": 1}, "age, age: given twice"),
+        ({"Größe": 1}, r"Größe: no such .* age \(or 'Alter'\), .* plain\."),
+        ({"": 1}, "no such clinical feature"),
+    ],
+)
+def test_a_heading_that_is_no_one_feature_is_an_error(values, message):
+    with pytest.raises(ClinicalError, match=message):
+        check_clinical(HEADED, values)
 
 
 def frame(ages, sexes):

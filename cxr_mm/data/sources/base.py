@@ -113,7 +113,7 @@ def stat_of(file: Path) -> os.stat_result:
         raise DataNotFoundError(
             f"listed in its folder, but cannot be looked at ({error.strerror})",
             field=str(file),
-            remedy="Run this again when nothing changes the data, and remove links that lead nowhere",
+            remedy="Run this again when nothing changes the data; remove links that lead nowhere",
         ) from error
 
 

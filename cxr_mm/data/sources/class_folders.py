@@ -21,7 +21,7 @@ from cxr_mm.data.sources.base import (
     files_below,
     raw_studies,
 )
-from cxr_mm.data.sources.dicom_folder import read_header
+from cxr_mm.data.sources.headers import read_header
 from cxr_mm.data.sources.losses import Dropped, kind_of
 
 PARTS = dict.fromkeys(("train", "training", "val", "valid", "validation"), "train")

@@ -1,49 +1,29 @@
 """A folder of DICOM files (PS3.10), with an optional CSV of notes, features and findings."""
 
-import warnings
 from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydicom import dcmread
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Frozen
-from cxr_mm.data.clinical import age_in_years
-from cxr_mm.data.sources.base import (
-    DICOM_SUFFIXES,
-    RawStudies,
-    checked_options,
-    files_below,
-    raw_studies,
-)
+from cxr_mm.data.sources.base import RawStudies, checked_options, files_below, raw_studies
+from cxr_mm.data.sources.columns import ColumnOptions, require_columns, with_usual_names
+from cxr_mm.data.sources.headers import FROM_HEADER, TAGS, may_be_dicom, read_header
 from cxr_mm.data.sources.losses import Dropped, kind_of
-from cxr_mm.data.sources.manifest_csv import read_studies, require_features
-from cxr_mm.imaging.dicom import UNREADABLE
+from cxr_mm.data.sources.manifest_csv import check_studies
+from cxr_mm.data.tables import read_table
 
-TAGS = {
-    "study_id": "SOPInstanceUID",
-    "dicom_study": "StudyInstanceUID",
-    "accession": "AccessionNumber",
-    "dicom_modality": "Modality",
-    "patient_id": "PatientID",
-    "view": "ViewPosition",
-    "site": "InstitutionName",
-    "age": "PatientAge",
-    "sex": "PatientSex",
-}
-FROM_HEADER = ("age", "sex", "view")
 RADIOGRAPHS = ("CR", "DX", "RG", "OT", "SC", "")
 
 
-class DicomFolderOptions(Frozen):
+class DicomFolderOptions(ColumnOptions):
     """Options of a folder of DICOM files."""
 
     csv: str = ""
-    """CSV with `study_id` and further columns, below the source's folder or absolute."""
+    """CSV with an id of each study and further columns, below the source's folder or absolute."""
 
 
 def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG001
@@ -62,9 +42,11 @@ def read_dicom_folder(task: Task, folder: Path, work: Path) -> RawStudies:  # no
     options = checked_options(DicomFolderOptions, task)
     frame, dropped, passed_over = read_headers(folder)
     if options.csv:
-        table = read_studies(folder / options.csv, ["study_id"])
-        columns = {*table.columns, *FROM_HEADER}
-        require_features(task, columns, folder / options.csv)
+        path = folder / options.csv
+        table = with_usual_names(read_table(path), task)
+        of_files = ("patient_id", "image_path", *FROM_HEADER)
+        require_columns(task, table.columns, path, "train", of_files)
+        check_studies(table, path)
         frame, unmatched = _joined(frame, table)
         dropped += [Dropped(study, "no DICOM file has this id") for study in unmatched]
     return raw_studies(frame, dropped, passed_over)
@@ -108,33 +90,6 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Dropped], Counter[str
             remedy="Put files with the suffix .dcm, or none, into it",
         )
     return frame.replace("", None), dropped, passed_over
-
-
-def may_be_dicom(file: Path) -> bool:
-    """Whether a file may be DICOM, by its name."""
-    # Without a suffix, as PACS exports have it; SOPInstanceUIDs as names look like suffixes.
-    numbered = not file.suffix or file.suffix[1:].isdigit()
-    return file.suffix.lower() in DICOM_SUFFIXES or (numbered and file.name != "DICOMDIR")
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """Read the header of a DICOM file under the names of `TAGS`; empty where it is unreadable."""
-    try:
-        return _header(file)
-    except UNREADABLE:
-        return {}
-
-
-def _header(file: Path) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # pydicom warns of unusual values by quoting them: names and ids would reach a log.
-        warnings.simplefilter("ignore", UserWarning)
-        header = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS.values()))
-        row: dict[str, Any] = {
-            name: str(header.get(tag) or "").strip() for name, tag in TAGS.items()
-        }
-    row["age"] = age_in_years(row["age"])
-    return row
 
 
 def _joined(frame: pd.DataFrame, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

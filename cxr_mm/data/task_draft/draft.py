@@ -12,7 +12,7 @@ from cxr_mm.core.files import to_json
 from cxr_mm.core.paths import data_root
 from cxr_mm.core.templates import render
 from cxr_mm.data.sources.base import IMAGE_SUFFIXES, files_below
-from cxr_mm.data.sources.dicom_folder import may_be_dicom, read_header
+from cxr_mm.data.sources.headers import may_be_dicom, read_header
 from cxr_mm.data.sources.manifest_csv import image_path
 from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
 

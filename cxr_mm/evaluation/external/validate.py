@@ -22,13 +22,13 @@ from cxr_mm.core.files import (
 )
 from cxr_mm.core.prediction import Answer, OperatingPoint
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.core.types import MODALITIES, HeaderUse, subset_name, subsets
 from cxr_mm.data.clinical import age_in_years, check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import raw_studies
-from cxr_mm.data.sources.manifest_csv import read_manifest_csv, require_labels
+from cxr_mm.data.sources.manifest_csv import read_manifest_csv
 from cxr_mm.data.studies import iter_studies
 from cxr_mm.evaluation.evaluate import PLOTS_FOLDER, described
 from cxr_mm.evaluation.external.overlap import Overlap, find_overlap
@@ -168,7 +168,7 @@ def read_traits(task: Task, manifest_csv: Path, studies: Sequence[str]) -> pd.Da
     Returns:
         A row for each study in their order: numbers as float, all else as text.
     """
-    frame = read_manifest_csv(manifest_csv, task, labels_required=False).set_index("study_id")
+    frame = read_manifest_csv(manifest_csv, task, "predict").set_index("study_id")
     frame = frame.loc[list(studies)]
     names = list(task.clinical_names)
     columns = {feature.name: feature.column_in(frame.columns) for feature in task.clinical}
@@ -199,6 +199,7 @@ def evaluate_on(
     params: EvaluateParams,
     new_bundle: Path | None = None,
     include_trained: bool = False,
+    header: HeaderUse = "ignore",
 ) -> Path:
     """Evaluate a bundle on every labelled study of a manifest CSV.
 
@@ -211,6 +212,7 @@ def evaluate_on(
         params: resamples, bins and seed.
         new_bundle: folder for the bundle recalibrated on these studies; it must not exist.
         include_trained: keep studies that the bundle was trained on, which are left out otherwise.
+        header: as `iter_studies` has it.
 
     Returns:
         `out`.
@@ -228,7 +230,7 @@ def evaluate_on(
         check_destination(new_bundle, out)
     task = predictor.bundle.task
     labels, bad = read_labels(task, manifest_csv)
-    frame = read_manifest_csv(manifest_csv, task, labels_required=False)
+    frame = read_manifest_csv(manifest_csv, task, "predict")
     overlap = find_overlap(
         predictor.bundle.fingerprints, frame[frame["study_id"].isin(labels.index)]
     )
@@ -236,7 +238,8 @@ def evaluate_on(
         labels = _without(labels, overlap, manifest_csv)
     if new_bundle is not None:
         check_enough(task, labels, manifest_csv)
-    studies = (s for s in iter_studies(task, manifest_csv) if s.study_id in labels.index)
+    every = iter_studies(task, manifest_csv, header=header)
+    studies = (study for study in every if study.study_id in labels.index)
     tally = Tally(task, predictor.bundle.unchecked)
     answers = tally.answered(answer_in_batches(predictor, studies))
     rows = [row for answer in answers for row in _rows(predictor, answer)]
@@ -312,8 +315,7 @@ def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]
     Raises:
         ManifestError: as `read_manifest_csv`; or no row has a label.
     """
-    frame = read_manifest_csv(manifest_csv, task, labels_required=False)
-    require_labels(task, frame.columns, manifest_csv)
+    frame = read_manifest_csv(manifest_csv, task, "evaluate")
     columns = {c for f in task.findings for c in (f.raw_column, f.name)} & set(frame.columns)
     if frame[sorted(columns)].isna().all(axis=None):
         raise ManifestError(

@@ -110,10 +110,36 @@ def test_csv_joins_by_uid_name_and_study(tmp_path):
     assert rows.loc[by_uid, "image_path"].endswith("a.dcm")
 
 
+def test_csv_with_ids_under_other_names(tmp_path):
+    uid = write(tmp_path / "pacs/a.dcm", PatientID="ANON")
+    header = "SOP,Patientennummer,crp,note,edema"
+    (tmp_path / "pacs/labels.csv").write_text(f"{header}\n{uid},p7,12,cough,1\n")
+    options = {"study_column": "SOP", "patient_column": "Patientennummer"}
+    raw = read_source(task(csv="labels.csv", **options), tmp_path, tmp_path / "w")
+    assert raw.frame[["study_id", "patient_id", "crp"]].values.tolist() == [[uid, "p7", "12"]]
+    assert raw.dropped == []
+
+
+def test_a_table_of_dicom_files_leaves_age_and_sex_to_their_headers(tmp_path):
+    write(tmp_path / "pacs/a.dcm")
+    write(tmp_path / "pacs/b.dcm", PatientAge="", PatientSex="M")
+    (tmp_path / "pacs/manifest.csv").write_text(
+        "study_id,patient_id,image_path,crp,note,edema\n"
+        "1,p1,a.dcm,3,,1\n2,p2,b.dcm,4,cough,0\n3,p3,,5,,0\n"
+    )
+    own = task()
+    source = own.source.model_copy(update={"kind": "manifest_csv"})
+    table = own.model_copy(update={"source": source})
+    rows = to_manifest(table, read_source(table, tmp_path, tmp_path / "w")).manifest.clinical()
+    assert rows["age"].fillna(-1).tolist() == [45, -1, -1]
+    assert rows["sex"].fillna("").tolist() == ["F", "M", ""]
+    assert rows["crp"].tolist() == [3, 4, 5]
+
+
 def test_csv_without_a_clinical_column(tmp_path):
     write(tmp_path / "pacs/a.dcm")
     (tmp_path / "pacs/labels.csv").write_text("study_id,edema\na.dcm,1\n")
-    with pytest.raises(ManifestError, match="crp: the column is missing"):
+    with pytest.raises(ManifestError, match=r"crp, note: these columns .*are study_id, edema\)"):
         read_source(task(csv="labels.csv"), tmp_path, tmp_path / "w")
 
 
