@@ -280,7 +280,9 @@ def test_a_folder_of_dicom_files_is_scored_and_the_header_is_named_or_used(
 
 def test_an_external_evaluation_names_or_uses_the_header_too(predictor, dicoms, tmp_path):
     any_image = Predictor(predictor.bundle, accept_any_image=True)
-    (dicoms / "1.csv").write_text("study_id,image_path,effusion,consolidation\na,0.dcm,1,\nb,1.dcm,0,\n")
+    (dicoms / "1.csv").write_text(
+        "study_id,image_path,effusion,consolidation\na,0.dcm,1,\nb,1.dcm,0,\n"
+    )
     params = EvaluateParams(bootstrap=100)
     seen = {}
     for header in ("name", "use"):
