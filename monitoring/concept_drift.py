@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxr_mm.core.types import FEWEST_PATIENTS
 from cxr_mm.evaluation.metrics import Scored, auc
 from monitoring.statistics import draw_windows, high_score
 
@@ -41,7 +42,7 @@ class MetricResult:
         finding: name of the finding.
         metric: name of the metric.
         reference, current: its values.
-        low, high: 95 % interval of random windows.
+        low, high: 95 % interval of random windows; None for fewer than `FEWEST_PATIENTS`.
         score: standard deviations by which the change for the worse exceeds the usual one.
         n: labelled studies of the window.
     """
@@ -50,8 +51,8 @@ class MetricResult:
     metric: Metric
     reference: float
     current: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     score: float
     n: int
 
@@ -100,22 +101,31 @@ def score_concept(
         spread = max(float(np.nanstd(null)), float(_smallest_spread(current, finding)))
         worse = _worse(metric, now[key], before[key])[0]
         scores.append((null - mean) / spread)
-        low, high = np.nanquantile(inside[key], (0.025, 0.975))
+        rows = current[current[f"label.{finding}"].notna()]
+        low, high = _interval(inside[key], rows)
         results.append(
             MetricResult(
                 finding=finding,
                 metric=metric,
                 reference=float(before[key][0]),
                 current=float(now[key][0]),
-                low=float(low),
-                high=float(high),
+                low=low,
+                high=high,
                 score=float((worse - mean) / spread),
-                n=int(current[f"label.{finding}"].notna().sum()),
+                n=len(rows),
             )
         )
     largest = np.nanmax(np.stack(scores), axis=0)
     ranked = tuple(sorted(results, key=lambda r: -r.score))
     return ConceptResult(ranked, np.sort(largest))
+
+
+def _interval(values: Floats, rows: pd.DataFrame) -> tuple[float, float] | tuple[None, None]:
+    """95 % quantiles of a metric over samples of these rows, if they are of enough patients."""
+    if rows["patient"].nunique() < FEWEST_PATIENTS:
+        return None, None
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _permuted(
@@ -212,22 +222,29 @@ class Estimate:
         finding: name of the finding.
         metric: name of the metric.
         reference: its value on the labelled reference.
-        value, low, high: estimate for the window with its 95 % interval.
+        value, low, high: estimate for the window with its 95 % interval; None for fewer than
+            `FEWEST_PATIENTS`.
         labelled: labelled studies of the window.
         estimated, observed: on the labelled studies alone; NaN without labels.
-        within: whether `observed` is inside the interval of `estimated`; None without labels.
+        within: whether `observed` is inside the interval of `estimated`; None without labels, or of
+            too few labelled patients.
     """
 
     finding: str
     metric: Metric
     reference: float
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     labelled: int
     estimated: float
     observed: float
     within: bool | None
+
+    @property
+    def compared(self) -> bool:
+        """Whether labels were there to compare with."""
+        return bool(np.isfinite(self.observed))
 
 
 def estimate(
@@ -246,36 +263,37 @@ def estimate(
         for table in (past, known)
     )
     whole, part = _estimated(current, findings), _estimated(known, findings)
-    return [
-        _estimate(
-            key,
-            before.get(key, np.nan),
-            whole[key],
-            part.get(key),
-            observed.get(key, np.nan),
-            len(known),
+    estimates = []
+    for key, values in whole.items():
+        if not np.isfinite(values).any():
+            continue
+        low, high = _interval(values, current)
+        estimated, now = _mean_of(part.get(key)), observed.get(key, np.nan)
+        estimates.append(
+            Estimate(
+                *key,
+                reference=before.get(key, np.nan),
+                value=float(np.nanmean(values)),
+                low=low,
+                high=high,
+                labelled=len(known),
+                estimated=estimated if np.isfinite(now) else np.nan,
+                observed=now,
+                within=_within(now, part.get(key), known),
+            )
         )
-        for key in whole
-        if np.isfinite(whole[key]).any()
-    ]
+    return estimates
 
 
-def _estimate(
-    key: Key,
-    reference: float,
-    values: Floats,
-    on_labelled: Floats | None,
-    observed: float,
-    n: int,
-) -> Estimate:
-    low, high = np.nanquantile(values, (0.025, 0.975))
-    within, estimated = None, np.nan
-    if on_labelled is not None and np.isfinite(observed) and np.isfinite(on_labelled).any():
-        estimated = float(np.nanmean(on_labelled))
-        below, above = np.nanquantile(on_labelled, (0.025, 0.975))
-        within = bool(below <= observed <= above)
-    value = float(np.nanmean(values))
-    return Estimate(*key, reference, value, float(low), float(high), n, estimated, observed, within)
+def _mean_of(values: Floats | None) -> float:
+    return float(np.nanmean(values)) if values is not None and np.isfinite(values).any() else np.nan
+
+
+def _within(observed: float, estimated: Floats | None, known: pd.DataFrame) -> bool | None:
+    if estimated is None or not np.isfinite(observed) or not np.isfinite(estimated).any():
+        return None
+    low, high = _interval(estimated, known)
+    return None if low is None or high is None else low <= observed <= high
 
 
 def _estimated(table: pd.DataFrame, findings: Sequence[str]) -> Performance:

@@ -170,9 +170,14 @@ def describe(result: CheckResult, reference: pd.DataFrame, current: pd.DataFrame
 
 def describe_metric(metric: MetricResult) -> str:
     """Describe a metric against the reference, with the interval of undrifted windows."""
+    usual = (
+        "too few patients for an interval"
+        if metric.low is None
+        else f"95 % of undrifted windows: {metric.low:.3f} to {metric.high:.3f}"
+    )
     return (
-        f"{METRIC_NAMES[metric.metric]} {metric.reference:.3f} → {metric.current:.3f} (95 % of "
-        f"undrifted windows: {metric.low:.3f} to {metric.high:.3f}; {metric.n} labelled)"
+        f"{METRIC_NAMES[metric.metric]} {metric.reference:.3f} → {metric.current:.3f} ({usual}; "
+        f"{metric.n} labelled)"
     )
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring.concept_drift import estimate
+from cxr_mm.core.types import FEWEST_PATIENTS
+from monitoring.concept_drift import estimate, score_concept
+from monitoring.verdict import describe_metric
 
 
 def table(n, seed, truth=lambda p: p, labelled=True):
@@ -48,3 +50,15 @@ def test_where_labels_came_the_estimate_held_or_did_not():
     changed = found(table(400, 3, truth=lambda p: 1 - p))
     assert changed["auc"].within is False
     assert changed["auc"].observed < 0.5 < changed["auc"].estimated
+
+
+@pytest.mark.parametrize("patients", [FEWEST_PATIENTS - 1, FEWEST_PATIENTS])
+def test_of_too_few_patients_there_is_no_interval_however_many_studies(patients):
+    window = table(100, 5).assign(patient=[str(i % patients) for i in range(100)])
+    enough = patients >= FEWEST_PATIENTS
+    one = found(window)["auc"]
+    assert (one.low is not None, one.within is not None) == (enough, enough)
+    assert one.compared
+    (first, *_) = score_concept(window, REFERENCE, ["x"]).metrics
+    assert (first.low is not None, first.high is not None) == (enough, enough)
+    assert ("too few patients" in describe_metric(first)) != enough
