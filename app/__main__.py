@@ -8,13 +8,10 @@ from typing import Annotated
 
 import typer
 
-from app.metrics import Metrics
-from app.server import application, build_pages, run, services_of, upload_folder
 from app.settings import DEFAULT_LOG, Limits, Settings
-from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.processes import errors_as_one_line
-from cxr_mm.imaging.decoder import Decoder
+from cxr_mm.core.progress import announce
 
 ARENAS = 2
 """Heaps that the threads share: with one each, memory grows for hours."""
@@ -75,6 +72,12 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
+    announce(f"loading {', '.join(map(str, settings.bundles))}")
+    from app.metrics import Metrics  # slow to import, as are the others
+    from app.server import application, build_pages, run, services_of, upload_folder
+    from app.upload_cache import UploadCache
+    from cxr_mm.imaging.decoder import Decoder
+
     keep_freed_memory(ARENAS)
     metrics = Metrics(settings.root)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

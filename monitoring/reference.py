@@ -23,7 +23,7 @@ from cxr_mm.core.files import atomic_directory, read_json, save_tensors, write_j
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, Modality, subset_name
+from cxr_mm.core.types import MODALITIES, Modality, plural, subset_name
 from cxr_mm.data.embeddings import load_embeddings, load_parts
 from cxr_mm.data.manifest import Manifest, clinical_column
 from cxr_mm.data.notes import mask_note, note_traits
@@ -315,7 +315,9 @@ def freeze(
         thresholds = learn_thresholds(table, checks, params)
     else:
         thresholds = Thresholds(windows=(), patients=table["patient"].nunique())
-        unjudged.append(f"the reference has {len(table)} held-out studies, {needed} are needed")
+        unjudged.append(
+            f"the reference has {plural(len(table), 'held-out study')}, {needed} are needed"
+        )
     figures = performance(table, task.finding_names)
     about = {
         "task": task.model_dump(mode="json"),

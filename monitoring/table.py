@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.record import Outcome, PredictionRecord
 from cxr_mm.core.task import Finding, Task
-from cxr_mm.core.types import Modality
+from cxr_mm.core.types import Modality, plural
 from cxr_mm.data.notes import NOTE_TRAITS
 
 FIT_SHARE = 1 / 3
@@ -76,8 +76,8 @@ def fit_projection(
     fit = rank < np.ceil((codes.max(initial=-1) + 1) * FIT_SHARE)
     if (fewest := min(fit.sum(), (~fit).sum())) < FEWEST:
         raise StageError(
-            f"{len(embeddings)} studies have an embedding; a third of their patients have {fewest} "
-            f"of them, and at least {FEWEST} are needed",
+            f"{plural(len(embeddings), 'study')} with an embedding; a third of their patients have "
+            f"{fewest} of them, and at least {FEWEST} are needed",
             field="reference",
         )
     most = min(components, embeddings.shape[1], int(fit.sum()) - 1)

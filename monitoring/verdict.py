@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_mm.core.record import ServiceEvent
+from cxr_mm.core.types import plural
 from cxr_mm.core.verdict import Level, Reason, Status, Verdict, most_severe
 from monitoring.concept_drift import ConceptResult, MetricResult, score_concept
 from monitoring.data_drift import CheckResult, score_window
@@ -328,7 +329,7 @@ def evaluate_window(
     moved = [*data, *refused, *shifted]
     reasons = tuple(in_order([*moved, *worse], first=PREVALENCE if shift else None))
     meaning = interpretation(bool(moved), bool(worse) if concept else None)
-    headline = f"{window.studies} studies, {window.n_labelled} labelled. "
+    headline = f"{plural(window.studies, 'study')}, {window.n_labelled:,} labelled. "
     headline += f"First: {reasons[0].text}. {meaning}." if reasons else f"{meaning}."
     verdict = _verdict(most_severe(reasons), window, reference, headline, reasons, notes)
     return DriftReport(verdict, checks, prevalence, images, concept, shift, rates, limits)
@@ -339,7 +340,7 @@ def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> 
     images = _images(window, reference)
     rates = _rates(reference.params.false_alarm_rate, images is not None, concept=False)
     refused = tuple(_rejected(images, rates.get("images", 0.0), _alarmed(window.before)))
-    few = f"{len(window.table)} studies are too few to judge"
+    few = f"{plural(len(window.table), 'study')}: too few to judge"
     if reference.thresholds.windows:
         few += f"; at least {reference.thresholds.smallest} are needed"
     else:
@@ -436,7 +437,7 @@ def _verdict(
 def _too_few_labels(n_labelled: int, smallest: int) -> str:
     if n_labelled < smallest:
         return (
-            f"Concept drift was not tested: {n_labelled} labelled studies, at least {smallest} "
-            "are needed"
+            f"Concept drift was not tested: {plural(n_labelled, 'labelled study')}, at least "
+            f"{smallest} are needed"
         )
     return "Concept drift was not tested: too few of one class among the labels"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.record import Outcome
+from cxr_mm.core.types import plural
 from cxr_mm.core.verdict import Verdict
 from cxr_mm.data.tables import read_table
 from cxr_mm.prediction_log import PredictionLog
@@ -198,9 +199,13 @@ def _notes(
     if others:
         ranked = sorted(others.items(), key=lambda item: -item[1])
         named = ", ".join(f"{digest[:12]} ({n})" for digest, n in ranked)
-        notes.append(f"{sum(others.values())} predictions of other models are left out: {named}")
+        notes.append(
+            f"{plural(sum(others.values()), 'prediction')} of other models left out: {named}"
+        )
     if studies < records:
-        notes.append(f"{records - studies} predictions repeat a study; the newest of each counts")
+        notes.append(
+            f"{plural(records - studies, 'prediction')} of a study asked before; its newest counts"
+        )
     if compared < studies:
         notes.append(f"{compared:,} of {studies:,} studies, drawn at random, are compared")
     if frozen.task.synthetic:

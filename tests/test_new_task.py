@@ -4,11 +4,14 @@ import re
 import shutil
 
 import pandas as pd
+import pydicom
 import pytest
+import yaml
 from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from cxr_mm import cli
+from cxr_mm.core.config import Params, for_task
 from cxr_mm.core.errors import ManifestError, TaskError
 from cxr_mm.core.task import load_task
 from cxr_mm.data.labels import to_manifest
@@ -98,7 +101,7 @@ def test_images_elsewhere_are_found_relative_to_their_folder(laboratory, tmp_pat
     table.to_csv(laboratory, index=False)
     result = run("lunge", "--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
     assert result.exit_code == 0, result.exception
-    assert "image_path: 2 of 2 files are there" in result.stdout
+    assert "image_path: 2 of 2 files found" in result.stdout
     task = load_task("lunge")
     assert task.has_image
     found = read_source(task, tmp_path, tmp_path)
@@ -131,8 +134,14 @@ def test_dicom_files_with_a_table_that_names_none_are_a_dicom_folder(laboratory,
 @pytest.mark.parametrize(
     ("change", "words", "message"),
     [
-        ({"study_id": "Fall"}, [], r"study_id.*missing.*Fall.*Rename the column"),
-        ({"patient_id": "PatNr"}, [], r"patient_id.*missing"),
+        ({"study_id": "Zeile"}, [], r"study_id.*missing.*Zeile.*with --study-column"),
+        ({"patient_id": "Wer"}, [], r"patient_id.*missing.*with --patient-column"),
+        (
+            {"study_id": "Zeile", "patient_id": "Wer"},
+            [],
+            r"study_id, patient_id: these columns.*--study-column and --patient-column",
+        ),
+        ({}, ["--patient-column", "Wer"], r"Wer: no such column"),
         ({}, ["--finding", "Pneumothorax"], r"Pneumothorax: no such column.*Pneumonie"),
         ({}, ["--finding", "Geschlecht"], r"Geschlecht: '[mw]' means neither present nor absent"),
     ],
@@ -181,12 +190,130 @@ def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
     assert "docs/tasks.md" in caught.value.remedy
 
 
-def test_image_files_under_another_name_are_not_passed_over(laboratory):
+def given_images(folder, names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("study", "patient", "file"),
+    [
+        ("Untersuchungsnr", "PatientenID", "Bilddatei"),
+        ("Fallnummer", "Pat-Nr.", "Datei"),
+        ("AccessionNumber", "PatientID", "Path"),
+        ("exam_id", "subject_id", "file"),
+        ("Study", "MRN", "DicomPath"),
+    ],
+)
+def test_ids_and_files_are_found_under_other_names_and_written(
+    laboratory, tmp_path, study, patient, file
+):
     table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
-    table["Path"] = [f"bilder/{i}.PNG" for i in range(40)]
-    for left_out in ([], ["study_id"]):
-        table.drop(columns=left_out).to_csv(laboratory, index=False)
-        result = run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
-        assert isinstance(result.exception, ManifestError)
-        assert "Path has names of image files" in str(result.exception)
-        assert "Rename Path to image_path" in str(result.exception)
+    table[file] = [f"{i}.png" for i in range(40)]
+    given_images(laboratory.parent, table[file])
+    table = table.rename(columns={"study_id": study, "patient_id": patient})
+    table.to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+    assert result.exit_code == 0, result.exception
+    for line in (f"{study}: study_id", f"{patient}: patient_id", f"{file}: image_path"):
+        assert line in result.stdout
+    task = load_task("lunge")
+    assert task.source.options == {
+        "file": "labor.csv",
+        "study_column": study,
+        "patient_column": patient,
+        "image_column": file,
+    }
+    assert not {"study", "patient"} & {f.name.split("_")[0] for f in task.clinical}
+    raw = read_source(task, tmp_path, tmp_path).frame
+    assert raw.loc[3, ["study_id", "patient_id"]].tolist() == ["s3", "p1"]
+    assert raw.loc[3, "image_path"] == str(laboratory.parent / "3.png")
+
+
+def test_a_table_without_an_id_of_studies_has_its_image_files(laboratory):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table["Path"] = [f"{i}.png" for i in range(40)]
+    given_images(laboratory.parent, table["Path"])
+    table.drop(columns="study_id").to_csv(laboratory, index=False)
+    assert run("lunge", "--csv", laboratory, "--finding", "Pneumonie").exit_code == 0
+    options = load_task("lunge").source.options
+    assert (options["study_column"], options["image_column"]) == ("Path", "Path")
+
+
+def test_two_columns_of_image_files_are_refused_rather_than_guessed(laboratory):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table["Bild"], table["Maske"] = "a.png", "m.png"
+    table.to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory)
+    assert "Bild, Maske: several columns have names of image files" in str(result.exception)
+
+
+def test_ids_that_are_not_found_may_be_named(laboratory):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table.rename(columns={"study_id": "Zeile", "patient_id": "Wer"}).to_csv(laboratory, index=False)
+    words = ("--study-column", "Zeile", "--patient-column", "Wer", "--finding", "Pneumonie")
+    assert run("lunge", "--csv", laboratory, *words).exit_code == 0
+    options = load_task("lunge").source.options
+    assert (options["study_column"], options["patient_column"]) == ("Zeile", "Wer")
+
+
+@pytest.mark.parametrize(
+    ("cells", "views"),
+    [
+        (["AP", "PA"], ()),
+        (["PA", "LL"], ("PA",)),
+        (["ap", "Lateral"], ("AP",)),
+        (["L", "PA"], ("PA",)),
+    ],
+)
+def test_view_positions_are_the_view_and_no_clinical_feature(laboratory, tmp_path, cells, views):
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str)
+    table["AP/PA"], table["Frontal/Lateral"] = cells * 20, ["Frontal", "Lateral"] * 20
+    table.to_csv(laboratory, index=False)
+    result = run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+    assert "AP/PA: view" in result.stdout
+    task = load_task("lunge")
+    assert task.source.options["view_column"] == "AP/PA"
+    assert task.views == views
+    assert not {"ap_pa", "frontal_lateral"} & set(task.clinical_names)
+    found = to_manifest(task, read_source(task, tmp_path, tmp_path)).manifest.frame["view"]
+    assert set(found) <= {"AP", "PA"}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_dicom_headers_have_is_offered_where_the_table_lacks_it(laboratory, tmp_path, named):
+    folder = tmp_path / "pacs"
+    folder.mkdir()
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.PatientAge, dataset.PatientSex, dataset.ViewPosition = "058Y", "F", "AP"
+    dataset.Modality = "DX"
+    dataset.save_as(folder / "a.dcm")
+    table = pd.read_csv(laboratory, sep=";", encoding="cp1252", dtype=str).head(20)
+    table = table.drop(columns="Geschlecht")
+    if named:
+        table["Datei"] = "a.dcm"
+    table.to_csv(laboratory, index=False)
+    words = ("--csv", laboratory, "--images", folder, "--finding", "Pneumonie")
+    result = run("lunge", *words)
+    assert result.exit_code == 0, result.exception
+    assert "sex: of the DICOM headers, " in result.stdout
+    task = load_task("lunge")
+    assert task.source.kind == ("manifest_csv" if named else "dicom_folder")
+    assert [f.name for f in task.clinical] == ["age", "crp_mg_l", "raucher", "sex"]
+    text = (tmp_path / "tasks/lunge.yaml").read_text()
+    assert "--use-header" in text
+    assert "#  - {name: view," in text
+    if named:
+        clinical = to_manifest(task, read_source(task, tmp_path, tmp_path)).manifest.clinical()
+        assert set(clinical["sex"]) == {"F"}
+
+
+def test_the_language_of_the_note_encoder_is_said_with_the_alternative(laboratory, tmp_path):
+    run("lunge", "--csv", laboratory, "--finding", "Pneumonie")
+    text = (tmp_path / "tasks/lunge.yaml").read_text()
+    assert "trained on English" in text
+    lines = text[text.index("# params:") :].splitlines()[:3]
+    params = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines))["params"]
+    assert params["embed"]["note_encoder"].endswith("multilingual-MiniLM-L12-v2")
+    for_task(Params(tasks=("lunge",)), load_task("lunge").model_copy(update={"params": params}))

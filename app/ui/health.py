@@ -11,7 +11,7 @@ from app.service import InferenceService
 from app.ui import answer
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES
+from cxr_mm.core.types import MODALITIES, plural
 from cxr_mm.evaluation.report.text import headline, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.explain.html import NAMES
@@ -109,7 +109,8 @@ def figures_table(task: Task, found: Evaluation | StageError) -> Markup:
     mean = "Mean over findings. " if len(task.findings) > 1 else ""
     made_up = "Made-up studies. " if task.synthetic else ""
     about = (
-        f"{made_up}{mean}{metrics['n_studies']} studies of {metrics['n_patients']} patients; "
+        f"{made_up}{mean}{plural(metrics['n_studies'], 'study')} of "
+        f"{plural(metrics['n_patients'], 'patient')}; "
         "brackets hold 95 % intervals over patients"
     )
     rows = [_row(subset, figures) for subset, figures in metrics["subsets"].items()]

@@ -8,6 +8,7 @@ import typer
 from cxr_mm.cli import data, doctor, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
 from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
+from cxr_mm.core.progress import announce
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +19,9 @@ app = typer.Typer(
 )
 for part in (stages, predict, data, new_task, doctor):
     app.add_typer(part.commands)
+
+QUICK = ("resolve", "summary", "tasks", "version")
+"""Commands that answer within a second or two."""
 
 
 def main() -> None:
@@ -30,6 +34,8 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         with errors_as_one_line():
+            if (command := next(iter(sys.argv[1:]), "-")) not in QUICK and command[0] != "-":
+                announce(f"{command}: loading")
             app()
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)

@@ -22,6 +22,12 @@ def new_task(
         list[str] | None,
         typer.Option(help="Column to predict; may be repeated. Default: columns of 0 and 1."),
     ] = None,
+    study_column: Annotated[
+        str | None, typer.Option(help="Column with an id of each study, if it is not found.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="Column with an id of the patient, if it is not found.")
+    ] = None,
 ) -> None:
     """Write tasks/NAME.yaml for your own table, and check it."""
     from cxr_mm.core.files import write_text
@@ -34,7 +40,9 @@ def new_task(
         raise InputError(
             "exists already", field=str(path), remedy="Choose another name, or delete it"
         )
-    draft = draft_of(csv, read_table(csv), images, finding or ())
+    given = {"study_id": study_column, "patient_id": patient_column}
+    named = {usual: column for usual, column in given.items() if column}
+    draft = draft_of(csv, read_table(csv), images, finding or (), named)
     write_text(path, task_yaml(name, draft))
     task = load_task(path)
     print(f"{path}: {', '.join(task.finding_names)} from {', '.join(task.modalities)}")

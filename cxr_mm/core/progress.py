@@ -1,5 +1,6 @@
 """Progress and cancellation of long computations, and a prefetching map."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,12 @@ class Progress:
 
 
 NO_PROGRESS = Progress()
+
+
+def announce(text: str) -> None:
+    """Print a line on stderr at once, before what takes seconds and shows nothing by itself."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 T = TypeVar("T")

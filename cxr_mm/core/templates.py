@@ -5,6 +5,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from cxr_mm.core.types import plural
+
 ENVIRONMENT = Environment(
     loader=PackageLoader("cxr_mm"),
     autoescape=select_autoescape(["html"]),
@@ -13,6 +15,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+ENVIRONMENT.globals["plural"] = plural
 
 
 def render(template: str, **values: Any) -> str:

@@ -26,6 +26,16 @@ HeaderUse = Literal["ignore", "name", "use"]
 that they are left out, or they are used."""
 
 
+def plural(number: int, noun: str) -> str:
+    """A number and its noun: `1 study`, `2,000 studies`, `0 held-out images`."""
+    ending = "s"
+    if number == 1:
+        ending = ""
+    elif noun.endswith("y"):
+        noun, ending = noun[:-1], "ies"
+    return f"{number:,} {noun}{ending}"
+
+
 def subset_name(modalities: Iterable[Modality]) -> str:
     """Name a subset in canonical order, as `image+note`."""
     chosen = set(modalities)

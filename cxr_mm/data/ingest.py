@@ -17,7 +17,7 @@ from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.files import atomic_directory, write_json, write_parquet
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES
+from cxr_mm.core.types import MODALITIES, plural
 from cxr_mm.data.additions import KNOWN, with_additions
 from cxr_mm.data.labels import Labelled, expected_cells, label_studies
 from cxr_mm.data.manifest import ABSENT, QUALITY, Manifest
@@ -231,7 +231,7 @@ def _lost_studies(report: dict[str, Any], limit: float) -> list[str]:
     known = sum(n["count"] for why, n in dropped["reasons"].items() if why.split()[0] == KNOWN)
     if left and dropped["count"] - known <= limit * (total - known):
         return []
-    what = f"{left or 'no'} stud{'y is' if left <= 1 else 'ies are'} left of {total}"
+    what = f"{plural(left, 'study') if left else 'no study'} left of {total:,}"
     return [f"{what}: {'; '.join(describe_reasons(dropped))}"]
 
 
@@ -273,7 +273,7 @@ def _summary(report: dict[str, Any]) -> str:
     contradicting = report["contradicting_labels"]["count"]
     return "\n".join(
         [
-            f"{report['studies_in_source']} studies read, {report['studies']} used"
+            f"{plural(report['studies_in_source'], 'study')} read, {report['studies']:,} used"
             f" ({modalities}), {report['dropped']['count']} left out",
             *(
                 f"  {name}: {n['positive']} positive, {n['negative']} negative,"
@@ -284,7 +284,7 @@ def _summary(report: dict[str, Any]) -> str:
             *(f"  without image: {n}" for n in describe_reasons(report["kept_without_image"])),
             *(f"  cleared: {line}" for line in cleared),
             *([f"  files passed over: {over}"] if over else []),
-            *(f"  warning: {n['count']} images: {text}" for text, n in warned[:WARNINGS]),
+            *(f"  warning: {plural(n['count'], 'image')}: {text}" for text, n in warned[:WARNINGS]),
             *([f"  {len(warned) - WARNINGS} further warnings"] if warned[WARNINGS:] else []),
             *([f"  images with contradicting labels: {contradicting}"] if contradicting else []),
             *(f"  note: {text}" for text in report["notices"]),

@@ -17,6 +17,7 @@ from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import atomic_directory, write_json, write_parquet
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import SplitSpec, Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.additions import ADDED
 from cxr_mm.data.leakage import SITE, audit, merged_groups, near_pairs
 from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
@@ -201,7 +202,7 @@ def _site_codes(site: "pd.Series[str]") -> NDArray[np.int64]:
     """Number (N,) of each study's site, in the order in which they come."""
     if unknown := int(site.isna().sum()):
         raise StageError(
-            f"{unknown} studies have no site",
+            f"{plural(unknown, 'study')} without a site",
             field="site",
             remedy="Give each study its site, or set split.protocol to folds in the task",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import FEWEST_PATIENTS
+from cxr_mm.core.types import FEWEST_PATIENTS, plural
 from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
@@ -209,7 +209,7 @@ def _fusion(results: EvaluationResults) -> Iterator[Flag]:
                 f"{results.title(finding)}: {gain['fused']} is not shown to be better than"
                 f" {message['best_single']} alone"
                 f" (AUC {with_interval(message['difference'], '+.3f')},"
-                f" {gain['studies']} studies)",
+                f" {plural(gain['studies'], 'study')})",
             )
 
 
@@ -231,14 +231,14 @@ def _losses(ingest: Figures) -> Iterator[Flag]:
     without, contradicting = ingest["kept_without_image"], ingest["contradicting_labels"]
     if dropped["count"]:
         reasons = "; ".join(describe_reasons(dropped))
-        yield Flag("data", f"{dropped['count']} of {total} studies were left out: {reasons}")
+        yield Flag("data", f"{dropped['count']:,} of {plural(total, 'study')} left out: {reasons}")
     if without["count"]:
         reasons = "; ".join(describe_reasons(without))
-        yield Flag("data", f"{without['count']} studies are used without their image: {reasons}")
+        yield Flag("data", f"{plural(without['count'], 'study')} used without image: {reasons}")
     for line in describe_columns(ingest["values_cleared"]):
         yield Flag("data", f"cleared were {line}")
     if contradicting["count"]:
-        yield Flag("data", f"{contradicting['count']} images have contradicting labels")
+        yield Flag("data", f"{plural(contradicting['count'], 'image')} with contradicting labels")
     for notice in ingest["notices"]:
         yield Flag("data", notice)
 
@@ -250,8 +250,8 @@ def _sizes(results: EvaluationResults) -> Iterator[Flag]:
     if (patients := results.metrics["n_patients"]) < FEWEST_PATIENTS:
         yield Flag(
             "size",
-            f"{patients} held-out patients; with fewer than {FEWEST_PATIENTS} no figure has an"
-            " interval, and none is judged",
+            f"{plural(patients, 'held-out patient')}; with fewer than {FEWEST_PATIENTS} no figure"
+            " has an interval, and none is judged",
         )
 
 

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.delong import auc_estimate
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
@@ -167,7 +168,10 @@ def _level_auc(
 ) -> dict[str, Any]:
     sizes = {"n": int(answers.sum()), "of": len(answers), "patients": len(set(groups[answers]))}
     if min(answers.sum(), (~answers).sum()) < SMALLEST_GROUP:
-        return {**sizes, **_none(f"too few: {min(answers.sum(), (~answers).sum())} studies")}
+        return {
+            **sizes,
+            **_none(f"too few: {plural(min(answers.sum(), (~answers).sum()), 'study')}"),
+        }
     scores = linear_probe(features, answers, groups, PROBE_FOLDS, params.seed)
     if scores is None:
         return {**sizes, **_none("too few patients for the folds")}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import LEVEL
+from cxr_mm.core.types import LEVEL, plural
 from cxr_mm.evaluation.delong import Influence, auc_estimate, separated
 from cxr_mm.evaluation.limits import rate_limits, worth
 from cxr_mm.evaluation.metrics import Floats, Scored, counted
@@ -382,7 +382,7 @@ def _too_few(studies: int, patients: dict[str, int]) -> dict[str, str]:
         patients: with the finding (`fnr`) and without it (`fpr`).
     """
     if studies < SMALLEST_GROUP:
-        return dict.fromkeys(METRICS, f"too few: {studies} studies")
+        return dict.fromkeys(METRICS, f"too few: {plural(studies, 'study')}")
     few = {
         metric: f"too few: {patients[metric]} {CLASSES[metric]}"
         for metric in CLASSES

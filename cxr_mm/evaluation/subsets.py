@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import subset_name, subsets
+from cxr_mm.core.types import plural, subset_name, subsets
 from cxr_mm.evaluation.delong import auc_estimate, auc_limits
 from cxr_mm.evaluation.limits import calibration_error, ece_estimate, mean_limits, rate_limits
 from cxr_mm.evaluation.metrics import Scored, measure, proportions
@@ -253,7 +253,7 @@ def _counts(rows: pd.DataFrame, finding: str) -> dict[str, Any]:
     }
     fewer = min(scored.n_positive, len(scored) - scored.n_positive)
     if fewer < SMALLEST:
-        result["caution"] = f"only {fewer} studies in the smaller class"
+        result["caution"] = f"only {plural(fewer, 'study')} in the smaller class"
     return result
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import ClinicalFeature, Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import Manifest, clinical_column
 
 AGE, VIEW, SITE = "age", "view", "site"
@@ -130,7 +131,7 @@ def _sites(values: Levels) -> "tuple[Levels | None, str]":
     order = sorted(counts.index, key=lambda site: (-counts[site], site))
     large = [site for site in order if counts[site] >= SMALLEST_GROUP]
     if not large:
-        return None, f"none of {len(order)} sites has {SMALLEST_GROUP} studies"
+        return None, f"none of {plural(len(order), 'site')} has {SMALLEST_GROUP} studies"
     others = f"other ({len(order) - len(large)} sites)"
     joined = values.where(values.isna() | values.isin(large), others)
     return _categorical(joined, [*large, others]), ""

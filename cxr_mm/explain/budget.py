@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cxr_mm.core.types import plural
+
 T = TypeVar("T")
 LONG = 5.0
 """Seconds from which a part announces how long it is expected to take."""
@@ -22,7 +24,7 @@ class TimeBudget:
         clock: in seconds.
 
     Attributes:
-        unmeasured: part → how many of its studies were reached, for parts that were cut short.
+        unmeasured: part → `N of M studies reached`, for parts that were cut short.
     """
 
     def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,7 +54,7 @@ class TimeBudget:
                 if done == 1:
                     _announce(what, each, len(studies), self._end - start)
                 if now + each > self._end:
-                    self.unmeasured[what] = f"{done} of {len(studies)} studies"
+                    self.unmeasured[what] = f"{done} of {plural(len(studies), 'study')} reached"
                     return
                 yield study
 
@@ -63,4 +65,4 @@ def _announce(what: str, each: float, count: int, left: float) -> None:
     if expected < LONG:
         return
     limit = f", of which there is time for {left:.0f} s" if expected > left else ""
-    _log.info("%s: about %.0f s for %d studies%s", what, expected, count, limit)
+    _log.info("%s: about %.0f s for %s%s", what, expected, plural(count, "study"), limit)

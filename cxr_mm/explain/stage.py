@@ -112,8 +112,9 @@ def explain(task: Task, params: Params, paths: TaskPaths) -> None:
         text = gallery_page(task, bundle.digest, cards, figures, mean_shares)
         (folder / "index.html").write_text(text, encoding="utf-8")
     write_json(paths.faithfulness, figures)
+    limit = chosen.time_limit or 0.0  # without one nothing is cut short
     for part, reached in budget.unmeasured.items():
-        _log.warning("left unmeasured in %s s: %s, %s", chosen.time_limit, part, reached)
+        _log.warning("%s: cut short by explain.time_limit = %g s, %s", part, limit, reached)
 
 
 def measured_on(

@@ -1,12 +1,15 @@
 """Study: everything that explains one prediction, the quick parts first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
+from cxr_mm.core.progress import Progress, announce
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.metrics import faithful_methods
@@ -85,12 +88,11 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     figures = measured(bundle.task.name, bundle.digest, question.faithfulness)
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
     methods = [method(name).name for name in methods] or faithful_methods(figures)
+    announce(f"explaining by {', '.join(methods)}")
     answer = predictor.answer_one(study)
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
-    result = [
-        list(explaining(subject, Target(name), methods, Ask(question.seed)))[-1]
-        for name in question.findings or bundle.task.finding_names
-    ]
+    findings = question.findings or bundle.task.finding_names
+    result = _explained(subject, findings, methods, question.seed)
     curves = {each.target.finding: _curves(subject, each.target) for each in result}
     with atomic_directory(out) as folder:
         content = {
@@ -103,6 +105,26 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
         page = study_page(subject, prediction, result, curves, figures)
         (folder / "index.html").write_text(page, encoding="utf-8")
     return out / "index.html"
+
+
+def _explained(
+    subject: Subject, findings: Sequence[str], methods: Sequence[str], seed: int
+) -> list[Explanation]:
+    """Explain each finding, with a bar of methods that says how far the one at work is."""
+    steps = len(in_order(subject, methods)) + 1
+    with tqdm(total=len(findings) * steps, desc="explain", unit="step", disable=None) as bar:
+        watch = Progress(callback=lambda done, total: bar.set_postfix_str(f"{done}/{total}"))
+        ask = Ask(seed, watch)
+        return [
+            list(_ticking(explaining(subject, Target(name), methods, ask), bar))[-1]
+            for name in findings
+        ]
+
+
+def _ticking(steps: Iterable[Explanation], bar: "tqdm[Any]") -> Iterator[Explanation]:
+    for step in steps:
+        yield step
+        bar.update()
 
 
 def measured(task: str, digest: str, given: Path | None) -> dict[str, Any]:

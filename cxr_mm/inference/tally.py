@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.clinical import check_clinical, expected_value
 from cxr_mm.data.sources.losses import Dropped, by_reason, describe_reasons
 from cxr_mm.data.studies import BadRow, header_left_out
@@ -60,14 +61,14 @@ class Tally:
         bad = [Dropped(row.study_id, row.kind or row.reason) for row in self.bad]
         parts = {"not answered": bad, "taken as unknown": self.unknown, "not used": self.header}
         return [
-            f"{total:,} studies read, {self.predicted:,} answered, {len(self.bad):,} not",
+            f"{plural(total, 'study')} read, {self.predicted:,} answered, {len(self.bad):,} not",
             *(
                 f"{heading}: {line}"
                 for heading, dropped in parts.items()
                 for line in describe_reasons(by_reason(dropped, expected))
             ),
             *(
-                [f"{self.unchecked} ({self.images:,} images)"]
+                [f"{self.unchecked} ({plural(self.images, 'image')})"]
                 if self.unchecked and self.images
                 else []
             ),

@@ -14,6 +14,7 @@ from sqlalchemy import Select, String, Table, and_, cast, delete, func, literal,
 from sqlalchemy.engine import Connection
 
 from cxr_mm.core.record import random_id
+from cxr_mm.core.types import plural
 from cxr_mm.prediction_log.chain import BATCH, append_rows, locked_head
 from cxr_mm.prediction_log.log import PredictionLog
 from cxr_mm.prediction_log.schema import (
@@ -43,7 +44,8 @@ class ErasurePlan:
         return any((self.predictions, self.outcomes, self.events))
 
     def __str__(self) -> str:
-        return f"{self.predictions} predictions, {self.outcomes} outcomes, {self.events} events"
+        counts = {"prediction": self.predictions, "outcome": self.outcomes, "event": self.events}
+        return ", ".join(plural(count, noun) for noun, count in counts.items())
 
 
 def erase_patient(log: PredictionLog, patient_id: str, *, dry_run: bool = False) -> ErasurePlan:

@@ -156,7 +156,11 @@ def _warn_of(manifest: Manifest, pixel_rows: Index) -> None:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         listed = ", ".join(names[:NAMED])
         _log.warning(
-            "training images that look upside down or out of distribution: %s%s", listed, more
+            "training images that look upside down or out of distribution: %s%s. Look at them; "
+            "turn, replace or remove those that are wrong, then run ingest again; "
+            "good ones may stay",
+            listed,
+            more,
         )
 
 

@@ -17,6 +17,7 @@ from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import atomic_directory, to_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import PixelDataset, open_pixels
 from cxr_mm.data.split import load_split, resamples
@@ -81,7 +82,7 @@ def _usable(manifest: Manifest, rows: Rows, part: str) -> Rows:
     usable: Rows = rows[has_image & ~np.isnan(manifest.labels()[rows]).all(axis=1)]
     if len(usable) < 2:
         raise StageError(
-            f"{len(usable)} studies of the {part} part have an image and a label",
+            f"{plural(len(usable), 'study')} of the {part} part with an image and a label",
             field="train_image",
             remedy="Look at the ingest report and the split",
         )

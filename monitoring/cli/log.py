@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxr_mm.core.errors import LogError
+from cxr_mm.core.types import plural
 from cxr_mm.core.verdict import EXIT_CODES
 from cxr_mm.prediction_log import (
     Head,
@@ -100,7 +101,7 @@ def export(
     with open_log(log, create=False, secret=False) as opened:
         window = moment(since), moment(until)
         count = export_window(opened, task, out, *window, embeddings=not without_embeddings)
-    print(f"{count} records written to {out}")
+    print(f"{plural(count, 'record')} written to {out}")
 
 
 def _ask(plan: str, yes: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from cxr_mm.core.config import PARAMS_FILE, for_task, load_params
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.types import plural
 from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.cli.options import Bundle, Frozen, Log, moment
@@ -69,8 +70,8 @@ def reference(
     if frozen.thresholds.windows:
         tested = f"windows from {frozen.thresholds.smallest} studies are tested"
     print(
-        f"{len(frozen.table)} held-out studies, {len(frozen.checks)} checks; {tested}. "
-        f"See {paths.reference}"
+        f"{plural(len(frozen.table), 'held-out study')}, {plural(len(frozen.checks), 'check')}; "
+        f"{tested}. See {paths.reference}"
     )
     for reason in frozen.unjudged:
         print(f"not judged: {reason}")
@@ -90,7 +91,8 @@ def labels(
         known = opened.study_hashes() & {o.study_hash for o in outcomes}
         opened.add_outcomes(outcomes)
     studies = len({o.study_hash for o in outcomes})
-    print(f"{len(outcomes)} outcomes of {studies} studies added, {len(known)} of them in the log")
+    added = f"{plural(len(outcomes), 'outcome')} of {plural(studies, 'study')} added"
+    print(f"{added}, {len(known):,} of them in the log")
 
 
 @commands.command()

@@ -20,7 +20,7 @@ from cxr_mm import __version__
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.types import LEVEL, Frozen
+from cxr_mm.core.types import LEVEL, Frozen, plural
 from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources.base import files_below
 from cxr_mm.evaluation.compare import compare
@@ -112,9 +112,13 @@ class Line:
     def description(self) -> str:
         """The difference with its limits, in words."""
         if self.difference is None or self.limits is None:
-            return f"no interval from {self.n} studies of {self.patients} patients"
+            return (
+                f"no interval from {plural(self.n, 'study')} of {plural(self.patients, 'patient')}"
+            )
         low, high = self.limits
-        return f"{self.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, {self.n} studies)"
+        return (
+            f"{self.difference.value:+.3f} ({low:+.3f} to {high:+.3f}, {plural(self.n, 'study')})"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; None for what was not computed."""

@@ -23,7 +23,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord, record_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, Task
-from cxr_mm.core.types import MODALITIES, subset_name
+from cxr_mm.core.types import MODALITIES, plural, subset_name
 from cxr_mm.data.additions import FOLDER, read_addition
 from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
 from cxr_mm.data.sources.label_rules import labels_of
@@ -102,7 +102,7 @@ def labelled_studies(
     newest = newest_patients(frame["patient_id"], times, share)
     if min(newest.sum(), (~newest).sum()) < FEWEST:
         raise StageError(
-            f"{int((~newest).sum())} studies for training and {int(newest.sum())} for the "
+            f"{plural(int((~newest).sum()), 'study')} for training and {int(newest.sum())} for the "
             f"comparison have a label; {FEWEST} of each are the least",
             field=str(folder),
             remedy="Collect outcomes, or take a longer window",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cxr_mm.core.errors import CancelledError, CxrError, LogError, StageError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.types import plural
 from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
 from monitoring.alerts import Alerts, Notice
 from monitoring.config import MonitorParams, ReportSettings
@@ -212,8 +213,9 @@ class Runner:
         newest = windows[-self._settings.schedule.catch_up :]
         if left := windows[: len(windows) - len(newest)]:
             self._say(
-                f"{len(left)} missed windows are left out, from {left[0].since:%Y-%m-%d %H:%M} to "
-                f"{left[-1].until:%Y-%m-%d %H:%M} UTC: python -m monitoring backfill makes them"
+                f"{plural(len(left), 'missed window')} left out, from "
+                f"{left[0].since:%Y-%m-%d %H:%M} to {left[-1].until:%Y-%m-%d %H:%M}"
+                " UTC: python -m monitoring backfill makes them"
             )
         return newest
 

@@ -1,6 +1,8 @@
 """One canonical order of modalities, whatever order they are named in."""
 
-from cxr_mm.core.types import subset_name, subsets
+import pytest
+
+from cxr_mm.core.types import plural, subset_name, subsets
 
 
 def test_subsets_singles_first_the_whole_last():
@@ -24,3 +26,16 @@ def test_subsets_of_fewer():
 def test_name_ignores_order_and_repeats():
     assert subset_name(["note", "image", "note"]) == "image+note"
     assert subset_name([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "study", "1 study"),
+        (0, "held-out study", "0 held-out studies"),
+        (2000, "image", "2,000 images"),
+        (1, "bad row", "1 bad row"),
+    ],
+)
+def test_a_noun_follows_its_number(number, noun, text):
+    assert plural(number, noun) == text

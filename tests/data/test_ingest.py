@@ -173,7 +173,7 @@ def test_warnings_of_the_reader_are_reported_by_study(root, paths, monkeypatch):
         (
             "effusion",
             "maybe",
-            r"^task toy: no study is left of 6: 6 label .*found 'maybe'; expected 1 or 0",
+            r"^task toy: no study left of 6: 6 label .*found 'maybe'; expected 1 or 0",
         ),
         (
             "age",
@@ -288,7 +288,7 @@ def test_task_without_images_has_an_empty_cache(root, paths):
 def test_nothing_readable_is_one_clear_error_and_leaves_the_report(root, paths):
     for image in (root / "toy").glob("*.png"):
         image.write_text("no image")
-    with pytest.raises(ManifestError, match="no study is left of 6"):
+    with pytest.raises(ManifestError, match="no study left of 6"):
         ingest(task(**IMAGE_ONLY), PARAMS, paths, root)
     assert [path.name for path in paths.ingest.iterdir()] == ["report.json"]
     assert report_of(paths)["dropped"]["count"] == 6

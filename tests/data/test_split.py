@@ -200,7 +200,7 @@ def test_what_a_site_shares_with_another_does_not_train_its_model():
     ("names", "labels", "message"),
     [
         (["a"] * 8, [0, 1] * 4, "all studies are of one site, 'a'"),
-        (["a"] * 4 + [None] * 4, [0, 1] * 4, "4 studies have no site"),
+        (["a"] * 4 + [None] * 4, [0, 1] * 4, "4 studies without a site"),
         (["a"] * 4 + ["b"] * 4, [0, 1] * 2 + [1] * 4, r"no negative study.*in test \(site b\)"),
         (["a"] * 4 + ["b"] * 4, [0, 1] * 2 + [np.nan] * 4, r"no positive.*in test \(site b\)"),
     ],

@@ -114,7 +114,7 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
             ("dropped",),
             {"count": 7, "reasons": {"no label": {"count": 7, "examples": ["a", "b"]}}},
             "data",
-            "studies were left out: 7 no label (as a, b)",
+            "studies left out: 7 no label (as a, b)",
         ),
         (
             "ingest",
@@ -130,7 +130,7 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
             "data",
             "cleared were 3 of 9 values of clinical.age (3 no number; found 'old'",
         ),
-        ("ingest", ("contradicting_labels", "count"), 2, "data", "2 images have contradicting"),
+        ("ingest", ("contradicting_labels", "count"), 2, "data", "2 images with contradicting"),
         ("ingest", ("notices",), ["no study has note"], "data", "no study has note"),
         ("audit", ("shared_patients",), 3, "leakage", "3 patients are in more than one part"),
         (

@@ -42,7 +42,7 @@ def test_no_study_is_begun_that_would_not_end_in_time(clock, caplog):
     with caplog.at_level(logging.INFO):
         assert len(reached(budget, clock, "quick", 12, 5)) == 11
     assert clock.now <= 158
-    assert budget.unmeasured == {"quick": "11 of 12 studies"}
+    assert budget.unmeasured == {"quick": "11 of 12 studies reached"}
     assert caplog.messages == ["quick: about 60 s for 12 studies, of which there is time for 58 s"]
 
 
@@ -59,7 +59,7 @@ def test_nothing_is_begun_when_the_time_is_over(clock):
     budget = TimeBudget(10, clock)
     clock.now += 11
     assert reached(budget, clock, "late", 3, 1) == []
-    assert budget.unmeasured == {"late": "0 of 3 studies"}
+    assert budget.unmeasured == {"late": "0 of 3 studies reached"}
 
 
 def test_without_a_limit_all_is_measured(clock):

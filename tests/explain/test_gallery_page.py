@@ -27,7 +27,7 @@ FAITHFULNESS = {
         "eigen_cam": {**METHOD, "faithful": "not measured: fewer than 30 studies"},
     },
     "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS}}},
-    "unmeasured": {"slow methods": "1 of 6 studies"},
+    "unmeasured": {"slow methods": "1 of 6 studies reached"},
 }
 MOVED = {"effusion": {"clinical": {"age": {"n": 9, **FIGURE}, "spo2": {"n": 9, **FIGURE}}}}
 
@@ -54,7 +54,7 @@ def test_it_says_what_it_is(text):
     assert "abcdef012345" in text
     assert "0.31 (0.20 to 0.40)" in text
     assert "not shown to be better than chance" in text
-    assert "Left unmeasured for lack of time: slow methods, 1 of 6 studies." in text
+    assert "Cut short by explain.time_limit: slow methods, 1 of 6 studies reached." in text
     assert "not measured: fewer than 30 studies" in text
     assert "<td>yes</td>" not in text
     assert "Oxygen saturation" in text

@@ -67,13 +67,13 @@ def test_within_its_time_it_ends_and_says_what_is_left(pipeline, tmp_path, caplo
     chosen = ExplainParams(time_limit=0.01, slow_studies=2)
     explain(pipeline.task, pipeline.params.model_copy(update={"explain": chosen}), paths)
     figures = read_json(paths.faithfulness)
-    assert figures["unmeasured"]["slow methods"] == "0 of 2 studies"
+    assert figures["unmeasured"]["slow methods"] == "0 of 2 studies reached"
     assert set(figures["unmeasured"]) >= {"quick methods", "true areas of effusion"}
     assert figures["methods"] == {}
-    said = [line for line in caplog.messages if line.startswith("left unmeasured in 0.01 s")]
+    said = [line for line in caplog.messages if "cut short by explain.time_limit = 0.01 s" in line]
     assert len(said) == len(figures["unmeasured"])
     page = (paths.explanations / "index.html").read_text(encoding="utf-8")
-    assert "Left unmeasured for lack of time: slow methods, 0 of 2 studies." in page
+    assert "Cut short by explain.time_limit: slow methods, 0 of 2 studies reached." in page
 
 
 def test_by_default_no_method_takes_minutes_a_study_and_the_time_is_bounded():

@@ -66,7 +66,7 @@ def test_small_window_is_not_judged(window, frozen):
     report = evaluate_window(whole(window(19, 3, age=5.0)), frozen)
     assert report.verdict.status == "too_small"
     assert report.checks == []
-    assert "19 studies are too few" in report.verdict.line
+    assert "19 studies: too few" in report.verdict.line
     assert evaluate_window(whole(window(20, 3, age=5.0)), frozen).verdict.status == "alarm"
 
 

@@ -65,7 +65,7 @@ def test_only_the_newest_answer_of_a_study_counts(log, frozen, make):
     log.add_records(r.model_copy(update={"created_at": START + DAY / 2}) for r in again)
     found = read(log, frozen, 0)
     assert (found.window.table["clinical.age"] == 99.0).all()
-    assert "30 predictions repeat a study; the newest of each counts" in found.notes
+    assert "30 predictions of a study asked before; its newest counts" in found.notes
 
 
 def test_rejected_images_of_this_model_alarm(log, frozen, make):
@@ -95,7 +95,7 @@ def test_where_nearly_all_images_are_refused_the_few_that_are_left_do_not_hide_i
     report = evaluate_window(read(log, frozen, 0).window, frozen)
     assert report.verdict.status == "alarm"
     assert report.verdict.reasons[0].name == "images.rejected"
-    assert "10 studies are too few" in report.verdict.headline
+    assert "10 studies: too few" in report.verdict.headline
     assert report.checks == []
 
 

@@ -56,16 +56,16 @@ def test_a_broken_log_ends_with_20_and_says_where(log, run, url):
 def test_erase_says_what_will_go_and_does_it_only_when_confirmed(log, run):
     requested = run("erase", "--patient", "p", typed="n\n")
     assert requested.exit_code == 1
-    assert "To go: 1 predictions, 0 outcomes, 0 events." in requested.output
+    assert "To go: 1 prediction, 0 outcomes, 0 events." in requested.output
     assert len(log.read_window("icu")) == 2
     assert run("erase", "--patient", "p", typed="y\n").exit_code == 0
     assert len(log.read_window("icu")) == 1
-    assert "Erased: 1 predictions" in run("erase", "--patient", "q", "--yes").output
+    assert "Erased: 1 prediction" in run("erase", "--patient", "q", "--yes").output
 
 
 def test_one_study_is_erased_by_its_id(log, run):
     found = run("erase", "--study", "1", typed="y\n")
-    assert "To go: 1 predictions, 0 outcomes, 0 events." in found.output
+    assert "To go: 1 prediction, 0 outcomes, 0 events." in found.output
     assert len(log.read_window("icu")) == 1
 
 

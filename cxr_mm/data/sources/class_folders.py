@@ -11,7 +11,7 @@ from pydantic import field_validator
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import ANY_OTHER, Task
-from cxr_mm.core.types import Frozen
+from cxr_mm.core.types import Frozen, plural
 from cxr_mm.data.sources.base import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -150,6 +150,7 @@ def _notices(frame: pd.DataFrame, pattern: str) -> tuple[str, ...]:
     if pattern or not alone:
         return ()
     return (
-        f"the patient of {alone} images is not known, so each counts as its own and one patient may"
-        " be in several parts; set source.options.patient_pattern if file names tell patients",
+        f"the patient of {plural(alone, 'image')} is not known, so each counts as its"
+        " own and one patient may be in several parts; set source.options.patient_pattern"
+        " if file names tell patients",
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_mm.core.types import plural
+
 IDS = 20
 """Study ids named per reason in a report."""
 CELLS = 5
@@ -130,7 +132,7 @@ def describe_column(column: str, entry: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{n['count']} {reason}" for reason, n in entry["reasons"].items())
     cells = [cell for n in entry["reasons"].values() for cell in n["examples"]][:CELLS]
     return (
-        f"{entry['cleared']} of {entry['given']} values of {column} ({reasons}"
+        f"{entry['cleared']:,} of {plural(entry['given'], 'value')} of {column} ({reasons}"
         f"{_against(cells, entry['expected'])})"
     )
 

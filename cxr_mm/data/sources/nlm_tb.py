@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr_mm.core.errors import DataNotFoundError
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import plural
 from cxr_mm.data.clinical import age_in_years
 from cxr_mm.data.sources.base import (
     NoOptions,
@@ -102,6 +103,7 @@ def _notices(without: set[str]) -> tuple[str, ...]:
     if not without:
         return ()
     return (
-        f"{len(without)} images have no clinical reading, so that age and sex are not known, as"
+        f"{plural(len(without), 'image')} without a clinical reading, so that age and sex are not"
+        f" known, as"
         f" {min(without)}",
     )

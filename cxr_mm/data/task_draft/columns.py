@@ -11,12 +11,15 @@ from typing import Any, Literal
 from cxr_mm.core.errors import ClinicalError, ManifestError
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.data.clinical import check_clinical
+from cxr_mm.data.labels import VIEWS
 
 PRESENT, ABSENT, UNCERTAIN = {"1", "1.0"}, {"0", "0.0"}, {"-1", "-1.0"}
 MOST_CATEGORIES, FEWEST_NUMBERS, NUMERIC_SHARE, LONG_TEXT = 12, 7, 0.9, 30
 """Distinct values of a category at most; of a number at least; share of cells that read as numbers;
 letters on average from which a text is a note."""
 Kind = Literal["finding", "number", "category", "note", "left out"]
+VIEW_WORDS = {"frontal", "lateral", "lat", "l", *(view.casefold() for view in VIEWS)}
+"""View positions as tables have them, in lower case."""
 WORDS = (
     ("1", "yes", "y", "true", "positive", "present", "ja", "j"),
     ("0", "no", "n", "false", "negative", "absent", "nein"),
@@ -53,7 +56,7 @@ class Column:
     @property
     def name(self) -> str:
         """Identifier in the task; age and sex have their usual names."""
-        plain = re.sub(r"[^a-z0-9]+", "_", _ascii(self.column).lower()).strip("_")
+        plain = plain_name(self.column)
         usual = next((name for name, others in USUAL.items() if plain in others), plain)
         return usual if usual[:1].isalpha() else f"x_{usual}"
 
@@ -61,6 +64,16 @@ class Column:
     def is_age(self) -> bool:
         """Whether the name says that it is an age in years."""
         return self.name == "age"
+
+
+def plain_name(text: str) -> str:
+    """Lower case letters of English, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", _ascii(text).lower()).strip("_")
+
+
+def is_view(counts: Counter[str]) -> bool:
+    """Whether every cell is a view position."""
+    return bool(counts) and all(value.casefold() in VIEW_WORDS for value in counts)
 
 
 def guess_column(name: str, cells: list[str], findings: Sequence[str]) -> Column:
@@ -71,6 +84,8 @@ def guess_column(name: str, cells: list[str], findings: Sequence[str]) -> Column
         return Column(name, "finding", _shares(counts), _words(name, counts))
     if not counts:
         return Column(name, "left out", "no value")
+    if is_view(counts):
+        return Column(name, "left out", f"{_shares(counts)}: a view")
     numbers = _numbers(name, cells)
     if len(numbers) >= NUMERIC_SHARE * len(cells) and len(set(numbers)) >= FEWEST_NUMBERS:
         unread = (

@@ -1,6 +1,6 @@
 """Draft of a task: source, columns and notes for the user, and its commented YAML."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,19 @@ from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import to_json
 from cxr_mm.core.paths import data_root
 from cxr_mm.core.templates import render
-from cxr_mm.data.sources.base import IMAGE_SUFFIXES, files_below
-from cxr_mm.data.sources.headers import may_be_dicom, read_header
+from cxr_mm.core.types import plural
+from cxr_mm.data.sources.base import files_below
+from cxr_mm.data.sources.columns import OPTIONS
+from cxr_mm.data.sources.headers import FROM_HEADER, may_be_dicom, read_header
 from cxr_mm.data.sources.manifest_csv import image_path
 from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
+from cxr_mm.data.task_draft.known import find_known, frontal_views, names_files
 
-KNOWN = ("study_id", "patient_id", "group", "image_path", "view", "site", "part")
-"""Columns of a manifest CSV that are neither findings nor clinical features."""
+UNUSED = ("group", "site", "part")
+"""Optional columns of a manifest CSV that are no clinical features."""
 DEFAULT_NOTES = ("note", "report", "befund", "notiz", "anamnese", "history", "indication")
-HALF = 0.5
-"""Share of a column's cells that end as image files do, above which it names files."""
+HEADERS = 50
+"""Headers that are read to find out what they say."""
 SMALL_SET = 500
 """Studies below which folds are proposed."""
 
@@ -32,8 +35,10 @@ class Draft:
     Args:
         source: `kind`, `folder` and `options` of the source.
         has_image: whether there are images.
-        columns: every column of the table that is not in `KNOWN`.
+        columns: every column of the table that is none of ids, images and views.
         studies, patients: their numbers.
+        views: the frontal ones, where there are others.
+        of_headers: age, sex and view, as far as DICOM headers alone have them → how many do.
         notes: lines for the user about what was guessed.
     """
 
@@ -42,6 +47,8 @@ class Draft:
     columns: list[Column]
     studies: int
     patients: int
+    views: list[str] = field(default_factory=list)
+    of_headers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def of(self, kind: Kind) -> list[Column]:
@@ -49,7 +56,13 @@ class Draft:
         return [column for column in self.columns if column.kind == kind]
 
 
-def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequence[str]) -> Draft:
+def draft_of(
+    csv: Path,
+    frame: pd.DataFrame,
+    images: Path | None,
+    findings: Sequence[str],
+    named: Mapping[str, str] | None = None,
+) -> Draft:
     """Guess a task from a table.
 
     Args:
@@ -57,26 +70,34 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
         frame: its cells as text, None where missing.
         images: folder of the images; None: that of the table.
         findings: columns to predict; empty: all columns of 0 and 1.
+        named: usual name of an id → its column.
 
     Raises:
-        ManifestError: an id column or image column is missing, or nothing can be predicted.
+        ManifestError: as `find_known`; or nothing can be predicted.
     """
-    source = _source(csv, frame, images)
-    dicom = source["kind"] == "dicom_folder"
-    if not dicom:
-        _require_image_path(csv, frame)
-    _require_ids(csv, frame, ("study_id",) if dicom else ("study_id", "patient_id"))
+    dicom = _is_dicom_folder(csv, frame, images)
+    known = find_known(csv, frame, dict(named or {}), dicom)
     if unknown := [name for name in findings if name not in frame.columns]:
         raise _fault(csv, unknown[0], "no such column", f"There are {', '.join(frame.columns)}")
-    own = [str(name) for name in frame.columns if name not in KNOWN]
+    taken = {*known.values(), *UNUSED}
+    own = [str(name) for name in frame.columns if name not in taken]
     columns = [guess_column(name, frame[name].dropna().tolist(), findings) for name in own]
     columns = _one_note(columns, frame)
+    files = frame[known["image_path"]].dropna().tolist() if "image_path" in known else []
+    folder = images or csv.parent
     draft = Draft(
-        source=source,
-        has_image=dicom or ("image_path" in frame and bool(frame["image_path"].notna().any())),
+        source=_source(csv, images, dicom, known),
+        has_image=dicom or bool(files),
         columns=columns,
         studies=len(frame),
-        patients=frame["patient_id" if "patient_id" in frame else "study_id"].nunique(),
+        patients=frame[known.get("patient_id", known["study_id"])].nunique(),
+        views=frontal_views(frame[known["view"]]) if "view" in known else [],
+        of_headers=_of_headers(
+            sorted(files_below(folder))
+            if dicom
+            else [Path(image_path(folder, name)) for name in files],
+            {column.name for column in columns} | ({"view"} & known.keys()),
+        ),
     )
     if not draft.of("finding"):
         raise _fault(
@@ -85,38 +106,62 @@ def draft_of(csv: Path, frame: pd.DataFrame, images: Path | None, findings: Sequ
             "no column has 0 and 1 alone, so it is not clear what is to be predicted",
             f"Name a column with --finding; there are {', '.join(own)}",
         )
-    if draft.has_image and not dicom:
-        draft.notes.append(_images_found(csv, frame, images))
+    draft.notes.extend(f"{own}: {usual}" for usual, own in known.items() if own != usual)
+    if files and not dicom:
+        draft.notes.append(_images_found(csv, known["image_path"], files, folder))
     draft.notes.extend(f"{column.column}: {column.kind}, {column.about}" for column in columns)
+    draft.notes.extend(f"{name}: of the DICOM headers, {n}" for name, n in draft.of_headers.items())
     return draft
 
 
-def _images_found(csv: Path, frame: pd.DataFrame, images: Path | None) -> str:
-    """How many of the files named in `image_path` are there; none is an error."""
-    folder, names = images or csv.parent, frame["image_path"].dropna().tolist()
+def _of_headers(files: Sequence[Path], has: Collection[str]) -> dict[str, str]:
+    """Of age, sex and view, what the table lacks and headers of its DICOM files say."""
+    some = [file for file in files if may_be_dicom(file)][:HEADERS]
+    headers = [header for file in some if (header := read_header(file))]
+    counts = {name: sum(bool(header[name]) for header in headers) for name in FROM_HEADER}
+    return {
+        name: f"{count} of {len(headers)} have it"
+        for name, count in counts.items()
+        if count and name not in has
+    }
+
+
+def _images_found(csv: Path, column: str, names: Sequence[str], folder: Path) -> str:
+    """How many of the named files are there; none is an error."""
     found = sum(Path(image_path(folder, name)).is_file() for name in names)
     if not found:
         raise _fault(
             csv,
-            "image_path",
-            f"none of {len(names)} files is in {folder}, as {names[0]!r}",
+            column,
+            f"none of {plural(len(names), 'file')} is in {folder}, as {names[0]!r}",
             "Name the folder that the paths are relative to with --images",
         )
-    return f"image_path: {found} of {len(names)} files are there"
+    return f"{column}: {found:,} of {plural(len(names), 'file')} found"
 
 
-def _source(csv: Path, frame: pd.DataFrame, images: Path | None) -> dict[str, Any]:
-    """A folder of DICOM files where the table names no images, else a manifest CSV."""
-    if images is not None and not images.is_dir():
+def _is_dicom_folder(csv: Path, frame: pd.DataFrame, images: Path | None) -> bool:
+    """Whether the images are a folder of DICOM files that the table does not name."""
+    if images is None:
+        return False
+    if not images.is_dir():
         raise InputError("no such folder", field=f"--images {images}", remedy="Name a folder")
-    if images is not None and "image_path" not in frame:
-        if not any(may_be_dicom(file) and read_header(file) for file in files_below(images)):
-            raise _fault(csv, "image_path", "the column is missing", "Add the file of each study")
-        folder, options = images, {"csv": str(csv.absolute())}
-        return {"kind": "dicom_folder", "folder": _below_root(folder), "options": options}
-    options = {"file": csv.name}
-    if images is not None:
-        options["images"] = str(images.absolute())
+    if "image_path" in frame or any(names_files(frame[column]) for column in frame):
+        return False
+    if not any(may_be_dicom(file) and read_header(file) for file in files_below(images)):
+        raise _fault(csv, "image_path", "the column is missing", "Add the file of each study")
+    return True
+
+
+def _source(
+    csv: Path, images: Path | None, dicom: bool, known: Mapping[str, str]
+) -> dict[str, Any]:
+    """The source, with the names of columns that are not the usual ones."""
+    named = {OPTIONS[usual]: own for usual, own in known.items() if own != usual}
+    if dicom:
+        assert images is not None
+        options = {"csv": str(csv.absolute()), **named}
+        return {"kind": "dicom_folder", "folder": _below_root(images), "options": options}
+    options = {"file": csv.name, **({"images": str(images.absolute())} if images else {}), **named}
     return {"kind": "manifest_csv", "folder": _below_root(csv.parent), "options": options}
 
 
@@ -124,40 +169,6 @@ def _below_root(folder: Path) -> str:
     """Path relative to the data root where it is below it, so that the task works elsewhere too."""
     path, root = folder.resolve(), data_root().resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _require_image_path(csv: Path, frame: pd.DataFrame) -> None:
-    """Refuse a table whose image files stand in a column of another name: they would be unused."""
-    if "image_path" not in frame and (named := [c for c in frame if _names_files(frame[c])]):
-        raise _fault(
-            csv,
-            "image_path",
-            f"the column is missing, and {named[0]} has names of image files",
-            f"Rename {named[0]} to image_path, or remove it if images are not to be used",
-        )
-
-
-def _names_files(cells: pd.Series) -> bool:
-    known = cells.dropna().astype(str)
-    return len(known) > 0 and bool(known.str.lower().str.endswith(IMAGE_SUFFIXES).mean() > HALF)
-
-
-def _require_ids(csv: Path, frame: pd.DataFrame, names: Sequence[str]) -> None:
-    for name in names:
-        if name in frame.columns:
-            continue
-        unique = [
-            str(c)
-            for c in frame.columns
-            if frame[c].notna().all() and frame[c].is_unique and not _names_files(frame[c])
-        ]
-        hint = f"; each row has another value in {', '.join(unique[:5])}" if unique else ""
-        raise _fault(
-            csv,
-            name,
-            f"the column is missing (there are {', '.join(map(str, frame.columns))}){hint}",
-            f"Rename the column that has it to {name}",
-        )
 
 
 def _one_note(columns: list[Column], frame: pd.DataFrame) -> list[Column]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_mm.core.fingerprints import Fingerprints, file_digest
+from cxr_mm.core.types import plural
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Overlap:
                 "of studies that it has seen."
             )
         how = ", ".join(f"{kind} {count:,}" for kind, count in self.by.items())
-        found = f"{len(self.studies):,} of {self.total:,} studies were trained on (by {how})"
+        found = f"{len(self.studies):,} of {plural(self.total, 'study')} were trained on (by {how})"
         if not self.studies:
             return f"{found}: all figures are of unseen studies."
         if included:

@@ -21,7 +21,7 @@ from cxr_mm.core.files import sha256_file
 from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import OperatingPoint, Reason
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.core.types import Modality, plural, subset_name, subsets
 from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import (
     AVAILABLE,
@@ -186,7 +186,7 @@ def _patients_per_study(rows: pd.DataFrame) -> float:
 
 
 def _too_few(count: int) -> str:
-    return f"{count} patients of the rarer class, {SMALLEST} needed"
+    return f"{plural(count, 'patient')} of the rarer class, {SMALLEST} needed"
 
 
 def to_logits(task: Task, rows: pd.DataFrame, names: list[str]) -> Tensor:
@@ -335,8 +335,8 @@ def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
     best = max(counts, key=lambda name: counts[name])
     if counts[best] < SMALLEST:
         raise ManifestError(
-            f"{counts[best]} patients of the rarer class of {best} are too few to recalibrate on,"
-            f" {SMALLEST} are needed",
+            f"{plural(counts[best], 'patient')} of the rarer class of {best}, too few to"
+            f" recalibrate on, {SMALLEST} are needed",
             field=str(manifest_csv),
             remedy=f"Label {SMALLEST - counts[best]} more, or evaluate without recalibration",
         )

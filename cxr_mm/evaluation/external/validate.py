@@ -22,7 +22,7 @@ from cxr_mm.core.files import (
 )
 from cxr_mm.core.prediction import Answer, OperatingPoint
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, HeaderUse, subset_name, subsets
+from cxr_mm.core.types import MODALITIES, HeaderUse, plural, subset_name, subsets
 from cxr_mm.data.clinical import age_in_years, check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
@@ -276,7 +276,7 @@ def _without(labels: pd.DataFrame, overlap: Overlap, manifest_csv: Path) -> pd.D
     unseen = labels[~labels.index.isin(overlap.studies)]
     if unseen.empty and len(labels):
         raise ManifestError(
-            f"all {len(labels):,} studies were trained on, by their ids, patients or images",
+            f"trained on all of {plural(len(labels), 'study')}, by their ids, patients or images",
             field=str(manifest_csv),
             remedy="Give other studies; or --include-trained, where ids alone happen to be equal",
         )

@@ -18,7 +18,7 @@ from scipy.stats import t as student_t
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
-from cxr_mm.core.types import FEWEST_PATIENTS, LEVEL
+from cxr_mm.core.types import FEWEST_PATIENTS, LEVEL, plural
 from cxr_mm.data.clinical import check_clinical
 from cxr_mm.explain.games import Coalitions, Game, sentences
 from cxr_mm.explain.methods import DEFAULTS, METHODS
@@ -257,7 +257,7 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
     gain = figures["gain"]
     measured = (
         f"Its order beats a random one by {gain['value']:.2f} logits "
-        f"({gain['low']:.2f} to {gain['high']:.2f}, {figures['n']} studies)."
+        f"({gain['low']:.2f} to {gain['high']:.2f}, {plural(figures['n'], 'study')})."
     )
     if not figures["better_than_chance"]:
         measured = f"Not shown to be better than chance here: {measured[0].lower()}{measured[1:]}"
@@ -272,7 +272,7 @@ def is_measured(figures: Mapping[str, Any]) -> bool:
 
 
 def _counted(figures: Mapping[str, Any]) -> str:
-    return f"{figures['n']} studies of {figures['patients']} patients"
+    return f"{plural(figures['n'], 'study')} of {plural(figures['patients'], 'patient')}"
 
 
 def verdict_word(figures: Mapping[str, Any]) -> str:

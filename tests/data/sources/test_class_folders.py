@@ -103,7 +103,7 @@ def test_patients_of_dicom_files_are_those_of_the_header(tmp_path):
     raw = read_source(task(), tmp_path, tmp_path / "w")
     assert raw.frame["patient_id"].tolist() == ["p1", "p1", "p2", "WELL/d.dcm"]
     (notice,) = raw.notices
-    assert "the patient of 1 images is not known" in notice
+    assert "the patient of 1 image is not known" in notice
     by_name = read_source(task(patient_pattern="(.)[.]dcm"), tmp_path, tmp_path / "w")
     assert by_name.frame["patient_id"].tolist() == list("abcd")
     assert by_name.notices == ()

@@ -89,7 +89,7 @@ def test_an_image_without_reading_is_used_and_said(root):
     raw = read(root)
     assert raw.frame.loc[raw.frame["age"].isna(), "study_id"].tolist() == ["CHNCXR_0002_0"]
     (notice,) = raw.notices
-    assert notice.startswith("1 images have no clinical reading")
+    assert notice.startswith("1 image without a clinical reading")
     assert notice.endswith("CHNCXR_0002_0")
 
 

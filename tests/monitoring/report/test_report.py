@@ -102,7 +102,7 @@ def test_labels_of_one_report_stay_out_of_the_log(run, logged, bundle, tmp_path)
     words = ["report", "--bundle", bundle, "--log", url, "--out", out]
     code, result, _ = run(*words, "--labels", csv)
     assert code == 3
-    assert "10 studies are too few to judge" in result
+    assert "10 studies: too few to judge" in result
     assert json.loads((out / "verdict.json").read_text())["n_labelled"] == 10
     assert not (out / "report.html").exists()
     run(*words)
@@ -122,7 +122,7 @@ def test_window_bounds_and_other_models_are_said(run, logged, bundle, tmp_path):
     run(*words)
     verdict = json.loads((out / "verdict.json").read_text())
     assert verdict["n"] == 30
-    assert verdict["notes"][0] == "5 predictions of other models are left out: bbbbbbbbbbbb (5)"
+    assert verdict["notes"][0] == "5 predictions of other models left out: bbbbbbbbbbbb (5)"
 
 
 def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle, tmp_path):
@@ -161,9 +161,9 @@ def test_a_silent_window_is_too_small_to_judge_and_says_whose_predictions_it_hol
     words = ["report", "--bundle", bundle, "--log", url, "--out", tmp_path / "out"]
     code, result, _ = run(*words)
     assert code == 3
-    assert "0 studies are too few" in result
+    assert "0 studies: too few" in result
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
-    assert verdict["notes"][0] == "30 predictions of other models are left out: bbbbbbbbbbbb (30)"
+    assert verdict["notes"][0] == "30 predictions of other models left out: bbbbbbbbbbbb (30)"
     code, _, _ = run(*words, "--since", "2027-01-01")
     verdict = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert (code, verdict["n"], verdict["first"]) == (3, 0, None)

@@ -67,7 +67,7 @@ def test_missed_windows_are_made_up_for_oldest_first_and_what_is_left_out_is_sai
         "2026-03-06",
         "2026-03-07",
     ]
-    left = "4 missed windows are left out, from 2026-03-01 06:00 to 2026-03-05 06:00 UTC"
+    left = "4 missed windows left out, from 2026-03-01 06:00 to 2026-03-05 06:00 UTC"
     assert any(left in line for line in runner.lines)
 
 
@@ -197,7 +197,7 @@ def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
     result = status_text(facts)
     assert "icu: OK of" in result
     assert "overdue: 2 windows" in result
-    assert "2 records wait" in result
+    assert "spool: 2 records" in result
 
 
 def test_a_change_of_the_verdict_is_sent_and_trouble_with_it_loses_no_report(
