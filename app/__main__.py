@@ -11,7 +11,7 @@ import typer
 from app.settings import DEFAULT_LOG, Limits, Settings
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.processes import errors_as_one_line
-from cxr_mm.core.progress import announce
+from cxr_mm.core.progress import heartbeat
 
 ARENAS = 2
 """Heaps that the threads share: with one each, memory grows for hours."""
@@ -72,23 +72,22 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
-    announce(f"loading {', '.join(map(str, settings.bundles))}")
-    from app.metrics import Metrics  # slow to import, as are the others
-    from app.server import application, build_pages, run, services_of, upload_folder
-    from app.upload_cache import UploadCache
-    from cxr_mm.imaging.decoder import Decoder
+    with contextlib.ExitStack() as stack:
+        with heartbeat(f"loading {', '.join(map(str, settings.bundles))}"):
+            from app.metrics import Metrics  # slow to import, as are the others
+            from app.server import application, build_pages, run, services_of, upload_folder
+            from app.upload_cache import UploadCache
+            from cxr_mm.imaging.decoder import Decoder
 
-    keep_freed_memory(ARENAS)
-    metrics = Metrics(settings.root)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with (
-        upload_folder() as uploads,
-        Decoder() as decoder,
-        contextlib.closing(UploadCache(decoder.read)) as cache,
-    ):
-        services = services_of(settings, metrics, cache)
-        pages = build_pages(services, settings, uploads)
-        app = application(settings, pages, uploads, metrics)
+            keep_freed_memory(ARENAS)
+            metrics = Metrics(settings.root)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            uploads = stack.enter_context(upload_folder())
+            decoder = stack.enter_context(Decoder())
+            cache = stack.enter_context(contextlib.closing(UploadCache(decoder.read)))
+            services = services_of(settings, metrics, cache)
+            pages = build_pages(services, settings, uploads)
+            app = application(settings, pages, uploads, metrics)
         session = f"[{settings.host}]" if ":" in settings.host else settings.host
         for mounted in pages:
             print(

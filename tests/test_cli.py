@@ -31,7 +31,7 @@ def answered(*args):
 
 @pytest.fixture
 def refused(monkeypatch, capfd):
-    """Runs the program; gives the one line it leaves on stderr."""
+    """Runs the program; gives the one line it leaves on stderr besides its heartbeat."""
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["cxr-mm", *map(str, args)])
@@ -40,7 +40,8 @@ def refused(monkeypatch, capfd):
         out, err = capfd.readouterr()
         assert caught.value.code == 2
         assert out == ""
-        (line,) = err.splitlines()
+        *beats, line = err.splitlines()
+        assert all(beat.startswith(args[:1]) for beat in beats)
         assert line.startswith("error: ")
         return line
 

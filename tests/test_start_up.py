@@ -126,6 +126,24 @@ def test_the_last_collection_is_skipped():
     assert ends == ["collected\n", ""]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-m", "cxr_mm.cli", "fuse", "nowhere"], "fuse nowhere"),
+        (["-m", "cxr_mm.cli", "predict", "--bundle", "nowhere"], "predict"),
+        (["-m", "monitoring", "report", "--bundle", "nowhere"], "monitoring report"),
+        (["-m", "app", "--bundle", "nowhere"], "loading nowhere"),
+        (["-m", "cxr_mm.cli", "version"], None),
+    ],
+)
+def test_a_command_that_takes_seconds_says_at_once_what_it_does(words, line, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (done.stderr.splitlines() or [None])[0] == line
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is set on Linux alone")
 def test_a_second_forward_pass_faults_hardly_a_page(monkeypatch):
     faults = {}

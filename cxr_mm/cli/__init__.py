@@ -2,13 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import typer
 
 from cxr_mm.cli import data, doctor, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
 from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
-from cxr_mm.core.progress import announce
+from cxr_mm.core.progress import heartbeat
 
 app = typer.Typer(
     add_completion=False,
@@ -24,6 +26,14 @@ QUICK = ("resolve", "summary", "tasks", "version")
 """Commands that answer within a second or two."""
 
 
+def _heartbeat(words: Sequence[str]) -> AbstractContextManager[None]:
+    """A heartbeat of a command that may take seconds; it names the task, if one is meant."""
+    named = [word for word in words[:2] if word[:1] not in ("", "-")]
+    if not named or words[0] in QUICK or {"-h", "--help"} & set(words):
+        return nullcontext()
+    return heartbeat(" ".join(named))
+
+
 def main() -> None:
     """Run a command; an error that a user can fix is one line on stderr and exit code 2."""
     end_with_dvc()
@@ -33,9 +43,7 @@ def main() -> None:
     for chatty in ("httpx", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        with errors_as_one_line():
-            if (command := next(iter(sys.argv[1:]), "-")) not in QUICK and command[0] != "-":
-                announce(f"{command}: loading")
+        with errors_as_one_line(), _heartbeat(sys.argv[1:]):
             app()
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)

@@ -20,7 +20,6 @@ from cxr_mm.cli.options import (
 from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
-from cxr_mm.core.progress import announce
 from cxr_mm.core.task import Task
 
 commands = typer.Typer()
@@ -35,7 +34,6 @@ def _stage(
     from cxr_mm.data.manifest import with_frequent_findings
 
     task = load_task(name)
-    announce(f"task {task.name}: at work")
     params, paths = for_task(load_params(), task), TaskPaths(task.name)
     if ingested:
         task = with_frequent_findings(task, paths)

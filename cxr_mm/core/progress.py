@@ -1,13 +1,21 @@
 """Progress and cancellation of long computations, and a prefetching map."""
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import TypeVar
 
+from tqdm import tqdm
+
 from cxr_mm.core.errors import CancelledError
+
+HEARTBEAT = 4.0
+"""Seconds after which a command that shows nothing says that it is at work."""
 
 
 def _silent(done: int, total: int) -> None:
@@ -48,6 +56,34 @@ def announce(text: str) -> None:
     """Print a line on stderr at once, before what takes seconds and shows nothing by itself."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def heartbeat(text: str, every: float = HEARTBEAT) -> Iterator[None]:
+    """Say on stderr what is done, at once and every few seconds; a bar that shows it is redrawn.
+
+    Args:
+        text: what is done; later lines add the seconds since.
+        every: seconds between lines.
+    """
+    announce(text)
+    done, started = Event(), time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(every):
+            bars = list(getattr(tqdm, "_instances", ()))
+            for bar in bars:
+                bar.refresh()  # its clock, while the step at work takes long
+            if not bars:
+                announce(f"{text}: {time.monotonic() - started:.0f} s")
+
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
-from cxr_mm.core.progress import Progress, announce
+from cxr_mm.core.progress import Progress
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.metrics import faithful_methods
@@ -88,7 +88,6 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     figures = measured(bundle.task.name, bundle.digest, question.faithfulness)
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
     methods = [method(name).name for name in methods] or faithful_methods(figures)
-    announce(f"explaining by {', '.join(methods)}")
     answer = predictor.answer_one(study)
     prediction, subject = answer.prediction, Subject.of(bundle, answer)
     findings = question.findings or bundle.task.finding_names

@@ -1,10 +1,13 @@
 """Reading ahead: the order stays, no more is taken than asked, and errors come in their turn."""
 
+import io
 import threading
+import time
 
 import pytest
+from tqdm import tqdm
 
-from cxr_mm.core.progress import prefetch
+from cxr_mm.core.progress import heartbeat, prefetch
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])
@@ -48,3 +51,19 @@ def test_whoever_stops_early_leaves_no_thread_behind():
     next(created)
     created.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+
+
+def test_a_heartbeat_says_what_is_done_at_once_and_again_or_redraws_the_bar_that_shows_it(capsys):
+    with heartbeat("fuse icu", every=0.02):
+        assert capsys.readouterr().err == "fuse icu\n"
+        time.sleep(0.2)
+        assert capsys.readouterr().err.startswith("fuse icu: 0 s\nfuse icu: 0 s\n")
+        with tqdm(total=2, file=io.StringIO()) as bar:
+            time.sleep(0.05)
+            capsys.readouterr()
+            time.sleep(0.2)
+            assert capsys.readouterr().err == ""
+            assert bar.fp.getvalue().count("0/2") > 2
+    capsys.readouterr()
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
