@@ -180,14 +180,14 @@ def _question(task: Task, finding: str, labels: Labels) -> Task:
     member = members_of(whole)[labels.member]
     rule = labels.rule or member.findings[0]
     fields = {name: getattr(rule, name) for name in LabelRule.model_fields}
-    asked = Finding(name=finding, title=finding, **fields)
+    target = Finding(name=finding, title=finding, **fields)
     only = {
         "source": member.source,
-        "findings": (asked,),
+        "findings": (target,),
         "problem": "binary",
         "views": whole.views,
     }
-    return task.model_copy(update=only)
+    return task.unfiltered().model_copy(update=only)
 
 
 def _studies(question: Task) -> pd.DataFrame:

@@ -170,6 +170,23 @@ class SplitSpec(Frozen):
     over all divisions beside each figure, which depends less on one draw."""
 
 
+class Population(Frozen):
+    """Some of the studies, for which all figures are reported besides those of all."""
+
+    name: str
+    """Identifier: lower case, digits, underscores."""
+    title: str
+    """Name for people, as `not yet in intensive care`."""
+    only: dict[str, tuple[str, ...]] = Field(min_length=1)
+    """Column of the source → values; a study belongs to it that has one of them in each column. A
+    study without a value does not."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        return _identifier(name)
+
+
 class Task(Frozen):
     """A task: source, findings, clinical features, note, split and limitations.
 
@@ -194,6 +211,8 @@ class Task(Frozen):
     clinical: tuple[ClinicalFeature, ...] = ()
     note: NoteSpec | None = None
     has_image: bool = True
+    populations: tuple[Population, ...] = ()
+    """Parts of the studies for which figures are reported as well."""
     minimum_positives: int = Field(0, ge=0)
     """Findings with fewer positives among the ingested studies are left out."""
     group_key: str = "patient_id"
@@ -213,7 +232,12 @@ class Task(Frozen):
     def _consistent(self) -> Self:
         names = [f.name for f in self.findings]
         features = [c.name for c in self.clinical]
-        for what, found in (("findings", names), ("clinical", features)):
+        populations = [p.name for p in self.populations]
+        for what, found in (
+            ("findings", names),
+            ("clinical", features),
+            ("populations", populations),
+        ):
             if len(set(found)) != len(found):
                 raise ValueError(f"{what}: a name occurs twice in {found}")
         if self.problem == "binary" and len(names) != 1:
@@ -247,8 +271,8 @@ class Task(Frozen):
         return tuple(m for m, present in has.items() if present)
 
     def unfiltered(self) -> Self:
-        """The task without the ages and the order of studies, which its own source alone knows."""
-        return self.model_copy(update={"ages": None, "first_by": ""})
+        """The task without what its own source alone knows: ages, order of studies, populations."""
+        return self.model_copy(update={"ages": None, "first_by": "", "populations": ()})
 
     @property
     def synthetic(self) -> bool:

@@ -14,7 +14,7 @@ from cxr_mm.core.fingerprints import id_key
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.data.labels import Labelled, to_manifest
-from cxr_mm.data.manifest import Manifest
+from cxr_mm.data.manifest import Manifest, population_column
 from cxr_mm.data.sources.base import files_below, raw_studies, stat_of
 from cxr_mm.data.sources.losses import Dropped
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
@@ -73,6 +73,9 @@ def _joined(labelled: Labelled, more: Labelled, original: pd.DataFrame, folder: 
     reason = f"{KNOWN} {folder.name}: the patient or study is there already"
     dropped = [Dropped(study, reason) for study in frame.loc[known, "study_id"]]
     joined = pd.concat([before, frame[~known].assign(part=ADDED)], ignore_index=True)
+    for population in labelled.manifest.task.populations:
+        column = population_column(population.name)
+        joined[column] = joined[column].eq(True)  # an addition does not say where it belongs
     return Labelled(
         Manifest.checked(labelled.manifest.task, joined),
         [*labelled.dropped, *more.dropped, *dropped],

@@ -10,7 +10,13 @@ from cxr_mm.core.fingerprints import id_key
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature, NoteSpec, Task
 from cxr_mm.data.clinical import age_in_years, check_clinical, expected_value
-from cxr_mm.data.manifest import ABSENT, Manifest, clinical_column, finding_column
+from cxr_mm.data.manifest import (
+    ABSENT,
+    Manifest,
+    clinical_column,
+    finding_column,
+    population_column,
+)
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.sources.base import RawStudies
 from cxr_mm.data.sources.label_rules import as_written, labels_of
@@ -78,7 +84,8 @@ def label_studies(task: Task, raw: RawStudies) -> Labelled:
     missing and is counted. The manifest may be empty.
 
     Raises:
-        ManifestError: a label, clinical or note column is missing, or one of a filter.
+        ManifestError: a label, clinical or note column is missing, or that of a filter or a
+            population.
         TaskError: the task's group key is no column.
     """
     studies = raw.frame.reset_index(drop=True)
@@ -90,7 +97,8 @@ def label_studies(task: Task, raw: RawStudies) -> Labelled:
     empty = contents.isna().all(axis=1)
     reasons[empty.index[empty]] = "no image, clinical value or note"
     identity, notices = _identity(task, frame)
-    table = pd.concat([identity, contents, labels[usable]], axis=1)[~empty]
+    columns = [identity, contents, labels[usable], _populations(task, frame)]
+    table = pd.concat(columns, axis=1)[~empty]
     dropped = dropped_rows(studies["study_id"], reasons, found)
     manifest = Manifest.checked(task, table, may_be_empty=True)
     return Labelled(manifest, [*raw.dropped, *dropped], cleared, (*raw.notices, *notices))
@@ -164,6 +172,20 @@ def _contents(task: Task, frame: pd.DataFrame, cleared: Cleared) -> pd.DataFrame
     image = _text_or_none(frame["image_path"]) if task.has_image else nothing
     note = _notes(task.note, frame, cleared) if task.note else nothing
     return pd.DataFrame({"image_path": image, "note": note, **columns})
+
+
+def _populations(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
+    """Whether each study belongs to each population."""
+    inside = {}
+    for population in task.populations:
+        belongs = pd.Series(data=True, index=frame.index)
+        for column, values in population.only.items():
+            if column not in frame.columns:
+                raise missing_column("", [column], frame.columns)
+            cells = _views(task, frame) if column == "view" else _text_or_none(frame[column])
+            belongs &= cells.isin(values)
+        inside[population_column(population.name)] = belongs
+    return pd.DataFrame(inside, index=frame.index)
 
 
 def _text_or_none(column: "pd.Series[Any]") -> "pd.Series[Any]":

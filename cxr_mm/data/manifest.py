@@ -1,7 +1,8 @@
 """Manifest: one table for every source, with one row per study; and its files after `ingest`.
 
 Columns: `study_id, patient_id, group, image_path, pixel_row, view, site, part, note`, then
-`clinical.NAME` for each clinical feature and `finding.NAME` for each finding of the task.
+`clinical.NAME` for each clinical feature, `finding.NAME` for each finding and `population.NAME` for
+each population of the task.
 """
 
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ def finding_column(name: str) -> str:
     return f"finding.{name}"
 
 
+def population_column(name: str) -> str:
+    """Manifest column of a population."""
+    return f"population.{name}"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A checked table of studies and its task.
@@ -51,7 +57,7 @@ class Manifest:
     `frame` columns: text columns are str or None; `pixel_row` is the row in the pixel cache or
     -1 where there is no image; `part` is the source's own division (`train`, `test` or None), or
     `added`; `clinical.*` is float (number) or str (category), missing where not known; `finding.*`
-    is 1.0, 0.0 or NaN (no information).
+    is 1.0, 0.0 or NaN (no information); `population.*` is whether the study belongs to it.
     """
 
     task: Task
@@ -68,6 +74,7 @@ class Manifest:
         """
         columns = [*REQUIRED, *map(clinical_column, task.clinical_names)]
         columns += [finding_column(name) for name in task.finding_names]
+        columns += [population_column(each.name) for each in task.populations]
         if missing := [c for c in columns if c not in frame.columns]:
             raise ManifestError(
                 f"the column is missing (there are {', '.join(map(str, frame.columns))})",

@@ -17,6 +17,7 @@ from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
+from cxr_mm.evaluation.populations import measure_populations
 from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, headline_figures
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
@@ -79,7 +80,7 @@ def compute_metrics(
         metrics={
             **described(task, table),
             "digest": index.digest,
-            **_measured(task, table, params, paths),
+            **_measured(manifest, table, params, paths),
         },
         subgroups=measure_subgroups(task, table, traits, params),
         shortcuts=audit_shortcuts(task, table, _audited(manifest, params, paths), params),
@@ -94,11 +95,19 @@ def compute_metrics(
 
 
 def _measured(
-    task: Task, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths
+    manifest: Manifest, table: pd.DataFrame, params: EvaluateParams, paths: TaskPaths
 ) -> dict[str, Any]:
-    figures = measure_table(task, table, params)
-    further = measure_divisions(task, table, pd.read_parquet(paths.divisions), params)
-    return {**figures, "divisions": further} if further else figures
+    """Figures of all held-out studies, and of the task's populations."""
+
+    def measure(first: pd.DataFrame, others: pd.DataFrame) -> dict[str, Any]:
+        divided = measure_divisions(manifest.task, first, others, params)
+        figures = measure_table(manifest.task, first, params)
+        return {**figures, "divisions": divided} if divided else figures
+
+    further = pd.read_parquet(paths.divisions)
+    populations = measure_populations(manifest, table, further, measure)
+    figures = measure(table, further)
+    return {**figures, "populations": populations} if populations else figures
 
 
 def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:

@@ -9,7 +9,7 @@ from cxr_mm.core.config import Params
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.task import Task
+from cxr_mm.core.task import Population, Task
 from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.ingest import ingest
 from cxr_mm.data.manifest import load_manifest
@@ -80,6 +80,22 @@ def test_the_original_is_divided_as_before_and_additions_always_train(project, p
     for one in resamples(after):
         assert set(np.flatnonzero(added)) <= set(one.train)
         assert len(one.train) + len(one.val) + len(one.test) == 50
+
+
+def test_filters_and_populations_are_of_the_source_alone(project):
+    write(version(project, "v1"), ["a0", "a1"])
+    source = project.root.parent / "raw/own/manifest.csv"
+    header, *rows = source.read_text().splitlines()
+    extended = [f"{row},{30 + i % 3},{i},{'Y' if i % 4 else 'N'}" for i, row in enumerate(rows)]
+    source.write_text("\n".join([f"{header},age,visit,ward", *extended]))
+    given = {"ages": (30, 31), "first_by": "visit"}
+    population = Population(name="home", title="At home", only={"ward": ("N",)})
+    task = task_of("patient").model_copy(update={**given, "populations": (population,)})
+    frame, _ = run(project, task)
+    assert frame["part"].eq("added").sum() == 2
+    assert len(frame) == 29
+    assert frame["population.home"].sum() == 7
+    assert not frame.loc[frame["part"].eq("added"), "population.home"].any()
 
 
 def test_a_patient_or_study_that_is_there_already_is_left_out_and_counted(project):

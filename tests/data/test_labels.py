@@ -321,3 +321,28 @@ def test_a_filter_needs_its_column(fields):
     rows = raw({"follow_up": "1"})
     with pytest.raises(ManifestError, match="the column is missing"):
         to_manifest(task(**fields), replace(rows, frame=rows.frame.drop(columns="age")))
+
+
+def test_a_study_belongs_to_a_population_by_every_column_that_it_names():
+    only = {"in_icu": ["N"], "view": ["PA", "AP"]}
+    populations = [{"name": "before", "title": "Before", "only": only}]
+    cells = [("N", "pa"), ("Y", "PA"), (None, "PA"), ("N", "LL"), ("N ", "AP"), ("N", None)]
+    rows = raw(*({"in_icu": n, "view": v} for n, v in cells))
+    labelled = to_manifest(task(populations=populations), rows)
+    inside = labelled.manifest.frame["population.before"]
+    assert inside.tolist() == [True, False, False, False, True, False]
+    with pytest.raises(ManifestError, match="in_icu: the column is missing"):
+        to_manifest(task(populations=populations), raw({}))
+
+
+@pytest.mark.parametrize(("name", "early"), [("icu", 67), ("intubation", 119)])
+def test_real_population_is_that_of_the_early_task(name, early, data_root, tmp_path):
+    whole, before = (
+        to_manifest(t, read_source(t, data_root, tmp_path)).manifest.frame
+        for t in (load_task(name), load_task(f"{name}_early"))
+    )
+    inside = whole["population.not_yet"]
+    assert inside.sum() == early
+    assert whole["study_id"][inside].tolist() == before["study_id"].tolist()
+    supine = whole["view"].eq("AP Supine")
+    assert (whole["population.not_supine"] == ~supine).all()
