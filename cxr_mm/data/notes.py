@@ -77,3 +77,17 @@ def note_traits(text: str) -> dict[str, float]:
         masked,
     )
     return {name: float(value) for name, value in zip(NOTE_TRAITS, values, strict=True)}
+
+
+PACKAGED = "packaged"
+"""Value of `embed.note_encoder` for the encoder that is installed with the project."""
+
+
+def language_of(encoder: str) -> str:
+    """Say which languages a note encoder, as `embed.note_encoder` names it, was trained on."""
+    if encoder == PACKAGED:
+        return (
+            "Notes are read by all-MiniLM-L6-v2, trained on English: of a note in another language"
+            " it knows little more than the words. `embed.note_encoder` names a multilingual one."
+        )
+    return f"Notes are read by {encoder}, in the languages that it was trained on."

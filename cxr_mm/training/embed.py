@@ -1,5 +1,7 @@
 """Stage `embed`: radiographs and notes → embeddings, one row a study, rows as in the manifest."""
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.data.embeddings import COPIES_FILE, EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
-from cxr_mm.data.notes import mask_note
+from cxr_mm.data.notes import language_of, mask_note
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
 from cxr_mm.imaging.corruptions import random_corruption
 from cxr_mm.models.fusion import Part
@@ -19,6 +21,7 @@ from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.precision import SERVED
 
+_log = logging.getLogger(__name__)
 Squares = NDArray[np.uint8]
 BATCH = 16
 """Images or notes together; larger batches leave the processor's cache and take longer an image."""
@@ -93,6 +96,7 @@ def _notes(manifest: Manifest, params: EmbedParams) -> tuple[NDArray[np.float32]
     assert spec is not None
     present = manifest.frame["note"].notna().to_numpy(bool)
     notes = [mask_note(str(note), spec) for note in manifest.frame.loc[present, "note"]]
+    _log.info(language_of(params.note_encoder))
     encoder = NoteEncoder.open(params.note_encoder, params.note_words)
     rows = np.zeros((len(present), encoder.dim), dtype=np.float32)
     rows[present] = encoder.embed(notes, BATCH)

@@ -1,5 +1,7 @@
 """Embeddings: one row a study, zero where it has no image or note."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,6 +86,15 @@ def test_notes_are_masked_and_rows_without_one_are_zero(
     assert rows[3].tolist() == [len("fever and [MASK]"), ord("f")]
     assert rows[7].tolist() == [len("no complaints"), ord("n")]
     assert np.flatnonzero(rows.any(axis=1)).tolist() == list(NOTES)
+
+
+def test_the_language_of_the_note_encoder_is_said_before_notes_are_read(
+    spots, spot_task, spot_params, length_encoder, caplog
+):
+    write_notes(spots, NOTES)
+    with caplog.at_level(logging.INFO):
+        embed(note_task(spot_task), spot_params(), spots)
+    assert "all-MiniLM-L6-v2, trained on English" in caplog.text
 
 
 def test_the_same_notes_of_other_studies_stay_with_those(

@@ -11,6 +11,7 @@ from cxr_mm import __version__
 from cxr_mm.core.config import Params
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.templates import render
+from cxr_mm.data.notes import PACKAGED, language_of
 from cxr_mm.evaluation.flags import METRIC_NAMES, EvaluationResults, Flag, uncertainties
 from cxr_mm.evaluation.report.text import headline, number, p_value, plain, with_interval
 from cxr_mm.evaluation.subgroups import CROSSED, METRICS
@@ -108,13 +109,7 @@ def _digests(results: EvaluationResults) -> dict[str, str]:
 def _note_language(results: EvaluationResults) -> str:
     """Which language the note encoder was trained on."""
     trained: dict[str, Any] = results.index.trained_on.get("params", {})
-    encoder = trained.get("embed", {}).get("note_encoder", "packaged")
-    if encoder == "packaged":
-        return (
-            "Notes are read by all-MiniLM-L6-v2, trained on English: of a note in another language"
-            " it knows little more than the words. `embed.note_encoder` names a multilingual one."
-        )
-    return f"Notes are read by {plain(encoder)}, in the languages that it was trained on."
+    return language_of(plain(trained.get("embed", {}).get("note_encoder", PACKAGED)))
 
 
 def _changed_parameters(results: EvaluationResults) -> str:
