@@ -122,7 +122,8 @@ def test_odd_training_images_are_named(caplog):
     assert not caplog.records
     fitting._warn_of(manifest, np.array([0, 2]))
     assert caplog.messages == [
-        "training images that look upside down or out of distribution: s2, s0"
+        "training images that look upside down or out of distribution: s2, s0. Look at them; turn, "
+        "replace or remove those that are wrong, then run ingest again; good ones may stay"
     ]
 
 
