@@ -260,7 +260,7 @@ def measure_task(task: Task, paths: TaskPaths) -> list[Row]:
     """Rows of one task whose embeddings are there."""
     params = for_task(load_params(), task)
     table = load_split(paths)
-    studies = load_studies(load_manifest(paths, task), table, paths)
+    studies = load_studies(load_manifest(paths, task), table, paths, params.fuse)
     parts = divided(studies, table, learnt(paths))
     return rows_of(task, compare(studies, parts, params.fuse), params.fuse, params.evaluate)
 

@@ -88,7 +88,7 @@ class Sample:
     def models(self) -> list[FittedFusion]:
         """A fusion for each part, fitted without its test studies."""
         table = load_split(self.run.paths)
-        studies = load_studies(self.run.manifest, table, self.run.paths)
+        studies = load_studies(self.run.manifest, table, self.run.paths, self.run.params.fuse)
         return [
             fit_fusion(studies, part.train, part.val, self.run.params.fuse, number)
             for number, part in enumerate(resamples(table))
@@ -109,7 +109,7 @@ class Sample:
         parts = resamples(load_split(self.run.paths))
         for part, model, (gate, _) in zip(parts, self.models, self.run.gates, strict=True):
             own = np.isin(self.rows, part.test)
-            probability[own] = _probabilities(model, embeddings[own])
+            probability[own] = image_probabilities(model, embeddings[own])
             point = model.points[subset_name(("image",))][finding]
             positive[own] = (
                 probability[own] >= point[self.run.params.fuse.operating_point].threshold
@@ -120,7 +120,7 @@ class Sample:
 
 
 @torch.inference_mode()
-def _probabilities(model: FittedFusion, images: Embeddings) -> NDArray[np.float64]:
+def image_probabilities(model: FittedFusion, images: Embeddings) -> NDArray[np.float64]:
     """Calibrated probabilities (n,) from the image alone."""
     inputs = {m: torch.zeros(len(images), d) for m, d in model.fusion.spec.dims.items()}
     inputs["image"] = torch.from_numpy(images)

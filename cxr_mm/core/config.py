@@ -127,6 +127,11 @@ class FuseParams(Frozen):
     """`late`: the same of the clinical features."""
     note_scale: float = Field(4.0, gt=0)
     """`late`: the same of each part of the note's embedding."""
+    erase: tuple[Literal["quality", "view", "site"], ...] = ()
+    """What a linear model must not be able to read off the image's embedding: the image quality
+    statistics, the view or the site, known of the training studies alone (LEACE)."""
+    erase_strength: float = Field(1.0, gt=0, le=1)
+    """How much of it is taken out; below 1 some of it stays."""
     modality_dropout: float = Field(0.3, ge=0, lt=1)
     """`concat`, `gated`: chance that a present modality is hidden in a training step; at least one
     stays. `late` trains each modality alone instead."""
@@ -136,7 +141,8 @@ class FuseParams(Frozen):
     """Share of studies, of each class, whose true answer must not be ruled out; a finding is
     uncertain where neither answer is ruled out."""
     operating_point: Literal["youden", "high_sensitivity", "high_specificity"] = "youden"
-    """The one that predictions use; the bundle contains all three."""
+    """The one that predictions use; the bundle contains all three. `youden` is the share of
+    positives (prevalence), where Youden's J is best if probabilities are calibrated."""
     target_sensitivity: float = Field(0.95, gt=0, lt=1)
     """Least sensitivity of `high_sensitivity` on the calibration studies."""
     target_specificity: float = Field(0.95, gt=0, lt=1)

@@ -29,7 +29,7 @@ from cxr_mm.data.sources.losses import (
 )
 from cxr_mm.data.tables import is_missing, missing_column
 
-IDENTITY = ("study_id", "patient_id", "group", "site", "part")
+IDENTITY = ("study_id", "patient_id", "group", "site", "publisher", "part")
 VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
 """View positions of DICOM (PS3.3 C.8.11.5)."""
 UNCLEAR = "neither yes nor no"

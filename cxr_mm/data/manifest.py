@@ -1,8 +1,9 @@
 """Manifest: one table for every source, with one row per study; and its files after `ingest`.
 
-Columns: `study_id, patient_id, group, image_path, pixel_row, view, site, part, note`, then
-`clinical.NAME` for each clinical feature, `finding.NAME` for each finding and `population.NAME` for
-each population of the task.
+Columns: `study_id, patient_id, group, image_path, pixel_row, view, site, publisher, part, note`,
+then `clinical.NAME` for each clinical feature, `finding.NAME` for each finding and
+`population.NAME` for each population of the task. `publisher` is the web site that a collection
+took the image from.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ TEXT_COLUMNS = (
     "image_path",
     "view",
     "site",
+    "publisher",
     "part",
     "note",
 )
@@ -163,6 +165,8 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
         ManifestError: the manifest is another task's.
     """
     frame = _read(paths.manifest)
+    if "publisher" not in frame:  # written by an earlier version
+        frame["publisher"] = None
     for column in TEXT_COLUMNS:
         frame[column] = _none_where_missing(frame[column])
     for feature in task.clinical:

@@ -13,6 +13,7 @@ from cxr_mm.core.types import FEWEST_PATIENTS, plural
 from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
 from cxr_mm.evaluation.subsets import AVAILABLE
+from cxr_mm.evaluation.traits import OF_MANIFEST
 from cxr_mm.models.bundle import BundleIndex
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
 
@@ -83,7 +84,7 @@ def find_flags(results: EvaluationResults) -> list[Flag]:
     return [
         *_subgroups(results),
         *_shortcuts(results),
-        *_within_view(results),
+        *_within_levels(results),
         *_calibration(results),
         *_coverage(results),
         *_fusion(results),
@@ -109,7 +110,8 @@ def _subgroups(results: EvaluationResults) -> Iterator[Flag]:
         )
 
 
-def _shortcuts(results: EvaluationResults) -> Iterator[Flag]:
+def shortcuts_found(results: EvaluationResults) -> Iterator[tuple[str, str, Figures, str]]:
+    """Finding, input that alone reaches much of the model's AUC, its figures, and how much."""
     for finding, found in results.shortcuts["alone"].items():
         raised: set[str] = set()
         for name, message in found.items():
@@ -117,11 +119,18 @@ def _shortcuts(results: EvaluationResults) -> Iterator[Flag]:
             # Together is no news where one alone is enough.
             if why and not raised & set(name.split(" + ")):
                 raised.add(name)
-                yield Flag(
-                    "shortcut",
-                    f"{results.title(finding)}: {name} alone reaches AUC"
-                    f" {with_interval(message['auc'])}, {why}",
-                )
+                yield finding, name, message, why
+
+
+def _shortcuts(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, name, message, why in shortcuts_found(results):
+        among = message.get("within", {}).get("adjusted")
+        alike = f"; among studies alike in it the model's AUC is {with_interval(among)}"
+        yield Flag(
+            "shortcut",
+            f"{results.title(finding)}: {name} alone reaches AUC"
+            f" {with_interval(message['auc'])}, {why}{alike if among else ''}",
+        )
 
 
 def _reaches(message: Figures, limit: float) -> str:
@@ -141,16 +150,19 @@ def _reaches(message: Figures, limit: float) -> str:
     return f"{alone / model:.0%} of what the model's {model + 0.5:.3f} is above chance"
 
 
-def _within_view(results: EvaluationResults) -> Iterator[Flag]:
-    for finding, message in results.shortcuts["within_view"].items():
-        lost = message.get("pooled_minus_adjusted", {})
-        if lost.get("ci95") and lost["ci95"][0] > 0:
-            yield Flag(
-                "shortcut",
-                f"{results.title(finding)}: part of the AUC comes from comparing images of"
-                f" different views; within a view it is {with_interval(message['adjusted'])}"
-                f" instead of {with_interval(message['pooled'])}",
-            )
+def _within_levels(results: EvaluationResults) -> Iterator[Flag]:
+    for finding, found in results.shortcuts["alone"].items():
+        for name, message in found.items():
+            within = message.get("within", {}) if name in OF_MANIFEST else {}
+            lost = within.get("pooled_minus_adjusted", {})
+            if lost.get("ci95") and lost["ci95"][0] > 0:
+                yield Flag(
+                    "shortcut",
+                    f"{results.title(finding)}: part of the AUC comes from comparing images of"
+                    f" different {name}s; within a {name} it is"
+                    f" {with_interval(within['adjusted'])} instead of"
+                    f" {with_interval(within['pooled'])}",
+                )
 
 
 def _calibration(results: EvaluationResults) -> Iterator[Flag]:

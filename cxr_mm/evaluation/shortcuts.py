@@ -23,7 +23,7 @@ from cxr_mm.evaluation.delong import auc_estimate
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
 from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities, rounded
 from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
-from cxr_mm.evaluation.traits import SITE, SMALLEST_GROUP, VIEW, Traits
+from cxr_mm.evaluation.traits import OF_MANIFEST, SMALLEST_GROUP, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 
 SPREAD = 1.0
@@ -124,9 +124,6 @@ def audit_shortcuts(
         "alone": {
             name: predicted_alone(name, rows, studies, params) for name in task.finding_names
         },
-        "within_view": {
-            name: within_view(name, rows, studies.traits, params) for name in task.finding_names
-        },
     }
 
 
@@ -182,7 +179,8 @@ def _level_auc(
 def predicted_alone(
     finding: str, rows: pd.DataFrame, studies: Audited, params: EvaluateParams
 ) -> dict[str, Any]:
-    """AUC of view, site and image quality alone, beside the model's on the very same studies.
+    """AUC of view, site, publisher and image quality alone, beside the model's on the very same
+    studies, and the model's within strata of each.
 
     The regression is fitted across folds of all labelled studies; its AUC, like the model's, is
     that of the held-out ones.
@@ -198,15 +196,36 @@ def predicted_alone(
         scores = linear_probe(
             features[labelled], answers, studies.groups[labelled], PROBE_FOLDS, params.seed
         )
+        ids = np.asarray(studies.ids, dtype=object)[labelled]
         if scores is None:
             result[name] = _none("too few patients for the folds")
         else:
-            ids = np.asarray(studies.ids, dtype=object)[labelled]
             result[name] = _beside_model(finding, rows, pd.Series(scores, index=ids), params)
+        strata = _strata(name, studies, labelled, scores)
+        if strata is not None:
+            result[name]["within"] = within_strata(
+                finding, rows, pd.Series(strata, index=ids), params
+            )
         if name == QUALITY:
             seen = labelled & np.isin(studies.ids, rows["study_id"])
             result[name]["strongest"] = _strongest(features[seen], labels[seen] > 0)
     return result
+
+
+def _strata(
+    name: str, studies: Audited, rows: NDArray[np.bool_], scores: Floats | None
+) -> NDArray[np.object_] | None:
+    """Stratum of each study: its level, or the fifth that its score is in; None without a score."""
+    if name in OF_MANIFEST:
+        return studies.manifest.frame[name].to_numpy(object)[rows]
+    return None if scores is None else fifths(scores)
+
+
+def fifths(scores: Floats) -> NDArray[np.object_]:
+    """Names (N,) of fifths by score, which take most of a confounder's bias away (Cochran,
+    Biometrics 1968; 24:295)."""
+    at = np.digitize(scores, np.quantile(scores, (0.2, 0.4, 0.6, 0.8)))
+    return np.asarray([f"{fifth + 1} of 5" for fifth in at], dtype=object)
 
 
 def _strongest(features: Floats, answers: NDArray[np.bool_]) -> dict[str, Any]:
@@ -222,7 +241,7 @@ def _strongest(features: Floats, answers: NDArray[np.bool_]) -> dict[str, Any]:
 def _inputs(studies: Audited) -> dict[str, Floats]:
     """Features (N, K) by name; a row that lacks one is NaN."""
     found: dict[str, Floats] = {}
-    for name in (VIEW, SITE):
+    for name in OF_MANIFEST:
         column = studies.manifest.frame[name]
         if column.nunique() > 1:
             dummies = pd.get_dummies(column, dtype=np.float64)
@@ -251,33 +270,37 @@ def _beside_model(
     }
 
 
-def within_view(
-    finding: str, rows: pd.DataFrame, traits: Traits, params: EvaluateParams
+def within_strata(
+    finding: str, rows: pd.DataFrame, strata: "pd.Series[Any]", params: EvaluateParams
 ) -> dict[str, Any]:
-    """The model's AUC over pairs of studies of one view.
+    """The model's AUC over pairs of studies of one stratum.
 
-    `adjusted` is the chance that a positive scores above a negative of the same view; `pooled`
-    that of any positive and negative of these studies.
+    Args:
+        finding: whose AUC.
+        rows: held-out predictions, a row a study.
+        strata: stratum by `study_id`; other studies are left out.
+        params: resamples and seed.
+
+    Returns:
+        `adjusted`, the chance that a positive scores above a negative of the same stratum;
+        `pooled`, that of any positive and negative of these studies; and their difference.
     """
-    if VIEW not in traits.frame:
-        return {"reason": traits.absent.get(VIEW, "not asked for")}
-    column = traits.of(rows["study_id"].tolist())[VIEW]
-    known = rows[column.notna().to_numpy()].reset_index(drop=True)
+    known = rows[rows["study_id"].isin(strata.index)].reset_index(drop=True)
     scored, labelled = scored_of(known, finding)
-    strata = column.dropna().astype(object).to_numpy(object)[labelled]
-    weights = multiplicities(known["group"], params.bootstrap, params.seed)[:, labelled]
-    parts, strata_sizes = [], {}
-    for level in traits.levels(VIEW):
-        here = strata == level
+    known = known[labelled]
+    stratum = strata.loc[known["study_id"]].to_numpy(object)
+    weights = multiplicities(known["group"], params.bootstrap, params.seed)
+    parts, sizes = [], {}
+    for level in sorted(set(stratum)):
+        here = stratum == level
         part = scored.where(here)
-        strata_sizes[level] = {"n": len(part), "positives": part.n_positive}
+        sizes[level] = {"n": len(part), "positives": part.n_positive}
         parts.append((part, weights[:, here]))
     adjusted = _over_pairs(parts)
-    patients = known.loc[labelled, "group"]
-    pooled = _auc(scored.labels > 0, scored.probabilities, weights, patients)
+    pooled = _auc(scored.labels > 0, scored.probabilities, weights, known["group"])
     return {
         "n": len(scored),
-        "strata": strata_sizes,
+        "strata": sizes,
         "pooled": pooled.to_json(),
         "adjusted": adjusted.to_json(),
         "pooled_minus_adjusted": (pooled - adjusted).to_json(),

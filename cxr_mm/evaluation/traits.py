@@ -13,8 +13,8 @@ from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import Manifest, clinical_column
 
-AGE, VIEW, SITE = "age", "view", "site"
-OF_MANIFEST = {VIEW: "View position", SITE: "Site"}
+AGE, VIEW, SITE, PUBLISHER = "age", "view", "site", "publisher"
+OF_MANIFEST = {VIEW: "View position", SITE: "Site", PUBLISHER: "Publishing web site"}
 YEARS = ("a", "y", "years")
 """Units in which an age fits the bands; the first is UCUM's."""
 AGE_BANDS = (18, 40, 60, 80)
@@ -95,7 +95,7 @@ def _column(task: Task, frame: pd.DataFrame, name: str) -> "tuple[Levels | None,
     """A categorical column, or why there is none."""
     feature = next((f for f in task.clinical if f.name == name), None)
     if name in OF_MANIFEST and frame[name].notna().any():
-        if name == SITE:
+        if name in (SITE, PUBLISHER):
             return _sites(frame[name])
         return _levels(frame[name], task.views), ""
     if feature is None:

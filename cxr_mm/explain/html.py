@@ -20,7 +20,7 @@ NAMES: dict[Modality, str] = {
     "note": "Note",
 }
 REASONS = {
-    "youden": "Youden",
+    "youden": "prevalence",
     "high_sensitivity": "high sensitivity",
     "high_specificity": "high specificity",
 }

@@ -90,6 +90,29 @@ def _spread(rows: Tensor, part: Part) -> Tensor:
     return deviation.clamp(min=0.1 * float(deviation.mean()) + 1e-6)
 
 
+class Erasure(nn.Module):
+    """An affine map that takes K directions out of an embedding, as fitted by `fit_erasure`.
+
+    Args:
+        length: D of the embedding.
+        directions: K.
+    """
+
+    centre: Tensor
+    read: Tensor
+    write: Tensor
+
+    def __init__(self, length: int, directions: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(length))
+        self.register_buffer("read", torch.zeros(directions, length))
+        self.register_buffer("write", torch.zeros(length, directions))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, D) → (B, D)."""
+        return rows - (rows - self.centre) @ self.read.T @ self.write.T
+
+
 class _Fold(nn.Module):
     """Fold word counts into fewer cells, as if hashed so: a weight for every pair of word and unit
     would be slow and overfit."""
@@ -137,6 +160,7 @@ class FusionSpec(Frozen):
     `outputs`: number of findings F.
     `hidden`: width H that each modality is projected to (`concat`, `gated`).
     `tabular_hidden`: width of the layer before it for clinical features; 0 for none.
+    `erased`: directions taken out of the image's embedding.
     """
 
     kind: FusionKind
@@ -146,6 +170,7 @@ class FusionSpec(Frozen):
     hidden: int = 64
     tabular_hidden: int = 16
     dropout: float = 0.3
+    erased: int = 0
 
     @property
     def dims(self) -> dict[Modality, int]:
@@ -309,6 +334,7 @@ class Fusion(nn.Module):
     def __init__(self, spec: FusionSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.erasure = Erasure(spec.dims["image"], spec.erased) if spec.erased else None
         self.standardise = nn.ModuleDict({m: Standardise(parts) for m, parts in spec.parts.items()})
         self.network = KINDS[spec.kind](spec)
         columns = owners(spec) if spec.kind == "late" else (None,)
@@ -322,7 +348,19 @@ class Fusion(nn.Module):
         for modality in self.spec.dims:
             if modality != "tabular":
                 rows = inputs[modality][mask[:, MODALITIES.index(modality)]]
-                self.standardise[modality].fit(rows)  # type: ignore[operator]
+                self.standardise[modality].fit(self._erased(modality, rows))  # type: ignore[operator]
+
+    def _erased(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Embeddings (B, D) without what is erased from those of images."""
+        if modality != "image" or self.erasure is None:
+            return rows
+        left: Tensor = self.erasure(rows)
+        return left
+
+    def _scores(self, modality: Modality, rows: Tensor) -> Tensor:
+        """Embeddings (B, D) → standard scores (B, D)."""
+        scores: Tensor = self.standardise[modality](self._erased(modality, rows.float()))
+        return scores
 
     def freeze_head(self, modality: Modality, weight: Tensor, bias: Tensor) -> None:
         """Use a head fitted elsewhere, (F, D) and (F,) for embeddings as they come (`late`)."""
@@ -336,7 +374,7 @@ class Fusion(nn.Module):
         rows: dict[Modality, Tensor] = {}
         for modality in self.spec.dims:
             present = mask[:, MODALITIES.index(modality), None]
-            scores = self.standardise[modality](inputs[modality].to(torch.float32))
+            scores = self._scores(modality, inputs[modality])
             rows[modality] = torch.where(present, scores, torch.zeros_like(scores))
         return rows
 
@@ -350,8 +388,7 @@ class Fusion(nn.Module):
 
         A caller that varies one modality and holds the others encodes the others only once.
         """
-        scores = self.standardise[modality](rows.to(torch.float32))
-        return self.network.encode(modality, scores)
+        return self.network.encode(modality, self._scores(modality, rows))
 
     def join(self, encoded: Mapping[Modality, Tensor], mask: Tensor) -> Tensor:
         """Encoded modalities and mask (B, 3) → logits (B, F), the same as `forward` gives.

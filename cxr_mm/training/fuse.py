@@ -34,10 +34,11 @@ from cxr_mm.models.background import MIXED, draw_background, mixtures, without_m
 from cxr_mm.models.bundle import KEY_OF_FINGERPRINTS, Batch, Bundle, save_bundle
 from cxr_mm.models.calibration import link, subset_mask
 from cxr_mm.models.decision import decide
-from cxr_mm.models.fusion import Fusion, FusionSpec, Part
+from cxr_mm.models.fusion import Erasure, Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.training.calibrate import calibrate, collect_oof_logits
+from cxr_mm.training.erasure import fit_erasure
 from cxr_mm.training.fusion_fit import (
     FittedFusion,
     Index,
@@ -61,7 +62,8 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     manifest = load_manifest(paths, task)
     table = load_split(paths)
     studies = replace(
-        load_studies(manifest, table, paths), image_head=_trained_head(task, params, paths)
+        load_studies(manifest, table, paths, params.fuse),
+        image_head=_trained_head(task, params, paths),
     )
     parts = resamples(table)
     if len(parts) > 1:
@@ -181,7 +183,9 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     }
     if studies.image_head is not None:
         parts["image"] = (Part(length=int(inputs["image"].shape[1])),)
-    fusion = Fusion(fusion_spec(task, parts, params))
+    erasure = _erasure(studies, rows, params)
+    fusion = Fusion(fusion_spec(task, parts, params, erased=len(erasure.read) if erasure else 0))
+    fusion.erasure = erasure
     fusion.fit_standardise(inputs, mask)
     if studies.image_head is not None:
         fusion.freeze_head("image", *studies.image_head)
@@ -190,8 +194,17 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     return FittedFusion(fusion, transform, {})
 
 
+def _erasure(studies: Studies, rows: Index, params: FuseParams) -> Erasure | None:
+    """Fit what takes the concepts out of image embeddings; None where nothing is to be erased."""
+    if studies.concepts is None:
+        return None
+    rows = studies.having(rows, subset_mask(("image",)))
+    embeddings = studies.embeddings["image"][rows].numpy()
+    return fit_erasure(embeddings, studies.concepts[rows], params.erase_strength)
+
+
 def fusion_spec(
-    task: Task, parts: dict[Modality, tuple[Part, ...]], params: FuseParams
+    task: Task, parts: dict[Modality, tuple[Part, ...]], params: FuseParams, erased: int = 0
 ) -> FusionSpec:
     """Specify the fusion for a task's inputs."""
     scales = {
@@ -204,6 +217,7 @@ def fusion_spec(
         parts=parts,
         scales={m: scales[m] for m in parts},
         outputs=len(task.findings),
+        erased=erased,
     )
 
 

@@ -20,6 +20,7 @@ from cxr_mm.data.manifest import Manifest
 from cxr_mm.models.decision import Conformal, OperatingPoints
 from cxr_mm.models.fusion import Fusion, Late, Part
 from cxr_mm.models.optim import minimise
+from cxr_mm.training.erasure import read_concepts
 from cxr_mm.training.losses import masked_loss
 
 
@@ -122,6 +123,7 @@ class Studies:
     `parts`: parts of each embedding; a modality that is not in it has one part.
     `image_head`: weights (F, D) and bias (F,) of the head that an image encoder was trained with.
     `copies`: embeddings (K, N, D) of corrupted copies of the images.
+    `concepts`: (N, C) what is to be erased from the image embeddings, NaN where not known.
     """
 
     task: Task
@@ -134,6 +136,7 @@ class Studies:
     parts: dict[Modality, tuple[Part, ...]] = field(default_factory=dict)
     image_head: tuple[Tensor, Tensor] | None = None
     copies: Tensor | None = None
+    concepts: NDArray[np.float64] | None = None
 
     def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
         """Inputs of every study, with clinical features by a fitted transform."""
@@ -166,11 +169,13 @@ class Studies:
         return having
 
 
-def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> Studies:
-    """Load the studies of a manifest with their embeddings and groups.
+def load_studies(
+    manifest: Manifest, table: pd.DataFrame, paths: TaskPaths, params: FuseParams
+) -> Studies:
+    """Load the studies of a manifest with their embeddings, groups and what is to be erased.
 
     Raises:
-        StageError: `embed` has not run.
+        StageError: `embed` has not run, or no study has what is to be erased.
     """
     embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
     stored = load_parts(paths)
@@ -187,4 +192,5 @@ def load_studies(manifest: Manifest, table: pd.DataFrame, paths: TaskPaths) -> S
         ids=ids,
         parts=parts,
         copies=None if copies is None else torch.from_numpy(copies),
+        concepts=read_concepts(manifest, params.erase, paths),
     )

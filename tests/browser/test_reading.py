@@ -293,7 +293,7 @@ def test_a_study_is_read_by_keyboard_alone(window, site):
     window.keyboard.press("ArrowDown")
     window.keyboard.press("Enter")
     window.wait_for_function(
-        "!document.querySelector('#answer').innerText.includes('Youden')", timeout=10_000
+        "!document.querySelector('#answer').innerText.includes('prevalence')", timeout=10_000
     )
 
 

@@ -263,7 +263,7 @@ def test_files_that_a_source_makes_survive_the_rename(paths, monkeypatch, tmp_pa
         Image.fromarray(np.arange(40_000, dtype=np.uint32).reshape(200, 200) >> 8).convert(
             "L"
         ).save(path)
-        blank = dict.fromkeys(("group", "view", "site", "part", "note"))
+        blank = dict.fromkeys(("group", "view", "site", "publisher", "part", "note"))
         row = {"study_id": "s", "patient_id": "p", "image_path": str(path), "effusion": "1"}
         return RawStudies(pd.DataFrame([{**blank, **row}]), [Dropped("t", "made up")])
 

@@ -34,8 +34,7 @@ def without_flags(results):
         figure = {"value": ideal, "ci95": [ideal - 0.1, ideal + 0.1]}
         path = ("subsets", "available", "findings", F, metric)
         found = changed(found, "metrics", *path, to=figure)
-    found = changed(found, "shortcuts", "alone", to={})
-    return changed(found, "shortcuts", "within_view", to={})
+    return changed(found, "shortcuts", "alone", to={})
 
 
 def kinds(results):
@@ -46,6 +45,17 @@ def figure(value, low, high):
     return {"value": value, "ci95": [low, high]}
 
 
+WEAK = {
+    "n": 9,
+    "auc": figure(0.6, 0.5, 0.7),
+    "model_auc": figure(0.9, 0.8, 1.0),
+    "model_minus_this": figure(0.3, 0.2, 0.4),
+}
+WITHIN = {
+    "pooled": figure(0.9, 0.8, 1.0),
+    "adjusted": figure(0.6, 0.5, 0.7),
+    "pooled_minus_adjusted": figure(0.3, 0.2, 0.4),
+}
 ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0)}
 
 
@@ -61,16 +71,25 @@ ALONE = {"n": 9, "auc": figure(0.8, 0.7, 0.9), "model_auc": figure(0.9, 0.8, 1.0
         ),
         (
             "shortcuts",
-            ("within_view",),
+            ("alone",),
+            {F: {"view": {**WEAK, "within": WITHIN}}},
+            "shortcut",
+            "different views; within a view it is 0.600 [0.500, 0.700] instead of 0.900",
+        ),
+        (
+            "shortcuts",
+            ("alone",),
             {
                 F: {
-                    "pooled": figure(0.9, 0.8, 1.0),
-                    "adjusted": figure(0.6, 0.5, 0.7),
-                    "pooled_minus_adjusted": figure(0.3, 0.2, 0.4),
+                    "image quality": {
+                        **ALONE,
+                        "model_minus_this": figure(0.1, 0.01, 0.2),
+                        "within": WITHIN,
+                    }
                 }
             },
             "shortcut",
-            "within a view it is 0.600",
+            "among studies alike in it the model's AUC is 0.600 [0.500, 0.700]",
         ),
         (
             "metrics",
@@ -152,8 +171,7 @@ def test_one_figure_raises_one_flag(part, path, value, kind, words, results):
 
 def test_figures_that_show_what_they_should_raise_nothing(results):
     calm = without_flags(results)
-    weak = {**ALONE, "auc": figure(0.6, 0.5, 0.7), "model_minus_this": figure(0.3, 0.2, 0.4)}
-    better = {F: {"view": weak}}
+    better = {F: {"view": WEAK}}
     names = ("coverage", "coverage_present", "coverage_absent")
     covered = {**dict.fromkeys(names, figure(0.88, 0.85, 0.91)), "target": 0.9}
     path = ("subsets", "available", "findings", F, "uncertainty")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxr_mm.core.config import EvaluateParams
-from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_view
+from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts, within_strata
 from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
 
@@ -79,13 +79,13 @@ def test_the_strongest_statistic_is_named(case):
     assert strongest["auc"] > 0.95
 
 
-def test_auc_within_view_compares_only_pairs_of_one_stratum(case):
+def test_auc_within_strata_compares_only_pairs_of_one_stratum(case):
     _, table, manifest = case
-    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
     rows = subset_rows(table, "available")
-    measured = within_view(F, rows, traits, PARAMS)
+    strata = manifest.frame.set_index("study_id")["view"]
+    measured = within_strata(F, rows, strata, PARAMS)
     label, p = rows[f"label.{F}"].to_numpy(), rows[f"probability.{F}"].to_numpy()
-    view = traits.of(rows["study_id"])["view"].astype(str).to_numpy()
+    view = strata.loc[rows["study_id"]].to_numpy()
     yes, no = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     pairs = [(i, j) for i in yes for j in no if view[i] == view[j]]
     won = [float(p[i] > p[j]) + 0.5 * float(p[i] == p[j]) for i, j in pairs]
@@ -95,22 +95,34 @@ def test_auc_within_view_compares_only_pairs_of_one_stratum(case):
     assert measured["pooled"]["value"] == pytest.approx(pooled, abs=1e-6)
 
 
-def test_a_model_that_only_knows_the_view_has_no_auc_within_it(case):
-    _, table, manifest = case
+@pytest.mark.parametrize("column", ["view", "site", "publisher"])
+def test_a_model_that_only_knows_where_an_image_is_from_has_no_auc_within_it(case, column):
+    task, table, manifest = case
     label = manifest.frame[f"finding.{F}"]
     rng = np.random.default_rng(3)
-    manifest.frame["view"] = np.where((label == 1) ^ (rng.random(300) < 0.2), "AP", "PA")
-    view = manifest.frame.set_index("study_id")["view"]
-    table[f"probability.{F}"] = np.where(table["study_id"].map(view) == "AP", 0.8, 0.2)
-    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    measured = within_view(F, subset_rows(table, "available"), traits, PARAMS)
-    assert measured["adjusted"]["value"] == 0.5
-    assert measured["pooled_minus_adjusted"]["ci95"][0] > 0.2
+    manifest.frame[column] = np.where((label == 1) ^ (rng.random(300) < 0.2), "AP", "PA")
+    level = manifest.frame.set_index("study_id")[column]
+    table[f"probability.{F}"] = np.where(table["study_id"].map(level) == "AP", 0.8, 0.2)
+    measured = audit_shortcuts(task, table, audited(manifest), PARAMS)["alone"][F][column]
+    assert measured["auc"]["value"] > 0.7
+    assert measured["within"]["adjusted"]["value"] == 0.5
+    assert measured["within"]["pooled_minus_adjusted"]["ci95"][0] > 0.2
+
+
+def test_a_model_that_only_knows_the_quality_has_hardly_any_auc_within_its_fifths(case):
+    task, table, manifest = case
+    quality = np.random.default_rng(4).normal(size=(300, 8))
+    quality[:, 2] += 2 * np.nan_to_num(manifest.frame[f"finding.{F}"])
+    sharpness = dict(zip(manifest.frame["study_id"], quality[:, 2], strict=True))
+    table[f"probability.{F}"] = 1 / (1 + np.exp(-table["study_id"].map(sharpness)))
+    found = audit_shortcuts(task, table, audited(manifest, None, quality), PARAMS)
+    within = found["alone"][F]["image quality"]["within"]
+    assert list(within["strata"]) == [f"{k} of 5" for k in range(1, 6)]
+    assert within["pooled"]["value"] > 0.85
+    assert within["adjusted"]["value"] < within["pooled"]["value"] - 0.1
 
 
 def test_one_view_has_no_strata(case):
-    _, table, manifest = case
+    task, table, manifest = case
     manifest.frame["view"] = "AP"
-    traits = read_traits(manifest, PARAMS, manifest.frame["study_id"])
-    measured = within_view(F, subset_rows(table, "available"), traits, PARAMS)
-    assert measured == {"reason": "AP in all that are known"}
+    assert "view" not in audit_shortcuts(task, table, audited(manifest), PARAMS)["alone"][F]

@@ -39,7 +39,7 @@ def test_probability_bar_draws_the_operating_point_and_escapes():
     assert "width:60.00%" in html
     assert "25.00%" in html
     assert "positive" in html
-    assert "Youden; there sensitivity 0.90" in html
+    assert "prevalence; there sensitivity 0.90" in html
 
 
 def test_a_high_probability_below_the_threshold_is_said_with_the_threshold():

@@ -32,6 +32,7 @@ def paths(tmp_path, frozen):
             "image_path": None,
             "view": ["PA", None] * (n // 2),
             "site": None,
+            "publisher": None,
             "part": None,
             "note": [f"note {i}" if present else None for i, present in enumerate(has_note)],
             "pixel_row": np.where(has_image, np.arange(n), -1),

@@ -111,6 +111,7 @@ def spots(tmp_path: Path) -> TaskPaths:
             "image_path": None,
             "view": None,
             "site": None,
+            "publisher": None,
             "part": None,
             "note": None,
             "pixel_row": [*range(STUDIES - 1), -1],

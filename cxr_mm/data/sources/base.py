@@ -16,7 +16,17 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen, faults_of
 from cxr_mm.data.sources.losses import Dropped, kind_of
 
-RAW_COLUMNS = ("study_id", "patient_id", "group", "image_path", "view", "site", "part", "note")
+RAW_COLUMNS = (
+    "study_id",
+    "patient_id",
+    "group",
+    "image_path",
+    "view",
+    "site",
+    "publisher",
+    "part",
+    "note",
+)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 OUTSIDE, NOT_IN_TABLE = "outside the class folders", "images that the table does not name"

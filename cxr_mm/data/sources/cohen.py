@@ -1,6 +1,7 @@
 """COVID-19 image data collection of Cohen et al. 2020 (arXiv:2006.11988)."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 from pydantic import Field
@@ -48,9 +49,9 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     several findings are separated by `|`, and of a path such as `Pneumonia/Viral/COVID-19` (later
     releases) the last part is used. Clinical columns: `age` (years), `sex`, `offset` (days since
     onset), `temperature` (Cel), `po2_saturation` (%), `leukocytes`, `neutrophils` and
-    `lymphocytes` (10*9/L). CT and rows without their image file are dropped. Patients who share an
-    image file, such as 285 and 339, form one group. Files of `images` that the table does not name
-    are passed over and counted.
+    `lymphocytes` (10*9/L). `publisher` is the domain of `url`. CT and rows without their image file
+    are dropped. Patients who share an image file, such as 285 and 339, form one group. Files of
+    `images` that the table does not name are passed over and counted.
 
     The option `only` keeps the rows of a population, such as `in_icu: [N]`: images of patients who
     were not yet in intensive care.
@@ -64,6 +65,8 @@ def read_cohen(task: Task, folder: Path, work: Path) -> RawStudies:  # noqa: ARG
     frame = _read_table(folder / EXPECTED[0], (*NEEDED, *only))
     frame["study_id"] = frame["patient_id"] + "/" + frame["filename"]
     frame["finding"] = frame["finding"].map(_findings, na_action="ignore")
+    if "url" in frame:
+        frame["publisher"] = frame["url"].map(_domain, na_action="ignore")
     frame["image_path"] = frame["folder"] + "/" + frame["filename"]
     reasons = _reasons(frame, folder).fillna(_outside(frame, only))
     used = frame[reasons.isna()].copy()
@@ -91,6 +94,11 @@ def _read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
 
 def _findings(cell: str) -> str:
     return "|".join(part.strip().rsplit("/", 1)[-1] for part in cell.split(", "))
+
+
+def _domain(url: str) -> str | None:
+    """`www.nejm.org` → `nejm.org`; None for what is no address."""
+    return (urlsplit(url).hostname or "").removeprefix("www.") or None
 
 
 def _reasons(frame: pd.DataFrame, folder: Path) -> pd.Series:

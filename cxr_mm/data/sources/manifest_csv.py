@@ -51,8 +51,8 @@ def read_manifest_csv(path: Path, task: Task, use: Use, images: Path | None = No
     Columns: `study_id`, `patient_id`, `image_path` (absolute, or relative to `images`, by default
     the CSV's folder), the task's note column, one column per clinical feature, and per finding
     either the source's raw label column or one named after the finding with 1, 0 or nothing.
-    `group, view, site, part` are optional; what else may be absent follows from the use, see
-    `require_columns`. Age, sex and view that a table to train on lacks are those of the headers
+    `group, view, site, publisher, part` are optional; what else may be absent follows from the use,
+    see `require_columns`. Age, sex and view that a table to train on lacks are those of the headers
     where its images are DICOM files. Whether images exist is not checked here.
 
     Raises:

@@ -19,7 +19,7 @@ from cxr_mm.data.sources.manifest_csv import image_path
 from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
 from cxr_mm.data.task_draft.known import find_known, frontal_views, names_files
 
-UNUSED = ("group", "site", "part")
+UNUSED = ("group", "site", "publisher", "part")
 """Optional columns of a manifest CSV that are no clinical features."""
 DEFAULT_NOTES = ("note", "report", "befund", "notiz", "anamnese", "history", "indication")
 HEADERS = 50

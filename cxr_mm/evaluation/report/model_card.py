@@ -12,7 +12,13 @@ from cxr_mm.core.config import Params
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.templates import render
 from cxr_mm.data.notes import PACKAGED, language_of
-from cxr_mm.evaluation.flags import METRIC_NAMES, EvaluationResults, Flag, uncertainties
+from cxr_mm.evaluation.flags import (
+    METRIC_NAMES,
+    EvaluationResults,
+    Flag,
+    shortcuts_found,
+    uncertainties,
+)
 from cxr_mm.evaluation.report.text import headline, number, p_value, plain, with_interval
 from cxr_mm.evaluation.subgroups import CROSSED, METRICS
 
@@ -44,6 +50,7 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
             for title, figures in uncertainties(results, subset)
         ],
         **_shortcuts(results.shortcuts),
+        shortcuts_found=list(shortcuts_found(results)),
         true_areas=_pairs(results.faithfulness.get("localisation") or {}),
         digests=_digests(results),
         parameters=_changed_parameters(results),
@@ -90,11 +97,13 @@ def _gaps(divisions: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _shortcuts(shortcuts: dict[str, Any]) -> dict[str, Any]:
     traits = shortcuts["embedding"]["traits"].values()
-    within = shortcuts["within_view"].items()
+    alone = _pairs(shortcuts["alone"])
     return {
         "embedding_levels": _pairs({trait["title"]: trait["levels"] for trait in traits}),
-        "inputs_alone": _pairs(shortcuts["alone"]),
-        "within_view": [(name, found) for name, found in within if "adjusted" in found],
+        "inputs_alone": alone,
+        "within_strata": [
+            (f, name, found["within"]) for f, name, found in alone if "within" in found
+        ],
     }
 
 

@@ -13,6 +13,7 @@ DEFAULT = {
     "finding": "COVID-19",
     "clinical_notes": "Fever.",
     "location": "Italy",
+    "url": "https://www.nejm.org/doi/full/10.1056/1",
     "went_icu": "Y",
     "pO2_saturation": "90",
     "leukocyte_count": "7",
@@ -38,6 +39,7 @@ def test_names_columns_as_tasks_do(tmp_path):
     assert row["study_id"] == "7/a.png"
     assert row["note"] == "Fever."
     assert row["site"] == "Italy"
+    assert row["publisher"] == "nejm.org"
     assert row["po2_saturation"] == "90"
     assert row["leukocytes"] == "7"
     assert row["went_icu"] == "Y"
