@@ -147,6 +147,9 @@ class FuseParams(Frozen):
     """Least sensitivity of `high_sensitivity` on the calibration studies."""
     target_specificity: float = Field(0.95, gt=0, lt=1)
     """Least specificity of `high_specificity` on the calibration studies."""
+    reweight: str | None = None
+    """`view`, `site` or a clinical feature with categories: studies are drawn for training so that
+    the answer is as frequent in each of its groups; null for all studies once."""
     gate_images: int = Field(200, ge=0)
     """Training images whose out-of-distribution copies train the input gate; 0 for no gate."""
     seed: int = 0
@@ -165,8 +168,11 @@ class EvaluateParams(Frozen):
     shortcut_share: float = Field(0.5, gt=0, le=1)
     """Share of the model's AUC above 0.5 from which view, site or image quality alone raises a
     shortcut flag."""
+    mitigate: tuple[Literal["thresholds", "recalibrate"], ...] = ()
+    """What the report tries against gaps between subgroups, without any change of the bundle:
+    thresholds of equal sensitivity, or recalibration, by group; cross-validated by patient."""
     seed: int = 0
-    """Of the resamples and the folds of the shortcut audit."""
+    """Of the resamples and the folds of shortcut audit and mitigation."""
 
 
 class ExplainParams(Frozen):

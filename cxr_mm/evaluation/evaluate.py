@@ -18,6 +18,7 @@ from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
 from cxr_mm.evaluation.populations import measure_populations
+from cxr_mm.evaluation.mitigation import measure_mitigation
 from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, headline_figures
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
@@ -82,7 +83,10 @@ def compute_metrics(
             "digest": index.digest,
             **_measured(manifest, table, params, paths),
         },
-        subgroups=measure_subgroups(task, table, traits, params),
+        subgroups={
+            **measure_subgroups(task, table, traits, params),
+            "mitigation": measure_mitigation(task, table, traits, params),
+        },
         shortcuts=audit_shortcuts(task, table, _audited(manifest, params, paths), params),
         comparisons=compare_subsets(task, table, params),
         ingest=read_json(paths.ingest / REPORT),

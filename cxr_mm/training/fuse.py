@@ -48,6 +48,7 @@ from cxr_mm.training.fusion_fit import (
     train_fusion,
 )
 from cxr_mm.training.input_gate import input_gate
+from cxr_mm.training.reweight import independent_rows
 
 BACKGROUND_SEED = 0
 """Not that of the fit, so that explanations of two models can be compared."""
@@ -115,8 +116,18 @@ def _predict_unseen(
     for number, part in enumerate(tqdm(parts, desc="fuse", unit="fit", disable=None)):
         model = fit_fusion(studies, part.train, part.val, params, number)
         table = heldout(studies, model, part.test, params.operating_point)
+        if studies.strata is not None:
+            plain = fit_fusion(replace(studies, strata=None), part.train, part.val, params, number)
+            table = _beside_plain(table, heldout(studies, plain, part.test, params.operating_point))
         tables.append(table.assign(fold=part.fold))
     return pd.concat(tables, ignore_index=True), model
+
+
+def _beside_plain(table: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
+    """Add what a model without reweighting predicts of the same rows, for `evaluate`."""
+    kinds = ("probability", "positive", "threshold")
+    columns = [name for name in map(str, plain) if name.partition(".")[0] in kinds]
+    return table.assign(**{f"plain.{name}": plain[name] for name in columns})
 
 
 def _trained_head(task: Task, params: Params, paths: TaskPaths) -> tuple[Tensor, Tensor] | None:
@@ -175,6 +186,8 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     """Fit clinical transform and networks on `rows`, not yet the calibration."""
     torch.manual_seed(seed)
     task = studies.task
+    if studies.strata is not None:
+        rows = independent_rows(rows, studies.strata, studies.labels.numpy(), seed)
     transform = ClinicalTransform.fit(task.clinical, studies.clinical.iloc[rows])
     inputs, mask, labels = studies.training_rows(transform, rows)
     parts = {

@@ -22,6 +22,7 @@ from cxr_mm.models.fusion import Fusion, Late, Part
 from cxr_mm.models.optim import minimise
 from cxr_mm.training.erasure import read_concepts
 from cxr_mm.training.losses import masked_loss
+from cxr_mm.training.reweight import read_strata
 
 
 @contextmanager
@@ -124,6 +125,7 @@ class Studies:
     `image_head`: weights (F, D) and bias (F,) of the head that an image encoder was trained with.
     `copies`: embeddings (K, N, D) of corrupted copies of the images.
     `concepts`: (N, C) what is to be erased from the image embeddings, NaN where not known.
+    `strata`: (N,) group, independently of which studies are drawn for training.
     """
 
     task: Task
@@ -137,6 +139,7 @@ class Studies:
     image_head: tuple[Tensor, Tensor] | None = None
     copies: Tensor | None = None
     concepts: NDArray[np.float64] | None = None
+    strata: NDArray[np.object_] | None = None
 
     def inputs(self, transform: ClinicalTransform) -> dict[Modality, Tensor]:
         """Inputs of every study, with clinical features by a fitted transform."""
@@ -175,7 +178,7 @@ def load_studies(
     """Load the studies of a manifest with their embeddings, groups and what is to be erased.
 
     Raises:
-        StageError: `embed` has not run, or no study has what is to be erased.
+        StageError: `embed` has not run, or no study has what is to be erased or reweighted.
     """
     embeddings = {m: torch.from_numpy(rows) for m, rows in load_embeddings(paths).items()}
     stored = load_parts(paths)
@@ -193,4 +196,5 @@ def load_studies(
         parts=parts,
         copies=None if copies is None else torch.from_numpy(copies),
         concepts=read_concepts(manifest, params.erase, paths),
+        strata=read_strata(manifest, params.reweight),
     )

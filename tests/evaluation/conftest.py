@@ -81,6 +81,7 @@ def make_table(task, n=150, folds=1, seed=0, noise=2.0):
             part[f"label.{name}"] = labels[:, column]
             part[f"probability.{name}"] = chances[:, column]
             part[f"positive.{name}"] = called[:, column]
+            part[f"threshold.{name}"] = 0.5
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 

@@ -55,6 +55,12 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
         digests=_digests(results),
         parameters=_changed_parameters(results),
         note_language=_note_language(results),
+        mitigation=[
+            (finding, by, method, found)
+            for finding, divisions in results.subgroups["mitigation"].items()
+            for by, methods in divisions.items()
+            for method, found in methods.items()
+        ],
         gaps=_gaps,
         crossed=CROSSED,
         metric_names=METRIC_NAMES,
