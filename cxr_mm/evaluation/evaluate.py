@@ -28,6 +28,7 @@ from cxr_mm.evaluation.subsets import AVAILABLE, measure_divisions, measure_tabl
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import read_index
+from cxr_mm.models.input_gate import read_gate_spec
 
 HEADLINE_FILE, PLOTS_FOLDER = "headline.json", "plots"
 SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
@@ -95,6 +96,7 @@ def compute_metrics(
         digests=_digests(task, paths),
         faithfulness=_faithfulness(paths, index.digest),
         uninformative=ClinicalTransform.fit(task.clinical, manifest.clinical()).uninformative(),
+        gate=read_gate_spec(paths.bundle),
     )
 
 

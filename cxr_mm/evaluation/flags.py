@@ -16,6 +16,7 @@ from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.evaluation.traits import OF_MANIFEST
 from cxr_mm.models.bundle import BundleIndex
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
+from cxr_mm.models.input_gate import InputGateSpec
 
 Figures = dict[str, Any]
 
@@ -34,6 +35,7 @@ class EvaluationResults:
         digests: file → sha256, of what the figures were measured on.
         faithfulness: what `explain` left of this bundle; empty where it has not run.
         uninformative: clinical feature → why no model can learn from it.
+        gate: limits of the bundle's input gate; None where it has none.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class EvaluationResults:
     digests: dict[str, str]
     faithfulness: Figures = field(default_factory=dict)
     uninformative: dict[str, str] = field(default_factory=dict)
+    gate: InputGateSpec | None = None
 
     def title(self, finding: str) -> str:
         """A finding as a clinician would write it."""

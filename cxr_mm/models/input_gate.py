@@ -49,6 +49,9 @@ class InputGateSpec(Frozen):
     """Number of images it was fitted on."""
     limits_from: int
     """Number of images that set its limits."""
+    rejected: int | None = None
+    """How many of these a gate with the same limits rejects that has not seen their patient; None
+    in a bundle of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +141,26 @@ def save_input_gate(gate: InputGate, folder: Path) -> None:
     write_json(folder / JSON_FILE, gate.spec.model_dump(mode="json"))
 
 
+def read_gate_spec(folder: Path) -> InputGateSpec | None:
+    """Read the limits of a gate; None where the folder has none.
+
+    Raises:
+        OSError, ValueError: the file is damaged.
+    """
+    if not (folder / JSON_FILE).exists():
+        return None
+    return InputGateSpec.model_validate(read_json(folder / JSON_FILE))
+
+
 def load_input_gate(folder: Path) -> InputGate | None:
     """Read a gate back; None where the folder has none.
 
     Raises:
         OSError, ValueError, SafetensorError: a part is missing or damaged.
     """
-    if not (folder / JSON_FILE).exists():
+    spec = read_gate_spec(folder)
+    if spec is None:
         return None
-    spec = InputGateSpec.model_validate(read_json(folder / JSON_FILE))
     arrays = load_file(folder / WEIGHTS_FILE)
     if missing := {"mean", "scale", "components", "weight", "bias"} - set(arrays):
         raise ValueError(f"{WEIGHTS_FILE} lacks {', '.join(sorted(missing))}")

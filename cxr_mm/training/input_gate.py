@@ -233,8 +233,13 @@ def fit_input_gate(
     gate = _fit(embeddings, copies, seed)
     pictures = gate.distance(copies.embeddings[copies.kind == KINDS.index(PICTURE)])
     refuse = _between(refuse, pictures)
-    limits = {"refuse": refuse, "warn": warn, "limits_from": len(limiting)}
-    rejected = (scores > (refuse.ood_score, refuse.distance)).any(axis=1)
+    rejected = np.any(scores > (refuse.ood_score, refuse.distance), axis=1)
+    limits = {
+        "refuse": refuse,
+        "warn": warn,
+        "limits_from": len(limiting),
+        "rejected": int(np.sum(rejected & images.limiting)),
+    }
     return replace(gate, spec=gate.spec.model_copy(update=limits)), np.flatnonzero(rejected)
 
 

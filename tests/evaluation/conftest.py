@@ -18,7 +18,14 @@ from cxr_mm.evaluation.evaluate import compute_metrics
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import FORMAT, BundleIndex, index_digest
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
+from cxr_mm.models.input_gate import InputGateSpec, Limits
 
+LIMITS = Limits(ood_score=0.0, distance=1.0)
+GATE = (
+    InputGateSpec(kinds=("image",), refuse=LIMITS, warn=LIMITS, images=50, limits_from=50)
+    .model_dump_json()
+    .encode()
+)
 TITLES = {"binary": 1, "multilabel": 2, "multiclass": 3}
 
 
@@ -139,7 +146,7 @@ def make_project(task, table, root, seed=0):
     write_json(paths.split / "audit.json", audit(manifest, split, quality["file_sha256"], none))
     write_json(paths.ingest / "report.json", _ingest_report(task, manifest))
     write_json(paths.bundle / "bundle.json", make_index(task).model_dump(mode="json"))
-    (paths.bundle / GATE_FILE).write_bytes(b"{}")
+    (paths.bundle / GATE_FILE).write_bytes(GATE)
     return paths
 
 
@@ -186,7 +193,7 @@ def make_index(task):
         else {subset_name(s): chosen for s in subsets(task.modalities)},
         conformal={},
         trained_on={"manifest_sha256": "abc", "params": {"fuse": {"epochs": 3, "seed": 0}}},
-        parts={GATE_FILE: hashlib.sha256(b"{}").hexdigest()},
+        parts={GATE_FILE: hashlib.sha256(GATE).hexdigest()},
     )
     return index.model_copy(update={"digest": index_digest(index.model_dump(mode="json"))})
 

@@ -168,6 +168,7 @@ def test_only_images_that_may_set_limits_do():
     ]
     assert [g.spec.limits_from for g in gates] == [may.sum(), (~may).sum()]
     assert gates[0].spec.warn.distance > gates[1].spec.warn.distance
+    assert all(0 <= g.spec.rejected < 0.05 * g.spec.limits_from for g in gates)
 
 
 def test_folds_keep_groups_whole():

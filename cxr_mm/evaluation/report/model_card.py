@@ -20,7 +20,9 @@ from cxr_mm.evaluation.flags import (
     uncertainties,
 )
 from cxr_mm.evaluation.report.text import headline, number, p_value, plain, with_interval
+from cxr_mm.evaluation.resampling import exact_interval
 from cxr_mm.evaluation.subgroups import CROSSED, METRICS
+from cxr_mm.models.input_gate import InputGateSpec
 
 SECTIONS_OF_MODEL = ("ingest", "split", "train_image", "embed", "fuse")
 
@@ -55,6 +57,8 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
         digests=_digests(results),
         parameters=_changed_parameters(results),
         note_language=_note_language(results),
+        gate=results.gate,
+        gate_rejected=_gate_rejected(results.gate),
         mitigation=[
             (finding, by, method, found)
             for finding, divisions in results.subgroups["mitigation"].items()
@@ -89,6 +93,14 @@ def _unmeasured(results: EvaluationResults) -> list[str]:
         if "few" in group
     }
     return list(few)
+
+
+def _gate_rejected(gate: InputGateSpec | None) -> dict[str, Any] | None:
+    """Share of the task's own images that the input gate rejects, as a figure."""
+    if gate is None or gate.rejected is None or not gate.limits_from:
+        return None
+    value = gate.rejected / gate.limits_from
+    return {"value": value, "ci95": exact_interval(value, gate.limits_from)}
 
 
 def _gaps(divisions: dict[str, Any]) -> list[dict[str, Any]]:

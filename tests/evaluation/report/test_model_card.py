@@ -9,6 +9,7 @@ import pytest
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.evaluation.flags import Flag, find_flags
 from cxr_mm.evaluation.report.model_card import model_card
+from cxr_mm.models.input_gate import InputGateSpec
 
 SECTIONS = [
     "Flags",
@@ -18,6 +19,7 @@ SECTIONS = [
     "Performance",
     "Operating point",
     "Calibration",
+    "Input gate",
     "Subgroups",
     "Shortcuts",
     "Explanations",
@@ -225,3 +227,16 @@ def test_the_language_of_the_note_encoder_is_said_where_notes_are_read(results, 
     assert f"- {sentence}\n" in card_of(read)
     without = read.task.model_copy(update={"note": None})
     assert "Notes are read by" not in card_of(replace(read, task=without))
+
+
+def test_the_card_names_limits_and_rejections_of_the_input_gate(results):
+    limits = {"ood_score": 1.25, "distance": 0.5}
+    gate = InputGateSpec(
+        kinds=("image",), refuse=limits, warn=limits, images=200, limits_from=200, rejected=4
+    )
+    card = model_card(replace(results, gate=gate), [])
+    assert "| rejected above | 1.25 | 0.50 |" in card
+    assert "rejected of 200 images of this task" in card
+    assert "0.020 [0.005, 0.050]" in card
+    assert "from other sources: not measured by this stage" in card
+    assert "## Input gate" not in model_card(replace(results, gate=None), [])
