@@ -53,8 +53,8 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
     """Read the task's source and its additions, and decode their radiographs.
 
     Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
-    `QUALITY_NAMES`, `file_sha256`, `phash`, `warnings`), report.json, and source/ for a synthetic
-    source. A study whose radiograph cannot be read is dropped with the reason, or used without
+    `QUALITY_NAMES`, `text`, `file_sha256`, `phash`, `warnings`), report.json, and source/ for a
+    synthetic source. A study whose radiograph cannot be read is dropped with the reason, or used without
     its image if it has another modality of the task. Where no study is left, or more is lost than
     `params.ingest.max_loss`, report.json alone is left; what the table loses is checked before any
     radiograph is decoded, and the report then has no counts of images.
@@ -157,6 +157,7 @@ def _quality(done: _Ingested) -> pd.DataFrame:
     table = table.astype("float64")
     table.insert(0, "study_id", done.labelled.manifest.frame["study_id"])
     return table.assign(
+        text=[image.text for image in done.images],
         file_sha256=[image.file_sha256 for image in done.images],
         phash=[image.phash for image in done.images],
         warnings=["; ".join(image.warnings) for image in done.images],

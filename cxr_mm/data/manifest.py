@@ -21,6 +21,8 @@ from cxr_mm.core.types import MODALITIES, Modality
 
 QUALITY = "quality.parquet"
 """File with the image quality of each study, beside the manifest."""
+TEXT = "text"
+"""Column of it that says whether a word is burnt in."""
 ABSENT = -1
 """Pixel row of a study without an image."""
 TEXT_COLUMNS = (
@@ -203,14 +205,18 @@ def with_frequent_findings(task: Task, paths: TaskPaths) -> Task:
 
 
 def load_quality(paths: TaskPaths) -> pd.DataFrame:
-    """Load the image quality: `study_id`, `QUALITY_NAMES`, `file_sha256`, `phash`, `warnings`.
+    """Load the image quality: `study_id`, `QUALITY_NAMES`, `text` (whether a word is
+    burnt in), `file_sha256`, `phash`, `warnings`.
 
     Rows are as in the manifest. Without an image the statistics are NaN, the others empty.
 
     Raises:
         StageError: `ingest` has not run for this task.
     """
-    return _read(paths.ingest / QUALITY)
+    quality = _read(paths.ingest / QUALITY)
+    if TEXT not in quality:  # written by an earlier version
+        quality[TEXT] = False
+    return quality
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.core.processes import end_with_parent
 from cxr_mm.data.manifest import ABSENT
+from cxr_mm.imaging.burnt_in_text import has_text
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
 
@@ -43,6 +44,7 @@ class CacheRow:
         pixel_row: row in the cache, or -1.
         reason: why it could not be read; None if it was read, or if there is no path.
         quality: see `image_quality`.
+        text: whether a word is burnt in.
         warnings: of the image reader.
         file_sha256: digest of the file, hexadecimal; empty without an image.
         phash: perceptual hash of the image, 64 bits in hexadecimal (DCT; Zauner 2010).
@@ -51,6 +53,7 @@ class CacheRow:
     pixel_row: int = ABSENT
     reason: str | None = None
     quality: dict[str, float] = field(default_factory=dict)
+    text: bool = False
     warnings: tuple[str, ...] = ()
     file_sha256: str = ""
     phash: str = ""
@@ -180,6 +183,7 @@ def _decode(path: Path, size: int) -> _Decoded:
         return None, CacheRow(reason=error.message)
     row = CacheRow(
         quality=image.quality,
+        text=has_text(image.pixels),
         warnings=image.warnings,
         file_sha256=hashlib.sha256(data).hexdigest(),
         phash=_phash(image.pixels),

@@ -13,7 +13,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
 from cxr_mm.data.ingest import REPORT
-from cxr_mm.data.manifest import Manifest, load_manifest, load_quality
+from cxr_mm.data.manifest import TEXT, Manifest, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
@@ -118,12 +118,13 @@ def _measured(
 
 def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Audited:
     with_image = manifest.task.has_image
-    quality = load_quality(paths)[list(QUALITY_NAMES)] if with_image else None
+    measured = load_quality(paths) if with_image else None
     return Audited(
         manifest=manifest,
         groups=load_split(paths)["group"].to_numpy(object),
         embedding=load_embeddings(paths)["image"] if with_image else None,
-        quality=None if quality is None else quality.to_numpy(np.float64),
+        quality=None if measured is None else measured[list(QUALITY_NAMES)].to_numpy(np.float64),
+        text=None if measured is None else measured[TEXT].to_numpy(np.bool_),
         traits=read_traits(manifest, params, manifest.frame["study_id"]),
     )
 

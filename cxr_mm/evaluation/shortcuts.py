@@ -77,7 +77,7 @@ def _fit_and_score(
 
 PROBE_FOLDS = 5
 """Folds by patient of the regressions."""
-QUALITY = "image quality"
+QUALITY, TEXT = "image quality", "burnt-in text"
 METHOD = "logistic regression across folds of patients; intervals by bootstrap over patients"
 
 
@@ -91,6 +91,7 @@ class Audited:
         embedding: (N, D) of the image; None where the task has none.
         quality: (N, Q) statistics of the image, NaN without one; None where the task has none.
         traits: of these studies.
+        text: (N,) whether a word is burnt into the image; None where the task has none.
     """
 
     manifest: Manifest
@@ -98,6 +99,7 @@ class Audited:
     embedding: NDArray[np.float32] | None
     quality: Floats | None
     traits: Traits
+    text: NDArray[np.bool_] | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -179,8 +181,8 @@ def _level_auc(
 def predicted_alone(
     finding: str, rows: pd.DataFrame, studies: Audited, params: EvaluateParams
 ) -> dict[str, Any]:
-    """AUC of view, site, publisher and image quality alone, beside the model's on the very same
-    studies, and the model's within strata of each.
+    """AUC of view, site, publisher, burnt-in text and image quality alone, beside the model's on
+    the very same studies, and the model's within strata of each.
 
     The regression is fitted across folds of all labelled studies; its AUC, like the model's, is
     that of the held-out ones.
@@ -216,6 +218,9 @@ def _strata(
     name: str, studies: Audited, rows: NDArray[np.bool_], scores: Floats | None
 ) -> NDArray[np.object_] | None:
     """Stratum of each study: its level, or the fifth that its score is in; None without a score."""
+    if name == TEXT:
+        assert studies.text is not None
+        return np.where(studies.text[rows], "text", "no text").astype(object)
     if name in OF_MANIFEST:
         return studies.manifest.frame[name].to_numpy(object)[rows]
     return None if scores is None else fifths(scores)
@@ -246,6 +251,8 @@ def _inputs(studies: Audited) -> dict[str, Floats]:
         if column.nunique() > 1:
             dummies = pd.get_dummies(column, dtype=np.float64)
             found[name] = dummies.where(column.notna(), np.nan).to_numpy()
+    if studies.text is not None and len(set(studies.text[studies.with_image])) > 1:
+        found[TEXT] = np.where(studies.with_image, studies.text, np.nan)[:, None]
     if studies.quality is not None:
         found[QUALITY] = studies.quality
     return found

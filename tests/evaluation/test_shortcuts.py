@@ -1,5 +1,7 @@
 """Shortcuts: what is put in is found, and what is not is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -126,3 +128,19 @@ def test_one_view_has_no_strata(case):
     task, table, manifest = case
     manifest.frame["view"] = "AP"
     assert "view" not in audit_shortcuts(task, table, audited(manifest), PARAMS)["alone"][F]
+
+
+def test_burnt_in_text_that_tells_the_finding_is_shown(case):
+    task, table, manifest = case
+    label = manifest.frame[f"finding.{F}"].to_numpy()
+    text = (label == 1) ^ (np.random.default_rng(5).random(300) < 0.2)
+    studies = replace(audited(manifest), text=text)
+    found = audit_shortcuts(task, table, studies, PARAMS)["alone"][F]["burnt-in text"]
+    assert 0.7 < found["auc"]["value"] < 0.9
+    assert set(found["within"]["strata"]) == {"text", "no text"}
+
+
+def test_images_all_of_which_have_text_tell_nothing_by_it(case):
+    task, table, manifest = case
+    studies = replace(audited(manifest), text=np.ones(300, dtype=bool))
+    assert "burnt-in text" not in audit_shortcuts(task, table, studies, PARAMS)["alone"][F]

@@ -1,0 +1,43 @@
+"""Burnt-in text: words are found, and side markers are none."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from cxr_mm.imaging.burnt_in_text import find_words, has_text
+
+
+def plain(size=400):
+    """A smooth image with a bright middle, without any letter."""
+    y, x = np.mgrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+    return np.exp(-(x**2 + y**2)).astype(np.float32) * np.float32(0.6)
+
+
+def written(text, at=(0.05, 0.03), *, white=True, size=14, image=None):
+    base = plain() if image is None else image
+    drawn = Image.fromarray(np.rint(base * 255).astype(np.uint8))
+    place = at[0] * drawn.width, at[1] * drawn.height
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(drawn).text(place, text, fill=255 if white else 0, font=font)
+    return np.asarray(drawn, np.float32) / np.float32(255)
+
+
+@pytest.mark.parametrize("text", ["PORTABLE", "SUPINE", "2020/01/01", "AP ERECT"])
+def test_a_word_near_the_edge_is_found(text):
+    assert not has_text(plain())
+    assert has_text(written(text))
+
+
+def test_black_letters_on_light_are_found():
+    assert has_text(written("PORTABLE", (0.4, 0.5), white=False))
+
+
+@pytest.mark.parametrize("text", ["L", "R", "AP"])
+def test_a_side_marker_is_no_word(text):
+    assert not has_text(written(text, size=24))
+
+
+def test_two_lines_are_two_words_and_a_large_image_is_the_same():
+    two = written("SUPINE", (0.6, 0.9), image=written("PORTABLE"))
+    assert sorted(map(len, find_words(two))) == [len("SUPINE"), len("PORTABLE")]
+    assert has_text(np.kron(two, np.ones((3, 3), np.float32)))
