@@ -17,8 +17,8 @@ from cxr_mm.data.manifest import TEXT, Manifest, load_manifest, load_quality
 from cxr_mm.data.split import AUDIT, load_split
 from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
-from cxr_mm.evaluation.populations import measure_populations
 from cxr_mm.evaluation.mitigation import measure_mitigation
+from cxr_mm.evaluation.populations import measure_populations
 from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, headline_figures
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
