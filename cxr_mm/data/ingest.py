@@ -55,9 +55,9 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
     Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
     `QUALITY_NAMES`, `text`, `file_sha256`, `phash`, `warnings`), report.json, and source/ for a
     synthetic source. A study whose radiograph cannot be read is dropped with the reason, or used
-    without its image if it has another modality of the task. Where no study is left, or more is lost than
-    `params.ingest.max_loss`, report.json alone is left; what the table loses is checked before any
-    radiograph is decoded, and the report then has no counts of images.
+    without its image if it has another modality of the task. Where no study is left, or more is
+    lost than `params.ingest.max_loss`, report.json alone is left; what the table loses is checked
+    before any radiograph is decoded, and the report then has no counts of images.
 
     Args:
         root: the data root.

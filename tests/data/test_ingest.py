@@ -87,7 +87,9 @@ def test_manifest_pixels_quality_and_report_agree(root, paths):
     assert pixels.shape == (2, 32, 32)
     assert frame["note"].tolist() == ["cough", None, "fever", "well", None]
     assert frame["image_path"][0] == str(root / "toy" / "a.png")
-    assert list(quality) == ["study_id", *QUALITY_NAMES, "file_sha256", "phash", "warnings"]
+    others = ["text", "file_sha256", "phash", "warnings"]
+    assert list(quality) == ["study_id", *QUALITY_NAMES, *others]
+    assert not quality["text"].any()
     assert quality["study_id"].tolist() == frame["study_id"].tolist()
     assert quality["exposure"].notna().tolist() == [True, True, False, False, True]
     assert quality["file_sha256"][0] == quality["file_sha256"][4] != ""
