@@ -111,10 +111,20 @@ def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     optional = {"patient_id", "image_path", task.note.column if task.note else "note"}
     optional |= {feature.column_in(frame.columns) for feature in task.clinical}
     frame[sorted(optional - set(frame.columns))] = None
+    other = images / str(task.source.options.get("images") or "")
     frame["image_path"] = frame["image_path"].map(
-        lambda cell: image_path(images.absolute(), cell), na_action="ignore"
+        lambda cell: _found(cell, images.absolute(), other.absolute()), na_action="ignore"
     )
     return frame
+
+
+def _found(cell: str, folder: Path, other: Path) -> str:
+    """Path of an image below the table's folder, or below that of the task if it is there alone."""
+    path = image_path(folder, cell)
+    if other == folder or Path(path).exists():
+        return path
+    elsewhere = image_path(other, cell)
+    return elsewhere if Path(elsewhere).exists() else path
 
 
 def image_path(folder: Path, cell: str) -> str:

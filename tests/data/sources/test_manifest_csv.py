@@ -160,6 +160,19 @@ def test_a_table_of_the_usual_names_is_read_whatever_the_task_calls_them(csv):
     assert frame["study_id"].tolist() == ["007", "008", "009"]
 
 
+def test_a_table_is_scored_with_the_images_that_it_was_trained_on(csv, tmp_path):
+    elsewhere = tmp_path / "images"
+    elsewhere.mkdir()
+    Image.linear_gradient("L").save(elsewhere / "e.png")
+    csv.write_text(f"{HEADER}\n1,p,e.png,,1,1,1\n2,p,images/a.png,,1,1,1\n3,p,no.png,,1,1,1\n")
+    pieces = list(iter_manifest_csv(csv, named(images=str(elsewhere))))
+    assert pieces[0]["image_path"].tolist() == [
+        str(elsewhere / "e.png"),
+        str(csv.parent / "images/a.png"),
+        str(csv.parent / "no.png"),
+    ]
+
+
 def test_an_unknown_option_lists_those_that_there_are(csv, tmp_path):
     with pytest.raises(TaskError, match=r"Options of manifest_csv: study_column, patient_column"):
         read_source(named(study_colum="x"), tmp_path, tmp_path)
