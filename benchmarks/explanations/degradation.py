@@ -1,4 +1,9 @@
-"""Part `degradation`: the figures of faithfulness themselves, judged by attributions made worse."""
+"""Part `degradation`: the figures of faithfulness themselves, judged by attributions made worse.
+
+Regions of an image are removed in two ways: by those of the baseline image, as the figures of the
+stage `explain` have it, and by noisy linear imputation (ROAD), which costs a linear system for each
+coalition and therefore judges here, and not in the stage.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,23 +16,27 @@ from benchmarks.harness.parts import Row
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task, shipped_tasks
-from cxr_mm.core.types import Modality
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.faithfulness.measure import game_of, part_scores
 from cxr_mm.explain.faithfulness.metrics import agreement, degraded, deletion_and_insertion
+from cxr_mm.explain.faithfulness.road import RoadGame
+from cxr_mm.explain.games import Game, ImageGame
 from cxr_mm.explain.methods import METHODS, Ask
 from cxr_mm.explain.stage import open_outputs
 from cxr_mm.explain.subject import Subject
 from cxr_mm.models.bundle import Bundle
 
 STUDIES, DRAWS, SEED = 30, 3, 0
+IMPUTED = "image, imputed"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the parts, whose values are shuffled."""
-TRIED: dict[Modality, str] = {
+TRIED = {
     "image": "grad_cam",
+    IMPUTED: "grad_cam",
     "tabular": "shap_tabular",
     "note": "shap_note",
 }
+"""What is removed, and the method that is made worse."""
 FIGURES = ("deletion", "insertion", "gain")
 MUST = 0.95
 
@@ -54,7 +63,7 @@ def _cases(paths: TaskPaths) -> tuple[Bundle, list[tuple[Study, Target]]]:
 
 
 def figures_of(bundle: Bundle, cases: Iterable[tuple[Study, Target]]) -> pd.DataFrame:
-    """A row for each study, modality, share and draw, with every one of `FIGURES`."""
+    """A row for each study, way of removing, share and draw, with every one of `FIGURES`."""
     rows = [
         row for number, case in enumerate(cases) for row in _of_study(bundle, *case, SEED + number)
     ]
@@ -65,30 +74,38 @@ def figures_of(bundle: Bundle, cases: Iterable[tuple[Study, Target]]) -> pd.Data
 
 def _of_study(bundle: Bundle, study: Study, target: Target, seed: int) -> Iterator[dict[str, Any]]:
     subject, rng = Subject(bundle, study), np.random.default_rng(seed)
-    for modality, name in TRIED.items():
-        if modality not in subject.present:
+    for removed, name in TRIED.items():
+        if METHODS[name].modality not in subject.present:
             continue
-        game = game_of(subject, target, modality)
+        game = _game(subject, target, removed)
         scores = part_scores(game, METHODS[name].explain(subject, target, Ask(seed)))
         for share in SHARES:
-            for draw in range(DRAWS if share else 1):
+            for _ in range(DRAWS if share else 1):
                 worse = degraded(scores, share, rng)
-                facts = {"study": study.study_id, "modality": modality, "share": share}
-                yield facts | deletion_and_insertion(game, worse, seed + draw)
+                facts = {"study": study.study_id, "removed": removed, "share": share}
+                yield facts | deletion_and_insertion(game, worse, seed)
+
+
+def _game(subject: Subject, target: Target, removed: str) -> Game:
+    game = game_of(subject, target, METHODS[TRIED[removed]].modality)
+    if removed == IMPUTED:
+        assert isinstance(game, ImageGame)
+        return RoadGame(subject, target, game.regions)
+    return game
 
 
 def rows_of(task: str, table: pd.DataFrame) -> list[Row]:
     """Mean of each figure by share, and its rank correlation with the share left as it was."""
     rows = []
-    for modality, name in TRIED.items():
-        own = table[table["modality"] == modality]
+    for removed, name in TRIED.items():
+        own = table[table["removed"] == removed]
         if own.empty:
             continue
         facts = {"task": task, "n": own["study"].nunique(), "seed": SEED}
         # Of a study first, so that one without draws (share 0) counts as much as another.
         means = own.groupby(["share", "study"])[list(FIGURES)].mean().groupby("share").mean()
         for figure in FIGURES:
-            row = f"{modality}: {figure} of {name}"
+            row = f"{removed}: {figure} of {name}"
             for share, value in zip(SHARES, means[figure], strict=True):
                 metric = f"{100 * share:.0f} % shuffled"
                 rows.append(Row(row=row, metric=metric, value=round(value, 4), **facts))

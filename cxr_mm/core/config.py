@@ -186,8 +186,14 @@ class ExplainParams(Frozen):
     slow_studies: int = Field(0, ge=0)
     """The same for methods that run the model hundreds of times, minutes a study on two cores; 0
     leaves them unmeasured."""
-    localisation: int = Field(30, ge=0)
-    """Studies with ground-truth masks on which each quick image method is measured."""
+    localisation: int = Field(40, ge=0)
+    """Studies with a true area, a mask or boxes, on which each quick image method is measured; on
+    fewer than 30 there is no verdict."""
+    boxes: str | None = None
+    """CSV below the source's folder with boxes that readers drew around what they saw, a row for
+    each `image`; null for none."""
+    boxes_column: str = "rsna_boxes"
+    """Its column of boxes: a JSON list of `[x, y, width, height]` in pixels of the image."""
     importance: int = Field(100, ge=1)
     """Studies over which the shares and SHAP values of inputs are averaged."""
     time_limit: float | None = Field(120, gt=0)

@@ -12,15 +12,22 @@ import pandas as pd
 from cxr_mm.core.config import ExplainParams, Params
 from cxr_mm.core.errors import InputError, StageError
 from cxr_mm.core.files import atomic_directory, to_json, write_json
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import load_manifest
+from cxr_mm.data.sources import source_folder
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.cases import Studies, choose
-from cxr_mm.explain.faithfulness.measure import localisation_figures, lung_figures, measure
+from cxr_mm.explain.faithfulness.localisation import (
+    Boxes,
+    localisation_figures,
+    lung_figures,
+    read_boxes,
+)
+from cxr_mm.explain.faithfulness.measure import measure
 from cxr_mm.explain.faithfulness.metrics import mean_with_interval
 from cxr_mm.explain.methods import METHODS, Ask, Method, methods_of
 from cxr_mm.explain.pages import draw_cases, gallery_page
@@ -132,7 +139,7 @@ def measured_on(
     quick = _measured(bundle, studies, shuffled, params, budget.part(0.6), slow=False)
     localised = _localised(bundle, studies, heldout, params, budget.part(0.5))
     slow = _measured(bundle, studies, shuffled, params, budget, slow=True)
-    methods = quick | slow
+    methods = _with_areas(quick | slow, localised or {})
     return {
         "task": task.name,
         "digest": bundle.digest,
@@ -142,6 +149,14 @@ def measured_on(
         "localisation": localised,
         "lungs": lungs,
         "unmeasured": budget.unmeasured,
+    }
+
+
+def _with_areas(methods: dict[str, Any], localised: dict[str, Any]) -> dict[str, Any]:
+    """Each method's figures with its own against the true areas, finding → figures, in `areas`."""
+    return {
+        name: own | {"areas": {f: found[name] for f, found in localised.items() if name in found}}
+        for name, own in methods.items()
     }
 
 
@@ -196,12 +211,24 @@ def _localised(
     params: ExplainParams,
     budget: TimeBudget,
 ) -> dict[str, Any] | None:
-    """Only the synthetic source keeps masks; for others there is nothing to measure against."""
-    if not bundle.task.synthetic or not bundle.task.has_image:
+    """None where there are neither boxes nor the synthetic source's masks to measure against."""
+    task, boxes = bundle.task, given_boxes(bundle.task, params)
+    if not task.has_image or not (task.synthetic or boxes):
         return None
     count, seed = params.localisation, params.seed
     methods = _quick_image_methods()
-    return localisation_figures(bundle, studies, heldout, methods, count, seed, budget)
+    return localisation_figures(bundle, studies, heldout, methods, boxes, count, seed, budget)
+
+
+def given_boxes(task: Task, params: ExplainParams) -> Boxes:
+    """Boxes of `explain.boxes`; empty where the task names none.
+
+    Raises:
+        ManifestError, StageError: as of `read_boxes`.
+    """
+    if params.boxes is None:
+        return {}
+    return read_boxes(source_folder(task, data_root()) / params.boxes, params.boxes_column)
 
 
 def _on_lungs(

@@ -1,29 +1,21 @@
 """Measure: every method on some held-out studies, and which methods are faithful."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
-from cxr_mm.core.errors import StageError
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import LEVEL, Modality
-from cxr_mm.data.synthetic.phantom import CONSOLIDATION_BIT, EFFUSION_BIT
 from cxr_mm.explain.attribution import Attribution, Target
-from cxr_mm.explain.budget import TimeBudget
-from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.faithfulness.metrics import (
     DEPTHS,
     Scores,
     agreement,
+    corrected_level,
     deletion_and_insertion,
     gini,
-    localise,
     mean_with_interval,
     randomised,
     verdict_word,
@@ -32,7 +24,6 @@ from cxr_mm.explain.faithfulness.metrics import (
 from cxr_mm.explain.games import ClinicalGame, Game, ImageGame, NoteGame, grid
 from cxr_mm.explain.methods import METHODS, Ask, Method
 from cxr_mm.explain.subject import Subject
-from cxr_mm.imaging.geometry import mask_to_square
 from cxr_mm.models.bundle import Bundle
 
 CELLS = 14
@@ -66,7 +57,7 @@ def measure(
     table = pd.DataFrame(rows)
     # Quick and slow methods are measured apart and are one family all the same.
     family = [each for each in METHODS.values() if each.modality in bundle.task.modalities]
-    level = 1 - (1 - LEVEL) / len(family)
+    level = corrected_level(len(family))
     return {
         method.name: _summary(method, table[table["method"] == method.name], level)
         for method in methods
@@ -164,140 +155,3 @@ def _mean(rows: pd.DataFrame, name: str, level: float = LEVEL) -> dict[str, floa
         return None
     values = known[name].astype(float).tolist()
     return {**mean_with_interval(values, known["patient_id"].tolist(), level), "n": len(known)}
-
-
-BITS = {"consolidation": CONSOLIDATION_BIT, "effusion": EFFUSION_BIT}
-Mask = NDArray[np.bool_]
-
-
-def localisation_figures(
-    bundle: Bundle,
-    studies: Studies,
-    heldout: pd.DataFrame,
-    methods: Sequence[Method],
-    count: int,
-    seed: int,
-    budget: TimeBudget,
-) -> dict[str, Any]:
-    """Image methods against the true masks, on held-out studies that have the finding.
-
-    Args:
-        bundle: the model.
-        studies: where the images are.
-        heldout: rows of one subset, one a study.
-        methods: which.
-        count: studies of a finding at most.
-        seed: of the choice and the methods.
-        budget: time for all findings, in equal parts.
-
-    Returns:
-        Finding → method → n, and mean with interval of each figure of `Localisation`, and of `gain`
-        (energy less what chance gives).
-    """
-    figures: dict[str, Any] = {}
-    findings = [f for f in bundle.task.finding_names if f in BITS]
-    for place, finding in enumerate(findings):
-        rows = heldout[heldout[f"label.{finding}"] == 1].sample(frac=1, random_state=seed)
-        usable = [str(s) for s in rows["study_id"] if studies.has_image(s) and studies.mask_file(s)]
-
-        def true_area(study_id: str, bit: int = BITS[finding]) -> Mask | None:
-            path = studies.mask_file(study_id)
-            return None if path is None else _bits(path) & bit > 0
-
-        part = budget.part(1 / (len(findings) - place))
-        in_time = part.each(f"true areas of {finding}", usable[:count])
-        figures[finding] = _figures_against(
-            bundle, studies, in_time, methods, finding, true_area, seed
-        )
-    return figures
-
-
-def lung_figures(
-    bundle: Bundle,
-    studies: Studies,
-    chosen: Sequence[str],
-    methods: Sequence[Method],
-    folder: Path,
-    seed: int,
-    budget: TimeBudget,
-) -> dict[str, Any]:
-    """Image methods against masks of the lungs that the user gives, as PNG by the image's name.
-
-    Raises:
-        StageError: none of the studies has a mask there.
-    """
-    present = [s for s in chosen if (mask := _lung_mask(studies, folder, s)) and mask.is_file()]
-    if not present:
-        raise StageError(
-            "none of the images has a mask there",
-            field=f"explain.lung_masks: {folder}",
-            remedy="Name each mask as its image, with the ending .png",
-        )
-
-    def lungs(study_id: str) -> Mask | None:
-        path = _lung_mask(studies, folder, study_id)
-        return None if path is None else _bits(path) > 0
-
-    figures = {}
-    for place, finding in enumerate(names := bundle.task.finding_names):
-        part = budget.part(1 / (len(names) - place))
-        in_time = part.each(f"lungs, {finding}", present)
-        figures[finding] = _figures_against(bundle, studies, in_time, methods, finding, lungs, seed)
-    return figures
-
-
-def _lung_mask(studies: Studies, folder: Path, study_id: str) -> Path | None:
-    image = studies.image_file(study_id)
-    return None if image is None else folder / f"{image.stem}.png"
-
-
-def _bits(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path, formats=["PNG"]) as image:
-        return np.asarray(image.convert("L"), dtype=np.uint8)
-
-
-def _figures_against(
-    bundle: Bundle,
-    studies: Studies,
-    chosen: Iterable[str],
-    methods: Sequence[Method],
-    finding: str,
-    area: Callable[[str], Mask | None],
-    seed: int,
-) -> dict[str, Any]:
-    """Figures of each method over the studies whose area left a trace."""
-    rows: list[Row] = []
-    for study_id in chosen:
-        true = area(study_id)
-        mask = None if true is None else mask_to_square(true, bundle.size)
-        if mask is not None and mask.any():
-            subject = Subject(bundle, studies.study(study_id, with_image=True))
-            rows += [_localised(subject, mask, method, finding, seed) for method in methods]
-    if not rows:
-        return {}
-    table = pd.DataFrame(rows)
-    table["gain"] = table["energy"] - table["chance_energy"]
-    return {
-        str(name): _means(own.drop(columns="method"))
-        for name, own in table.groupby("method", sort=False)
-    }
-
-
-def _means(table: pd.DataFrame) -> dict[str, Any]:
-    patients = table.pop("patient_id").astype(str).tolist()
-    return {
-        "n": len(table),
-        **{str(n): mean_with_interval(c.tolist(), patients) for n, c in table.items()},
-    }
-
-
-def _localised(subject: Subject, mask: Mask, method: Method, finding: str, seed: int) -> Row:
-    """Figures over the image, without the black margin."""
-    result = method.explain(subject, Target(finding), Ask(seed))
-    inside = subject.image_box
-    figures = localise(np.maximum(result.values[inside], 0), mask[inside])
-    return {
-        "method": method.name,
-        "patient_id": subject.study.patient_id,
-        **asdict(figures),
-    }

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from scipy.stats import t as student_t
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
@@ -194,6 +195,11 @@ def mean_with_interval(
     return {"value": mean, "low": mean - reach, "high": mean + reach}
 
 
+def corrected_level(tried: int) -> float:
+    """Coverage of an interval after Bonferroni's correction for all methods tried."""
+    return 1 - (1 - LEVEL) / tried
+
+
 @dataclass(frozen=True)
 class Localisation:
     """Figures of one attribution against one mask, each in [0, 1]."""
@@ -204,8 +210,11 @@ class Localisation:
     """1 where the highest value is inside the mask."""
     iou: float
     """Overlap of the mask with as many of the highest pixels as the mask has."""
+    precision: float
+    """Average precision of the pixels as a ranking: mean precision over the mask's pixels."""
     chance_energy: float
-    """`energy` and `pointing` expected of a map that knows nothing: the mask's share of area."""
+    """`energy`, `pointing` and `precision` expected of a map that knows nothing: the mask's share
+    of area."""
     chance_iou: float
     """`iou` expected of that map."""
 
@@ -231,6 +240,7 @@ def localise(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Localisati
         energy=0.0 if empty else float(values[mask].sum()) / total,
         pointing=0.0 if empty else float(mask.flat[int(values.argmax())]),
         iou=0.0 if empty else _iou(values, mask),
+        precision=area if empty else float(average_precision_score(mask.ravel(), values.ravel())),
         chance_energy=area,
         chance_iou=area / (2 - area),
     )
@@ -263,7 +273,25 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
         measured = f"Not shown to be better than chance here: {measured[0].lower()}{measured[1:]}"
     if not figures["depends_on_weights"]:
         measured += " It hardly depends on what the model has learnt: do not rely on it."
-    return measured
+    return f"{measured}{_place(figures)}"
+
+
+def _place(figures: Mapping[str, Any]) -> str:
+    """Sentence on whether an image method points better than a map that never looks."""
+    if figures["modality"] != "image":
+        return ""
+    known = [found for found in (figures.get("areas") or {}).items() if is_measured(found[1])]
+    if not known:
+        return " Where it points has not been measured against true areas."
+    finding, worst = min(known, key=lambda found: float(found[1]["against_average"]["low"]))
+    compared = (
+        f"the average location of {finding} in other patients (average precision "
+        f"{worst['precision']['value']:.2f} against {worst['average_precision']['value']:.2f}, "
+        f"{worst['n']} studies)"
+    )
+    if worst["beats_average"]:
+        return f" It points better than {compared}."
+    return f" It is not shown to point better than {compared}: do not read it as a place."
 
 
 def is_measured(figures: Mapping[str, Any]) -> bool:

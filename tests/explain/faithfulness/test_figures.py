@@ -7,7 +7,7 @@ from PIL import Image
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.cases import Studies
-from cxr_mm.explain.faithfulness.measure import lung_figures
+from cxr_mm.explain.faithfulness.localisation import lung_figures
 from cxr_mm.explain.methods import METHODS
 
 
