@@ -12,6 +12,7 @@ from cxr_mm.models.bundle import Bundle, load_bundle
 
 NOTE = "Fever and cough for 3 days. No pleural effusion, dull to percussion at the left base."
 PASSED = {
+    "modality": "image",
     "n": 30,
     "patients": 10,
     "gain": {"value": 1.5, "low": 1.2, "high": 1.9},

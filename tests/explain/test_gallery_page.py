@@ -9,8 +9,16 @@ from cxr_mm.explain.attribution import Explanation, Target
 from cxr_mm.explain.cases import Case
 from cxr_mm.explain.pages import card, gallery_page
 
+AREA_FIGURES = (
+    "energy",
+    "pointing",
+    "iou",
+    "chance_energy",
+    "precision",
+    "average_precision",
+)
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
-AREAS = dict.fromkeys(("energy", "pointing", "iou", "chance_energy"), FIGURE)
+AREAS = dict.fromkeys(AREA_FIGURES, FIGURE)
 METHOD = {
     "modality": "image",
     "n": 30,
@@ -26,7 +34,7 @@ FAITHFULNESS = {
         "grad_cam": METHOD,
         "eigen_cam": {**METHOD, "faithful": "not measured: fewer than 30 studies"},
     },
-    "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS}}},
+    "localisation": {"effusion": {"grad_cam": {"n": 60, **AREAS, "beats_average": False}}},
     "unmeasured": {"slow methods": "1 of 6 studies reached"},
 }
 MOVED = {"effusion": {"clinical": {"age": {"n": 9, **FIGURE}, "spo2": {"n": 9, **FIGURE}}}}

@@ -37,11 +37,14 @@ def test_faithfulness_has_every_method_and_the_true_areas(paths):
     assert figures["synthetic"]
     assert list(figures["methods"]) == list(METHODS)
     assert set(figures["localisation"]) == {"consolidation", "effusion"}
+    assert set(figures["methods"]["grad_cam"]["areas"]) == {"consolidation", "effusion"}
+    assert figures["methods"]["shap_note"]["areas"] == {}
     for finding in figures["localisation"].values():
         images = {m.name for m in METHODS.values() if m.modality == "image" and not m.slow}
         assert set(finding) == images
         assert 0 < finding["grad_cam"]["n"] <= 4
-        for name in ("energy", "pointing", "iou", "chance_energy", "gain"):
+        assert finding["grad_cam"]["beats_average"] is False
+        for name in ("energy", "pointing", "iou", "chance_energy", "gain", "against_average"):
             figure = finding["grad_cam"][name]
             assert np.isfinite(figure["value"])
             assert figure["low"] is figure["high"] is None  # of so few patients

@@ -260,7 +260,11 @@ NEEDED = f"{MEASURED_FROM} studies of {FEWEST_PATIENTS} patients"
 
 
 def verdict(figures: Mapping[str, Any] | None) -> str:
-    """Say in a sentence how faithful a method is on this task."""
+    """Say how faithful a method is on this task and, of an image method, how well it points."""
+    return f"{_order(figures)}{_place(figures)}"
+
+
+def _order(figures: Mapping[str, Any] | None) -> str:
     if not figures or not is_measured(figures):
         few = f": {_counted(figures)}, {NEEDED} are needed" if figures else ""
         return f"How far it is faithful has not been measured for this model{few}."
@@ -273,12 +277,12 @@ def verdict(figures: Mapping[str, Any] | None) -> str:
         measured = f"Not shown to be better than chance here: {measured[0].lower()}{measured[1:]}"
     if not figures["depends_on_weights"]:
         measured += " It hardly depends on what the model has learnt: do not rely on it."
-    return f"{measured}{_place(figures)}"
+    return measured
 
 
-def _place(figures: Mapping[str, Any]) -> str:
+def _place(figures: Mapping[str, Any] | None) -> str:
     """Sentence on whether an image method points better than a map that never looks."""
-    if figures["modality"] != "image":
+    if not figures or figures["modality"] != "image":
         return ""
     known = [found for found in (figures.get("areas") or {}).items() if is_measured(found[1])]
     if not known:

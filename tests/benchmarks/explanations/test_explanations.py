@@ -35,7 +35,7 @@ def test_a_figure_that_falls_with_every_step_ranks_the_shares(bundle_folder):
     rows = degradation.rows_of(
         "synthetic", degradation.figures_of(bundle, [(study, Target("effusion"))])
     )
-    assert len(rows) == 3 * 3 * 6
+    assert len(rows) == 4 * 3 * 6
     by_row = {}
     for row in rows:
         by_row.setdefault(row.row, {})[row.metric] = row
