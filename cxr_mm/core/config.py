@@ -109,6 +109,9 @@ class EmbedParams(Frozen):
     """Of the copies."""
 
 
+CalibrationImages = Literal["stored", "corrupted"]
+
+
 class FuseParams(Frozen):
     """Fusion, calibration, operating points and the input gate."""
 
@@ -118,6 +121,12 @@ class FuseParams(Frozen):
     calibrate_on: Literal["cross_fit", "validation"] = "cross_fit"
     """`cross_fit`: out-of-fold logits of train and validation together, then a final fit on both;
     `validation`: fit on train, calibrate on validation (for an encoder fine-tuned on train)."""
+    calibrate_images: CalibrationImages = "stored"
+    """`corrupted`: calibrate on the copies that `embed.copies` made, for images that will come
+    otherwise than those trained on; probabilities get less extreme."""
+    calibrate_prevalence: Literal["training", "balanced"] = "training"
+    """`balanced`: probabilities as if each class were as frequent, for a task whose studies were
+    collected by class, so that their prevalence says nothing of the patients to come."""
     inner_folds: int = Field(5, ge=2, le=20)
     """Folds behind the out-of-fold logits of `cross_fit`."""
     image_scale: float = Field(1.5, gt=0)

@@ -224,8 +224,7 @@ class Calibration(nn.Module):
 
     def fit_prevalence(self, labels: Tensor, problem: Problem) -> None:
         """Let a study without any modality get the prevalence of labels (N, F)."""
-        share = labels.nanmean(0).clamp(1e-3, 1 - 1e-3)
-        self.bias[0] = share.log() if problem == "multiclass" else share.logit()
+        self.bias[0] = _prevalence(labels, problem)
 
     def fit_parts(
         self,
@@ -294,6 +293,23 @@ class Calibration(nn.Module):
             beyond = knots[-1] + np.arange(1, more + 1)
             self.knots[index, finding] = torch.from_numpy(np.concatenate([knots, beyond]))
             self.shift[index, finding] = torch.from_numpy(np.pad(shift, (0, more), "edge"))
+
+    @torch.no_grad()
+    def balance(self, mask: Tensor, labels: Tensor, problem: Problem) -> None:
+        """Take the prevalence of labels (N, F) out of one subset, after all of it was fitted.
+
+        The logits are shifted by its log odds, which is exact where classes look as they did and
+        only their prevalence is another (Saerens et al. 2002).
+        """
+        index, logits = int(subset_index(mask)), _prevalence(labels, problem)
+        self.bias[index] -= logits
+        self.knots[index] -= logits.unsqueeze(1)
+
+
+def _prevalence(labels: Tensor, problem: Problem) -> Tensor:
+    """Logits (F,) of the prevalence of labels (N, F), 1, 0 or NaN."""
+    share = labels.nanmean(0).clamp(1e-3, 1 - 1e-3)
+    return share.log() if problem == "multiclass" else share.logit()
 
 
 def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr_mm.core.config import FuseParams
+from cxr_mm.core.config import CalibrationImages, FuseParams
+from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import Problem, Task
 from cxr_mm.core.types import Modality, subset_name, subsets
 from cxr_mm.models.calibration import Calibration, link, subset_mask
@@ -36,6 +37,36 @@ class OofLogits:
     columns: Tensor
     labels: Tensor
     fold: Tensor
+
+
+def calibration_logits(
+    studies: Studies, unseen: list[tuple[FittedFusion, Index]], images: CalibrationImages
+) -> list[OofLogits]:
+    """Collect the logits that a calibration is fitted to: of the studies as stored, or of every
+    corrupted copy of them.
+
+    Raises:
+        StageError: there are no copies.
+    """
+    if images == "stored":
+        return collect_oof_logits(studies, unseen)
+    copies = studies.corrupted()
+    if not copies:
+        raise StageError(
+            "there are no corrupted copies to calibrate on",
+            field="fuse.calibrate_images",
+            remedy="Set embed.copies to 1 or more, or take stored",
+        )
+    each = [collect_oof_logits(copy, unseen) for copy in copies]
+    return [
+        OofLogits(
+            own[0].subset,
+            torch.cat([logits.columns for logits in own]),
+            torch.cat([logits.labels for logits in own]),
+            torch.cat([logits.fold for logits in own]),
+        )
+        for own in zip(*each, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -76,7 +107,7 @@ def calibrate(
                     own.subset[0], own.columns, own.labels, task.problem, SPREAD, own.fold
                 )
     for own in oof:
-        probabilities = _fit_calibration(fusion.calibration, own, task.problem)
+        probabilities = _fit_calibration(fusion.calibration, own, task.problem, params)
         labels, name = own.labels.numpy(), subset_name(own.subset)
         bounds[name] = {
             finding: fit_bounds(labels[:, f], probabilities[:, f], params.coverage, task.problem)
@@ -96,12 +127,14 @@ def calibrate(
 
 
 def _fit_calibration(
-    calibration: Calibration, oof: OofLogits, problem: Problem
+    calibration: Calibration, oof: OofLogits, problem: Problem, params: FuseParams
 ) -> NDArray[np.float64]:
     """Fit one subset in place and return its calibrated probabilities (N, F)."""
     used = subset_mask(oof.subset)
     calibration.fit_subset(used, oof.columns, oof.labels, problem, SPREAD)
     if problem != "multiclass":
         calibration.fit_isotonic(used, oof.columns, oof.labels, ISOTONIC_FROM, RARER)
+    if params.calibrate_prevalence == "balanced":
+        calibration.balance(used, oof.labels, problem)
     logits = calibration(oof.columns, used.expand(len(oof.columns), -1))
     return link(logits, problem).numpy()

@@ -37,7 +37,7 @@ from cxr_mm.models.decision import decide
 from cxr_mm.models.fusion import Erasure, Fusion, FusionSpec, Part
 from cxr_mm.models.image_encoder import load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder
-from cxr_mm.training.calibrate import calibrate, collect_oof_logits
+from cxr_mm.training.calibrate import calibrate, calibration_logits
 from cxr_mm.training.erasure import fit_erasure
 from cxr_mm.training.fusion_fit import (
     FittedFusion,
@@ -166,7 +166,7 @@ def fit_fusion(
         rows = np.sort(np.concatenate([train, val]))
         model = _networks(studies, rows, params, seed)
         unseen = list(_cross_fit(studies, rows, params, seed))
-    oof = collect_oof_logits(studies, unseen)
+    oof = calibration_logits(studies, unseen, params.calibrate_images)
     points, conformal = calibrate(studies.task, model.fusion, oof, params)
     return replace(model, points=points, conformal=conformal)
 
@@ -203,7 +203,8 @@ def _networks(studies: Studies, rows: Index, params: FuseParams, seed: int) -> F
     if studies.image_head is not None:
         fusion.freeze_head("image", *studies.image_head)
     train_fusion(fusion, (fusion.clean(inputs, mask), mask, labels), task.problem, params)
-    fusion.calibration.fit_prevalence(studies.labels[rows], task.problem)
+    if params.calibrate_prevalence == "training":
+        fusion.calibration.fit_prevalence(studies.labels[rows], task.problem)
     return FittedFusion(fusion, transform, {})
 
 

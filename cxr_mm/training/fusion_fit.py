@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -164,6 +164,11 @@ class Studies:
         inputs["image"][len(rows) :] = self.copies[:, rows].flatten(0, 1)
         masks = torch.cat([mask, hidden.repeat(times - 1, 1)])
         return inputs, masks, labels.repeat(times, 1)
+
+    def corrupted(self) -> list["Studies"]:
+        """The studies with each of the corrupted copies in the place of the images."""
+        copies = () if self.copies is None else self.copies
+        return [replace(self, embeddings={**self.embeddings, "image": copy}) for copy in copies]
 
     def having(self, rows: Index, subset: Tensor) -> Index:
         """Rows whose studies have every modality of a subset, given as a mask (3,)."""

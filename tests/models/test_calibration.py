@@ -169,3 +169,33 @@ def test_it_survives_a_save():
     again.load_state_dict(calibration.state_dict())
     seen = mask.expand(ROWS, -1)
     assert torch.equal(again(columns, seen), calibration(columns, seen))
+
+
+def test_a_balanced_calibration_is_right_where_the_classes_are_as_frequent():
+    generator = torch.Generator().manual_seed(0)
+    mask = subset_mask(["image"])
+    for share, problem in ((0.8, "binary"), (0.3, "binary")):
+        labels = (torch.rand(ROWS, 1, generator=generator) < share).float()
+        columns = (2 * labels - 1 + torch.randn(ROWS, 1, generator=generator)).unsqueeze(1)
+        calibration = Calibration((None,), outputs=1)
+        calibration.fit_subset(mask, columns, labels, problem, spread=2.0)
+        calibration.fit_isotonic(mask, columns, labels, 1000, 100)
+        calibration.balance(mask, labels, problem)
+        result = calibration(columns, mask.expand(ROWS, -1)).sigmoid()
+        for answer in (0, 1):  # log odds of two normals at -1 and 1: twice the value
+            own = labels[:, 0] == answer
+            expected = (2 * columns[own, 0]).sigmoid()
+            assert float((result[own] - expected).abs().mean()) < 0.03
+
+
+def test_balanced_classes_of_a_choice_lose_their_prevalence():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.7, 0.2, 0.1])
+    chosen = torch.multinomial(shares, ROWS, True, generator=generator)
+    labels = torch.eye(3)[chosen]
+    columns = shares.log().expand(ROWS, 1, 3)
+    calibration, mask = Calibration((None,), outputs=3), subset_mask(["image"])
+    calibration.fit_subset(mask, columns, labels, "multiclass", spread=2.0)
+    calibration.balance(mask, labels, "multiclass")
+    result = link(calibration(columns[:1], mask.expand(1, -1)), "multiclass")
+    torch.testing.assert_close(result, torch.full((1, 3), 1 / 3).double(), rtol=0, atol=0.02)

@@ -335,3 +335,39 @@ def test_copies_count_for_the_image_alone_and_take_its_shortcut_away():
     for modality in ("tabular", "note"):
         logits = [table.loc[modality, "logit.flu"].to_numpy() for table in tables.values()]
         np.testing.assert_allclose(logits[1], logits[0], atol=0.02)
+
+
+def test_calibration_on_corrupted_copies_knows_how_much_less_they_tell():
+    """The image tells the answer in the studies and hardly in the copies."""
+    studies = made_up()
+    draw = torch.Generator().manual_seed(0)
+    clean = torch.randn(studies.embeddings["image"].shape, generator=draw)
+    clean[:, 0] += 2 * studies.labels[:, 0] - 1
+    copies = clean + 3 * torch.randn(2, *clean.shape, generator=draw)
+    studies = replace(studies, embeddings={**studies.embeddings, "image": clean}, copies=copies)
+    (part, *_), sharpness = folds(studies), {}
+    for images in ("stored", "corrupted"):
+        params = QUICK.model_copy(update={"calibrate_images": images})
+        table = heldout(
+            studies, fit_fusion(studies, part.train, part.val, params, 0), part.test, "youden"
+        )
+        sharpness[images] = table.loc[table["subset"] == "image", "logit.flu"].abs().mean()
+    assert sharpness["corrupted"] < 0.8 * sharpness["stored"]
+
+
+def test_without_copies_there_is_nothing_corrupted_to_calibrate_on():
+    studies = made_up()
+    part = folds(studies)[0]
+    params = QUICK.model_copy(update={"calibrate_images": "corrupted"})
+    with pytest.raises(StageError, match=r"embed\.copies"):
+        fit_fusion(studies, part.train, part.val, params, 0)
+
+
+def test_a_balanced_task_answers_a_half_where_nothing_is_known():
+    studies = made_up()
+    part = folds(studies)[0]
+    params = QUICK.model_copy(update={"calibrate_prevalence": "balanced"})
+    fit = fit_fusion(studies, part.train, part.val, params, 0)
+    nothing = torch.zeros(1, 3, dtype=torch.bool)
+    inputs = {m: values[:1] for m, values in studies.inputs(fit.transform).items()}
+    assert fit.fusion(inputs, nothing).tolist() == [[0.0]]
