@@ -1,6 +1,7 @@
 """`python -m benchmarks [PART …]`: measure and write RESULTS.md and results.json.
 
-A part is stored as it finishes, in place of its own earlier rows; add one in `parts.yaml`.
+A part is stored as it finishes, in place of its own earlier rows of the tasks that it found; add
+one in `parts.yaml`.
 """
 
 import argparse

@@ -182,10 +182,12 @@ _CIRCUMSTANCES: list[Column] = [
 
 
 def store(part: str, rows: list[Row]) -> None:
-    """Put the rows of one part in place of its earlier ones, and write the page anew."""
+    """Put the rows of one part in place of its earlier ones of the same tasks, and write the page
+    anew; rows of tasks that were not measured this time stay."""
     from benchmarks.harness.timing import device
 
-    every = [row for row in read() if row.part != part]
+    measured = {row.task for row in rows}
+    every = [row for row in read() if row.part != part or row.task not in measured]
     for row in rows:
         given = {"part": part, "table": row.table or part, "device": row.device or device()}
         every.append(row.model_copy(update=given))

@@ -105,6 +105,12 @@ def test_a_table_that_a_part_no_longer_gives_is_gone(stored, make_row):
     assert {row.table for row in read()} == {"one: other", "two"}
 
 
+def test_rows_of_tasks_that_were_not_measured_again_stay(stored, make_row):
+    store("one", [make_row("one", 0.5, task="first"), make_row("one", 0.6, task="second")])
+    store("one", [make_row("one", 0.7, task="second")])
+    assert {row.task: row.value for row in read()} == {"first": 0.5, "second": 0.7}
+
+
 def test_a_row_is_given_its_part_table_and_device(stored, make_row):
     store("one", [make_row("", part=""), make_row("one: more", part="", device="a GPU")])
     first, second = read()
