@@ -13,7 +13,7 @@ from benchmarks.accuracy.tasks import division
 from benchmarks.harness.outputs import figure, shipped_metrics
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import Overrides, attempt, setting
-from cxr_mm.core.config import FuseParams, IngestParams, Params, TrainImageParams
+from cxr_mm.core.config import EmbedParams, FuseParams, IngestParams, Params, TrainImageParams
 
 INPUTS = "image"
 """All of them saw the image alone."""
@@ -61,6 +61,7 @@ class Recipe:
         sections: Overrides = {
             "ingest": IngestParams(size=self.px).model_dump(),
             "train_image": train.model_dump(),
+            "embed": EmbedParams().model_dump(),
             "fuse": fuse.model_dump(),
         }
         if learns and self.task == "effusion":  # else cross-validated, which no encoder may be

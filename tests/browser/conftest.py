@@ -37,12 +37,17 @@ class Site:
     database: Path
 
 
-def launched(folder: Path, *words: str, **variables: str) -> tuple["subprocess.Popen[bytes]", str]:
+AS_USERS_DO = ("-m", "app")
+
+
+def launched(
+    folder: Path, *words: str, start: tuple[str, ...] = AS_USERS_DO, **variables: str
+) -> tuple["subprocess.Popen[bytes]", str]:
     """The server as a user starts it, once it answers, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "--port", str(port), *words]
+    command = [sys.executable, *start, "--port", str(port), *words]
     here = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", **variables}
     with (folder / "server.txt").open("w") as out:
@@ -58,9 +63,9 @@ def launched(folder: Path, *words: str, **variables: str) -> tuple["subprocess.P
 
 
 @contextmanager
-def serving(folder: Path, *words: str) -> Iterator[str]:
+def serving(folder: Path, *words: str, start: tuple[str, ...] = AS_USERS_DO) -> Iterator[str]:
     """The address of a server that is ended with the context."""
-    server, url = launched(folder, *words)
+    server, url = launched(folder, *words, start=start)
     try:
         yield url
     finally:
@@ -80,16 +85,22 @@ def _await(url: str, server: "subprocess.Popen[bytes]", folder: Path) -> None:
     pytest.fail(f"no answer from {url}: {(folder / 'server.txt').read_text()}")
 
 
-@pytest.fixture(scope="session")
-def site(pipeline, tmp_path_factory) -> Iterator[Site]:
+@contextmanager
+def site_of(pipeline, folder: Path, start: tuple[str, ...] = AS_USERS_DO) -> Iterator[Site]:
     """One bundle, on loopback, with a log."""
-    folder = tmp_path_factory.mktemp("site")
     database = folder / "log.db"
     manifest = pd.read_parquet(pipeline.paths.manifest)
     images = [pipeline.paths.root / path for path in manifest["image_path"].iloc[:6]]
     words = ("--bundle", str(pipeline.paths.bundle), "--log", f"sqlite:///{database}")
-    with serving(folder, *words) as url:
+    with serving(folder, *words, start=start) as url:
         yield Site(f"{url}/", images, database)
+
+
+@pytest.fixture(scope="session")
+def site(pipeline, tmp_path_factory) -> Iterator[Site]:
+    """The site of most tests."""
+    with site_of(pipeline, tmp_path_factory.mktemp("site")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

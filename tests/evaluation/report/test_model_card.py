@@ -248,3 +248,9 @@ def test_the_card_names_limits_and_rejections_of_the_input_gate(results):
     assert "0.020 [0.005, 0.050]" in card
     assert "from other sources: not measured by this stage" in card
     assert "## Input gate" not in model_card(replace(results, gate=None), [])
+
+
+def test_a_finding_that_was_too_rare_to_be_learnt_is_counted(results):
+    rare = {"positive": 3, "negative": 90, "missing": 0}
+    counted = changed(results, "ingest", "findings", "hernia", to=rare)
+    assert rows_of(card_of(counted))["hernia: present, too rare to be learnt"] == ["3"]
