@@ -52,7 +52,7 @@ browser: $(STAMP) ## fetch a Chromium for the tests of the page, where there is 
 # One process more than cores, with one thread each: tests that wait for a server or a browser leave a
 # core idle. A file's tests stay together, since they share fixtures.
 pytest: $(STAMP) browser
-	OMP_NUM_THREADS=1 python -m pytest --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 python -m pytest --dist loadfile \
 		--numprocesses $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine

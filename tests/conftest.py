@@ -36,19 +36,6 @@ SMALL = {
 """Parameters that make the stages after `fuse` quick."""
 
 
-FIRST = ("day/", "retraining/test_retrain", "doors/", "browser/", "explain/", "test_evaluate")
-"""Files that take longest: started first, none of them is left to one process at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring the longest files to the front, in the order of `FIRST`."""
-
-    def place(item: pytest.Item) -> int:
-        return next((n for n, name in enumerate(FIRST) if name in item.nodeid), len(FIRST))
-
-    items.sort(key=place)
-
-
 def pytest_collection_finish() -> None:
     """Keep what imports made out of every collection to come: a tenth of the tests' time."""
     gc.collect()

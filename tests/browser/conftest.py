@@ -103,14 +103,17 @@ def site(pipeline, tmp_path_factory) -> Iterator[Site]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def driver() -> Iterator[Playwright]:
-    """Playwright, which speaks to the browser."""
+    """Playwright, which speaks to the browser.
+
+    It ends with the file: while it is there, no other test of this process can run an event loop.
+    """
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(driver) -> Iterator[Browser]:
     """Debian's Chromium, or the one that Playwright has fetched."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
