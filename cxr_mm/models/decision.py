@@ -28,12 +28,15 @@ def choose_operating_points(
     probabilities: NDArray[np.float64],
     target_sensitivity: float,
     target_specificity: float,
+    is_balanced: bool = False,
 ) -> dict[Reason, OperatingPoint]:
     """Choose all operating points of one finding on one subset.
 
     Args:
         labels: (N,) 1, 0 or NaN.
         probabilities: (N,) calibrated, of studies the model was not trained on.
+        is_balanced: whether they are those of classes as frequent as each other, so that a study
+            speaks for the finding from 0.5 on, not from the prevalence of the labels.
 
     Raises:
         StageError: there is no positive or no negative study.
@@ -52,7 +55,7 @@ def choose_operating_points(
     enough_sensitive = np.where(sensitivity >= target_sensitivity, specificity, -1.0)
     enough_specific = np.where(specificity >= target_specificity, sensitivity, -1.0)
     thresholds: dict[Reason, float] = {
-        "youden": float(positive.mean()),
+        "youden": 0.5 if is_balanced else float(positive.mean()),
         "high_sensitivity": float(cuts[np.argmax(enough_sensitive)]),
         "high_specificity": float(cuts[np.argmax(enough_specific)]),
     }

@@ -120,6 +120,7 @@ def calibrate(
                     probabilities[:, f],
                     params.target_sensitivity,
                     params.target_specificity,
+                    params.calibrate_prevalence == "balanced",
                 )
                 for f, finding in enumerate(task.finding_names)
             }

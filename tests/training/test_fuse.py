@@ -371,3 +371,4 @@ def test_a_balanced_task_answers_a_half_where_nothing_is_known():
     nothing = torch.zeros(1, 3, dtype=torch.bool)
     inputs = {m: values[:1] for m, values in studies.inputs(fit.transform).items()}
     assert fit.fusion(inputs, nothing).tolist() == [[0.0]]
+    assert {own["flu"]["youden"].threshold for own in fit.points.values()} == {0.5}
