@@ -16,7 +16,7 @@ import runpy
 from dataclasses import replace
 from functools import partial
 from cxr_mm.explain import methods
-work = partial(methods._lime, "lime_image", methods._superpixel_game, 1500)
+work = partial(methods._lime, "lime_image", methods._superpixel_game, 700)
 methods.METHODS["lime_image"] = replace(methods.METHODS["lime_image"], explain=work)
 runpy.run_module("app", run_name="__main__")
 """
