@@ -23,11 +23,10 @@ from cxr_mm.core.files import atomic_directory, read_json, save_tensors, write_j
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, Modality, plural, subset_name
+from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, plural, subset_name
 from cxr_mm.data.embeddings import load_embeddings, load_parts
 from cxr_mm.data.manifest import Manifest, clinical_column
 from cxr_mm.data.notes import mask_note, note_traits
-from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.inference.shares import coalitions, named_shares, shapley
 from cxr_mm.inference.table import PredictionTable

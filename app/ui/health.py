@@ -11,9 +11,8 @@ from app.service import InferenceService
 from app.ui import answer
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, plural
+from cxr_mm.core.types import AVAILABLE, MODALITIES, plural
 from cxr_mm.evaluation.report.text import headline, with_interval
-from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.explain.html import NAMES
 from cxr_mm.explain.overlay import data_uri
 

@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.accuracy.tasks import TARGETS
-from benchmarks.harness.outputs import AVAILABLE, BEST_SINGLE, FUSED, fields_of
+from benchmarks.harness.outputs import BEST_SINGLE, FUSED, fields_of
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import Finished, Overrides, Setting, attempt, setting
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.resampling import Estimate, Weights, mean_of, multiplicities
 from cxr_mm.evaluation.subsets import class_accuracy, finding_estimates, subset_rows
 

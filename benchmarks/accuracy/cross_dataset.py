@@ -20,12 +20,13 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.paths import data_root
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, LabelRule, Task, load_task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column
 from cxr_mm.data.sources import members_of, read_source, source_folder
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.evaluation.external.overlap import find_overlap
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_subset, subset_rows
+from cxr_mm.evaluation.subsets import measure_subset, subset_rows
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.inference.table import answer_in_batches
 from cxr_mm.models.bundle import Bundle, load_bundle

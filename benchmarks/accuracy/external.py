@@ -20,6 +20,7 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import data_root
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Finding, Task, load_task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import clinical_column, finding_column
 from cxr_mm.data.sources.nih14 import read_nih14
@@ -28,7 +29,7 @@ from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.evaluation.external.recalibrate import METRICS
 from cxr_mm.evaluation.external.validate import evaluate_on
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_subset, subset_rows
+from cxr_mm.evaluation.subsets import measure_subset, subset_rows
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.inference.table import answer_in_batches
 from cxr_mm.models.bundle import load_bundle

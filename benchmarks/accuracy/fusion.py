@@ -29,7 +29,7 @@ from cxr_mm.core.config import EvaluateParams, FuseParams, for_task, load_params
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task, load_task, shipped_tasks
-from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import Resample, group_folds, load_split, resamples
@@ -40,7 +40,7 @@ from cxr_mm.evaluation.resampling import Estimate, Weights, mean_of, multiplicit
 from cxr_mm.evaluation.subsets import subset_order, subset_rows
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
-from cxr_mm.training.fuse import AVAILABLE, fit_fusion, heldout
+from cxr_mm.training.fuse import fit_fusion, heldout
 from cxr_mm.training.fusion_fit import BATCH, Index, Studies, load_studies
 from cxr_mm.training.image_trainer import HISTORY
 

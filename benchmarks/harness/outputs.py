@@ -7,11 +7,11 @@ from typing import Any
 
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.types import MODALITIES, Frozen
+from cxr_mm.core.types import AVAILABLE, MODALITIES, Frozen
 from cxr_mm.evaluation.resampling import Estimate, rounded
 
 RUNS_VARIABLE = "CXR_MM_RUNS"
-FUSED, BEST_SINGLE, AVAILABLE = "fused", "best single", "available"
+FUSED, BEST_SINGLE = "fused", "best single"
 METRICS_FILE = "metrics.json"
 OUTPUTS = {
     "train_image": "image_encoder/encoder.json",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.parts import PARTS, Met, Row
-from cxr_mm.core.files import read_json, write_json, write_text
+from cxr_mm.core.files import read_json, write_text
 from cxr_mm.evaluation.resampling import holm
 
 FOLDER = Path(__file__).parents[1]
@@ -192,7 +192,8 @@ def store(part: str, rows: list[Row]) -> None:
         given = {"part": part, "table": row.table or part, "device": row.device or device()}
         every.append(row.model_copy(update=given))
     every = ordered(every)
-    write_json(RESULTS, [row.model_dump(mode="json", exclude_none=True) for row in every])
+    lines = (row.model_dump_json(exclude_defaults=True) for row in every)
+    write_text(RESULTS, "[\n" + ",\n".join(lines) + "\n]\n")
     write_text(PAGE, page(every))
 
 

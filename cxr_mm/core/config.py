@@ -150,8 +150,8 @@ class FuseParams(Frozen):
     """Share of studies, of each class, whose true answer must not be ruled out; a finding is
     uncertain where neither answer is ruled out."""
     operating_point: Literal["youden", "high_sensitivity", "high_specificity"] = "youden"
-    """The one that predictions use; the bundle contains all three. `youden` is the share of
-    positives (prevalence), where Youden's J is best if probabilities are calibrated."""
+    """The one that predictions use; the bundle contains all three. `youden` is the
+    prevalence that the probabilities assume, where Youden's J is best if they are calibrated."""
     target_sensitivity: float = Field(0.95, gt=0, lt=1)
     """Least sensitivity of `high_sensitivity` on the calibration studies."""
     target_specificity: float = Field(0.95, gt=0, lt=1)

@@ -36,6 +36,10 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{ending}"
 
 
+AVAILABLE = "available"
+"""Name, beside those of subsets, for whatever modalities each study has."""
+
+
 def subset_name(modalities: Iterable[Modality]) -> str:
     """Name a subset in canonical order, as `image+note`."""
     chosen = set(modalities)

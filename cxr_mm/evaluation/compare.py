@@ -12,11 +12,11 @@ import pandas as pd
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Modality, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, Modality, subset_name, subsets
 from cxr_mm.evaluation.delong import AucTest, auc_estimate, auc_test
 from cxr_mm.evaluation.metrics import auc
 from cxr_mm.evaluation.resampling import Estimate, holm, multiplicities, rounded
-from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
 
 METHOD = "DeLong with patients as clusters, on the logit scale for the interval of one AUC"
 NEEDED = ("study_id", "group")

@@ -10,6 +10,7 @@ from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, sha256_file, write_json, write_text
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
 from cxr_mm.data.ingest import REPORT
@@ -24,7 +25,7 @@ from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts
 from cxr_mm.evaluation.subgroups import measure_subgroups
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_divisions, measure_table
+from cxr_mm.evaluation.subsets import measure_divisions, measure_table
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 from cxr_mm.models.bundle import read_index

@@ -9,10 +9,9 @@ from typing import Any
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import FEWEST_PATIENTS, plural
+from cxr_mm.core.types import AVAILABLE, FEWEST_PATIENTS, plural
 from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
-from cxr_mm.evaluation.subsets import AVAILABLE
 from cxr_mm.evaluation.traits import OF_MANIFEST
 from cxr_mm.models.bundle import BundleIndex
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE

@@ -18,12 +18,13 @@ from scipy.special import expit, logit
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.split import group_folds
 from cxr_mm.evaluation.delong import auc_estimate
 from cxr_mm.evaluation.metrics import CLIP, Floats, Scored, counted, expected_calibration_error
 from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities
 from cxr_mm.evaluation.subgroups import Division, divide
-from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 from cxr_mm.models.recalibration import choose_updates
 

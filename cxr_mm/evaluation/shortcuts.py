@@ -17,12 +17,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import plural
+from cxr_mm.core.types import AVAILABLE, plural
 from cxr_mm.data.manifest import ABSENT, Manifest, finding_column
 from cxr_mm.evaluation.delong import auc_estimate
 from cxr_mm.evaluation.metrics import Floats, Scored, auc
 from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities, rounded
-from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
 from cxr_mm.evaluation.traits import OF_MANIFEST, SMALLEST_GROUP, Traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import LEVEL, plural
+from cxr_mm.core.types import AVAILABLE, LEVEL, plural
 from cxr_mm.evaluation.delong import Influence, auc_estimate, separated
 from cxr_mm.evaluation.limits import rate_limits, worth
 from cxr_mm.evaluation.metrics import Floats, Scored, counted
@@ -28,7 +28,7 @@ from cxr_mm.evaluation.resampling import (
     multiplicities,
     rounded,
 )
-from cxr_mm.evaluation.subsets import AVAILABLE, scored_of, subset_rows
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
 
 SIMULATED = 10_000

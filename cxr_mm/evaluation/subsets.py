@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import plural, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, plural, subset_name, subsets
 from cxr_mm.evaluation.delong import auc_estimate, auc_limits
 from cxr_mm.evaluation.limits import calibration_error, ece_estimate, mean_limits, rate_limits
 from cxr_mm.evaluation.metrics import Scored, measure, proportions
@@ -25,8 +25,6 @@ from cxr_mm.evaluation.uncertainty import (
     share,
 )
 
-AVAILABLE = "available"
-"""The main subset of every report: each study with all modalities that it has."""
 SMALLEST = 20
 """Positives or negatives below which a finding's figures carry a caution."""
 

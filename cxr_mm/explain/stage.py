@@ -16,6 +16,7 @@ from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.sources import source_folder
 from cxr_mm.explain.attribution import Target
@@ -90,7 +91,6 @@ def _mean(rows: pd.DataFrame) -> dict[str, float | None]:
     return mean_with_interval(values.tolist(), rows["patient_id"].astype(str).tolist())
 
 
-SUBSET = "available"
 MEASURING = 0.75
 """Share of the time for faithfulness; the rest is for the importance of inputs and the gallery."""
 Measured = dict[str, Any]
@@ -179,7 +179,9 @@ def _heldout(paths: TaskPaths) -> pd.DataFrame:
     if not paths.heldout.is_file():
         raise StageError("no such file", field=str(paths.heldout), remedy="Run the stage fuse")
     heldout = pd.read_parquet(paths.heldout)
-    return heldout[heldout["subset"] == SUBSET].drop_duplicates("study_id").reset_index(drop=True)
+    return (
+        heldout[heldout["subset"] == AVAILABLE].drop_duplicates("study_id").reset_index(drop=True)
+    )
 
 
 def _measured(

@@ -23,7 +23,7 @@ from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, Modality, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest, load_quality
 from cxr_mm.data.pixel_cache import normalise, open_pixels
@@ -277,9 +277,6 @@ def _fingerprints(
         "image": load_quality(paths)["file_sha256"].iloc[rows],
     }
     return Fingerprints.of(str(bundle.trained_on[KEY_OF_FINGERPRINTS]), values)
-
-
-AVAILABLE = "available"
 
 
 def heldout(studies: Studies, fit: FittedFusion, test: Index, decision: Reason) -> pd.DataFrame:

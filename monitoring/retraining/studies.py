@@ -23,13 +23,13 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import Outcome, PredictionRecord, record_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, Task
-from cxr_mm.core.types import MODALITIES, plural, subset_name
+from cxr_mm.core.types import AVAILABLE, MODALITIES, plural, subset_name
 from cxr_mm.data.additions import FOLDER, read_addition
 from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
 from cxr_mm.data.sources.label_rules import labels_of
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
 from cxr_mm.data.studies import BadRow, iter_studies
-from cxr_mm.evaluation.subsets import AVAILABLE, subset_rows
+from cxr_mm.evaluation.subsets import subset_rows
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches

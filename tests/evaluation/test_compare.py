@@ -3,8 +3,9 @@ import pytest
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.compare import compare, compare_subsets
-from cxr_mm.evaluation.subsets import AVAILABLE, fusion_gain, subset_rows
+from cxr_mm.evaluation.subsets import fusion_gain, subset_rows
 
 PARAMS = EvaluateParams(bootstrap=200)
 F = "effusion"

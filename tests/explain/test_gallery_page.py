@@ -7,16 +7,10 @@ import pytest
 from cxr_mm.core.task import load_task
 from cxr_mm.explain.attribution import Explanation, Target
 from cxr_mm.explain.cases import Case
+from cxr_mm.explain.faithfulness.metrics import Localisation
 from cxr_mm.explain.pages import card, gallery_page
 
-AREA_FIGURES = (
-    "energy",
-    "pointing",
-    "iou",
-    "chance_energy",
-    "precision",
-    "average_precision",
-)
+AREA_FIGURES = (*Localisation.__dataclass_fields__, "average_precision")
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
 AREAS = dict.fromkeys(AREA_FIGURES, FIGURE)
 METHOD = {

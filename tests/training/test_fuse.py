@@ -15,14 +15,14 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import BUNDLE_INDEX, TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, subset_name, subsets
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.calibration import subset_mask
 from cxr_mm.training import calibrate
-from cxr_mm.training.fuse import AVAILABLE, fit_fusion, fuse, heldout
+from cxr_mm.training.fuse import fit_fusion, fuse, heldout
 from cxr_mm.training.fusion_fit import Studies
 
 COLUMNS = ("label", "logit", "probability", "threshold", "positive", "certainty")

@@ -14,19 +14,9 @@ from pydantic import ValidationError
 from cxr_mm.core.errors import DataNotFoundError, TaskError
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen, faults_of
+from cxr_mm.data.manifest import TEXT_COLUMNS
 from cxr_mm.data.sources.losses import Dropped, kind_of
 
-RAW_COLUMNS = (
-    "study_id",
-    "patient_id",
-    "group",
-    "image_path",
-    "view",
-    "site",
-    "publisher",
-    "part",
-    "note",
-)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 OUTSIDE, NOT_IN_TABLE = "outside the class folders", "images that the table does not name"
@@ -37,7 +27,7 @@ OUTSIDE, NOT_IN_TABLE = "outside the class folders", "images that the table does
 class RawStudies:
     """The studies of a source, before views, labels and clinical values are checked.
 
-    `frame` has the columns `RAW_COLUMNS` (text, missing where not known; `image_path` relative
+    `frame` has the columns `TEXT_COLUMNS` (text, missing where not known; `image_path` relative
     to the source's folder or absolute; `part` is `train`, `test` or missing; a missing `group`
     means the task's group key), the source's raw label columns, and its clinical columns under
     the names that tasks use for features. `passed_over` counts files that are no image of the
@@ -85,8 +75,8 @@ def raw_studies(
     passed_over: Counter[str] | None = None,
     notices: tuple[str, ...] = (),
 ) -> RawStudies:
-    """Add the columns of `RAW_COLUMNS` that a table lacks."""
-    missing = [c for c in RAW_COLUMNS if c not in frame.columns]
+    """Add the columns of `TEXT_COLUMNS` that a table lacks."""
+    missing = [c for c in TEXT_COLUMNS if c not in frame.columns]
     empty = pd.DataFrame(None, index=frame.index, columns=missing, dtype=object)
     table = pd.concat([frame, empty], axis=1).reset_index(drop=True)
     return RawStudies(table, dropped, passed_over or Counter(), notices)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
-from cxr_mm.data.sources.base import RAW_COLUMNS
+from cxr_mm.data.manifest import TEXT_COLUMNS
 from cxr_mm.data.tables import missing_column, nearest
 
 Use = Literal["train", "evaluate", "predict"]
@@ -125,7 +125,7 @@ def _misspelt(task: Task, names: Collection[str], columns: Collection[str]) -> b
 def _unused(task: Task, columns: Collection[str]) -> list[str]:
     labels = {column for finding in task.findings for column in (finding.raw_column, finding.name)}
     own = {named_by(task, usual) for usual in OPTIONS}
-    used = {*RAW_COLUMNS, *own, *labels, *_inputs(task, columns).values()}
+    used = {*TEXT_COLUMNS, *own, *labels, *_inputs(task, columns).values()}
     return [column for column in columns if column not in used]
 
 

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from cxr_mm.core.errors import TaskError
 from cxr_mm.core.task import Finding, LabelRule, SourceSpec, Task
 from cxr_mm.core.types import Frozen
-from cxr_mm.data.manifest import finding_column
-from cxr_mm.data.sources.base import RAW_COLUMNS, RawStudies, checked_options, raw_studies
+from cxr_mm.data.manifest import TEXT_COLUMNS, finding_column
+from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
 from cxr_mm.data.sources.label_rules import as_written, labels_of
 from cxr_mm.data.sources.losses import Dropped
 
@@ -150,7 +150,7 @@ def _mapped_labels(own: Task, frame: pd.DataFrame) -> dict[str, "pd.Series[Any]"
 
 def _renamed(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
     if missing := [column for column in columns if column not in frame.columns]:
-        given = [str(column) for column in frame.columns if column not in RAW_COLUMNS]
+        given = [str(column) for column in frame.columns if column not in TEXT_COLUMNS]
         raise TaskError(
             f"the source has no column {', '.join(missing)}",
             field=f"tasks/{where}: columns",

@@ -21,10 +21,9 @@ from cxr_mm.core.files import sha256_file
 from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import OperatingPoint, Reason
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import Modality, plural, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, Modality, plural, subset_name, subsets
 from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import (
-    AVAILABLE,
     SMALLEST,
     finding_estimates,
     subset_order,

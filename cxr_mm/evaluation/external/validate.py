@@ -22,7 +22,7 @@ from cxr_mm.core.files import (
 )
 from cxr_mm.core.prediction import Answer, OperatingPoint
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, HeaderUse, plural, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, HeaderUse, plural, subset_name, subsets
 from cxr_mm.data.clinical import age_in_years, check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
@@ -47,7 +47,7 @@ from cxr_mm.evaluation.report.figures import METRICS_FILE
 from cxr_mm.evaluation.report.plots import write_plots
 from cxr_mm.evaluation.report.text import LINES, external_summary
 from cxr_mm.evaluation.resampling import Weights, multiplicities
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
+from cxr_mm.evaluation.subsets import measure_table, subset_rows
 from cxr_mm.evaluation.uncertainty import share
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor
 from cxr_mm.inference.table import PredictionTable, answer_in_batches

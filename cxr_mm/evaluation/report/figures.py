@@ -6,6 +6,7 @@ from typing import Any
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import DIGEST_SHOWN
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.report.text import headline
 
 METRICS_FILE, CARD_FILE = "metrics.json", "model_card.md"
@@ -51,7 +52,7 @@ def headline_figures(metrics: dict[str, Any]) -> dict[str, float | None]:
     They are of the studies with whatever inputs each has; means over findings where there are
     several.
     """
-    found = headline(metrics["subsets"]["available"])
+    found = headline(metrics["subsets"][AVAILABLE])
     low, high = found["auc"]["ci95"] or (None, None)
     gain = metrics.get("fusion_gain") or {}
     best = headline(gain)["difference"]["value"] if "findings" in gain else None

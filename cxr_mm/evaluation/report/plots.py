@@ -20,12 +20,11 @@ from scipy.stats import binomtest
 from cxr_mm.core.files import atomic_directory
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.task import Finding, Task
-from cxr_mm.core.types import LEVEL
+from cxr_mm.core.types import AVAILABLE, LEVEL
 from cxr_mm.evaluation.metrics import Floats, Scored, equal_mass_bins
 from cxr_mm.evaluation.report.text import with_interval
 from cxr_mm.evaluation.subgroups import CROSSED
 from cxr_mm.evaluation.subsets import (
-    AVAILABLE,
     likeliest_classes,
     scored_of,
     subset_order,

@@ -14,9 +14,8 @@ from benchmarks.accuracy.fusion import (
     mean_imputation,
     zero_filling,
 )
-from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, subset_name, subsets
 from cxr_mm.data.split import Resample
-from cxr_mm.training.fuse import AVAILABLE
 
 PART = Resample(0, np.arange(60), np.arange(60, 80), np.arange(80, 120))
 

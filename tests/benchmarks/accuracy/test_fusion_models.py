@@ -10,9 +10,8 @@ import torch
 from benchmarks.accuracy import fusion as fusion_models
 from benchmarks.accuracy.fusion import averaged, fused, restricted, specialists
 from cxr_mm.core.config import FuseParams
-from cxr_mm.core.types import MODALITIES, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, subset_name, subsets
 from cxr_mm.data.split import Resample
-from cxr_mm.training.fuse import AVAILABLE
 
 QUICK = FuseParams(inner_folds=2, epochs=20)
 PART = Resample(0, np.arange(80), np.zeros(0, dtype=np.int64), np.arange(80, 120))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr_mm.core.config import EvaluateParams
-from cxr_mm.core.types import subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, subset_name, subsets
 from cxr_mm.evaluation.external.recalibrate import (
     FOLDS,
     Targets,
@@ -16,7 +16,7 @@ from cxr_mm.evaluation.external.recalibrate import (
     recalibrated,
     recalibration_gain,
 )
-from cxr_mm.evaluation.subsets import AVAILABLE, SMALLEST
+from cxr_mm.evaluation.subsets import SMALLEST
 
 TARGETS = Targets("youden", sensitivity=0.95, specificity=0.95, coverage=0.9)
 QUICK = EvaluateParams(bootstrap=100)

@@ -6,13 +6,14 @@ import pytest
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.prediction import OperatingPoint
+from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.external.validate import (
     operating_points,
     read_traits,
     transportability,
 )
 from cxr_mm.evaluation.resampling import multiplicities
-from cxr_mm.evaluation.subsets import AVAILABLE, measure_table, subset_rows
+from cxr_mm.evaluation.subsets import measure_table, subset_rows
 
 QUICK = EvaluateParams(bootstrap=100)
 

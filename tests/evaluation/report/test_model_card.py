@@ -9,6 +9,7 @@ import pytest
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.evaluation.flags import Flag, find_flags
 from cxr_mm.evaluation.report.model_card import model_card
+from cxr_mm.explain.faithfulness.metrics import Localisation
 from cxr_mm.models.input_gate import InputGateSpec
 
 SECTIONS = [
@@ -52,14 +53,7 @@ def rows_of(card):
     return found
 
 
-AREA_FIGURES = (
-    "energy",
-    "pointing",
-    "iou",
-    "chance_energy",
-    "precision",
-    "average_precision",
-)
+AREA_FIGURES = (*Localisation.__dataclass_fields__, "average_precision")
 FIGURE = {"value": 0.31, "low": 0.2, "high": 0.4}
 METHOD = {
     "title": "Grad-CAM",
