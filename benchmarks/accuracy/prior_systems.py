@@ -6,20 +6,50 @@ last layers were fine-tuned; the same in three classes; and a CNN from scratch a
 a fine-tuned one. Their augmentation of the smaller class is class weights and light augmentation.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.ablation import ungated
 from benchmarks.accuracy.tasks import division
-from benchmarks.harness.outputs import figure, shipped_metrics
+from benchmarks.harness.outputs import (
+    Figure,
+    Metrics,
+    fields_of,
+    figure,
+    paths_of,
+    shipped_metrics,
+)
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import Overrides, attempt, setting
-from cxr_mm.core.config import EmbedParams, FuseParams, IngestParams, Params, TrainImageParams
+from cxr_mm.core.config import (
+    EmbedParams,
+    EvaluateParams,
+    FuseParams,
+    IngestParams,
+    Params,
+    TrainImageParams,
+    for_task,
+    load_params,
+)
+from cxr_mm.core.task import load_task
+from cxr_mm.evaluation.metrics import Scored
+from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities
+from cxr_mm.evaluation.subsets import scored_of, subset_rows
 
 INPUTS = "image"
 """All of them saw the image alone."""
+SPECIFICITY = 0.9
+MATCHED = f"sensitivity at specificity {SPECIFICITY:g}"
+"""Read off the ROC curve of the test studies, so that no choice of operating point is in it."""
+BOOTSTRAP = EvaluateParams()
 METRICS = {
-    "effusion": ("auc", "accuracy"),
-    "pneumonia": ("accuracy", "auc", "specificity"),
+    "effusion": ("auc", "accuracy", MATCHED),
+    "pneumonia": ("accuracy", "auc", "specificity", MATCHED),
     "pneumonia3": ("accuracy",),
 }
 PLAIN: dict[str, Any] = {
@@ -56,8 +86,13 @@ class Recipe:
         learns = self.trainable != "frozen"
         named = {"backbone": self.backbone, "weights": self.weights, "trainable": self.trainable}
         train = TrainImageParams(**{**PLAIN, **named, **self.train})
-        unseen: Literal["validation", "cross_fit"] = "validation" if learns else "cross_fit"
-        fuse = FuseParams(calibrate_on=unseen, gate_images=0)
+        shipped = for_task(load_params(), load_task(self.task)).fuse
+        fuse = FuseParams(
+            calibrate_on="validation" if learns else "cross_fit",
+            calibrate_prevalence=shipped.calibrate_prevalence,
+            operating_point=shipped.operating_point,
+            gate_images=0,
+        )
         sections: Overrides = {
             "ingest": IngestParams(size=self.px).model_dump(),
             "train_image": train.model_dump(),
@@ -121,6 +156,9 @@ RECIPES = (
 _FULL: dict[str, Any] = {"px": 224, "train": {"epochs": 20}}
 _TUNED: dict[str, Any] = {**_FULL, "weights": "hub", "trainable": "last_stage"}
 _TUNED_VGG16 = {**_TUNED, "train": {**_VGG16.train, "epochs": 20}}
+OURS, OURS_SMALL = "shipped default", "shipped default at their budget"
+SMALL: Overrides = {"ingest": {"size": 96}, "train_image": {"epochs": 3}}
+"""Pixels and epochs of the prior systems that are trained here."""
 HUB_RECIPES = (
     Recipe("effusion", "ResNet50V2", "resnetv2_50", "hub", "frozen", 224, {}, EFFUSION),
     replace(_CNN, **_FULL),
@@ -156,9 +194,73 @@ def _rows(recipes: tuple[Recipe, ...]) -> list[Row]:
         done = attempt(recipe.task, recipe.overrides, recipe.name)
         if done is None:
             continue
-        ours, name = shipped_metrics(recipe.task), f"{recipe.name}; {division(done.metrics)}"
-        for metric in METRICS[recipe.task]:
-            default = ours and figure(ours, INPUTS, metric)
+        ours, name = _shipped(recipe.task), f"{recipe.name}; {division(done.metrics)}"
+        for metric, found in _figures(done.metrics, done.heldout[0]).items():
+            default = ours.get(metric)
             beside = {"reference": default and default.value, "claimed": recipe.claimed.get(metric)}
-            rows += done.rows(INPUTS, metric, row=name, seed=0, **beside)
-    return rows
+            rows.append(done.row(metric, found, row=name, seed=0, **beside))
+    return [*rows, *_ours(dict.fromkeys(recipe.task for recipe in recipes))]
+
+
+def _ours(tasks: Iterable[str]) -> Iterator[Row]:
+    """Rows of the shipped defaults, and of the same recipe with as many pixels and epochs."""
+    for task in tasks:
+        params = setting(task, {}).params
+        for metric, found in _shipped(task).items():
+            yield Row(
+                task=task,
+                row=f"{OURS}: {described(params)}",
+                metric=metric,
+                seed=0,
+                **found.model_dump(),
+            )
+        if params.train_image.trainable == "frozen":
+            continue
+        done = attempt(task, ungated(SMALL), OURS_SMALL)
+        if done is not None:
+            name = f"{OURS_SMALL}: {described(setting(task, SMALL).params)}"
+            for metric, found in _figures(done.metrics, done.heldout[0]).items():
+                yield done.row(metric, found, row=name, seed=0)
+
+
+def _shipped(task: str) -> dict[str, Figure]:
+    """Figures of what `dvc repro` left; none where it has not run."""
+    metrics, file = shipped_metrics(task), paths_of(task).heldout
+    return _figures(metrics, pd.read_parquet(file)) if metrics and file.is_file() else {}
+
+
+def _figures(metrics: Metrics, heldout: pd.DataFrame) -> dict[str, Figure]:
+    """Those of `METRICS` that are defined, of the predictions from the image alone."""
+    task = str(metrics["task"])
+    found = {metric: figure(metrics, INPUTS, metric) for metric in METRICS[task]}
+    if MATCHED in METRICS[task]:
+        found[MATCHED] = _matched(task, subset_rows(heldout, INPUTS))
+    return {metric: own for metric, own in found.items() if own}
+
+
+def _matched(task: str, rows: pd.DataFrame) -> Figure:
+    (finding,) = load_task(task).finding_names
+    scored, labelled = scored_of(rows, finding)
+    weights = multiplicities(rows["group"], BOOTSTRAP.bootstrap, BOOTSTRAP.seed)[:, labelled]
+    once = np.ones((1, len(scored)), np.uint16)
+    found = Estimate(float(sensitivity_at(scored, once)[0]), sensitivity_at(scored, weights))
+    return Figure(n=len(scored), **fields_of(found))
+
+
+def sensitivity_at(
+    scored: Scored, weights: Weights, specificity: float = SPECIFICITY
+) -> NDArray[np.float64]:
+    """Highest sensitivity (B,) of a threshold whose specificity is at least so high.
+
+    Args:
+        scored: N studies.
+        weights: (B, N) how often each study counts.
+        specificity: in [0, 1].
+    """
+    order = np.argsort(-scored.probabilities, kind="stable")
+    last = np.append(np.diff(scored.probabilities[order]) != 0, True)  # of equal scores
+    positive, negative = (
+        np.cumsum(weights[:, order] * (scored.labels[order] == label), axis=1) for label in (1, 0)
+    )
+    allowed = last & (negative <= (1 - specificity) * negative[:, -1:] + 1e-9)
+    return np.asarray(np.where(allowed, positive, 0).max(axis=1) / positive[:, -1])

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 import cxr_mm
-from benchmarks.harness.outputs import figure
+from benchmarks.harness.outputs import Figure, figure
 from benchmarks.harness.parts import Row
 from benchmarks.harness.timing import device
 from cxr_mm import __version__
@@ -125,17 +125,23 @@ class Finished(Frozen):
     def rows(self, inputs: str, metric: str, **more: Any) -> list[Row]:
         """The row of a metric of one subset of modalities; none where it is not defined."""
         found = figure(self.metrics, inputs, metric)
-        if found is None:
-            return []
+        return [] if found is None else [self.row(metric, found, **more)]
+
+    def row(self, metric: str, found: Figure, **more: Any) -> Row:
+        """The row of a figure of this run."""
         facts = {"task": self.metrics["task"], "metric": metric, **found.model_dump(), **more}
-        return [Row(seconds=self.total_seconds, device=self.device, **facts)]
+        return Row(seconds=self.total_seconds, device=self.device, **facts)
 
     @property
     def heldout(self) -> list[pd.DataFrame]:
         """Predictions on held-out studies, as `fuse` left them, one table for each division."""
-        paths = TaskPaths(str(self.metrics["task"]), self.folder)
-        further = pd.read_parquet(paths.divisions).groupby("division")
-        return [pd.read_parquet(paths.heldout), *(table for _, table in further)]
+        further = pd.read_parquet(self.paths.divisions).groupby("division")
+        return [pd.read_parquet(self.paths.heldout), *(table for _, table in further)]
+
+    @property
+    def paths(self) -> TaskPaths:
+        """Of what its stages wrote."""
+        return TaskPaths(str(self.metrics["task"]), self.folder)
 
 
 def run(task: str, overrides: Overrides, name: str) -> Finished:

@@ -1,14 +1,26 @@
 """Part `prior-systems`: every recipe runs as it is named, and nothing of ours gets into it."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
+from sklearn.metrics import roc_curve
 
 from benchmarks.accuracy import prior_systems
-from benchmarks.accuracy.prior_systems import HUB_RECIPES, PLAIN, RECIPES, Recipe
+from benchmarks.accuracy.prior_systems import (
+    HUB_RECIPES,
+    MATCHED,
+    PLAIN,
+    RECIPES,
+    Recipe,
+    sensitivity_at,
+)
 from benchmarks.harness.runs import Finished, setting
 from cxr_mm.core.config import TrainImageParams
-from cxr_mm.core.files import write_json
+from cxr_mm.core.files import write_json, write_parquet
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task
+from cxr_mm.evaluation.metrics import Scored
 from cxr_mm.models.backbones import PACKAGED, SMALL_CNN, check_backbone
 
 EVERY = (*RECIPES, *HUB_RECIPES)
@@ -79,19 +91,55 @@ def test_rows_hold_the_claim_our_figure_and_the_shipped_one(project, monkeypatch
 
     done = Finished(
         name="r",
-        folder=project,
+        folder=project / "run",
         metrics=metrics(0.87),
         seconds={"embed": 3.0, "fuse": 4.0},
         device="cpu, 2 threads",
         code="",
         source={},
     )
+    write_heldout(done.paths, wrong=4)
+    write_parquet(done.paths.divisions, pd.DataFrame({"division": pd.Series(dtype=int)}))
     monkeypatch.setattr(
         prior_systems, "attempt", lambda task, *_: done if task == "effusion" else None
     )
     monkeypatch.setattr(prior_systems, "RECIPES", RECIPES[:1] + RECIPES[2:3])
     write_json(project / "reports/effusion/metrics.json", metrics(0.93))
-    auc, accuracy = prior_systems.measure()
+    write_heldout(TaskPaths("effusion", project), wrong=0)
+    auc, accuracy, matched, *ours = prior_systems.measure()
     assert (auc.value, auc.claimed, auc.reference, auc.seconds) == (0.87, 0.952, 0.93, 7.0)
     assert accuracy.claimed == 0.908
     assert auc.row.endswith("frozen, 224 px; 5 folds by patient")
+    assert (matched.metric, matched.value, matched.reference) == (MATCHED, 0.6, 1.0)
+    assert [row.value for row in ours] == [0.93, 0.8, 1.0]
+    assert ours[0].row.startswith("shipped default: tf_efficientnet_lite0")
+
+
+def write_heldout(paths, wrong):
+    """Ten studies with effusion and ten without; so many with it score below all others."""
+    scores = np.linspace(0.1, 0.9, 20)
+    scores[20 - wrong :] = 0.0
+    rows = pd.DataFrame({"study_id": [f"s{k:02d}" for k in range(20)], "subset": "image"})
+    rows["group"] = rows["study_id"]
+    rows["label.effusion"] = np.repeat([0.0, 1.0], 10)
+    rows["probability.effusion"], rows["positive.effusion"] = scores, scores > 0.5
+    write_parquet(paths.heldout, rows)
+
+
+def test_matched_sensitivity_is_that_of_the_roc_curve():
+    random = np.random.default_rng(0)
+    labels = (random.random(200) < 0.4).astype(float)
+    scores = np.round(np.clip(labels * 0.3 + random.random(200) * 0.7, 0, 1), 2)  # with ties
+    weights = random.integers(0, 3, (5, 200)).astype(np.uint16)
+    found = sensitivity_at(Scored(labels, scores, scores > 0.5), weights)
+    for own, value in zip(weights, found, strict=True):
+        false, true, _ = roc_curve(labels, scores, sample_weight=own, drop_intermediate=False)
+        assert value == pytest.approx(true[false <= 0.1 + 1e-9].max())
+
+
+def test_every_recipe_is_compared_at_the_operating_point_of_the_task():
+    for recipe in EVERY:
+        fuse = setting(recipe.task, recipe.overrides).params.fuse
+        shipped = setting(recipe.task, {}).params.fuse
+        assert fuse.operating_point == shipped.operating_point
+        assert fuse.calibrate_prevalence == shipped.calibrate_prevalence
