@@ -1,0 +1,337 @@
+"""The durable queue between the network and the model; safe for threads and processes.
+
+Every change is one transaction. A row is claimed before it is worked on, and counts as tried from
+then on, so that an image that ends the process is given up after as many attempts as any other.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Table, and_, func, insert, or_, select, update
+from sqlalchemy.engine import Connection, Row
+
+from app.pacs.settings import Kind
+from app.pacs.tables import COUNTS, DELIVERIES, LONGEST_REASON, METADATA, RECEIVED
+from cxr_mm.prediction_log.database import (
+    BUSY_SECONDS,
+    checked_url,
+    database_errors,
+    make_folder,
+    open_engine,
+    sqlite_file,
+    write_ahead,
+    writing,
+)
+
+Ended = Literal["answered", "not_analysed", "failed"]
+TABLES_LOCK = zlib.crc32(b"tables of a queue")
+"""PostgreSQL's number of the lock under which tables are made."""
+TURN = {1: 0, 0: 1, 2: 2}
+"""DIMSE priority (high 1, medium 0, low 2; PS3.7 9.3.1.1) → rank in the queue."""
+
+
+def uid_key(uid: str) -> str:
+    """SHA-256 of a UID, hexadecimal: what a SOP instance is known by."""
+    return hashlib.sha256(uid.encode()).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One object that a peer has stored with the node.
+
+    Args:
+        sop_instance_uid, sop_class_uid: of the request.
+        peer: name of the sender.
+        file: name in the storage.
+        content: SHA-256 of the file, hexadecimal.
+        priority: of the DIMSE request.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    peer: str
+    file: str
+    content: str
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Received:
+    """One received object whose turn it is; fields as in the table."""
+
+    id: int
+    sop_instance_uid: str
+    sop_class_uid: str
+    peer: str
+    file: str
+    received_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One object to be delivered.
+
+    Args:
+        destination: name of the peer.
+        kind: of the object.
+        sop_instance_uid: of the object.
+        file: name in the storage.
+    """
+
+    destination: str
+    kind: Kind
+    sop_instance_uid: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivery whose turn it is; fields as in the table."""
+
+    id: int
+    destination: str
+    kind: str
+    sop_instance_uid: str
+    file: str
+    attempts: int
+
+
+class Queue:
+    """What was received, what is to be delivered, and what was counted.
+
+    Args:
+        url: SQLAlchemy URL; SQLite runs in WAL mode, and every commit survives a power cut.
+        longest_pause: seconds beyond which no row waits; a row that would has been written before
+            the clock was set back, and is due.
+        clock: the time, with UTC offset.
+
+    Raises:
+        LogError: the database cannot be opened.
+    """
+
+    def __init__(
+        self, url: str, longest_pause: float = 300.0, clock: Callable[[], datetime] = _now
+    ) -> None:
+        self._url, self.clock = checked_url(url), clock
+        self._longest = timedelta(seconds=longest_pause)
+        if file := sqlite_file(url):
+            make_folder(file)
+        self._engine = open_engine(self._url)
+        with database_errors(self._url):
+            if self._engine.dialect.name == "sqlite":
+                write_ahead(self._engine, BUSY_SECONDS)
+            with writing(self._engine) as connection:
+                if self._engine.dialect.name == "postgresql":
+                    connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
+                METADATA.create_all(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction, committed if the body succeeds.
+
+        Raises:
+            LogError: the database cannot be used.
+        """
+        with database_errors(self._url), writing(self._engine) as connection:
+            yield connection
+
+    # What was received
+
+    def content_of(self, sop_instance_uid: str) -> str | None:
+        """Digest of the file of a SOP instance that was received before; None if none was."""
+        query = select(RECEIVED.c.content).where(RECEIVED.c.key == uid_key(sop_instance_uid))
+        with self.transaction() as connection:
+            return connection.scalar(query)
+
+    def add(self, arrival: Arrival) -> bool:
+        """Add a row; False, and nothing changes, where the SOP instance is there already."""
+        now, key = self.clock(), uid_key(arrival.sop_instance_uid)
+        row = {
+            "key": key,
+            "sop_instance_uid": arrival.sop_instance_uid,
+            "sop_class_uid": arrival.sop_class_uid,
+            "peer": arrival.peer,
+            "file": arrival.file,
+            "content": arrival.content,
+            "priority": TURN.get(arrival.priority, TURN[0]),
+            "received_at": now,
+            "next_at": now,
+            "state": "received",
+        }
+        with self.transaction() as connection:
+            return _insert_new(connection, RECEIVED, row, ("key",))
+
+    def claim(self) -> Received | None:
+        """Claim the received row whose turn it is: the most urgent, then the oldest."""
+        c = RECEIVED.c
+        query = select(RECEIVED).where(c.state == "received", self._due(RECEIVED))
+        query = query.order_by(c.priority, c.received_at, c.id).limit(1)
+        with self.transaction() as connection:
+            row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
+            if row is None:
+                return None
+            self._claim(connection, RECEIVED, [row.id])
+            return _value(Received, row, attempts=row.attempts + 1)
+
+    def finish(
+        self,
+        received: Received,
+        state: Ended,
+        digest: str = "",
+        reason: str = "",
+        outgoing: Sequence[Outgoing] = (),
+    ) -> int:
+        """End a received row, and add its deliveries, in one transaction.
+
+        Args:
+            digest: of the model; empty where none was asked.
+            outgoing: what is to be delivered; what the queue has already stays as it is.
+
+        Returns:
+            How many deliveries are new.
+        """
+        now = self.clock()
+        ended = {"state": state, "digest": digest, "reason": reason[:LONGEST_REASON]}
+        ended |= {"claimed": False, "answered_at": now}
+        with self.transaction() as connection:
+            connection.execute(_one(RECEIVED, received.id).values(ended))
+            added = 0
+            for each in outgoing:
+                row = {"received_id": received.id, "digest": digest, "destination": each.destination}
+                row |= {"kind": each.kind, "sop_instance_uid": each.sop_instance_uid}
+                row |= {"file": each.file, "next_at": now, "state": "waiting"}
+                identity = ("received_id", "digest", "destination", "kind")
+                added += _insert_new(connection, DELIVERIES, row, identity)
+            return added
+
+    def postpone(self, received: Received, pause: float, reason: str) -> None:
+        """Give a claimed row back, for another attempt after some seconds."""
+        self._give_back(RECEIVED, [received.id], pause, reason)
+
+    # What is to be delivered
+
+    def claim_deliveries(self, destination: str, most: int) -> list[Delivery]:
+        """Claim the oldest deliveries to a destination that are due."""
+        c = DELIVERIES.c
+        query = select(DELIVERIES).where(
+            c.destination == destination, c.state == "waiting", self._due(DELIVERIES)
+        )
+        query = query.order_by(c.id).limit(most).with_for_update(skip_locked=True)
+        with self.transaction() as connection:
+            rows = connection.execute(query).all()
+            self._claim(connection, DELIVERIES, [row.id for row in rows])
+            return [_value(Delivery, row, attempts=row.attempts + 1) for row in rows]
+
+    def sent(self, delivery: Delivery) -> None:
+        """Note that a destination has an object."""
+        ended = {"state": "sent", "sent_at": self.clock(), "claimed": False, "reason": ""}
+        with self.transaction() as connection:
+            connection.execute(_one(DELIVERIES, delivery.id).values(ended))
+
+    def postpone_delivery(self, delivery: Delivery, pause: float, reason: str) -> None:
+        """Give a claimed delivery back, for another attempt after some seconds."""
+        self._give_back(DELIVERIES, [delivery.id], pause, reason)
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Give a delivery up until a person has it tried again."""
+        ended = {"state": "dead", "claimed": False, "reason": reason[:LONGEST_REASON]}
+        with self.transaction() as connection:
+            connection.execute(_one(DELIVERIES, delivery.id).values(ended))
+
+    # What a person or a start does
+
+    def release(self) -> None:
+        """Free every claim: whoever held one has ended. Only the one node of a queue may ask."""
+        with self.transaction() as connection:
+            for table in (RECEIVED, DELIVERIES):
+                connection.execute(update(table).where(table.c.claimed).values(claimed=False))
+
+    def retry(self) -> int:
+        """Have every dead delivery and failed image tried anew; returns how many."""
+        anew = {"attempts": 0, "next_at": self.clock(), "reason": ""}
+        with self.transaction() as connection:
+            dead = update(DELIVERIES).where(DELIVERIES.c.state == "dead")
+            failed = update(RECEIVED).where(
+                RECEIVED.c.state == "failed", RECEIVED.c.file.is_not(None)
+            )
+            counts = (
+                connection.execute(dead.values(anew | {"state": "waiting"})).rowcount,
+                connection.execute(failed.values(anew | {"state": "received"})).rowcount,
+            )
+        return sum(counts)
+
+    def replay(self, since: datetime) -> int:
+        """Have images be answered again that were received since then and are still on disk.
+
+        A model that answered one before changes nothing by it; another one's answer is delivered
+        beside the earlier one. Returns how many are answered again.
+        """
+        c = RECEIVED.c
+        ended = and_(c.state != "received", c.file.is_not(None), c.received_at >= since)
+        anew = {"state": "received", "attempts": 0, "next_at": self.clock(), "reason": ""}
+        with self.transaction() as connection:
+            return connection.execute(update(RECEIVED).where(ended).values(anew)).rowcount
+
+    def count(self, what: str, peer: str = "") -> None:
+        """Count a refusal or a repeat, by reason and peer."""
+        c, now = COUNTS.c, self.clock()
+        with self.transaction() as connection:
+            row = {"what": what, "peer": peer, "number": 1, "last_at": now}
+            if not _insert_new(connection, COUNTS, row, ("what", "peer")):
+                mine = update(COUNTS).where(c.what == what, c.peer == peer)
+                connection.execute(mine.values(number=c.number + 1, last_at=now))
+
+    def _due(self, table: Table) -> Any:
+        now, c = self.clock(), table.c
+        return and_(~c.claimed, or_(c.next_at <= now, c.next_at > now + self._longest))
+
+    def _claim(self, connection: Connection, table: Table, ids: list[int]) -> None:
+        tried = {"claimed": True, "attempts": table.c.attempts + 1}
+        connection.execute(update(table).where(table.c.id.in_(ids)).values(tried))
+
+    def _give_back(self, table: Table, ids: list[int], pause: float, reason: str) -> None:
+        when = self.clock() + min(timedelta(seconds=pause), self._longest)
+        given = {"claimed": False, "next_at": when, "reason": reason[:LONGEST_REASON]}
+        with self.transaction() as connection:
+            connection.execute(update(table).where(table.c.id.in_(ids)).values(given))
+
+
+def _one(table: Table, number: int) -> Any:
+    return update(table).where(table.c.id == number)
+
+
+def _insert_new(
+    connection: Connection, table: Table, row: dict[str, Any], identity: Sequence[str]
+) -> bool:
+    """Insert a row unless one with its identity is there; the unique constraint decides a race."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
+
+        statement = insert_or_ignore(table).values(row).on_conflict_do_nothing()
+        return bool(connection.execute(statement).rowcount)
+    # On SQLite no one else writes from the start of the transaction.
+    same = and_(*(table.c[name] == row[name] for name in identity))
+    if connection.scalar(select(func.count()).select_from(table).where(same)):
+        return False
+    connection.execute(insert(table).values(row))
+    return True
+
+
+def _value(kind: type[Any], row: Row[Any], **changed: Any) -> Any:
+    """A row as one of the values above."""
+    fields = {name: getattr(row, name) for name in kind.__dataclass_fields__}
+    return kind(**fields | changed)

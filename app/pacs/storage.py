@@ -1,0 +1,128 @@
+"""The node's folder: images that came in and answers that wait, each written for good or not."""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxr_mm.core.errors import StorageError
+
+ARRIVING, RECEIVED, OUTBOX = "arriving", "received", "outbox"
+FOLDERS = (ARRIVING, RECEIVED, OUTBOX)
+OWNER_ALONE = 0o700
+
+
+class Storage:
+    """Three folders below one: what arrives, what was received, and what is to be sent.
+
+    Args:
+        root: made where it is missing, for its owner alone.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            for name in FOLDERS:
+                (root / name).mkdir(parents=True, exist_ok=True)
+            root.chmod(OWNER_ALONE)
+        except OSError as error:
+            raise StorageError(
+                f"cannot be made ({error.strerror})",
+                field=str(root),
+                remedy="Name a folder that the node's user may write",
+            ) from error
+
+    @property
+    def arriving(self) -> Path:
+        """Folder of files that are not complete."""
+        return self.root / ARRIVING
+
+    def path(self, file: str) -> Path:
+        """Path of a file that a row names."""
+        return self.root / file
+
+    @property
+    def free(self) -> int:
+        """Bytes that may still be written."""
+        return shutil.disk_usage(self.root).free
+
+    def take(self, arrived: Path) -> str:
+        """Move a complete file among the received; when this returns, it survives a power cut.
+
+        Args:
+            arrived: below `arriving`.
+
+        Returns:
+            Its name for a row: a random one, so that no UID becomes a path.
+
+        Raises:
+            OSError: it cannot be synced or moved.
+        """
+        file = f"{RECEIVED}/{secrets.token_hex(16)}.dcm"
+        sync(arrived)
+        arrived.replace(self.root / file)
+        sync(self.root / RECEIVED)
+        return file
+
+    def put(self, name: str, data: bytes) -> str:
+        """Write an answer, or write it again; when this returns, it survives a power cut.
+
+        Args:
+            name: of the file, without its ending; the same answer has the same.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file = f"{OUTBOX}/{name}.dcm"
+        temporary = self.arriving / f"{secrets.token_hex(16)}.dcm"
+        try:
+            temporary.write_bytes(data)
+            sync(temporary)
+            temporary.replace(self.root / file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(self.root / OUTBOX)
+        return file
+
+    def remove(self, file: str) -> None:
+        """Remove a file that no row names."""
+        (self.root / file).unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other nodes away from the folder and its queue.
+
+        Raises:
+            StorageError: another node has it.
+        """
+        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StorageError(
+                "another node works here",
+                field=str(self.root),
+                remedy="End it first, or give this one a storage and a queue of its own",
+            ) from error
+        finally:
+            os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what a file or folder has now.
+
+    Raises:
+        OSError: it cannot.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

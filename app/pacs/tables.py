@@ -1,0 +1,74 @@
+"""Tables of the queue: what was received, what is to be delivered, and what was counted."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from cxr_mm.prediction_log.schema import UtcDateTime
+
+LONGEST_REASON = 400
+METADATA = MetaData()
+
+
+def _work() -> tuple[Column[object], ...]:
+    """Columns of a row that is worked on: when, by whom, how often, with what result."""
+    return (
+        Column("state", String(16), nullable=False),
+        Column("reason", String(LONGEST_REASON), nullable=False, default=""),
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("next_at", UtcDateTime, nullable=False),
+        Column("claimed", Boolean, nullable=False, default=False),
+    )
+
+
+RECEIVED = Table(
+    "received",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("sop_instance_uid", String(64)),
+    Column("sop_class_uid", String(64)),
+    Column("peer", String(64), nullable=False),
+    Column("file", String(80)),
+    Column("content", String(64), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("digest", String(64), nullable=False, default=""),
+    Column("answered_at", UtcDateTime),
+    *_work(),
+    Index("received_by_turn", "state", "claimed", "priority", "received_at"),
+)
+"""One row for each SOP instance; `key` is the SHA-256 of its UID and outlives the UID."""
+DELIVERIES = Table(
+    "deliveries",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("received_id", ForeignKey("received.id"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("sop_instance_uid", String(64)),
+    Column("file", String(80)),
+    Column("sent_at", UtcDateTime),
+    *_work(),
+    UniqueConstraint("received_id", "digest", "destination", "kind"),
+    Index("deliveries_by_turn", "destination", "state", "claimed", "next_at"),
+)
+"""One row for each object and destination: exactly once for a SOP instance and a model."""
+COUNTS = Table(
+    "counts",
+    METADATA,
+    Column("what", String(64), primary_key=True),
+    Column("peer", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+)
+"""Refusals and repeats, by reason and peer."""
