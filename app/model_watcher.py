@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cxr_mm.core.errors import BundleError
 from cxr_mm.core.task import Task
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.models.registry import bundle_of, read_pointer
+from cxr_mm.models.registry import bundle_of, is_pointer, read_pointer
 
 PAUSE = 1.0
 """Seconds between two looks at a pointer."""
@@ -103,3 +103,12 @@ def _load(path: Path) -> Predictor:
 
 def _question(task: Task) -> dict[str, object]:
     return task.model_dump(include=QUESTION)
+
+
+def load_models(bundles: Iterable[Path]) -> list[Predictor | ModelWatcher]:
+    """Load the model of each bundle; one that is a pointer is followed.
+
+    Raises:
+        BundleError: a bundle is damaged, foreign or incomplete.
+    """
+    return [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in bundles]

@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from app.metrics import CONTENT_TYPE, Metrics
-from app.model_watcher import ModelWatcher
+from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
@@ -30,8 +30,6 @@ from app.ui import page, theme
 from app.ui import study_form as bundled
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import LogError, ParamsError
-from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.models.registry import is_pointer
 from cxr_mm.prediction_log import PredictionLog, open_spooled_log
 from cxr_mm.prediction_log.database import sqlite_file
 
@@ -106,9 +104,9 @@ def services_of(
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    predictors = [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in settings.bundles]
+    models = load_models(settings.bundles)
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
-    return [InstrumentedService(predictor, log, metrics, uploads) for predictor in predictors]
+    return [InstrumentedService(model, log, metrics, uploads) for model in models]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:

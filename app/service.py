@@ -44,6 +44,7 @@ from cxr_mm.models.registry import version_folder
 from cxr_mm.prediction_log import PredictionLog
 
 Kind = Literal["rejected_image", "bad_input", "failure"]
+Source = Literal["page", "pacs"]
 
 
 @contextmanager
@@ -130,6 +131,8 @@ class InferenceService:
         predictor: the model, or the one that a pointer names; what one model began, it ends.
         log: where predictions and feedback go; None keeps none.
         uploads: reads uploaded images; None decodes them in this process.
+        source: of its studies, for the log: `page` or `pacs`; the latter's ids are unique, and a
+            study that the same model answers again is logged once.
     """
 
     def __init__(
@@ -137,8 +140,9 @@ class InferenceService:
         predictor: Predictor | ModelWatcher,
         log: PredictionLog | None,
         uploads: UploadCache | None = None,
+        source: Source = "page",
     ) -> None:
-        self._model, self.log = predictor, log
+        self._model, self.log, self._source = predictor, log, source
         self._uploads = uploads or UploadCache()
         self.task = self.bundle.task
         self._figures: dict[str, dict[str, Any]] = {}
@@ -342,7 +346,7 @@ class InferenceService:
         if self.log is None or not answers:
             return ""
         try:
-            self.log.append_many(answers)
+            self.log.append_many(answers, self._source, once=self._source == "pacs")
         except LogError as error:
             return f"Not logged. {error}"
         return self.log.trouble
@@ -360,8 +364,9 @@ class InstrumentedService(InferenceService):
         log: PredictionLog | None,
         metrics: Metrics,
         uploads: UploadCache | None = None,
+        source: Source = "page",
     ) -> None:
-        super().__init__(predictor, log, uploads)
+        super().__init__(predictor, log, uploads, source)
         self.metrics = metrics
 
     def study(self, *args: Any, **options: Any) -> Study:

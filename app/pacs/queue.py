@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Table, and_, func, insert, or_, select, update
+from sqlalchemy import Table, and_, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from app.pacs.settings import Kind
 from app.pacs.tables import COUNTS, DELIVERIES, LONGEST_REASON, METADATA, RECEIVED
+from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log.database import (
     BUSY_SECONDS,
     checked_url,
@@ -31,6 +33,8 @@ from cxr_mm.prediction_log.database import (
 Ended = Literal["answered", "not_analysed", "failed"]
 TABLES_LOCK = zlib.crc32(b"tables of a queue")
 """PostgreSQL's number of the lock under which tables are made."""
+INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""Databases that a queue may be in, and how each inserts."""
 TURN = {1: 0, 0: 1, 2: 2}
 """DIMSE priority (high 1, medium 0, low 2; PS3.7 9.3.1.1) → rank in the queue."""
 
@@ -124,6 +128,12 @@ class Queue:
     ) -> None:
         self._url, self.clock = checked_url(url), clock
         self._longest = timedelta(seconds=longest_pause)
+        if self._url.get_backend_name() not in INSERT:
+            raise LogError(
+                "no queue can be in this database",
+                field=self._url.drivername,
+                remedy="Name SQLite or PostgreSQL",
+            )
         if file := sqlite_file(url):
             make_folder(file)
         self._engine = open_engine(self._url)
@@ -149,12 +159,22 @@ class Queue:
         with database_errors(self._url), writing(self._engine) as connection:
             yield connection
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that holds up no writer.
+
+        Raises:
+            LogError: the database cannot be read.
+        """
+        with database_errors(self._url), self._engine.connect() as connection:
+            yield connection
+
     # What was received
 
     def content_of(self, sop_instance_uid: str) -> str | None:
         """Digest of the file of a SOP instance that was received before; None if none was."""
         query = select(RECEIVED.c.content).where(RECEIVED.c.key == uid_key(sop_instance_uid))
-        with self.transaction() as connection:
+        with self.reading() as connection:
             return connection.scalar(query)
 
     def add(self, arrival: Arrival) -> bool:
@@ -173,7 +193,7 @@ class Queue:
             "state": "received",
         }
         with self.transaction() as connection:
-            return _insert_new(connection, RECEIVED, row, ("key",))
+            return _insert_new(connection, RECEIVED, row)
 
     def claim(self) -> Received | None:
         """Claim the received row whose turn it is: the most urgent, then the oldest."""
@@ -211,16 +231,19 @@ class Queue:
             connection.execute(_one(RECEIVED, received.id).values(ended))
             added = 0
             for each in outgoing:
-                row = {"received_id": received.id, "digest": digest, "destination": each.destination}
+                row = {
+                    "received_id": received.id,
+                    "digest": digest,
+                    "destination": each.destination,
+                }
                 row |= {"kind": each.kind, "sop_instance_uid": each.sop_instance_uid}
                 row |= {"file": each.file, "next_at": now, "state": "waiting"}
-                identity = ("received_id", "digest", "destination", "kind")
-                added += _insert_new(connection, DELIVERIES, row, identity)
+                added += _insert_new(connection, DELIVERIES, row)
             return added
 
     def postpone(self, received: Received, pause: float, reason: str) -> None:
         """Give a claimed row back, for another attempt after some seconds."""
-        self._give_back(RECEIVED, [received.id], pause, reason)
+        self._unclaim(RECEIVED, [received.id], pause, reason)
 
     # What is to be delivered
 
@@ -244,7 +267,7 @@ class Queue:
 
     def postpone_delivery(self, delivery: Delivery, pause: float, reason: str) -> None:
         """Give a claimed delivery back, for another attempt after some seconds."""
-        self._give_back(DELIVERIES, [delivery.id], pause, reason)
+        self._unclaim(DELIVERIES, [delivery.id], pause, reason)
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Give a delivery up until a person has it tried again."""
@@ -291,7 +314,7 @@ class Queue:
         c, now = COUNTS.c, self.clock()
         with self.transaction() as connection:
             row = {"what": what, "peer": peer, "number": 1, "last_at": now}
-            if not _insert_new(connection, COUNTS, row, ("what", "peer")):
+            if not _insert_new(connection, COUNTS, row):
                 mine = update(COUNTS).where(c.what == what, c.peer == peer)
                 connection.execute(mine.values(number=c.number + 1, last_at=now))
 
@@ -303,7 +326,7 @@ class Queue:
         tried = {"claimed": True, "attempts": table.c.attempts + 1}
         connection.execute(update(table).where(table.c.id.in_(ids)).values(tried))
 
-    def _give_back(self, table: Table, ids: list[int], pause: float, reason: str) -> None:
+    def _unclaim(self, table: Table, ids: list[int], pause: float, reason: str) -> None:
         when = self.clock() + min(timedelta(seconds=pause), self._longest)
         given = {"claimed": False, "next_at": when, "reason": reason[:LONGEST_REASON]}
         with self.transaction() as connection:
@@ -314,21 +337,10 @@ def _one(table: Table, number: int) -> Any:
     return update(table).where(table.c.id == number)
 
 
-def _insert_new(
-    connection: Connection, table: Table, row: dict[str, Any], identity: Sequence[str]
-) -> bool:
-    """Insert a row unless one with its identity is there; the unique constraint decides a race."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
-
-        statement = insert_or_ignore(table).values(row).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
-    # On SQLite no one else writes from the start of the transaction.
-    same = and_(*(table.c[name] == row[name] for name in identity))
-    if connection.scalar(select(func.count()).select_from(table).where(same)):
-        return False
-    connection.execute(insert(table).values(row))
-    return True
+def _insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert a row unless a unique constraint says that it is there."""
+    statement = INSERT[connection.dialect.name](table).values(row).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
 def _value(kind: type[Any], row: Row[Any], **changed: Any) -> Any:

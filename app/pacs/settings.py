@@ -131,7 +131,7 @@ class QueueRetention(Frozen):
     file_hours: float = Field(0.0, ge=0)
     """Image and answers on disk, after the last answer was delivered; 0 deletes them then."""
     identifier_days: float = Field(7.0, ge=0)
-    """UIDs in the queue, after that; a digest of the SOP instance UID stays, to know a repeat by."""
+    """UIDs in the queue, after that; a digest of the SOP instance UID stays, to know repeats."""
     longest_days: float = Field(30.0, gt=0)
     """Anything that could not be answered or delivered."""
 
@@ -263,13 +263,15 @@ def _check_files(settings: NodeSettings, path: Path) -> None:
         listening_context(settings.tls)
 
 
-def listening_context(tls: TlsSettings) -> ssl.SSLContext:
+def listening_context(
+    tls: TlsSettings, kind: type[ssl.SSLContext] = ssl.SSLContext
+) -> ssl.SSLContext:
     """TLS of a server that demands a certificate of the authority.
 
     Raises:
         ParamsError: a file is missing, is no PEM, or key and certificate do not belong together.
     """
-    return _context(tls, ssl.PROTOCOL_TLS_SERVER)
+    return _completed(kind(ssl.PROTOCOL_TLS_SERVER), tls)
 
 
 def calling_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -278,11 +280,10 @@ def calling_context(tls: TlsSettings) -> ssl.SSLContext:
     Raises:
         ParamsError: as `listening_context`.
     """
-    return _context(tls, ssl.PROTOCOL_TLS_CLIENT)
+    return _completed(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
 
 
-def _context(tls: TlsSettings, protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+def _completed(context: ssl.SSLContext, tls: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
     try:

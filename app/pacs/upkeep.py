@@ -21,8 +21,8 @@ def status(queue: Queue) -> dict[str, Any]:
         LogError: the queue cannot be read.
     """
     c, d = RECEIVED.c, DELIVERIES.c
-    with queue.transaction() as connection:
-        received = connection.execute(select(c.state, func.count()).group_by(c.state)).all()
+    with queue.reading() as connection:
+        received = connection.execute(select(c.state, func.count().label("number")).group_by(c.state).order_by(c.state)).all()
         sent = select(d.destination, d.state, func.count()).group_by(d.destination, d.state)
         deliveries = connection.execute(sent).all()
         oldest = connection.scalar(select(func.min(c.received_at)).where(c.state == "received"))
@@ -32,7 +32,7 @@ def status(queue: Queue) -> dict[str, Any]:
     for name, state, number in deliveries:
         destinations.setdefault(name, {})[state] = number
     return {
-        "received": {state: number for state, number in sorted(received)},
+        "received": {row.state: row.number for row in received},
         "oldest_seconds": waits,
         "destinations": dict(sorted(destinations.items())),
         "counts": [{"what": r.what, "peer": r.peer, "number": r.number} for r in counts],
@@ -47,7 +47,7 @@ def rows(queue: Queue, most: int) -> list[dict[str, Any]]:
     """
     c, d = RECEIVED.c, DELIVERIES.c
     columns = (c.id, c.received_at, c.peer, c.state, c.attempts, c.reason)
-    with queue.transaction() as connection:
+    with queue.reading() as connection:
         found = connection.execute(select(*columns).order_by(c.id.desc()).limit(most)).all()
         ids = [row.id for row in found]
         states = connection.execute(select(d.received_id, d.state).where(d.received_id.in_(ids)))
@@ -76,9 +76,7 @@ def clean(queue: Queue, storage: Path, retention: QueueRetention) -> None:
             (storage / file).unlink(missing_ok=True)
 
 
-def _forget(
-    queue: Queue, until: datetime, given_up: datetime, columns: Sequence[str]
-) -> list[str]:
+def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence[str]) -> list[str]:
     """Empty columns of rows that ended by `until`, or are older than `given_up`.
 
     Returns:
@@ -110,7 +108,7 @@ def remove_unnamed(queue: Queue, storage: Path) -> None:
     Raises:
         LogError: the queue cannot be read.
     """
-    with queue.transaction() as connection:
+    with queue.reading() as connection:
         named: set[str] = set()
         for table in (RECEIVED, DELIVERIES):
             named.update(connection.scalars(select(table.c.file).where(table.c.file.is_not(None))))

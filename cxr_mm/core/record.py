@@ -43,6 +43,7 @@ class PredictionRecord(Frozen):
         note_traits: see `cxr_mm.data.notes`; empty without a note.
         shares: finding → modality → its Shapley value in the probability.
         latency_ms: time from study to prediction.
+        source: where the study came from: `page`, `pacs`, or empty where it is not known.
     """
 
     record_id: str
@@ -64,6 +65,7 @@ class PredictionRecord(Frozen):
     note_traits: dict[str, float] = Field(default_factory=dict)
     shares: dict[str, dict[Modality, float]] = Field(default_factory=dict)
     latency_ms: float | None = None
+    source: str = ""
 
 
 class Outcome(Frozen):
@@ -96,7 +98,13 @@ class ServiceEvent(Frozen):
 
 
 def record_of(
-    answer: Answer, *, record_id: str, created_at: datetime, study: str, patient: str | None
+    answer: Answer,
+    *,
+    record_id: str,
+    created_at: datetime,
+    study: str,
+    patient: str | None,
+    source: str = "",
 ) -> PredictionRecord:
     """Build the log record of an answer.
 
@@ -105,6 +113,7 @@ def record_of(
         record_id: its unique id.
         created_at: time of the prediction, with UTC offset.
         study, patient: keyed hashes of the ids.
+        source: where the study came from.
     """
     prediction = answer.prediction
     return PredictionRecord(
@@ -127,6 +136,7 @@ def record_of(
         note_traits=answer.note_traits,
         shares=answer.shares,
         latency_ms=answer.latency_ms,
+        source=source,
     )
 
 

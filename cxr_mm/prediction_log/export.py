@@ -27,6 +27,7 @@ PLAIN = {
     "modalities": pa.string(),
     "view": pa.string(),
     "latency_ms": pa.float64(),
+    "source": pa.string(),
 }
 NESTED = {
     "clinical": "clinical",

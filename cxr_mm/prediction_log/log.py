@@ -264,9 +264,17 @@ class PredictionLog(LogReader):
         """Store one answer; when this returns, the record is on disk."""
         return self.append_many([answer])[0]
 
-    def append_many(self, answers: Iterable[Answer]) -> list[PredictionRecord]:
-        """Store several answers, all of them or none."""
-        records = [self.record(answer) for answer in answers]
+    def append_many(
+        self, answers: Iterable[Answer], source: str = "", *, once: bool = False
+    ) -> list[PredictionRecord]:
+        """Store several answers, all of them or none.
+
+        Args:
+            answers: of any studies.
+            source: where the studies came from.
+            once: store one record for each study and model, however often it is answered.
+        """
+        records = [self.record(answer, source, once=once) for answer in answers]
         self.add_records(records)
         return records
 
@@ -274,15 +282,17 @@ class PredictionLog(LogReader):
         """Store records whose ids are hashed already, all or none; known ones stay unchanged."""
         self._insert(PREDICTIONS, records)
 
-    def record(self, answer: Answer) -> PredictionRecord:
-        """Build the record of an answer."""
-        patient = answer.study.patient_id
+    def record(self, answer: Answer, source: str = "", *, once: bool = False) -> PredictionRecord:
+        """Build the record of an answer; `source` and `once` as of `append_many`."""
+        patient, prediction = answer.study.patient_id, answer.prediction
+        parts = ("record", source, prediction.digest, answer.study.study_id)
         return record_of(
             answer,
-            record_id=random_id(),
+            record_id=self._hash(":".join(parts)) if once else random_id(),
             created_at=self.clock(),
             study=self.hash_id(answer.study.study_id),
             patient=None if patient is None else self.hash_id(patient, "patient"),
+            source=source,
         )
 
     def hash_id(self, value: str, kind: Literal["study", "patient"] = "study") -> str:
@@ -291,7 +301,10 @@ class PredictionLog(LogReader):
         Raises:
             LogError: the log was opened without its secret.
         """
-        return keyed_hash(self._known_secret, f"{kind}:{value}")
+        return self._hash(f"{kind}:{value}")
+
+    def _hash(self, text: str) -> str:
+        return keyed_hash(self._known_secret, text)
 
     def add_outcomes(self, outcomes: Iterable[Outcome]) -> int:
         """Store later labels (`study_hash` from `hash_id`); returns how many were given.

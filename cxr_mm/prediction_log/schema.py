@@ -126,6 +126,7 @@ PREDICTIONS = _chained(
     Column("view", String(40)),
     *(Column(name, JSON, nullable=False) for name in NESTED),
     Column("latency_ms", Float),
+    Column("source", String(40), nullable=False),
     # Last, because SQLite reads a row from its start, and no further than it must.
     Column("image_embedding", Embedding),
     Column("note_embedding", Embedding),

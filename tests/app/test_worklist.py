@@ -216,7 +216,7 @@ def logged(folder):
 
 
 class BrokenLog:
-    def append_many(self, answers):
+    def append_many(self, answers, source="", *, once=False):
         raise LogError("the disk is full", field="log")
 
 

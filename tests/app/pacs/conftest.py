@@ -1,6 +1,7 @@
 """Fixtures of the node's tests: settings of a node, a queue, and radiographs as DICOM files."""
 
 import shutil
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE
 
 from app.pacs.queue import Arrival, Queue
 from app.pacs.settings import NodeSettings
 
+VERIFICATION = "1.2.840.10008.1.1"
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
@@ -100,3 +103,29 @@ def dcmtk(name):
     if found is None:
         pytest.skip(f"DCMTK's {name} is not installed")
     return found
+
+
+def free_port():
+    """A port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def associated(port, title="ARCHIVE", called="CXRMM", contexts=(DX, VERIFICATION), **options):
+    """An association with the node, as a peer makes one."""
+    entity = AE(title)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+    for each in contexts:
+        entity.add_requested_context(each, ExplicitVRLittleEndian)
+    return entity.associate("127.0.0.1", port, ae_title=called, **options)
+
+
+def stored(port, *datasets, **options):
+    """Status of a C-STORE of each data set."""
+    association = associated(port, **options)
+    assert association.is_established
+    try:
+        return [association.send_c_store(each).get("Status") for each in datasets]
+    finally:
+        association.release()

@@ -292,7 +292,7 @@ def test_predictions_are_logged_without_the_note(predictor, tmp_path):
 
 
 class BrokenLog:
-    def append_many(self, answers):
+    def append_many(self, answers, source="", *, once=False):
         raise LogError("the disk is full", field="log")
 
 

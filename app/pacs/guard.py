@@ -1,0 +1,94 @@
+"""Guard of the receiver's sockets: bounds on what an association may send, and on how slowly.
+
+pynetdicom reads as many bytes as a peer announces, waits for them without end, and queues every
+message that arrives before the one before it is answered.
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from app.pacs.settings import LimitSettings
+
+NEGOTIATION_BYTES = 64 << 10
+"""Of a request for an association; those of real systems have at most a third."""
+MESSAGES_AHEAD = 16
+"""Messages that a peer may send before the first is answered."""
+CHUNK = 256 << 10
+FEWEST_SECONDS = 0.01
+
+
+class BoundedReader:
+    """Reads from the socket of one association, in place of `AssociationSocket.recv`.
+
+    Args:
+        association: of pynetdicom.
+        limits: a unit of more than `pdu_bytes`, a message of more than twice `object_bytes` or a
+            unit that takes more than `idle_seconds` ends the association.
+        has_room: whether the disk can take another unit.
+        refuse: is told why an association was ended.
+    """
+
+    def __init__(
+        self,
+        association: Any,
+        limits: LimitSettings,
+        has_room: Callable[[], bool],
+        refuse: Callable[[str], None],
+    ) -> None:
+        self._association, self._limits = association, limits
+        self._has_room, self._refuse = has_room, refuse
+        self._message = 0
+
+    def next_message(self) -> None:
+        """Begin to count anew: a message is complete."""
+        self._message = 0
+
+    def __call__(self, count: int) -> bytearray:
+        """Read `count` bytes, fewer only where the peer has closed the connection.
+
+        Raises:
+            OSError: a bound is exceeded; pynetdicom then closes the connection.
+        """
+        self._message += count
+        if reason := self._excess(count):
+            self._refuse(reason)
+            raise OSError(reason)
+        try:
+            return self._read(count)
+        except TimeoutError:
+            self._refuse("too slow")
+            raise
+        except ssl.SSLError:
+            self._refuse("TLS handshake failed")
+            raise
+
+    def _read(self, count: int) -> bytearray:
+        connection = self._association.dul.socket.socket
+        until = time.monotonic() + self._limits.idle_seconds
+        found = bytearray()
+        while len(found) < count:
+            connection.settimeout(max(FEWEST_SECONDS, until - time.monotonic()))
+            chunk = connection.recv(min(count - len(found), CHUNK))
+            if not chunk:
+                break
+            found += chunk
+        return found
+
+    def _excess(self, count: int) -> str:
+        if count > max(self._limits.pdu_bytes, NEGOTIATION_BYTES):
+            return "protocol data unit too large"
+        if self._message > 2 * self._limits.object_bytes + NEGOTIATION_BYTES:
+            return "object far too large"
+        if self._association.dimse.msg_queue.qsize() > MESSAGES_AHEAD:
+            return "too many messages ahead"
+        return "" if self._has_room() else "disk full"
+
+
+class LateHandshake(ssl.SSLContext):
+    """TLS whose handshake is made by the first read, so that it holds up no other connection."""
+
+    def wrap_socket(self, sock: Any, *args: Any, **options: Any) -> ssl.SSLSocket:
+        """Wrap a connection without any exchange yet."""
+        return super().wrap_socket(sock, *args, **options | {"do_handshake_on_connect": False})
