@@ -1,0 +1,1 @@
+"""The node beside the PACS: radiographs in, answers back to the archive."""
