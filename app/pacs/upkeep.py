@@ -22,7 +22,9 @@ def status(queue: Queue) -> dict[str, Any]:
     """
     c, d = RECEIVED.c, DELIVERIES.c
     with queue.reading() as connection:
-        received = connection.execute(select(c.state, func.count().label("number")).group_by(c.state).order_by(c.state)).all()
+        received = connection.execute(
+            select(c.state, func.count().label("number")).group_by(c.state).order_by(c.state)
+        ).all()
         sent = select(d.destination, d.state, func.count()).group_by(d.destination, d.state)
         deliveries = connection.execute(sent).all()
         oldest = connection.scalar(select(func.min(c.received_at)).where(c.state == "received"))

@@ -31,7 +31,7 @@ from cxr_mm.core.task import Task, load_task
 from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.data.ingest import ingest
 from cxr_mm.data.manifest import with_frequent_findings
-from cxr_mm.data.resolve import PROSE
+from cxr_mm.data.resolve import question_of
 from cxr_mm.data.sources import fingerprint, source_found
 from cxr_mm.data.split import split
 from cxr_mm.evaluation.evaluate import evaluate
@@ -65,7 +65,7 @@ class Setting:
         return self._below("data")
 
     def _below(self, kind: str, *stages: str) -> TaskPaths:
-        question = self.task.model_dump(mode="json", exclude={"params", *PROSE})
+        question = question_of(self.task)
         sections = ("ingest", "split", *stages)
         chosen = {name: self.params.model_dump(mode="json")[name] for name in sections}
         # Changed code invalidates what is cheap; for a training it is only reported.

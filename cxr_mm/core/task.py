@@ -55,6 +55,15 @@ class LabelRule(Frozen):
     """Raw labels without information, even if `negative` is `*`."""
 
 
+class FindingCode(Frozen):
+    """A finding in a coding scheme, as DICOM objects name it."""
+
+    scheme: str = Field(min_length=1, max_length=16)
+    """Coding scheme designator of DICOM (PS3.16 8): `SCT` is SNOMED CT, `RADLEX` RadLex."""
+    value: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+
 class Finding(LabelRule):
     """A finding to predict, and how its labels are read."""
 
@@ -62,6 +71,9 @@ class Finding(LabelRule):
     """Identifier: lower case, digits, underscores."""
     title: str
     """Name for people, in clinical terms."""
+    # Left out where there is none: files of tasks without codes stay as they were.
+    code: FindingCode | None = Field(None, exclude_if=lambda code: code is None)
+    """Its code; DICOM objects use one of a private scheme without."""
 
     @field_validator("name")
     @classmethod

@@ -16,7 +16,15 @@ from cxr_mm.data.additions import additions_fingerprint
 from cxr_mm.data.sources import fingerprint
 
 PROSE = {"title", "licence", "citation", "caveats"}
-"""Fields that training does not depend on; `question` has all others but the split."""
+"""Fields that training does not depend on; nor does it on the codes of findings."""
+
+
+def question_of(task: Task) -> dict[str, Any]:
+    """What of a task training depends on, as JSON, without its parameters."""
+    whole = task.model_dump(mode="json", exclude={"params", *PROSE})
+    for finding in whole["findings"]:
+        finding.pop("code", None)
+    return whole
 
 
 def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
@@ -33,7 +41,7 @@ def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
         "task": whole,
         # The manifest does not depend on the split: its fields go with the parameters of `split`.
         "split": {**sections["split"], "spec": whole["split"]},
-        "question": {n: value for n, value in whole.items() if n not in PROSE | {"split"}},
+        "question": {n: value for n, value in question_of(task).items() if n != "split"},
         "source": {**source, "additions": added} if added else source,
     }
     for name, content in files.items():

@@ -390,7 +390,7 @@ def _with_square_pixels(
     attributes: Attributes, pixels: NDArray[np.float32], values: Unwindowed
 ) -> tuple[NDArray[np.float32], Unwindowed]:
     """Shrink the side whose pixels are closer together, where the file says that they differ."""
-    ratio = _height_over_width(attributes)
+    ratio = height_over_width(attributes)
     if abs(ratio - 1) < SQUARE_ENOUGH or not 1 / MOST_STRETCHED < ratio < MOST_STRETCHED:
         return pixels, values
     height, width = pixels.shape
@@ -402,7 +402,7 @@ def _with_square_pixels(
     return np.clip(resize(pixels, shape), 0, 1), replace(values, values=square, padding=padding)
 
 
-def _height_over_width(attributes: Attributes) -> float:
+def height_over_width(attributes: Attributes) -> float:
     """Height of a pixel divided by its width (PS3.3 C.7.6.3.1.7, 10.7.1)."""
     for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
         sides = attributes.numbers(keyword)

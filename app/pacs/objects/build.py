@@ -1,0 +1,75 @@
+"""Every object of one radiograph, with its UID."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from app.pacs.objects.presentation_state import presentation_state
+from app.pacs.objects.result import Kind, Result
+from app.pacs.objects.secondary_capture import secondary_capture
+from app.pacs.objects.structured_report import not_analysed_report, structured_report
+from app.pacs.objects.uids import derived_uid
+
+SOP_CLASSES: Mapping[Kind, UID] = {
+    "sr": Comprehensive3DSRStorage,
+    "gsps": GrayscaleSoftcopyPresentationStateStorage,
+    "sc": SecondaryCaptureImageStorage,
+}
+BUILDERS: Mapping[Kind, Callable[[Dataset, Result, str, datetime], Dataset]] = {
+    "sr": structured_report,
+    "gsps": presentation_state,
+    "sc": secondary_capture,
+}
+
+
+def build_objects(
+    source: Dataset, result: Result, kinds: Sequence[Kind], made_at: datetime
+) -> dict[Kind, Dataset]:
+    """Build the objects of one answer, each with file meta, in explicit VR little endian.
+
+    The same source, digest and configuration give the same UIDs.
+
+    Args:
+        source: header of the radiograph; pixels are not needed, and nothing is changed.
+        result: what is told of it.
+        kinds: which objects.
+        made_at: when the answer was given, in local time.
+
+    Raises:
+        RadiographError: the header does not say which object it is of, or its size.
+    """
+    instance = str(source.get("SOPInstanceUID", ""))
+    return {
+        kind: BUILDERS[kind](
+            source,
+            result,
+            derived_uid(instance, result.digest, result.configuration, kind),
+            made_at,
+        )
+        for kind in kinds
+    }
+
+
+def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Dataset:
+    """Build the structured report that a radiograph was not analysed, and why.
+
+    Another reason gives another UID.
+
+    Args:
+        source: header of the radiograph.
+        reason: for people, one sentence without anything that names the patient.
+        made_at: when that was decided, in local time.
+
+    Raises:
+        RadiographError: the header does not say which object it is of, or its size.
+    """
+    instance = str(source.get("SOPInstanceUID", ""))
+    uid = derived_uid(instance, "not analysed", reason)
+    return not_analysed_report(source, reason, uid, made_at)

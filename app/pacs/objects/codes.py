@@ -1,0 +1,67 @@
+"""Codes: of DICOM and SNOMED CT where they have one, else of the private scheme 99CXRMM."""
+
+from collections.abc import Mapping
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.sr.coding import Code
+
+from app.pacs.objects.evidence import long_string
+from cxr_mm.core.prediction import Certainty, FindingPrediction
+from cxr_mm.core.task import Finding, Task
+from cxr_mm.core.types import Modality
+
+PRIVATE = "99CXRMM"
+NO_UNITS = Code("1", "UCUM", "no units")
+CHEST_RADIOGRAPH = Code("399208008", "SCT", "Plain chest X-ray")
+ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
+COMMENT = Code("121106", "DCM", "Comment")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+DEVICE = Code("121007", "DCM", "Device")
+
+PROBABILITY = Code("122157", "DCM", "Probability")
+THRESHOLD = Code("operating_point", PRIVATE, "Operating point (threshold)")
+PRESENCE = Code("121052", "DCM", "Presence of property")
+DECISION = Code("decision", PRIVATE, "Decision at the operating point")
+CLASS_DECISION = Code("likeliest_class", PRIVATE, "Likeliest class")
+INPUT = Code("input", PRIVATE, "Input used")
+ANALYSIS = Code("analysis", PRIVATE, "Analysis")
+NOT_ANALYSED = Code("not_analysed", PRIVATE, "Not analysed")
+
+PRESENCES: Mapping[Certainty, Code] = {
+    "present": Code("52101004", "SCT", "Present"),
+    "absent": Code("272519000", "SCT", "Absent"),
+    "uncertain": Code("373068000", "SCT", "Undetermined"),
+}
+"""CID 240."""
+DECISIONS = {
+    True: Code("10828004", "SCT", "Positive"),
+    False: Code("260385009", "SCT", "Negative"),
+}
+INPUTS: Mapping[Modality, Code] = {
+    "image": Code("image", PRIVATE, "Image"),
+    "tabular": Code("clinical", PRIVATE, "Clinical values"),
+    "note": Code("note", PRIVATE, "Clinical note"),
+}
+
+
+def finding_code(task: Task, name: str) -> Code:
+    """The code of a finding as the task has it; a private one named after it where it has none."""
+    finding = next((f for f in task.findings if f.name == name), Finding(name=name, title=name))
+    if finding.code is not None:
+        return Code(finding.code.value, finding.code.scheme, finding.code.meaning)
+    return Code(f"{task.name}.{name}", PRIVATE, long_string(finding.title))
+
+
+def presence(finding: FindingPrediction) -> Code:
+    """Present, absent or undetermined: of the conformal set, or of the decision without one."""
+    decided: Certainty = "present" if finding.positive else "absent"
+    return PRESENCES[finding.certainty or decided]
+
+
+def private_scheme() -> CodingSchemeIdentificationItem:
+    """What the private scheme is, for whoever meets its designator."""
+    return CodingSchemeIdentificationItem(
+        designator=PRIVATE, name="cxr-mm: findings, inputs and decisions"
+    )

@@ -1,0 +1,163 @@
+"""The source as evidence: what an object takes over from its header, and what it adds itself.
+
+Patient and study are those of the source, decoded and written in UTF-8 again. What the source lacks
+stays empty if it must be present (type 2) and absent if not; a value that its VR forbids counts as
+lacking, but for the identifiers by which an archive files the object, which are never changed.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TypeVar
+
+from highdicom import SOPClass
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+from pydicom.valuerep import PersonName, validate_value
+
+from cxr_mm import __version__
+from cxr_mm.core.errors import RadiographError
+
+MANUFACTURER = "cxr-mm"
+CHARACTER_SET = "ISO_IR 192"
+SOURCES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+"""SOP classes of radiographs that are answered."""
+UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+IDENTIFIERS = frozenset({"PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID"})
+EMPTY_IF_ABSENT = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "StudyID", "ReferringPhysicianName"),
+)
+"""Type 2 attributes of the modules Patient and General Study."""
+SEXES, SIDES = ("M", "F", "O"), ("L", "R")
+LONG_STRING = 64
+"""Characters of the VR LO."""
+
+
+def reference_of(source: Dataset) -> Dataset:
+    """What identifies the source and the shape of its image, and nothing of its patient.
+
+    Raises:
+        RadiographError: the header does not say which object it is of, or its size; or it is of
+            none of the classes `SOURCES`.
+    """
+    reference = Dataset()
+    for keyword in (*UIDS, "Rows", "Columns"):
+        value = source.get(keyword)
+        if not value:
+            raise RadiographError(
+                "the header does not state it",
+                field=keyword,
+                remedy="Send the radiograph again from its archive",
+            )
+        setattr(reference, keyword, value)
+    if reference.SOPClassUID not in SOURCES:
+        raise RadiographError(
+            "this class of objects is not answered",
+            field="SOPClassUID",
+            remedy="Send radiographs of the classes CR and DX",
+        )
+    reference.SamplesPerPixel = 1
+    for keyword in EMPTY_IF_ABSENT:
+        setattr(reference, keyword, "")
+    return reference
+
+
+Made = TypeVar("Made", bound=SOPClass)
+
+
+def complete(made: Made, source: Dataset, made_at: datetime) -> Made:
+    """Give an object its patient, study, character set and times; it is returned.
+
+    Args:
+        made: changed in place.
+        source: of the radiograph.
+        made_at: when the answer was given.
+    """
+    made.SpecificCharacterSet = CHARACTER_SET
+    made.copy_patient_and_study_information(_readable(source))
+    for keyword in EMPTY_IF_ABSENT:
+        if keyword not in made:
+            setattr(made, keyword, "")
+    date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
+    made.InstanceCreationDate, made.InstanceCreationTime = date, time
+    made.SeriesDate, made.SeriesTime = date, time
+    if made.Modality != "SR":  # the other series may have a side
+        made.Laterality = source.get("Laterality") if source.get("Laterality") in SIDES else ""
+    if "ContentDate" in made:  # not in the IOD of presentation states
+        made.ContentDate, made.ContentTime = date, time
+    return made
+
+
+def equipment(model: str, digest: str) -> dict[str, str | tuple[str, ...]]:
+    """Attributes of the General Equipment module, as highdicom names them."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": long_string(model or MANUFACTURER),
+        "software_versions": __version__,
+        "device_serial_number": long_string(digest or __version__),
+    }
+
+
+def long_string(text: str) -> str:
+    """The text on one line, as long as the VR LO allows, without its separator."""
+    line = " ".join(text.replace("\\", "/").split())
+    return line if len(line) <= LONG_STRING else f"{line[: LONG_STRING - 3]}..."
+
+
+def _readable(source: Dataset) -> Dataset:
+    """Elements of the source with valid values, decoded, without private ones and pixels."""
+    result = Dataset()
+    for element in _elements(source):
+        if element.keyword in IDENTIFIERS or _is_valid(element):
+            result.add(_decoded(element))
+    return result
+
+
+def _elements(source: Dataset) -> Iterator[DataElement]:
+    for tag in source.keys():
+        if tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040):
+            yield source[tag]
+
+
+def _is_valid(element: DataElement) -> bool:
+    if element.keyword == "PatientSex":
+        return element.value in SEXES
+    if element.VR == "SQ":
+        return all(_is_valid(inner) for item in element.value for inner in item)
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        for value in values:
+            if value is not None:
+                validate_value(element.VR, value, config.RAISE)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _decoded(element: DataElement) -> DataElement:
+    """The element with text that is no longer bound to the source's character set."""
+    if element.VR == "PN":
+        names = element.value if element.VM > 1 else [element.value]
+        decoded = [PersonName(str(name or "")) for name in names]
+        return DataElement(element.tag, "PN", decoded if len(decoded) > 1 else decoded[0])
+    if element.VR == "SQ":
+        return DataElement(element.tag, "SQ", [_decoded_item(item) for item in element.value])
+    return DataElement(element.tag, element.VR, element.value)
+
+
+def _decoded_item(item: Dataset) -> Dataset:
+    result = Dataset()
+    for element in item:
+        if element.keyword != "SpecificCharacterSet":
+            result.add(_decoded(element))
+    return result

@@ -1,0 +1,99 @@
+"""What the objects tell of one radiograph: the answer, its model, the region and the picture."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import approximate_polygon, find_contours
+
+from cxr_mm.core.errors import InputError
+from cxr_mm.core.prediction import Answer
+from cxr_mm.core.task import Task
+
+Kind = Literal["sr", "gsps", "sc"]
+"""Structured report, presentation state, secondary capture."""
+FEWEST_CORNERS, MOST_CORNERS = 3, 1000
+"""An explicit VR FL holds 8191 points at most; a viewer needs far fewer."""
+TOLERANCE = 1 / 1000
+"""How far a simplified outline may depart, as a share of the longer side of the image."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """The region of the image with the strongest influence on one finding.
+
+    Args:
+        finding: name of the finding.
+        method: title of the method that found it; its faithfulness must have passed.
+        corners: (column, row) of each corner in pixels of the source as stored, without the first
+            again at the end; (0, 0) is the upper left corner of the first pixel, and
+            (columns, rows) the lower right corner of the last.
+    """
+
+    finding: str
+    method: str
+    corners: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.corners) < FEWEST_CORNERS:
+            raise InputError(
+                f"an outline has at least {FEWEST_CORNERS} corners, not {len(self.corners)}",
+                field="corners",
+                remedy="Give no region where there is none",
+            )
+
+    @classmethod
+    def of_mask(cls, finding: str, method: str, mask: NDArray[np.bool_]) -> Self | None:
+        """Outline the largest connected part of a mask over the source as stored (rows, columns).
+
+        The outline runs half-way between pixels in and out of the mask, simplified; holes are part
+        of the region. None if the mask is empty.
+        """
+        lines = find_contours(np.pad(mask.astype(np.float64), 1), 0.5)
+        if not lines:
+            return None
+        outline, tolerance = max(lines, key=_area), TOLERANCE * max(mask.shape)
+        while len(corners := approximate_polygon(outline, tolerance)) > MOST_CORNERS:
+            tolerance *= 2
+        # Centres of pixels are at a half in DICOM; the padding moved them by one.
+        return cls(finding, method, tuple((float(x), float(y)) for y, x in corners[:-1] - 0.5))
+
+    @property
+    def closed(self) -> NDArray[np.float64]:
+        """The corners, the first again at the end: (N + 1, 2)."""
+        return np.asarray([*self.corners, self.corners[0]], dtype=np.float64)
+
+
+def _area(line: NDArray[np.float64]) -> float:
+    x, y = line[:, 0], line[:, 1]
+    return float(abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is told of one radiograph.
+
+    Args:
+        answer: what the model said.
+        task: of the model; findings without a code get a private one.
+        digest: of the model (sha256, hexadecimal).
+        region: None if no faithful method found one.
+        map_image: uint8 (H, W, 3), the picture as seen, with the map over it if there is one; None
+            without a picture.
+        warnings: besides those of the prediction.
+        configuration: digest of whatever else decides the content of the objects, as the rules.
+    """
+
+    answer: Answer
+    task: Task
+    digest: str
+    region: Region | None = None
+    map_image: NDArray[np.uint8] | None = None
+    warnings: tuple[str, ...] = ()
+    configuration: str = ""
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """Every warning once, the prediction's first."""
+        return tuple(dict.fromkeys((*self.answer.prediction.warnings, *self.warnings)))

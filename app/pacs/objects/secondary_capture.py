@@ -1,0 +1,174 @@
+"""Secondary capture: the picture with its map and, beside it, numbers, model and notice."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+
+import numpy as np
+from highdicom import SOPClass
+from matplotlib import get_data_path
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from app.pacs.objects.evidence import complete, equipment, long_string, reference_of
+from app.pacs.objects.result import Result
+from app.pacs.objects.uids import derived_uid
+from cxr_mm import __version__
+from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, percent
+
+SERIES_NUMBER = 9003
+HEIGHT, WIDEST = 800, 1600
+"""Height of the picture in pixels, and its width at most."""
+PANEL = 460
+"""Width of the panel of text in pixels."""
+MARGIN = 16
+BACKGROUND, TEXT, FAINT = (16, 16, 16), (235, 235, 235), (170, 170, 170)
+PLAIN, HEADING = 15, 19
+DIGEST_LINE = 32
+"""Characters of the digest on one line: all 64 are there, on two."""
+
+
+def secondary_capture(source: Dataset, result: Result, uid: str, made_at: datetime) -> SOPClass:
+    """Build the colour picture of one answer.
+
+    Args:
+        source: header of the radiograph.
+        result: what is told of it; without `map_image` the picture is the text alone.
+        uid: SOP instance UID of the picture.
+        made_at: when the answer was given.
+    """
+    image = reference_of(source)
+    pixels = draw(result, made_at)
+    made = SOPClass(
+        study_instance_uid=image.StudyInstanceUID,
+        series_instance_uid=derived_uid(uid, "series"),
+        series_number=SERIES_NUMBER,
+        series_description=long_string(f"AI result: {result.task.title}"),
+        sop_instance_uid=uid,
+        sop_class_uid=SecondaryCaptureImageStorage,
+        instance_number=1,
+        modality="OT",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **equipment(result.answer.prediction.model, result.digest),
+    )
+    _describe(made, source, image, made_at)
+    _fill(made, pixels)
+    return complete(made, source, made_at)
+
+
+def _describe(made: Dataset, source: Dataset, image: Dataset, made_at: datetime) -> None:
+    made.ConversionType = "WSD"
+    made.ImageType = ["DERIVED", "SECONDARY"]
+    made.DateOfSecondaryCapture = f"{made_at:%Y%m%d}"
+    made.TimeOfSecondaryCapture = f"{made_at:%H%M%S}"
+    made.DerivationDescription = "Map of influence over the radiograph, with findings beside it"
+    made.PatientOrientation = ""
+    made.SourceImageSequence = [_reference(image)]
+    # The text beside the picture names no one: what is burnt in is what the source has.
+    if source.get("BurnedInAnnotation") in ("YES", "NO"):
+        made.BurnedInAnnotation = source.BurnedInAnnotation
+
+
+def _reference(image: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = image.SOPClassUID
+    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return item
+
+
+def _fill(made: Dataset, pixels: NDArray[np.uint8]) -> None:
+    made.Rows, made.Columns, made.SamplesPerPixel = pixels.shape
+    made.PhotometricInterpretation, made.PlanarConfiguration = "RGB", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PixelRepresentation = 0
+    data = pixels.tobytes()
+    made.PixelData = data + b"\0" * (len(data) % 2)
+
+
+def draw(result: Result, made_at: datetime) -> NDArray[np.uint8]:
+    """Draw the picture, and the panel of text to its right, uint8 (H, W, 3)."""
+    panel = _panel(result, made_at)
+    if result.map_image is None:
+        return np.asarray(panel)
+    picture = Image.fromarray(result.map_image)
+    scale = min(HEIGHT / picture.height, WIDEST / picture.width)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size, Image.Resampling.BICUBIC)
+    canvas = Image.new(
+        "RGB", (picture.width + panel.width, max(picture.height, panel.height)), BACKGROUND
+    )
+    canvas.paste(picture, (0, 0))
+    canvas.paste(panel, (picture.width, 0))
+    return np.asarray(canvas)
+
+
+def lines_of(result: Result, made_at: datetime) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
+    """Every line of the panel, before wrapping: text, size in pixels, colour."""
+    prediction = result.answer.prediction
+    yield result.task.title, HEADING, TEXT
+    if prediction.synthetic:
+        yield SYNTHETIC, PLAIN, TEXT
+    for finding in prediction.findings:
+        yield "", PLAIN, TEXT
+        yield f"{finding.title}: {_decision(finding)}", HEADING, TEXT
+        yield _numbers(finding), PLAIN, TEXT
+    yield "", PLAIN, TEXT
+    if result.region is not None:
+        yield f"Map: {result.region.method}", PLAIN, FAINT
+    for warning in result.all_warnings:
+        yield f"Warning: {warning}", PLAIN, TEXT
+    yield f"Model {prediction.model}, cxr-mm {__version__}", PLAIN, FAINT
+    for start in range(0, len(result.digest), DIGEST_LINE):
+        yield result.digest[start : start + DIGEST_LINE], PLAIN, FAINT
+    yield f"{made_at:%Y-%m-%d %H:%M:%S}", PLAIN, FAINT
+    yield "", PLAIN, TEXT
+    yield NOTICE, PLAIN, TEXT
+
+
+def _decision(finding: FindingPrediction) -> str:
+    decided = "positive" if finding.positive else "negative"
+    if finding.threshold is None:
+        decided = "likeliest" if finding.positive else "less likely"
+    return f"{decided}, uncertain" if finding.certainty == "uncertain" else decided
+
+
+def _numbers(finding: FindingPrediction) -> str:
+    probability = f"Probability {percent(finding.probability)}"
+    if finding.threshold is None:
+        return probability
+    return f"{probability}, operating point {percent(finding.threshold)}"
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has Greek and Cyrillic too, as matplotlib ships it."""
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _panel(result: Result, made_at: datetime) -> Image.Image:
+    wrapped = [
+        (line, size, colour)
+        for text, size, colour in lines_of(result, made_at)
+        for line in _wrapped(text, _font(size))
+    ]
+    needed = 2 * MARGIN + sum(round(size * 1.35) for _, size, _ in wrapped)
+    panel = Image.new("RGB", (PANEL, max(HEIGHT, needed)), BACKGROUND)
+    pen, top = ImageDraw.Draw(panel), MARGIN
+    for line, size, colour in wrapped:
+        pen.text((MARGIN, top), line, fill=colour, font=_font(size))
+        top += round(size * 1.35)
+    return panel
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The words of a text in lines that fit the panel."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > PANEL - 2 * MARGIN:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
