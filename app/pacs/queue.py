@@ -205,7 +205,8 @@ class Queue:
             if row is None:
                 return None
             self._claim(connection, RECEIVED, [row.id])
-            return _value(Received, row, attempts=row.attempts + 1)
+            received: Received = _value(Received, row, attempts=row.attempts + 1)
+            return received
 
     def finish(
         self,
@@ -225,8 +226,13 @@ class Queue:
             How many deliveries are new.
         """
         now = self.clock()
-        ended = {"state": state, "digest": digest, "reason": reason[:LONGEST_REASON]}
-        ended |= {"claimed": False, "answered_at": now}
+        ended = {
+            "state": state,
+            "digest": digest,
+            "reason": reason[:LONGEST_REASON],
+            "claimed": False,
+            "answered_at": now,
+        }
         with self.transaction() as connection:
             connection.execute(_one(RECEIVED, received.id).values(ended))
             added = 0
@@ -277,11 +283,23 @@ class Queue:
 
     # What a person or a start does
 
-    def release(self) -> None:
-        """Free every claim: whoever held one has ended. Only the one node of a queue may ask."""
+    def release_received(self) -> None:
+        """Free every claim on what was received; only the one worker of a queue may ask."""
+        self._release(RECEIVED, RECEIVED.c.claimed)
+
+    def release_deliveries(self, destination: str | None = None) -> None:
+        """Free every claim on deliveries to a destination; only its one sender may ask.
+
+        Args:
+            destination: None for all, when none is being sent.
+        """
+        c = DELIVERIES.c
+        mine = c.claimed if destination is None else c.claimed & (c.destination == destination)
+        self._release(DELIVERIES, mine)
+
+    def _release(self, table: Table, mine: Any) -> None:
         with self.transaction() as connection:
-            for table in (RECEIVED, DELIVERIES):
-                connection.execute(update(table).where(table.c.claimed).values(claimed=False))
+            connection.execute(update(table).where(mine).values(claimed=False))
 
     def retry(self) -> int:
         """Have every dead delivery and failed image tried anew; returns how many."""

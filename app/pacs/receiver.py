@@ -5,6 +5,7 @@ It decodes nothing. Each refusal is a DICOM status, or the end of the associatio
 
 import logging
 import tempfile
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +23,10 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import (
-    ComputedRadiographyImageStorage,  # type: ignore[attr-defined]
-    DigitalXRayImageStorageForPresentation,  # type: ignore[attr-defined]
-    DigitalXRayImageStorageForProcessing,  # type: ignore[attr-defined]
-    Verification,  # type: ignore[attr-defined]
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    Verification,
 )
 
 from app.pacs.guard import BoundedReader, LateHandshake
@@ -74,13 +75,21 @@ class Receiver:
         settings: of the node.
         storage: where objects are written.
         queue: where they are listed.
+        arrived: is called after each new one.
 
     Raises:
         ParamsError: the address cannot be had, or a certificate cannot be used.
     """
 
-    def __init__(self, settings: NodeSettings, storage: Storage, queue: Queue) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        storage: Storage,
+        queue: Queue,
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings, self._storage, self._queue = settings, storage, queue
+        self._arrived = arrived
         self._before = tempfile.tempdir
         _config.STORE_RECV_CHUNKED_DATASET = True  # to a file, so that memory stays bounded
         _config.LOG_HANDLER_LEVEL = "none"
@@ -133,7 +142,7 @@ class Receiver:
             return self._entity.start_server(
                 (settings.host, settings.port),
                 block=False,
-                evt_handlers=handlers,  # type: ignore[arg-type]
+                evt_handlers=handlers,
                 ssl_context=tls,
             )
         except OSError as error:
@@ -226,6 +235,7 @@ class Receiver:
             )
             try:
                 if self._queue.add(arrival):
+                    self._arrived()
                     return
             except LogError:
                 self._storage.remove(file)

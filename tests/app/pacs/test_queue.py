@@ -30,7 +30,7 @@ if role == "add":
     for number in range(count):
         print(int(queue.add(arrival(f"1.{number}"))), flush=True)
 else:
-    queue.release()
+    queue.release_received()
     while (row := queue.claim()) is not None:
         out = [Outgoing("archive", k, f"2.25.{row.id}", "outbox/x.dcm") for k in ("sr", "sc")]
         queue.finish(row, "answered", "d", outgoing=out)
@@ -114,7 +114,7 @@ def test_a_claim_of_an_ended_process_is_free_at_the_next_start(queue):
     queue.add(arrival())
     queue.claim()
     assert queue.claim() is None
-    queue.release()
+    queue.release_received()
     assert queue.claim().attempts == 2
 
 

@@ -1,0 +1,105 @@
+"""Answering: what the model says of one received image, through the same service as the page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from app.pacs.objects import Region, Result
+from app.service import InferenceService, StudySession
+from cxr_mm.core.prediction import FindingPrediction
+from cxr_mm.data.studies import header_values
+from cxr_mm.explain.attribution import Attribution
+from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
+from cxr_mm.explain.methods import METHODS
+from cxr_mm.imaging.geometry import resize, to_image
+
+SESSION = "node"
+"""Key of the one image in the cache: the image at hand, decoded once."""
+STRONG = 0.5
+"""Share of the strongest value from which on the image belongs to the region."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Asks the services, by the bundles that rules name.
+
+    Args:
+        services: bundle, or pointer to one → its service.
+        configuration: digest of the rules, so that other rules make other objects.
+    """
+
+    services: Mapping[Path, InferenceService]
+    configuration: str
+
+    def result(self, bundle: Path, path: Path, header: Dataset) -> Result:
+        """Answer one image, log the answer, and draw what speaks for the leading finding.
+
+        Args:
+            bundle: that a rule names.
+            path: of the image; it is decoded in a sandboxed process.
+            header: of the image; age, sex and view are taken from it.
+
+        Raises:
+            InputError: the image cannot be read, or the input gate rejects it.
+        """
+        service = self.services[bundle].pinned()
+        uid = str(header.SOPInstanceUID)
+        image = service.image(str(path), session=SESSION)
+        study = service.study(
+            str(path),
+            header_values(service.task, image.radiograph),
+            None,
+            study_id=uid,
+            patient_id=str(header.get("PatientID") or "") or None,
+            session=SESSION,
+        )
+        session = service.answer(study)
+        return self._drawn(service, session, header)
+
+    def _drawn(self, service: InferenceService, session: StudySession, header: Dataset) -> Result:
+        leading = leading_finding(session.answer.prediction.findings)
+        name = service.usual("image")
+        attribution = service.explained(session, leading.finding, name)
+        region = None
+        if attribution is not None and leading.positive and _is_faithful(service, name):
+            region = region_of(attribution, session, leading.finding, header)
+        trouble = (session.log_trouble,) if session.log_trouble else ()
+        return Result(
+            answer=session.answer,
+            task=service.task,
+            digest=service.digest,
+            region=region,
+            map_image=service.drawn(session, attribution),
+            warnings=(*session.answer.study.warnings, *trouble),
+            configuration=self.configuration,
+        )
+
+
+def leading_finding(findings: tuple[FindingPrediction, ...]) -> FindingPrediction:
+    """The finding that is highest above its operating point, or the likeliest class."""
+    return max(findings, key=lambda f: (f.positive, f.probability - (f.threshold or 0.0)))
+
+
+def region_of(
+    attribution: Attribution, session: StudySession, finding: str, header: Dataset
+) -> Region | None:
+    """Outline where an attribution is at least half as strong as anywhere, in stored pixels."""
+    assert session.image is not None
+    shape = (int(header.Rows), int(header.Columns))
+    height, width = session.image.shape
+    values = resize(to_image(attribution.values, (height, width)), shape)
+    strongest = float(values.max(initial=0.0))
+    if strongest <= 0 or attribution.extra.get("empty"):
+        return None
+    title = METHODS[attribution.method].title
+    return Region.of_mask(finding, title, values >= STRONG * strongest)
+
+
+def _is_faithful(service: InferenceService, name: str) -> bool:
+    """Whether it was measured that a method is faithful, with success."""
+    figures = service.figures
+    return (
+        bool(figures.get(name)) and is_measured(figures[name]) and name in faithful_methods(figures)
+    )

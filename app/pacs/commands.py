@@ -1,0 +1,137 @@
+"""`cxr-mm pacs`: run the node beside the PACS, look into its queue, and check its file."""
+
+import contextlib
+import json
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cxr_mm.core.errors import ParamsError
+
+if TYPE_CHECKING:
+    from app.pacs.queue import Queue
+    from app.pacs.settings import NodeSettings
+
+ARENAS = 2
+"""Heaps that the threads share: with one each, memory grows for hours."""
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="A node beside the PACS: radiographs in, answers out. Decision support for research only.",
+)
+File = Annotated[Path, typer.Argument(help="YAML file of the node.")]
+
+
+@commands.command()
+def run(file: File) -> None:
+    """Receive, answer and send until a signal ends it; nothing is lost by that."""
+    from app.pacs.node import run_node
+    from cxr_mm.core.allocator import keep_freed_memory
+
+    settings = _settings(file)
+    keep_freed_memory(ARENAS)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def ready(port: int) -> None:
+        typer.echo(f"{settings.ae_title} listens on {settings.host} port {port}")
+
+    run_node(settings, stop, ready)
+
+
+@commands.command()
+def status(file: File) -> None:
+    """Print rows by state, deliveries by destination and counts of refusals, as JSON."""
+    from app.pacs.upkeep import status as of
+
+    with _queue(file) as queue:
+        typer.echo(json.dumps(of(queue), indent=2))
+
+
+@commands.command()
+def queue(
+    file: File, last: Annotated[int, typer.Option(min=1, help="How many rows.")] = 20
+) -> None:
+    """Print the newest received images, a line of JSON each."""
+    from app.pacs.upkeep import rows
+
+    with _queue(file) as opened:
+        for row in rows(opened, last):
+            typer.echo(json.dumps(row | {"received_at": row["received_at"].isoformat()}))
+
+
+@commands.command()
+def retry(file: File) -> None:
+    """Try again what is dead or has failed."""
+    with _queue(file) as opened:
+        typer.echo(f"{opened.retry()} tried again")
+
+
+@commands.command()
+def replay(
+    file: File,
+    since: Annotated[str, typer.Option(help="Moment as 2026-03-01T08:00+00:00.")],
+) -> None:
+    """Answer images again that are still on disk, with the models that serve now."""
+    with _queue(file) as opened:
+        typer.echo(f"{opened.replay(_moment(since))} answered again")
+
+
+@commands.command("send-test")
+def send_test(file: File) -> None:
+    """Ask every peer for an echo, and which objects it takes; nothing is stored with it."""
+    from app.pacs.sender import tested
+
+    settings = _settings(file)
+    results = {peer.name: tested(settings, peer) for peer in settings.peers}
+    for name, result in results.items():
+        typer.echo(f"{name}: {result.text}")
+    if not all(result.ok for result in results.values()):
+        raise typer.Exit(1)
+
+
+@commands.command("check-config")
+def check_config(file: File) -> None:
+    """Check the node's file, its certificates and its bundles."""
+    settings = _settings(file)
+    typer.echo(
+        f"{file}: {settings.ae_title} on {settings.host} port {settings.port}, "
+        f"{len(settings.peers)} peers, {len(settings.rules)} rules, "
+        f"{'TLS' if settings.tls else 'no TLS'}"
+    )
+
+
+def _settings(file: Path) -> "NodeSettings":
+    from app.pacs.settings import load_node_settings
+
+    return load_node_settings(file)
+
+
+@contextlib.contextmanager
+def _queue(file: Path) -> "Iterator[Queue]":
+    from app.pacs.queue import Queue
+
+    settings = _settings(file)
+    with contextlib.closing(Queue(settings.queue_url, settings.limits.longest_pause)) as opened:
+        yield opened
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ParamsError(
+            f"{text!r} is no moment with a UTC offset",
+            field="--since",
+            remedy="Write it as 2026-03-01T08:00+00:00",
+        )
+    return moment

@@ -1,0 +1,181 @@
+"""The sender: C-STORE of what waits for a destination, again until it has it or it is given up."""
+
+import logging
+import ssl
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, _config
+from pynetdicom.sop_class import Verification
+
+from app.pacs.objects import SOP_CLASSES
+from app.pacs.pauses import pause
+from app.pacs.queue import Delivery, Queue
+from app.pacs.settings import NodeSettings, Peer, calling_context
+from app.pacs.storage import Storage
+from cxr_mm.core.errors import LogError
+
+_log = logging.getLogger(__name__)
+AT_ONCE = 50
+"""Objects sent by one association."""
+LOOK_SECONDS = 1.0
+"""Between two looks at deliveries that are due."""
+WARNINGS = range(0xB000, 0xC000)
+"""Status of an object that was stored with a remark (PS3.7 C)."""
+
+
+class Unreachable(Exception):  # noqa: N818  its name is what is the case
+    """A peer with which no association can be made, and why."""
+
+
+class Sender:
+    """Sends to one destination.
+
+    Args:
+        settings: of the node.
+        peer: the destination.
+        storage: where the objects are.
+        queue: whose deliveries it works on.
+
+    Raises:
+        ParamsError: a certificate cannot be used.
+    """
+
+    def __init__(self, settings: NodeSettings, peer: Peer, storage: Storage, queue: Queue) -> None:
+        self._settings, self._peer = settings, peer
+        self._storage, self._queue = storage, queue
+        self._tls = calling_context(settings.tls) if settings.tls and peer.tls else None
+
+    def run(self, stop: threading.Event, answered: threading.Event) -> None:
+        """Send what is due until told to stop; a database that is away is tried again."""
+        holds = False
+        while not stop.is_set():
+            try:
+                if holds:  # deliveries that could not be ended when the database was away
+                    self._queue.release_deliveries(self._peer.name)
+                holds = False
+                if self.step():
+                    continue
+            except LogError as error:
+                _log.error("The queue cannot be used: %s", error)
+                holds = True
+                stop.wait(self._settings.limits.shortest_pause)
+            answered.wait(LOOK_SECONDS)
+            answered.clear()
+
+    def step(self) -> bool:
+        """Send what is due, by one association; False where nothing is.
+
+        Raises:
+            LogError: the queue cannot be used.
+        """
+        due = self._queue.claim_deliveries(self._peer.name, AT_ONCE)
+        if not due:
+            return False
+        try:
+            association = associate(self._settings, self._peer, self._tls)
+        except Unreachable as error:
+            self._failed(due, str(error))
+            return True
+        try:
+            for delivery in due:
+                self._send(association, delivery)
+        finally:
+            association.release()
+        return True
+
+    def _send(self, association: Any, delivery: Delivery) -> None:
+        path = self._storage.path(delivery.file)
+        if not association.is_established:
+            self._failed([delivery], "the association ended")
+            return
+        try:
+            status = association.send_c_store(path).get("Status")
+        except FileNotFoundError:
+            self._queue.bury(delivery, "its file is gone")
+        except ValueError:
+            self._failed([delivery], "the destination does not take this kind of object")
+        except RuntimeError:
+            self._failed([delivery], "the association ended")
+        else:
+            if status == 0 or status in WARNINGS:
+                self._queue.sent(delivery)
+            elif status is None:
+                self._failed([delivery], "no answer")
+            else:
+                self._failed([delivery], f"the destination answered {status:#06x}")
+
+    def _failed(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        limits = self._settings.limits
+        for delivery in deliveries:
+            if delivery.attempts >= limits.send_attempts:
+                self._queue.bury(delivery, reason)
+                _log.error("Given up: %s to %s: %s", delivery.kind, self._peer.name, reason)
+            else:
+                self._queue.postpone_delivery(delivery, pause(limits, delivery.attempts), reason)
+
+
+def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) -> Any:
+    """Open an association with a peer, for an echo and every kind of object.
+
+    Raises:
+        Unreachable: none can be made.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it quotes what it sends
+    entity = AE(settings.ae_title)
+    idle = settings.limits.idle_seconds
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = idle
+    entity.connection_timeout = idle
+    entity.add_requested_context(Verification)
+    for each in SOP_CLASSES.values():
+        entity.add_requested_context(each, ExplicitVRLittleEndian)
+    association = entity.associate(
+        peer.host,
+        peer.port,
+        ae_title=peer.ae_title,
+        tls_args=None if tls is None else (tls, peer.host),
+    )
+    if association.is_established:
+        return association
+    raise Unreachable(_why(association))
+
+
+def _why(association: Any) -> str:
+    if association.is_rejected:
+        return "the destination rejects the association"
+    if association.is_aborted:
+        return "the destination cannot be reached, or ends the association"
+    return "the destination cannot be reached"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Whether a peer answers an echo and takes every object, and in words."""
+
+    ok: bool
+    text: str
+
+
+def tested(settings: NodeSettings, peer: Peer) -> Tested:
+    """Ask a peer for an echo, and which kinds of object it takes.
+
+    Raises:
+        ParamsError: a certificate cannot be used.
+    """
+    try:
+        association = associate(
+            settings, peer, calling_context(settings.tls) if settings.tls and peer.tls else None
+        )
+    except Unreachable as error:
+        return Tested(False, str(error))
+    taken = {context.abstract_syntax for context in association.accepted_contexts}
+    echo = Verification in taken and association.send_c_echo().get("Status") == 0
+    association.release()
+    missing = [kind for kind, uid in SOP_CLASSES.items() if uid not in taken]
+    words = "echo answered" if echo else "no echo"
+    words += f", does not take {', '.join(missing)}" if missing else ", takes every object"
+    return Tested(echo and not missing, words)

@@ -1,0 +1,173 @@
+"""The worker: takes received images in turn, has them answered, and lists what is to be sent."""
+
+import hashlib
+import io
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+
+from app.pacs.answering import Answering
+from app.pacs.header import HeaderReader
+from app.pacs.objects import build_not_analysed, build_objects
+from app.pacs.pauses import pause
+from app.pacs.queue import Ended, Outgoing, Queue, Received
+from app.pacs.routing import Refusal, Route, facts_of, route
+from app.pacs.settings import Destination, NodeSettings
+from app.pacs.storage import Storage
+from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError
+
+_log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.5
+"""Between two looks at an empty queue; an arrival wakes the worker at once."""
+
+
+class Worker:
+    """Answers received images, one at a time.
+
+    Args:
+        settings: of the node.
+        storage: where images are, and answers are written.
+        queue: whose rows it works on.
+        headers: reads headers.
+        answering: asks the models.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        storage: Storage,
+        queue: Queue,
+        headers: HeaderReader,
+        answering: Answering,
+    ) -> None:
+        self._settings, self._storage, self._queue = settings, storage, queue
+        self._headers, self._answering = headers, answering
+
+    def run(
+        self, stop: threading.Event, arrived: threading.Event, answered: threading.Event
+    ) -> None:
+        """Work until told to stop; a database that is away is tried again.
+
+        Args:
+            stop: ends the work after the image at hand.
+            arrived: set when there is something to do.
+            answered: is set when there is something to send.
+        """
+        holds = False
+        while not stop.is_set():
+            try:
+                if holds:  # a row that could not be ended when the database was away
+                    self._queue.release_received()
+                holds = False
+                busy = self.step()
+            except LogError as error:
+                _log.error("The queue cannot be used: %s", error)
+                holds = True
+                stop.wait(self._settings.limits.shortest_pause)
+                continue
+            if busy:
+                answered.set()
+            else:
+                arrived.wait(LOOK_SECONDS)
+                arrived.clear()
+
+    def step(self) -> bool:
+        """Work on the image whose turn it is; False where none is due.
+
+        Raises:
+            LogError: the queue cannot be used.
+        """
+        received = self._queue.claim()
+        if received is None:
+            return False
+        limits = self._settings.limits
+        if received.attempts > limits.answer_attempts:
+            # Its attempts ended with the process each time, so nothing is known of why.
+            self._end(received, "failed", reason="ended the node at every attempt")
+            return True
+        try:
+            self._work(received)
+        except LogError:
+            raise
+        except Exception as error:  # noqa: BLE001  one image must not end the node
+            _log.error("Image %d failed: %s", received.id, type(error).__name__)
+            reason = str(error) if isinstance(error, CxrError) else type(error).__name__
+            if received.attempts >= limits.answer_attempts:
+                self._end(received, "failed", reason=reason)
+            else:
+                wait = pause(limits, received.attempts)
+                self._queue.postpone(received, wait, reason)
+        return True
+
+    def _work(self, received: Received) -> None:
+        path = self._storage.path(received.file)
+        try:
+            header = self._headers.read(path, "image")
+            if str(header.get("SOPInstanceUID")) != received.sop_instance_uid:
+                raise RadiographError("its UID is not the one it was sent by", field="image")
+        except RadiographError as error:
+            self._queue.count("not analysed: unreadable header", received.peer)
+            self._end(received, "not_analysed", reason=error.message)
+            return
+        way = route(self._settings.rules, facts_of(received.peer, header))
+        if isinstance(way, Refusal):
+            self._queue.count("not analysed: by the rules", received.peer)
+            self._not_analysed(received, header, way.reason, way.destinations)
+            return
+        try:
+            self._answer(received, header, way)
+        except InputError as error:
+            destinations = way.destinations if way.says_not_analysed else ()
+            self._queue.count("not analysed: unreadable or rejected image", received.peer)
+            self._not_analysed(received, header, error.message, destinations)
+
+    def _answer(self, received: Received, header: Dataset, way: Route) -> None:
+        result = self._answering.result(way.bundle, self._storage.path(received.file), header)
+        kinds = tuple(dict.fromkeys(kind for d in way.destinations for kind in d.objects))
+        objects = build_objects(header, result, kinds, datetime.now())
+        files = {kind: self._written(each) for kind, each in objects.items()}
+        outgoing = [
+            Outgoing(d.peer, kind, str(objects[kind].SOPInstanceUID), files[kind])
+            for d in way.destinations
+            for kind in d.objects
+        ]
+        self._end(received, "answered", result.digest, outgoing=outgoing)
+
+    def _not_analysed(
+        self, received: Received, header: Dataset, reason: str, destinations: Iterable[Destination]
+    ) -> None:
+        """End a row with its reason, and list the report that says so where one is wanted."""
+        outgoing: list[Outgoing] = []
+        names = [d.peer for d in destinations if "sr" in d.objects]
+        if names:
+            try:
+                report = build_not_analysed(header, reason, datetime.now())
+                file, uid = self._written(report), str(report.SOPInstanceUID)
+                outgoing = [Outgoing(name, "sr", uid, file) for name in names]
+            except RadiographError as error:
+                reason = f"{reason}; no report, since {error}"
+        self._end(received, "not_analysed", reason=reason, outgoing=outgoing)
+
+    def _written(self, dataset: Dataset) -> str:
+        """Write an object to the outbox; returns its file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        buffer = io.BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        name = hashlib.sha256(str(dataset.SOPInstanceUID).encode()).hexdigest()
+        return self._storage.put(name, buffer.getvalue())
+
+    def _end(
+        self,
+        received: Received,
+        state: Ended,
+        digest: str = "",
+        reason: str = "",
+        outgoing: Sequence[Outgoing] = (),
+    ) -> None:
+        self._queue.finish(received, state, digest, reason, outgoing)
