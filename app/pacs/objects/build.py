@@ -48,7 +48,10 @@ def build_objects(
     instance = str(source.get("SOPInstanceUID", ""))
     return {
         kind: BUILDERS[kind](
-            source, result, derived_uid(instance, result.digest, result.configuration, kind), made_at
+            source,
+            result,
+            derived_uid(instance, result.digest, result.configuration, kind),
+            made_at,
         )
         for kind in kinds
     }

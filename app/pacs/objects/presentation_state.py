@@ -48,9 +48,7 @@ def presentation_state(
         content_description=long_string(result.task.title),
         graphic_annotations=[_annotation(image, result, layer)],
         graphic_layers=[layer],
-        presentation_lut_transformation=PresentationLUTTransformation(
-            presentation_lut_shape=shape
-        ),
+        presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=shape),
         **equipment(result.answer.prediction.model, result.digest),
     )
     made.PresentationCreationDate = f"{made_at:%Y%m%d}"
