@@ -7,6 +7,7 @@ then runs again only if its own section, the task or the data has changed.
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from cxr_mm.core.config import Params
 from cxr_mm.core.files import to_json, write_json

@@ -12,7 +12,8 @@ from cxr_mm.core.types import Modality
 
 PRIVATE = "99CXRMM"
 NO_UNITS = Code("1", "UCUM", "no units")
-CHEST_RADIOGRAPH = Code("399208008", "SCT", "Plain chest X-ray")
+IMAGING_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
+"""The widest of CID 100, which has no radiograph; the study says which one it was."""
 ENGLISH = Code("en-US", "RFC5646", "English (United States)")
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")
 COMMENT = Code("121106", "DCM", "Comment")

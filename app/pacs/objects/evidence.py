@@ -32,6 +32,8 @@ SOURCES = (
 )
 """SOP classes of radiographs that are answered."""
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040)
+"""Groups with the attributes of patient and study."""
 IDENTIFIERS = frozenset({"PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID"})
 EMPTY_IF_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
@@ -124,8 +126,8 @@ def _readable(source: Dataset) -> Dataset:
 
 
 def _elements(source: Dataset) -> Iterator[DataElement]:
-    for tag in source.keys():
-        if tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040):
+    for tag in sorted(source.keys()):  # of a dataset, an iteration would decode the pixels too
+        if tag.group in GROUPS:
             yield source[tag]
 
 

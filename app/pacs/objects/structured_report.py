@@ -1,8 +1,7 @@
 """Structured report: Comprehensive 3D SR by TID 1500, and the report of what was not analysed.
 
-Each finding is one measurement group (TID 1501) with its algorithm (TID 4019); a region is one more
-(TID 1410). What concerns the whole answer, as inputs, warnings and the notice, stands in the
-container Qualitative Evaluations of TID 1500.
+Each finding is one measurement group (TID 1501, or 1410) with its algorithm (TID 4019). Inputs,
+warnings and the notice are of the whole answer: container Qualitative Evaluations of TID 1500.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,13 +35,10 @@ def structured_report(
         made_at: when the answer was given.
     """
     image, findings = reference_of(source), result.answer.prediction.findings
-    groups: list[Any] = [_finding_group(image, result, f, uid) for f in findings]
-    if result.region is not None:
-        groups.append(_region_group(image, result, result.region, uid))
     content = sr.MeasurementReport(
         observation_context=_observer(result.answer.prediction.model, result.digest),
-        procedure_reported=codes.CHEST_RADIOGRAPH,
-        imaging_measurements=groups,
+        procedure_reported=codes.IMAGING_PROCEDURE,
+        imaging_measurements=[_finding_group(image, result, f, uid) for f in findings],
         title=codes.REPORT,
     )
     content[0].ContentSequence.append(_evaluations(_inputs(result), _comments(result)))
@@ -69,7 +65,7 @@ def not_analysed_report(
             *_observer("", ""),
             sr.CodeContentItem(
                 name=codes.PROCEDURE_REPORTED,
-                value=codes.CHEST_RADIOGRAPH,
+                value=codes.IMAGING_PROCEDURE,
                 relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
             ),
             _evaluations(
@@ -120,60 +116,77 @@ def _observer(model: str, digest: str) -> sr.ObservationContext:
     )
 
 
-def _algorithm(result: Result, *further: str) -> sr.AlgorithmIdentification:
+def _algorithm(result: Result, region: Region | None) -> sr.AlgorithmIdentification:
     parameters = [f"digest={result.digest}", f"task={result.task.name}"]
     if result.configuration:
         parameters.append(f"configuration={result.configuration}")
+    if region is not None:
+        parameters.append(f"region={region.method}")
     return sr.AlgorithmIdentification(
         name=result.answer.prediction.model,
         version=__version__,
         manufacturer=MANUFACTURER,
-        parameters=[*parameters, *further],
+        parameters=parameters,
     )
 
 
 def _finding_group(
     image: Dataset, result: Result, finding: FindingPrediction, uid: str
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    measured = [_measurement(codes.PROBABILITY, finding.probability)]
-    if finding.threshold is not None:
-        measured.append(_measurement(codes.THRESHOLD, finding.threshold))
+) -> sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """The group of one finding: TID 1410 if it is the only one and has a region, else TID 1501.
+
+    In TID 1501 the region is what the probability was inferred from (TID 320): groups of both
+    templates in one report are valid, yet PixelMed's validator holds all of them to TID 1410.
+    """
+    region = result.region if result.region and result.region.finding == finding.finding else None
     decision = codes.CLASS_DECISION if finding.threshold is None else codes.DECISION
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(uid, finding.finding),
-        finding_type=codes.finding_code(result.task, finding.finding),
-        algorithm_id=_algorithm(result),
-        measurements=measured,
-        qualitative_evaluations=[
+    common = {
+        "tracking_identifier": sr.TrackingIdentifier(
+            uid=derived_uid(uid, "tracking", finding.finding), identifier=finding.finding
+        ),
+        "finding_type": codes.finding_code(result.task, finding.finding),
+        "algorithm_id": _algorithm(result, region),
+        "qualitative_evaluations": [
             sr.QualitativeEvaluation(codes.PRESENCE, codes.presence(finding)),
             sr.QualitativeEvaluation(decision, codes.DECISIONS[finding.positive]),
         ],
+    }
+    if region and len(result.answer.prediction.findings) == 1:
+        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            referenced_region=sr.ImageRegion(**_outline(image, region)),
+            measurements=_measurements(finding),
+            **common,
+        )
+    inferred_from = [sr.CoordinatesForMeasurement(**_outline(image, region))] if region else None
+    return sr.MeasurementsAndQualitativeEvaluations(
+        measurements=_measurements(finding, inferred_from),
         source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+        **common,
     )
 
 
-def _region_group(
-    image: Dataset, result: Result, region: Region, uid: str
-) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    outline = sr.ImageRegion(
-        graphic_type=sr.GraphicTypeValues.POLYLINE,
-        graphic_data=region.closed,
-        source_image=sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+def _measurements(
+    finding: FindingPrediction,
+    inferred_from: Sequence[sr.CoordinatesForMeasurement] | None = None,
+) -> list[sr.Measurement]:
+    probability = sr.Measurement(
+        codes.PROBABILITY,
+        finding.probability,
+        codes.NO_UNITS,
+        referenced_coordinates=inferred_from,
     )
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(uid, f"{region.finding}: strongest region"),
-        referenced_region=outline,
-        finding_type=codes.finding_code(result.task, region.finding),
-        algorithm_id=_algorithm(result, f"method={region.method}"),
-    )
+    if finding.threshold is None:
+        return [probability]
+    return [probability, sr.Measurement(codes.THRESHOLD, finding.threshold, codes.NO_UNITS)]
 
 
-def _tracking(uid: str, name: str) -> sr.TrackingIdentifier:
-    return sr.TrackingIdentifier(uid=derived_uid(uid, "tracking", name), identifier=name)
-
-
-def _measurement(name: Code, value: float) -> sr.Measurement:
-    return sr.Measurement(name=name, value=float(value), unit=codes.NO_UNITS)
+def _outline(image: Dataset, region: Region) -> dict[str, Any]:
+    """Arguments of an SCOORD with the region of the image."""
+    return {
+        "graphic_type": sr.GraphicTypeValues.POLYLINE,
+        "graphic_data": region.closed,
+        "source_image": sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+    }
 
 
 def _inputs(result: Result) -> list[sr.CodeContentItem]:
