@@ -66,8 +66,8 @@ def settings(tmp_path):
     return NodeSettings.model_validate(node_fields(tmp_path))
 
 
-def radiograph(uid=None, side=64, seed=0, **header):
-    """A small DX image with noise for pixels."""
+def radiograph(uid=None, side=64, seed=0, pixels=None, **header):
+    """A small DX image with the pixels (H, W), of 12 bits, or noise."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -86,12 +86,13 @@ def radiograph(uid=None, side=64, seed=0, **header):
     }  # fmt: skip
     for name, value in {**fields, **header}.items():
         setattr(dataset, name, value)
-    pixels = np.random.default_rng(seed).integers(0, 4096, (side, side)).astype("<u2")
+    if pixels is None:
+        pixels = np.random.default_rng(seed).integers(0, 4096, (side, side))
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
-    dataset.PixelData = pixels.tobytes()
+    dataset.PixelData = np.asarray(pixels, "<u2").tobytes()
     return dataset
 
 
