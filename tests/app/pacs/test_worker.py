@@ -1,0 +1,143 @@
+"""The worker: rows end as answered, not analysed or failed, whatever a header or a model does."""
+
+import threading
+
+import pytest
+
+from app.pacs.answering import Answering
+from app.pacs.header import HeaderReader, read
+from app.pacs.node import configuration
+from app.pacs.pauses import pause
+from app.pacs.queue import Arrival
+from app.pacs.settings import LimitSettings
+from app.pacs.storage import Storage
+from app.pacs.upkeep import rows, status
+from app.pacs.worker import Worker
+from cxr_mm.core.errors import LogError, RadiographError
+from cxr_mm.imaging.sandbox import Message
+from tests.app.pacs.conftest import DX, radiograph
+
+
+class Model(Answering):
+    """Raises what a test wants."""
+
+    def __init__(self, error):
+        super().__init__({}, "")
+        object.__setattr__(self, "error", error)
+
+    def result(self, *_):
+        raise self.error
+
+
+@pytest.fixture
+def worker(settings, queue):
+    """Makes a worker over one received image."""
+    storage = Storage(settings.storage)
+    with HeaderReader() as headers:
+
+        def make(error=None, data=None, uid="1.2.3"):
+            path = storage.path("received/a.dcm")
+            image = radiograph("1.2.3")
+            image.save_as(path, enforce_file_format=True)
+            if data is not None:
+                path.write_bytes(data)
+            queue.add(Arrival(uid, DX, "archive", "received/a.dcm", "c"))
+            return Worker(settings, storage, queue, headers, Model(error))
+
+        yield make
+
+
+def test_an_error_of_the_program_is_tried_again_and_then_the_image_has_failed(
+    worker, queue, clock, caplog
+):
+    working = worker(ZeroDivisionError("Doe^Jane"))
+    for _ in range(3):
+        assert working.step()
+        clock.move(300)
+    assert not working.step()
+    (row,) = rows(queue, 5)
+    assert (row["state"], row["attempts"], row["reason"]) == ("failed", 3, "ZeroDivisionError")
+    assert "Doe" not in caplog.text
+    assert queue.retry() == 1
+    assert working.step()
+
+
+def test_an_image_that_ends_the_node_each_time_has_failed(worker, queue):
+    working = worker()
+    for _ in range(3):
+        queue.claim()
+        queue.release_received()
+    assert working.step()
+    assert rows(queue, 1)[0]["reason"] == "ended the node at every attempt"
+
+
+def test_a_rejected_image_leaves_its_reason_and_a_report(worker, queue):
+    assert worker(RadiographError("no chest radiograph", field="image")).step()
+    (row,) = rows(queue, 1)
+    assert (row["state"], row["reason"]) == ("not_analysed", "no chest radiograph")
+    assert row["deliveries"] == {"waiting": 1}
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 128 + b"DICM" + b"\xff" * 40, b"junk" * 99])
+def test_an_unreadable_header_leaves_its_reason(worker, queue, data):
+    assert worker(data=data).step()
+    (row,) = rows(queue, 1)
+    assert row["state"] == "not_analysed"
+    assert row["reason"].startswith(("the header cannot be read", "its UID is not"))
+    assert status(queue)["counts"][0]["what"] == "not analysed: unreadable header"
+
+
+def test_a_header_with_another_uid_than_it_was_sent_by_is_not_analysed(worker, queue):
+    assert worker(uid="1.2.4").step()
+    assert rows(queue, 1)[0]["reason"] == "its UID is not the one it was sent by"
+
+
+def test_a_database_that_is_away_for_a_while_leaves_no_row_behind(worker, queue, monkeypatch):
+    working, stop = worker(RadiographError("no", field="image")), threading.Event()
+    finish, failures = queue.finish, [LogError("away"), LogError("away")]
+
+    def fails(*args):
+        if failures:
+            raise failures.pop()
+        stop.set()
+        return finish(*args)
+
+    monkeypatch.setattr(queue, "finish", fails)
+    monkeypatch.setattr(stop, "wait", lambda _: None)
+    working.run(stop, threading.Event(), threading.Event())
+    assert rows(queue, 1)[0]["state"] == "not_analysed"
+
+
+def test_a_header_keeps_what_is_needed_and_no_long_or_private_values(tmp_path):
+    image = radiograph("1.2.3", ImageComments="x" * 9000)
+    image.add_new((0x0011, 0x0010), "LO", "private")
+    image.add_new((0x0042, 0x0011), "OB", b"x" * 100_000)
+    image.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with HeaderReader() as headers:
+        header = headers.read(tmp_path / "a.dcm", "image")
+    assert header.PatientName == "Phantom^Test"
+    assert (header.Rows, header.StudyInstanceUID) == (64, image.StudyInstanceUID)
+    for tag in ((0x0011, 0x0010), (0x0042, 0x0011), (0x7FE0, 0x0010)):
+        assert tag not in header
+
+
+def test_a_fault_of_a_header_quotes_nothing(tmp_path):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(b"Doe^Jane" * 50)
+    with pytest.raises(RadiographError) as raised:
+        read(Message({"path": str(path), "name": "image"}))
+    assert "Doe" not in str(raised.value)
+
+
+def test_pauses_double_up_to_their_cap_with_jitter():
+    limits = LimitSettings(shortest_pause=2, longest_pause=60)
+    for attempts, most in ((1, 2), (2, 4), (5, 32), (6, 60), (5000, 60)):
+        drawn = [pause(limits, attempts) for _ in range(200)]
+        assert most / 2 <= min(drawn) < 0.6 * most
+        assert 0.9 * most < max(drawn) <= most
+
+
+def test_other_rules_make_another_configuration(settings):
+    other = settings.model_copy(update={"ae_title": "OTHER"})
+    assert configuration(settings) != configuration(other)
+    assert configuration(settings) == configuration(settings.model_copy(update={"port": 1}))
