@@ -92,3 +92,24 @@ class LateHandshake(ssl.SSLContext):
     def wrap_socket(self, sock: Any, *args: Any, **options: Any) -> ssl.SSLSocket:
         """Wrap a connection without any exchange yet."""
         return super().wrap_socket(sock, *args, **options | {"do_handshake_on_connect": False})
+
+
+def contain_errors(association: Any, refuse: Callable[[str], None]) -> None:
+    """Have a message that pynetdicom stumbles over end its association, and nothing else.
+
+    Its reactor would end, and the association with its place among those allowed would stay.
+
+    Args:
+        association: of pynetdicom, not yet started.
+        refuse: is told of it.
+    """
+    act = association.dul.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except Exception:  # noqa: BLE001  of any kind
+            refuse("message cannot be understood")
+            association.dul.socket.close()  # which is an event that every state can take
+
+    association.dul.state_machine.do_action = do_action

@@ -3,8 +3,10 @@
 It decodes nothing. Each refusal is a DICOM status, or the end of the association, and is counted.
 """
 
+import contextlib
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +31,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from app.pacs.guard import BoundedReader, LateHandshake
+from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.queue import Arrival, Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
 from app.pacs.storage import Storage
@@ -56,6 +58,8 @@ SYNTAXES = [
     *JPEG2000TransferSyntaxes,
     RLELossless,
 ]
+LEFT_IDLE = 3
+"""Times `idle_seconds` after which no one writes or answers an arriving file any more."""
 CONNECTIONS_PER_ASSOCIATION = 4
 """Connections, for each association that is allowed, beyond which new ones are closed at once."""
 
@@ -164,17 +168,20 @@ class Receiver:
             return
         reader = BoundedReader(association, limits, self._has_room, self._refuse)
         association.dul.socket.recv = reader
+        contain_errors(association, self._refuse)
         association.bind(evt.EVT_DIMSE_RECV, lambda _: reader.next_message())
 
     def _closed(self, event: Any) -> None:
-        """Remove what a broken association has left half written, or unanswered."""
-        dimse = event.assoc.dimse
-        left = [getattr(dimse.message, "_data_set_file", None)]
-        left += [getattr(message, "_dataset_file", None) for _, message in dimse.msg_queue.queue]
-        for file in left:
-            if file is not None:
-                file.close()
-                Path(file.name).unlink(missing_ok=True)
+        """Remove what broken associations have left half written, or never had answered."""
+        half = getattr(event.assoc.dimse.message, "_data_set_file", None)
+        if half is not None:
+            half.close()
+            Path(half.name).unlink(missing_ok=True)
+        oldest = time.time() - LEFT_IDLE * self._settings.limits.idle_seconds
+        for path in self._storage.arriving.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def _rejected(self, event: Any) -> None:
         request = event.assoc.requestor.primitive
