@@ -4,8 +4,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import entry_points
 
 import typer
+from typer.models import CommandInfo
 
 from cxr_mm.cli import data, doctor, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
@@ -19,11 +21,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal chest radiograph models. Decision support for research only.",
 )
-for part in (stages, predict, data, new_task, doctor):
+PARTS = (stages, predict, data, new_task, doctor)
+for part in PARTS:
     app.add_typer(part.commands)
 
+OTHERS = "cxr_mm.commands"
+"""Group of entry points by which other packages add groups of commands."""
 QUICK = ("resolve", "summary", "tasks", "version")
 """Commands that answer within a second or two."""
+
+
+def _add_others(words: Sequence[str]) -> None:
+    """Add groups of commands of other packages, where one is meant or all are listed.
+
+    Looking for them takes as long as some of our own commands, which are not made to wait.
+    """
+    own = {_name(each) for part in PARTS for each in part.commands.registered_commands}
+    if words and words[0] in own:
+        return
+    for entry in entry_points(group=OTHERS):
+        if not words or words[0] in (entry.name, "-h", "--help"):
+            app.add_typer(entry.load(), name=entry.name)
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
 
 
 def _heartbeat(words: Sequence[str]) -> AbstractContextManager[None]:
@@ -44,6 +66,7 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         with errors_as_one_line(), _heartbeat(sys.argv[1:]):
+            _add_others(sys.argv[1:])
             app()
     except KeyboardInterrupt:
         print("error: interrupted.", file=sys.stderr)

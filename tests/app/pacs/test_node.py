@@ -129,6 +129,16 @@ class Running:
         finally:
             opened.close()
 
+    def delivering(self, expected, seconds=120):
+        """Wait until the deliveries to the archive are in these states."""
+        until = time.monotonic() + seconds
+        found = None
+        while found != {"archive": expected}:
+            assert time.monotonic() < until, found
+            with self.queue() as queue:
+                found = status(queue)["destinations"]
+            time.sleep(0.2)
+
     def settled(self, images, seconds=180):
         """Wait until so many images are ended and all is delivered; gives the status."""
         until = time.monotonic() + seconds
@@ -216,9 +226,8 @@ def test_a_destination_that_is_away_gets_all_once_it_is_back(running, archive, p
     limits = {"shortest_pause": 0.2, "longest_pause": 1.0}
     node = running(limits=limits).start()
     stored(node.port, *phantoms[:2])
-    time.sleep(4)
-    with node.queue() as queue:
-        assert status(queue)["destinations"] == {"archive": {"waiting": 6}}
+    node.delivering({"waiting": 6})
+    time.sleep(2)
     archive.open()
     node.settled(2)
     assert len(archive.uids) == len(set(archive.uids)) == 6
@@ -229,12 +238,7 @@ def test_what_is_refused_for_ever_is_dead_until_retried(running, archive, phanto
     limits = {"shortest_pause": 0.1, "longest_pause": 0.1, "send_attempts": 2}
     node = running(limits=limits).start()
     stored(node.port, phantoms[0])
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        with node.queue() as queue:
-            if status(queue)["destinations"] == {"archive": {"dead": 3}}:
-                break
-        time.sleep(0.2)
+    node.delivering({"dead": 3})
     assert "the destination answered 0xa700" in (node.folder / "out.txt").read_text()
     assert node.command("retry").stdout == "3 tried again\n"
     node.settled(1)
