@@ -36,6 +36,8 @@ def run(file: File) -> None:
     settings = _settings(file)
     keep_freed_memory(ARENAS)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for chatty in ("highdicom", "pynetdicom"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # they quote headers and messages
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,7 +1,7 @@
 """The durable queue between the network and the model; safe for threads and processes.
 
-Every change is one transaction. A row is claimed before it is worked on, and counts as tried from
-then on, so that an image that ends the process is given up after as many attempts as any other.
+Every change is one transaction. A row is claimed before it is worked on. A claim that outlives its
+process counts as an interruption, so that an image that ends the node is given up at some time.
 """
 
 import hashlib
@@ -79,6 +79,7 @@ class Received:
     file: str
     received_at: datetime
     attempts: int
+    interrupted: int
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,11 @@ class Queue:
             return _insert_new(connection, RECEIVED, row)
 
     def claim(self) -> Received | None:
-        """Claim the received row whose turn it is: the most urgent, then the oldest."""
+        """Claim the received row whose turn it is: the most urgent, then the oldest that has not
+        been interrupted."""
         c = RECEIVED.c
         query = select(RECEIVED).where(c.state == "received", self._due(RECEIVED))
-        query = query.order_by(c.priority, c.received_at, c.id).limit(1)
+        query = query.order_by(c.priority, c.interrupted, c.received_at, c.id).limit(1)
         with self.transaction() as connection:
             row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
@@ -284,8 +286,11 @@ class Queue:
     # What a person or a start does
 
     def release_received(self) -> None:
-        """Free every claim on what was received; only the one worker of a queue may ask."""
-        self._release(RECEIVED, RECEIVED.c.claimed)
+        """Free every claim on what was received, and count it as an interruption instead of an
+        attempt; only the one worker of a queue may ask."""
+        c = RECEIVED.c
+        changed = {"attempts": c.attempts - 1, "interrupted": c.interrupted + 1}
+        self._release(RECEIVED, c.claimed, changed)
 
     def release_deliveries(self, destination: str | None = None) -> None:
         """Free every claim on deliveries to a destination; only its one sender may ask.
@@ -295,11 +300,11 @@ class Queue:
         """
         c = DELIVERIES.c
         mine = c.claimed if destination is None else c.claimed & (c.destination == destination)
-        self._release(DELIVERIES, mine)
+        self._release(DELIVERIES, mine, {"attempts": c.attempts - 1})
 
-    def _release(self, table: Table, mine: Any) -> None:
+    def _release(self, table: Table, mine: Any, changed: dict[str, Any]) -> None:
         with self.transaction() as connection:
-            connection.execute(update(table).where(mine).values(claimed=False))
+            connection.execute(update(table).where(mine).values(changed | {"claimed": False}))
 
     def retry(self) -> int:
         """Have every dead delivery and failed image tried anew; returns how many."""
@@ -309,9 +314,10 @@ class Queue:
             failed = update(RECEIVED).where(
                 RECEIVED.c.state == "failed", RECEIVED.c.file.is_not(None)
             )
+            again = anew | {"state": "received", "interrupted": 0}
             counts = (
                 connection.execute(dead.values(anew | {"state": "waiting"})).rowcount,
-                connection.execute(failed.values(anew | {"state": "received"})).rowcount,
+                connection.execute(failed.values(again)).rowcount,
             )
         return sum(counts)
 

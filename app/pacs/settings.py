@@ -117,6 +117,8 @@ class LimitSettings(Frozen):
     """Left on the disk; below that nothing is taken in."""
     answer_attempts: int = Field(3, ge=1)
     """Of one image, after which it has failed."""
+    interruptions: int = Field(10, ge=1)
+    """Times that the node may end while it answers one image, after which that has failed."""
     send_attempts: int = Field(300, ge=1)
     """Of one object, after which it is dead: with the pauses below, about a day."""
     shortest_pause: float = Field(2.0, gt=0)

@@ -41,10 +41,11 @@ RECEIVED = Table(
     Column("content", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("received_at", UtcDateTime, nullable=False),
+    Column("interrupted", Integer, nullable=False, default=0),
     Column("digest", String(64), nullable=False, default=""),
     Column("answered_at", UtcDateTime),
     *_work(),
-    Index("received_by_turn", "state", "claimed", "priority", "received_at"),
+    Index("received_by_turn", "state", "claimed", "priority", "interrupted", "received_at"),
 )
 """One row for each SOP instance; `key` is the SHA-256 of its UID and outlives the UID."""
 DELIVERIES = Table(

@@ -84,9 +84,8 @@ class Worker:
         if received is None:
             return False
         limits = self._settings.limits
-        if received.attempts > limits.answer_attempts:
-            # Its attempts ended with the process each time, so nothing is known of why.
-            self._end(received, "failed", reason="ended the node at every attempt")
+        if received.interrupted >= limits.interruptions:
+            self._end(received, "failed", reason="the node has ended whenever it was answered")
             return True
         try:
             self._work(received)

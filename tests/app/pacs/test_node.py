@@ -214,7 +214,7 @@ def test_what_is_refused_is_said_in_a_report(running, archive, phantoms, tmp_pat
         "not analysed: by the rules": 2,
         "not analysed: unreadable or rejected image": 1,
     }
-    texts = [str(d) for d in archive.got]
+    texts = [d.to_json() for d in archive.got]
     assert len(texts) == 3
     for words in ("lateral view (LL)", "body part is not the chest"):
         assert sum(words in text for text in texts) == 1
