@@ -1,4 +1,5 @@
-"""Write parameters.md: every parameter of the pipeline, of monitoring and of the page's server.
+"""Write parameters.md: every parameter of the pipeline, of monitoring, of the page's server and of
+the node beside the PACS.
 
 `python docs/reference/generate.py` writes the page from the source of the typed sections; a test
 compares the committed page with what it gives.
@@ -15,6 +16,7 @@ SOURCES = {
     "params.yaml": "cxr_mm/core/config.py",
     "monitoring.yaml": "monitoring/config.py",
     "The page's server": "app/settings.py",
+    "The node's file": "app/pacs/settings.py",
 }
 BOUNDS = {
     "ge": "≥ {}",
@@ -54,7 +56,8 @@ def _keys(classes: list[ast.ClassDef]) -> dict[str, str]:
 
 
 def _kind(node: ast.AnnAssign) -> str:
-    return ast.unparse(node.annotation).removesuffix(" | None")
+    annotation = ast.unparse(node.annotation).removesuffix(" | None")
+    return annotation.removeprefix("tuple[").removesuffix(", ...]")
 
 
 def _section(section: ast.ClassDef, keys: dict[str, str]) -> str:
