@@ -1,5 +1,6 @@
 """Answering: what the model says of one received image, through the same service as the page."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.imaging.geometry import resize, to_image
 
+_log = logging.getLogger(__name__)
 SESSION = "node"
 """Key of the one image in the cache: the image at hand, decoded once."""
 STRONG = 0.5
@@ -65,14 +67,15 @@ class Answering:
         region = None
         if attribution is not None and leading.positive and _is_faithful(service, name):
             region = region_of(attribution, session, leading.finding, header)
-        trouble = (session.log_trouble,) if session.log_trouble else ()
+        if session.log_trouble:
+            _log.error("%s", session.log_trouble)
         return Result(
             answer=session.answer,
             task=service.task,
             digest=service.digest,
             region=region,
             map_image=service.drawn(session, attribution),
-            warnings=(*session.answer.study.warnings, *trouble),
+            warnings=session.answer.study.warnings,
             configuration=self.configuration,
         )
 

@@ -310,7 +310,9 @@ class Queue:
         """Have every dead delivery and failed image tried anew; returns how many."""
         anew = {"attempts": 0, "next_at": self.clock(), "reason": ""}
         with self.transaction() as connection:
-            dead = update(DELIVERIES).where(DELIVERIES.c.state == "dead")
+            dead = update(DELIVERIES).where(
+                DELIVERIES.c.state == "dead", DELIVERIES.c.file.is_not(None)
+            )
             failed = update(RECEIVED).where(
                 RECEIVED.c.state == "failed", RECEIVED.c.file.is_not(None)
             )

@@ -45,6 +45,7 @@ class Worker:
     ) -> None:
         self._settings, self._storage, self._queue = settings, storage, queue
         self._headers, self._answering = headers, answering
+        self._stop = threading.Event()
 
     def run(
         self, stop: threading.Event, arrived: threading.Event, answered: threading.Event
@@ -56,7 +57,7 @@ class Worker:
             arrived: set when there is something to do.
             answered: is set when there is something to send.
         """
-        holds = False
+        self._stop, holds = stop, False
         while not stop.is_set():
             try:
                 if holds:  # a row that could not be ended when the database was away
@@ -169,4 +170,6 @@ class Worker:
         reason: str = "",
         outgoing: Sequence[Outgoing] = (),
     ) -> None:
+        if self._stop.is_set() and state != "answered":
+            return  # what failed may have done so because the node ends: the next start decides
         self._queue.finish(received, state, digest, reason, outgoing)

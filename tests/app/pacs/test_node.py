@@ -85,8 +85,11 @@ class Running:
         fields["rules"][0] |= {"bundle": str(bundle)}
         fields |= {"log": f"sqlite:///{folder / 'log.db'}"} | changed
         self.file, self.fields = folder / "node.yaml", fields
-        self.file.write_text(yaml.safe_dump(fields))
         self.port, self.folder, self.process = fields["port"], folder, None
+        self.write(fields)
+
+    def write(self, fields):
+        self.file.write_text(yaml.safe_dump(fields))
 
     def start(self):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}

@@ -192,6 +192,7 @@ def test_what_cannot_be_delivered_is_given_up_after_the_longest_time(queue, cloc
     clean(queue, storage.root, QueueRetention())
     assert [row["state"] for row in rows(queue, 5)] == ["failed", "answered"]
     assert rows(queue, 5)[1]["deliveries"] == {"dead": 1}
+    assert queue.retry() == 0
 
 
 def test_a_start_removes_files_that_no_row_names(queue, tmp_path):

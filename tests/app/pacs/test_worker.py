@@ -110,6 +110,22 @@ def test_a_database_that_is_away_for_a_while_leaves_no_row_behind(worker, queue,
     assert rows(queue, 1)[0]["state"] == "not_analysed"
 
 
+def test_what_fails_while_the_node_ends_is_left_to_the_next_start(worker, queue):
+    stop = threading.Event()
+    working = worker(RadiographError("no more images are read", field="image"))
+    failing = working._answering.result
+
+    def ends(*args):
+        stop.set()
+        failing(*args)
+
+    object.__setattr__(working._answering, "result", ends)
+    working.run(stop, threading.Event(), threading.Event())
+    assert rows(queue, 1)[0]["state"] == "received"
+    queue.release_received()
+    assert queue.claim().interrupted == 1
+
+
 def test_a_header_keeps_what_is_needed_and_no_long_or_private_values(tmp_path):
     image = radiograph("1.2.3", ImageComments="x" * 9000)
     image.add_new((0x0011, 0x0010), "LO", "private")

@@ -1,0 +1,100 @@
+"""Orthanc forwards whatever it stores to the node, and gets answers back: no loop comes of it."""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from contextlib import closing
+
+import pytest
+
+from app.pacs.objects import SOP_CLASSES
+from tests.app.pacs.conftest import dcmtk, free_port
+from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
+
+FORWARD = """
+function OnStoredInstance(instance, tags, metadata, origin)
+    SendToModality(instance, 'node')
+end
+"""
+
+
+class Orthanc:
+    """Orthanc on ports of the loopback, with an empty storage."""
+
+    def __init__(self, folder, program, node_port):
+        self.port, self.http = free_port(), free_port()
+        (folder / "forward.lua").write_text(FORWARD)
+        settings = {
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "DicomAet": "ARCHIVE",
+            "DicomPort": self.port,
+            "HttpPort": self.http,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomAlwaysAllowStore": True,
+            "DicomModalities": {"node": ["CXRMM", "127.0.0.1", node_port]},
+            "LuaScripts": [str(folder / "forward.lua")],
+            "Plugins": [],
+        }
+        file = folder / "orthanc.json"
+        file.write_text(json.dumps(settings))
+        self.out = (folder / "orthanc.txt").open("w")
+        self.process = subprocess.Popen([program, str(file)], stdout=self.out, stderr=self.out)
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    def listens(self):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                return bool(self.get("/system"))
+            except OSError:
+                time.sleep(0.3)
+        return False
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.out.close()
+
+
+@pytest.fixture
+def pair(tmp_path, bundle_folder):
+    program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("Orthanc is not installed")
+    folder = tmp_path / "orthanc"
+    folder.mkdir()
+    node = Running(tmp_path, bundle_folder, Archive())
+    with closing(Orthanc(folder, program, node.port)) as orthanc:
+        node.fields["peers"][0]["port"] = orthanc.port
+        node.write(node.fields)
+        assert orthanc.listens()
+        yield node.start(), orthanc
+        node.end()
+
+
+def test_orthanc_gets_the_answers_of_what_it_forwards_once(pair, phantoms, tmp_path):  # noqa: F811
+    node, orthanc = pair
+    path = tmp_path / "image.dcm"
+    phantoms[0].save_as(path, enforce_file_format=True)
+    names = ["-aet", "MODALITY", "-aec", "ARCHIVE", "127.0.0.1", str(orthanc.port)]
+    subprocess.run([dcmtk("storescu"), *names, str(path)], check=True, timeout=60)
+    until = time.monotonic() + 120
+    while len(orthanc.get("/instances")) < 4 and time.monotonic() < until:
+        time.sleep(0.5)
+    node.settled(1)
+    time.sleep(3)  # for a loop to show
+    tags = [orthanc.get(f"/instances/{i}/simplified-tags") for i in orthanc.get("/instances")]
+    assert sorted(t["SOPClassUID"] for t in tags) == sorted(
+        [phantoms[0].SOPClassUID, *SOP_CLASSES.values()]
+    )
+    assert len(orthanc.get("/studies")) == len(orthanc.get("/patients")) == 1
+    counts = {c["what"]: c["number"] for c in node.settled(1)["counts"]}
+    assert counts.get("SOP class or transfer syntax not taken", 0) >= 3
+    assert node.settled(1)["received"] == {"answered": 1}
