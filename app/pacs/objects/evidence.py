@@ -7,10 +7,11 @@ lacking, but for the identifiers by which an archive files the object, which are
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from highdicom import SOPClass
 from pydicom import config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -22,6 +23,7 @@ from pydicom.valuerep import PersonName, validate_value
 
 from cxr_mm import __version__
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.attributes import code_string
 
 MANUFACTURER = "cxr-mm"
 CHARACTER_SET = "ISO_IR 192"
@@ -93,15 +95,27 @@ def complete(made: Made, source: Dataset, made_at: datetime) -> Made:
     date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
     made.InstanceCreationDate, made.InstanceCreationTime = date, time
     made.SeriesDate, made.SeriesTime = date, time
-    if made.Modality != "SR":  # the other series may have a side
-        made.Laterality = source.get("Laterality") if source.get("Laterality") in SIDES else ""
+    if made.Modality != "SR":
+        _add_body_part(made, source)
+    for item in made.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = date + time
     if "ContentDate" in made:  # not in the IOD of presentation states
         made.ContentDate, made.ContentTime = date, time
     return made
 
 
-def equipment(model: str, digest: str) -> dict[str, str | tuple[str, ...]]:
+class Equipment(TypedDict):
     """Attributes of the General Equipment module, as highdicom names them."""
+
+    manufacturer: str
+    manufacturer_model_name: str
+    software_versions: str
+    device_serial_number: str
+
+
+def equipment(model: str, digest: str) -> Equipment:
+    """The model as a device: its name, the version of this program, its digest."""
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": long_string(model or MANUFACTURER),
@@ -114,6 +128,15 @@ def long_string(text: str) -> str:
     """The text on one line, as long as the VR LO allows, without its separator."""
     line = " ".join(text.replace("\\", "/").split())
     return line if len(line) <= LONG_STRING else f"{line[: LONG_STRING - 3]}..."
+
+
+def _add_body_part(made: Dataset, source: Dataset) -> None:
+    """Say what was examined, and of which side (type 2C: of a paired part, or an unknown one)."""
+    part, side = code_string(source, "BodyPartExamined"), code_string(source, "Laterality")
+    if part:
+        made.BodyPartExamined = part
+    if side in SIDES or not part:
+        made.Laterality = side if side in SIDES else ""
 
 
 def _readable(source: Dataset) -> Dataset:
@@ -132,6 +155,8 @@ def _elements(source: Dataset) -> Iterator[DataElement]:
 
 
 def _is_valid(element: DataElement) -> bool:
+    if not element.keyword or dictionary_VR(element.tag) != element.VR:
+        return False
     if element.keyword == "PatientSex":
         return element.value in SEXES
     if element.VR == "SQ":
