@@ -83,16 +83,24 @@ def test_a_finding_has_the_task_s_code_or_a_private_one():
         first.model_copy(update={"code": None}),
         second.model_copy(update={"code": code}),
     )
-    task = result.task.model_copy(update={"findings": findings})
+    task = result.task.model_copy(update={"name": "own", "findings": findings})
     private, public = groups_of(dataclasses.replace(result, task=task))
     assert (private.finding_type.value, private.finding_type.scheme_designator) == (
-        "synthetic.consolidation",
+        "own.consolidation",
         "99CXRMM",
     )
     assert (public.finding_type.value, public.finding_type.scheme_designator) == (
         "60046008",
         "SCT",
     )
+
+
+def test_a_bundle_from_before_codes_has_those_of_its_task_s_file():
+    result = two_findings()
+    bare = tuple(f.model_copy(update={"code": None}) for f in result.task.findings)
+    task = result.task.model_copy(update={"findings": bare})
+    found = [g.finding_type.value for g in groups_of(dataclasses.replace(result, task=task))]
+    assert found == [f.code.value for f in result.task.findings]
 
 
 def test_inputs_warnings_and_notice_are_of_the_whole_answer():
