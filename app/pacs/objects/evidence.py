@@ -5,6 +5,7 @@ stays empty if it must be present (type 2) and absent if not; a value that its V
 lacking, but for the identifiers by which an archive files the object, which are never changed.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TypedDict, TypeVar
@@ -36,6 +37,8 @@ SOURCES = (
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040)
 """Groups with the attributes of patient and study."""
+UID_FORM = re.compile(r"[0-9.]{1,64}")
+"""What can be referred to; archives know UIDs with leading zeros too."""
 IDENTIFIERS = frozenset({"PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID"})
 EMPTY_IF_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
@@ -57,9 +60,9 @@ def reference_of(source: Dataset) -> Dataset:
     reference = Dataset()
     for keyword in (*UIDS, "Rows", "Columns"):
         value = source.get(keyword)
-        if not value:
+        if not value or (keyword in UIDS and not UID_FORM.fullmatch(str(value))):
             raise RadiographError(
-                "the header does not state it",
+                "the header does not state it, or in no valid form",
                 field=keyword,
                 remedy="Send the radiograph again from its archive",
             )
@@ -133,7 +136,7 @@ def long_string(text: str) -> str:
 def _add_body_part(made: Dataset, source: Dataset) -> None:
     """Say what was examined, and of which side (type 2C: of a paired part, or an unknown one)."""
     part, side = code_string(source, "BodyPartExamined"), code_string(source, "Laterality")
-    if part:
+    if part and _is_valid(source["BodyPartExamined"]):
         made.BodyPartExamined = part
     if side in SIDES or not part:
         made.Laterality = side if side in SIDES else ""

@@ -18,6 +18,7 @@ from cxr_mm.imaging.dicom import height_over_width
 SERIES_NUMBER = 9002
 LABEL = "AI RESULT"
 LAYER = "AI"
+VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 LINE = 0.03
 """Height of a line of text as a share of the image's."""
 FINEST = 1000
@@ -93,7 +94,7 @@ def _add_voi_lut(made: Dataset, attributes: Attributes) -> None:
             return
         item.WindowCenter = DS(centre[0], auto_format=True)
         item.WindowWidth = DS(width[0], auto_format=True)
-        if function := code_string(source, "VOILUTFunction"):
+        if (function := code_string(source, "VOILUTFunction")) in VOI_FUNCTIONS:
             item.VOILUTFunction = function
     made.SoftcopyVOILUTSequence = [item]
 
