@@ -11,6 +11,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from app.pacs.objects.evidence import header_of
 from app.pacs.objects.presentation_state import presentation_state
 from app.pacs.objects.result import Kind, Result
 from app.pacs.objects.secondary_capture import secondary_capture
@@ -45,10 +46,11 @@ def build_objects(
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    instance = str(source.get("SOPInstanceUID", ""))
+    header = header_of(source)
+    instance = str(header.get("SOPInstanceUID", ""))
     return {
         kind: BUILDERS[kind](
-            source,
+            header,
             result,
             derived_uid(instance, result.digest, result.configuration, kind),
             made_at,
@@ -70,6 +72,7 @@ def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Datas
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    instance = str(source.get("SOPInstanceUID", ""))
+    header = header_of(source)
+    instance = str(header.get("SOPInstanceUID", ""))
     uid = derived_uid(instance, "not analysed", reason)
-    return not_analysed_report(source, reason, uid, made_at)
+    return not_analysed_report(header, reason, uid, made_at)

@@ -6,7 +6,7 @@ lacking, but for the identifiers by which an archive files the object, which are
 """
 
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import TypedDict, TypeVar
 
@@ -15,6 +15,7 @@ from pydicom import config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -35,6 +36,13 @@ SOURCES = (
 )
 """SOP classes of radiographs that are answered."""
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+UNDECODABLE = (
+    *(NotImplementedError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+    BytesLengthException,
+)
+"""What pydicom raises where an element means nothing: as if it were not there."""
+LAST_GROUP = 0x2050
+"""Of the attributes that the objects look at."""
 GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040)
 """Groups with the attributes of patient and study."""
 UID_FORM = re.compile(r"[0-9.]{1,64}")
@@ -50,6 +58,19 @@ LONG_STRING = 64
 """Characters of the VR LO."""
 
 
+def header_of(source: Dataset) -> Dataset:
+    """The elements that can be decoded, without pixels and overlays; the source is not changed."""
+    header = Dataset()
+    for tag in sorted(source.keys()):  # iterating over elements would decode all
+        if tag.group <= LAST_GROUP:
+            with suppress(*UNDECODABLE):
+                element = source[tag]
+                for item in element.value if element.VR == "SQ" else ():
+                    item.decode()
+                header.add(element)
+    return header
+
+
 def reference_of(source: Dataset) -> Dataset:
     """What identifies the source and the shape of its image, and nothing of its patient.
 
@@ -60,7 +81,10 @@ def reference_of(source: Dataset) -> Dataset:
     reference = Dataset()
     for keyword in (*UIDS, "Rows", "Columns"):
         value = source.get(keyword)
-        if not value or (keyword in UIDS and not UID_FORM.fullmatch(str(value))):
+        valid = isinstance(value, int) and value > 0
+        if keyword in UIDS:
+            valid = bool(UID_FORM.fullmatch(str(value)))
+        if not valid:
             raise RadiographError(
                 "the header does not state it, or in no valid form",
                 field=keyword,
@@ -145,16 +169,12 @@ def _add_body_part(made: Dataset, source: Dataset) -> None:
 def _readable(source: Dataset) -> Dataset:
     """Elements of the source with valid values, decoded, without private ones and pixels."""
     result = Dataset()
-    for element in _elements(source):
+    for element in source:
+        if element.tag.group not in GROUPS:
+            continue
         if element.keyword in IDENTIFIERS or _is_valid(element):
             result.add(_decoded(element))
     return result
-
-
-def _elements(source: Dataset) -> Iterator[DataElement]:
-    for tag in sorted(source.keys()):  # of a dataset, an iteration would decode the pixels too
-        if tag.group in GROUPS:
-            yield source[tag]
 
 
 def _is_valid(element: DataElement) -> bool:
