@@ -23,6 +23,13 @@ SOP_CLASSES: Mapping[Kind, UID] = {
     "gsps": GrayscaleSoftcopyPresentationStateStorage,
     "sc": SecondaryCaptureImageStorage,
 }
+CONTENTS: Mapping[Kind, str] = {
+    "sr": "TID 1500 with one group of measurements for each finding, algorithm (TID 4019), inputs, "
+    "warnings; unverified and preliminary",
+    "gsps": "greyscale transformation of the radiograph, outline of the strongest region, text",
+    "sc": "colour picture with map and colour bar; numbers, model and notice burnt in",
+}
+"""What each holds, for the conformance statement."""
 BUILDERS: Mapping[Kind, Callable[[Dataset, Result, str, datetime], Dataset]] = {
     "sr": structured_report,
     "gsps": presentation_state,
