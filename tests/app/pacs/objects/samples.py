@@ -130,10 +130,10 @@ def result_of(*findings, task="synthetic", **changes):
     return Result(**(values | changes))
 
 
-def region():
+def region(finding="effusion"):
     mask = np.zeros((ROWS, COLUMNS), bool)
     mask[10:20, 5:15] = True
-    return Region.of_mask("effusion", "Grad-CAM", mask)
+    return Region.of_mask(finding, "Grad-CAM", mask)
 
 
 def two_findings():
@@ -147,6 +147,9 @@ def two_findings():
 
 
 def one_finding():
+    """Of a task without a public code."""
     return result_of(
-        finding("effusion", probability=0.75, positive=True, certainty="present"), region=region()
+        finding("pneumonia", probability=0.75, positive=True, certainty="present"),
+        task="pneumonia_sites",
+        region=region("pneumonia"),
     )

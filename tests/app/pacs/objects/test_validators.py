@@ -49,8 +49,9 @@ def printed(folder, made, program, *options):
 def test_dciodvfy_finds_no_error(name, tmp_path):
     source = SOURCES[name]()
     made = build_objects(source, two_findings(), tuple(SOP_CLASSES), MADE_AT)
+    private = build_objects(source, one_finding(), ("sr",), MADE_AT)["sr"]
     none = build_not_analysed(source, "The view is lateral", MADE_AT)
-    for each in (*made.values(), none):
+    for each in (*made.values(), private, none):
         text = printed(tmp_path, each, "dciodvfy", "-new")
         assert not [line for line in text.splitlines() if line.startswith("Error")]
         assert IODS[each.SOPClassUID] in text.splitlines()
