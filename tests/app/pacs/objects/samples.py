@@ -87,6 +87,10 @@ SOURCES = {
     "utf-8": lambda: computed_radiograph(
         SpecificCharacterSet="ISO_IR 192", PatientName="Łukasz^Żółć=山田^太郎"
     ),
+    "iso 2022": lambda: computed_radiograph(
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう",
+    ),
     "no patient": lambda: digital_radiograph(PatientID="", PatientName="", PatientSex=None),
     "one name": lambda: computed_radiograph(PatientName="Müller"),
     "monochrome1": lambda: digital_radiograph(

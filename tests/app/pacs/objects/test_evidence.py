@@ -1,6 +1,8 @@
 """Patient and study of every object are the source's; what it lacks is empty and not invented."""
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
 from app.pacs.objects.evidence import long_string
@@ -41,6 +43,16 @@ def test_names_are_the_same_in_utf_8():
         assert made.SpecificCharacterSet == "ISO_IR 192"
         assert made.PatientName == "Müller^Änne"
     assert {str(m.PatientName) for m in map(stored, every(ideographic))} == {"Żółć=山田^太郎"}
+
+
+def test_a_code_of_the_procedure_is_taken_over_in_utf_8():
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "T1", "99LOCAL"
+    code.CodeMeaning = "Thorax im Stehen, Übersicht"
+    source = computed_radiograph(ProcedureCodeSequence=Sequence([code]))
+    for made in map(stored, every(source)):
+        (item,) = made.ProcedureCodeSequence
+        assert item.CodeMeaning == "Thorax im Stehen, Übersicht"
 
 
 def test_the_source_is_not_changed(source):
