@@ -59,6 +59,14 @@ def test_prose_changes_the_task_but_not_the_question(paths):
     assert resolved(paths, changed(views=("PA",))) == {"task", "question"}
 
 
+def test_nor_do_the_codes_of_findings(paths):
+    task = load_task("synthetic")
+    resolved(paths, task)
+    bare = tuple(finding.model_copy(update={"code": None}) for finding in task.findings)
+    assert resolved(paths, changed(findings=bare)) == {"task"}
+    assert "code" not in json.loads((paths.resolved / "task.json").read_text())["findings"][0]
+
+
 def test_another_split_leaves_the_question_and_so_the_manifest_alone(paths):
     resolved(paths, load_task("synthetic"))
     task = load_task("synthetic")

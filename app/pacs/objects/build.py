@@ -11,8 +11,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from app.pacs.objects.evidence import header_of
 from app.pacs.objects.presentation_state import presentation_state
-from app.pacs.objects.result import Kind, Result
+from app.pacs.objects.result import Result
+from app.pacs.settings import Kind
 from app.pacs.objects.secondary_capture import secondary_capture
 from app.pacs.objects.structured_report import not_analysed_report, structured_report
 from app.pacs.objects.uids import derived_uid
@@ -22,6 +24,13 @@ SOP_CLASSES: Mapping[Kind, UID] = {
     "gsps": GrayscaleSoftcopyPresentationStateStorage,
     "sc": SecondaryCaptureImageStorage,
 }
+CONTENTS: Mapping[Kind, str] = {
+    "sr": "TID 1500 with one group of measurements for each finding, algorithm (TID 4019), inputs, "
+    "warnings; unverified and preliminary",
+    "gsps": "greyscale transformation of the radiograph, outline of the strongest region, text",
+    "sc": "colour picture with map and colour bar; numbers, model and notice burnt in",
+}
+"""What each holds, for the conformance statement."""
 BUILDERS: Mapping[Kind, Callable[[Dataset, Result, str, datetime], Dataset]] = {
     "sr": structured_report,
     "gsps": presentation_state,
@@ -45,10 +54,11 @@ def build_objects(
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    instance = str(source.get("SOPInstanceUID", ""))
+    header = header_of(source)
+    instance = str(header.get("SOPInstanceUID", ""))
     return {
         kind: BUILDERS[kind](
-            source,
+            header,
             result,
             derived_uid(instance, result.digest, result.configuration, kind),
             made_at,
@@ -70,6 +80,7 @@ def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Datas
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    instance = str(source.get("SOPInstanceUID", ""))
+    header = header_of(source)
+    instance = str(header.get("SOPInstanceUID", ""))
     uid = derived_uid(instance, "not analysed", reason)
-    return not_analysed_report(source, reason, uid, made_at)
+    return not_analysed_report(header, reason, uid, made_at)

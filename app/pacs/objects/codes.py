@@ -1,13 +1,15 @@
 """Codes: of DICOM and SNOMED CT where they have one, else of the private scheme 99CXRMM."""
 
 from collections.abc import Mapping
+from functools import cache
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.sr.coding import Code
 
 from app.pacs.objects.evidence import long_string
+from cxr_mm.core.errors import TaskError
 from cxr_mm.core.prediction import Certainty, FindingPrediction
-from cxr_mm.core.task import Finding, Task
+from cxr_mm.core.task import Finding, FindingCode, Task, load_task
 from cxr_mm.core.types import Modality
 
 PRIVATE = "99CXRMM"
@@ -48,11 +50,24 @@ INPUTS: Mapping[Modality, Code] = {
 
 
 def finding_code(task: Task, name: str) -> Code:
-    """The code of a finding as the task has it; a private one named after it where it has none."""
+    """The code of a finding: of the task, of the task file of that name, else a private one.
+
+    The task of a model is that of its bundle, and bundles from before codes have none.
+    """
     finding = next((f for f in task.findings if f.name == name), Finding(name=name, title=name))
-    if finding.code is not None:
-        return Code(finding.code.value, finding.code.scheme, finding.code.meaning)
+    known = finding.code or _codes_of_file(task.name).get(name)
+    if known is not None:
+        return Code(known.value, known.scheme, known.meaning)
     return Code(f"{task.name}.{name}", PRIVATE, long_string(finding.title))
+
+
+@cache
+def _codes_of_file(task: str) -> Mapping[str, FindingCode]:
+    try:
+        findings = load_task(task).findings
+    except TaskError:
+        return {}
+    return {f.name: f.code for f in findings if f.code is not None}
 
 
 def presence(finding: FindingPrediction) -> Code:

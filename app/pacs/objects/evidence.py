@@ -5,14 +5,17 @@ stays empty if it must be present (type 2) and absent if not; a value that its V
 lacking, but for the identifiers by which an archive files the object, which are never changed.
 """
 
-from collections.abc import Iterator
+import re
+from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from highdicom import SOPClass
 from pydicom import config
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -22,6 +25,7 @@ from pydicom.valuerep import PersonName, validate_value
 
 from cxr_mm import __version__
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.imaging.attributes import code_string
 
 MANUFACTURER = "cxr-mm"
 CHARACTER_SET = "ISO_IR 192"
@@ -32,8 +36,17 @@ SOURCES = (
 )
 """SOP classes of radiographs that are answered."""
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+UNDECODABLE = (
+    *(NotImplementedError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+    BytesLengthException,
+)
+"""What pydicom raises where an element means nothing: as if it were not there."""
+LAST_GROUP = 0x2050
+"""Of the attributes that the objects look at."""
 GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040)
 """Groups with the attributes of patient and study."""
+UID_FORM = re.compile(r"[0-9.]{1,64}")
+"""What can be referred to; archives know UIDs with leading zeros too."""
 IDENTIFIERS = frozenset({"PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID"})
 EMPTY_IF_ABSENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
@@ -43,6 +56,19 @@ EMPTY_IF_ABSENT = (
 SEXES, SIDES = ("M", "F", "O"), ("L", "R")
 LONG_STRING = 64
 """Characters of the VR LO."""
+
+
+def header_of(source: Dataset) -> Dataset:
+    """The elements that can be decoded, without pixels and overlays; the source is not changed."""
+    header = Dataset()
+    for tag in sorted(source.keys()):  # iterating over elements would decode all
+        if tag.group <= LAST_GROUP:
+            with suppress(*UNDECODABLE):
+                element = source[tag]
+                for item in element.value if element.VR == "SQ" else ():
+                    item.decode()
+                header.add(element)
+    return header
 
 
 def reference_of(source: Dataset) -> Dataset:
@@ -55,9 +81,12 @@ def reference_of(source: Dataset) -> Dataset:
     reference = Dataset()
     for keyword in (*UIDS, "Rows", "Columns"):
         value = source.get(keyword)
-        if not value:
+        valid = isinstance(value, int) and value > 0
+        if keyword in UIDS:
+            valid = bool(UID_FORM.fullmatch(str(value)))
+        if not valid:
             raise RadiographError(
-                "the header does not state it",
+                "the header does not state it, or in no valid form",
                 field=keyword,
                 remedy="Send the radiograph again from its archive",
             )
@@ -93,15 +122,27 @@ def complete(made: Made, source: Dataset, made_at: datetime) -> Made:
     date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
     made.InstanceCreationDate, made.InstanceCreationTime = date, time
     made.SeriesDate, made.SeriesTime = date, time
-    if made.Modality != "SR":  # the other series may have a side
-        made.Laterality = source.get("Laterality") if source.get("Laterality") in SIDES else ""
+    if made.Modality != "SR":
+        _add_body_part(made, source)
+    for item in made.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = date + time
     if "ContentDate" in made:  # not in the IOD of presentation states
         made.ContentDate, made.ContentTime = date, time
     return made
 
 
-def equipment(model: str, digest: str) -> dict[str, str | tuple[str, ...]]:
+class Equipment(TypedDict):
     """Attributes of the General Equipment module, as highdicom names them."""
+
+    manufacturer: str
+    manufacturer_model_name: str
+    software_versions: str
+    device_serial_number: str
+
+
+def equipment(model: str, digest: str) -> Equipment:
+    """The model as a device: its name, the version of this program, its digest."""
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": long_string(model or MANUFACTURER),
@@ -116,22 +157,29 @@ def long_string(text: str) -> str:
     return line if len(line) <= LONG_STRING else f"{line[: LONG_STRING - 3]}..."
 
 
+def _add_body_part(made: Dataset, source: Dataset) -> None:
+    """Say what was examined, and of which side (type 2C: of a paired part, or an unknown one)."""
+    part, side = code_string(source, "BodyPartExamined"), code_string(source, "Laterality")
+    if part and _is_valid(source["BodyPartExamined"]):
+        made.BodyPartExamined = part
+    if side in SIDES or not part:
+        made.Laterality = side if side in SIDES else ""
+
+
 def _readable(source: Dataset) -> Dataset:
     """Elements of the source with valid values, decoded, without private ones and pixels."""
     result = Dataset()
-    for element in _elements(source):
+    for element in source:
+        if element.tag.group not in GROUPS:
+            continue
         if element.keyword in IDENTIFIERS or _is_valid(element):
             result.add(_decoded(element))
     return result
 
 
-def _elements(source: Dataset) -> Iterator[DataElement]:
-    for tag in sorted(source.keys()):  # of a dataset, an iteration would decode the pixels too
-        if tag.group in GROUPS:
-            yield source[tag]
-
-
 def _is_valid(element: DataElement) -> bool:
+    if not element.keyword or dictionary_VR(element.tag) != element.VR:
+        return False
     if element.keyword == "PatientSex":
         return element.value in SEXES
     if element.VR == "SQ":

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from highdicom import PresentationLUTTransformation, pr
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DS
 
 from app.pacs.objects.evidence import complete, equipment, long_string, reference_of
 from app.pacs.objects.result import Region, Result
@@ -17,6 +18,7 @@ from cxr_mm.imaging.dicom import height_over_width
 SERIES_NUMBER = 9002
 LABEL = "AI RESULT"
 LAYER = "AI"
+VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 LINE = 0.03
 """Height of a line of text as a share of the image's."""
 FINEST = 1000
@@ -76,7 +78,8 @@ def _add_modality_lut(made: Dataset, attributes: Attributes) -> None:
         return
     slope, intercept = attributes.numbers("RescaleSlope"), attributes.numbers("RescaleIntercept")
     if slope and intercept and slope[0]:
-        made.RescaleSlope, made.RescaleIntercept = source.RescaleSlope, source.RescaleIntercept
+        made.RescaleSlope = DS(slope[0], auto_format=True)
+        made.RescaleIntercept = DS(intercept[0], auto_format=True)
         made.RescaleType = source.get("RescaleType") or "US"
 
 
@@ -89,14 +92,17 @@ def _add_voi_lut(made: Dataset, attributes: Attributes) -> None:
         centre, width = attributes.numbers("WindowCenter"), attributes.numbers("WindowWidth")
         if not centre or not width or width[0] <= 0:
             return
-        item.WindowCenter, item.WindowWidth = centre[0], width[0]
-        if function := code_string(source, "VOILUTFunction"):
+        item.WindowCenter = DS(centre[0], auto_format=True)
+        item.WindowWidth = DS(width[0], auto_format=True)
+        if (function := code_string(source, "VOILUTFunction")) in VOI_FUNCTIONS:
             item.VOILUTFunction = function
     made.SoftcopyVOILUTSequence = [item]
 
 
 def _annotation(image: Dataset, result: Result, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
-    texts = [_line(image, number, text) for number, text in enumerate(_lines(result))]
+    lines = _lines(result)
+    height = min(LINE, 1 / len(lines)) * image.Rows
+    texts = [_line(image, number * height, height, text) for number, text in enumerate(lines)]
     graphics = []
     if result.region is not None:
         graphics.append(_outline(result.region))
@@ -125,10 +131,8 @@ def _numbers(finding: FindingPrediction) -> str:
     return f"{percent(finding.probability)}, {finding.in_words}"
 
 
-def _line(image: Dataset, number: int, text: str) -> pr.TextObject:
-    """A line of text from the upper left corner of the image down."""
-    height = LINE * image.Rows
-    top = number * height
+def _line(image: Dataset, top: float, height: float, text: str) -> pr.TextObject:
+    """A line of text across the image."""
     return pr.TextObject(
         text_value=text,
         units="PIXEL",

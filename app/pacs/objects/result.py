@@ -1,7 +1,7 @@
 """What the objects tell of one radiograph: the answer, its model, the region and the picture."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,12 @@ from skimage.measure import approximate_polygon, find_contours
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Answer
 from cxr_mm.core.task import Task
+from cxr_mm.imaging.geometry import shrink
 
-Kind = Literal["sr", "gsps", "sc"]
-"""Structured report, presentation state, secondary capture."""
 FEWEST_CORNERS, MOST_CORNERS = 3, 1000
 """An explicit VR FL holds 8191 points at most; a viewer needs far fewer."""
-TOLERANCE = 1 / 1000
-"""How far a simplified outline may depart, as a share of the longer side of the image."""
+LONGEST, TOLERANCE = 512, 0.4
+"""Longer side of the mask that is outlined, and how far the outline may depart in its pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,17 @@ class Region:
         The outline runs half-way between pixels in and out of the mask, simplified; holes are part
         of the region. None if the mask is empty.
         """
-        lines = find_contours(np.pad(mask.astype(np.float64), 1), 0.5)
+        small = shrink(mask.astype(np.float32), LONGEST)
+        lines = find_contours(np.pad(small, 1), 0.5)
         if not lines:
             return None
-        outline, tolerance = max(lines, key=_area), TOLERANCE * max(mask.shape)
+        outline, tolerance = max(lines, key=_area), TOLERANCE
         while len(corners := approximate_polygon(outline, tolerance)) > MOST_CORNERS:
             tolerance *= 2
         # Centres of pixels are at a half in DICOM; the padding moved them by one.
-        return cls(finding, method, tuple((float(x), float(y)) for y, x in corners[:-1] - 0.5))
+        scale = np.asarray(mask.shape) / small.shape
+        places = (corners[:-1] - 0.5) * scale
+        return cls(finding, method, tuple((float(x), float(y)) for y, x in places))
 
     @property
     def closed(self) -> NDArray[np.float64]:
@@ -79,8 +81,9 @@ class Result:
         task: of the model; findings without a code get a private one.
         digest: of the model (sha256, hexadecimal).
         region: None if no faithful method found one.
-        map_image: uint8 (H, W, 3), the picture as seen, with the map over it if there is one; None
-            without a picture.
+        map_image: uint8 (H, W, 3), the picture as seen with the map over it and a colour bar beside
+            it, as `cxr_mm.explain.overlay` draws them; None without a picture.
+        map_title: what the map shows, as `Grad-CAM: Pleural effusion`; empty without a map.
         warnings: besides those of the prediction.
         configuration: digest of whatever else decides the content of the objects, as the rules.
     """
@@ -90,6 +93,7 @@ class Result:
     digest: str
     region: Region | None = None
     map_image: NDArray[np.uint8] | None = None
+    map_title: str = ""
     warnings: tuple[str, ...] = ()
     configuration: str = ""
 

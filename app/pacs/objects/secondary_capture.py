@@ -115,8 +115,8 @@ def lines_of(result: Result, made_at: datetime) -> Iterator[tuple[str, int, tupl
         yield f"{finding.title}: {_decision(finding)}", HEADING, TEXT
         yield _numbers(finding), PLAIN, TEXT
     yield "", PLAIN, TEXT
-    if result.region is not None:
-        yield f"Map: {result.region.method}", PLAIN, FAINT
+    if result.map_title:
+        yield f"Map: {result.map_title}", PLAIN, FAINT
     for warning in result.all_warnings:
         yield f"Warning: {warning}", PLAIN, TEXT
     yield f"Model {prediction.model}, cxr-mm {__version__}", PLAIN, FAINT
