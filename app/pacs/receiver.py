@@ -24,14 +24,10 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, _config, evt
-from pynetdicom.sop_class import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    Verification,
-)
+from pynetdicom.sop_class import Verification
 
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
+from app.pacs.objects import SOURCES
 from app.pacs.queue import Arrival, Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
 from app.pacs.storage import Storage
@@ -41,13 +37,6 @@ from cxr_mm.core.files import sha256_file
 _log = logging.getLogger(__name__)
 SUCCESS, OUT_OF_RESOURCES, WRONG_CLASS, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of C-STORE (PS3.4 B.2.3)."""
-CLASSES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
-"""What the node takes; its own reports, presentation states and captures are not among them, so
-that an archive that sends on whatever it gets makes no loop."""
 SYNTAXES = [
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -128,7 +117,7 @@ class Receiver:
         entity.network_timeout = entity.acse_timeout = limits.idle_seconds
         entity.dimse_timeout = limits.idle_seconds
         entity.add_supported_context(Verification)
-        for each in CLASSES:
+        for each in SOURCES:  # none of the node's own objects: no loop
             entity.add_supported_context(each, SYNTAXES)
         return entity
 
@@ -261,7 +250,7 @@ class Receiver:
         uid, arrived = str(request.AffectedSOPInstanceUID), request._dataset_path
         if str(request.AffectedSOPClassUID) != event.context.abstract_syntax:
             raise Refused(WRONG_CLASS, "SOP class is not that of the context")
-        if UID(event.context.abstract_syntax) not in CLASSES:
+        if UID(event.context.abstract_syntax) not in SOURCES:
             raise Refused(WRONG_CLASS, "SOP class not taken")
         if not UID(uid).is_valid:
             raise Refused(CANNOT_UNDERSTAND, "invalid UID")

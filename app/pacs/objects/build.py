@@ -14,10 +14,10 @@ from pydicom.uid import (
 from app.pacs.objects.evidence import header_of
 from app.pacs.objects.presentation_state import presentation_state
 from app.pacs.objects.result import Result
-from app.pacs.settings import Kind
 from app.pacs.objects.secondary_capture import secondary_capture
 from app.pacs.objects.structured_report import not_analysed_report, structured_report
 from app.pacs.objects.uids import derived_uid
+from app.pacs.settings import Kind
 
 SOP_CLASSES: Mapping[Kind, UID] = {
     "sr": Comprehensive3DSRStorage,
