@@ -12,7 +12,6 @@ from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification
 
 from app.pacs.objects import SOP_CLASSES
-from app.pacs.pauses import pause
 from app.pacs.queue import Delivery, Queue
 from app.pacs.settings import NodeSettings, Peer, calling_context
 from app.pacs.storage import Storage
@@ -115,7 +114,7 @@ class Sender:
                 self._queue.bury(delivery, reason)
                 _log.error("Given up: %s to %s: %s", delivery.kind, self._peer.name, reason)
             else:
-                self._queue.postpone_delivery(delivery, pause(limits, delivery.attempts), reason)
+                self._queue.postpone_delivery(delivery, limits.pause(delivery.attempts), reason)
 
 
 def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) -> Any:
@@ -153,14 +152,14 @@ def _why(association: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Tested:
+class EchoResult:
     """Whether a peer answers an echo and takes every object, and in words."""
 
     ok: bool
     text: str
 
 
-def tested(settings: NodeSettings, peer: Peer) -> Tested:
+def tested(settings: NodeSettings, peer: Peer) -> EchoResult:
     """Ask a peer for an echo, and which kinds of object it takes.
 
     Raises:
@@ -171,11 +170,11 @@ def tested(settings: NodeSettings, peer: Peer) -> Tested:
             settings, peer, calling_context(settings.tls) if settings.tls and peer.tls else None
         )
     except Unreachable as error:
-        return Tested(False, str(error))
+        return EchoResult(False, str(error))
     taken = {context.abstract_syntax for context in association.accepted_contexts}
     echo = Verification in taken and association.send_c_echo().get("Status") == 0
     association.release()
     missing = [kind for kind, uid in SOP_CLASSES.items() if uid not in taken]
     words = "echo answered" if echo else "no echo"
     words += f", does not take {', '.join(missing)}" if missing else ", takes every object"
-    return Tested(echo and not missing, words)
+    return EchoResult(echo and not missing, words)

@@ -1,5 +1,6 @@
 """Settings of the node: one YAML file of frozen, typed sections, checked before anything starts."""
 
+import random
 import ssl
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -16,6 +17,8 @@ Kind = Literal["sr", "gsps", "sc"]
 """Objects that a destination may get: structured report, presentation state, secondary capture."""
 LONGEST_TITLE = 16
 """Characters of an AE title (DICOM PS3.5, VR AE)."""
+MOST_DOUBLINGS = 32
+"""Of a pause, before a float would overflow."""
 
 
 def _title(text: str) -> str:
@@ -126,6 +129,12 @@ class LimitSettings(Frozen):
     longest_pause: float = Field(300.0, gt=0)
     """Seconds that a pause grows to."""
 
+    def pause(self, attempts: int) -> float:
+        """Seconds before the attempt after so many: between half and all of the doubled pause, so
+        that what failed together is not tried again together."""
+        doubled = self.shortest_pause * 2.0 ** min(attempts - 1, MOST_DOUBLINGS)
+        return min(self.longest_pause, doubled) * random.uniform(0.5, 1.0)
+
 
 class QueueRetention(Frozen):
     """How long the node keeps what it no longer needs."""
@@ -148,7 +157,7 @@ class NodeSettings(Frozen):
     port: Port = 11112
     """To listen on."""
     tls: TlsSettings | None = None
-    """Certificates; null speaks in the clear, which only the loopback may do unasked."""
+    """Certificates; null speaks in the clear, on the loopback or with `clear_text`."""
     clear_text: bool = False
     """Listen without TLS on an address that other machines reach: the network alone protects it."""
     storage: Path

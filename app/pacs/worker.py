@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
 from app.pacs.objects import build_not_analysed, build_objects
-from app.pacs.pauses import pause
 from app.pacs.queue import Ended, Outgoing, Queue, Received
 from app.pacs.routing import Refusal, Route, facts_of, route
 from app.pacs.settings import Destination, NodeSettings
@@ -98,8 +97,7 @@ class Worker:
             if received.attempts >= limits.answer_attempts:
                 self._end(received, "failed", reason=reason)
             else:
-                wait = pause(limits, received.attempts)
-                self._queue.postpone(received, wait, reason)
+                self._queue.postpone(received, limits.pause(received.attempts), reason)
         return True
 
     def _work(self, received: Received) -> None:

@@ -7,7 +7,6 @@ import pytest
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader, read
 from app.pacs.node import configuration
-from app.pacs.pauses import pause
 from app.pacs.queue import Arrival
 from app.pacs.settings import LimitSettings
 from app.pacs.storage import Storage
@@ -150,7 +149,7 @@ def test_a_fault_of_a_header_quotes_nothing(tmp_path):
 def test_pauses_double_up_to_their_cap_with_jitter():
     limits = LimitSettings(shortest_pause=2, longest_pause=60)
     for attempts, most in ((1, 2), (2, 4), (5, 32), (6, 60), (5000, 60)):
-        drawn = [pause(limits, attempts) for _ in range(200)]
+        drawn = [limits.pause(attempts) for _ in range(200)]
         assert most / 2 <= min(drawn) < 0.6 * most
         assert 0.9 * most < max(drawn) <= most
 
