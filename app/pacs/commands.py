@@ -89,10 +89,10 @@ def replay(
 @commands.command("send-test")
 def send_test(file: File) -> None:
     """Ask every peer for an echo, and which objects it takes; nothing is stored with it."""
-    from app.pacs.sender import tested
+    from app.pacs.sender import ask_for_echo
 
     settings = _settings(file)
-    results = {peer.name: tested(settings, peer) for peer in settings.peers}
+    results = {peer.name: ask_for_echo(settings, peer) for peer in settings.peers}
     for name, result in results.items():
         typer.echo(f"{name}: {result.text}")
     if not all(result.ok for result in results.values()):

@@ -140,15 +140,9 @@ def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) ->
     )
     if association.is_established:
         return association
-    raise Unreachable(_why(association))
-
-
-def _why(association: Any) -> str:
     if association.is_rejected:
-        return "the destination rejects the association"
-    if association.is_aborted:
-        return "the destination cannot be reached, or ends the association"
-    return "the destination cannot be reached"
+        raise Unreachable("the destination rejects the association")
+    raise Unreachable("the destination cannot be reached")
 
 
 @dataclass(frozen=True)
@@ -159,7 +153,7 @@ class EchoResult:
     text: str
 
 
-def tested(settings: NodeSettings, peer: Peer) -> EchoResult:
+def ask_for_echo(settings: NodeSettings, peer: Peer) -> EchoResult:
     """Ask a peer for an echo, and which kinds of object it takes.
 
     Raises:

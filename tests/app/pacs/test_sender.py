@@ -7,7 +7,7 @@ import trustme
 from pynetdicom import AE
 
 from app.pacs.objects import SOP_CLASSES
-from app.pacs.sender import EchoResult, tested
+from app.pacs.sender import EchoResult, ask_for_echo
 from app.pacs.settings import NodeSettings
 from tests.app.pacs.conftest import VERIFICATION, free_port, node_fields
 
@@ -50,11 +50,11 @@ def test_an_echo_by_tls_says_what_the_peer_takes(certificates, tmp_path, name, e
     settings = NodeSettings.model_validate(fields)
     server = listening(certificates, name, settings.peers[0].port)
     try:
-        assert tested(settings, settings.peers[0]) == expected
+        assert ask_for_echo(settings, settings.peers[0]) == expected
     finally:
         server.shutdown()
 
 
 def test_a_peer_that_is_away_is_said(settings):
     away = settings.peers[0].model_copy(update={"port": free_port()})
-    assert tested(settings, away) == EchoResult(False, "the destination cannot be reached")
+    assert ask_for_echo(settings, away) == EchoResult(False, "the destination cannot be reached")
