@@ -21,6 +21,9 @@ class IngestParams(Frozen):
 
     size: int = Field(224, ge=32, le=1024)
     """Side in pixels of the square that every radiograph is fitted into, the model's input."""
+    mask_text: bool = False
+    """Replace words burnt into an image (PORTABLE, a date) by what surrounds them before the model
+    sees it, in training and in every later use of the bundle; side markers stay."""
     workers: int = Field(2, ge=1, le=64)
     """Processes that decode radiographs."""
     max_loss: float = Field(0.5, ge=0, le=1)

@@ -129,6 +129,7 @@ def build_study(
             *(f"{modality}: given, but this model does not use it" for modality in unused),
         ),
         quality=image.quality if image else {},
+        fitted=image.fitted if image else False,
     )
 
 

@@ -244,6 +244,7 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, model: FittedFusion) -
         task=task,
         size=params.ingest.size,
         note_words=embed.note_words,
+        mask_text=params.ingest.mask_text,
         fusion=model.fusion,
         clinical=model.transform,
         image_encoder=encoder,

@@ -77,13 +77,13 @@ def test_no_image_at_all_is_an_empty_cache(tmp_path):
 
 def test_interrupted_build_leaves_nothing(images, tmp_path, monkeypatch):
     out = tmp_path / "out" / "pixels.npy"
-    monkeypatch.setattr(pixel_cache, "fit_square", _interrupt)
+    monkeypatch.setattr(pixel_cache, "model_square", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_cache(images, out, 32)
     assert list(out.parent.iterdir()) == []
 
 
-def _interrupt(pixels, size):
+def _interrupt(pixels, size, mask_text):
     raise KeyboardInterrupt
 
 
