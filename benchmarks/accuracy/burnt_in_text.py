@@ -22,7 +22,7 @@ from cxr_mm.evaluation.resampling import exact_interval, rounded
 from cxr_mm.imaging.burnt_in_text import Radiograph, text_mask
 from cxr_mm.imaging.radiograph import read_radiograph
 
-TASKS = ("covid", "icu", "icu_early", "intubation", "intubation_early")
+TASKS = ("icu_early", "intubation_early", "icu", "intubation", "covid")
 INPUTS = ("image", FUSED)
 BURNT_INTO = "covid"
 """Task whose radiographs words are burnt into."""
