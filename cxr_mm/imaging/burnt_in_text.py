@@ -17,6 +17,8 @@ Radiograph = NDArray[np.float32]
 SIDE = 512
 """Longest side in pixels at which letters are searched for; a smaller image is enlarged, so that
 letters that touch are told apart."""
+MOST = 2
+"""Times that an image is enlarged at most: grains of a tiny one would become letters."""
 STROKE = 9
 """Pixels that a stroke is thinner than."""
 CONTRASTS = (0.15, 0.2, 0.3)
@@ -152,8 +154,8 @@ def _beside(one: Box, other: Box) -> bool:
 
 
 def _searchable(pixels: Radiograph) -> Radiograph:
-    """The image with a longest side of `SIDE` pixels."""
-    shape = with_longest(pixels.shape, SIDE, smallest=3)
+    """The image with a longest side of `SIDE` pixels, enlarged `MOST` times at most."""
+    shape = with_longest(pixels.shape, min(SIDE, MOST * max(pixels.shape)), smallest=3)
     enlarged: Radiograph = resize(pixels, shape, CUBIC, reducing_gap=1.0)
     return np.clip(enlarged, 0, 1)
 

@@ -55,6 +55,11 @@ def test_small_letters_of_a_small_image_and_faint_ones_are_found():
     assert has_text(plain() + (written("PORTABLE") - plain()) * np.float32(0.4))
 
 
+def test_grains_of_a_tiny_image_are_no_letters():
+    grains = np.random.default_rng(0).random((60, 50), np.float32)
+    assert not has_text(grains)
+
+
 @pytest.mark.parametrize("white", [True, False])
 def test_a_masked_word_leaves_no_edge_and_nothing_else_is_touched(white):
     clean = plain()
