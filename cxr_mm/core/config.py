@@ -163,7 +163,8 @@ class FuseParams(Frozen):
     """`view`, `site` or a clinical feature with categories: studies are drawn for training so that
     the answer is as frequent in each of its groups; null for all studies once."""
     gate_images: int = Field(200, ge=0)
-    """Training images whose out-of-distribution copies train the input gate; 0 for no gate."""
+    """Training images whose copies, valid and out-of-distribution, train the input gate; 0 for no
+    gate."""
     seed: int = 0
     """Of inner folds, initial weights, out-of-distribution copies and the input gate."""
 
