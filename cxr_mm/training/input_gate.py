@@ -300,10 +300,10 @@ def _offsets(valid: Scores, copied: Scores, kind: Index) -> Scores:
     """
     offsets = np.zeros(len(KINDS) - 1)
     for column, name in enumerate(KINDS[1:]):
-        altered = copied[kind == column + 1, column]
-        if len(altered):
+        of_kind = copied[kind == column + 1, column]
+        if len(of_kind):
             upper = min(float(np.quantile(valid[:, column], 1 - REFUSE_RATE)), EVEN_ODDS)
-            room = max(0.0, float(np.quantile(altered, MISSED)) - upper)
+            room = max(0.0, float(np.quantile(of_kind, MISSED)) - upper)
             offsets[column] = upper + room * (TOWARDS_PICTURES if name == PICTURE else 1)
     return offsets
 
