@@ -23,7 +23,6 @@ from cxr_mm.data.sources.columns import OPTIONS, named_by, with_usual_names
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.data.tables import SEPARATORS, iter_table
 from cxr_mm.explain.overlay import grey
-from cxr_mm.imaging.geometry import fitted_study
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 
 TABLE_BYTES = 16 * 1024**2
@@ -257,7 +256,7 @@ def _ready(service: InferenceService, case: _Case) -> _Ready | BadRow:
         return BadRow(case.study_id, _reason(error))
     if study.image is None:
         return _Ready(study, None)
-    return _Ready(fitted_study(study, service.bundle.size), grey(study.image, LONGEST)[:, :, 0])
+    return _Ready(service.bundle.fitted(study), grey(study.image, LONGEST)[:, :, 0])
 
 
 def _reason(error: InputError) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from benchmarks.harness.parts import PARTS
 from benchmarks.harness.report import PAGE, store
+from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> None:
     if unknown := set(requested.parts) - set(PARTS):
         print(f"error: {', '.join(sorted(unknown))}: no such part. There are {', '.join(PARTS)}.")
         raise SystemExit(2)
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("timm").setLevel(logging.WARNING)
     wanted = requested.parts or [name for name, part in PARTS.items() if part.run_by_default]

@@ -17,6 +17,7 @@ from filelock import FileLock
 from sqlalchemy import create_engine, text
 
 import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
+from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.config import Params, for_task, load_params
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.task import Task
@@ -37,7 +38,9 @@ SMALL = {
 
 
 def pytest_collection_finish() -> None:
-    """Keep what imports made out of every collection to come: a tenth of the tests' time."""
+    """Keep what imports made out of every collection to come, a tenth of the tests' time, and the
+    memory that networks free."""
+    keep_freed_memory()
     gc.collect()
     gc.freeze()
 

@@ -115,6 +115,7 @@ def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, r
         (1, "image_path"): "nowhere_either.png",
         (2, "image_path"): str(breaks),
         (4, "note"): None,
+        **{(n, column): None for n in range(3) for column in ("note", *CLINICAL)},
     }
     out = tmp_path / "scored.parquet"
     done = score(predictor, csv(changes), out)
@@ -127,6 +128,23 @@ def test_bad_rows_are_listed_with_the_reason_and_the_rest_done(predictor, csv, r
         listed, ("nowhere.png", "nowhere_either", "broken.png", "neither"), strict=True
     ):
         assert reason in row["reason"]
+
+
+def test_a_row_whose_image_cannot_be_read_is_answered_without_it_and_says_so(
+    predictor, csv, rows, tmp_path
+):
+    out = tmp_path / "scored.parquet"
+    done = score(predictor, csv({(1, "image_path"): "nowhere.png"}), out)
+    assert (done.predicted, done.bad) == (5, [])
+    table = pd.read_parquet(out).set_index("study_id")
+    found = table.loc[rows.loc[1, "study_id"]]
+    assert found["modalities"] == "tabular+note"
+    assert "image: left out: no such file" in found["warnings"]
+    alone = score(predictor, csv({(1, "image_path"): None}), tmp_path / "alone.parquet")
+    assert alone.predicted == 5
+    without = pd.read_parquet(tmp_path / "alone.parquet").set_index("study_id")
+    columns = [name for name in table if name.startswith("probability.")]
+    pd.testing.assert_frame_equal(table[columns], without[columns])
 
 
 def test_a_picture_that_is_no_image_is_a_bad_row(predictor, csv, rows, tmp_path):
@@ -147,7 +165,8 @@ def test_a_note_that_is_too_long_is_a_bad_row_like_any_other(predictor, csv, row
 
 
 def test_where_every_row_is_bad_nothing_is_written(predictor, csv, tmp_path):
-    path = csv({(0, "image_path"): "a.png", (1, "image_path"): "b.png"}, only=slice(2))
+    nothing = {(n, column): None for n in range(2) for column in ("note", *CLINICAL)}
+    path = csv({(0, "image_path"): "a.png", (1, "image_path"): "b.png", **nothing}, only=slice(2))
     with pytest.raises(InputError, match=r"no row can be predicted \(2 bad, the first: .*a.png"):
         score(predictor, path, tmp_path / "scored.parquet")
     assert list(tmp_path.iterdir()) == [path]
@@ -226,14 +245,15 @@ def test_an_output_that_cannot_be_is_refused_before_any_study_is_read(
 
 def test_the_tally_counts_by_reason_with_examples(predictor, csv, rows, tmp_path):
     changes = {(n, "image_path"): f"nowhere{n}.png" for n in range(2)}
-    changes |= {(2, "age"): "999", (2, "crp"): "-inf", (3, "age"): ">999"}
+    changes |= {(4, "note"): None, (2, "age"): "999", (2, "crp"): "-inf", (3, "age"): ">999"}
     lines = score(predictor, csv(changes), tmp_path / "scored.parquet").lines()
     ids = list(rows["study_id"])
     features = {f.name: f for f in predictor.bundle.task.clinical}
     age, crp = (expected_value(features[name]) for name in ("age", "crp"))
     assert lines == [
-        "5 studies read, 3 answered, 2 not",
-        f"not answered: 2 no such file (as {ids[0]}, {ids[1]})",
+        "5 studies read, 4 answered, 1 not",
+        f"not answered: 1 there is neither image, clinical value nor note (as {ids[4]})",
+        f"answered without the image: 2 no such file (as {ids[0]}, {ids[1]})",
         f"taken as unknown: 2 age out of range (as {ids[2]}, {ids[3]}; expected {age})",
         f"taken as unknown: 1 crp no number (as {ids[2]}; expected {crp})",
     ]

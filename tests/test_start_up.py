@@ -73,6 +73,15 @@ def test_a_cold_prediction_imports_nothing_that_its_answer_does_not_need(bundle_
     assert not {name for name in NOT_NEEDED if name in modules}
 
 
+def test_explanations_compile_nothing_anew_in_each_process():
+    code = "import cxr_mm.explain, numba; print(numba.njit(code := lambda: 1) is code)"
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == "True\n"
+
+
 def test_the_summary_reads_the_digest_without_torch(bundle_folder, tmp_path):
     folder = tmp_path / "models/synthetic"
     folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Answer: the prediction of one study as HTML, and the choice of its operating point."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from app.service import InferenceService, StudySession
 from app.ui.theme import READING
-from cxr_mm.core.prediction import NOTICE, SYNTHETIC, Prediction, Reason
+from cxr_mm.core.prediction import NOTICE, SYNTHETIC, OperatingPoint, Prediction, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.templates import macro
 from cxr_mm.data.notes import MASK
-from cxr_mm.explain.html import NAMES, REASONS, probability_bar
+from cxr_mm.explain.html import NAMES, probability_bar
 from cxr_mm.models.bundle import Bundle
 
 
@@ -93,19 +93,29 @@ def build(service: InferenceService, state: Any, answer: Any) -> Any:
         state: holds the answer on show.
         answer: where it is shown.
     """
-    own = service.bundle.decision
-    choices = [(f"{name} (usual)" if r == own else name, r) for r, name in REASONS.items()]
-    reason = gr.Dropdown(
+    own, choices = service.bundle.decision, []
+    for reason, point in _points(service.bundle).items():
+        usual = " (usual)" if reason == own else ""
+        choices.append((f"{point.criterion}{usual}", reason))
+    choice = gr.Dropdown(
         choices,
-        value=own,
+        value=own if choices else None,
         label="Operating point",
         info="From which probability on a finding is called positive.",
         filterable=False,
         visible=service.task.problem != "multiclass",
     )
-    given = {"inputs": [state, reason], "outputs": [state, answer], **READING}
-    reason.input(partial(on_reason, service), show_progress="hidden", **given)
-    return reason
+    given = {"inputs": [state, choice], "outputs": [state, answer], **READING}
+    choice.input(partial(on_reason, service), show_progress="hidden", **given)
+    return choice
+
+
+def _points(bundle: Bundle) -> Mapping[Reason, OperatingPoint]:
+    """Operating points of one finding, whose criteria are those of all; none of classes."""
+    for findings in bundle.operating_points.values():
+        for points in findings.values():
+            return points
+    return {}
 
 
 def on_reason(

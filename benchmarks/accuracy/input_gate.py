@@ -1,7 +1,8 @@
 """Part `input-gate`: how often the input gate refuses or warns, of radiographs and of others.
 
 Gates are fitted as the stage `fuse` does, but each is tested on images of patients that it has not
-seen: the test part, or each fold in turn.
+seen: the test part, or each fold in turn. Images of other sources are also shown to the bundle's
+gate, for the model card: `reports/TASK/input_gate.json`.
 """
 
 import importlib.util
@@ -11,27 +12,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.stats import binomtest
 
 from benchmarks.harness.outputs import has_run, paths_of
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import Params, for_task, load_params
-from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import TaskPaths, bundle_digest
+from cxr_mm.core.task import Task, load_task, shipped_tasks
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.pixel_cache import open_pixels
+from cxr_mm.data.sources import MERGED, members_of
 from cxr_mm.data.split import load_split, resamples
+from cxr_mm.evaluation.resampling import exact_interval, rounded
+from cxr_mm.imaging.corruptions import random_corruption
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.ood_images import OOD_COPIES, cropped
 from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
-from cxr_mm.models.input_gate import InputGate
+from cxr_mm.models.input_gate import InputGate, load_input_gate
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.input_gate import (
     Copies,
@@ -157,11 +162,15 @@ def _page(random: np.random.Generator) -> NDArray[np.float32]:
     return _grey(image)
 
 
+SOURCES_TABLE = "input-gate: other sources"
 KINDS_TABLE = "input-gate: by kind"
 METRICS = "refused", "refused or warned of"
 MUST = 0.02
-SAMPLE, SEED = 200, 1
-"""Images of which altered copies are made, and of another task; not the seed of the gate's own."""
+SAMPLE, SEED = 75, 1
+"""Images of which altered copies of each kind are made; not the seed of the gate's own."""
+CORRUPTED, ELSEWHERE = 200, 450
+"""Images that are corrupted, and images of each other source."""
+COMMAND = "make benchmark PART=input-gate"
 LEARNT = " (a kind the gate learns from)"
 GENERATED_ID = ("noise", "blank")
 """Drawn here, but of a kind that the gate learns from."""
@@ -175,10 +184,11 @@ def measure() -> list[Row]:
     rows: list[Row] = []
     for run in runs:
         print(f"input-gate: {run.paths.task}", flush=True)
-        rows += [*_false_refusals(run), *_by_kind(run)]
+        rows += [*_false_refusals(run), *_elsewhere(run, runs), *_by_kind(run)]
         for other in runs:
-            if other is not run:
-                rows += _rows(run, f"images of {other.paths.task}", other.sample(run.size))
+            if other.task.synthetic and other is not run:
+                title = f"images of {other.paths.task}, no radiographs"
+                rows += _rows(run, title, other.sample(run.size, SAMPLE))
     return rows
 
 
@@ -189,12 +199,23 @@ class Run:
     paths: TaskPaths
 
     @cached_property
+    def task(self) -> Task:
+        return load_task(self.paths.task)
+
+    @cached_property
     def params(self) -> Params:
-        return for_task(load_params(), load_task(self.paths.task))
+        return for_task(load_params(), self.task)
 
     @cached_property
     def manifest(self) -> Manifest:
-        return load_manifest(self.paths, load_task(self.paths.task))
+        return load_manifest(self.paths, self.task)
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """Folders of the sources that its images come from."""
+        merged = self.task.source.kind == MERGED
+        tasks = members_of(self.task).values() if merged else [self.task]
+        return frozenset(task.source.folder for task in tasks)
 
     @cached_property
     def encoder(self) -> ImageEncoder:
@@ -237,38 +258,93 @@ class Run:
         present: NDArray[np.int64] = found[found != ABSENT]
         return present
 
-    def sample(self, size: int) -> Squares:
+    def sample(self, size: int, count: int) -> Squares:
         """Some images of the task as another one's encoder takes them."""
-        chosen = np.random.default_rng(SEED).permutation(len(self.pixels))[:SAMPLE]
+        chosen = np.random.default_rng(SEED).permutation(len(self.pixels))[:count]
         return np.stack([fit_square(self.pixels[row] / np.float32(255), size) for row in chosen])
 
 
 def _false_refusals(run: Run) -> Iterator[Row]:
-    """Of held-out images, by the gate that has not seen them."""
+    """Of held-out images, stored and corrupted, by the gate that has not seen them."""
     found = [_flagged_shares(gate, run.embeddings[rows]) for gate, rows in run.gates]
-    every = np.concatenate(found)
-    for metric, count, must in zip(METRICS, every.sum(axis=0), (MUST, None), strict=True):
-        low, high = binomtest(int(count), len(every)).proportion_ci()
+    yield from _judged(run, "", "held-out images", np.concatenate(found))
+    corrupted: list[NDArray[np.bool_]] = []
+    for gate, images, random in _some_unseen(run, CORRUPTED):
+        copies = np.stack([random_corruption(image, random) for image in images])
+        corrupted.append(_flagged_shares(gate, image_embeddings(run.encoder, copies)))
+    yield from _judged(run, "", "held-out images, corrupted", np.concatenate(corrupted))
+
+
+def _some_unseen(run: Run, count: int) -> Iterator[tuple[InputGate, Squares, np.random.Generator]]:
+    """Each gate with some images that it has not seen, and random numbers for their copies."""
+    share = -(-count // len(run.gates))
+    for number, (gate, rows) in enumerate(run.gates):
+        random = np.random.default_rng([SEED, number])
+        yield gate, run.pixels[np.sort(random.permutation(rows)[:share])], random
+
+
+def _elsewhere(run: Run, runs: list[Run]) -> Iterator[Row]:
+    """Of upright frontal radiographs of other sources, the mean over the gates; the bundle's own
+    gate is told of in a report for the model card."""
+    reported: dict[str, dict[str, Any]] = {}
+    bundled = load_input_gate(run.paths.bundle)
+    for other in _other_sources(run, runs):
+        embedded = image_embeddings(run.encoder, other.sample(run.size, ELSEWHERE))
+        shares = np.mean([_flagged_shares(gate, embedded) for gate, _ in run.gates], axis=0)
+        (folder,) = other.folders
+        yield from _judged(run, SOURCES_TABLE, f"images of {folder}", shares)
+        if bundled is not None:
+            reported[folder] = _report_of(_flagged_shares(bundled, embedded))
+    if reported:
+        digest = bundle_digest(run.paths.bundle)
+        content = {"digest": digest, "command": COMMAND, "sources": reported}
+        write_json(run.paths.input_gate, content)
+
+
+def _other_sources(run: Run, runs: list[Run]) -> list[Run]:
+    """For each other source of radiographs, the task with most of its images."""
+    if run.task.synthetic:
+        return []
+    largest = {
+        other.folders: other
+        for other in sorted(runs, key=lambda other: len(other.pixels))
+        if not (other.task.synthetic or other.folders & run.folders) and len(other.folders) == 1
+    }
+    return list(largest.values())
+
+
+def _report_of(flagged: NDArray[np.bool_]) -> dict[str, Any]:
+    """Shares that are rejected, and at least warned of, with their intervals."""
+    found: dict[str, Any] = {"n": len(flagged)}
+    for name, share in zip(("rejected", "flagged"), flagged.mean(axis=0).tolist(), strict=True):
+        low, high = exact_interval(share, len(flagged))
+        found[name] = {"value": rounded(share), "ci95": [rounded(low), rounded(high)]}
+    return found
+
+
+def _judged(run: Run, table: str, row: str, shares: NDArray[Any]) -> Iterator[Row]:
+    """Rows of images (N, 2) that are not to be refused."""
+    for metric, value, must in zip(
+        METRICS, shares.mean(axis=0).tolist(), (MUST, None), strict=True
+    ):
         yield Row(
+            table=table,
             task=run.paths.task,
-            row="held-out images",
+            row=row,
             metric=metric,
-            value=count / len(every),
-            ci95=(float(low), float(high)),
+            value=value,
+            ci95=exact_interval(value, len(shares)),
             must=must,
             ceiling=True,
-            n=len(every),
-            seed=run.params.fuse.seed,
+            n=len(shares),
+            seed=run.params.fuse.seed if not table else SEED,
         )
 
 
 def _by_kind(run: Run) -> Iterator[Row]:
     """Of altered held-out images by the gates that have not seen them, of others by every gate."""
     found: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
-    share = -(-SAMPLE // len(run.gates))
-    for number, (gate, rows) in enumerate(run.gates):
-        random = np.random.default_rng([SEED, number])
-        images = run.pixels[np.sort(random.permutation(rows)[:share])]
+    for gate, images, random in _some_unseen(run, SAMPLE):
         for kind, copies in _ood_copies(images, random).items():
             found[kind].append(_flagged_shares(gate, image_embeddings(run.encoder, copies)))
     for kind, flagged in found.items():

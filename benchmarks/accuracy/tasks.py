@@ -19,7 +19,7 @@ from benchmarks.harness.parts import Row
 from cxr_mm.core.files import read_json
 from cxr_mm.core.task import shipped_tasks
 
-EVERY = "tasks: every figure"
+EVERY, POPULATIONS = "tasks: every figure", "tasks: populations"
 METRICS = ("auc", "average_precision", "accuracy", "sensitivity", "specificity", "brier", "ece")
 
 
@@ -60,6 +60,10 @@ def measure() -> list[Row]:
     for paths in after("evaluate", "tasks", shipped_tasks()):
         task, metrics = paths.task, read_json(paths.reports / METRICS_FILE)
         rows += [*_targets(task, metrics), *_gain(task, metrics), *_every(task, metrics)]
+        for part in metrics.get("populations", {}).values():
+            for row in _every(task, part):
+                name = f"{part['title']}, {row.row}"
+                rows.append(row.model_copy(update={"table": POPULATIONS, "row": name}))
     return rows
 
 

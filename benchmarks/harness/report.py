@@ -162,9 +162,11 @@ def _bound(row: Row, bound: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three decimals, or as many digits as tell large and small numbers."""
+    """Three decimals, or as many digits as tell large and small numbers; a count has none."""
     if value is None:
         return ""
+    if value.is_integer() and abs(value) > 1:
+        return f"{value:.0f}"
     return f"{value:.3f}" if 0.001 <= abs(value) < 100 or value == 0 else f"{value:.3g}"
 
 

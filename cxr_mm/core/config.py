@@ -21,6 +21,9 @@ class IngestParams(Frozen):
 
     size: int = Field(224, ge=32, le=1024)
     """Side in pixels of the square that every radiograph is fitted into, the model's input."""
+    mask_text: bool = False
+    """Replace words burnt into an image (PORTABLE, a date) by what surrounds them before the model
+    sees it, in training and in every later use of the bundle; side markers stay."""
     workers: int = Field(2, ge=1, le=64)
     """Processes that decode radiographs."""
     max_loss: float = Field(0.5, ge=0, le=1)
@@ -160,7 +163,8 @@ class FuseParams(Frozen):
     """`view`, `site` or a clinical feature with categories: studies are drawn for training so that
     the answer is as frequent in each of its groups; null for all studies once."""
     gate_images: int = Field(200, ge=0)
-    """Training images whose out-of-distribution copies train the input gate; 0 for no gate."""
+    """Training images whose copies, valid and out-of-distribution, train the input gate; 0 for no
+    gate."""
     seed: int = 0
     """Of inner folds, initial weights, out-of-distribution copies and the input gate."""
 

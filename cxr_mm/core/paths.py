@@ -124,5 +124,10 @@ class TaskPaths:
         return self.reports / "faithfulness.json"
 
     @property
+    def input_gate(self) -> Path:
+        """What the bundle's input gate rejects of other sources, once it has been measured."""
+        return self.reports / "input_gate.json"
+
+    @property
     def explanations(self) -> Path:
         return self.reports / "explain"

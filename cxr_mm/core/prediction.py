@@ -27,6 +27,14 @@ class OperatingPoint(Frozen):
     sensitivity: float
     specificity: float
 
+    @property
+    def criterion(self) -> str:
+        """The reason in words: Youden's J is largest at the prevalence, of balanced classes at a
+        half."""
+        if self.reason == "youden":
+            return "a half, for balanced classes" if self.threshold == 0.5 else "prevalence"
+        return self.reason.replace("_", " ")
+
 
 class ConformalBounds(Frozen):
     """Bounds of the conformal set: the probabilities at which each answer remains possible."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cxr_mm.core.errors import CancelledError
 
-HEARTBEAT = 4.0
+HEARTBEAT, HEARTBEAT_IN_LOG = 4.0, 60.0
 """Seconds after which a command that shows nothing says that it is at work."""
 
 
@@ -59,19 +59,22 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def heartbeat(text: str, every: float = HEARTBEAT) -> Iterator[None]:
-    """Say on stderr what is done, at once and every few seconds; a bar that shows it is redrawn.
+def heartbeat(text: str, every: float | None = None) -> Iterator[None]:
+    """Say on stderr what is done, at once and again; a bar that shows it is redrawn.
 
     Args:
         text: what is done; later lines add the seconds since.
-        every: seconds between lines.
+        every: seconds between lines; None for a few on a terminal and a minute in a log.
     """
+    if every is None:
+        every = HEARTBEAT if sys.stderr.isatty() else HEARTBEAT_IN_LOG
     announce(text)
     done, started = Event(), time.monotonic()
 
     def beat() -> None:
         while not done.wait(every):
-            bars = list(getattr(tqdm, "_instances", ()))
+            # tqdm lists a bar before it is complete; its start is set last.
+            bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "start_t")]
             for bar in bars:
                 bar.refresh()  # its clock, while the step at work takes long
             if not bars:

@@ -24,6 +24,8 @@ class Study:
         view: view position as DICOM has it (PA, AP, …), or None.
         warnings: of the image reader, for a person to know.
         quality: image quality statistics, if already measured.
+        fitted: whether the image is the square that a model sees, as `ingest` or `Bundle.fitted`
+            made it.
     """
 
     study_id: str
@@ -34,6 +36,7 @@ class Study:
     view: str | None = None
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
+    fitted: bool = False
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -26,6 +26,8 @@ SourceKind = Literal[
     "merged",
 ]
 ANY_OTHER = "*"
+VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
+"""View positions of DICOM (PS3.3 C.8.11.5)."""
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 UNIT_NAMES = {
     "a": "years",
@@ -234,6 +236,11 @@ class Task(Frozen):
     caveats: tuple[str, ...] = ()
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Overrides of params.yaml by section, for this task alone."""
+
+    def spelt_view(self, view: str) -> str:
+        """A view as the task and DICOM spell it, whatever its case; one unknown to both stays."""
+        spelt = {known.casefold(): known for known in (*VIEWS, *self.views)}
+        return spelt.get(view.casefold(), view)
 
     @field_validator("name")
     @classmethod

@@ -119,7 +119,10 @@ def _decoded(labelled: Labelled, folder: Path, params: Params) -> _Ingested:
     """Decode the radiographs, add pixel rows to the manifest, drop studies without any modality."""
     names = labelled.manifest.frame["image_path"]
     paths = [None if pd.isna(name) else Path(name) for name in names]
-    images = build_cache(paths, folder / PIXELS, params.ingest.size, params.ingest.workers)
+    chosen = params.ingest
+    images = build_cache(
+        paths, folder / PIXELS, chosen.size, chosen.workers, mask_text=chosen.mask_text
+    )
     frame = labelled.manifest.frame.assign(pixel_row=[image.pixel_row for image in images])
     task = labelled.manifest.task
     empty = ~Manifest(task, frame).mask().any(axis=1)

@@ -30,8 +30,6 @@ from cxr_mm.data.sources.losses import (
 from cxr_mm.data.tables import is_missing, missing_column
 
 IDENTITY = ("study_id", "patient_id", "group", "site", "publisher", "part")
-VIEWS = ("PA", "AP", "LL", "RL", "RLD", "LLD", "RLO", "LLO")
-"""View positions of DICOM (PS3.3 C.8.11.5)."""
 UNCLEAR = "neither yes nor no"
 NOT_ONE = "not exactly one finding"
 LATER = "a later study of the patient"
@@ -156,10 +154,7 @@ def _one_spelling(ids: "pd.Series[Any]") -> tuple["pd.Series[Any]", list[str]]:
 
 
 def _views(task: Task, frame: pd.DataFrame) -> "pd.Series[Any]":
-    """Views as the task and DICOM spell them, whatever their case."""
-    spelt = {view.casefold(): view for view in (*VIEWS, *task.views)}
-    views = _text_or_none(frame["view"])
-    return views.map(lambda view: spelt.get(view.casefold(), view), na_action="ignore")
+    return _text_or_none(frame["view"]).map(task.spelt_view, na_action="ignore")
 
 
 def _contents(task: Task, frame: pd.DataFrame, cleared: Cleared) -> pd.DataFrame:

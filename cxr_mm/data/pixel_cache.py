@@ -2,7 +2,7 @@
 
 import hashlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,8 +25,7 @@ from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.core.processes import end_with_parent
 from cxr_mm.data.manifest import ABSENT
-from cxr_mm.imaging.burnt_in_text import has_text
-from cxr_mm.imaging.geometry import fit_square
+from cxr_mm.imaging.burnt_in_text import has_text, model_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
 
 SECONDS_PER_IMAGE, SECONDS_PER_BYTE = 5e-3, 2.5e-8
@@ -60,7 +59,12 @@ class CacheRow:
 
 
 def build_cache(
-    paths: Sequence[Path | None], out: Path, size: int, workers: int = 1
+    paths: Sequence[Path | None],
+    out: Path,
+    size: int,
+    workers: int = 1,
+    *,
+    mask_text: bool = False,
 ) -> list[CacheRow]:
     """Decode each distinct path once and write the cache; memory use does not grow with it.
 
@@ -70,6 +74,7 @@ def build_cache(
             atomically.
         size: side of the square in pixels.
         workers: processes that decode.
+        mask_text: as of `model_square`.
 
     Returns:
         One row per entry of `paths`.
@@ -79,9 +84,10 @@ def build_cache(
     """
     distinct = list(dict.fromkeys(path for path in paths if path is not None))
     rows: dict[Path, CacheRow] = {}
+    decode = partial(_decode, size=size, mask_text=mask_text)
     with atomic_write(out) as temporary, temporary.open("wb") as stream:
         _write_header(stream, len(distinct), size)
-        decoded = _decoded(distinct, size, workers)
+        decoded = _decoded(distinct, decode, workers)
         count = 0
         for path, (square, row) in zip(distinct, decoded, strict=True):
             rows[path] = row
@@ -125,9 +131,10 @@ def _write_header(stream: BinaryIO, rows: int, size: int) -> None:
 _Decoded = tuple[NDArray[np.uint8] | None, CacheRow]
 
 
-def _decoded(paths: Sequence[Path], size: int, workers: int) -> Iterator[_Decoded]:
+def _decoded(
+    paths: Sequence[Path], decode: Callable[[Path], _Decoded], workers: int
+) -> Iterator[_Decoded]:
     """Squares and rows in the order of `paths`."""
-    decode = partial(_decode, size=size)
     workers = min(workers, int(_estimate(paths) / WORTH_A_PROCESS))
     with tqdm(total=len(paths), desc="Radiographs", unit="image", disable=None) as bar:
         if workers < 2:
@@ -175,7 +182,7 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _decode(path: Path, size: int) -> _Decoded:
+def _decode(path: Path, size: int, *, mask_text: bool) -> _Decoded:
     try:
         data = read_bytes(path)
         image = read_radiograph(data, str(path))
@@ -188,7 +195,7 @@ def _decode(path: Path, size: int) -> _Decoded:
         file_sha256=hashlib.sha256(data).hexdigest(),
         phash=_phash(image.pixels),
     )
-    return fit_square(image.pixels, size), row
+    return model_square(image.pixels, size, mask_text=mask_text), row
 
 
 def _phash(pixels: NDArray[np.float32]) -> str:

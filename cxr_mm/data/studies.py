@@ -3,12 +3,12 @@
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_mm.core.errors import InputError
+from cxr_mm.core.errors import InputError, RadiographError
 from cxr_mm.core.progress import prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
@@ -85,8 +85,8 @@ def build_study(
 
     Blanks around ids, view and note are dropped; what is empty then, or a word for a missing
     value (see `cxr_mm.data.tables`), is absent. Clinical values are checked and typed. The view is
-    the one given, else the clinical feature `view`, else the image file's. A missing id is
-    generated. The image is read last, and only if the task uses it.
+    the one given, else the clinical feature `view`, else the image file's, spelt as the task does.
+    A missing id is generated. The image is read last, and only if the task uses it.
 
     Args:
         task: whose inputs they are.
@@ -112,6 +112,11 @@ def build_study(
     if header == "use" and offered:
         values = check_clinical(task.clinical, {**named, **offered})
     feature = values.get("view")
+    seen = (
+        _stripped(view)
+        or (feature if isinstance(feature, str) else None)
+        or (image.view if image else None)
+    )
     given = {"image": read is not None, "note": text is not None}
     unused = [name for name in given if given[name] and name not in task.modalities]
     return Study(
@@ -120,15 +125,14 @@ def build_study(
         image=image.pixels if image else None,
         clinical=values,
         note=text if task.note else None,
-        view=_stripped(view)
-        or (feature if isinstance(feature, str) else None)
-        or (image.view if image else None),
+        view=task.spelt_view(seen) if seen else None,
         warnings=(
             *(image.warnings if image else ()),
             *([LEFT_OUT + _listed(offered)] if offered and header == "name" else ()),
             *(f"{modality}: given, but this model does not use it" for modality in unused),
         ),
         quality=image.quality if image else {},
+        fitted=image.fitted if image else False,
     )
 
 
@@ -186,12 +190,30 @@ def _study(task: Task, header: HeaderUse, row: Mapping[str, Any] | BadRow) -> St
     path = row.get("image_path")
     try:
         read = partial(read_radiograph, Path(path)) if isinstance(path, str) else None
-        study = build_study(task, read, **row_inputs(task, row), header=header)
+        study = _with_or_without_image(task, read, row, header)
     except InputError as error:
         return bad_row(str(row["study_id"]), error)
     if not study.modalities:
         return bad_row(study.study_id, nothing_given(task, study))
     return study
+
+
+LOST_IMAGE = "image: left out: "
+"""How the warning of a study begins whose image cannot be read, and which has other inputs."""
+
+
+def _with_or_without_image(
+    task: Task, read: Callable[[], Radiograph] | None, row: Mapping[str, Any], header: HeaderUse
+) -> Study:
+    """A study of a table; without its image, as `ingest` takes it, where the file is not usable."""
+    inputs = row_inputs(task, row)
+    try:
+        return build_study(task, read, **inputs, header=header)
+    except RadiographError as error:
+        study = build_study(task, None, **inputs)
+        if not study.modalities:
+            raise
+        return replace(study, warnings=(*study.warnings, f"{LOST_IMAGE}{error.message}"))
 
 
 def nothing_given(task: Task, study: Study) -> InputError:

@@ -1,5 +1,6 @@
 """Stage evaluate: predictions on held-out studies → metrics, subgroups, shortcuts, model card."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,9 +96,10 @@ def compute_metrics(
         audit=read_json(paths.split / AUDIT),
         params=params,
         digests=_digests(task, paths),
-        faithfulness=_faithfulness(paths, index.digest),
+        faithfulness=_of_bundle(paths.faithfulness, index.digest),
         uninformative=ClinicalTransform.fit(task.clinical, manifest.clinical()).uninformative(),
         gate=read_gate_spec(paths.bundle),
+        gate_elsewhere=_of_bundle(paths.input_gate, index.digest),
     )
 
 
@@ -130,11 +132,11 @@ def _audited(manifest: Manifest, params: EvaluateParams, paths: TaskPaths) -> Au
     )
 
 
-def _faithfulness(paths: TaskPaths, digest: str) -> dict[str, Any]:
-    """Faithfulness that `explain` measured on this bundle; empty for any other."""
-    if not paths.faithfulness.is_file():
+def _of_bundle(report: Path, digest: str) -> dict[str, Any]:
+    """What was measured on this bundle after it was fitted; empty for any other."""
+    if not report.is_file():
         return {}
-    found: dict[str, Any] = read_json(paths.faithfulness)
+    found: dict[str, Any] = read_json(report)
     return found if found["digest"] == digest else {}
 
 

@@ -35,6 +35,8 @@ class EvaluationResults:
         faithfulness: what `explain` left of this bundle; empty where it has not run.
         uninformative: clinical feature → why no model can learn from it.
         gate: limits of the bundle's input gate; None where it has none.
+        gate_elsewhere: content of input_gate.json, what it rejects of other sources; empty where
+            that has not been measured on this bundle.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class EvaluationResults:
     faithfulness: Figures = field(default_factory=dict)
     uninformative: dict[str, str] = field(default_factory=dict)
     gate: InputGateSpec | None = None
+    gate_elsewhere: dict[str, Any] = field(default_factory=dict)
 
     def title(self, finding: str) -> str:
         """A finding as a clinician would write it."""

@@ -118,7 +118,7 @@ class Studies:
                 return read_radiograph(Path(str(self.frame["image_path"].iloc[row])))
         assert self.pixels is not None
         square = self.pixels[int(self.frame["pixel_row"].iloc[row])]
-        return Radiograph(np.asarray(square, dtype=np.float32) / np.float32(255))
+        return Radiograph(np.asarray(square, dtype=np.float32) / np.float32(255), fitted=True)
 
     def patient(self, study_id: str) -> str:
         """Patient of the study."""

@@ -19,11 +19,6 @@ NAMES: dict[Modality, str] = {
     "tabular": "Clinical features",
     "note": "Note",
 }
-REASONS = {
-    "youden": "prevalence",
-    "high_sensitivity": "high sensitivity",
-    "high_specificity": "high specificity",
-}
 CSS = render("bars.css")
 """Style of the pieces, for pages that do not extend the base template."""
 
@@ -34,7 +29,7 @@ def probability_bar(prediction: FindingPrediction, point: OperatingPoint | None 
     below = ""
     if point is not None:
         below = (
-            f"Operating point: {REASONS[point.reason]}; there sensitivity "
+            f"Operating point: {point.criterion}; there sensitivity "
             f"{point.sensitivity:.2f}, specificity {point.specificity:.2f}"
         )
     colour = "yes" if prediction.positive else ""

@@ -3,14 +3,11 @@
 Training, serving and monitoring share `fit_square`. No torch here: sandboxed decoders import it.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from cxr_mm.core.study import Study
 
 AVERAGE, LINEAR, CUBIC = (
     Image.Resampling.BOX,
@@ -57,7 +54,7 @@ def shrink(
     """
     if max(pixels.shape) <= longest:
         return pixels
-    return resize(pixels, _scaled(pixels.shape, longest, smallest), AVERAGE, reducing_gap)
+    return resize(pixels, with_longest(pixels.shape, longest, smallest), AVERAGE, reducing_gap)
 
 
 def shrink_radiograph(radiograph: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
@@ -83,7 +80,7 @@ def fit_square(pixels: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     Returns:
         uint8 (size, size).
     """
-    small = resize(np.asarray(pixels, np.float32), _scaled(pixels.shape, size))
+    small = resize(np.asarray(pixels, np.float32), with_longest(pixels.shape, size))
     square = np.zeros((size, size), dtype=np.uint8)
     square[content_box(pixels.shape, size)] = np.rint(np.clip(small, 0.0, 1.0) * 255)
     return square
@@ -96,7 +93,7 @@ def content_box(shape: tuple[int, ...], size: int) -> tuple[slice, slice]:
         shape: height and width of the image.
         size: side of the square.
     """
-    height, width = _scaled(shape, size)
+    height, width = with_longest(shape, size)
     top, left = (size - height) // 2, (size - width) // 2
     return slice(top, top + height), slice(left, left + width)
 
@@ -118,14 +115,6 @@ def refitted(image: NDArray[Any], size: int) -> Square:
     return fit_square(image.astype(np.float32) / np.float32(255), size)
 
 
-def fitted_study(study: Study, size: int) -> Study:
-    """The study with its image fitted into the square, which is all that a model sees of it."""
-    if study.image is None:
-        return study
-    square = fit_square(study.image, size).astype(np.float32) / np.float32(255)
-    return replace(study, image=square)
-
-
 def to_image(square: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Map values over the square (S, S) back to the image (H, W), without the black margin."""
     inside = square[content_box(shape, square.shape[0])]
@@ -137,7 +126,8 @@ def mask_to_square(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     return fit_square(mask.astype(np.float32), size) >= 128
 
 
-def _scaled(shape: tuple[int, ...], longest: int, smallest: int = 1) -> tuple[int, int]:
-    """Height and width with this longer side, aspect kept."""
+def with_longest(shape: tuple[int, ...], longest: int, smallest: int = 1) -> tuple[int, int]:
+    """Height and width with this longer side, aspect kept, and the shorter of `smallest` at
+    least."""
     scale = longest / max(shape)
     return max(smallest, round(shape[0] * scale)), max(smallest, round(shape[1] * scale))

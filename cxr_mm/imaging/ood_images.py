@@ -16,8 +16,9 @@ PIECES = 3
 
 
 def inverted(square: Square, random: Random) -> Square:
-    """Black and white swapped; the bars stay black."""
-    del random
+    """Black and white swapped; the bars stay black, or are swapped where the file has them."""
+    if random.random() < 0.5:
+        return 255 - square
     copy, area = square.copy(), image_area(square)
     copy[area] = 255 - copy[area]
     return copy

@@ -75,6 +75,7 @@ class Radiograph:
             `dicom_modality`, `body_part`; empty for PNG and JPEG.
         quality: see `image_quality`.
         warnings: for a person who reads the prediction.
+        fitted: whether the pixels are a square of the pixel cache instead.
     """
 
     pixels: NDArray[np.float32]
@@ -82,6 +83,7 @@ class Radiograph:
     header: Header = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fitted: bool = False
 
 
 @dataclass(frozen=True)

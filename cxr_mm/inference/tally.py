@@ -7,7 +7,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import plural
 from cxr_mm.data.clinical import check_clinical, expected_value
 from cxr_mm.data.sources.losses import Dropped, by_reason, describe_reasons
-from cxr_mm.data.studies import BadRow, header_left_out
+from cxr_mm.data.studies import LOST_IMAGE, BadRow, header_left_out
 from cxr_mm.inference.predictor import EncodedAnswer
 
 HEADER = "header values without --use-header"
@@ -26,6 +26,7 @@ class Tally:
         unknown: values of answered studies that could not be used; the reason begins with the
             clinical feature.
         header: answered studies whose header says what was left out.
+        lost: answered studies whose image could not be read.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class Tally:
     bad: list[BadRow] = field(default_factory=list)
     unknown: list[Dropped] = field(default_factory=list)
     header: list[Dropped] = field(default_factory=list)
+    lost: list[Dropped] = field(default_factory=list)
 
     def answered(self, answers: Iterable[EncodedAnswer | BadRow]) -> Iterator[EncodedAnswer]:
         """Count answers as they pass; bad rows are kept back."""
@@ -53,13 +55,21 @@ class Tally:
             self.unknown.append(Dropped(study.study_id, f"{fault.field} {fault.kind}"))
         if header_left_out(study):
             self.header.append(Dropped(study.study_id, HEADER))
+        for warning in study.warnings:
+            if warning.startswith(LOST_IMAGE):
+                self.lost.append(Dropped(study.study_id, warning.removeprefix(LOST_IMAGE)))
 
     def lines(self) -> list[str]:
         """The counts by reason with examples, for a person."""
         total = self.predicted + len(self.bad)
         expected = {feature.name: expected_value(feature) for feature in self.task.clinical}
         bad = [Dropped(row.study_id, row.kind or row.reason) for row in self.bad]
-        parts = {"not answered": bad, "taken as unknown": self.unknown, "not used": self.header}
+        parts = {
+            "not answered": bad,
+            "answered without the image": self.lost,
+            "taken as unknown": self.unknown,
+            "not used": self.header,
+        }
         return [
             f"{plural(total, 'study')} read, {self.predicted:,} answered, {len(self.bad):,} not",
             *(

@@ -36,7 +36,7 @@ from cxr_mm.core.types import MODALITIES, Frozen, Modality, subset_name
 from cxr_mm.data.clinical import ClinicalTransform, ClinicalValues, check_clinical
 from cxr_mm.data.notes import mask_note
 from cxr_mm.data.pixel_cache import normalise
-from cxr_mm.imaging.geometry import fit_square
+from cxr_mm.imaging.burnt_in_text import model_square
 from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import Conformal, OperatingPoints
@@ -205,6 +205,8 @@ class Bundle:
     fingerprints: Fingerprints | None = None
     """Of the studies trained on; None in a bundle that an earlier version wrote."""
     digest: str = ""
+    mask_text: bool = False
+    """Whether burnt-in text is replaced by what surrounds it, as it was in training."""
 
     @property
     def name(self) -> str:
@@ -268,8 +270,19 @@ class Bundle:
 
     def _images(self, studies: Sequence[Study]) -> Tensor:
         blank = np.zeros((self.size, self.size), dtype=np.uint8)
-        squares = [blank if s.image is None else fit_square(s.image, self.size) for s in studies]
-        return normalise(np.stack(squares))
+        return normalise(np.stack([blank if s.image is None else self._square(s) for s in studies]))
+
+    def _square(self, study: Study) -> NDArray[np.uint8]:
+        assert study.image is not None
+        mask_text = self.mask_text and not study.fitted  # what is masked has no text any more
+        return model_square(study.image, self.size, mask_text=mask_text)
+
+    def fitted(self, study: Study) -> Study:
+        """The study with its image as the square, which is all that the model sees of it."""
+        if study.image is None:
+            return study
+        image = self._square(study).astype(np.float32) / np.float32(255)
+        return replace(study, image=image, fitted=True)
 
     def _tabular(self, clinical: Sequence[Mapping[str, ClinicalValue]]) -> Tensor:
         frame = pd.DataFrame(clinical, columns=list(self.task.clinical_names))
@@ -343,6 +356,8 @@ class BundleIndex(Frozen):
     size: int
     """Side of the square image in pixels."""
     note_words: int
+    mask_text: bool = False
+    """Whether burnt-in text is masked; a bundle of an earlier version masks none."""
     decision: Reason
     """The operating point that predictions use."""
     operating_points: OperatingPoints
@@ -376,6 +391,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             task=bundle.task,
             size=bundle.size,
             note_words=bundle.note_words,
+            mask_text=bundle.mask_text,
             decision=bundle.decision,
             operating_points=bundle.operating_points,
             conformal=bundle.conformal,
@@ -481,6 +497,7 @@ def load_bundle(folder: Path) -> Bundle:
         task=task,
         size=index.size,
         note_words=index.note_words,
+        mask_text=index.mask_text,
         fusion=fusion.eval(),
         clinical=clinical,
         image_encoder=image.eval() if image else None,

@@ -52,6 +52,10 @@ class InputGateSpec(Frozen):
     rejected: int | None = None
     """How many of these a gate with the same limits rejects that has not seen their patient; None
     in a bundle of an earlier version."""
+    copies: int | None = None
+    """Number of copies of such images that are placed, exposed, cropped or stored otherwise."""
+    copies_rejected: int | None = None
+    """How many of these a gate rejects that has not seen the patient."""
 
 
 @dataclass(frozen=True)

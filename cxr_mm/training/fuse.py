@@ -69,10 +69,10 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     parts = resamples(table)
     if len(parts) > 1:
         _check_calibration(params.fuse)
-    tables, model = _predict_unseen(studies, parts, params.fuse)
+    tables, model = predict_unseen(studies, parts, params.fuse)
     further = [tables.iloc[:0].assign(division=1)]
     for number in range(2, divisions(table) + 1):
-        again, _ = _predict_unseen(studies, resamples(table, number), params.fuse)
+        again, _ = predict_unseen(studies, resamples(table, number), params.fuse)
         further.append(again.assign(division=number))
     train, val = parts[0].train, parts[0].val
     if len(parts) > 1:  # cross-validation measures the recipe; the bundle applies it to all studies
@@ -108,7 +108,7 @@ def _background(
     return background
 
 
-def _predict_unseen(
+def predict_unseen(
     studies: Studies, parts: list[Resample], params: FuseParams
 ) -> tuple[pd.DataFrame, FittedFusion]:
     """Predict every test part by a model fitted without it; the last model is returned too."""
@@ -244,6 +244,7 @@ def _bundle(task: Task, params: Params, paths: TaskPaths, model: FittedFusion) -
         task=task,
         size=params.ingest.size,
         note_words=embed.note_words,
+        mask_text=params.ingest.mask_text,
         fusion=model.fusion,
         clinical=model.transform,
         image_encoder=encoder,

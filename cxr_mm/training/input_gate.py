@@ -18,10 +18,11 @@ from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, Manifest
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
-from cxr_mm.imaging.augment import augment
+from cxr_mm.imaging.augment import Level, augment
+from cxr_mm.imaging.corruptions import random_corruption
 from cxr_mm.imaging.ood_images import OOD_COPIES, synthetic_pictures
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
-from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits, ood_score
+from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits
 from cxr_mm.models.optim import minimise
 from cxr_mm.training.embed import BATCH, Squares, image_embeddings
 from cxr_mm.training.fusion_fit import Index, Studies, single_threaded
@@ -70,7 +71,7 @@ def ood_copies(
     random = np.random.default_rng(params.seed)
     chosen = random.permutation(len(pixel_rows))[: params.gate_images]
     parts: list[tuple[Rows, Index, Index]] = []
-    for kind, squares in _ood_copies(np.asarray(pixels[pixel_rows[chosen]]), params.seed):
+    for kind, squares in _copies(np.asarray(pixels[pixel_rows[chosen]]), params.seed):
         owner = np.full(len(squares), -1) if kind == PICTURE else chosen
         number = np.full(len(squares), KINDS.index(kind))
         parts.append((image_embeddings(encoder, squares), number, owner))
@@ -78,13 +79,16 @@ def ood_copies(
     return Copies(embeddings, kinds, owners)
 
 
-def _ood_copies(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
+def _copies(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
     """Yield each kind with its copies (n, S, S), in the order of `KINDS`.
 
-    A varied image is still valid: other exposure, slightly turned or shifted, mirrored. Such copies
-    keep the gate from rejecting images of other hospitals.
+    A varied image is still valid: placed, exposed, cropped or stored otherwise. Such copies keep
+    the gate from rejecting images of other hospitals.
     """
-    yield IMAGE, _varied(squares, seed)
+    yield IMAGE, _varied(squares, "light", seed)
+    yield IMAGE, _varied(squares, "strong", seed)
+    random = np.random.default_rng([seed, KINDS.index(IMAGE)])
+    yield IMAGE, np.stack([random_corruption(square, random) for square in squares])
     for kind, alter in OOD_COPIES.items():
         random = np.random.default_rng([seed, KINDS.index(kind)])
         yield kind, np.stack([alter(square, random) for square in squares])
@@ -92,10 +96,10 @@ def _ood_copies(squares: Squares, seed: int) -> Iterator[tuple[str, Squares]]:
     yield PICTURE, synthetic_pictures(count, squares.shape[1], np.random.default_rng([seed, 99]))
 
 
-def _varied(squares: Squares, seed: int) -> Squares:
+def _varied(squares: Squares, level: Level, seed: int) -> Squares:
     generator = torch.Generator().manual_seed(seed)
     batches = image_batches(squares, np.arange(len(squares)), BATCH)
-    varied = torch.cat([augment(images, "light", generator)[:, 0] for images in batches])
+    varied = torch.cat([augment(images, level, generator)[:, 0] for images in batches])
     bytes_: Squares = ((varied + 1) * 127.5).round().to(torch.uint8).numpy()
     return bytes_
 
@@ -105,18 +109,25 @@ FEWEST, MOST = 50, 2000
 FOLDS = 5
 REFUSE_RATE, WARN_RATE = 0.005, 0.02
 """Shares of true images that the gate may reject, and may at least warn of."""
+COPIES_REFUSED, COPIES_WARNED = 0.01, 0.05
+"""The same of their varied copies, which stand for the images of other hospitals."""
+MISSED = 0.01
+"""Share of the OOD copies of each kind that the head may miss where images leave it the room."""
+TOWARDS_PICTURES = 0.2
+"""Part of the way from images to synthetic pictures at which the head rejects: real pictures are
+less unlike images than synthetic ones."""
 NAMED = 10
 """Most training images that the warning names."""
 COMPONENTS = 64
 """Most principal components; never more than a quarter of the images or of the dimensions."""
-PENALTY = 5e-5
+PENALTY = 5e-6
 """Of the squared weights, on the mean loss, for standard scores at unit length."""
 TENTH, RARE = 0.1, 0.02
 """Shares of images between which the slope of a score's tail is measured."""
-QUARTER = 0.25
+PICTURES_FROM = 0.5
 """Quantile of the synthetic pictures' distances from which they are taken to begin."""
-EVEN_ODDS, SOME_ODDS = 0.0, math.log(1 / 3)
-"""Least limits of the ood_score for rejecting and for warning, however low the training scores."""
+EVEN_ODDS = 0.0
+"""Least limit of the ood_score for rejecting, however low the training scores."""
 
 _log = logging.getLogger(__name__)
 
@@ -219,28 +230,107 @@ def fit_input_gate(
     Returns:
         The gate, and positions of the images that one fitted without the patient would reject.
     """
-    fold = _folds(images.groups, seed)
-    scores = np.zeros((len(embeddings), 2))
-    for number in range(FOLDS):
-        inside = fold == number
-        others = np.flatnonzero(~inside)
-        gate = _fit(embeddings[others], copies.of(others), seed)
-        scores[inside, 0] = ood_score(gate.logits(embeddings[inside]))
-        scores[inside, 1] = gate.distance(embeddings[inside])
-    limiting = scores[images.limiting]
-    refuse = _limits(limiting, REFUSE_RATE, EVEN_ODDS)
-    warn = _limits(limiting, WARN_RATE, SOME_ODDS)
     gate = _fit(embeddings, copies, seed)
-    pictures = gate.distance(copies.embeddings[copies.kind == KINDS.index(PICTURE)])
-    refuse = _between(refuse, pictures)
-    rejected = np.any(scores > (refuse.ood_score, refuse.distance), axis=1)
-    limits = {
+    own, copied = _unseen_scores(gate, embeddings, images, copies, seed)
+    is_valid = (copies.kind == KINDS.index(IMAGE)) & images.limiting[copies.owner]
+    limiting = np.concatenate([own[images.limiting], copied[is_valid]])
+    offsets = _offsets(limiting, copied, copies.kind)
+    own, copied = _two_scores(own, offsets), _two_scores(copied, offsets)
+    pictures = copied[copies.kind == KINDS.index(PICTURE), 1]
+    refuse, warn = _both_limits(own[images.limiting], copied[is_valid], pictures)
+    above = (refuse.ood_score, refuse.distance)
+    rejected = np.any(own > above, axis=1)
+    found = {
         "refuse": refuse,
         "warn": warn,
-        "limits_from": len(limiting),
+        "limits_from": int(images.limiting.sum()),
         "rejected": int(np.sum(rejected & images.limiting)),
+        "copies": int(is_valid.sum()),
+        "copies_rejected": int(np.any(copied[is_valid] > above, axis=1).sum()),
     }
-    return replace(gate, spec=gate.spec.model_copy(update=limits)), np.flatnonzero(rejected)
+    bias = gate.bias - np.concatenate([[0.0], offsets]).astype(np.float32)
+    gate = replace(gate, spec=gate.spec.model_copy(update=found), bias=bias)
+    return gate, np.flatnonzero(rejected)
+
+
+Scores = NDArray[np.float64]
+
+
+def _unseen_scores(
+    gate: InputGate, embeddings: Rows, images: GateImages, copies: Copies, seed: int
+) -> tuple[Scores, Scores]:
+    """Score images (N, kinds) and copies (M, kinds) by gates that have not seen the patient.
+
+    Columns are the log odds of each kind against `image`, then the distance. Synthetic pictures
+    have no patient: `gate`, fitted on everything, scores them.
+    """
+    fold = _folds(images.groups, seed)
+    fold_of_copy = np.where(copies.owner < 0, -1, fold[copies.owner])
+    own, copied = np.zeros((len(embeddings), len(KINDS))), _scores(gate, copies.embeddings)
+    for number in range(FOLDS):
+        inside, also = fold == number, fold_of_copy == number
+        others = np.flatnonzero(~inside)
+        unseeing = _fit(embeddings[others], copies.of(others), seed)
+        own[inside] = _scores(unseeing, embeddings[inside])
+        copied[also] = _scores(unseeing, copies.embeddings[also])
+    return own, copied
+
+
+def _scores(gate: InputGate, embeddings: Rows) -> Scores:
+    logits = gate.logits(embeddings)
+    return np.column_stack([logits[:, 1:] - logits[:, :1], gate.distance(embeddings)])
+
+
+def _two_scores(scores: Scores, offsets: Scores) -> Scores:
+    """The ood_score of a head whose log odds are so much lower, and the distance: (N, 2)."""
+    ood = np.logaddexp.reduce(scores[:, :-1] - offsets, axis=1)
+    return np.column_stack([ood, scores[:, -1]])
+
+
+def _offsets(valid: Scores, copied: Scores, kind: Index) -> Scores:
+    """Log odds of each kind at which its rejection begins.
+
+    Images of other hospitals are between those of this one and the OOD copies, so rejection begins
+    as far towards the copies as misses no more than `MISSED` of them; where both overlap, at even
+    odds.
+
+    Args:
+        valid: scores of images and of their varied copies.
+        copied: scores of all copies, of these kinds (M,).
+    """
+    offsets = np.zeros(len(KINDS) - 1)
+    for column, name in enumerate(KINDS[1:]):
+        of_kind = copied[kind == column + 1, column]
+        if len(of_kind):
+            upper = min(float(np.quantile(valid[:, column], 1 - REFUSE_RATE)), EVEN_ODDS)
+            room = max(0.0, float(np.quantile(of_kind, MISSED)) - upper)
+            offsets[column] = upper + room * (TOWARDS_PICTURES if name == PICTURE else 1)
+    return offsets
+
+
+def _both_limits(own: Scores, valid: Scores, pictures: Scores) -> tuple[Limits, Limits]:
+    """Limits for rejecting and for warning.
+
+    Args:
+        own, valid: both scores of images, and of their varied copies.
+        pictures: distances of synthetic pictures.
+    """
+    refuse = _limits(own, REFUSE_RATE, EVEN_ODDS)
+    further = _with_room(refuse, valid, COPIES_REFUSED).distance
+    refuse = _between(refuse.model_copy(update={"distance": further}), pictures)
+    warn = _with_room(_limits(own, WARN_RATE, -math.inf), valid, COPIES_WARNED)
+    lower = min(warn.ood_score, refuse.ood_score), min(warn.distance, refuse.distance)
+    return refuse, Limits(ood_score=lower[0], distance=lower[1])
+
+
+def _with_room(limits: Limits, valid: Scores, rate: float) -> Limits:
+    """Raise limits until no more than a share `rate` of varied copies is above either."""
+    if not len(valid):
+        return limits
+    ood, distance = np.quantile(valid, 1 - rate, axis=0)
+    return Limits(
+        ood_score=max(limits.ood_score, float(ood)), distance=max(limits.distance, float(distance))
+    )
 
 
 def _folds(groups: NDArray[np.object_], seed: int) -> Index:
@@ -277,18 +367,19 @@ def _between(limits: Limits, pictures: NDArray[np.float64]) -> Limits:
 
     Valid images of another hospital are further away than any of the training images.
     """
-    near = float(np.quantile(pictures, QUARTER))
+    near = float(np.quantile(pictures, PICTURES_FROM))
     further = max(limits.distance, (limits.distance + near) / 2)
     return limits.model_copy(update={"distance": further})
 
 
 def _fit(images: Rows, copies: Copies, seed: int) -> InputGate:
     """Fit standard scores, components and head, without limits."""
-    mean, scale = images.mean(0), images.std(0)
+    valid = np.concatenate([images, copies.embeddings[copies.kind == KINDS.index(IMAGE)]])
+    mean, scale = valid.mean(0), valid.std(0)
     # A floor, so that a dimension that hardly varies does not become noise at full volume.
     scale = np.maximum(scale, 0.1 * scale.mean() + 1e-6)
-    most = min(COMPONENTS, len(images) // 4, len(mean) // 4)
-    pca = PCA(most, svd_solver="randomized", random_state=seed).fit((images - mean) / scale)
+    most = min(COMPONENTS, len(valid) // 4, len(mean) // 4)
+    pca = PCA(most, svd_solver="randomized", random_state=seed).fit((valid - mean) / scale)
     every = np.concatenate([images, copies.embeddings])
     kind = np.concatenate([np.zeros(len(images), np.int64), copies.kind])
     standard = (every - mean) / scale / np.float32(np.sqrt(len(mean)))

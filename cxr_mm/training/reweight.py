@@ -4,9 +4,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_mm.core.errors import StageError
+from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import Manifest, clinical_column
 
 Index = NDArray[np.int64]
+
+
+def groupings(task: Task) -> tuple[str, ...]:
+    """What training studies can be reweighted by: view, site and features with categories."""
+    return ("view", "site", *(f.name for f in task.clinical if f.type == "category"))
 
 
 def read_strata(manifest: Manifest, name: str | None) -> NDArray[np.object_] | None:
@@ -21,14 +27,13 @@ def read_strata(manifest: Manifest, name: str | None) -> NDArray[np.object_] | N
     """
     if name is None:
         return None
-    categories = [f.name for f in manifest.task.clinical if f.type == "category"]
-    if name not in ("view", "site", *categories):
+    if name not in groupings(manifest.task):
         raise StageError(
             f"{name} has no groups",
             field="fuse.reweight",
-            remedy=f"Name one of {', '.join(('view', 'site', *categories))}",
+            remedy=f"Name one of {', '.join(groupings(manifest.task))}",
         )
-    column = clinical_column(name) if name in categories else name
+    column = clinical_column(name) if name in manifest.task.clinical_names else name
     groups = manifest.frame[column]
     if groups.nunique() < 2:
         raise StageError(

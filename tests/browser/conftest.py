@@ -129,7 +129,7 @@ def browser(driver) -> Iterator[Browser]:
 def window(browser) -> Iterator[Page]:
     """A new window of a new visitor; no error on the page, nothing asked of other machines."""
     context = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     page, faults, external = context.new_page(), [], []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda asked: external.append(asked.url) if _is_outside(asked.url) else None)

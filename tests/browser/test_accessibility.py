@@ -20,7 +20,7 @@ def violations(window):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_answered_page_breaks_no_rule(window, site, scheme):
     window.emulate_media(color_scheme=scheme)
-    opened(window, site)
+    opened(window, site.url)
     window.get_by_label("Clinical note").fill("Fever and cough, no effusion.")
     predict(window)
     window.wait_for_selector(".cxr-word")
@@ -29,7 +29,7 @@ def test_the_answered_page_breaks_no_rule(window, site, scheme):
 
 
 def test_every_tab_breaks_no_rule(window, site):
-    opened(window, site)
+    opened(window, site.url)
     for name in ("Worklist", "Compare", "Model health"):
         window.get_by_role("tab", name=name).click()
         window.wait_for_timeout(500)

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from tests.browser.conftest import launched
-from tests.browser.test_tabs import tab
+from tests.browser.test_reading import opened
+from tests.browser.test_tabs import give_list, tab
 
 STUDIES = 160
 """So many that the list takes seconds."""
@@ -38,11 +39,9 @@ def server_of(pipeline, folder):
 
 
 def begin(window, url, images):
-    window.goto(url)
+    opened(window, url)
     tab(window, "Worklist")
-    window.wait_for_timeout(500)
-    window.locator("#worklist-images input[type=file]").set_input_files(images)
-    window.get_by_text(images.name).wait_for()
+    give_list(window, images)
     window.get_by_role("button", name="Predict all").click()
 
 

@@ -32,7 +32,7 @@ def shifted(window):
 @pytest.mark.parametrize("size", [(1366, 768), (390, 844), (820, 1180)])
 def test_nothing_moves_when_an_answer_arrives(window, site, size):
     window.set_viewport_size({"width": size[0], "height": size[1]})
-    opened(window, site)
+    opened(window, site.url)
     window.evaluate(WATCH)
     give_image(window, site.images[0])
     preview(window)
@@ -57,7 +57,7 @@ MASKED = "Pneumonia, consolidation and effusion on the radiograph, fever, consol
 @pytest.mark.parametrize("held", [90, 200, 300])
 def test_a_click_right_after_a_note_was_typed_is_not_lost(window, site, size, held):
     window.set_viewport_size({"width": size[0], "height": size[1]})
-    opened(window, site)
+    opened(window, site.url)
     window.get_by_label("Clinical note").click()
     window.keyboard.type(MASKED)
     button = window.locator("#predict")
@@ -76,7 +76,7 @@ def test_a_click_right_after_a_note_was_typed_is_not_lost(window, site, size, he
 @pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
 def test_faults_move_no_control(window, site, size, tmp_path):
     window.set_viewport_size({"width": size[0], "height": size[1]})
-    opened(window, site)
+    opened(window, site.url)
     before = window.evaluate(PLACES)
     (tmp_path / "no.png").write_text("no image")
     give_image(window, tmp_path / "no.png")
@@ -97,7 +97,7 @@ def mark(window):
 
 
 def test_changed_inputs_are_said_where_there_is_an_answer_and_nowhere_else(window, site):
-    opened(window, site)
+    opened(window, site.url)
     note = window.get_by_label("Clinical note")
     note.fill("Fever.")
     window.wait_for_timeout(300)

@@ -13,10 +13,11 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 FAULT = ".fault:visible"
 
 
-def opened(window, site):
-    window.goto(site.url)
+def opened(window, url):
+    """The window, once Gradio has drawn the page and run its script, which is the last it does."""
+    window.goto(url)
     window.wait_for_selector("#predict")
-    window.wait_for_timeout(500)  # until Gradio has taken up what it drew
+    window.wait_for_function("window.page")
     return window
 
 
@@ -60,7 +61,7 @@ def age_field(window):
 
 
 def test_a_image_alone_is_answered_and_explained(window, site):
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, site.images[0])
     preview(window)
     predict(window)
@@ -70,7 +71,7 @@ def test_a_image_alone_is_answered_and_explained(window, site):
 
 
 def test_a_note_alone_is_answered_with_its_words_in_colour(window, site):
-    opened(window, site)
+    opened(window, site.url)
     window.get_by_label("Clinical note").fill("Fever and productive cough for three days.")
     predict(window)
     window.wait_for_selector(".cxr-word")
@@ -78,7 +79,7 @@ def test_a_note_alone_is_answered_with_its_words_in_colour(window, site):
 
 
 def test_a_feature_alone_is_answered_and_can_be_moved(window, site):
-    opened(window, site)
+    opened(window, site.url)
     age_field(window).fill("63")
     predict(window)
     assert "Clinical features: used" in window.locator("#answer").inner_text()
@@ -90,7 +91,7 @@ def test_a_feature_alone_is_answered_and_can_be_moved(window, site):
 
 
 def test_all_three_are_answered_and_another_operating_point_is_drawn(window, site):
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, site.images[1])
     preview(window)
     age_field(window).fill("63")
@@ -106,14 +107,14 @@ def test_all_three_are_answered_and_another_operating_point_is_drawn(window, sit
 
 
 def test_nothing_at_all_is_said_beside_the_button(window, site):
-    opened(window, site)
+    opened(window, site.url)
     window.locator("#predict").click()
     window.wait_for_selector(FAULT)
     assert "Nothing was given yet" in window.locator(FAULT).inner_text()
 
 
 def test_a_value_out_of_range_is_said_by_its_label(window, site):
-    opened(window, site)
+    opened(window, site.url)
     age_field(window).fill("630")
     window.locator("#predict").click()
     window.wait_for_selector(FAULT)
@@ -122,7 +123,7 @@ def test_a_value_out_of_range_is_said_by_its_label(window, site):
 
 def test_a_dicom_is_windowed_and_fills_the_form_only_when_asked(window, site, tmp_path):
     pixels = np.asarray(Image.open(site.images[2]).convert("L"))
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, dicom(tmp_path / "image", pixels))
     preview(window)
     age = age_field(window)
@@ -180,7 +181,7 @@ def colours(path):
 def test_a_bad_file_is_said_beside_the_image(window, site, tmp_path, make):
     path = tmp_path / "image <b>.png"
     make(path)
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, path)
     window.wait_for_selector(FAULT)
     assert "image" in window.locator(FAULT).inner_text()
@@ -189,7 +190,7 @@ def test_a_bad_file_is_said_beside_the_image(window, site, tmp_path, make):
 
 def test_a_picture_that_is_no_image_is_refused_or_doubted(window, site, tmp_path):
     colours(tmp_path / "bars.png")
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, tmp_path / "bars.png")
     preview(window)
     window.locator("#predict").click()
@@ -202,7 +203,7 @@ def test_feedback_reaches_the_log(window, site):
             return database.execute("select count(*) from outcomes").fetchone()[0]
 
     before = outcomes()
-    opened(window, site)
+    opened(window, site.url)
     window.get_by_label("Clinical note").fill("Fever.")
     predict(window)
     window.get_by_role("button", name="Your assessment").click()
@@ -213,7 +214,7 @@ def test_feedback_reaches_the_log(window, site):
 
 
 def test_the_report_is_downloaded(window, site):
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, site.images[3])
     preview(window)
     predict(window)
@@ -230,7 +231,7 @@ def test_the_report_is_downloaded(window, site):
 
 
 def test_a_slow_method_is_explained_when_it_is_asked_for(window, site):
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, site.images[4])
     preview(window)
     predict(window)
@@ -246,7 +247,7 @@ def test_it_fits_the_screen(browser, site, size, scheme, tmp_path):
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
     )
-    window = opened(context.new_page(), site)
+    window = opened(context.new_page(), site.url)
     window.get_by_label("Clinical note").fill("Fever and cough, no effusion.")
     predict(window)
     window.wait_for_selector(".cxr-word")
@@ -258,7 +259,7 @@ def test_it_fits_the_screen(browser, site, size, scheme, tmp_path):
 
 
 def test_every_control_has_a_name(window, site):
-    opened(window, site)
+    opened(window, site.url)
     unnamed = window.evaluate(
         """[...document.querySelectorAll('input, textarea, select, button')]
         .filter(f => f.offsetParent && !(f.labels?.length || f.ariaLabel || f.innerText.trim()
@@ -280,7 +281,7 @@ def walk(window, until, most=80):
 
 
 def test_a_study_is_read_by_keyboard_alone(window, site):
-    opened(window, site)
+    opened(window, site.url)
     walk(window, "textarea")
     window.keyboard.type("Fever and cough.")
     walk(window, "#predict")
@@ -298,7 +299,7 @@ def test_a_study_is_read_by_keyboard_alone(window, site):
 
 
 def test_tab_is_trapped_nowhere_on_the_answered_page(window, site):
-    opened(window, site)
+    opened(window, site.url)
     window.get_by_label("Clinical note").fill("Fever and cough.")
     predict(window)
     window.wait_for_selector(".cxr-word")

@@ -9,16 +9,23 @@ def tab(window, name):
     window.get_by_role("tab", name=name).click()
 
 
+def give_list(window, path):
+    """Hand images to the worklist, and wait until they are uploaded: only then has the table of
+    files a cell with this label; its text is the name in two pieces."""
+    images = window.locator("#worklist-images")
+    images.locator("input[type=file]").set_input_files(path)
+    images.get_by_label(path.name).wait_for()
+
+
 def test_a_zip_becomes_a_worklist_and_a_csv(window, site, tmp_path):
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for image in site.images[:3]:
             archive.write(image, image.name)
         archive.writestr("broken.png", b"no image")
-    opened(window, site)
+    opened(window, site.url)
     tab(window, "Worklist")
-    window.locator("#worklist-images input[type=file]").set_input_files(path)
-    window.get_by_text("images.zip").wait_for()
+    give_list(window, path)
     window.get_by_role("button", name="Predict all").click()
     window.wait_for_selector(".worklist table")
     assert window.locator(".worklist tbody tr").count() + window.locator(".undone li").count() == 4
@@ -30,7 +37,7 @@ def test_a_zip_becomes_a_worklist_and_a_csv(window, site, tmp_path):
 
 
 def test_two_studies_are_compared(window, site):
-    opened(window, site)
+    opened(window, site.url)
     for note in ("Fever and cough.", "No fever, follow-up."):
         window.get_by_label("Clinical note").fill(note)
         window.wait_for_timeout(300)
@@ -44,7 +51,7 @@ def test_two_studies_are_compared(window, site):
 
 
 def test_health_says_what_is_known_of_the_model(window, site):
-    opened(window, site)
+    opened(window, site.url)
     tab(window, "Model health")
     window.get_by_text("Limitations").wait_for()
     window.wait_for_selector(".health >> text=monitoring report")

@@ -49,7 +49,7 @@ def idle(window, site):
 
 
 def answered(window, site, image):
-    opened(window, site)
+    opened(window, site.url)
     give_image(window, image)
     preview(window)
     predict(window)

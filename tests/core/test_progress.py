@@ -1,12 +1,14 @@
 """Reading ahead: the order stays, no more is taken than asked, and errors come in their turn."""
 
 import io
+import sys
 import threading
 import time
 
 import pytest
 from tqdm import tqdm
 
+from cxr_mm.core import progress
 from cxr_mm.core.progress import heartbeat, prefetch
 
 
@@ -51,6 +53,15 @@ def test_whoever_stops_early_leaves_no_thread_behind():
     next(created)
     created.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_heartbeat_comes_every_few_seconds_on_a_terminal_alone(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with heartbeat("fuse icu"):
+        time.sleep(0.2)
+        assert ("fuse icu: 0 s" in capsys.readouterr().err) == terminal
 
 
 def test_a_heartbeat_says_what_is_done_at_once_and_again_or_redraws_the_bar_that_shows_it(capsys):

@@ -160,8 +160,8 @@ def with_files_passed_over(read):
 def test_warnings_of_the_reader_are_reported_by_study(root, paths, monkeypatch):
     build = module.build_cache
 
-    def warned(*given):
-        return [replace(row, warnings=("odd window",)) for row in build(*given)]
+    def warned(*given, **chosen):
+        return [replace(row, warnings=("odd window",)) for row in build(*given, **chosen)]
 
     monkeypatch.setattr(module, "build_cache", warned)
     assert "  warning: 5 images: odd window" in ingest(task(), PARAMS, paths, root)
@@ -247,7 +247,7 @@ def test_interrupted_ingest_leaves_the_old_one_whole(root, paths, monkeypatch, s
     assert [path.name for path in paths.data.iterdir()] == ["ingest"]
 
 
-def _interrupt(*_):
+def _interrupt(*_, **__):
     raise KeyboardInterrupt
 
 

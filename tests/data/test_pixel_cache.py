@@ -4,11 +4,12 @@ import signal
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from cxr_mm.core.errors import StageError
 from cxr_mm.data import pixel_cache
 from cxr_mm.data.pixel_cache import build_cache, open_pixels
+from cxr_mm.imaging.burnt_in_text import without_text
 from cxr_mm.imaging.geometry import fit_square
 from cxr_mm.imaging.quality import QUALITY_NAMES, image_quality
 from cxr_mm.imaging.radiograph import read_radiograph
@@ -70,6 +71,19 @@ def test_perceptual_hash_survives_resizing_and_tells_images_apart(images, tmp_pa
     assert rows[0].file_sha256 != rows[-1].file_sha256
 
 
+def test_burnt_in_text_is_masked_where_that_is_asked_for(images, tmp_path):
+    burnt = Image.open(images[0]).convert("L").resize((300, 300))
+    font = ImageFont.load_default(16)
+    ImageDraw.Draw(burnt).text((20, 20), "PORTABLE", fill=255, font=font)
+    burnt.save(tmp_path / "burnt.png")
+    pixels = read_radiograph(tmp_path / "burnt.png").pixels
+    for mask_text, seen in ((True, without_text(pixels)), (False, pixels)):
+        out = tmp_path / f"{mask_text}.npy"
+        (row,) = build_cache([tmp_path / "burnt.png"], out, 64, mask_text=mask_text)
+        assert row.text
+        np.testing.assert_array_equal(open_pixels(out)[0], fit_square(seen, 64))
+
+
 def test_no_image_at_all_is_an_empty_cache(tmp_path):
     build_cache([None, None], tmp_path / "pixels.npy", 32)
     assert open_pixels(tmp_path / "pixels.npy").shape == (0, 32, 32)
@@ -77,13 +91,13 @@ def test_no_image_at_all_is_an_empty_cache(tmp_path):
 
 def test_interrupted_build_leaves_nothing(images, tmp_path, monkeypatch):
     out = tmp_path / "out" / "pixels.npy"
-    monkeypatch.setattr(pixel_cache, "fit_square", _interrupt)
+    monkeypatch.setattr(pixel_cache, "model_square", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_cache(images, out, 32)
     assert list(out.parent.iterdir()) == []
 
 
-def _interrupt(pixels, size):
+def _interrupt(pixels, size, mask_text):
     raise KeyboardInterrupt
 
 
@@ -94,7 +108,7 @@ def test_killed_process_is_one_clear_error(images, tmp_path, many_processes, mon
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def _die(path, size):
+def _die(path, size, mask_text):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

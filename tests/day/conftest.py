@@ -1,10 +1,14 @@
-"""A hospital for a day: an app that serves, a schedule that watches, and a clock of its own."""
+"""A hospital for a day: an app that serves, a schedule that watches, and a clock of its own.
+
+Reports and stages run in this process, by the commands that a process of their own would run. Those
+processes have tests of their own: tests/monitoring/scheduler, tests/monitoring/retraining.
+"""
 
 import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,17 +18,20 @@ import pandas as pd
 import pytest
 import uvicorn
 from gradio_client import Client, handle_file
+from typer.testing import CliRunner
 
 from app.metrics import Metrics
 from app.model_watcher import ModelWatcher
 from app.server import application, build_pages, upload_folder
 from app.service import InstrumentedService
 from app.settings import Limits, Settings
+from cxr_mm.cli import app as commands
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
-from cxr_mm.core.verdict import REPORT_STAMP
+from cxr_mm.core.verdict import EXIT_CODES, REPORT_STAMP
 from cxr_mm.data.synthetic.population import CLINICAL, FINDINGS
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.prediction_log import PredictionLog, find_secret
+from monitoring import cli
 from monitoring.cli.running import _runner
 from monitoring.config import MonitorParams
 from monitoring.retraining.promotion import adopt, pointer_file
@@ -36,6 +43,30 @@ from monitoring.scheduler.state import open_state
 START, HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC), timedelta(hours=1)
 HOURLY = Cron("0 * * * *")
 KEY_VARIABLE = "HOOK_KEY"
+STAGES = ("ingest", "split", "train-image", "embed", "fuse", "explain", "evaluate")
+
+
+def run(app, *words, codes=(0,)):
+    """Run a command in this process, which has to end with one of these codes."""
+    found = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert found.exit_code in codes, found.output
+
+
+def report_here(command, window, folder, settings, stopped):
+    """The report of a window, in place of `report_sandboxed`."""
+    bounds = ("--since", window.since.isoformat(), "--until", window.until.isoformat())
+    python_module = 2
+    words = (*command[python_module:], *bounds, "--out", str(folder))
+    run(cli.app, *words, codes=EXIT_CODES.values())
+    return read_verdict(folder)
+
+
+def reproduce_here(folder, task, project):
+    """The stages of an experiment, in place of DVC."""
+    with chdir(folder):
+        for stage in STAGES:
+            run(commands, stage, task)
+        run(cli.app, "reference", task)
 
 
 class Clock:
@@ -198,6 +229,8 @@ def day(project, webhook, key):
         served(project, log) as client,
     ):
         patch.setenv(KEY_VARIABLE, key)
+        patch.setattr("monitoring.scheduler.runner.report_sandboxed", report_here)
+        patch.setattr("monitoring.retraining.retrain.reproduce", reproduce_here)
         state = open_state(url)
         runner = _runner(state, pointer, url, None, params, project / MONITORING_REPORTS, Stop(0))
         yield Day(project, clock, client, url, runner, message)

@@ -40,6 +40,8 @@ def test_probability_bar_draws_the_operating_point_and_escapes():
     assert "25.00%" in html
     assert "positive" in html
     assert "prevalence; there sensitivity 0.90" in html
+    balanced = point.model_copy(update={"threshold": 0.5})
+    assert "a half, for balanced classes; there" in probability_bar(said(), balanced)
 
 
 def test_a_high_probability_below_the_threshold_is_said_with_the_threshold():

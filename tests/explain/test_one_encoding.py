@@ -13,7 +13,7 @@ from cxr_mm.explain.methods import METHODS, Ask
 from cxr_mm.explain.study import Question, explain_to
 from cxr_mm.explain.subject import modality_shares
 from cxr_mm.explain.what_if import what_if
-from cxr_mm.imaging import geometry
+from cxr_mm.imaging import burnt_in_text
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models import bundle as bundles
 from cxr_mm.models import note_encoder
@@ -44,8 +44,7 @@ def counts(service, monkeypatch):
         monkeypatch.setattr(owner, name, called)
 
     count(bundles.Bundle, "encode", "encode")
-    count(bundles, "fit_square", "fit_square")
-    count(geometry, "fit_square", "fit_square")
+    count(burnt_in_text, "fit_square", "fit_square")
     count(note_encoder.NoteEncoder, "embed", "note encoder")
     count(clinical, "_check", "clinical value")
     hook = service.bundle.image_encoder.register_forward_pre_hook(

@@ -11,7 +11,7 @@ from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import explain
 
 SMALL = ExplainParams(
-    gallery=4, studies=2, slow_studies=1, localisation=2, importance=6, time_limit=None
+    gallery=4, studies=1, slow_studies=1, localisation=2, importance=6, time_limit=None
 )
 
 

@@ -3,10 +3,12 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from cxr_mm.core.errors import BundleError, ClinicalError, NoteError
 from cxr_mm.core.files import read_json, write_json
@@ -14,6 +16,7 @@ from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.study import Study
 from cxr_mm.data.manifest import load_manifest, load_quality
 from cxr_mm.data.split import load_split, resamples
+from cxr_mm.imaging.burnt_in_text import without_text
 from cxr_mm.models.bundle import index_digest, load_bundle, save_bundle
 
 
@@ -135,6 +138,24 @@ def test_encode_masks_what_a_study_lacks(bundle):
     assert batch.mask.tolist() == expected
     assert batch.image.shape == (4, 1, bundle.size, bundle.size)
     assert batch.tabular.shape == (4, len(bundle.clinical.columns))
+
+
+def test_burnt_in_text_is_masked_as_the_bundle_says_and_once_only(bundle, tmp_path):
+    drawn = Image.new("L", (300, 360), 60)
+    font = ImageFont.load_default(16)
+    ImageDraw.Draw(drawn).text((20, 20), "PORTABLE", fill=255, font=font)
+    burnt = study(image=np.asarray(drawn, np.float32) / np.float32(255))
+    save_bundle(replace(bundle, mask_text=True), tmp_path / "masking")
+    masking = load_bundle(tmp_path / "masking")
+    masked = masking.encode([burnt]).batch.image
+    clean = study(image=without_text(burnt.image))
+    assert torch.equal(masked, bundle.encode([clean]).batch.image)
+    assert not torch.equal(masked, bundle.encode([burnt]).batch.image)
+    fitted = masking.fitted(burnt)
+    assert fitted.image.shape == (bundle.size, bundle.size)
+    assert torch.equal(masking.encode([fitted]).batch.image, masked)
+    as_cached = replace(burnt, image=bundle.fitted(burnt).image, fitted=True)
+    assert torch.equal(masking.encode([as_cached]).batch.image, bundle.encode([burnt]).batch.image)
 
 
 def test_a_study_answers_the_same_alone_and_among_others(bundle):

@@ -158,6 +158,50 @@ def test_far_pictures_give_images_of_other_hospitals_room():
     assert fitting._between(tight, np.full(8, -3.0)) == tight
 
 
+def test_valid_copies_of_other_patients_are_hardly_ever_refused():
+    """Varied copies are moved as images of another hospital are; nothing else says so."""
+    moved = drawn(150, 21) + np.linspace(0, 6, DIM, dtype=np.float32)
+    known = copies_of(150)
+    known.embeddings[known.kind == 0] = moved
+    gate, _ = fit_input_gate(drawn(IMAGES, 0), images_of(IMAGES), known, 0)
+    elsewhere = drawn(2000, 22) + np.linspace(0, 6, DIM, dtype=np.float32)
+    assert refused(gate, elsewhere) <= 0.03
+    assert refused(gate, drawn(300, 12, 14.0)) > 0.9
+    assert gate.spec.copies == 150
+    assert gate.spec.copies_rejected <= 5
+
+
+def test_a_kind_is_rejected_where_few_of_its_copies_are_missed_and_no_image_is_met():
+    valid = np.tile(np.linspace(-9, -5, 1000)[:, None], len(KINDS))
+    near, far = np.linspace(-6, 2, 1000), np.linspace(0, 8, 1000)
+    copied = np.tile(np.concatenate([near, far])[:, None], len(KINDS))
+    kind = np.repeat([INVERTED, KINDS.index("cropped")], 1000)
+    offsets = fitting._offsets(valid, copied, kind)
+    upper = np.quantile(valid[:, 0], 1 - fitting.REFUSE_RATE)
+    assert offsets[INVERTED - 1] == pytest.approx(max(upper, np.quantile(near, fitting.MISSED)))
+    overlapping = fitting._offsets(valid + 20, copied, kind)
+    assert overlapping[INVERTED - 1] == fitting.EVEN_ODDS
+    assert offsets[KINDS.index("cropped") - 1] == pytest.approx(np.quantile(far, fitting.MISSED))
+    assert offsets[KINDS.index(PICTURE) - 1] == 0
+
+
+def test_pictures_leave_real_ones_room_to_be_less_unlike():
+    valid = np.tile(np.linspace(-9, -5, 1000)[:, None], len(KINDS))
+    copied = np.full((50, len(KINDS)), 5.0)
+    offsets = fitting._offsets(valid, copied, np.full(50, KINDS.index(PICTURE)))
+    upper = np.quantile(valid[:, 0], 1 - fitting.REFUSE_RATE)
+    wanted = upper + fitting.TOWARDS_PICTURES * (5 - upper)
+    assert offsets[KINDS.index(PICTURE) - 1] == pytest.approx(wanted)
+
+
+def test_nothing_is_rejected_without_being_warned_of():
+    own, valid = tailed() - 9, tailed(1) + 5
+    refuse, warn = fitting._both_limits(own, valid, np.full(8, -30.0))
+    assert warn.ood_score <= refuse.ood_score
+    assert warn.distance <= refuse.distance
+    assert np.mean(valid[:, 1] > refuse.distance) <= 0.02
+
+
 def test_only_images_that_may_set_limits_do():
     rows = drawn(IMAGES, 0)
     may = np.arange(IMAGES) % 4 == 0
@@ -213,10 +257,11 @@ def test_copies_are_embedded_as_the_encoder_does(encoder, spots):
     rows = np.arange(10, 30)
     params = FuseParams(gate_images=8)
     created = ood_copies(encoder, open_pixels(spots.pixels), rows, params)
-    assert len(created.embeddings) == 8 * (len(KINDS) - 1) + 4
+    assert len(created.embeddings) == 8 * (len(KINDS) + 1) + 4
     owners = {kind: created.owner[created.kind == n] for n, kind in enumerate(KINDS)}
     assert len(set(owners[IMAGE])) == 8
-    assert all((owners[kind] == owners[IMAGE]).all() for kind in KINDS[1:-1])
+    assert (owners[IMAGE] == np.tile(owners["inverted"], 3)).all()
+    assert all((owners[kind] == owners["inverted"]).all() for kind in KINDS[1:-1])
     assert (owners[PICTURE] == -1).all()
     square = open_pixels(spots.pixels)[rows[owners["inverted"][0]]]
     with torch.inference_mode():

@@ -7,7 +7,7 @@ from cxr_mm.core.config import FuseParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.training.fuse import _predict_unseen
+from cxr_mm.training.fuse import predict_unseen
 from cxr_mm.training.fusion_fit import load_studies
 from cxr_mm.training.reweight import independent_rows, read_strata
 
@@ -43,12 +43,12 @@ def test_held_out_predictions_have_those_without_it_beside_them(pipeline):
     params = FuseParams(inner_folds=2, epochs=20, reweight="sex")
     manifest, table = load_manifest(pipeline.paths, pipeline.task), load_split(pipeline.paths)
     studies = load_studies(manifest, table, pipeline.paths, params)
-    found, _ = _predict_unseen(studies, resamples(table), params)
+    found, _ = predict_unseen(studies, resamples(table), params)
     finding = pipeline.task.finding_names[0]
     assert (found[f"plain.probability.{finding}"] != found[f"probability.{finding}"]).any()
     plain = params.model_copy(update={"reweight": None})
     studies = load_studies(manifest, table, pipeline.paths, plain)
-    without, _ = _predict_unseen(studies, resamples(table), plain)
+    without, _ = predict_unseen(studies, resamples(table), plain)
     np.testing.assert_array_equal(
         found[f"plain.probability.{finding}"], without[f"probability.{finding}"]
     )

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cxr_mm.core.errors import ClinicalError, ManifestError
-from cxr_mm.core.task import ClinicalFeature
+from cxr_mm.core.task import VIEWS, ClinicalFeature
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.labels import VIEWS
 
 PRESENT, ABSENT, UNCERTAIN = {"1", "1.0"}, {"0", "0.0"}, {"-1", "-1.0"}
 MOST_CATEGORIES, FEWEST_NUMBERS, NUMERIC_SHARE, LONG_TEXT = 12, 7, 0.9, 30

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError
-from cxr_mm.data.labels import VIEWS
+from cxr_mm.core.task import VIEWS
 from cxr_mm.data.sources.base import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from cxr_mm.data.sources.columns import OPTIONS
 from cxr_mm.data.task_draft.columns import is_view, plain_name

@@ -59,6 +59,7 @@ def model_card(results: EvaluationResults, flags: list[Flag]) -> str:
         note_language=_note_language(results),
         gate=results.gate,
         gate_rejected=_gate_rejected(results.gate),
+        gate_elsewhere=results.gate_elsewhere,
         mitigation=[
             (finding, by, method, found)
             for finding, divisions in results.subgroups["mitigation"].items()
@@ -95,12 +96,23 @@ def _unmeasured(results: EvaluationResults) -> list[str]:
     return list(few)
 
 
-def _gate_rejected(gate: InputGateSpec | None) -> dict[str, Any] | None:
-    """Share of the task's own images that the input gate rejects, as a figure."""
-    if gate is None or gate.rejected is None or not gate.limits_from:
-        return None
-    value = gate.rejected / gate.limits_from
-    return {"value": value, "ci95": exact_interval(value, gate.limits_from)}
+def _gate_rejected(gate: InputGateSpec | None) -> list[tuple[str, int, dict[str, Any]]]:
+    """Shares of the task's own images, and of copies of them, that the input gate rejects."""
+    if gate is None:
+        return []
+    counts = (
+        ("images of this task", gate.limits_from, gate.rejected),
+        (
+            "copies of them, placed, exposed, cropped or stored otherwise",
+            gate.copies,
+            gate.copies_rejected,
+        ),
+    )
+    return [
+        (title, total, {"value": some / total, "ci95": exact_interval(some / total, total)})
+        for title, total, some in counts
+        if total and some is not None
+    ]
 
 
 def _gaps(divisions: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Part `input-gate`: every kind has its rows, and held out is what no gate has seen."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.accuracy.input_gate import (
     ood_images,
 )
 from benchmarks.harness.outputs import RUNS_VARIABLE
+from cxr_mm.core.paths import bundle_digest
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.input_gate import GateDecision, load_input_gate
 
@@ -25,6 +27,8 @@ FEW = {"photographs": [np.eye(40, 30, dtype=np.float32)], "blank": [np.ones((20,
 def few(monkeypatch):
     monkeypatch.setattr(input_gate, "ood_images", lambda: FEW)
     monkeypatch.setattr(input_gate, "SAMPLE", 12)
+    monkeypatch.setattr(input_gate, "CORRUPTED", 12)
+    monkeypatch.setattr(input_gate, "ELSEWHERE", 9)
 
 
 @pytest.fixture
@@ -39,7 +43,9 @@ def run(pipeline, few, monkeypatch):
 def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monkeypatch):
     monkeypatch.setenv(RUNS_VARIABLE, str(pipeline.paths.root))
     rows = measure()
-    held_out = {row.metric: row for row in rows if not row.table}
+    corrupted = [row for row in rows if row.row == "held-out images, corrupted"]
+    assert [row.n for row in corrupted] == [12, 12]
+    held_out = {row.metric: row for row in rows if row.row == "held-out images"}
     assert set(held_out) == {"refused", "refused or warned of"}
     assert (held_out["refused"].must, held_out["refused"].ceiling) == (MUST, True)
     assert held_out["refused"].value <= held_out["refused or warned of"].value
@@ -48,6 +54,62 @@ def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monk
     assert {"photographs", f"blank{LEARNT}", f"upside down{LEARNT}"} <= set(kinds)
     assert kinds[f"upside down{LEARNT}"].value > 0.8
     assert all(0 <= row.value <= 1 for row in rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task, as far as other sources are told apart by it."""
+
+    name: str
+    folder: str
+    images: int
+    synthetic: bool = False
+
+    @property
+    def task(self):
+        return SimpleNamespace(synthetic=self.synthetic)
+
+    @property
+    def folders(self):
+        return frozenset(self.folder.split())
+
+    @property
+    def pixels(self):
+        return range(self.images)
+
+
+def test_another_source_is_a_folder_of_radiographs_that_the_task_does_not_use():
+    large, small = Source("nih", "nih14", 1095), Source("effusion", "nih14", 636)
+    covid, children = Source("covid", "cohen", 443), Source("pneumonia", "kermany", 5840)
+    phantoms = Source("synthetic", "", 900, synthetic=True)
+    merged = Source("sites", "nih14 cohen", 700)
+    every = [large, small, covid, children, phantoms, merged]
+    assert set(input_gate._other_sources(small, every)) == {covid, children}
+    assert set(input_gate._other_sources(children, every)) == {covid, large}
+    assert input_gate._other_sources(merged, every) == [children]
+    assert input_gate._other_sources(phantoms, every) == []
+
+
+def test_what_the_bundles_gate_rejects_elsewhere_is_written_for_the_card(
+    run, pipeline, monkeypatch
+):
+    paths = pipeline.paths
+    written = {}
+    monkeypatch.setattr(
+        input_gate, "write_json", lambda path, content: written.update({path: content})
+    )
+    monkeypatch.setattr(input_gate, "_other_sources", lambda run, runs: [run])
+    rows = list(input_gate._elsewhere(run, [run]))
+    assert [(row.metric, row.n, row.must) for row in rows] == [
+        ("refused", 9, MUST),
+        ("refused or warned of", 9, None),
+    ]
+    ((path, content),) = written.items()
+    assert path == paths.input_gate
+    assert content["digest"] == bundle_digest(paths.bundle)
+    ((_, found),) = content["sources"].items()
+    assert found["n"] == 9
+    assert 0 <= found["rejected"]["value"] <= found["flagged"]["value"] <= 1
 
 
 def test_the_gate_of_one_split_is_that_of_the_bundle(run, pipeline):

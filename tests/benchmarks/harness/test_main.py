@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import benchmarks.__main__
 from benchmarks.__main__ import main
 from benchmarks.harness.parts import PARTS, Part
 from benchmarks.harness.report import read
@@ -45,6 +46,13 @@ def test_what_has_to_be_asked_for_is_not_measured_unasked(stored, two_parts, mon
     )
     main([])
     assert [row.table for row in read()] == ["good"]
+
+
+def test_memory_that_networks_free_is_kept(stored, two_parts, monkeypatch):
+    kept = []
+    monkeypatch.setattr(benchmarks.__main__, "keep_freed_memory", lambda: kept.append(True))
+    main(["good"])
+    assert kept == [True]
 
 
 def test_the_list_says_what_each_measures_and_how_long_it_takes(capsys):

@@ -42,6 +42,11 @@ def test_metrics_of_one_row_stand_beside_each_other(make_row):
     assert "| t | other |  | 0.200 | 5 |" in result
 
 
+def test_a_count_has_no_decimals_and_a_share_has(make_row):
+    text = page([make_row(metric="patients", value=84.0), make_row(metric="share", value=1.0)])
+    assert "| 84 | 1.000 |" in text
+
+
 def test_a_difference_is_bold_after_correction_for_the_table_alone(make_row):
     gain = make_row(value=0.05, ci95=(0.01, 0.09), reference=0.0)
     assert gain.p == pytest.approx(0.0143, abs=1e-4)

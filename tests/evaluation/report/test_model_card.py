@@ -234,14 +234,40 @@ def test_the_language_of_the_note_encoder_is_said_where_notes_are_read(results, 
 def test_the_card_names_limits_and_rejections_of_the_input_gate(results):
     limits = {"ood_score": 1.25, "distance": 0.5}
     gate = InputGateSpec(
-        kinds=("image",), refuse=limits, warn=limits, images=200, limits_from=200, rejected=4
+        kinds=("image",),
+        refuse=limits,
+        warn=limits,
+        images=200,
+        limits_from=200,
+        rejected=4,
+        copies=600,
+        copies_rejected=6,
     )
     card = model_card(replace(results, gate=gate), [])
     assert "| rejected above | 1.25 | 0.50 |" in card
     assert "rejected of 200 images of this task" in card
     assert "0.020 [0.005, 0.050]" in card
-    assert "from other sources: not measured by this stage" in card
+    assert "rejected of 600 copies of them" in card
+    assert "0.010 [0.004, 0.022]" in card
+    assert "from other sources: not measured on this bundle" in card
+    earlier = gate.model_copy(update=dict.fromkeys(("rejected", "copies", "copies_rejected")))
+    assert "by gates that have not seen" not in model_card(replace(results, gate=earlier), [])
     assert "## Input gate" not in model_card(replace(results, gate=None), [])
+
+
+def test_the_card_reads_what_the_gate_rejects_of_other_sources(results):
+    limits = {"ood_score": 1.25, "distance": 0.5}
+    gate = InputGateSpec(kinds=("image",), refuse=limits, warn=limits, images=9, limits_from=9)
+    found = {"value": 0.01, "ci95": [0.002, 0.03]}
+    measured = {
+        "digest": results.index.digest,
+        "command": "make benchmark PART=input-gate",
+        "sources": {"chest_xray": {"n": 450, "rejected": found, "flagged": found}},
+    }
+    card = model_card(replace(results, gate=gate, gate_elsewhere=measured), [])
+    assert "rejected of 450 images of another source (chest_xray): 0.010 [0.002, 0.030]" in card
+    assert "(`make benchmark PART=input-gate`)" in card
+    assert "not measured on this bundle" not in card
 
 
 def test_a_finding_that_was_too_rare_to_be_learnt_is_counted(results):
