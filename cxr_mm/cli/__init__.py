@@ -41,7 +41,7 @@ def _add_others(words: Sequence[str]) -> None:
         return
     for entry in entry_points(group=OTHERS):
         if not words or words[0] in (entry.name, "-h", "--help"):
-            app.add_typer(entry.load(), name=entry.name)
+            app.add_typer(entry.load(), name=entry.name, rich_help_panel=predict.PANEL)
 
 
 def _name(command: CommandInfo) -> str:
