@@ -17,7 +17,6 @@ from filelock import FileLock
 from sqlalchemy import create_engine, text
 
 import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
-from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.config import Params, for_task, load_params
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.task import Task
@@ -38,9 +37,7 @@ SMALL = {
 
 
 def pytest_collection_finish() -> None:
-    """Keep what imports made out of every collection to come, a tenth of the tests' time, and the
-    memory that networks free."""
-    keep_freed_memory()
+    """Keep what imports made out of every collection to come: a tenth of the tests' time."""
     gc.collect()
     gc.freeze()
 

@@ -1,0 +1,48 @@
+"""Part `pacs`: a few small images through a node, Orthanc and DCMTK."""
+
+import pytest
+
+from benchmarks.system import pacs
+from cxr_mm.core.errors import StageError
+from cxr_mm.imaging.radiograph import read_radiograph
+
+
+@pytest.fixture
+def few(monkeypatch, pipeline):
+    """Few images, and the bundle of the small pipeline."""
+    for name, value in {
+        "ALONE": 2,
+        "TOGETHER": 2,
+        "RECEIVED": 2,
+        "PHANTOMS": 1,
+        "SIDE": 256,
+    }.items():
+        monkeypatch.setattr(pacs, name, value)
+    monkeypatch.setattr(pacs, "paths_of", lambda task: pipeline.paths)
+
+
+def test_every_figure_is_of_all_images(few):
+    try:
+        rows = pacs.measure()
+    except StageError as error:
+        pytest.skip(f"{error.field} is not installed")
+    assert [row.metric for row in rows] == [
+        "seconds, median",
+        "seconds, p95",
+        "rate as a share of decode, forward and Grad-CAM",
+        "rate against DCMTK's storescp",
+    ]
+    assert all(row.value > 0 and row.n == 2 for row in rows)
+    assert rows[1].ceiling
+    assert rows[1].value >= rows[0].value
+
+
+def test_the_images_are_frontal_radiographs_of_a_detector(monkeypatch, tmp_path):
+    monkeypatch.setattr(pacs, "PHANTOMS", 2)
+    first, second = pacs.radiographs(tmp_path)
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    file = tmp_path / "image.dcm"
+    first.save_as(file, enforce_file_format=True)
+    found = read_radiograph(file)
+    assert found.pixels.shape == (2048, 2048)
+    assert found.pixels.std() > 0.05
