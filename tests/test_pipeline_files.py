@@ -17,6 +17,7 @@ from packaging.version import Version
 from PIL import Image
 
 import app.__main__ as serving
+from app.pacs import commands as pacs_commands
 from cxr_mm import cli
 from cxr_mm.core.config import PARAMS_FILE, Params
 from cxr_mm.core.paths import TaskPaths
@@ -39,6 +40,7 @@ def served():
 
 
 PROGRAMS = {
+    "cxr-mm pacs": typer.main.get_command(pacs_commands.commands),
     "cxr-mm": typer.main.get_command(cli.app),
     "python -m monitoring": typer.main.get_command(monitoring_cli.app),
     "python -m app": served(),
