@@ -4,6 +4,7 @@ The node and Orthanc are processes of their own; the images are synthetic, as la
 """
 
 import json
+import logging
 import shutil
 import socket
 import statistics
@@ -92,6 +93,7 @@ def measure() -> list[Row]:
     bundle = paths_of(TASK).bundle.resolve()
     if not has_run("fuse", paths_of(TASK)):
         raise StageError("no such folder", field=str(bundle), remedy="Run dvc repro")
+    logging.getLogger("pynetdicom").setLevel(logging.WARNING)  # else a line for each message
     programs = {name: _program(name) for name in ("Orthanc", "storescu", "storescp")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
