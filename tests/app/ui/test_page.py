@@ -282,7 +282,9 @@ def test_predictions_are_logged_without_the_note(predictor, tmp_path):
             service, [], None, note, "", "study-7", "patient-4711", *blank(service)
         )
         assert answer[0].log_trouble == ""
-        assert log.read_window(service.task.name)[0].patient_hash == log.hash_id("patient-4711", "patient")
+        assert log.read_window(service.task.name)[0].patient_hash == log.hash_id(
+            "patient-4711", "patient"
+        )
     with sqlite3.connect(tmp_path / "log.db") as database:
         rows = database.execute("select * from predictions").fetchall()
     assert len(rows) == 1
