@@ -35,13 +35,14 @@ class Answering:
     services: Mapping[Path, InferenceService]
     configuration: str
 
-    def result(self, bundle: Path, path: Path, header: Dataset) -> Result:
-        """Answer one image, log the answer, and draw what speaks for the leading finding.
+    def result(self, bundle: Path, path: Path, header: Dataset, *, picture: bool) -> Result:
+        """Answer one image, log the answer, and explain its leading finding.
 
         Args:
             bundle: that a rule names.
             path: of the image; it is decoded in a sandboxed process.
             header: of the image; age, sex and view are taken from it.
+            picture: whether a map is drawn over the image.
 
         Raises:
             InputError: the image cannot be read, or the input gate rejects it.
@@ -58,23 +59,30 @@ class Answering:
             session=SESSION,
         )
         session = service.answer(study)
-        return self._drawn(service, session, header)
-
-    def _drawn(self, service: InferenceService, session: StudySession, header: Dataset) -> Result:
-        leading = leading_finding(session.answer.prediction.findings)
-        name = service.usual("image")
-        attribution = service.explained(session, leading.finding, name)
-        region = None
-        if attribution is not None and leading.positive and _is_faithful(service, name):
-            region = region_of(attribution, session, leading.finding, header)
         if session.log_trouble:
             _log.error("%s", session.log_trouble)
+        return self._explained(service, session, header, picture)
+
+    def _explained(
+        self, service: InferenceService, session: StudySession, header: Dataset, picture: bool
+    ) -> Result:
+        leading = leading_finding(session.answer.prediction.findings)
+        name = service.usual("image")
+        outlined = leading.positive and _is_faithful(service, name)
+        attribution = None
+        if picture or outlined:
+            attribution = service.explained(session, leading.finding, name)
+        region = None
+        if attribution is not None and outlined:
+            region = region_of(attribution, session, leading.finding, header)
+        is_map = picture and attribution is not None and not attribution.extra.get("empty")
         return Result(
             answer=session.answer,
             task=service.task,
             digest=service.digest,
             region=region,
-            map_image=service.drawn(session, attribution),
+            map_image=service.drawn(session, attribution) if picture else None,
+            map_title=f"{METHODS[name].title}: {leading.title}" if is_map else "",
             warnings=session.answer.study.warnings,
             configuration=self.configuration,
         )

@@ -4,7 +4,6 @@ The process hands back JSON (PS3.18 F.2) without pixels, private elements and lo
 the node makes a data set again.
 """
 
-import io
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -53,8 +52,7 @@ class HeaderReader:
 def read(request: Message) -> Message:
     """Header of the file that a request names; called in the sandboxed process."""
     try:
-        data = Path(request.fields["path"]).read_bytes()
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+        dataset = pydicom.dcmread(request.fields["path"], stop_before_pixels=True)
         dataset.remove_private_tags()
         fields = _plain(dataset)
     except UNREADABLE as error:

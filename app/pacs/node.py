@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from app.metrics import Metrics
 from app.model_watcher import load_models
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
@@ -23,7 +22,7 @@ from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
 from app.pacs.upkeep import clean, remove_unnamed
 from app.pacs.worker import Worker
-from app.service import InferenceService, InstrumentedService
+from app.service import InferenceService
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import CxrError, LogError
 from cxr_mm.imaging.decoder import Decoder, Limits
@@ -65,9 +64,9 @@ def run_node(
         threads = _Threads(stop)
         stack.callback(threads.join)
         stack.callback(stop.set)
-        arrived, wake = threading.Event(), threading.Event()
-        threads.start("worker", worker.run, stop, arrived, wake)
-        for peer in settings.peers:
+        arrived, answered = threading.Event(), [threading.Event() for _ in settings.peers]
+        threads.start("worker", worker.run, stop, arrived, answered)
+        for peer, wake in zip(settings.peers, answered, strict=True):
             sender = Sender(settings, peer, storage, queue)
             threads.start(f"sender {peer.name}", sender.run, stop, wake)
         receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set))
@@ -84,9 +83,9 @@ def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, Inference
         LogError: the log cannot be opened.
     """
     models = load_models(settings.bundles)
-    log, metrics = open_spooled_log(settings.log) if settings.log else None, Metrics()
-    made = [InstrumentedService(model, log, metrics, cache, "pacs") for model in models]
-    return dict(zip(settings.bundles, made, strict=True))
+    log = open_spooled_log(settings.log) if settings.log else None
+    found = [InferenceService(model, log, cache, "pacs") for model in models]
+    return dict(zip(settings.bundles, found, strict=True))
 
 
 def configuration(settings: NodeSettings) -> str:

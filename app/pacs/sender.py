@@ -50,17 +50,17 @@ class Sender:
 
     def run(self, stop: threading.Event, answered: threading.Event) -> None:
         """Send what is due until told to stop; a database that is away is tried again."""
-        holds = False
+        has_claims = False
         while not stop.is_set():
             try:
-                if holds:  # deliveries that could not be ended when the database was away
+                if has_claims:  # deliveries that could not be ended when the database was away
                     self._queue.release_deliveries(self._peer.name)
-                holds = False
+                has_claims = False
                 if self.step():
                     continue
             except LogError as error:
                 _log.error("The queue cannot be used: %s", error)
-                holds = True
+                has_claims = True
                 stop.wait(self._settings.limits.shortest_pause)
             answered.wait(LOOK_SECONDS)
             answered.clear()

@@ -47,29 +47,30 @@ class Worker:
         self._stop = threading.Event()
 
     def run(
-        self, stop: threading.Event, arrived: threading.Event, answered: threading.Event
+        self, stop: threading.Event, arrived: threading.Event, answered: Sequence[threading.Event]
     ) -> None:
         """Work until told to stop; a database that is away is tried again.
 
         Args:
             stop: ends the work after the image at hand.
             arrived: set when there is something to do.
-            answered: is set when there is something to send.
+            answered: set when there is something to send, one for each sender.
         """
-        self._stop, holds = stop, False
+        self._stop, has_claims = stop, False
         while not stop.is_set():
             try:
-                if holds:  # a row that could not be ended when the database was away
+                if has_claims:  # a row that could not be ended when the database was away
                     self._queue.release_received()
-                holds = False
+                has_claims = False
                 busy = self.step()
             except LogError as error:
                 _log.error("The queue cannot be used: %s", error)
-                holds = True
+                has_claims = True
                 stop.wait(self._settings.limits.shortest_pause)
                 continue
             if busy:
-                answered.set()
+                for each in answered:
+                    each.set()
             else:
                 arrived.wait(LOOK_SECONDS)
                 arrived.clear()
@@ -123,8 +124,9 @@ class Worker:
             self._not_analysed(received, header, error.message, destinations)
 
     def _answer(self, received: Received, header: Dataset, way: Route) -> None:
-        result = self._answering.result(way.bundle, self._storage.path(received.file), header)
         kinds = tuple(dict.fromkeys(kind for d in way.destinations for kind in d.objects))
+        path, picture = self._storage.path(received.file), "sc" in kinds
+        result = self._answering.result(way.bundle, path, header, picture=picture)
         objects = build_objects(header, result, kinds, datetime.now())
         files = {kind: self._written(each) for kind, each in objects.items()}
         outgoing = [

@@ -47,13 +47,13 @@ def measure_task(paths: TaskPaths) -> list[Row]:
     params = for_task(load_params(), task)
     manifest, table = load_manifest(paths, task), load_split(paths)
     studies = load_studies(manifest, table, paths, params.fuse)
-    shipped, nested, kept = [], [], 0
+    shipped, nested, same = [], [], 0
     for number, part in enumerate(resamples(table)):
         best = choose(studies, part, params.fuse)
-        kept += best == params.fuse
+        same += best == params.fuse
         shipped.append(_answered(studies, part, params.fuse, number))
         nested.append(_answered(studies, part, best, number))
-    chosen = f"chosen in each fold, the shipped scales in {kept} of {len(nested)}"
+    chosen = f"chosen in each fold, the shipped scales in {same} of {len(nested)}"
     return list(
         _rows(manifest.task, pd.concat(shipped), pd.concat(nested), chosen, params.evaluate)
     )

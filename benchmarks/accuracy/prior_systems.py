@@ -28,7 +28,6 @@ from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import Overrides, attempt, setting
 from cxr_mm.core.config import (
     EmbedParams,
-    EvaluateParams,
     FuseParams,
     IngestParams,
     Params,
@@ -46,7 +45,6 @@ INPUTS = "image"
 SPECIFICITY = 0.9
 MATCHED = f"sensitivity at specificity {SPECIFICITY:g}"
 """Read off the ROC curve of the test studies, so that no choice of operating point is in it."""
-BOOTSTRAP = EvaluateParams()
 METRICS = {
     "effusion": ("auc", "accuracy", MATCHED),
     "pneumonia": ("accuracy", "auc", "specificity", MATCHED),
@@ -241,7 +239,8 @@ def _figures(metrics: Metrics, heldout: pd.DataFrame) -> dict[str, Figure]:
 def _matched(task: str, rows: pd.DataFrame) -> Figure:
     (finding,) = load_task(task).finding_names
     scored, labelled = scored_of(rows, finding)
-    weights = multiplicities(rows["group"], BOOTSTRAP.bootstrap, BOOTSTRAP.seed)[:, labelled]
+    params = setting(task, {}).params.evaluate
+    weights = multiplicities(rows["group"], params.bootstrap, params.seed)[:, labelled]
     once = np.ones((1, len(scored)), np.uint16)
     found = Estimate(float(sensitivity_at(scored, once)[0]), sensitivity_at(scored, weights))
     return Figure(n=len(scored), **fields_of(found))

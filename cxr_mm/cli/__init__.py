@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 
 import typer
+from typer.main import get_command_name
 from typer.models import CommandInfo
 
 from cxr_mm.cli import data, doctor, new_task, predict, stages
@@ -45,7 +46,7 @@ def _add_others(words: Sequence[str]) -> None:
 
 
 def _name(command: CommandInfo) -> str:
-    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+    return command.name or get_command_name(getattr(command.callback, "__name__", ""))
 
 
 def _heartbeat(words: Sequence[str]) -> AbstractContextManager[None]:

@@ -103,33 +103,33 @@ def reference_of(source: Dataset) -> Dataset:
     return reference
 
 
-Made = TypeVar("Made", bound=SOPClass)
+Built = TypeVar("Built", bound=SOPClass)
 
 
-def complete(made: Made, source: Dataset, made_at: datetime) -> Made:
+def complete(built: Built, source: Dataset, made_at: datetime) -> Built:
     """Give an object its patient, study, character set and times; it is returned.
 
     Args:
-        made: changed in place.
+        built: changed in place.
         source: of the radiograph.
         made_at: when the answer was given.
     """
-    made.SpecificCharacterSet = CHARACTER_SET
-    made.copy_patient_and_study_information(_readable(source))
+    built.SpecificCharacterSet = CHARACTER_SET
+    built.copy_patient_and_study_information(_readable(source))
     for keyword in EMPTY_IF_ABSENT:
-        if keyword not in made:
-            setattr(made, keyword, "")
+        if keyword not in built:
+            setattr(built, keyword, "")
     date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
-    made.InstanceCreationDate, made.InstanceCreationTime = date, time
-    made.SeriesDate, made.SeriesTime = date, time
-    if made.Modality != "SR":
-        _add_body_part(made, source)
-    for item in made.get("ContributingEquipmentSequence", ()):
+    built.InstanceCreationDate, built.InstanceCreationTime = date, time
+    built.SeriesDate, built.SeriesTime = date, time
+    if built.Modality != "SR":
+        _add_body_part(built, source)
+    for item in built.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
             item.ContributionDateTime = date + time
-    if "ContentDate" in made:  # not in the IOD of presentation states
-        made.ContentDate, made.ContentTime = date, time
-    return made
+    if "ContentDate" in built:  # not in the IOD of presentation states
+        built.ContentDate, built.ContentTime = date, time
+    return built
 
 
 class Equipment(TypedDict):
@@ -157,13 +157,13 @@ def long_string(text: str) -> str:
     return line if len(line) <= LONG_STRING else f"{line[: LONG_STRING - 3]}..."
 
 
-def _add_body_part(made: Dataset, source: Dataset) -> None:
+def _add_body_part(built: Dataset, source: Dataset) -> None:
     """Say what was examined, and of which side (type 2C: of a paired part, or an unknown one)."""
     part, side = code_string(source, "BodyPartExamined"), code_string(source, "Laterality")
     if part and _is_valid(source["BodyPartExamined"]):
-        made.BodyPartExamined = part
+        built.BodyPartExamined = part
     if side in SIDES or not part:
-        made.Laterality = side if side in SIDES else ""
+        built.Laterality = side if side in SIDES else ""
 
 
 def _readable(source: Dataset) -> Dataset:

@@ -39,7 +39,7 @@ def presentation_state(
     image = reference_of(source)
     layer = pr.GraphicLayer(LAYER, order=1, description="Findings of the model")
     shape = "INVERSE" if _is_inverted(source) else "IDENTITY"
-    made = pr.GrayscaleSoftcopyPresentationState(
+    built = pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[image],
         series_instance_uid=derived_uid(uid, "series"),
         series_number=SERIES_NUMBER,
@@ -53,15 +53,15 @@ def presentation_state(
         presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=shape),
         **equipment(result.answer.prediction.model, result.digest),
     )
-    made.PresentationCreationDate = f"{made_at:%Y%m%d}"
-    made.PresentationCreationTime = f"{made_at:%H%M%S}"
+    built.PresentationCreationDate = f"{made_at:%Y%m%d}"
+    built.PresentationCreationTime = f"{made_at:%H%M%S}"
     attributes = Attributes(source)
-    _add_modality_lut(made, attributes)
-    _add_voi_lut(made, attributes)
+    _add_modality_lut(built, attributes)
+    _add_voi_lut(built, attributes)
     ratio = Fraction(height_over_width(attributes)).limit_denominator(FINEST)
-    area = made.DisplayedAreaSelectionSequence[0]
+    area = built.DisplayedAreaSelectionSequence[0]
     area.PresentationPixelAspectRatio = [ratio.numerator, ratio.denominator]
-    return complete(made, source, made_at)
+    return complete(built, source, made_at)
 
 
 def _is_inverted(source: Dataset) -> bool:
@@ -70,20 +70,20 @@ def _is_inverted(source: Dataset) -> bool:
     return photometric == "MONOCHROME1" or code_string(source, "PresentationLUTShape") == "INVERSE"
 
 
-def _add_modality_lut(made: Dataset, attributes: Attributes) -> None:
+def _add_modality_lut(built: Dataset, attributes: Attributes) -> None:
     """Take over the modality LUT or rescale of the source (PS3.3 C.11.1)."""
     source = attributes.dataset
     if source.get("ModalityLUTSequence"):
-        made.ModalityLUTSequence = deepcopy(source.ModalityLUTSequence)
+        built.ModalityLUTSequence = deepcopy(source.ModalityLUTSequence)
         return
     slope, intercept = attributes.numbers("RescaleSlope"), attributes.numbers("RescaleIntercept")
     if slope and intercept and slope[0]:
-        made.RescaleSlope = DS(slope[0], auto_format=True)
-        made.RescaleIntercept = DS(intercept[0], auto_format=True)
-        made.RescaleType = source.get("RescaleType") or "US"
+        built.RescaleSlope = DS(slope[0], auto_format=True)
+        built.RescaleIntercept = DS(intercept[0], auto_format=True)
+        built.RescaleType = source.get("RescaleType") or "US"
 
 
-def _add_voi_lut(made: Dataset, attributes: Attributes) -> None:
+def _add_voi_lut(built: Dataset, attributes: Attributes) -> None:
     """Take over the VOI LUT of the source, else its first window (PS3.3 C.11.8)."""
     source, item = attributes.dataset, Dataset()
     if source.get("VOILUTSequence"):
@@ -96,7 +96,7 @@ def _add_voi_lut(made: Dataset, attributes: Attributes) -> None:
         item.WindowWidth = DS(width[0], auto_format=True)
         if (function := code_string(source, "VOILUTFunction")) in VOI_FUNCTIONS:
             item.VOILUTFunction = function
-    made.SoftcopyVOILUTSequence = [item]
+    built.SoftcopyVOILUTSequence = [item]
 
 
 def _annotation(image: Dataset, result: Result, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:

@@ -41,7 +41,7 @@ def secondary_capture(source: Dataset, result: Result, uid: str, made_at: dateti
     """
     image = reference_of(source)
     pixels = draw(result, made_at)
-    made = SOPClass(
+    built = SOPClass(
         study_instance_uid=image.StudyInstanceUID,
         series_instance_uid=derived_uid(uid, "series"),
         series_number=SERIES_NUMBER,
@@ -53,22 +53,22 @@ def secondary_capture(source: Dataset, result: Result, uid: str, made_at: dateti
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **equipment(result.answer.prediction.model, result.digest),
     )
-    _describe(made, source, image, made_at)
-    _fill(made, pixels)
-    return complete(made, source, made_at)
+    _describe(built, source, image, made_at)
+    _fill(built, pixels)
+    return complete(built, source, made_at)
 
 
-def _describe(made: Dataset, source: Dataset, image: Dataset, made_at: datetime) -> None:
-    made.ConversionType = "WSD"
-    made.ImageType = ["DERIVED", "SECONDARY"]
-    made.DateOfSecondaryCapture = f"{made_at:%Y%m%d}"
-    made.TimeOfSecondaryCapture = f"{made_at:%H%M%S}"
-    made.DerivationDescription = "Map of influence over the radiograph, with findings beside it"
-    made.PatientOrientation = ""
-    made.SourceImageSequence = [_reference(image)]
+def _describe(built: Dataset, source: Dataset, image: Dataset, made_at: datetime) -> None:
+    built.ConversionType = "WSD"
+    built.ImageType = ["DERIVED", "SECONDARY"]
+    built.DateOfSecondaryCapture = f"{made_at:%Y%m%d}"
+    built.TimeOfSecondaryCapture = f"{made_at:%H%M%S}"
+    built.DerivationDescription = "Map of influence over the radiograph, with findings beside it"
+    built.PatientOrientation = ""
+    built.SourceImageSequence = [_reference(image)]
     # The text beside the picture names no one: what is burnt in is what the source has.
     if source.get("BurnedInAnnotation") in ("YES", "NO"):
-        made.BurnedInAnnotation = source.BurnedInAnnotation
+        built.BurnedInAnnotation = source.BurnedInAnnotation
 
 
 def _reference(image: Dataset) -> Dataset:
@@ -78,13 +78,13 @@ def _reference(image: Dataset) -> Dataset:
     return item
 
 
-def _fill(made: Dataset, pixels: NDArray[np.uint8]) -> None:
-    made.Rows, made.Columns, made.SamplesPerPixel = pixels.shape
-    made.PhotometricInterpretation, made.PlanarConfiguration = "RGB", 0
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PixelRepresentation = 0
+def _fill(built: Dataset, pixels: NDArray[np.uint8]) -> None:
+    built.Rows, built.Columns, built.SamplesPerPixel = pixels.shape
+    built.PhotometricInterpretation, built.PlanarConfiguration = "RGB", 0
+    built.BitsAllocated, built.BitsStored, built.HighBit = 8, 8, 7
+    built.PixelRepresentation = 0
     data = pixels.tobytes()
-    made.PixelData = data + b"\0" * (len(data) % 2)
+    built.PixelData = data + b"\0" * (len(data) % 2)
 
 
 def draw(result: Result, made_at: datetime) -> NDArray[np.uint8]:

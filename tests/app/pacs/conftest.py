@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
@@ -64,6 +65,19 @@ def node_fields(tmp_path, **changed):
 @pytest.fixture
 def settings(tmp_path):
     return NodeSettings.model_validate(node_fields(tmp_path))
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """Certificates of one authority for the node and a peer, and one of another's."""
+    ours, other = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name, signer in (("node", ours), ("peer", ours), ("stranger", other)):
+        issued = signer.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        for blob in issued.cert_chain_pems:
+            blob.write_to_path(tmp_path / f"{name}.pem", append=True)
+    return tmp_path
 
 
 def radiograph(uid=None, side=64, seed=0, pixels=None, **header):

@@ -119,7 +119,7 @@ class Decoding(Answering):
         super().__init__({}, "")
         object.__setattr__(self, "decoder", decoder)
 
-    def result(self, bundle, path, header):
+    def result(self, bundle, path, header, *, picture):
         self.decoder.read(path, "image")
         raise RadiographError("no model", field="image")
 

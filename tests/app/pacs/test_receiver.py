@@ -8,7 +8,6 @@ import time
 
 import pydicom
 import pytest
-import trustme
 
 from app.pacs.queue import Queue
 from app.pacs.receiver import Receiver
@@ -248,19 +247,6 @@ def test_a_port_in_use_is_said(node, tmp_path):
     again = node.settings
     with pytest.raises(ParamsError, match="cannot be had"):
         Receiver(again, node.storage, node.queue)
-
-
-@pytest.fixture
-def authority(tmp_path):
-    """Certificates of one authority for the node and a peer, and one of another's."""
-    ours, other = trustme.CA(), trustme.CA()
-    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
-    for name, signer in (("node", ours), ("peer", ours), ("stranger", other)):
-        issued = signer.issue_cert("127.0.0.1")
-        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(tmp_path / f"{name}.pem", append=True)
-    return tmp_path
 
 
 def by_tls(folder, name):

@@ -24,7 +24,7 @@ class Model(Answering):
         super().__init__({}, "")
         object.__setattr__(self, "error", error)
 
-    def result(self, *_):
+    def result(self, *_, **__):
         raise self.error
 
 
@@ -105,7 +105,7 @@ def test_a_database_that_is_away_for_a_while_leaves_no_row_behind(worker, queue,
 
     monkeypatch.setattr(queue, "finish", fails)
     monkeypatch.setattr(stop, "wait", lambda _: None)
-    working.run(stop, threading.Event(), threading.Event())
+    working.run(stop, threading.Event(), [threading.Event()])
     assert rows(queue, 1)[0]["state"] == "not_analysed"
 
 
@@ -114,12 +114,12 @@ def test_what_fails_while_the_node_ends_is_left_to_the_next_start(worker, queue)
     working = worker(RadiographError("no more images are read", field="image"))
     failing = working._answering.result
 
-    def ends(*args):
+    def ends(*args, **options):
         stop.set()
-        failing(*args)
+        failing(*args, **options)
 
     object.__setattr__(working._answering, "result", ends)
-    working.run(stop, threading.Event(), threading.Event())
+    working.run(stop, threading.Event(), [threading.Event()])
     assert rows(queue, 1)[0]["state"] == "received"
     queue.release_received()
     assert queue.claim().interrupted == 1
