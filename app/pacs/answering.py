@@ -76,13 +76,14 @@ class Answering:
         if attribution is not None and outlined:
             region = region_of(attribution, session, leading.finding, header)
         is_map = picture and attribution is not None and not attribution.extra.get("empty")
+        title = f"{METHODS[name].title}: {leading.title}. {service.faithfulness_of(name)}"
         return Result(
             answer=session.answer,
             task=service.task,
             digest=service.digest,
             region=region,
             map_image=service.drawn(session, attribution) if picture else None,
-            map_title=f"{METHODS[name].title}: {leading.title}" if is_map else "",
+            map_title=title if is_map else "",
             warnings=session.answer.study.warnings,
             configuration=self.configuration,
         )

@@ -83,7 +83,7 @@ class Result:
         region: None if no faithful method found one.
         map_image: uint8 (H, W, 3), the picture as seen with the map over it and a colour bar beside
             it, as `cxr_mm.explain.overlay` draws them; None without a picture.
-        map_title: what the map shows, as `Grad-CAM: Pleural effusion`; empty without a map.
+        map_title: what the map shows and how faithful it is; empty without a map.
         warnings: besides those of the prediction.
         configuration: digest of whatever else decides the content of the objects, as the rules.
     """
