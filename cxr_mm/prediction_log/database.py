@@ -37,7 +37,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log.chain import make_tables
-from cxr_mm.prediction_log.schema import ABOUT, SCHEMA_VERSION
+from cxr_mm.prediction_log.schema import ABOUT, METADATA, SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
 """How long a write waits for another."""
@@ -342,12 +342,28 @@ def check_tables(engine: Engine, url: URL, secret: bytes | None) -> None:
             field=public_url(url),
             remedy="Start a new log, or use the cxr_mm that wrote it",
         )
+    if lacking := _lacking(engine):
+        raise LogError(
+            f"a development version began the log, which lacks {', '.join(lacking)}",
+            field=public_url(url),
+            remedy="Start a new log, or use the cxr_mm that wrote it",
+        )
     if secret is not None and about.get("secret") != _fingerprint(secret):
         raise LogError(
             "the log was begun with another secret",
             field=public_url(url),
             remedy="Give the one it was begun with (CXR_MM_LOG_SECRET or the .secret file)",
         )
+
+
+def _lacking(engine: Engine) -> list[str]:
+    """Columns that the tables do not have, as `table.column`."""
+    found = inspect(engine)
+    lacking = []
+    for table in METADATA.tables.values():
+        present = {column["name"] for column in found.get_columns(table.name)}
+        lacking += [f"{table.name}.{c.name}" for c in table.columns if c.name not in present]
+    return lacking
 
 
 def _fingerprint(secret: bytes | None) -> str | None:

@@ -223,6 +223,16 @@ def test_reading_makes_no_log(url, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_log_that_lacks_a_column_is_refused(log, database):
+    log.close()
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE predictions DROP COLUMN source"))
+    engine.dispose()
+    with pytest.raises(LogError, match=r"lacks predictions\.source"):
+        PredictionLog(database, SECRET)
+
+
 def test_log_of_another_version_is_refused(log, database):
     engine = create_engine(database)
     with engine.begin() as connection:
