@@ -257,6 +257,16 @@ class CurveCallback(L.Callback):  # type: ignore[misc]
             self._live.end()
 
 
+class _ProgressBar(TQDMProgressBar):  # type: ignore[misc]
+    """Progress bar that ends with a training that fails; Lightning leaves it on the terminal."""
+
+    def on_exception(self, *args: object) -> None:
+        del args
+        for bar in (self._train_progress_bar, self._val_progress_bar):
+            if bar is not None:
+                bar.close()
+
+
 NOISE = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -342,7 +352,7 @@ def _trainer(
     last = ModelCheckpoint(
         folder, "last", enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks: list[L.Callback] = [history, best, last, TQDMProgressBar(refresh_rate=5)]
+    callbacks: list[L.Callback] = [history, best, last, _ProgressBar(refresh_rate=5)]
     if params.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=params.ema_decay))
     with silence_lightning():

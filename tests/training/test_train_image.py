@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from cxr_mm.core.errors import ParamsError, StageError, WeightsError
 from cxr_mm.data.pixel_cache import image_batches, open_pixels
@@ -57,7 +58,7 @@ def test_the_same_seed_gives_the_same_encoder_and_an_interruption_changes_nothin
     train_image(task, params, spots)
     whole, history = weights_of(spots), history_of(spots)
 
-    started = []
+    started, bars = [], set(tqdm._instances)
 
     def killed(self):
         started.append(self.current_epoch)
@@ -69,6 +70,7 @@ def test_the_same_seed_gives_the_same_encoder_and_an_interruption_changes_nothin
     monkeypatch.setattr(ImageModule, "on_train_epoch_start", killed)
     with pytest.raises(RuntimeError, match="power cut"):
         train_image(task, params, spots)
+    assert set(tqdm._instances) <= bars, "the bar of a training that failed stays on the terminal"
     assert equal(weights_of(spots), whole), "an interruption leaves the old encoder in place"
     with caplog.at_level(logging.WARNING):
         train_image(task, params, spots)
