@@ -12,6 +12,8 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 CODE = ("cxr_mm", "app", "monitoring", "benchmarks")
 LONGEST_FILE, LARGEST_FOLDER = 600, 16
+TOP = {*CODE, "tests", "docs", ".ci", ".dvc"}
+"""Folders of the top level."""
 WORDS = re.compile(
     r"\b(?:films?|filmed|nobody|oddness|foretold|foretells?|unanswered|mended|mendable|gravest"
     r"|unasked|readingroom|kept_films|written_aside|made_ahead|accept.any.film)\b",
@@ -72,6 +74,10 @@ def tracked():
 @pytest.fixture(scope="module")
 def code(tracked):
     return [path for path in tracked if path.parts[0] in CODE and path.suffix == ".py"]
+
+
+def test_what_a_test_left_in_the_top_level_is_not_kept(tracked):
+    assert {path.parts[0] for path in tracked if len(path.parts) > 1} <= TOP
 
 
 def text_of(path):

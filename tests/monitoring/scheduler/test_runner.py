@@ -163,15 +163,15 @@ def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
 
 
 @EITHER
-def test_no_window_is_claimed_without_the_lease(state, at):
+def test_no_window_is_claimed_without_the_lease(state, at, tmp_path):
     windows = Windows(state, "icu")
     windows.add(DIGEST, [Window(at("2026-03-01 00:00"), at("2026-03-02 00:00"))])
     (pending,) = windows.pending(DIGEST, "me")
-    assert not windows.claim(pending, "me", "folder")
+    assert not windows.claim(pending, "me", str(tmp_path / "report"))
     lease = Lease(state, "icu", 60)
     lease.take()
-    assert windows.claim(pending, lease.holder, "folder")
-    assert not windows.claim(pending, lease.holder, "folder")
+    assert windows.claim(pending, lease.holder, str(tmp_path / "report"))
+    assert not windows.claim(pending, lease.holder, str(tmp_path / "report"))
     lease.release()
 
 
@@ -213,26 +213,30 @@ def test_a_change_of_the_verdict_is_sent_and_trouble_with_it_loses_no_report(
     assert [r.status for r in rows()] == ["done", "done"]
 
 
-def test_a_window_whose_end_could_not_be_written_is_run_again(runner, state, fake, rows, at):
+def test_a_window_whose_end_could_not_be_written_is_run_again(
+    runner, state, fake, rows, at, tmp_path
+):
     lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
     window = Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))
     for _ in range(2):
         lease.take()
         windows.add(DIGEST, [window])
         (pending,) = windows.pending(DIGEST, lease.holder)
-        assert windows.claim(pending, lease.holder, "folder")
+        assert windows.claim(pending, lease.holder, str(tmp_path / "report"))
         lease.release()
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert [(r.status, r.attempts) for r in rows()] == [("done", 3)]
 
 
-def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, state, fake, rows, at):
+def test_a_window_whose_runner_was_killed_three_times_is_given_up(
+    runner, state, fake, rows, at, tmp_path
+):
     lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
     windows.add(DIGEST, [Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))])
     for _ in range(3):
         lease.take()
         (pending,) = windows.pending(DIGEST, lease.holder)
-        windows.claim(pending, lease.holder, "folder")
+        windows.claim(pending, lease.holder, str(tmp_path / "report"))
         lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
     assert "3 times" in rows()[0].message
