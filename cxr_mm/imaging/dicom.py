@@ -10,6 +10,7 @@ import re
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from cxr_mm.core.errors import RadiographError
@@ -316,17 +318,37 @@ def _first_frame(dataset: Dataset, data: bytes, name: str) -> NDArray[Any]:
 
 def _decoded_in_process(dataset: Dataset) -> NDArray[Any] | None:
     """By Pillow where the frame is JPEG or JPEG 2000, else by pydicom itself."""
-    by_pillow = dataset.file_meta.TransferSyntaxUID in WITH_DECLARED_SIZE
+    syntax = dataset.file_meta.TransferSyntaxUID
+    by_pillow = syntax in WITH_DECLARED_SIZE
     try:
+        if syntax == RLELossless and dataset.BitsAllocated == 1:
+            return _one_bit_rle(dataset)
         return _cells(dataset, "pillow" if by_pillow else "")
     except (NotImplementedError, RuntimeError):
         return None
 
 
-def _cells(dataset: Dataset, decoder: str = "") -> NDArray[Any]:
-    """The first frame as decoded: bits outside BitsStored are left to `stored_values`."""
-    grey = dataset.SamplesPerPixel == 1
-    options = {"correct_unused_bits": False} if grey else {}
+def _one_bit_rle(dataset: Dataset) -> NDArray[Any]:
+    """Decode a frame of RLE with one bit for each pixel, which pydicom leaves out.
+
+    Some writers give each pixel a byte, some pack eight into one as in native frames.
+    """
+    shape = int(dataset.Rows), int(dataset.Columns)
+    number = shape[0] * shape[1]
+    byte = {"bits_allocated": 8, "bits_stored": 8}
+    with suppress(RuntimeError):
+        return _cells(dataset, **byte)
+    packed = _cells(dataset, **byte, rows=1, columns=-(-number // 8))
+    return np.unpackbits(packed, count=number, bitorder="little").reshape(shape)
+
+
+def _cells(dataset: Dataset, decoder: str = "", **options: int) -> NDArray[Any]:
+    """The first frame as decoded: bits outside BitsStored are left to `stored_values`.
+
+    `options` go before what the header says.
+    """
+    if dataset.SamplesPerPixel == 1:
+        options["correct_unused_bits"] = False
     return np.asarray(pixel_array(dataset, index=0, decoding_plugin=decoder, **options))
 
 

@@ -380,6 +380,18 @@ def test_rle_by_pydicom():
     np.testing.assert_allclose(read_radiograph(saved(ds)).pixels, SEEN, atol=1e-6)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_rle_of_one_bit(packed):
+    bits = (RAMP[:, :-3] > 700).astype(np.uint8)  # whose rows end within a byte
+    cells = np.packbits(bits, bitorder="little")[None] if packed else bits
+    ds = dataset(cells, bits=8)
+    ds.compress(RLELossless)
+    ds.Rows, ds.Columns = bits.shape
+    ds.BitsAllocated = ds.BitsStored = 1
+    ds.HighBit = 0
+    np.testing.assert_array_equal(read_radiograph(saved(ds)).pixels, bits)
+
+
 WHOLE = image(PatientAge="063Y", **WINDOW)
 
 
