@@ -335,7 +335,7 @@ def _one_bit_rle(dataset: Dataset) -> NDArray[Any]:
     """
     shape = int(dataset.Rows), int(dataset.Columns)
     number = shape[0] * shape[1]
-    byte = {"bits_allocated": 8, "bits_stored": 8}
+    byte: dict[str, Any] = {"bits_allocated": 8, "bits_stored": 8}
     with suppress(RuntimeError):
         return _cells(dataset, **byte)
     packed = _cells(dataset, **byte, rows=1, columns=-(-number // 8))
