@@ -99,6 +99,23 @@ def send_test(file: File) -> None:
         raise typer.Exit(1)
 
 
+@commands.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    studies: Annotated[int, typer.Option(min=1, max=10_000, help="How many studies.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Others give other studies.")] = 7,
+) -> None:
+    """Write synthetic radiographs as DICOM files, to try the node with."""
+    from cxr_mm.data.synthetic.dicom import write_dicom
+    from cxr_mm.data.synthetic.population import SynthesisSpec
+
+    if folder.exists():
+        raise ParamsError(f"{folder} exists", field="FOLDER", remedy="Name one that does not")
+    spec = SynthesisSpec(studies=studies, seed=seed, image_absent=0)
+    for path in write_dicom(folder, spec, datetime.now()):
+        typer.echo(path)
+
+
 @commands.command("check-config")
 def check_config(file: File) -> None:
     """Check the node's file, its certificates and its bundles."""
