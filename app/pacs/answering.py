@@ -14,6 +14,7 @@ from cxr_mm.data.studies import header_values
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
 from cxr_mm.explain.methods import METHODS
+from cxr_mm.explain.overlay import grey
 from cxr_mm.imaging.geometry import resize, to_image
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Answering:
             bundle: that a rule names.
             path: of the image; it is decoded in a sandboxed process.
             header: of the image; age, sex and view are taken from it.
-            picture: whether a map is drawn over the image.
+            picture: whether the image is drawn, alone and with a map over it.
 
         Raises:
             InputError: the image cannot be read, or the input gate rejects it.
@@ -82,6 +83,7 @@ class Answering:
             task=service.task,
             digest=service.digest,
             region=region,
+            picture=grey(session.image) if picture and session.image is not None else None,
             map_image=service.drawn(session, attribution) if picture else None,
             map_title=title if is_map else "",
             warnings=session.answer.study.warnings,

@@ -147,14 +147,14 @@ def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) ->
 
 @dataclass(frozen=True)
 class EchoResult:
-    """Whether a peer answers an echo and takes every object, and in words."""
+    """Whether a peer answers an echo and takes what rules send to it, and in words."""
 
     ok: bool
     text: str
 
 
 def ask_for_echo(settings: NodeSettings, peer: Peer) -> EchoResult:
-    """Ask a peer for an echo, and which kinds of object it takes.
+    """Ask a peer for an echo, and whether it takes the objects that rules send to it.
 
     Raises:
         ParamsError: a certificate cannot be used.
@@ -168,7 +168,7 @@ def ask_for_echo(settings: NodeSettings, peer: Peer) -> EchoResult:
     taken = {context.abstract_syntax for context in association.accepted_contexts}
     echo = Verification in taken and association.send_c_echo().get("Status") == 0
     association.release()
-    missing = [kind for kind, uid in SOP_CLASSES.items() if uid not in taken]
+    missing = [k for k in settings.kinds_for(peer.name) if SOP_CLASSES[k] not in taken]
     words = "echo answered" if echo else "no echo"
-    words += f", does not take {', '.join(missing)}" if missing else ", takes every object"
+    words += f", does not take {', '.join(missing)}" if missing else ", takes what it is sent"
     return EchoResult(echo and not missing, words)

@@ -13,8 +13,9 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.types import Frozen, faults_of
 
-Kind = Literal["sr", "gsps", "sc"]
-"""Objects that a destination may get: structured report, presentation state, secondary capture."""
+Kind = Literal["sr", "gsps", "sc", "seg", "pdf"]
+"""Objects that a destination may get: structured report, presentation state, secondary capture,
+segmentation of the strongest region, case report."""
 LONGEST_TITLE = 16
 """Characters of an AE title (DICOM PS3.5, VR AE)."""
 MOST_DOUBLINGS = 32
@@ -209,6 +210,11 @@ class NodeSettings(Frozen):
     def caller(self, ae_title: str) -> Peer | None:
         """The peer that calls by an AE title; None for a stranger."""
         return next((peer for peer in self.peers if peer.ae_title == ae_title.strip()), None)
+
+    def kinds_for(self, name: str) -> tuple[Kind, ...]:
+        """What rules send to a peer, each kind once."""
+        sent = (d.objects for rule in self.rules for d in rule.destinations if d.peer == name)
+        return tuple(dict.fromkeys(kind for objects in sent for kind in objects))
 
     @property
     def bundles(self) -> tuple[Path, ...]:

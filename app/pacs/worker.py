@@ -125,7 +125,7 @@ class Worker:
 
     def _answer(self, received: Received, header: Dataset, way: Route) -> None:
         kinds = tuple(dict.fromkeys(kind for d in way.destinations for kind in d.objects))
-        path, picture = self._storage.path(received.file), "sc" in kinds
+        path, picture = self._storage.path(received.file), bool({"sc", "pdf"} & {*kinds})
         result = self._answering.result(way.bundle, path, header, picture=picture)
         objects = build_objects(header, result, kinds, datetime.now())
         files = {kind: self._written(each) for kind, each in objects.items()}
@@ -133,6 +133,7 @@ class Worker:
             Outgoing(d.peer, kind, str(objects[kind].SOPInstanceUID), files[kind])
             for d in way.destinations
             for kind in d.objects
+            if kind in objects
         ]
         self._end(received, "answered", result.digest, outgoing=outgoing)
 

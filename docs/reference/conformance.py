@@ -37,8 +37,17 @@ PRIMITIVES = (
     ("Location", "no", "a map of influence has an extent, no point"),
     ("Tracking identifier", "yes", "name and derived UID of each finding; not across studies"),
     ("Association", "no", "findings are told each for itself"),
-    ("Image-based result: segmentation", "no", "a map of influence is no segmentation"),
-    ("Image-based result: parametric map", "no", "not built"),
+    (
+        "Image-based result: segmentation",
+        "yes",
+        "the strongest region, as that and not as the extent of a finding",
+    ),
+    (
+        "Image-based result: parametric map",
+        "no",
+        "its IOD needs a frame of reference and pixels of a size in the patient: a projection has "
+        "neither",
+    ),
     ("Image-based result: secondary capture", "yes", "for viewers that show nothing else"),
     ("Presentation state", "yes", "greyscale, with outline and text"),
 )

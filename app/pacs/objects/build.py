@@ -7,14 +7,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     GrayscaleSoftcopyPresentationStateStorage,
     SecondaryCaptureImageStorage,
+    SegmentationStorage,
 )
 
+from app.pacs.objects.encapsulated_pdf import encapsulated_pdf
 from app.pacs.objects.evidence import header_of
 from app.pacs.objects.presentation_state import presentation_state
 from app.pacs.objects.result import Result
 from app.pacs.objects.secondary_capture import secondary_capture
+from app.pacs.objects.segmentation import segmentation
 from app.pacs.objects.structured_report import not_analysed_report, structured_report
 from app.pacs.objects.uids import derived_uid
 from app.pacs.settings import Kind
@@ -23,18 +27,24 @@ SOP_CLASSES: Mapping[Kind, UID] = {
     "sr": Comprehensive3DSRStorage,
     "gsps": GrayscaleSoftcopyPresentationStateStorage,
     "sc": SecondaryCaptureImageStorage,
+    "seg": SegmentationStorage,
+    "pdf": EncapsulatedPDFStorage,
 }
 CONTENTS: Mapping[Kind, str] = {
     "sr": "TID 1500 with one group of measurements for each finding, algorithm (TID 4019), inputs, "
     "warnings; unverified and preliminary",
     "gsps": "greyscale transformation of the radiograph, outline of the strongest region, text",
     "sc": "colour picture with map and colour bar; numbers, model and notice burnt in",
+    "seg": "strongest region, a bit for each pixel of the radiograph, if a faithful method has one",
+    "pdf": "case report: image, map, findings, operating points, inputs, warnings, model, notice",
 }
 """What each holds, for the conformance statement."""
 BUILDERS: Mapping[Kind, Callable[[Dataset, Result, str, datetime], Dataset]] = {
     "sr": structured_report,
     "gsps": presentation_state,
     "sc": secondary_capture,
+    "seg": segmentation,
+    "pdf": encapsulated_pdf,
 }
 
 
@@ -43,7 +53,8 @@ def build_objects(
 ) -> dict[Kind, Dataset]:
     """Build the objects of one answer, each with file meta, in explicit VR little endian.
 
-    The same source, digest and configuration give the same UIDs.
+    The same source, digest and configuration give the same UIDs. Without a region there is no
+    segmentation.
 
     Args:
         source: header of the radiograph; pixels are not needed, and nothing is changed.
@@ -64,6 +75,7 @@ def build_objects(
             made_at,
         )
         for kind in kinds
+        if kind != "seg" or result.region is not None
     }
 
 

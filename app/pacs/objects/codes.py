@@ -31,6 +31,10 @@ CLASS_DECISION = Code("likeliest_class", PRIVATE, "Likeliest class")
 INPUT = Code("input", PRIVATE, "Input used")
 ANALYSIS = Code("analysis", PRIVATE, "Analysis")
 NOT_ANALYSED = Code("not_analysed", PRIVATE, "Not analysed")
+INFLUENCE = Code("influence", PRIVATE, "Region of strongest influence")
+SPATIAL = Code("309825002", "SCT", "Spatial and relational concept")
+"""Of CID 7150: the region is no anatomy and no finding."""
+ARTIFICIAL_INTELLIGENCE = Code("123109", "DCM", "Artificial Intelligence")
 
 PRESENCES: Mapping[Certainty, Code] = {
     "present": Code("52101004", "SCT", "Present"),

@@ -53,6 +53,8 @@ EMPTY_IF_ABSENT = (
     *("AccessionNumber", "StudyID", "ReferringPhysicianName"),
 )
 """Type 2 attributes of the modules Patient and General Study."""
+DOCUMENTS = ("SR", "DOC")
+"""Modalities whose series say nothing of a body part."""
 SEXES, SIDES = ("M", "F", "O"), ("L", "R")
 LONG_STRING = 64
 """Characters of the VR LO."""
@@ -103,6 +105,18 @@ def reference_of(source: Dataset) -> Dataset:
     return reference
 
 
+def reference_to(image: Dataset) -> Dataset:
+    """Item that refers to the source.
+
+    Args:
+        image: as `reference_of` gives it.
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID = image.SOPClassUID
+    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return item
+
+
 Built = TypeVar("Built", bound=SOPClass)
 
 
@@ -122,7 +136,7 @@ def complete(built: Built, source: Dataset, made_at: datetime) -> Built:
     date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
     built.InstanceCreationDate, built.InstanceCreationTime = date, time
     built.SeriesDate, built.SeriesTime = date, time
-    if built.Modality != "SR":
+    if built.Modality not in DOCUMENTS:
         _add_body_part(built, source)
     for item in built.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:

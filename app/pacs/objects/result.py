@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import approximate_polygon, find_contours
 
+from app.pacs.objects.uids import derived_uid
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Answer
 from cxr_mm.core.task import Task
@@ -81,6 +82,7 @@ class Result:
         task: of the model; findings without a code get a private one.
         digest: of the model (sha256, hexadecimal).
         region: None if no faithful method found one.
+        picture: uint8 (H, W, 3), the image as read, without a map; None without a picture.
         map_image: uint8 (H, W, 3), the picture as seen with the map over it and a colour bar beside
             it, as `cxr_mm.explain.overlay` draws them; None without a picture.
         map_title: what the map shows and how faithful it is; empty without a map.
@@ -92,6 +94,7 @@ class Result:
     task: Task
     digest: str
     region: Region | None = None
+    picture: NDArray[np.uint8] | None = None
     map_image: NDArray[np.uint8] | None = None
     map_title: str = ""
     warnings: tuple[str, ...] = ()
@@ -101,3 +104,7 @@ class Result:
     def all_warnings(self) -> tuple[str, ...]:
         """Every warning once, the prediction's first."""
         return tuple(dict.fromkeys((*self.answer.prediction.warnings, *self.warnings)))
+
+    def tracking_uid(self, image: str, finding: str) -> str:
+        """What a finding of an image (SOP instance UID) is tracked by in every object."""
+        return derived_uid(image, self.digest, self.configuration, "tracking", finding)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from app.pacs.objects.evidence import complete, equipment, long_string, reference_of
+from app.pacs.objects.evidence import complete, equipment, long_string, reference_of, reference_to
 from app.pacs.objects.result import Result
 from app.pacs.objects.uids import derived_uid
 from cxr_mm import __version__
@@ -65,17 +65,10 @@ def _describe(built: Dataset, source: Dataset, image: Dataset, made_at: datetime
     built.TimeOfSecondaryCapture = f"{made_at:%H%M%S}"
     built.DerivationDescription = "Map of influence over the radiograph, with findings beside it"
     built.PatientOrientation = ""
-    built.SourceImageSequence = [_reference(image)]
+    built.SourceImageSequence = [reference_to(image)]
     # The text beside the picture names no one: what is burnt in is what the source has.
     if source.get("BurnedInAnnotation") in ("YES", "NO"):
         built.BurnedInAnnotation = source.BurnedInAnnotation
-
-
-def _reference(image: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = image.SOPClassUID
-    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return item
 
 
 def _fill(built: Dataset, pixels: NDArray[np.uint8]) -> None:

@@ -38,7 +38,7 @@ def structured_report(
     content = sr.MeasurementReport(
         observation_context=_observer(result.answer.prediction.model, result.digest),
         procedure_reported=codes.IMAGING_PROCEDURE,
-        imaging_measurements=[_finding_group(image, result, f, uid) for f in findings],
+        imaging_measurements=[_finding_group(image, result, f) for f in findings],
         title=codes.REPORT,
     )
     content[0].ContentSequence.append(_evaluations(_inputs(result), _comments(result)))
@@ -131,7 +131,7 @@ def _algorithm(result: Result, region: Region | None) -> sr.AlgorithmIdentificat
 
 
 def _finding_group(
-    image: Dataset, result: Result, finding: FindingPrediction, uid: str
+    image: Dataset, result: Result, finding: FindingPrediction
 ) -> sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """The group of one finding: TID 1410 if it is the only one and has a region, else TID 1501.
 
@@ -142,7 +142,8 @@ def _finding_group(
     decision = codes.CLASS_DECISION if finding.threshold is None else codes.DECISION
     common = {
         "tracking_identifier": sr.TrackingIdentifier(
-            uid=derived_uid(uid, "tracking", finding.finding), identifier=finding.finding
+            uid=result.tracking_uid(image.SOPInstanceUID, finding.finding),
+            identifier=finding.finding,
         ),
         "finding_type": codes.finding_code(result.task, finding.finding),
         "algorithm_id": _algorithm(result, region),

@@ -1,5 +1,6 @@
 """The worker: rows end as answered, not analysed or failed, whatever a header or a model does."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -8,24 +9,27 @@ from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader, read
 from app.pacs.node import configuration
 from app.pacs.queue import Arrival
-from app.pacs.settings import LimitSettings
+from app.pacs.settings import Destination, LimitSettings
 from app.pacs.storage import Storage
 from app.pacs.upkeep import rows, status
 from app.pacs.worker import Worker
 from cxr_mm.core.errors import LogError, RadiographError
 from cxr_mm.imaging.sandbox import Message
 from tests.app.pacs.conftest import DX, radiograph
+from tests.app.pacs.objects.samples import two_findings
 
 
 class Model(Answering):
-    """Raises what a test wants."""
+    """Raises or answers what a test wants."""
 
     def __init__(self, error):
         super().__init__({}, "")
         object.__setattr__(self, "error", error)
 
     def result(self, *_, **__):
-        raise self.error
+        if self.error:
+            raise self.error
+        return self.answer
 
 
 @pytest.fixture
@@ -86,6 +90,20 @@ def test_an_unreadable_header_leaves_its_reason(worker, queue, data):
     assert row["state"] == "not_analysed"
     assert row["reason"].startswith(("the header cannot be read", "its UID is not"))
     assert status(queue)["counts"][0]["what"] == "not analysed: unreadable header"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_segmentation_is_sent_where_there_is_a_region(found, settings, worker, queue):
+    rule = settings.rules[0].model_copy(
+        update={"destinations": (Destination(peer="archive", objects=("sr", "seg", "pdf")),)}
+    )
+    working = worker()
+    working._settings = settings.model_copy(update={"rules": (rule,)})
+    result = two_findings() if found else dataclasses.replace(two_findings(), region=None)
+    object.__setattr__(working._answering, "answer", result)
+    assert working.step()
+    kinds = {d.kind for d in queue.claim_deliveries("archive", 9)}
+    assert kinds == {"sr", "pdf"} | ({"seg"} if found else set())
 
 
 def test_a_header_with_another_uid_than_it_was_sent_by_is_not_analysed(worker, queue):

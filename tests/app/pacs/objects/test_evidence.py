@@ -118,7 +118,6 @@ def test_body_part_and_side_are_the_source_s(part, side, expected):
     source = computed_radiograph(BodyPartExamined=part)
     if side:
         source.Laterality = side
-    _, state, capture, _ = every(source)
-    for made in (state, capture):
+    for made in build_objects(source, two_findings(), ("gsps", "sc", "seg"), MADE_AT).values():
         assert made.get("BodyPartExamined") == part
         assert made.get("Laterality") == expected

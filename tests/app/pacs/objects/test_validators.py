@@ -16,6 +16,8 @@ from tests.app.pacs.objects.samples import (
 )
 
 IODS = {
+    SOP_CLASSES["seg"]: "Segmentation",
+    SOP_CLASSES["pdf"]: "EncapsulatedPDF",
     SOP_CLASSES["sr"]: "Comprehensive3DSR",
     SOP_CLASSES["gsps"]: "GrayscaleSoftcopyPresentationState",
     SOP_CLASSES["sc"]: "SCImage",
