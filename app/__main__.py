@@ -49,6 +49,10 @@ def serve(
         int, typer.Option(min=1, help="Posts to a page, by a user.")
     ] = 600,
     uploads_per_minute: Annotated[int, typer.Option(min=1, help="Uploads, by a user.")] = 60,
+    node: Annotated[
+        Path | None,
+        typer.Option(help="Node's file: what is stored at /dicom-web/studies goes to its queue."),
+    ] = None,
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
     try:
@@ -65,6 +69,7 @@ def serve(
                 trusted_proxies=tuple(trusted_proxy or ["127.0.0.1"]),
                 allowed_hosts=tuple(allowed_host or ()),
                 limits=Limits(requests_per_minute, uploads_per_minute),
+                node=node,
             )
             _serve(settings)
     except KeyboardInterrupt:

@@ -6,8 +6,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
+from app.pacs.dicomweb.stow_in import STUDIES, Store
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
@@ -169,15 +170,19 @@ def application(
         uploads: what `upload_folder` gave; it must be there when the pages are built.
 
     Raises:
-        ParamsError: the users file cannot be read.
+        ParamsError: the users file or the node's file cannot be read.
+        StorageError, LogError: storage or queue of the node cannot be opened.
     """
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    store = Store(settings.node) if settings.node else None
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing(store))
     sessions = Sessions(Users(settings.users)) if settings.users else None
     _own_routes(app, pages, metrics)
     if sessions:
         app.include_router(routes(sessions, metrics))
     reports = report_routes({mounted.name: mounted.service for mounted in pages}, settings.root)
     app.router.routes.extend(reports)
+    app.router.routes.extend(store.routes() if store else [])
+    stores = [STUDIES] if store else []
     for mounted in pages:
         _mount(app, mounted, settings)
         metrics.watch_queue(mounted.path, mounted.blocks._queue.__len__)
@@ -188,14 +193,26 @@ def application(
         pages=[mounted.path for mounted in pages],
         others=[route.path for route in reports],
         uploads=uploads,
+        stores=stores,
     )
-    app.add_middleware(Limited, limits=settings.limits, refusals=metrics)
+    app.add_middleware(Limited, limits=settings.limits, refusals=metrics, uploads=stores)
     if settings.demands_sign_in:
         app.add_middleware(SignIn, sessions=sessions)
     app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=metrics)
     app.add_middleware(Proxy, trusted=settings.trusted_proxies, user_header=settings.user_header)
     app.add_middleware(SafeHeaders)
     return app
+
+
+def _closing(store: Store | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Lifespan of an application that closes the store at its end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with store or contextlib.nullcontext():
+            yield
+
+    return lifespan
 
 
 def _mount(app: FastAPI, mounted_page: MountedPage, settings: Settings) -> None:

@@ -47,6 +47,8 @@ class Settings:
         trusted_proxies: addresses or networks whose forwarded headers are trusted.
         allowed_hosts: names that a request's Host may carry, besides those of the loopback; `*`
             accepts any.
+        node: file of the node beside the PACS (docs/pacs.md) that takes what is stored by STOW-RS;
+            None takes nothing.
         root: folder of the project, where monitoring and evaluate leave their reports.
 
     Raises:
@@ -66,6 +68,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     root: Path = Path()
     limits: Limits = field(default_factory=Limits)
+    node: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.on_loopback and not self.demands_sign_in:

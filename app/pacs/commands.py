@@ -89,11 +89,17 @@ def replay(
 @commands.command("send-test")
 def send_test(file: File) -> None:
     """Ask every peer for an echo, and which objects it takes; nothing is stored with it."""
+    from app.pacs.dicomweb.poll import ask_for_studies
     from app.pacs.sender import ask_for_echo
 
     settings = _settings(file)
-    results = {peer.name: ask_for_echo(settings, peer) for peer in settings.peers}
-    for name, result in results.items():
+    results = {
+        (peer.name, has): ask(settings, peer)
+        for ask, has in ((ask_for_echo, "ae_title"), (ask_for_studies, "web"))
+        for peer in settings.peers
+        if getattr(peer, has) is not None
+    }
+    for (name, _), result in results.items():
         typer.echo(f"{name}: {result.text}")
     if not all(result.ok for result in results.values()):
         raise typer.Exit(1)

@@ -14,6 +14,8 @@ from typing import Any
 
 from app.model_watcher import load_models
 from app.pacs.answering import Answering
+from app.pacs.dicomweb.poll import Poller
+from app.pacs.dicomweb.stow_out import StowSender
 from app.pacs.header import HeaderReader
 from app.pacs.queue import Queue
 from app.pacs.receiver import Receiver
@@ -67,8 +69,12 @@ def run_node(
         arrived, answered = threading.Event(), [threading.Event() for _ in settings.peers]
         threads.start("worker", worker.run, stop, arrived, answered)
         for peer, wake in zip(settings.peers, answered, strict=True):
-            sender = Sender(settings, peer, storage, queue)
+            kind = StowSender if peer.sent_by_web else Sender
+            sender = kind(settings, peer, storage, queue)
             threads.start(f"sender {peer.name}", sender.run, stop, wake)
+            if peer.web and peer.web.poll:
+                poller = Poller(settings, peer, storage, queue, headers, arrived.set)
+                threads.start(f"poller {peer.name}", poller.run, stop)
         receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set))
         ready(receiver.port)
         _keep_up(settings, storage, queue, stop)
@@ -100,7 +106,8 @@ def _opened_queue(settings: NodeSettings, storage: Storage) -> Queue:
     try:
         queue.release_received()
         queue.release_deliveries()
-        remove_unnamed(queue, storage.root)
+        with storage.alone():
+            remove_unnamed(queue, storage.root)
     except LogError:
         queue.close()
         raise

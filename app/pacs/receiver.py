@@ -28,11 +28,10 @@ from pynetdicom.sop_class import Verification
 
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.objects import SOURCES
-from app.pacs.queue import Arrival, Queue
+from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
 from app.pacs.storage import Storage
 from cxr_mm.core.errors import LogError, ParamsError
-from cxr_mm.core.files import sha256_file
 
 _log = logging.getLogger(__name__)
 SUCCESS, OUT_OF_RESOURCES, WRONG_CLASS, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
@@ -110,7 +109,7 @@ class Receiver:
 
     def _configured(self) -> AE:
         limits, entity = self._settings.limits, AE(self._settings.ae_title)
-        entity.require_calling_aet = [peer.ae_title for peer in self._settings.peers]
+        entity.require_calling_aet = [p.ae_title for p in self._settings.peers if p.ae_title]
         entity.require_called_aet = True
         entity.maximum_associations = limits.associations
         entity.maximum_pdu_size = limits.pdu_bytes
@@ -221,24 +220,12 @@ class Receiver:
             OSError: the storage cannot.
         """
         uid, arrived = self._checked(event)
-        content = sha256_file(arrived)
-        known = self._queue.content_of(uid)
-        if known is None:
-            file = self._storage.take(arrived)
-            request = event.request
-            arrival = Arrival(
-                uid, str(request.AffectedSOPClassUID), peer.name, file, content, request.Priority
-            )
-            try:
-                if self._queue.add(arrival):
-                    self._arrived()
-                    return
-            except LogError:
-                self._storage.remove(file)
-                raise
-            self._storage.remove(file)  # another association was faster
-            known = self._queue.content_of(uid)
-        self._refuse("repeat" if known == content else "repeat with other content", peer.name)
+        kind, priority = str(event.request.AffectedSOPClassUID), event.request.Priority
+        taken = self._storage.add(self._queue, arrived, uid, kind, peer.name, priority)
+        if taken == "new":
+            self._arrived()
+        else:
+            self._refuse(taken, peer.name)
 
     def _checked(self, event: Any) -> tuple[str, Path]:
         """UID and file of an object that may be taken.

@@ -72,19 +72,21 @@ class Sender:
             LogError: the queue cannot be used.
         """
         due = self._queue.claim_deliveries(self._peer.name, AT_ONCE)
-        if not due:
-            return False
+        if due:
+            self._deliver(due)
+        return bool(due)
+
+    def _deliver(self, due: Sequence[Delivery]) -> None:
         try:
             association = associate(self._settings, self._peer, self._tls)
         except Unreachable as error:
             self._failed(due, str(error))
-            return True
+            return
         try:
             for delivery in due:
                 self._send(association, delivery)
         finally:
             association.release()
-        return True
 
     def _send(self, association: Any, delivery: Delivery) -> None:
         path = self._storage.path(delivery.file)

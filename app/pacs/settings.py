@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
+from app.pacs.sections.web import WebService
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.types import Frozen, faults_of
 
@@ -18,6 +19,8 @@ Kind = Literal["sr", "gsps", "sc", "seg", "pdf"]
 segmentation of the strongest region, case report."""
 LONGEST_TITLE = 16
 """Characters of an AE title (DICOM PS3.5, VR AE)."""
+PAGE = "page"
+"""Name, in `from` of a rule, of what is stored through the page's server (STOW-RS)."""
 MOST_DOUBLINGS = 32
 """Of a pause, before a float would overflow."""
 
@@ -45,19 +48,39 @@ class TlsSettings(Frozen):
 
 
 class Peer(Frozen):
-    """A system that may send to the node, and that answers may be sent to."""
+    """A system that sends to the node or is asked by it, and that answers may be sent to."""
 
     name: str = Field(min_length=1, max_length=64)
     """By which rules name it."""
-    ae_title: Title
-    """By which it calls, and is called."""
-    host: str = Field(min_length=1)
+    ae_title: Title | None = None
+    """By which it calls, and is called; null for one that speaks DICOMweb alone."""
+    host: str = ""
     """Name or address that answers are sent to; what calls from elsewhere is turned away where it
     is an address."""
-    port: Port
+    port: Port | None = None
     """That answers are sent to."""
     tls: bool = False
     """Send to it by TLS, with the node's certificate."""
+    web: WebService | None = None
+    """Its DICOMweb service; null has none."""
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.name == PAGE:
+            raise ValueError(f"{PAGE!r} is what is stored through the page's server")
+        dimse = [self.ae_title is not None, bool(self.host), self.port is not None]
+        if any(dimse) != all(dimse):
+            raise ValueError("a peer that speaks DIMSE needs ae_title, host and port")
+        if not all(dimse) and self.web is None:
+            raise ValueError("a peer needs ae_title, host and port, or `web`, or both")
+        if self.web and not self.web.send and not all(dimse):
+            raise ValueError("answers are sent by C-STORE: name ae_title, host and port")
+        return self
+
+    @property
+    def sent_by_web(self) -> bool:
+        """Whether answers go by STOW-RS."""
+        return self.web is not None and self.web.send
 
 
 class Destination(Frozen):
@@ -75,7 +98,7 @@ class Rule(Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     senders: tuple[str, ...] = Field((), alias="from")
-    """Names of the peers that it came from; `from` in the file."""
+    """Names of the peers that it came from, or `page`; `from` in the file."""
     modality: tuple[str, ...] = ()
     """Of the header, as CR and DX."""
     body_part: tuple[str, ...] = ()
@@ -177,12 +200,14 @@ class NodeSettings(Frozen):
     @model_validator(mode="after")
     def _names_known(self) -> Self:
         for field in ("name", "ae_title"):
-            values = [getattr(peer, field) for peer in self.peers]
+            values = [v for peer in self.peers if (v := getattr(peer, field)) is not None]
             if twice := next((v for v in values if values.count(v) > 1), None):
                 raise ValueError(f"two peers have the {field} {twice!r}")
         known = {peer.name for peer in self.peers}
         for number, rule in enumerate(self.rules):
-            named = {*rule.senders, *(d.peer for d in rule.destinations)}
+            named = {*rule.senders, *(d.peer for d in rule.destinations)} - {PAGE}
+            if any(d.peer == PAGE for d in rule.destinations):
+                raise ValueError(f"rule {number + 1}: the page is no destination")
             if unknown := sorted(named - known):
                 raise ValueError(f"rule {number + 1} names no peer {unknown[0]!r}")
         return self
@@ -264,7 +289,11 @@ def _rooted(settings: NodeSettings, root: Path) -> NodeSettings:
         for rule in settings.rules
     )
     tls = settings.tls and TlsSettings(**{k: root / v for k, v in settings.tls})
-    changed = {"storage": root / settings.storage, "rules": rules, "tls": tls}
+    peers = tuple(
+        peer.model_copy(update={"web": peer.web and peer.web.below(root)})
+        for peer in settings.peers
+    )
+    changed = {"storage": root / settings.storage, "rules": rules, "tls": tls, "peers": peers}
     return settings.model_copy(update=changed)
 
 
@@ -278,6 +307,10 @@ def _check_files(settings: NodeSettings, path: Path) -> None:
             )
     if settings.tls:
         listening_context(settings.tls)
+    for peer in settings.peers:
+        if peer.web:
+            peer.web.secret()
+            peer.web.verification()
 
 
 def listening_context(

@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from cxr_mm.core.errors import StorageError
+from app.pacs.queue import Arrival, Queue
+from cxr_mm.core.errors import LogError, StorageError
+from cxr_mm.core.files import sha256_file
 
 ARRIVING, RECEIVED, OUTBOX = "arriving", "received", "outbox"
 FOLDERS = (ARRIVING, RECEIVED, OUTBOX)
 OWNER_ALONE = 0o700
+Taken = Literal["new", "repeat", "repeat with other content"]
+"""What became of an object that arrived."""
 
 
 class Storage:
@@ -69,6 +74,58 @@ class Storage:
         arrived.replace(self.root / file)
         sync(self.root / RECEIVED)
         return file
+
+    def add(
+        self,
+        queue: Queue,
+        arrived: Path,
+        sop_instance_uid: str,
+        sop_class_uid: str,
+        peer: str,
+        priority: int = 0,
+    ) -> Taken:
+        """List a complete file in the queue, or find its SOP instance there already.
+
+        When this returns, file and row survive a power cut. No start of a node removes the file
+        between the two.
+
+        Args:
+            arrived: below `arriving`.
+
+        Raises:
+            LogError: the queue cannot be written.
+            OSError: the storage cannot.
+        """
+        content = sha256_file(arrived)
+        known = queue.content_of(sop_instance_uid)
+        if known is None:
+            with self._held(fcntl.LOCK_SH):
+                file = self.take(arrived)
+                arrival = Arrival(sop_instance_uid, sop_class_uid, peer, file, content, priority)
+                try:
+                    if queue.add(arrival):
+                        return "new"
+                except LogError:
+                    self.remove(file)
+                    raise
+                self.remove(file)  # another was faster
+            known = queue.content_of(sop_instance_uid)
+        return "repeat" if known == content else "repeat with other content"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep files from being listed meanwhile, also by other processes."""
+        with self._held(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _held(self, kind: int) -> Iterator[None]:
+        handle = os.open(self.root / RECEIVED, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
 
     def put(self, name: str, data: bytes) -> str:
         """Write an answer, or write it again; when this returns, it survives a power cut.

@@ -73,3 +73,20 @@ COUNTS = Table(
     Column("last_at", UtcDateTime, nullable=False),
 )
 """Refusals and repeats, by reason and peer."""
+CURSORS = Table(
+    "cursors",
+    METADATA,
+    Column("peer", String(64), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+"""Beginning of the last look at an archive that fetched all it found."""
+FETCHES = Table(
+    "fetches",
+    METADATA,
+    Column("peer", String(64), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("given_up", Boolean, nullable=False),
+)
+"""Objects of an archive that could not be fetched; `key` as in `received`."""

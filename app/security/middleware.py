@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from math import ceil
 from typing import Protocol
@@ -80,6 +80,11 @@ def is_within(text: str, networks: tuple[str, ...]) -> bool:
     except ValueError:
         return False
     return any(found in ip_network(network) for network in networks)
+
+
+def is_below(path: str, roots: Sequence[str]) -> bool:
+    """Whether a path is one of these, or below one."""
+    return any(f"{path}/".startswith(f"{root}/") for root in roots)
 
 
 class SafeHeaders:
@@ -196,10 +201,20 @@ class Buckets:
 
 
 class Limited:
-    """Refuses posts that come too often, too many at once, too large or too slowly."""
+    """Refuses posts that come too often, too many at once, too large or too slowly.
 
-    def __init__(self, app: ASGIApp, limits: Limits, refusals: RefusalCounter) -> None:
-        self.app, self.limits, self.refusals = app, limits, refusals
+    Args:
+        uploads: paths, at or below which a post is an upload, besides Gradio's own.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        refusals: RefusalCounter,
+        uploads: Sequence[str] = (),
+    ) -> None:
+        self.app, self.limits, self.refusals, self.uploads = app, limits, refusals, uploads
         self._requests = Buckets(limits.requests_per_minute)
         self._uploads = Buckets(limits.uploads_per_minute)
         self._uploading = 0
@@ -208,7 +223,7 @@ class Limited:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        upload = scope["path"].endswith(UPLOAD)
+        upload = scope["path"].endswith(UPLOAD) or is_below(scope["path"], self.uploads)
         buckets = self._uploads if upload else self._requests
         if wait := buckets.wait(scope.get("user") or address(scope)):
             self.refusals.refuse("rate")

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.security.auth import HEALTH, METRICS, SIGN_IN, SIGN_OUT
-from app.security.middleware import API, UPLOAD, refuse
+from app.security.middleware import API, UPLOAD, is_below, refuse
 
 # What Gradio's page and its clients ask for, relative to the page; all other routes are closed.
 ASSET = r"favicon\.ico|theme\.css|robots\.txt|manifest\.json|(?:assets|static|svelte)/.+"
@@ -26,12 +26,18 @@ class Gate:
         pages: paths of the pages.
         others: paths besides, that can only be read.
         uploads: folder in which every file that a request names must lie.
+        stores: paths, at or below which there can only be posted.
     """
 
     def __init__(
-        self, app: ASGIApp, pages: Sequence[str], others: Sequence[str], uploads: Path
+        self,
+        app: ASGIApp,
+        pages: Sequence[str],
+        others: Sequence[str],
+        uploads: Path,
+        stores: Sequence[str] = (),
     ) -> None:
-        self.app, self.others, self.uploads = app, others, uploads
+        self.app, self.others, self.uploads, self.stores = app, others, uploads, stores
         self.pages = sorted(pages, key=len, reverse=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +59,8 @@ class Gate:
             return method in ("GET", "POST")
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             return False
+        if is_below(path, self.stores):
+            return method == "POST"
         mounted = next((p for p in self.pages if f"{path}/".startswith(f"{p.rstrip('/')}/")), None)
         if mounted is None:
             return False

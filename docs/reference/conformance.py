@@ -9,6 +9,8 @@ from pathlib import Path
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
+from app.pacs.dicomweb.multipart import TYPE
+from app.pacs.dicomweb.stow_in import JSON, STUDIES
 from app.pacs.objects import SOP_CLASSES, SOURCES, codes
 from app.pacs.objects.build import CONTENTS
 from app.pacs.objects.evidence import CHARACTER_SET
@@ -25,6 +27,26 @@ All objects have patient and study of the radiograph, a series of their own, cha
 from the SOP instance UID of the radiograph, the digests of model and configuration, and the kind of
 object: a repeat has the same. Attributes of type 2 that the radiograph lacks are empty.
 """
+SERVICES = (
+    ("C-ECHO", "SCP and SCU", "verification"),
+    ("C-STORE", "SCP", "the classes taken in, from peers that the node's file names"),
+    ("C-STORE", "SCU", "the classes made, to peers with `port`"),
+    (
+        "QIDO-RS",
+        "user agent",
+        "studies by `StudyDate` and `ModalitiesInStudy`, their series by `Modality`, their "
+        "instances, with `limit` and `offset`",
+    ),
+    ("WADO-RS", "user agent", f"one instance, `{TYPE}` in any transfer syntax"),
+    ("STOW-RS", "user agent", f"`{TYPE}`, one object a request, to peers with `web`"),
+    (
+        "STOW-RS",
+        "origin server",
+        f"`POST {STUDIES}` and `{STUDIES}/{{study}}` of the page's server, `{TYPE}`, answered in "
+        f"`{JSON}`; the classes taken in",
+    ),
+)
+"""DICOM services, in which role, and what is exchanged."""
 PRIMITIVES = (
     ("Qualitative finding", "yes", "TID 1501, presence of each finding by CID 240"),
     ("Measurement", "yes", "TID 1501, probability and operating point without unit"),
@@ -65,9 +87,11 @@ def page() -> str:
         ("code", "meaning"), ([f"`{c.value}`", c.meaning] for c in sorted(_private_codes()))
     )
     primitives = _table(("primitive", "made", "how, or why not"), PRIMITIVES)
+    services = _table(("service", "role", "what"), SERVICES)
     parts = (
         HEAD,
         f"## Taken in\n\n{taken}",
+        f"## Services\n\n{services}",
         f"## Made\n\n{made}",
         "What a rule keeps from the model may leave a structured report that says so with its "
         "reason and no number.\n",

@@ -13,10 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = Path(__file__).with_name("parameters.md")
 SOURCES = {
-    "params.yaml": "cxr_mm/core/config.py",
-    "monitoring.yaml": "monitoring/config.py",
-    "The page's server": "app/settings.py",
-    "The node's file": "app/pacs/settings.py",
+    "params.yaml": ("cxr_mm/core/config.py",),
+    "monitoring.yaml": ("monitoring/config.py",),
+    "The page's server": ("app/settings.py",),
+    "The node's file": ("app/pacs/settings.py", "app/pacs/sections/web.py"),
 }
 BOUNDS = {
     "ge": "≥ {}",
@@ -35,13 +35,30 @@ of its stage; a task's YAML (`params`) and `per_task` override any of its parame
 def page() -> str:
     """Markdown of the whole page."""
     parts = [HEAD]
-    for title, path in SOURCES.items():
-        parts.append(f"## {title}\n\nFrom [{path}](../../{path}).\n")
-        module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    for title, paths in SOURCES.items():
+        links = ", ".join(f"[{path}](../../{path})" for path in paths)
+        parts.append(f"## {title}\n\nFrom {links}.\n")
+        texts = [(ROOT / path).read_text(encoding="utf-8") for path in paths]
+        modules = [ast.parse(text) for text in texts]
+        nodes = [node for module in modules for node in module.body]
+        classes = _with_inherited([node for node in nodes if isinstance(node, ast.ClassDef)])
         keys = _keys(classes)
         parts += [_section(node, keys) for node in classes if any(_fields(node, keys))]
     return "\n".join(parts)
+
+
+def _with_inherited(classes: list[ast.ClassDef]) -> list[ast.ClassDef]:
+    """The classes with the fields of those that they extend, which are no sections themselves."""
+    named = {node.name: node for node in classes}
+    bases = {
+        node.name: [named[n] for base in node.bases if (n := ast.unparse(base)) in named]
+        for node in classes
+    }
+    for node in classes:
+        inherited = [part for base in bases[node.name] for part in base.body[1:]]
+        node.body[1:1] = inherited  # after the docstring of either
+    extended = {base.name for found in bases.values() for base in found}
+    return [node for node in classes if node.name not in extended]
 
 
 def _keys(classes: list[ast.ClassDef]) -> dict[str, str]:

@@ -4,9 +4,9 @@ import json
 import shutil
 import subprocess
 import time
-import urllib.request
 from contextlib import closing
 
+import httpx
 import pytest
 
 from app.pacs.objects import SOP_CLASSES
@@ -25,7 +25,7 @@ end
 class Orthanc:
     """Orthanc on ports of the loopback, with an empty storage."""
 
-    def __init__(self, folder, program, node_port):
+    def __init__(self, folder, program, node_port, **changed):
         self.port, self.http = free_port(), free_port()
         (folder / "forward.lua").write_text(FORWARD)
         settings = {
@@ -40,22 +40,23 @@ class Orthanc:
             "DicomModalities": {"node": ["CXRMM", "127.0.0.1", node_port]},
             "LuaScripts": [str(folder / "forward.lua")],
             "Plugins": [],
-        }
+        } | changed
+        self.user = next(iter(settings.get("RegisteredUsers", {}).items()), None)
         file = folder / "orthanc.json"
         file.write_text(json.dumps(settings))
         self.out = (folder / "orthanc.txt").open("w")
         self.process = subprocess.Popen([program, str(file)], stdout=self.out, stderr=self.out)
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=10) as answer:
-            return json.load(answer)
+        answer = httpx.get(f"http://127.0.0.1:{self.http}{path}", auth=self.user, timeout=10)
+        return answer.raise_for_status().json()
 
     def listens(self):
         until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
                 return bool(self.get("/system"))
-            except OSError:
+            except httpx.HTTPError:
                 time.sleep(0.3)
         return False
 
