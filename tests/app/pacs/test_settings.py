@@ -39,7 +39,7 @@ FAULTS = [
     ({"rules": [{"bundle": "."}]}, "rules.0", "needs a destination"),
     ({"rules": [REFUSE | {"from": ["ward"]}]}, "top level", "rule 1 names no peer 'ward'"),
     ({"rules": [REFUSE | {"destinations": [{"peer": "x"}]}]}, "top level", "no peer 'x'"),
-    ({"rules": [REFUSE | {"destinations": [TO[0] | {"objects": ["pdf"]}]}]}, "objects", "'sr'"),
+    ({"rules": [REFUSE | {"destinations": [TO[0] | {"objects": ["png"]}]}]}, "objects", "'sr'"),
     ({"host": "0.0.0.0"}, "top level", "clear_text: true"),
     ({"tls": {"certificate": "a", "key": "b"}}, "tls.authority", "required"),
     ({"limits": {"associations": 0}}, "limits.associations", "greater than or equal"),
@@ -83,3 +83,32 @@ def test_missing_files_are_named(tmp_path):
     tls = {"certificate": "a.pem", "key": "a.key", "authority": "ca.pem"}
     with pytest.raises(ParamsError, match="certificates cannot be used"):
         load(tmp_path, node_fields(tmp_path, tls=tls))
+
+
+WEB = {"name": "web", "web": {"url": "https://pacs.example.org/dicom-web"}}
+PEERS = [
+    ([{**WEB, "name": "page"}], "stored through the page's server"),
+    ([{"name": "a", "ae_title": "A"}], "needs ae_title, host and port"),
+    ([{"name": "a"}], "or `web`, or both"),
+    ([{"name": "a", "web": WEB["web"] | {"send": False}}], "sent by C-STORE"),
+]
+
+
+@pytest.mark.parametrize(("peers", "message"), PEERS)
+def test_a_peer_can_be_reached(tmp_path, peers, message):
+    with pytest.raises(ParamsError, match=message):
+        load(tmp_path, node_fields(tmp_path, peers=peers))
+
+
+def test_peers_of_the_web_need_no_title_and_their_secrets_are_checked(tmp_path):
+    peers = [node_fields(tmp_path)["peers"][0], WEB, {**WEB, "name": "other"}]
+    rule = {"from": ["page", "web"], "bundle": ".", "destinations": [{"peer": "web"}]}
+    settings = load(tmp_path, node_fields(tmp_path, peers=peers, rules=[rule]))
+    assert [peer.sent_by_web for peer in settings.peers] == [False, True, True]
+    peers[1] = {"name": "web", "web": WEB["web"] | {"sign_in": "bearer", "secret_file": "none"}}
+    with pytest.raises(ParamsError, match="secret cannot be read") as raised:
+        load(tmp_path, node_fields(tmp_path, peers=peers, rules=[rule]))
+    assert raised.value.field == str(tmp_path / "none")
+    page = [{"refuse": "no", "destinations": [{"peer": "page"}]}]
+    with pytest.raises(ParamsError, match="no destination"):
+        load(tmp_path, node_fields(tmp_path, rules=page))
