@@ -97,7 +97,7 @@ class Poller:
             How many objects are new.
 
         Raises:
-            AwayError, DeclinedError: the archive cannot be asked.
+            AwayError, DeclinedError: the archive cannot answer a question.
             LogError: the queue cannot be used.
             OSError: the storage cannot.
         """
@@ -134,8 +134,8 @@ class Poller:
         """UID → number of objects, where the archive says it, of studies from a day on."""
         found: dict[str, int | None] = {}
         for modality in self._poll.modality:
-            asked = {"StudyDate": f"{first_day}-", "ModalitiesInStudy": modality}
-            for item in self._listed("/studies", asked | {"includefield": INSTANCES_OF_STUDY}):
+            filters = {"StudyDate": f"{first_day}-", "ModalitiesInStudy": modality}
+            for item in self._listed("/studies", filters | {"includefield": INSTANCES_OF_STUDY}):
                 uid, count = _uid(item, STUDY), _value(item, INSTANCES_OF_STUDY)
                 if len(found) >= self._poll.most_studies:
                     break
@@ -156,11 +156,11 @@ class Poller:
                     if instance and (kind is None or kind in SOURCES):
                         yield f"{below}/{instance}"
 
-    def _listed(self, path: str, asked: dict[str, str]) -> Iterator[dict[str, Any]]:
+    def _listed(self, path: str, filters: dict[str, str]) -> Iterator[dict[str, Any]]:
         """What a question gives, page by page, until a page brings nothing new."""
         seen: set[str] = set()
         while True:
-            params: dict[str, str | int] = {**asked, "limit": PAGE_SIZE, "offset": len(seen)}
+            params: dict[str, str | int] = {**filters, "limit": PAGE_SIZE, "offset": len(seen)}
             page = self._client.json(path, params, JSON) or []
             if not isinstance(page, list):
                 raise DeclinedError("the archive answers with no list")

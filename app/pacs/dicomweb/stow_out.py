@@ -61,10 +61,10 @@ class StowSender(Sender):
         }
         body = body_of(data, boundary)
         with self._client.asking("POST", "/studies", headers=headers, content=body) as answer:
-            told = b"".join(answer.pieces(JSON_BYTES))
+            answered = b"".join(answer.pieces(JSON_BYTES))
             if answer.status not in (200, 202, 409):
                 return f"the destination answers {answer.status}"
-            failed = _items(parsed(told), FAILED) if told.strip() else []
+            failed = _items(parsed(answered), FAILED) if answered.strip() else []
             if failed:
                 codes = failed[0].get(REASON, {}).get("Value") or ["no reason"]
                 return f"the destination does not store it (failure reason {codes[0]})"
