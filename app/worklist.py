@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.archive import FILES, Item, Upload
 from app.service import InferenceService
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
-from cxr_mm.core.prediction import SYNTHETIC, Answer, FindingPrediction, Prediction
+from cxr_mm.core.prediction import SYNTHETIC, Answer, Prediction
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
@@ -23,6 +23,7 @@ from cxr_mm.data.sources.columns import OPTIONS, named_by, with_usual_names
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.data.tables import SEPARATORS, iter_table
 from cxr_mm.explain.overlay import grey
+from cxr_mm.inference.suspicion import ANY, NEGATIVE, counting_findings, suspicion
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 
 TABLE_BYTES = 16 * 1024**2
@@ -114,12 +115,6 @@ def _cell(value: Any) -> Any:
 
 LONGEST = 96
 """Pixels of the longer side of a thumbnail."""
-ANY = ""
-"""In place of a finding: all of them together."""
-NEGATIVE = ("normal", "no_finding", "negative", "healthy")
-"""Names by which a multiclass task says that a class of it means that nothing is found."""
-SMALLEST = 1e-6
-"""Threshold below which a probability over its threshold says no more."""
 
 
 @dataclass(frozen=True)
@@ -325,25 +320,13 @@ def chosen(found: Worklist, task: Task, wanted: Wanted) -> list[Row]:
 
 
 def _is_wanted(prediction: Prediction, task: Task, wanted: Wanted) -> bool:
-    counting = _counting(prediction, task, wanted.finding)
+    counting = counting_findings(prediction, task, wanted.finding)
     return (
         (not wanted.positive or any(f.positive for f in counting))
         and (not wanted.uncertain or any(f.certainty == "uncertain" for f in counting))
         and (not wanted.warned or bool(prediction.warnings))
         and wanted.text.strip().casefold() in prediction.study_id.casefold()
     )
-
-
-def suspicion(prediction: Prediction, task: Task, finding: str = ANY) -> float:
-    """How far up in the list a study belongs.
-
-    Of one finding it is its probability. Of any it is the highest probability over its threshold,
-    or in a multiclass task the probability that something is found.
-    """
-    counting = _counting(prediction, task, finding)
-    if finding == ANY and task.problem != "multiclass":
-        return max(f.probability / max(f.threshold or 0.0, SMALLEST) for f in counting)
-    return sum(f.probability for f in counting)
 
 
 def orders(task: Task) -> list[tuple[str, str]]:
@@ -353,11 +336,3 @@ def orders(task: Task) -> list[tuple[str, str]]:
         return [("Any finding", ANY), *each]
     negative = [title for title, name in each if name in NEGATIVE]
     return [*((f"Anything but: {title}", ANY) for title in negative[:1]), *each]
-
-
-def _counting(prediction: Prediction, task: Task, finding: str) -> list[FindingPrediction]:
-    """The findings that count: the one, or all that mean that something is found."""
-    if finding != ANY:
-        return [f for f in prediction.findings if f.finding == finding]
-    found = task.problem != "multiclass"
-    return [f for f in prediction.findings if found or f.finding not in NEGATIVE]

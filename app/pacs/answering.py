@@ -8,6 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from app.pacs.objects import Region, Result
+from app.pacs.stages import UNTIMED, Stages
 from app.service import InferenceService, StudySession
 from cxr_mm.core.prediction import FindingPrediction
 from cxr_mm.data.studies import header_values
@@ -31,10 +32,12 @@ class Answering:
     Args:
         services: bundle, or pointer to one → its service.
         configuration: digest of the rules, so that other rules make other objects.
+        stages: times the work.
     """
 
     services: Mapping[Path, InferenceService]
     configuration: str
+    stages: Stages = UNTIMED
 
     def result(self, bundle: Path, path: Path, header: Dataset, *, picture: bool) -> Result:
         """Answer one image, log the answer, and explain its leading finding.
@@ -50,19 +53,22 @@ class Answering:
         """
         service = self.services[bundle].pinned()
         uid = str(header.SOPInstanceUID)
-        image = service.image(str(path), session=SESSION)
-        study = service.study(
-            str(path),
-            header_values(service.task, image.radiograph),
-            None,
-            study_id=uid,
-            patient_id=str(header.get("PatientID") or "") or None,
-            session=SESSION,
-        )
-        session = service.answer(study)
+        with self.stages.timed("decode"):
+            image = service.image(str(path), session=SESSION)
+            study = service.study(
+                str(path),
+                header_values(service.task, image.radiograph),
+                None,
+                study_id=uid,
+                patient_id=str(header.get("PatientID") or "") or None,
+                session=SESSION,
+            )
+        with self.stages.timed("answer"):
+            session = service.answer(study)
         if session.log_trouble:
             _log.error("%s", session.log_trouble)
-        return self._explained(service, session, header, picture)
+        with self.stages.timed("explain"):
+            return self._explained(service, session, header, picture)
 
     def _explained(
         self, service: InferenceService, session: StudySession, header: Dataset, picture: bool

@@ -51,7 +51,7 @@ def run(file: File) -> None:
 @commands.command()
 def status(file: File) -> None:
     """Print rows by state, deliveries by destination and counts of refusals, as JSON."""
-    from app.pacs.upkeep import status as of
+    from app.pacs.queue.upkeep import status as of
 
     with _queue(file) as queue:
         typer.echo(json.dumps(of(queue), indent=2))
@@ -62,7 +62,7 @@ def queue(
     file: File, last: Annotated[int, typer.Option(min=1, help="How many rows.")] = 20
 ) -> None:
     """Print the newest received images, a line of JSON each."""
-    from app.pacs.upkeep import rows
+    from app.pacs.queue.upkeep import rows
 
     with _queue(file) as opened:
         for row in rows(opened, last):

@@ -1,40 +1,30 @@
-"""The node: one process of receiver, worker and a sender for each destination.
+"""The node: one process that receives and sends, and others that answer.
 
 It may be ended at any time: what a peer was told is stored is on disk and in the queue, and the
 next start goes on from there.
 """
 
-import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 
-from app.model_watcher import load_models
-from app.pacs.answering import Answering
 from app.pacs.dicomweb.poll import Poller
 from app.pacs.dicomweb.stow_out import StowSender
 from app.pacs.header import HeaderReader
 from app.pacs.queue import Queue
+from app.pacs.queue.lock import Check, QueueTakenError, only_node
+from app.pacs.queue.upkeep import clean, remove_unnamed
 from app.pacs.receiver import Receiver
 from app.pacs.sender import Sender
 from app.pacs.settings import NodeSettings
-from app.pacs.storage import Storage
-from app.pacs.upkeep import clean, remove_unnamed
-from app.pacs.worker import Worker
-from app.service import InferenceService
-from app.upload_cache import UploadCache
+from app.pacs.storage import FOLDERS, Storage
+from app.pacs.workers import STOP_SECONDS, Workers
 from cxr_mm.core.errors import CxrError, LogError
-from cxr_mm.imaging.decoder import Decoder, Limits
-from cxr_mm.prediction_log import open_spooled_log
 
 _log = logging.getLogger(__name__)
 UPKEEP_SECONDS = 5.0
-STOP_SECONDS = 5.0
-"""For which the end waits for the image at hand; what was not ended is done again."""
-DECODERS = 1
 
 
 def run_node(
@@ -49,25 +39,26 @@ def run_node(
 
     Raises:
         StorageError: the storage cannot be used, or another node has it.
-        LogError: the queue or the prediction log cannot be opened.
+        LogError: the queue or the prediction log cannot be opened, or another node has the queue.
         BundleError: a bundle is damaged, foreign or incomplete.
         ParamsError: the port cannot be had, or a certificate cannot be used.
         RuntimeError: a thread of the node ended by an error of the program.
     """
     storage = Storage(settings.storage)
+    threads = _Threads(stop)
     with ExitStack() as stack:
         stack.enter_context(storage.locked())
+        check = stack.enter_context(only_node(settings.queue_url))
         queue = stack.enter_context(closing(_opened_queue(settings, storage)))
-        decoder = stack.enter_context(Decoder(_decoding(settings)))
-        headers = stack.enter_context(HeaderReader())
-        cache = stack.enter_context(closing(UploadCache(decoder.read)))
-        answering = Answering(services(settings, cache), configuration(settings))
-        worker = Worker(settings, storage, queue, headers, answering)
-        threads = _Threads(stop)
         stack.callback(threads.join)
         stack.callback(stop.set)
+        headers = stack.enter_context(HeaderReader())
         arrived, answered = threading.Event(), [threading.Event() for _ in settings.peers]
-        threads.start("worker", worker.run, stop, arrived, answered)
+        workers = Workers(settings, queue, lambda: _set_all(answered))
+        for name in workers.names:
+            threads.start(name, workers.keep, stop, name)
+        workers.await_ready(stop)
+        threads.start("messenger", workers.wake, stop, arrived)
         for peer, wake in zip(settings.peers, answered, strict=True):
             kind = StowSender if peer.sent_by_web else Sender
             sender = kind(settings, peer, storage, queue)
@@ -75,29 +66,16 @@ def run_node(
             if peer.web and peer.web.poll:
                 poller = Poller(settings, peer, storage, queue, headers, arrived.set)
                 threads.start(f"poller {peer.name}", poller.run, stop)
+        threads.check()
         receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set))
         ready(receiver.port)
-        _keep_up(settings, storage, queue, stop)
+        _keep_up(settings, storage, queue, check, stop)
     threads.check()
 
 
-def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, InferenceService]:
-    """Service of each bundle that a rule names, all with one prediction log.
-
-    Raises:
-        BundleError: a bundle is damaged, foreign or incomplete.
-        LogError: the log cannot be opened.
-    """
-    models = load_models(settings.bundles)
-    log = open_spooled_log(settings.log) if settings.log else None
-    found = [InferenceService(model, log, cache, "pacs") for model in models]
-    return dict(zip(settings.bundles, found, strict=True))
-
-
-def configuration(settings: NodeSettings) -> str:
-    """Digest of the rules and the title of the node (sha256, hexadecimal)."""
-    text = settings.model_dump_json(include={"ae_title", "rules"})
-    return hashlib.sha256(text.encode()).hexdigest()
+def _set_all(events: Iterable[threading.Event]) -> None:
+    for event in events:
+        event.set()
 
 
 def _opened_queue(settings: NodeSettings, storage: Storage) -> Queue:
@@ -107,22 +85,27 @@ def _opened_queue(settings: NodeSettings, storage: Storage) -> Queue:
         queue.release_received()
         queue.release_deliveries()
         with storage.alone():
-            remove_unnamed(queue, storage.root)
+            remove_unnamed(queue, storage.root, FOLDERS)
     except LogError:
         queue.close()
         raise
     return queue
 
 
-def _decoding(settings: NodeSettings) -> Limits:
-    return Limits(file=settings.limits.object_bytes, workers=DECODERS)
+def _keep_up(
+    settings: NodeSettings, storage: Storage, queue: Queue, check: Check, stop: threading.Event
+) -> None:
+    """Delete what is no longer needed, until told to stop.
 
-
-def _keep_up(settings: NodeSettings, storage: Storage, queue: Queue, stop: threading.Event) -> None:
-    """Delete what is no longer needed, until told to stop."""
+    Raises:
+        QueueTakenError: another node took the queue while the database was away.
+    """
     while not stop.wait(UPKEEP_SECONDS):
         try:
+            check()
             clean(queue, storage.root, settings.retention)
+        except QueueTakenError:
+            raise
         except (LogError, OSError) as error:
             _log.error(
                 "Upkeep failed: %s", error if isinstance(error, CxrError) else error.strerror
@@ -151,13 +134,16 @@ class _Threads:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(STOP_SECONDS)
+            thread.join(2 * STOP_SECONDS)
 
     def check(self) -> None:
         """Raise what ended a thread.
 
         Raises:
+            CxrError: what a user can fix.
             RuntimeError: a thread ended by an error of the program.
         """
         for name, error in self._failed:
+            if isinstance(error, CxrError):
+                raise error
             raise RuntimeError(f"the {name} of the node has ended") from error

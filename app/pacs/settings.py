@@ -1,5 +1,6 @@
 """Settings of the node: one YAML file of frozen, typed sections, checked before anything starts."""
 
+import hashlib
 import random
 import ssl
 from fnmatch import fnmatchcase
@@ -190,6 +191,8 @@ class NodeSettings(Frozen):
     """SQLAlchemy URL of the queue; empty for `queue.db` in the storage."""
     log: str | None = "sqlite:///logs/predictions.db"
     """SQLAlchemy URL of the prediction log; null keeps none."""
+    workers: int = Field(2, ge=1, le=64)
+    """Processes that answer, each with every model in its memory."""
     peers: tuple[Peer, ...] = Field(min_length=1)
     """Every system that the node speaks with."""
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -227,6 +230,12 @@ class NodeSettings(Frozen):
     def queue_url(self) -> str:
         """SQLAlchemy URL of the queue."""
         return self.queue or f"sqlite:///{self.storage.absolute() / 'queue.db'}"
+
+    @property
+    def configuration(self) -> str:
+        """Digest of the rules and the title of the node (sha256, hexadecimal)."""
+        text = self.model_dump_json(include={"ae_title", "rules"})
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def peer(self, name: str) -> Peer:
         """The peer of a name that a rule has."""

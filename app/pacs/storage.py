@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ FOLDERS = (ARRIVING, RECEIVED, OUTBOX)
 OWNER_ALONE = 0o700
 Taken = Literal["new", "repeat", "repeat with other content"]
 """What became of an object that arrived."""
+LEAVE_SECONDS, LOOK_SECONDS = 10.0, 0.05
+"""For which a start waits for processes of an ended node, and between two looks."""
 
 
 class Storage:
@@ -153,23 +156,56 @@ class Storage:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other nodes away from the folder and its queue.
+        """Keep other nodes away from the folder, once the processes of an ended one have gone.
 
         Raises:
             StorageError: another node has it.
         """
-        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _flock(self.root, fcntl.LOCK_EX):
+            with _flock(self.arriving, fcntl.LOCK_EX, LEAVE_SECONDS):
+                pass
             yield
-        except BlockingIOError as error:
-            raise StorageError(
-                "another node works here",
-                field=str(self.root),
-                remedy="End it first, or give this one a storage and a queue of its own",
-            ) from error
-        finally:
-            os.close(handle)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Keep the next node from starting while a process of this one may still write.
+
+        Raises:
+            StorageError: the next one starts.
+        """
+        with _flock(self.arriving, fcntl.LOCK_SH):
+            yield
+
+
+@contextmanager
+def _flock(folder: Path, kind: int, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock on a folder.
+
+    Raises:
+        StorageError: after so many seconds others still have it.
+    """
+    until = time.monotonic() + seconds
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while not _is_locked(handle, kind):
+            if time.monotonic() >= until:
+                raise StorageError(
+                    "another node works here",
+                    field=str(folder),
+                    remedy="End it first, or give this one a storage and a queue of its own",
+                )
+            time.sleep(LOOK_SECONDS)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_locked(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

@@ -4,19 +4,21 @@ import hashlib
 import io
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from pydicom.dataset import Dataset
 
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
-from app.pacs.objects import build_not_analysed, build_objects
-from app.pacs.queue import Ended, Outgoing, Queue, Received
+from app.pacs.objects import Result, build_not_analysed, build_objects
+from app.pacs.queue import Ended, Outgoing, Queue, Received, Summary
 from app.pacs.routing import Refusal, Route, facts_of, route
 from app.pacs.settings import Destination, NodeSettings
+from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
 from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError
+from cxr_mm.inference.suspicion import suspicion
 
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
@@ -32,6 +34,8 @@ class Worker:
         queue: whose rows it works on.
         headers: reads headers.
         answering: asks the models.
+        name: by which it claims rows.
+        stages: times its work.
     """
 
     def __init__(
@@ -41,26 +45,32 @@ class Worker:
         queue: Queue,
         headers: HeaderReader,
         answering: Answering,
+        name: str = "worker",
+        stages: Stages = UNTIMED,
     ) -> None:
         self._settings, self._storage, self._queue = settings, storage, queue
         self._headers, self._answering = headers, answering
+        self._name, self._stages = name, stages
         self._stop = threading.Event()
 
     def run(
-        self, stop: threading.Event, arrived: threading.Event, answered: Sequence[threading.Event]
+        self,
+        stop: threading.Event,
+        arrived: threading.Event,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         """Work until told to stop; a database that is away is tried again.
 
         Args:
             stop: ends the work after the image at hand.
             arrived: set when there is something to do.
-            answered: set when there is something to send, one for each sender.
+            answered: is called when there may be something to send.
         """
         self._stop, has_claims = stop, False
         while not stop.is_set():
             try:
                 if has_claims:  # a row that could not be ended when the database was away
-                    self._queue.release_received()
+                    self._queue.release_received(self._name)
                 has_claims = False
                 busy = self.step()
             except LogError as error:
@@ -69,8 +79,7 @@ class Worker:
                 stop.wait(self._settings.limits.shortest_pause)
                 continue
             if busy:
-                for each in answered:
-                    each.set()
+                answered()
             else:
                 arrived.wait(LOOK_SECONDS)
                 arrived.clear()
@@ -81,7 +90,7 @@ class Worker:
         Raises:
             LogError: the queue cannot be used.
         """
-        received = self._queue.claim()
+        received = self._queue.claim(self._name)
         if received is None:
             return False
         limits = self._settings.limits
@@ -104,7 +113,8 @@ class Worker:
     def _work(self, received: Received) -> None:
         path = self._storage.path(received.file)
         try:
-            header = self._headers.read(path, "image")
+            with self._stages.timed("header"):
+                header = self._headers.read(path, "image")
             if str(header.get("SOPInstanceUID")) != received.sop_instance_uid:
                 raise RadiographError("its UID is not the one it was sent by", field="image")
         except RadiographError as error:
@@ -127,15 +137,17 @@ class Worker:
         kinds = tuple(dict.fromkeys(kind for d in way.destinations for kind in d.objects))
         path, picture = self._storage.path(received.file), bool({"sc", "pdf"} & {*kinds})
         result = self._answering.result(way.bundle, path, header, picture=picture)
-        objects = build_objects(header, result, kinds, datetime.now())
-        files = {kind: self._written(each) for kind, each in objects.items()}
+        with self._stages.timed("build"):
+            objects = build_objects(header, result, kinds, datetime.now())
+            files = {kind: self._written(each) for kind, each in objects.items()}
         outgoing = [
             Outgoing(d.peer, kind, str(objects[kind].SOPInstanceUID), files[kind])
             for d in way.destinations
             for kind in d.objects
             if kind in objects
         ]
-        self._end(received, "answered", result.digest, outgoing=outgoing)
+        summary = summary_of(result)
+        self._end(received, "answered", result.digest, outgoing=outgoing, summary=summary)
 
     def _not_analysed(
         self, received: Received, header: Dataset, reason: str, destinations: Iterable[Destination]
@@ -170,7 +182,18 @@ class Worker:
         digest: str = "",
         reason: str = "",
         outgoing: Sequence[Outgoing] = (),
+        summary: Summary | None = None,
     ) -> None:
         if self._stop.is_set() and state != "answered":
             return  # what failed may have done so because the node ends: the next start decides
-        self._queue.finish(received, state, digest, reason, outgoing)
+        self._queue.finish(received, state, digest, reason, outgoing, summary)
+
+
+def summary_of(result: Result) -> Summary:
+    """What a list of images shows of an answer."""
+    prediction, names = result.answer.prediction, ("finding", "title", "probability", "positive")
+    findings = tuple(
+        {name: getattr(each, name) for name in (*names, "certainty")}
+        for each in prediction.findings
+    )
+    return Summary(result.task.name, suspicion(prediction, result.task), findings)

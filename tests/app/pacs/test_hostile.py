@@ -14,10 +14,10 @@ from pynetdicom import evt
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
 from app.pacs.queue import Arrival, Queue
+from app.pacs.queue.upkeep import rows
 from app.pacs.receiver import Receiver
 from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
-from app.pacs.upkeep import rows
 from app.pacs.worker import Worker
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.decoder import Decoder

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from PIL import Image
@@ -19,7 +20,7 @@ from pynetdicom import AE, evt
 
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Queue
-from app.pacs.upkeep import status
+from app.pacs.queue.upkeep import status
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.prediction_log import open_log
@@ -83,7 +84,7 @@ class Running:
         fields = node_fields(folder, port=free_port())
         fields["peers"][0]["port"] = archive.port
         fields["rules"][0] |= {"bundle": str(bundle)}
-        fields |= {"log": f"sqlite:///{folder / 'log.db'}"} | changed
+        fields |= {"workers": 1, "log": f"sqlite:///{folder / 'log.db'}"} | changed
         self.file, self.fields = folder / "node.yaml", fields
         self.port, self.folder, self.process = fields["port"], folder, None
         self.write(fields)
@@ -249,7 +250,7 @@ def test_what_is_refused_for_ever_is_dead_until_retried(running, archive, phanto
 
 
 def test_a_node_killed_at_any_moment_loses_and_doubles_nothing(running, archive, phantoms):
-    node, draw = running(), random.Random(5)
+    node, draw = running(workers=2), random.Random(5)
     images = (phantoms * 2)[:20]
     waiting = [*images, *draw.sample(images, 6)]
     draw.shuffle(waiting)
@@ -288,6 +289,22 @@ def test_two_nodes_never_share_a_storage(running):
     again = node.command("run")
     assert again.returncode == 2
     assert "another node works here" in again.stderr
+    queue = f"sqlite:///{node.folder / 'node' / 'queue.db'}"
+    node.write(node.fields | {"storage": str(node.folder / "other"), "queue": queue})
+    beside = node.command("run")
+    assert beside.returncode == 2
+    assert "another node works on this queue" in beside.stderr
+
+
+def test_a_process_that_dies_is_started_again_and_its_image_answered(running, phantoms):
+    node = running(limits={"shortest_pause": 0.1}).start()
+    assert stored(node.port, phantoms[0]) == [0]
+    for child in psutil.Process(node.process.pid).children():
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    node.settled(1)
+    assert "worker 1 has ended (-9) and is started again" in (node.folder / "out.txt").read_text()
+    assert node.end() == 0
 
 
 def test_the_commands_answer(running, archive, phantoms):

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from app.pacs.queue import Outgoing, Queue, uid_key
+from app.pacs.queue import Outgoing, Queue, Summary, uid_key
+from app.pacs.queue.tables import DELIVERIES, RECEIVED
+from app.pacs.queue.upkeep import clean, remove_unnamed, rows, status
 from app.pacs.settings import QueueRetention
-from app.pacs.storage import Storage
-from app.pacs.tables import DELIVERIES, RECEIVED
-from app.pacs.upkeep import clean, remove_unnamed, rows, status
+from app.pacs.storage import FOLDERS, Storage
 from cxr_mm.core.errors import LogError
 from tests.app.pacs.conftest import Clock, arrival
 
@@ -200,7 +200,7 @@ def test_a_start_removes_files_that_no_row_names(queue, tmp_path):
     queue.add(arrival())
     for name in ("received/1.2.3.dcm", "received/left.dcm", "arriving/half", "outbox/left.dcm"):
         storage.path(name).write_bytes(b"x")
-    remove_unnamed(queue, storage.root)
+    remove_unnamed(queue, storage.root, FOLDERS)
     left = [str(p.relative_to(storage.root)) for p in storage.root.rglob("*") if p.is_file()]
     assert left == ["received/1.2.3.dcm"]
 
@@ -226,3 +226,28 @@ def test_the_queue_works_on_postgresql(postgresql, request):
 def test_other_databases_are_refused(url, message):
     with pytest.raises(LogError, match=message):
         Queue(url)
+
+
+def test_the_urgent_are_delivered_first_then_the_most_suspicious_then_the_oldest(queue):
+    expected = {"1.5": 1, "1.3": 0, "1.1": 0, "1.2": 0, "1.4": 0}
+    suspicion = {"1.1": 0.8, "1.2": 0.8, "1.3": 3.0, "1.4": None, "1.5": 0.1}
+    for uid in sorted(expected):
+        queue.add(arrival(uid, expected[uid]))
+    while (row := queue.claim()) is not None:
+        found = suspicion[row.sop_instance_uid]
+        summary = None if found is None else Summary("t", found, ())
+        out = [Outgoing("archive", "sr", row.sop_instance_uid, "outbox/x.dcm")]
+        queue.finish(row, "answered", "d", outgoing=out, summary=summary)
+    sent = [d.sop_instance_uid for d in queue.claim_deliveries("archive", 9)]
+    assert sent == list(expected)
+
+
+def test_only_the_claims_of_one_process_are_given_back(queue):
+    for uid in ("1.1", "1.2"):
+        queue.add(arrival(uid))
+    queue.claim("worker 1")
+    queue.claim("worker 2")
+    queue.release_received("worker 2")
+    again = queue.claim()
+    assert (again.sop_instance_uid, again.interrupted) == ("1.2", 1)
+    assert queue.claim() is None

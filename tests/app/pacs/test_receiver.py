@@ -10,10 +10,10 @@ import pydicom
 import pytest
 
 from app.pacs.queue import Queue
+from app.pacs.queue.upkeep import status
 from app.pacs.receiver import Receiver
 from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
-from app.pacs.upkeep import status
 from cxr_mm.core.errors import LogError, ParamsError
 from tests.app.pacs.conftest import (
     DX,

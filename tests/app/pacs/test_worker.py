@@ -7,11 +7,10 @@ import pytest
 
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader, read
-from app.pacs.node import configuration
 from app.pacs.queue import Arrival
+from app.pacs.queue.upkeep import rows, status
 from app.pacs.settings import Destination, LimitSettings
 from app.pacs.storage import Storage
-from app.pacs.upkeep import rows, status
 from app.pacs.worker import Worker
 from cxr_mm.core.errors import LogError, RadiographError
 from cxr_mm.imaging.sandbox import Message
@@ -123,7 +122,7 @@ def test_a_database_that_is_away_for_a_while_leaves_no_row_behind(worker, queue,
 
     monkeypatch.setattr(queue, "finish", fails)
     monkeypatch.setattr(stop, "wait", lambda _: None)
-    working.run(stop, threading.Event(), [threading.Event()])
+    working.run(stop, threading.Event())
     assert rows(queue, 1)[0]["state"] == "not_analysed"
 
 
@@ -137,7 +136,7 @@ def test_what_fails_while_the_node_ends_is_left_to_the_next_start(worker, queue)
         failing(*args, **options)
 
     object.__setattr__(working._answering, "result", ends)
-    working.run(stop, threading.Event(), [threading.Event()])
+    working.run(stop, threading.Event())
     assert rows(queue, 1)[0]["state"] == "received"
     queue.release_received()
     assert queue.claim().interrupted == 1
@@ -174,5 +173,5 @@ def test_pauses_double_up_to_their_cap_with_jitter():
 
 def test_other_rules_make_another_configuration(settings):
     other = settings.model_copy(update={"ae_title": "OTHER"})
-    assert configuration(settings) != configuration(other)
-    assert configuration(settings) == configuration(settings.model_copy(update={"port": 1}))
+    assert settings.configuration != other.configuration
+    assert settings.configuration == settings.model_copy(update={"port": 1}).configuration

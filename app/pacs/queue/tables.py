@@ -1,8 +1,12 @@
-"""Tables of the queue: what was received, what is to be delivered, and what was counted."""
+"""Tables of the queue: what was received, what is to be delivered, what was counted, and who is
+away."""
 
 from sqlalchemy import (
-    Boolean,
+    JSON,
+    URL,
     Column,
+    Connection,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -10,8 +14,11 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    inspect,
 )
 
+from cxr_mm.core.errors import LogError
+from cxr_mm.prediction_log.database import public_url
 from cxr_mm.prediction_log.schema import UtcDateTime
 
 LONGEST_REASON = 400
@@ -25,7 +32,7 @@ def _work() -> tuple[Column[object], ...]:
         Column("reason", String(LONGEST_REASON), nullable=False, default=""),
         Column("attempts", Integer, nullable=False, default=0),
         Column("next_at", UtcDateTime, nullable=False),
-        Column("claimed", Boolean, nullable=False, default=False),
+        Column("claimed_by", String(64)),
     )
 
 
@@ -44,8 +51,11 @@ RECEIVED = Table(
     Column("interrupted", Integer, nullable=False, default=0),
     Column("digest", String(64), nullable=False, default=""),
     Column("answered_at", UtcDateTime),
+    Column("task", String(64), nullable=False, default=""),
+    Column("suspicion", Float),
+    Column("findings", JSON, nullable=False, default=list),
     *_work(),
-    Index("received_by_turn", "state", "claimed", "priority", "interrupted", "received_at"),
+    Index("received_by_turn", "state", "claimed_by", "priority", "interrupted", "received_at"),
 )
 """One row for each SOP instance; `key` is the SHA-256 of its UID and outlives the UID."""
 DELIVERIES = Table(
@@ -61,7 +71,7 @@ DELIVERIES = Table(
     Column("sent_at", UtcDateTime),
     *_work(),
     UniqueConstraint("received_id", "digest", "destination", "kind"),
-    Index("deliveries_by_turn", "destination", "state", "claimed", "next_at"),
+    Index("deliveries_by_turn", "destination", "state", "claimed_by", "next_at"),
 )
 """One row for each object and destination: exactly once for a SOP instance and a model."""
 COUNTS = Table(
@@ -90,3 +100,28 @@ FETCHES = Table(
     Column("given_up", Boolean, nullable=False),
 )
 """Objects of an archive that could not be fetched; `key` as in `received`."""
+PEERS = Table(
+    "peers",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("trouble", String(LONGEST_REASON), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+)
+"""Whether a destination can be reached, since when; `trouble` says why not, and is empty else."""
+
+
+def check_columns(connection: Connection, url: URL) -> None:
+    """Refuse a queue of another version.
+
+    Raises:
+        LogError: a table lacks a column.
+    """
+    found = inspect(connection)
+    for table in METADATA.sorted_tables:
+        present = {column["name"] for column in found.get_columns(table.name)}
+        if missing := [column.name for column in table.columns if column.name not in present]:
+            raise LogError(
+                f"the table {table.name} lacks {', '.join(missing)}: another version made it",
+                field=public_url(url),
+                remedy="Drain it with the version that made it, or name a new one",
+            )

@@ -1,17 +1,16 @@
 """Upkeep of queue and storage: what is in them, and what is no longer needed of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select, update
 
-from app.pacs.queue import Queue
+from app.pacs.queue.store import Queue
+from app.pacs.queue.tables import COUNTS, DELIVERIES, RECEIVED
 from app.pacs.settings import QueueRetention
-from app.pacs.storage import FOLDERS
-from app.pacs.tables import COUNTS, DELIVERIES, RECEIVED
 
 
 def status(queue: Queue) -> dict[str, Any]:
@@ -104,8 +103,8 @@ def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence
     return files
 
 
-def remove_unnamed(queue: Queue, storage: Path) -> None:
-    """Remove files of the storage that no row names: a start may, when nothing is being written.
+def remove_unnamed(queue: Queue, storage: Path, folders: Iterable[str]) -> None:
+    """Remove files of folders of the storage that no row names: a start may, when nothing is being written.
 
     Raises:
         LogError: the queue cannot be read.
@@ -114,7 +113,7 @@ def remove_unnamed(queue: Queue, storage: Path) -> None:
         named: set[str] = set()
         for table in (RECEIVED, DELIVERIES):
             named.update(connection.scalars(select(table.c.file).where(table.c.file.is_not(None))))
-    for folder in FOLDERS:
+    for folder in folders:
         for path in (storage / folder).glob("*"):
             if f"{folder}/{path.name}" not in named:
                 path.unlink()

@@ -1,23 +1,29 @@
 """The durable queue between the network and the model; safe for threads and processes.
 
-Every change is one transaction. A row is claimed before it is worked on. A claim that outlives its
-process counts as an interruption, so that an image that ends the node is given up at some time.
+Every change is one transaction. A row is claimed by name before it is worked on. A claim that
+outlives its process counts as an interruption, so that an image that ends the node is given up at
+some time.
 """
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Table, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
-from app.pacs.settings import Kind
-from app.pacs.tables import COUNTS, DELIVERIES, LONGEST_REASON, METADATA, RECEIVED
+from app.pacs.queue.rows import Arrival, Delivery, Ended, Outgoing, Received, Summary, uid_key
+from app.pacs.queue.tables import (
+    COUNTS,
+    DELIVERIES,
+    LONGEST_REASON,
+    METADATA,
+    RECEIVED,
+    check_columns,
+)
 from cxr_mm.core.errors import LogError
 from cxr_mm.prediction_log.database import (
     BUSY_SECONDS,
@@ -30,7 +36,6 @@ from cxr_mm.prediction_log.database import (
     writing,
 )
 
-Ended = Literal["answered", "not_analysed", "failed"]
 TABLES_LOCK = zlib.crc32(b"tables of a queue")
 """PostgreSQL's number of the lock under which tables are made."""
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -39,76 +44,8 @@ TURN = {1: 0, 0: 1, 2: 2}
 """DIMSE priority (high 1, medium 0, low 2; PS3.7 9.3.1.1) → rank in the queue."""
 
 
-def uid_key(uid: str) -> str:
-    """SHA-256 of a UID, hexadecimal: what a SOP instance is known by."""
-    return hashlib.sha256(uid.encode()).hexdigest()
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """One object that a peer has stored with the node.
-
-    Args:
-        sop_instance_uid, sop_class_uid: of the request.
-        peer: name of the sender.
-        file: name in the storage.
-        content: SHA-256 of the file, hexadecimal.
-        priority: of the DIMSE request.
-    """
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    peer: str
-    file: str
-    content: str
-    priority: int = 0
-
-
-@dataclass(frozen=True)
-class Received:
-    """One received object whose turn it is; fields as in the table."""
-
-    id: int
-    sop_instance_uid: str
-    sop_class_uid: str
-    peer: str
-    file: str
-    received_at: datetime
-    attempts: int
-    interrupted: int
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """One object to be delivered.
-
-    Args:
-        destination: name of the peer.
-        kind: of the object.
-        sop_instance_uid: of the object.
-        file: name in the storage.
-    """
-
-    destination: str
-    kind: Kind
-    sop_instance_uid: str
-    file: str
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One delivery whose turn it is; fields as in the table."""
-
-    id: int
-    destination: str
-    kind: str
-    sop_instance_uid: str
-    file: str
-    attempts: int
 
 
 class Queue:
@@ -145,6 +82,7 @@ class Queue:
                 if self._engine.dialect.name == "postgresql":
                     connection.execute(select(func.pg_advisory_xact_lock(TABLES_LOCK)))
                 METADATA.create_all(connection)
+                check_columns(connection, self._url)
 
     def close(self) -> None:
         """Close every connection."""
@@ -196,9 +134,13 @@ class Queue:
         with self.transaction() as connection:
             return _insert_new(connection, RECEIVED, row)
 
-    def claim(self) -> Received | None:
+    def claim(self, owner: str = "worker") -> Received | None:
         """Claim the received row whose turn it is: the most urgent, then the oldest that has not
-        been interrupted."""
+        been interrupted.
+
+        Args:
+            owner: name of the one that claims.
+        """
         c = RECEIVED.c
         query = select(RECEIVED).where(c.state == "received", self._due(RECEIVED))
         query = query.order_by(c.priority, c.interrupted, c.received_at, c.id).limit(1)
@@ -206,7 +148,7 @@ class Queue:
             row = connection.execute(query.with_for_update(skip_locked=True)).one_or_none()
             if row is None:
                 return None
-            self._claim(connection, RECEIVED, [row.id])
+            self._claim(connection, RECEIVED, [row.id], owner)
             received: Received = _value(Received, row, attempts=row.attempts + 1)
             return received
 
@@ -217,12 +159,14 @@ class Queue:
         digest: str = "",
         reason: str = "",
         outgoing: Sequence[Outgoing] = (),
+        summary: Summary | None = None,
     ) -> int:
         """End a received row, and add its deliveries, in one transaction.
 
         Args:
             digest: of the model; empty where none was asked.
             outgoing: what is to be delivered; what the queue has already stays as it is.
+            summary: of the answer.
 
         Returns:
             How many deliveries are new.
@@ -232,8 +176,11 @@ class Queue:
             "state": state,
             "digest": digest,
             "reason": reason[:LONGEST_REASON],
-            "claimed": False,
+            "claimed_by": None,
             "answered_at": now,
+            "task": summary.task if summary else "",
+            "suspicion": summary.suspicion if summary else None,
+            "findings": list(summary.findings) if summary else [],
         }
         with self.transaction() as connection:
             connection.execute(_one(RECEIVED, received.id).values(ended))
@@ -256,20 +203,21 @@ class Queue:
     # What is to be delivered
 
     def claim_deliveries(self, destination: str, most: int) -> list[Delivery]:
-        """Claim the oldest deliveries to a destination that are due."""
-        c = DELIVERIES.c
-        query = select(DELIVERIES).where(
-            c.destination == destination, c.state == "waiting", self._due(DELIVERIES)
-        )
-        query = query.order_by(c.id).limit(most).with_for_update(skip_locked=True)
+        """Claim deliveries to a destination that are due: of the most urgent images, then of the
+        most suspicious, then the oldest."""
+        c, of = DELIVERIES.c, RECEIVED.c
+        mine = (c.destination == destination) & (c.state == "waiting")
+        query = select(DELIVERIES).join(RECEIVED).where(mine, self._due(DELIVERIES))
+        query = query.order_by(of.priority, of.suspicion.desc().nulls_last(), c.id).limit(most)
+        query = query.with_for_update(skip_locked=True, of=DELIVERIES)
         with self.transaction() as connection:
             rows = connection.execute(query).all()
-            self._claim(connection, DELIVERIES, [row.id for row in rows])
+            self._claim(connection, DELIVERIES, [row.id for row in rows], destination)
             return [_value(Delivery, row, attempts=row.attempts + 1) for row in rows]
 
     def sent(self, delivery: Delivery) -> None:
         """Note that a destination has an object."""
-        ended = {"state": "sent", "sent_at": self.clock(), "claimed": False, "reason": ""}
+        ended = {"state": "sent", "sent_at": self.clock(), "claimed_by": None, "reason": ""}
         with self.transaction() as connection:
             connection.execute(_one(DELIVERIES, delivery.id).values(ended))
 
@@ -279,18 +227,22 @@ class Queue:
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Give a delivery up until a person has it tried again."""
-        ended = {"state": "dead", "claimed": False, "reason": reason[:LONGEST_REASON]}
+        ended = {"state": "dead", "claimed_by": None, "reason": reason[:LONGEST_REASON]}
         with self.transaction() as connection:
             connection.execute(_one(DELIVERIES, delivery.id).values(ended))
 
     # What a person or a start does
 
-    def release_received(self) -> None:
-        """Free every claim on what was received, and count it as an interruption instead of an
-        attempt; only the one worker of a queue may ask."""
+    def release_received(self, owner: str | None = None) -> None:
+        """Free claims on what was received, and count each as an interruption instead of an
+        attempt.
+
+        Args:
+            owner: whose claims; None for all, when no one works.
+        """
         c = RECEIVED.c
         changed = {"attempts": c.attempts - 1, "interrupted": c.interrupted + 1}
-        self._release(RECEIVED, c.claimed, changed)
+        self._release(RECEIVED, _claims(RECEIVED, owner), changed)
 
     def release_deliveries(self, destination: str | None = None) -> None:
         """Free every claim on deliveries to a destination; only its one sender may ask.
@@ -298,13 +250,12 @@ class Queue:
         Args:
             destination: None for all, when none is being sent.
         """
-        c = DELIVERIES.c
-        mine = c.claimed if destination is None else c.claimed & (c.destination == destination)
-        self._release(DELIVERIES, mine, {"attempts": c.attempts - 1})
+        changed = {"attempts": DELIVERIES.c.attempts - 1}
+        self._release(DELIVERIES, _claims(DELIVERIES, destination), changed)
 
     def _release(self, table: Table, mine: Any, changed: dict[str, Any]) -> None:
         with self.transaction() as connection:
-            connection.execute(update(table).where(mine).values(changed | {"claimed": False}))
+            connection.execute(update(table).where(mine).values(changed | {"claimed_by": None}))
 
     def retry(self) -> int:
         """Have every dead delivery and failed image tried anew; returns how many."""
@@ -346,17 +297,21 @@ class Queue:
 
     def _due(self, table: Table) -> Any:
         now, c = self.clock(), table.c
-        return and_(~c.claimed, or_(c.next_at <= now, c.next_at > now + self._longest))
+        return and_(c.claimed_by.is_(None), or_(c.next_at <= now, c.next_at > now + self._longest))
 
-    def _claim(self, connection: Connection, table: Table, ids: list[int]) -> None:
-        tried = {"claimed": True, "attempts": table.c.attempts + 1}
+    def _claim(self, connection: Connection, table: Table, ids: list[int], owner: str) -> None:
+        tried = {"claimed_by": owner, "attempts": table.c.attempts + 1}
         connection.execute(update(table).where(table.c.id.in_(ids)).values(tried))
 
     def _unclaim(self, table: Table, ids: list[int], pause: float, reason: str) -> None:
         when = self.clock() + min(timedelta(seconds=pause), self._longest)
-        given = {"claimed": False, "next_at": when, "reason": reason[:LONGEST_REASON]}
+        given = {"claimed_by": None, "next_at": when, "reason": reason[:LONGEST_REASON]}
         with self.transaction() as connection:
             connection.execute(update(table).where(table.c.id.in_(ids)).values(given))
+
+
+def _claims(table: Table, owner: str | None) -> Any:
+    return table.c.claimed_by.is_not(None) if owner is None else table.c.claimed_by == owner
 
 
 def _one(table: Table, number: int) -> Any:

@@ -1,0 +1,15 @@
+"""The durable queue between the network and the model."""
+
+from app.pacs.queue.rows import Arrival, Delivery, Ended, Outgoing, Received, Summary, uid_key
+from app.pacs.queue.store import Queue
+
+__all__ = [
+    "Arrival",
+    "Delivery",
+    "Ended",
+    "Outgoing",
+    "Queue",
+    "Received",
+    "Summary",
+    "uid_key",
+]
