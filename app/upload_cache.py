@@ -32,7 +32,8 @@ class _Entry:
     @property
     def size(self) -> int:
         small = self.image.viewable
-        return self.image.radiograph.pixels.nbytes + small.values.nbytes + small.seen.nbytes
+        beside = small.values.nbytes + small.seen.nbytes if small else 0
+        return self.image.radiograph.pixels.nbytes + beside
 
 
 class UploadCache:
@@ -42,12 +43,18 @@ class UploadCache:
         decode: reads a file, given the name by which errors call it.
         seconds: for which an image is stored.
         max_bytes: of all images; a larger image is not stored.
+        identify: tells a file from another; the path does where files never change.
     """
 
     def __init__(
-        self, decode: ReadImage = read_image, seconds: float = SECONDS, max_bytes: int = BYTES
+        self,
+        decode: ReadImage = read_image,
+        seconds: float = SECONDS,
+        max_bytes: int = BYTES,
+        identify: Callable[[Path], str] = sha256_file,
     ) -> None:
         self._decode, self._seconds, self._max_bytes = decode, seconds, max_bytes
+        self._identify = identify
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the oldest first
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -65,7 +72,7 @@ class UploadCache:
         """
         if session is None or not path.is_file():
             return self._decode(path, name)
-        digest = sha256_file(path)
+        digest = self._identify(path)
         with self._lock:
             entry = self._entries.get(session)
         if entry and entry.digest == digest:

@@ -30,7 +30,7 @@ from app.service import InferenceService
 from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError, LogError
-from cxr_mm.imaging.decoder import Decoder, Limits
+from cxr_mm.imaging.decoder import READER_FOR_MODEL, Decoder, Limits
 from cxr_mm.prediction_log import open_spooled_log
 
 _log = logging.getLogger(__name__)
@@ -179,9 +179,9 @@ def _answer(
             closing(Queue(settings.queue_url, settings.limits.longest_pause))
         )
         limits = Limits(file=settings.limits.object_bytes, workers=1)
-        decoder = stack.enter_context(Decoder(limits))
+        decoder = stack.enter_context(Decoder(limits, READER_FOR_MODEL))
         headers = stack.enter_context(HeaderReader())
-        cache = stack.enter_context(closing(UploadCache(decoder.read)))
+        cache = stack.enter_context(closing(UploadCache(decoder.read, identify=str)))
         answering = Answering(services(settings, cache), settings.configuration, stages)
         worker = Worker(settings, storage, queue, headers, answering, name=name, stages=stages)
         pipe.send("ready")

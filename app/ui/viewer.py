@@ -116,6 +116,7 @@ def _events(viewer: Viewer) -> None:
 
 def opened(task: Task, image: DecodedImage) -> list[Any]:
     """An image was read: values for `Viewer.outputs`."""
+    assert image.viewable is not None  # the page's reader makes one
     stored = OpenedImage(image.viewable, header_values(task, image.radiograph))
     text = header(image.radiograph)
     pixels, *window = as_stated(stored)

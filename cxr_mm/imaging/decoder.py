@@ -19,6 +19,7 @@ from cxr_mm.imaging.sandbox import MIB, Message, ProcessLimits, Worker
 from cxr_mm.imaging.voi import Viewable
 
 READER = "cxr_mm.imaging.radiograph:read_image"
+READER_FOR_MODEL = "cxr_mm.imaging.radiograph:read_for_model"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def to_message(image: DecodedImage) -> Message:
         "quality": radiograph.quality,
         "warnings": radiograph.warnings,
     }
+    if small is None:
+        return Message({"radiograph": fields}, (radiograph.pixels,))
     window = {"centre": small.centre, "width": small.width, "inverted": small.inverted}
     arrays = (radiograph.pixels, small.values, small.seen)
     return Message({"radiograph": fields, "window": window}, arrays)
@@ -115,12 +118,12 @@ def from_message(message: Message) -> DecodedImage:
     Raises:
         LookupError, TypeError, ValueError: it is no image.
     """
-    pixels, values, seen = message.arrays
+    pixels, *small = message.arrays
     if pixels.dtype != np.float32 or pixels.ndim != 2:
         raise TypeError(pixels.dtype)
     fields = dict(message.fields["radiograph"])
     warnings = tuple(fields.pop("warnings"))
+    radiograph = Radiograph(pixels, warnings=warnings, **fields)
     return DecodedImage(
-        Radiograph(pixels, warnings=warnings, **fields),
-        Viewable(values, seen, **message.fields["window"]),
+        radiograph, Viewable(*small, **message.fields["window"]) if small else None
     )

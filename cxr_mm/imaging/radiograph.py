@@ -88,10 +88,10 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image for the model, and its copy for the viewer."""
+    """One image for the model, and its copy for the viewer, where there is one."""
 
     radiograph: Radiograph
-    viewable: Viewable
+    viewable: Viewable | None = None
 
 
 def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
@@ -111,6 +111,11 @@ def read_image(source: Path | bytes, name: str = "") -> DecodedImage:
     """Read an image as `read_radiograph` does, with a copy for the viewer."""
     radiograph, values = _read(source, name)
     return DecodedImage(radiograph, viewable(values, radiograph.pixels))
+
+
+def read_for_model(source: Path | bytes, name: str = "") -> DecodedImage:
+    """Read an image as `read_radiograph` does, for where no one views it."""
+    return DecodedImage(read_radiograph(source, name))
 
 
 def _read(source: Path | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
