@@ -8,6 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from app.pacs.objects import Region, Result
+from app.pacs.objects.result import LONGEST
 from app.pacs.stages import UNTIMED, Stages
 from app.service import InferenceService, StudySession
 from cxr_mm.core.prediction import FindingPrediction
@@ -16,7 +17,7 @@ from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.overlay import grey
-from cxr_mm.imaging.geometry import resize, to_image
+from cxr_mm.imaging.geometry import to_image, with_longest
 
 _log = logging.getLogger(__name__)
 SESSION = "node"
@@ -81,7 +82,7 @@ class Answering:
             attribution = service.explained(session, leading.finding, name)
         region = None
         if attribution is not None and outlined:
-            region = region_of(attribution, session, leading.finding, header)
+            region = region_of(attribution, leading.finding, header)
         is_map = picture and attribution is not None and not attribution.extra.get("empty")
         title = f"{METHODS[name].title}: {leading.title}. {service.faithfulness_of(name)}"
         return Result(
@@ -102,19 +103,15 @@ def leading_finding(findings: tuple[FindingPrediction, ...]) -> FindingPredictio
     return max(findings, key=lambda f: (f.positive, f.probability - (f.threshold or 0.0)))
 
 
-def region_of(
-    attribution: Attribution, session: StudySession, finding: str, header: Dataset
-) -> Region | None:
+def region_of(attribution: Attribution, finding: str, header: Dataset) -> Region | None:
     """Outline where an attribution is at least half as strong as anywhere, in stored pixels."""
-    assert session.image is not None
     shape = (int(header.Rows), int(header.Columns))
-    height, width = session.image.shape
-    values = resize(to_image(attribution.values, (height, width)), shape)
+    values = to_image(attribution.values, with_longest(shape, min(LONGEST, max(shape))))
     strongest = float(values.max(initial=0.0))
     if strongest <= 0 or attribution.extra.get("empty"):
         return None
     title = METHODS[attribution.method].title
-    return Region.of_mask(finding, title, values >= STRONG * strongest)
+    return Region.of_mask(finding, title, values >= STRONG * strongest, shape)
 
 
 def _is_faithful(service: InferenceService, name: str) -> bool:

@@ -124,6 +124,7 @@ def from_message(message: Message) -> DecodedImage:
     fields = dict(message.fields["radiograph"])
     warnings = tuple(fields.pop("warnings"))
     radiograph = Radiograph(pixels, warnings=warnings, **fields)
-    return DecodedImage(
-        radiograph, Viewable(*small, **message.fields["window"]) if small else None
-    )
+    if not small:
+        return DecodedImage(radiograph)
+    values, seen = small
+    return DecodedImage(radiograph, Viewable(values, seen, **message.fields["window"]))

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.imaging.decoder import Decoder, Limits
+from cxr_mm.imaging.decoder import READER_FOR_MODEL, Decoder, Limits
 from cxr_mm.imaging.radiograph import read_image
 from cxr_mm.imaging.sandbox import MIB
 
@@ -111,6 +111,13 @@ def test_an_image_is_the_same_as_when_it_is_read_in_this_process(path, tmp_path)
         assert same(decoder.read(packed, "image.dcm"), here)
         assert len(descendants() - before) == 1  # the worker runs gdcm itself
     assert descendants() == before
+
+
+def test_what_no_one_views_has_the_same_pixels_and_no_copy(path):
+    with Decoder(reader=READER_FOR_MODEL) as decoder:
+        image = decoder.read(path, "image.png")
+    assert image.viewable is None
+    assert np.array_equal(image.radiograph.pixels, read_image(path).radiograph.pixels)
 
 
 def test_processes_start_when_they_are_needed_and_end_with_the_decoder(path, decoder_of):

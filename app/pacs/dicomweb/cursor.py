@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, select, update
 
-from app.pacs.queue import INSERT, Queue, uid_key
-from app.pacs.tables import CURSORS, FETCHES
+from app.pacs.queue import Queue, uid_key
+from app.pacs.queue.store import INSERT
+from app.pacs.queue.tables import CURSORS, FETCHES
 
 KEPT_DAYS = 400
 """For which a failed fetch is remembered; longer than any overlap."""

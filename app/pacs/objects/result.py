@@ -44,8 +44,19 @@ class Region:
             )
 
     @classmethod
-    def of_mask(cls, finding: str, method: str, mask: NDArray[np.bool_]) -> Self | None:
-        """Outline the largest connected part of a mask over the source as stored (rows, columns).
+    def of_mask(
+        cls,
+        finding: str,
+        method: str,
+        mask: NDArray[np.bool_],
+        shape: tuple[int, int] | None = None,
+    ) -> Self | None:
+        """Outline the largest connected part of a mask over the source.
+
+        Args:
+            finding, method: of the region.
+            mask: (H, W), the source in any size.
+            shape: rows and columns of the source as stored; None for those of the mask.
 
         The outline runs half-way between pixels in and out of the mask, simplified; holes are part
         of the region. None if the mask is empty.
@@ -58,7 +69,7 @@ class Region:
         while len(corners := approximate_polygon(outline, tolerance)) > MOST_CORNERS:
             tolerance *= 2
         # Centres of pixels are at a half in DICOM; the padding moved them by one.
-        scale = np.asarray(mask.shape) / small.shape
+        scale = np.asarray(shape or mask.shape) / small.shape
         places = (corners[:-1] - 0.5) * scale
         return cls(finding, method, tuple((float(x), float(y)) for y, x in places))
 

@@ -4,6 +4,7 @@ away."""
 from sqlalchemy import (
     JSON,
     URL,
+    Boolean,
     Column,
     Connection,
     Float,

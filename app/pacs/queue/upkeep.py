@@ -104,7 +104,8 @@ def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence
 
 
 def remove_unnamed(queue: Queue, storage: Path, folders: Iterable[str]) -> None:
-    """Remove files of folders of the storage that no row names: a start may, when nothing is being written.
+    """Remove files in folders of the storage that no row names: a start may, when nothing is being
+    written.
 
     Raises:
         LogError: the queue cannot be read.

@@ -7,8 +7,8 @@ import pytest
 from app.pacs.dicomweb.client import AwayError
 from app.pacs.dicomweb.poll import Poller
 from app.pacs.header import HeaderReader
+from app.pacs.queue.upkeep import status
 from app.pacs.storage import Storage
-from app.pacs.upkeep import status
 from tests.app.pacs.conftest import DX, radiograph
 from tests.app.pacs.dicomweb.conftest import bytes_of, multipart
 

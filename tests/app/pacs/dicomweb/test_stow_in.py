@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from app.pacs.dicomweb import stow_in
 from app.pacs.dicomweb.stow_in import STUDIES, Store
 from app.pacs.queue import Queue
-from app.pacs.upkeep import status
+from app.pacs.queue.upkeep import status
 from app.security.auth import add_user
 from cxr_mm.core.errors import LogError
 from cxr_mm.inference.predictor import load_predictor

@@ -6,8 +6,8 @@ import pytest
 
 from app.pacs.dicomweb.stow_out import StowSender
 from app.pacs.queue import Outgoing
+from app.pacs.queue.upkeep import status
 from app.pacs.storage import Storage
-from app.pacs.upkeep import status
 from tests.app.pacs.conftest import arrival, free_port
 
 PATH = "/dicom-web/studies"
