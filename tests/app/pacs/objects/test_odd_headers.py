@@ -5,10 +5,12 @@ import random
 
 import pydicom
 import pytest
+from fhir.resources.R4B.bundle import Bundle
 from pydicom.errors import InvalidDicomError
 
 from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
 from app.pacs.objects.evidence import UNDECODABLE
+from app.pacs.objects.fhir import fhir_bundle
 from cxr_mm.core.errors import RadiographError
 from tests.app.pacs.objects.samples import MADE_AT, SOURCES, two_findings
 
@@ -36,6 +38,7 @@ def objects(source):
     """How many could be written; 0 for a refusal that names field and remedy."""
     try:
         made = build_objects(source, two_findings(), tuple(SOP_CLASSES), MADE_AT)
+        Bundle.model_validate(fhir_bundle(source, two_findings(), MADE_AT))
         every = [*made.values(), build_not_analysed(source, "The view is lateral", MADE_AT)]
     except RadiographError as refusal:
         return 0 if refusal.field and refusal.remedy else -1
