@@ -26,6 +26,7 @@ from pydicom.uid import (
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
+from app.pacs.delivery.commitment import MODEL, Commitment
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.objects import SOURCES
 from app.pacs.queue import Queue
@@ -118,6 +119,9 @@ class Receiver:
         entity.add_supported_context(Verification)
         for each in SOURCES:  # none of the node's own objects: no loop
             entity.add_supported_context(each, SYNTAXES)
+        if any(peer.commitment for peer in self._settings.peers):
+            # Whoever reports proposes the role of the provider for itself.
+            entity.add_supported_context(MODEL, scu_role=True, scp_role=True)
         return entity
 
     def _started(self) -> Any:
@@ -128,6 +132,7 @@ class Receiver:
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_EVENT_REPORT, self._reported),
         ]
         tls = listening_context(settings.tls, LateHandshake) if settings.tls else None
         try:
@@ -192,6 +197,14 @@ class Receiver:
         peer = self._settings.caller(event.assoc.requestor.ae_title)
         assert peer is not None  # others are rejected
         return peer
+
+    def _reported(self, event: Any) -> tuple[int, None]:
+        """Take a report of storage commitment."""
+        peer = self._peer(event)
+        status = Commitment(self._queue, self._settings.limits, peer.name).answer(event)
+        if status != SUCCESS:
+            self._refuse("report of storage commitment not taken", peer.name)
+        return status, None
 
     # Objects
 

@@ -3,14 +3,15 @@
 import logging
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, _config
-from pynetdicom.sop_class import Verification
+from pynetdicom import AE, _config, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
+from app.pacs.delivery.commitment import Commitment
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
 from app.pacs.settings import NodeSettings, Peer, calling_context
@@ -46,6 +47,7 @@ class Sender:
     def __init__(self, settings: NodeSettings, peer: Peer, storage: Storage, queue: Queue) -> None:
         self._settings, self._peer = settings, peer
         self._storage, self._queue = storage, queue
+        self._commitment = Commitment(queue, settings.limits, peer.name)
         self._tls = calling_context(settings.tls) if settings.tls and peer.tls else None
 
     def run(self, stop: threading.Event, answered: threading.Event) -> None:
@@ -78,21 +80,34 @@ class Sender:
 
     def _deliver(self, due: Sequence[Delivery]) -> None:
         try:
-            association = associate(self._settings, self._peer, self._tls)
+            association = associate(self._settings, self._peer, self._tls, self._reported)
         except Unreachable as error:
             self._failed(due, str(error))
             return
         try:
-            for delivery in due:
-                self._send(association, delivery)
+            stored = [delivery for delivery in due if self._send(association, delivery)]
+            if stored and self._peer.commitment:
+                self._ask_for_commitment(association, stored)
         finally:
             association.release()
 
-    def _send(self, association: Any, delivery: Delivery) -> None:
+    def _ask_for_commitment(self, association: Any, stored: Sequence[Delivery]) -> None:
+        if reason := self._commitment.ask(association, stored):
+            self._failed(stored, reason)
+
+    def _reported(self, event: Any) -> tuple[int, None]:
+        """A report that comes by the association that asked for it."""
+        return self._commitment.answer(event), None
+
+    def _send(self, association: Any, delivery: Delivery) -> bool:
+        """Send one object; whether the destination has it."""
         path = self._storage.path(delivery.file)
+        if delivery.attempts > self._settings.limits.send_attempts:
+            self._failed([delivery], "no report of storage commitment")
+            return False
         if not association.is_established:
             self._failed([delivery], "the association ended")
-            return
+            return False
         try:
             status = association.send_c_store(path).get("Status")
         except FileNotFoundError:
@@ -103,11 +118,14 @@ class Sender:
             self._failed([delivery], "the association ended")
         else:
             if status == 0 or status in WARNINGS:
-                self._queue.sent(delivery)
-            elif status is None:
+                if not self._peer.commitment:
+                    self._queue.sent(delivery)
+                return True
+            if status is None:
                 self._failed([delivery], "no answer")
             else:
                 self._failed([delivery], f"the destination answered {status:#06x}")
+        return False
 
     def _failed(self, deliveries: Sequence[Delivery], reason: str) -> None:
         limits = self._settings.limits
@@ -119,8 +137,16 @@ class Sender:
                 self._queue.postpone_delivery(delivery, limits.pause(delivery.attempts), reason)
 
 
-def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) -> Any:
-    """Open an association with a peer, for an echo and every kind of object.
+def associate(
+    settings: NodeSettings,
+    peer: Peer,
+    tls: ssl.SSLContext | None,
+    reported: Callable[[Any], tuple[int, None]] | None = None,
+) -> Any:
+    """Open an association with a peer, for an echo, every kind of object and storage commitment.
+
+    Args:
+        reported: is called with a report of storage commitment.
 
     Raises:
         Unreachable: none can be made.
@@ -134,11 +160,14 @@ def associate(settings: NodeSettings, peer: Peer, tls: ssl.SSLContext | None) ->
     entity.add_requested_context(Verification)
     for each in SOP_CLASSES.values():
         entity.add_requested_context(each, ExplicitVRLittleEndian)
+    if peer.commitment:
+        entity.add_requested_context(StorageCommitmentPushModel)
     association = entity.associate(
         peer.host,
         peer.port,
         ae_title=peer.ae_title,
         tls_args=None if tls is None else (tls, peer.host),
+        evt_handlers=[(evt.EVT_N_EVENT_REPORT, reported)] if reported else [],
     )
     if association.is_established:
         return association
@@ -170,7 +199,9 @@ def ask_for_echo(settings: NodeSettings, peer: Peer) -> EchoResult:
     taken = {context.abstract_syntax for context in association.accepted_contexts}
     echo = Verification in taken and association.send_c_echo().get("Status") == 0
     association.release()
-    missing = [k for k in settings.kinds_for(peer.name) if SOP_CLASSES[k] not in taken]
+    missing: list[str] = [k for k in settings.kinds_for(peer.name) if SOP_CLASSES[k] not in taken]
+    if peer.commitment and StorageCommitmentPushModel not in taken:
+        missing.append("storage commitment")
     words = "echo answered" if echo else "no echo"
     words += f", does not take {', '.join(missing)}" if missing else ", takes what it is sent"
     return EchoResult(echo and not missing, words)

@@ -62,6 +62,9 @@ class Peer(Frozen):
     """That answers are sent to."""
     tls: bool = False
     """Send to it by TLS, with the node's certificate."""
+    commitment: bool = False
+    """Ask it for storage commitment: answers are kept until it reports that it keeps them. It must
+    know the node's title, host and port."""
     web: WebService | None = None
     """Its DICOMweb service; null has none."""
 
@@ -76,6 +79,8 @@ class Peer(Frozen):
             raise ValueError("a peer needs ae_title, host and port, or `web`, or both")
         if self.web and not self.web.send and not all(dimse):
             raise ValueError("answers are sent by C-STORE: name ae_title, host and port")
+        if self.commitment and (self.sent_by_web or not all(dimse)):
+            raise ValueError("storage commitment is of what is sent by C-STORE")
         return self
 
     @property
@@ -149,6 +154,9 @@ class LimitSettings(Frozen):
     """Times that the node may end while it answers one image, after which that has failed."""
     send_attempts: int = Field(300, ge=1)
     """Of one object, after which it is dead: with the pauses below, about a day."""
+    report_seconds: float = Field(120.0, gt=0)
+    """For a report of storage commitment, after which an object is sent again; at most
+    `longest_pause`."""
     shortest_pause: float = Field(2.0, gt=0)
     """Seconds before the first repeat; doubled with each."""
     longest_pause: float = Field(300.0, gt=0)

@@ -32,6 +32,11 @@ SERVICES = (
     ("C-STORE", "SCP", "the classes taken in, from peers that the node's file names"),
     ("C-STORE", "SCU", "the classes made, to peers with `port`"),
     (
+        "Storage Commitment Push Model",
+        "SCU",
+        "N-ACTION to peers with `commitment`; their N-EVENT-REPORT by the same association or another",
+    ),
+    (
         "QIDO-RS",
         "user agent",
         "studies by `StudyDate` and `ModalitiesInStudy`, their series by `Modality`, their "

@@ -72,7 +72,7 @@ class Delivery:
 
     id: int
     destination: str
-    kind: str
+    kind: Kind
     sop_instance_uid: str
     file: str
     attempts: int

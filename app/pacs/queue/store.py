@@ -40,6 +40,8 @@ TABLES_LOCK = zlib.crc32(b"tables of a queue")
 """PostgreSQL's number of the lock under which tables are made."""
 INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """Databases that a queue may be in, and how each inserts."""
+PENDING = ("waiting", "stored")
+"""States of deliveries that are sent when they are due: `stored` is, once its report is overdue."""
 TURN = {1: 0, 0: 1, 2: 2}
 """DIMSE priority (high 1, medium 0, low 2; PS3.7 9.3.1.1) → rank in the queue."""
 
@@ -198,7 +200,7 @@ class Queue:
 
     def postpone(self, received: Received, pause: float, reason: str) -> None:
         """Give a claimed row back, for another attempt after some seconds."""
-        self._unclaim(RECEIVED, [received.id], pause, reason)
+        self._unclaim(RECEIVED, received.id, "received", pause, reason)
 
     # What is to be delivered
 
@@ -206,7 +208,7 @@ class Queue:
         """Claim deliveries to a destination that are due: of the most urgent images, then of the
         most suspicious, then the oldest."""
         c, of = DELIVERIES.c, RECEIVED.c
-        mine = (c.destination == destination) & (c.state == "waiting")
+        mine = (c.destination == destination) & c.state.in_(PENDING)
         query = select(DELIVERIES).join(RECEIVED).where(mine, self._due(DELIVERIES))
         query = query.order_by(of.priority, of.suspicion.desc().nulls_last(), c.id).limit(most)
         query = query.with_for_update(skip_locked=True, of=DELIVERIES)
@@ -223,7 +225,7 @@ class Queue:
 
     def postpone_delivery(self, delivery: Delivery, pause: float, reason: str) -> None:
         """Give a claimed delivery back, for another attempt after some seconds."""
-        self._unclaim(DELIVERIES, [delivery.id], pause, reason)
+        self._unclaim(DELIVERIES, delivery.id, "waiting", pause, reason)
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Give a delivery up until a person has it tried again."""
@@ -303,11 +305,11 @@ class Queue:
         tried = {"claimed_by": owner, "attempts": table.c.attempts + 1}
         connection.execute(update(table).where(table.c.id.in_(ids)).values(tried))
 
-    def _unclaim(self, table: Table, ids: list[int], pause: float, reason: str) -> None:
+    def _unclaim(self, table: Table, number: int, state: str, pause: float, reason: str) -> None:
         when = self.clock() + min(timedelta(seconds=pause), self._longest)
-        given = {"claimed_by": None, "next_at": when, "reason": reason[:LONGEST_REASON]}
+        given = {"state": state, "claimed_by": None, "next_at": when}
         with self.transaction() as connection:
-            connection.execute(update(table).where(table.c.id.in_(ids)).values(given))
+            connection.execute(_one(table, number).values(reason=reason[:LONGEST_REASON], **given))
 
 
 def _claims(table: Table, owner: str | None) -> Any:

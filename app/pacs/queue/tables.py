@@ -70,11 +70,17 @@ DELIVERIES = Table(
     Column("sop_instance_uid", String(64)),
     Column("file", String(80)),
     Column("sent_at", UtcDateTime),
+    Column("commitment", String(64)),
     *_work(),
     UniqueConstraint("received_id", "digest", "destination", "kind"),
     Index("deliveries_by_turn", "destination", "state", "claimed_by", "next_at"),
 )
-"""One row for each object and destination: exactly once for a SOP instance and a model."""
+"""One row for each object and destination: exactly once for a SOP instance and a model.
+
+State is `waiting`, `stored` (`commitment` is the transaction whose report is awaited), `sent` or
+`committed`, or `dead`.
+"""
+DELIVERED = ("sent", "committed")
 COUNTS = Table(
     "counts",
     METADATA,

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from app.pacs.queue.store import Queue
-from app.pacs.queue.tables import COUNTS, DELIVERIES, RECEIVED
+from app.pacs.queue.store import PENDING, Queue
+from app.pacs.queue.tables import COUNTS, DELIVERED, DELIVERIES, RECEIVED
 from app.pacs.settings import QueueRetention
 
 
@@ -84,7 +84,7 @@ def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence
         The files that they named, below the storage.
     """
     c, d = RECEIVED.c, DELIVERIES.c
-    pending = select(d.id).where(d.received_id == c.id, d.state != "sent").exists()
+    pending = select(d.id).where(d.received_id == c.id, d.state.not_in(DELIVERED)).exists()
     late = select(d.id).where(d.received_id == c.id, d.sent_at > until).exists()
     finished = c.state.in_(("answered", "not_analysed")) & (c.answered_at <= until)
     over = (finished & ~pending & ~late) | (c.received_at <= given_up)
@@ -92,12 +92,12 @@ def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence
         ids = list(connection.scalars(select(c.id).where(c[columns[0]].is_not(None), over)))
         files: list[str] = []
         for table, column, working, ended in (
-            (RECEIVED, c.id, "received", "failed"),
-            (DELIVERIES, d.received_id, "waiting", "dead"),
+            (RECEIVED, c.id, ("received",), "failed"),
+            (DELIVERIES, d.received_id, PENDING, "dead"),
         ):
             mine = column.in_(ids)
             files += connection.scalars(select(table.c.file).where(mine, table.c.file.is_not(None)))
-            overdue = update(table).where(mine, table.c.state == working)
+            overdue = update(table).where(mine, table.c.state.in_(working))
             connection.execute(overdue.values(state=ended, reason="was kept for the longest time"))
             connection.execute(update(table).where(mine).values(dict.fromkeys(columns)))
     return files

@@ -20,6 +20,7 @@ from pynetdicom import AE, evt
 
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Queue
+from app.pacs.queue.tables import DELIVERED
 from app.pacs.queue.upkeep import status
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
@@ -151,7 +152,7 @@ class Running:
                 found = status(queue)
             states = found["received"]
             ended = sum(states.values()) == images and "received" not in states
-            if ended and all(set(d) == {"sent"} for d in found["destinations"].values()):
+            if ended and all(set(d) <= {*DELIVERED} for d in found["destinations"].values()):
                 return found
             assert time.monotonic() < until, (found, (self.folder / "out.txt").read_text())
             time.sleep(0.2)

@@ -75,7 +75,7 @@ def pair(tmp_path, bundle_folder):
     folder.mkdir()
     node = Running(tmp_path, bundle_folder, Archive())
     with closing(Orthanc(folder, program, node.port)) as orthanc:
-        node.fields["peers"][0]["port"] = orthanc.port
+        node.fields["peers"][0] |= {"port": orthanc.port, "commitment": True}
         node.fields["rules"][0]["destinations"] = [{"peer": "archive", "objects": OBJECTS}]
         node.write(node.fields)
         assert orthanc.listens()
@@ -92,7 +92,7 @@ def test_orthanc_gets_the_answers_of_what_it_forwards_once(pair, phantoms, tmp_p
     until = time.monotonic() + 120
     while len(orthanc.get("/instances")) < 5 and time.monotonic() < until:
         time.sleep(0.5)
-    node.settled(1)
+    node.delivering({"committed": len(OBJECTS)})
     time.sleep(3)  # for a loop to show
     tags = [orthanc.get(f"/instances/{i}/simplified-tags") for i in orthanc.get("/instances")]
     assert sorted(t["SOPClassUID"] for t in tags) == sorted(

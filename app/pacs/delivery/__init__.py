@@ -1,0 +1,1 @@
+"""Ways by which answers leave, besides plain C-STORE."""
