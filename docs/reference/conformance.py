@@ -34,7 +34,7 @@ SERVICES = (
     (
         "Storage Commitment Push Model",
         "SCU",
-        "N-ACTION to peers with `commitment`; their N-EVENT-REPORT by the same association or another",
+        "N-ACTION to peers with `commitment`; their reports by the same association or another",
     ),
     (
         "QIDO-RS",
