@@ -89,13 +89,18 @@ def replay(
 @commands.command("send-test")
 def send_test(file: File) -> None:
     """Ask every peer for an echo, and which objects it takes; nothing is stored with it."""
+    from app.pacs.delivery.fhir import ask_for_fhir
     from app.pacs.dicomweb.poll import ask_for_studies
     from app.pacs.sender import ask_for_echo
 
     settings = _settings(file)
     results = {
         (peer.name, has): ask(settings, peer)
-        for ask, has in ((ask_for_echo, "ae_title"), (ask_for_studies, "web"))
+        for ask, has in (
+            (ask_for_echo, "ae_title"),
+            (ask_for_studies, "web"),
+            (ask_for_fhir, "fhir"),
+        )
         for peer in settings.peers
         if getattr(peer, has) is not None
     }

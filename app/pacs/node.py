@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import Any
 
+from app.pacs.delivery.fhir import FhirSender
 from app.pacs.dicomweb.poll import Poller
 from app.pacs.dicomweb.stow_out import StowSender
 from app.pacs.header import HeaderReader
@@ -18,7 +19,7 @@ from app.pacs.queue.lock import Check, QueueTakenError, only_node
 from app.pacs.queue.upkeep import clean, remove_unnamed
 from app.pacs.receiver import Receiver
 from app.pacs.sender import Sender
-from app.pacs.settings import NodeSettings
+from app.pacs.settings import NodeSettings, Peer
 from app.pacs.storage import FOLDERS, Storage
 from app.pacs.workers import STOP_SECONDS, Workers
 from cxr_mm.core.errors import CxrError, LogError
@@ -60,8 +61,7 @@ def run_node(
         workers.await_ready(stop)
         threads.start("messenger", workers.wake, stop, arrived)
         for peer, wake in zip(settings.peers, answered, strict=True):
-            kind = StowSender if peer.sent_by_web else Sender
-            sender = kind(settings, peer, storage, queue)
+            sender = _sender_of(peer)(settings, peer, storage, queue)
             threads.start(f"sender {peer.name}", sender.run, stop, wake)
             if peer.web and peer.web.poll:
                 poller = Poller(settings, peer, storage, queue, headers, arrived.set)
@@ -71,6 +71,12 @@ def run_node(
         ready(receiver.port)
         _keep_up(settings, storage, queue, check, stop)
     threads.check()
+
+
+def _sender_of(peer: Peer) -> type[Sender]:
+    if peer.fhir:
+        return FhirSender
+    return StowSender if peer.sent_by_web else Sender
 
 
 def _set_all(events: Iterable[threading.Event]) -> None:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
+from app.pacs.sections.fhir import FhirSettings
 from app.pacs.sections.web import WebService
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.types import Frozen, faults_of
 
-Kind = Literal["sr", "gsps", "sc", "seg", "pdf"]
+Kind = Literal["sr", "gsps", "sc", "seg", "pdf", "fhir"]
 """Objects that a destination may get: structured report, presentation state, secondary capture,
-segmentation of the strongest region, case report."""
+segmentation of the strongest region, case report; or all of it as FHIR."""
 LONGEST_TITLE = 16
 """Characters of an AE title (DICOM PS3.5, VR AE)."""
 PAGE = "page"
@@ -67,6 +68,8 @@ class Peer(Frozen):
     know the node's title, host and port."""
     web: WebService | None = None
     """Its DICOMweb service; null has none."""
+    fhir: FhirSettings | None = None
+    """Where it takes reports as FHIR; such a peer takes and gives nothing else."""
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
@@ -75,8 +78,10 @@ class Peer(Frozen):
         dimse = [self.ae_title is not None, bool(self.host), self.port is not None]
         if any(dimse) != all(dimse):
             raise ValueError("a peer that speaks DIMSE needs ae_title, host and port")
-        if not all(dimse) and self.web is None:
-            raise ValueError("a peer needs ae_title, host and port, or `web`, or both")
+        if self.fhir and (any(dimse) or self.web):
+            raise ValueError("a peer with `fhir` has neither ae_title, host and port nor `web`")
+        if not all(dimse) and self.web is None and self.fhir is None:
+            raise ValueError("a peer needs ae_title, host and port, or `web`, or both; or `fhir`")
         if self.web and not self.web.send and not all(dimse):
             raise ValueError("answers are sent by C-STORE: name ae_title, host and port")
         if self.commitment and (self.sent_by_web or not all(dimse)):
@@ -95,7 +100,7 @@ class Destination(Frozen):
     peer: str
     """Name of a peer."""
     objects: tuple[Kind, ...] = Field(("sr", "gsps", "sc"), min_length=1)
-    """What it gets."""
+    """What it gets; `[fhir]` where it takes FHIR."""
 
 
 class Rule(Frozen):
@@ -224,6 +229,16 @@ class NodeSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _kinds_taken(self) -> Self:
+        for peer in self.peers:
+            kinds = self.kinds_for(peer.name)
+            if peer.fhir and kinds and kinds != ("fhir",):
+                raise ValueError(f"{peer.name!r} takes FHIR: write `objects: [fhir]`")
+            if not peer.fhir and "fhir" in kinds:
+                raise ValueError(f"{peer.name!r} has no `fhir`, so that it takes none")
+        return self
+
+    @model_validator(mode="after")
     def _protected(self) -> Self:
         if self.tls is None and any(peer.tls for peer in self.peers):
             raise ValueError("a peer is sent to by TLS, but `tls` names no certificate")
@@ -307,7 +322,12 @@ def _rooted(settings: NodeSettings, root: Path) -> NodeSettings:
     )
     tls = settings.tls and TlsSettings(**{k: root / v for k, v in settings.tls})
     peers = tuple(
-        peer.model_copy(update={"web": peer.web and peer.web.below(root)})
+        peer.model_copy(
+            update={
+                "web": peer.web and peer.web.below(root),
+                "fhir": peer.fhir and peer.fhir.below(root),
+            }
+        )
         for peer in settings.peers
     )
     changed = {"storage": root / settings.storage, "rules": rules, "tls": tls, "peers": peers}
@@ -325,9 +345,10 @@ def _check_files(settings: NodeSettings, path: Path) -> None:
     if settings.tls:
         listening_context(settings.tls)
     for peer in settings.peers:
-        if peer.web:
-            peer.web.secret()
-            peer.web.verification()
+        service = peer.web or (peer.fhir and peer.fhir.server)
+        if service:
+            service.secret()
+            service.verification()
 
 
 def listening_context(

@@ -134,12 +134,12 @@ class Storage:
         """Write an answer, or write it again; when this returns, it survives a power cut.
 
         Args:
-            name: of the file, without its ending; the same answer has the same.
+            name: of the file; the same answer has the same.
 
         Raises:
             OSError: it cannot be written.
         """
-        file = f"{OUTBOX}/{name}.dcm"
+        file = f"{OUTBOX}/{name}"
         temporary = self.arriving / f"{secrets.token_hex(16)}.dcm"
         try:
             temporary.write_bytes(data)

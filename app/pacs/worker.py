@@ -2,16 +2,18 @@
 
 import hashlib
 import io
+import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from pydicom.dataset import Dataset
 
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
-from app.pacs.objects import Result, build_not_analysed, build_objects
+from app.pacs.objects import Kind, Result, build_not_analysed, build_objects
+from app.pacs.objects.fhir import Json, fhir_bundle, fhir_not_analysed, report_id
 from app.pacs.queue import Ended, Outgoing, Queue, Received, Summary
 from app.pacs.routing import Refusal, Route, facts_of, route
 from app.pacs.settings import Destination, NodeSettings
@@ -21,6 +23,11 @@ from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError
 from cxr_mm.inference.suspicion import suspicion
 
 _log = logging.getLogger(__name__)
+NOT_ANALYSED: Mapping[Kind, Callable[[Dataset, str, datetime], Dataset | Json]] = {
+    "sr": build_not_analysed,
+    "fhir": fhir_not_analysed,
+}
+"""What says that an image was not analysed, to whom gets that kind."""
 LOOK_SECONDS = 0.5
 """Between two looks at an empty queue; an arrival wakes the worker at once."""
 
@@ -138,13 +145,16 @@ class Worker:
         path, picture = self._storage.path(received.file), bool({"sc", "pdf"} & {*kinds})
         result = self._answering.result(way.bundle, path, header, picture=picture)
         with self._stages.timed("build"):
-            objects = build_objects(header, result, kinds, datetime.now())
-            files = {kind: self._written(each) for kind, each in objects.items()}
+            made_at = datetime.now()
+            made: dict[Kind, Dataset | Json] = {**build_objects(header, result, kinds, made_at)}
+            if "fhir" in kinds:
+                made["fhir"] = fhir_bundle(header, result, made_at)
+            written = {kind: self._written(each) for kind, each in made.items()}
         outgoing = [
-            Outgoing(d.peer, kind, str(objects[kind].SOPInstanceUID), files[kind])
+            Outgoing(d.peer, kind, *written[kind])
             for d in way.destinations
             for kind in d.objects
-            if kind in objects
+            if kind in written
         ]
         summary = summary_of(result)
         self._end(received, "answered", result.digest, outgoing=outgoing, summary=summary)
@@ -154,26 +164,30 @@ class Worker:
     ) -> None:
         """End a row with its reason, and list the report that says so where one is wanted."""
         outgoing: list[Outgoing] = []
-        names = [d.peer for d in destinations if "sr" in d.objects]
-        if names:
-            try:
-                report = build_not_analysed(header, reason, datetime.now())
-                file, uid = self._written(report), str(report.SOPInstanceUID)
-                outgoing = [Outgoing(name, "sr", uid, file) for name in names]
-            except RadiographError as error:
-                reason = f"{reason}; no report, since {error}"
+        try:
+            for kind, build in NOT_ANALYSED.items():
+                names = [d.peer for d in destinations if kind in d.objects]
+                if names:
+                    written = self._written(build(header, reason, datetime.now()))
+                    outgoing += [Outgoing(name, kind, *written) for name in names]
+        except RadiographError as error:
+            reason = f"{reason}; no report, since {error}"
         self._end(received, "not_analysed", reason=reason, outgoing=outgoing)
 
-    def _written(self, dataset: Dataset) -> str:
-        """Write an object to the outbox; returns its file.
+    def _written(self, made: Dataset | Json) -> tuple[str, str]:
+        """Write an object to the outbox; returns its UID and its file.
 
         Raises:
             OSError: it cannot be written.
         """
-        buffer = io.BytesIO()
-        dataset.save_as(buffer, enforce_file_format=True)
-        name = hashlib.sha256(str(dataset.SOPInstanceUID).encode()).hexdigest()
-        return self._storage.put(name, buffer.getvalue())
+        if isinstance(made, Dataset):
+            buffer = io.BytesIO()
+            made.save_as(buffer, enforce_file_format=True)
+            uid, ending, data = str(made.SOPInstanceUID), "dcm", buffer.getvalue()
+        else:
+            uid, ending, data = report_id(made), "json", json.dumps(made).encode()
+        name = hashlib.sha256(uid.encode()).hexdigest()
+        return uid, self._storage.put(f"{name}.{ending}", data)
 
     def _end(
         self,

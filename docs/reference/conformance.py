@@ -52,6 +52,14 @@ SERVICES = (
     ),
 )
 """DICOM services, in which role, and what is exchanged."""
+FHIR = """\
+For peers with `fhir`: R4 (and R4B), one `transaction` for each answer. A `DiagnosticReport`
+(`preliminary`; `cancelled` where the image was not analysed), a `Device` (the model) and an
+`Observation` for each finding: presence as value; decision, probability and operating point as
+components; the codes of the structured report. Ids are derived as UIDs are, and each entry is a
+`PUT`: a repeat replaces. Patient (identifier, never the name), order, study and image are logical
+references.
+"""
 PRIMITIVES = (
     ("Qualitative finding", "yes", "TID 1501, presence of each finding by CID 240"),
     ("Measurement", "yes", "TID 1501, probability and operating point without unit"),
@@ -102,6 +110,7 @@ def page() -> str:
         "reason and no number.\n",
         f"## Private codes\n\nCoding scheme `{codes.PRIVATE}`; a finding without a public code is "
         f"`TASK.FINDING` in it.\n\n{private}",
+        f"## FHIR\n\n{FHIR}",
         f"## IHE AI Results (AIR)\n\n{primitives}",
     )
     return "\n".join(parts)

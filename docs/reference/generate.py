@@ -16,7 +16,11 @@ SOURCES = {
     "params.yaml": ("cxr_mm/core/config.py",),
     "monitoring.yaml": ("monitoring/config.py",),
     "The page's server": ("app/settings.py",),
-    "The node's file": ("app/pacs/settings.py", "app/pacs/sections/web.py"),
+    "The node's file": (
+        "app/pacs/settings.py",
+        "app/pacs/sections/web.py",
+        "app/pacs/sections/fhir.py",
+    ),
 }
 BOUNDS = {
     "ge": "≥ {}",

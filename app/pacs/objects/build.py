@@ -54,7 +54,7 @@ def build_objects(
     """Build the objects of one answer, each with file meta, in explicit VR little endian.
 
     The same source, digest and configuration give the same UIDs. Without a region there is no
-    segmentation.
+    segmentation; FHIR is no object.
 
     Args:
         source: header of the radiograph; pixels are not needed, and nothing is changed.
@@ -75,7 +75,7 @@ def build_objects(
             made_at,
         )
         for kind in kinds
-        if kind != "seg" or result.region is not None
+        if kind in BUILDERS and (kind != "seg" or result.region is not None)
     }
 
 

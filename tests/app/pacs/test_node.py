@@ -134,14 +134,14 @@ class Running:
         finally:
             opened.close()
 
-    def delivering(self, expected, seconds=120):
-        """Wait until the deliveries to the archive are in these states."""
+    def delivering(self, expected, to="archive", seconds=120):
+        """Wait until the deliveries to a peer are in these states."""
         until = time.monotonic() + seconds
         found = None
-        while found != {"archive": expected}:
+        while found != expected:
             assert time.monotonic() < until, found
             with self.queue() as queue:
-                found = status(queue)["destinations"]
+                found = status(queue)["destinations"].get(to)
             time.sleep(0.2)
 
     def settled(self, images, seconds=180):

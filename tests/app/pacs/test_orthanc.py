@@ -8,6 +8,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from fhir.resources.R4B.bundle import Bundle
 
 from app.pacs.objects import SOP_CLASSES
 from tests.app.pacs.conftest import dcmtk, free_port
@@ -76,7 +77,11 @@ def pair(tmp_path, bundle_folder):
     node = Running(tmp_path, bundle_folder, Archive())
     with closing(Orthanc(folder, program, node.port)) as orthanc:
         node.fields["peers"][0] |= {"port": orthanc.port, "commitment": True}
-        node.fields["rules"][0]["destinations"] = [{"peer": "archive", "objects": OBJECTS}]
+        node.fields["peers"].append({"name": "records", "fhir": {"folder": "reports"}})
+        node.fields["rules"][0]["destinations"] = [
+            {"peer": "archive", "objects": OBJECTS},
+            {"peer": "records", "objects": ["fhir"]},
+        ]
         node.write(node.fields)
         assert orthanc.listens()
         yield node.start(), orthanc
@@ -93,6 +98,7 @@ def test_orthanc_gets_the_answers_of_what_it_forwards_once(pair, phantoms, tmp_p
     while len(orthanc.get("/instances")) < 5 and time.monotonic() < until:
         time.sleep(0.5)
     node.delivering({"committed": len(OBJECTS)})
+    node.delivering({"sent": 1}, "records")
     time.sleep(3)  # for a loop to show
     tags = [orthanc.get(f"/instances/{i}/simplified-tags") for i in orthanc.get("/instances")]
     assert sorted(t["SOPClassUID"] for t in tags) == sorted(
@@ -102,3 +108,5 @@ def test_orthanc_gets_the_answers_of_what_it_forwards_once(pair, phantoms, tmp_p
     counts = {c["what"]: c["number"] for c in node.settled(1)["counts"]}
     assert counts.get("SOP class or transfer syntax not taken", 0) >= 3
     assert node.settled(1)["received"] == {"answered": 1}
+    (report,) = (tmp_path / "reports").iterdir()
+    Bundle.model_validate_json(report.read_text())

@@ -27,6 +27,7 @@ def test_a_small_file_is_enough_and_paths_start_at_its_folder(tmp_path):
 
 
 REFUSE = {"refuse": "no"}
+PEER = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 11113}
 TO = [{"peer": "archive"}]
 FAULTS = [
     ({"prot": 1}, "prot", "Extra inputs"),
@@ -40,6 +41,11 @@ FAULTS = [
     ({"rules": [REFUSE | {"from": ["ward"]}]}, "top level", "rule 1 names no peer 'ward'"),
     ({"rules": [REFUSE | {"destinations": [{"peer": "x"}]}]}, "top level", "no peer 'x'"),
     ({"rules": [REFUSE | {"destinations": [TO[0] | {"objects": ["png"]}]}]}, "objects", "'sr'"),
+    ({"rules": [REFUSE | {"destinations": [TO[0] | {"objects": ["fhir"]}]}]}, "top", "no `fhir`"),
+    ({"peers": [{"name": "archive", "fhir": {"folder": "out"}}]}, "top", "`objects: [fhir]`"),
+    ({"peers": [{"name": "archive", "fhir": {}}]}, "peers.0.fhir", "a server or a folder"),
+    ({"peers": [PEER | {"fhir": {"folder": "out"}}]}, "peers.0", "has neither ae_title"),
+    ({"peers": [{"name": "archive"}]}, "peers.0", "or `fhir`"),
     ({"host": "0.0.0.0"}, "top level", "clear_text: true"),
     ({"tls": {"certificate": "a", "key": "b"}}, "tls.authority", "required"),
     ({"limits": {"associations": 0}}, "limits.associations", "greater than or equal"),

@@ -1,6 +1,7 @@
 """The worker: rows end as answered, not analysed or failed, whatever a header or a model does."""
 
 import dataclasses
+import json
 import threading
 
 import pytest
@@ -91,18 +92,37 @@ def test_an_unreadable_header_leaves_its_reason(worker, queue, data):
     assert status(queue)["counts"][0]["what"] == "not analysed: unreadable header"
 
 
+def delivered_as(kinds, working, settings):
+    """Have the rule of a worker's node deliver these kinds."""
+    rule = settings.rules[0].model_copy(
+        update={"destinations": (Destination(peer="archive", objects=kinds),)}
+    )
+    working._settings = settings.model_copy(update={"rules": (rule,)})
+
+
 @pytest.mark.parametrize("found", [True, False])
 def test_a_segmentation_is_sent_where_there_is_a_region(found, settings, worker, queue):
-    rule = settings.rules[0].model_copy(
-        update={"destinations": (Destination(peer="archive", objects=("sr", "seg", "pdf")),)}
-    )
     working = worker()
-    working._settings = settings.model_copy(update={"rules": (rule,)})
+    delivered_as(("sr", "seg", "pdf"), working, settings)
     result = two_findings() if found else dataclasses.replace(two_findings(), region=None)
     object.__setattr__(working._answering, "answer", result)
     assert working.step()
     kinds = {d.kind for d in queue.claim_deliveries("archive", 9)}
     assert kinds == {"sr", "pdf"} | ({"seg"} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "preliminary"), (RadiographError("no", field="x"), "cancelled")]
+)
+def test_fhir_is_written_as_json(error, status, settings, worker, queue):
+    working = worker(error)
+    delivered_as(("fhir",), working, settings)
+    object.__setattr__(working._answering, "answer", two_findings())
+    assert working.step()
+    (delivery,) = queue.claim_deliveries("archive", 9)
+    bundle = json.loads((settings.storage / delivery.file).read_text())
+    report = bundle["entry"][-1]["resource"]
+    assert (report["id"], report["status"]) == (delivery.sop_instance_uid, status)
 
 
 def test_a_header_with_another_uid_than_it_was_sent_by_is_not_analysed(worker, queue):

@@ -22,7 +22,7 @@ def sending(web_settings, queue):
     storage = Storage(web_settings.storage)
     queue.add(arrival())
     outgoing = [
-        Outgoing("archive", kind, f"1.2.{kind}", storage.put(kind, kind.encode()))
+        Outgoing("archive", kind, f"1.2.{kind}", storage.put(f"{kind}.dcm", kind.encode()))
         for kind in ("sr", "gsps")
     ]
     queue.finish(queue.claim(), "answered", "d", outgoing=outgoing)
