@@ -20,7 +20,10 @@ from app.pacs.queue.upkeep import clean, remove_unnamed
 from app.pacs.receiver import Receiver
 from app.pacs.sender import Sender
 from app.pacs.settings import NodeSettings, Peer
+from app.pacs.stages import Stages
 from app.pacs.storage import FOLDERS, Storage
+from app.pacs.watch.alerts import Watch
+from app.pacs.watch.metrics import NodeMetrics
 from app.pacs.workers import STOP_SECONDS, Workers
 from cxr_mm.core.errors import CxrError, LogError
 
@@ -55,19 +58,23 @@ def run_node(
         stack.callback(stop.set)
         headers = stack.enter_context(HeaderReader())
         arrived, answered = threading.Event(), [threading.Event() for _ in settings.peers]
-        workers = Workers(settings, queue, lambda: _set_all(answered))
+        metrics = NodeMetrics(queue)
+        stack.enter_context(metrics.served(settings.metrics))
+        stages = Stages(metrics.observe)
+        workers = Workers(settings, queue, lambda: _set_all(answered), metrics.observe)
         for name in workers.names:
             threads.start(name, workers.keep, stop, name)
         workers.await_ready(stop)
         threads.start("messenger", workers.wake, stop, arrived)
         for peer, wake in zip(settings.peers, answered, strict=True):
-            sender = _sender_of(peer)(settings, peer, storage, queue)
+            sender = _sender_of(peer)(settings, peer, storage, queue, stages)
             threads.start(f"sender {peer.name}", sender.run, stop, wake)
             if peer.web and peer.web.poll:
                 poller = Poller(settings, peer, storage, queue, headers, arrived.set)
                 threads.start(f"poller {peer.name}", poller.run, stop)
         threads.check()
-        receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set))
+        threads.start("watch", Watch(settings, storage, queue).run, stop)
+        receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set, stages))
         ready(receiver.port)
         _keep_up(settings, storage, queue, check, stop)
     threads.check()

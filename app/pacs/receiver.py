@@ -31,6 +31,7 @@ from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.objects import SOURCES
 from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
+from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
 from cxr_mm.core.errors import LogError, ParamsError
 
@@ -69,6 +70,7 @@ class Receiver:
         storage: where objects are written.
         queue: where they are listed.
         arrived: is called after each new one.
+        stages: times each.
 
     Raises:
         ParamsError: the address cannot be had, or a certificate cannot be used.
@@ -80,9 +82,10 @@ class Receiver:
         storage: Storage,
         queue: Queue,
         arrived: Callable[[], None] = lambda: None,
+        stages: Stages = UNTIMED,
     ) -> None:
         self._settings, self._storage, self._queue = settings, storage, queue
-        self._arrived = arrived
+        self._arrived, self._stages = arrived, stages
         self._before = tempfile.tempdir
         _config.STORE_RECV_CHUNKED_DATASET = True  # to a file, so that memory stays bounded
         _config.LOG_HANDLER_LEVEL = "none"
@@ -190,7 +193,7 @@ class Receiver:
         if not _calls_from(peer, event.assoc.requestor.address):
             self._refuse("known AE title at another address", peer.name)
             event.assoc.abort()
-        for _ in event.assoc.rejected_contexts:
+        if event.assoc.rejected_contexts:  # of which some peers propose every one that they know
             self._refuse("SOP class or transfer syntax not taken", peer.name)
 
     def _peer(self, event: Any) -> Peer:
@@ -211,7 +214,8 @@ class Receiver:
     def _store(self, event: Any) -> int:
         peer = self._peer(event)
         try:
-            self._take(event, peer)
+            with self._stages.timed("receive"):
+                self._take(event, peer)
         except Refused as refused:
             self._refuse(refused.reason, peer.name)
             return refused.status

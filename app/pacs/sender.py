@@ -14,7 +14,9 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 from app.pacs.delivery.commitment import Commitment
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
+from app.pacs.queue.watched import note_peer
 from app.pacs.settings import NodeSettings, Peer, calling_context
+from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
 from cxr_mm.core.errors import LogError
 
@@ -39,15 +41,24 @@ class Sender:
         peer: the destination.
         storage: where the objects are.
         queue: whose deliveries it works on.
+        stages: times each object.
 
     Raises:
         ParamsError: a certificate cannot be used.
     """
 
-    def __init__(self, settings: NodeSettings, peer: Peer, storage: Storage, queue: Queue) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        peer: Peer,
+        storage: Storage,
+        queue: Queue,
+        stages: Stages = UNTIMED,
+    ) -> None:
         self._settings, self._peer = settings, peer
-        self._storage, self._queue = storage, queue
+        self._storage, self._queue, self._stages = storage, queue, stages
         self._commitment = Commitment(queue, settings.limits, peer.name)
+        self._noted: str | None = None
         self._tls = calling_context(settings.tls) if settings.tls and peer.tls else None
 
     def run(self, stop: threading.Event, answered: threading.Event) -> None:
@@ -82,8 +93,10 @@ class Sender:
         try:
             association = associate(self._settings, self._peer, self._tls, self._reported)
         except Unreachable as error:
+            self._note(str(error))
             self._failed(due, str(error))
             return
+        self._note()
         try:
             stored = [delivery for delivery in due if self._send(association, delivery)]
             if stored and self._peer.commitment:
@@ -109,7 +122,8 @@ class Sender:
             self._failed([delivery], "the association ended")
             return False
         try:
-            status = association.send_c_store(path).get("Status")
+            with self._stages.timed("send"):
+                status = association.send_c_store(path).get("Status")
         except FileNotFoundError:
             self._queue.bury(delivery, "its file is gone")
         except ValueError:
@@ -126,6 +140,12 @@ class Sender:
             else:
                 self._failed([delivery], f"the destination answered {status:#06x}")
         return False
+
+    def _note(self, trouble: str = "") -> None:
+        """Note that the destination can be reached, or why not, where that is new."""
+        if self._noted != trouble:
+            note_peer(self._queue, self._peer.name, trouble)
+            self._noted = trouble
 
     def _failed(self, deliveries: Sequence[Delivery], reason: str) -> None:
         limits = self._settings.limits
@@ -152,6 +172,7 @@ def associate(
         Unreachable: none can be made.
     """
     _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True  # the file as it is, not decoded first
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it quotes what it sends
     entity = AE(settings.ae_title)
     idle = settings.limits.idle_seconds

@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from app.pacs.sections.fhir import FhirSettings
+from app.pacs.sections.watch import MetricsSettings, NodeAlertSettings
 from app.pacs.sections.web import WebService
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.types import Frozen, faults_of
@@ -210,6 +211,9 @@ class NodeSettings(Frozen):
     """Every system that the node speaks with."""
     rules: tuple[Rule, ...] = Field(min_length=1)
     """Asked in order: the first that fits decides."""
+    metrics: MetricsSettings | None = None
+    """Figures for Prometheus; null serves none."""
+    alerts: NodeAlertSettings = NodeAlertSettings()
     limits: LimitSettings = LimitSettings()
     retention: QueueRetention = QueueRetention()
 

@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 PAGE = Path(__file__).with_name("parameters.md")
 SOURCES = {
     "params.yaml": ("cxr_mm/core/config.py",),
-    "monitoring.yaml": ("monitoring/config.py",),
+    "monitoring.yaml": ("monitoring/config.py", "cxr_mm/alerts/settings.py"),
     "The page's server": ("app/settings.py",),
     "The node's file": (
         "app/pacs/settings.py",
         "app/pacs/sections/web.py",
         "app/pacs/sections/fhir.py",
+        "app/pacs/sections/watch.py",
     ),
 }
 BOUNDS = {

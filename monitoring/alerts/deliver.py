@@ -10,9 +10,10 @@ from functools import partial
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection
 
+from cxr_mm.alerts.channels import post, send_mail
 from cxr_mm.core.errors import CxrError
 from cxr_mm.prediction_log.database import database_errors
-from monitoring.alerts.channels import post, send_mail, write_figures
+from monitoring.alerts.figures import write_figures
 from monitoring.alerts.notice import Notice
 from monitoring.config import AlertSettings
 from monitoring.scheduler.state import ALERTS, WAITING_ALERTS, State

@@ -9,6 +9,7 @@ from app.pacs.dicomweb.client import JSON_BYTES, AwayError, DeclinedError, HttpC
 from app.pacs.queue import Delivery, Queue
 from app.pacs.sender import EchoResult, Sender
 from app.pacs.settings import NodeSettings, Peer, calling_context
+from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage, sync
 from cxr_mm.core.errors import StorageError
 from cxr_mm.core.files import atomic_write
@@ -22,14 +23,21 @@ class FhirSender(Sender):
     """Sends to one destination, with the queue and the pauses of every sender.
 
     Args:
-        settings, peer, storage, queue: as of `Sender`; the peer has `fhir`.
+        settings, peer, storage, queue, stages: as of `Sender`; the peer has `fhir`.
 
     Raises:
         ParamsError: certificate, authority or secret cannot be used.
     """
 
-    def __init__(self, settings: NodeSettings, peer: Peer, storage: Storage, queue: Queue) -> None:
-        super().__init__(settings, peer, storage, queue)
+    def __init__(
+        self,
+        settings: NodeSettings,
+        peer: Peer,
+        storage: Storage,
+        queue: Queue,
+        stages: Stages = UNTIMED,
+    ) -> None:
+        super().__init__(settings, peer, storage, queue, stages)
         assert peer.fhir is not None
         self._folder, server = peer.fhir.folder, peer.fhir.server
         self._client = HttpClient(server, self._tls) if server else None
@@ -37,15 +45,18 @@ class FhirSender(Sender):
     def _deliver(self, due: Sequence[Delivery]) -> None:
         for number, delivery in enumerate(due):
             try:
-                self._put(delivery, self._storage.path(delivery.file).read_bytes())
+                with self._stages.timed("send"):
+                    self._put(delivery, self._storage.path(delivery.file).read_bytes())
             except FileNotFoundError:
                 self._queue.bury(delivery, "its file is gone")
             except AwayError as error:
+                self._note(str(error))
                 self._failed(due[number:], str(error))
                 return
             except DeclinedError as error:
                 self._failed([delivery], str(error))
             else:
+                self._note()
                 self._queue.sent(delivery)
 
     def _put(self, delivery: Delivery, data: bytes) -> None:

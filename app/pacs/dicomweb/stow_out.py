@@ -9,6 +9,7 @@ from app.pacs.dicomweb.multipart import TYPE, body_of
 from app.pacs.queue import Delivery, Queue
 from app.pacs.sender import Sender
 from app.pacs.settings import NodeSettings, Peer
+from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
 
 FAILED, REASON = "00081198", "00081197"
@@ -19,29 +20,39 @@ class StowSender(Sender):
     """Sends to one destination by STOW-RS, with the queue and the pauses of every sender.
 
     Args:
-        settings, peer, storage, queue: as of `Sender`; the peer has `web`.
+        settings, peer, storage, queue, stages: as of `Sender`; the peer has `web`.
 
     Raises:
         ParamsError: certificate, authority or secret cannot be used.
     """
 
-    def __init__(self, settings: NodeSettings, peer: Peer, storage: Storage, queue: Queue) -> None:
-        super().__init__(settings, peer, storage, queue)
+    def __init__(
+        self,
+        settings: NodeSettings,
+        peer: Peer,
+        storage: Storage,
+        queue: Queue,
+        stages: Stages = UNTIMED,
+    ) -> None:
+        super().__init__(settings, peer, storage, queue, stages)
         assert peer.web is not None
         self._client = HttpClient(peer.web, self._tls)
 
     def _deliver(self, due: Sequence[Delivery]) -> None:
         for number, delivery in enumerate(due):
             try:
-                reason = self._refusal(self._storage.path(delivery.file).read_bytes())
+                with self._stages.timed("send"):
+                    reason = self._refusal(self._storage.path(delivery.file).read_bytes())
             except FileNotFoundError:
                 self._queue.bury(delivery, "its file is gone")
             except AwayError as error:
+                self._note(str(error))
                 self._failed(due[number:], str(error))
                 return
             except DeclinedError as error:
                 self._failed([delivery], str(error))
             else:
+                self._note()
                 if reason:
                     self._failed([delivery], reason)
                 else:

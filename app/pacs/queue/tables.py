@@ -115,6 +115,17 @@ PEERS = Table(
     Column("since", UtcDateTime, nullable=False),
 )
 """Whether a destination can be reached, since when; `trouble` says why not, and is empty else."""
+ALERTS = Table(
+    "alerts",
+    METADATA,
+    Column("cause", String(80), primary_key=True),
+    Column("notice_id", String(64), nullable=False),
+    Column("text", String(LONGEST_REASON), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("over", Boolean, nullable=False),
+    Column("channels", JSON, nullable=False),
+)
+"""What a person is told of: one row for each cause, and the channels that do not have it yet."""
 
 
 def check_columns(connection: Connection, url: URL) -> None:

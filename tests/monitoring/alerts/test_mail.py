@@ -6,9 +6,9 @@ import email.policy
 import pytest
 from pydantic import ValidationError
 
+from cxr_mm.alerts.channels import send_mail
+from cxr_mm.alerts.settings import MailSettings
 from cxr_mm.core.errors import CxrError, ParamsError
-from monitoring.alerts.channels import send_mail
-from monitoring.config import MailSettings
 
 
 @pytest.fixture

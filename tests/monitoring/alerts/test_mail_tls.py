@@ -9,9 +9,9 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
+from cxr_mm.alerts.channels import send_mail
+from cxr_mm.alerts.settings import MailSettings
 from cxr_mm.core.errors import CxrError
-from monitoring.alerts.channels import send_mail
-from monitoring.config import MailSettings
 
 PASSWORD = "a password"
 

@@ -8,9 +8,9 @@ import time
 import pytest
 from pydantic import ValidationError
 
+from cxr_mm.alerts.channels import post
+from cxr_mm.alerts.settings import WebhookSettings
 from cxr_mm.core.errors import CxrError, ParamsError
-from monitoring.alerts.channels import post
-from monitoring.config import WebhookSettings
 
 KEY = "a key of the receiver"
 

@@ -1,4 +1,4 @@
-"""Alert channels: mail by SMTP (RFC 5321), a signed webhook, and a Prometheus text file.
+"""Alert channels: mail by SMTP (RFC 5321), and a signed webhook.
 
 The standard library, not a notification library: those neither sign a webhook with HMAC nor refuse
 redirects.
@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import http.client
 import os
-import re
 import smtplib
 import ssl
 import time
@@ -16,17 +15,28 @@ import urllib.error
 import urllib.request
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from typing import Any
+from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-
+from cxr_mm.alerts.settings import MailSettings, WebhookSettings
 from cxr_mm.core.errors import CxrError, ParamsError
-from cxr_mm.core.verdict import STATUS_NUMBERS
-from monitoring.alerts.notice import Notice
-from monitoring.config import MailSettings, PrometheusSettings, WebhookSettings
 
 
-def send_mail(notice: Notice, settings: MailSettings) -> None:
+class Alert(Protocol):
+    """What is sent; `notice_id` is the same in every attempt, so that repeats can be dropped."""
+
+    @property
+    def notice_id(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+def send_mail(notice: Alert, settings: MailSettings) -> None:
     """Send a notice to all recipients.
 
     Raises:
@@ -47,7 +57,7 @@ def send_mail(notice: Notice, settings: MailSettings) -> None:
         ) from error
 
 
-def message(notice: Notice, settings: MailSettings) -> EmailMessage:
+def message(notice: Alert, settings: MailSettings) -> EmailMessage:
     """Build the mail of a notice; its Message-ID is the same in every attempt."""
     mail = EmailMessage()
     mail["Subject"] = f"[cxr_mm] {notice.subject}"
@@ -87,46 +97,6 @@ def _password(settings: MailSettings) -> str:
     raise ParamsError("is not set", field=variable, remedy="Set it to the password of the mail")
 
 
-def write_figures(notice: Notice, settings: PrometheusSettings) -> None:
-    """Write the file, whole or not at all.
-
-    Raises:
-        ParamsError: it cannot be written.
-    """
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", notice.task)
-    try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        write_to_textfile(str(settings.folder / f"cxr_mm_{name}.prom"), figures(notice))
-    except OSError as error:
-        raise ParamsError(
-            f"cannot be written ({error.strerror})", field=str(settings.folder)
-        ) from error
-
-
-def figures(notice: Notice) -> CollectorRegistry:
-    """Gauges of a notice; those of the verdict are left out where the report failed."""
-    metrics: dict[str, tuple[str, float]] = {
-        "report_failed": ("Whether the newest report failed.", notice.status == "failed"),
-        "report_seconds": ("When the newest report was made, since 1970.", int(time.time())),
-        "window_end_seconds": ("End of its window, since 1970.", notice.until.timestamp()),
-    }
-    if notice.status != "failed":
-        metrics |= {
-            "verdict": (
-                "Newest verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies.",
-                STATUS_NUMBERS[notice.status],
-            ),
-            "studies": ("Studies of its window.", notice.n),
-            "labelled": ("Those of them that have a label.", notice.n_labelled),
-            "reasons": ("Reasons of the verdict, at most ten.", len(notice.reasons)),
-        }
-    registry = CollectorRegistry()
-    for name, (text, value) in metrics.items():
-        gauge = Gauge(f"cxr_mm_monitoring_{name}", text, ["task", "digest"], registry=registry)
-        gauge.labels(notice.task, notice.digest).set(value)
-    return registry
-
-
 FIRST_WAIT = 1.0
 """Seconds before the second try; each wait is twice the one before."""
 WORTH_ANOTHER = (408, 425, 429, 500, 502, 503, 504)
@@ -139,7 +109,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def post(notice: Notice, settings: WebhookSettings, first_wait: float = FIRST_WAIT) -> None:
+def post(notice: Alert, settings: WebhookSettings, first_wait: float = FIRST_WAIT) -> None:
     """POST a notice, with retries.
 
     Raises:

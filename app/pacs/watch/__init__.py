@@ -1,0 +1,1 @@
+"""The node watched: figures for Prometheus, and alerts for people."""
