@@ -16,8 +16,7 @@ from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import MONITORING_REPORTS, TaskPaths
 from cxr_mm.core.task import Task
 from cxr_mm.core.verdict import REPORT_STAMP, VERDICT_FILE, Verdict
-from cxr_mm.evaluation.evaluate import PLOTS_FOLDER
-from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
+from cxr_mm.evaluation.report.figures import CARD_FILE, PLOTS_FOLDER, read_metrics
 from cxr_mm.models.registry import version_folder
 
 SUMMARY_FILE, EVIDENTLY_FILE = "summary.html", "report.html"

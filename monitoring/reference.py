@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,9 +28,6 @@ from cxr_mm.data.embeddings import load_embeddings, load_parts
 from cxr_mm.data.manifest import Manifest, clinical_column
 from cxr_mm.data.notes import mask_note, note_traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
-from cxr_mm.inference.shares import coalitions, named_shares, shapley
-from cxr_mm.inference.table import PredictionTable
-from cxr_mm.models.bundle import Bundle, load_bundle
 from monitoring.concept_drift import performance
 from monitoring.data_drift import Check, Thresholds, checks_of, learn_thresholds
 from monitoring.statistics import as_codes
@@ -43,6 +40,9 @@ from monitoring.table import (
     records_table,
     watched_columns,
 )
+
+if TYPE_CHECKING:
+    from cxr_mm.models.bundle import Bundle
 
 MOST_STUDIES = 2000
 """Studies kept; of more, as many drawn by patient. Windows gain nothing from a larger one."""
@@ -65,6 +65,8 @@ def heldout_records(
     Raises:
         StageError: an earlier stage is missing or belongs to another run.
     """
+    from cxr_mm.inference.table import PredictionTable  # as below: torch, for this stage alone
+
     requested = _read(paths.heldout, "fuse")
     held = requested[requested["subset"] == AVAILABLE].reset_index(drop=True)
     held = _at_most(held, MOST_STUDIES, seed)
@@ -128,6 +130,8 @@ def _shares(
     prior: Mapping[str, float],
 ) -> dict[str, dict[Modality, float]]:
     """Share of each modality in each probability, as `Predictor` computes it."""
+    from cxr_mm.inference.shares import coalitions, named_shares, shapley
+
     if len(task.modalities) < 2:
         return {}
     chosen = [
@@ -259,6 +263,8 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     Raises:
         StageError: an earlier stage is missing.
     """
+    from cxr_mm.models.bundle import load_bundle
+
     bundle = load_bundle(paths.bundle)
     records, outcomes = heldout_records(
         task, paths, bundle.digest, params.reference.seed, bundle.prior
@@ -269,7 +275,7 @@ def reference(task: Task, params: Params, paths: TaskPaths) -> None:
     )
 
 
-def rejected_images(bundle: Bundle, records: Sequence[PredictionRecord]) -> int | None:
+def rejected_images(bundle: "Bundle", records: Sequence[PredictionRecord]) -> int | None:
     """How many of the records' images the input gate rejects; None without a gate."""
     images = [r.image_embedding for r in records if r.image_embedding is not None]
     if bundle.gate is None:

@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 from sqlalchemy import create_engine, text
 
-import cxr_mm.models  # noqa: F401  makes torchvision whole before any test imports timm
+import cxr_mm.models.torchvision_compat  # noqa: F401  before any test imports timm
 from cxr_mm.core.config import Params, for_task, load_params
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.task import Task

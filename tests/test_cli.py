@@ -18,7 +18,7 @@ from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task, shipped_tasks
 from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.models.bundle import read_index
+from cxr_mm.models.registry import read_index
 
 NOTE = ["--note", "fever, productive cough"]
 

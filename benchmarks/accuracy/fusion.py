@@ -42,7 +42,7 @@ from cxr_mm.models.calibration import subset_mask
 from cxr_mm.models.fusion import KINDS, FusionKind
 from cxr_mm.training.fuse import fit_fusion, heldout
 from cxr_mm.training.fusion_fit import BATCH, Index, Studies, load_studies
-from cxr_mm.training.image_trainer import HISTORY
+from cxr_mm.training.history import HISTORY
 
 STEPS = 150
 """Steps of gradient descent for `concat` and `gated`. Of 60 to 1000 tried on out-of-fold studies of

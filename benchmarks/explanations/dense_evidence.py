@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.accuracy.input_gate import Run
-from cxr_mm.data.pixel_cache import image_batches
 from cxr_mm.data.split import load_split, resamples
+from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.models.backbones import STAGES
 
 STRIDE, PENALTY, SMOOTH = 16, 1.0, 8.0

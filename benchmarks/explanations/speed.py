@@ -25,7 +25,6 @@ from benchmarks.harness.parts import Row
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task
 from cxr_mm.data.manifest import load_manifest
-from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.explain.attribution import Attribution, Target
 from cxr_mm.explain.cases import Studies
 from cxr_mm.explain.estimators import RIDGE, closeness
@@ -35,6 +34,7 @@ from cxr_mm.explain.games import ImageGame, grid, superpixels
 from cxr_mm.explain.methods import DEFAULTS, METHODS, SUPERPIXELS, Ask
 from cxr_mm.explain.study import explaining
 from cxr_mm.explain.subject import Subject, modality_shares
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.bundle import Batch, Bundle, load_bundle
 
 STUDIES = 20

@@ -26,12 +26,13 @@ from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.files import read_json
 from cxr_mm.core.study import Study
 from cxr_mm.core.types import MODALITIES
-from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, image_batches, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv
 from cxr_mm.data.studies import BadRow, iter_studies
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.score import score
 from cxr_mm.inference.table import BATCH
@@ -40,6 +41,7 @@ from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
 from cxr_mm.models.precision import SERVED, Precision
 from cxr_mm.training.embed import image_embeddings
 from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
+from cxr_mm.training.pixel_dataset import LabelledSquares, PixelDataset
 
 PASSES, IMAGES = 5, 96
 STUDIES, REPEATS = 10, 4

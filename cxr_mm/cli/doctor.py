@@ -117,7 +117,7 @@ def _weights() -> list[str]:
 def _speed() -> list[str]:
     import torch
 
-    from cxr_mm.data.pixel_cache import normalise
+    from cxr_mm.imaging.tensors import normalise
     from cxr_mm.models.backbones import packaged_backbones
     from cxr_mm.models.image_encoder import build_image_encoder
     from cxr_mm.models.precision import choose_precision

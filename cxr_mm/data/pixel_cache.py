@@ -10,15 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import imagehash
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cxr_mm.core.errors import RadiographError, StageError
@@ -176,10 +173,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker() -> None:
-    """One thread per process, Ctrl-C left to the parent, and no life after it."""
+    """Leave Ctrl-C to the parent, and live no longer than it."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def _decode(path: Path, size: int, *, mask_text: bool) -> _Decoded:
@@ -200,75 +196,3 @@ def _decode(path: Path, size: int, *, mask_text: bool) -> _Decoded:
 
 def _phash(pixels: NDArray[np.float32]) -> str:
     return str(imagehash.phash(Image.fromarray(np.rint(pixels * 255).astype(np.uint8))))
-
-
-LabelledSquares = tuple[Tensor, Tensor]
-"""Squares (B, S, S) uint8 and labels (B, F) float32, NaN where missing."""
-
-
-class PixelDataset(Dataset[LabelledSquares]):
-    """Squares and labels of chosen rows of a pixel cache.
-
-    Give `identity_collate` to the DataLoader as `collate_fn`: a batch is read in one go and comes
-    whole.
-
-    Args:
-        path: the pixel cache; opened where it is read, so that worker processes share its pages.
-        pixel_rows: (n,) rows of the cache.
-        labels: (n, F) 1, 0 or NaN.
-    """
-
-    def __init__(
-        self, path: Path, pixel_rows: NDArray[np.int64], labels: NDArray[np.float32]
-    ) -> None:
-        self.path, self.pixel_rows, self.labels = path, pixel_rows, labels
-        self._pixels: NDArray[np.uint8] | None = None
-
-    def __len__(self) -> int:
-        return len(self.pixel_rows)
-
-    def __getitem__(self, index: int) -> LabelledSquares:
-        """One study: square (S, S) and labels (F,)."""
-        squares, labels = self.__getitems__([index])
-        return squares[0], labels[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> LabelledSquares:
-        if self._pixels is None:
-            self._pixels = open_pixels(self.path)
-        squares = read_squares(self._pixels, self.pixel_rows[indices])
-        return squares, torch.from_numpy(self.labels[indices])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be sent to a worker process pixel by pixel.
-        return {**self.__dict__, "_pixels": None}
-
-
-def identity_collate(batch: Any) -> Any:
-    """Collate function for batches that are read whole."""
-    return batch
-
-
-def image_batches(
-    pixels: NDArray[np.uint8], pixel_rows: NDArray[np.int64], batch_size: int
-) -> Iterator[Tensor]:
-    """Normalised images (B, 1, S, S) of the rows, in order, as serving sees them."""
-    for start in range(0, len(pixel_rows), batch_size):
-        yield normalise(read_squares(pixels, pixel_rows[start : start + batch_size]))
-
-
-def read_squares(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Tensor:
-    """Rows of the cache as a tensor (B, S, S) uint8 of its own."""
-    return torch.from_numpy(np.ascontiguousarray(pixels[rows]))
-
-
-MEAN, STD = 0.5, 0.5
-"""Grey levels in [0, 1] become (grey - MEAN) / STD."""
-
-
-def normalise(squares: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Squares (B, S, S) uint8 → tensor (B, 1, S, S) float32 in [-1, 1]."""
-    if isinstance(squares, np.ndarray):  # a copy: the pixel cache may be read-only
-        images = torch.from_numpy(squares.astype(np.float32))
-    else:
-        images = squares.to(torch.float32)
-    return images.div_(255).sub_(MEAN).div_(STD).unsqueeze(1)

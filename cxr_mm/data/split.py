@@ -10,7 +10,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_mm.core.config import Params
 from cxr_mm.core.errors import StageError
@@ -336,6 +335,8 @@ def group_folds(
     Raises:
         StageError: there are fewer groups than folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
+
     if len(set(groups)) < count:
         raise StageError(
             f"{len(set(groups))} groups among the training rows cannot fill {count} folds",

@@ -21,7 +21,12 @@ from cxr_mm.evaluation.compare import compare_subsets
 from cxr_mm.evaluation.flags import EvaluationResults, find_flags
 from cxr_mm.evaluation.mitigation import measure_mitigation
 from cxr_mm.evaluation.populations import measure_populations
-from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, headline_figures
+from cxr_mm.evaluation.report.figures import (
+    CARD_FILE,
+    METRICS_FILE,
+    PLOTS_FOLDER,
+    headline_figures,
+)
 from cxr_mm.evaluation.report.model_card import model_card
 from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts
@@ -29,10 +34,10 @@ from cxr_mm.evaluation.subgroups import measure_subgroups
 from cxr_mm.evaluation.subsets import measure_divisions, measure_table
 from cxr_mm.evaluation.traits import read_traits
 from cxr_mm.imaging.quality import QUALITY_NAMES
-from cxr_mm.models.bundle import read_index
 from cxr_mm.models.input_gate import read_gate_spec
+from cxr_mm.models.registry import read_index
 
-HEADLINE_FILE, PLOTS_FOLDER = "headline.json", "plots"
+HEADLINE_FILE = "headline.json"
 SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
 COMPARISONS_FILE, FLAGS_FILE = "comparisons.json", "flags.json"
 COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")

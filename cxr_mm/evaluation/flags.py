@@ -13,9 +13,9 @@ from cxr_mm.core.types import AVAILABLE, FEWEST_PATIENTS, plural
 from cxr_mm.data.sources.losses import describe_columns, describe_reasons
 from cxr_mm.evaluation.report.text import LINES, miscalibration, p_value, with_interval
 from cxr_mm.evaluation.traits import OF_MANIFEST
-from cxr_mm.models.bundle import BundleIndex
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
 from cxr_mm.models.input_gate import InputGateSpec
+from cxr_mm.models.registry import BundleIndex
 
 Figures = dict[str, Any]
 

@@ -37,6 +37,8 @@ METRICS = (
     "calibration_intercept",
     "calibration_slope",
 )
+SMALLEST = 20
+"""Positives or negatives below which a finding's figures carry a caution."""
 CLIP = 1e-6
 """Distance from 0 and 1 at which probabilities are clipped before their logit is taken."""
 STEPS = 40

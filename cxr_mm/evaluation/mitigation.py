@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
@@ -26,7 +25,6 @@ from cxr_mm.evaluation.resampling import Estimate, Weights, multiplicities
 from cxr_mm.evaluation.subgroups import Division, divide
 from cxr_mm.evaluation.subsets import scored_of, subset_rows
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP, Traits
-from cxr_mm.models.recalibration import choose_updates
 
 FOLDS = 5
 """Folds by patient; each study's threshold or recalibration is fitted on the others."""
@@ -180,6 +178,10 @@ def group_threshold(everyone: Answered, learn: Answered, apply: Answered) -> Sco
 
 def group_recalibration(everyone: Answered, learn: Answered, apply: Answered) -> Scored:  # noqa: ARG001
     """New intercept, or intercept and slope, of the group's own where the old are shown wrong."""
+    import torch  # slow to import, and no other figure needs it
+
+    from cxr_mm.models.recalibration import choose_updates
+
     scored = learn.scored
     independent = len(set(learn.patients)) / len(scored)
     columns = torch.from_numpy(_logits(scored)[:, None]), torch.from_numpy(scored.labels[:, None])

@@ -16,7 +16,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, plural, subset_name, subsets
 from cxr_mm.evaluation.delong import auc_estimate, auc_limits
 from cxr_mm.evaluation.limits import calibration_error, ece_estimate, mean_limits, rate_limits
-from cxr_mm.evaluation.metrics import Scored, measure, proportions
+from cxr_mm.evaluation.metrics import SMALLEST, Scored, measure, proportions
 from cxr_mm.evaluation.resampling import Estimate, Limits, Weights, mean_of, multiplicities
 from cxr_mm.evaluation.uncertainty import (
     brier_decomposition,
@@ -24,9 +24,6 @@ from cxr_mm.evaluation.uncertainty import (
     finding_uncertainty,
     share,
 )
-
-SMALLEST = 20
-"""Positives or negatives below which a finding's figures carry a caution."""
 
 
 def subset_order(task: Task) -> list[str]:

@@ -16,8 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from cxr_mm.explain.attribution import Attribution, Target
@@ -25,12 +23,13 @@ from cxr_mm.explain.subject import Subject
 from cxr_mm.models.bundle import Batch, Bundle
 
 CamName = Literal["grad_cam", "grad_cam_plus_plus", "layer_cam", "eigen_cam"]
-WEIGHED: dict[CamName, Any] = {
-    "grad_cam": GradCAM,
-    "grad_cam_plus_plus": GradCAMPlusPlus,
-    "layer_cam": LayerCAM,
-    "eigen_cam": EigenCAM,
+WEIGHED: dict[CamName, str] = {
+    "grad_cam": "GradCAM",
+    "grad_cam_plus_plus": "GradCAMPlusPlus",
+    "layer_cam": "LayerCAM",
+    "eigen_cam": "EigenCAM",
 }
+"""Names in pytorch_grad_cam, which is imported with the first map."""
 
 
 class ImageOnly(nn.Module):
@@ -73,6 +72,9 @@ def logit_map(
 
     Of Grad-CAM under a linear head its sum is what the embedding adds to the logit.
     """
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     output = subject.column(target)
     bundle, image = subject.bundle, subject.batch.image
     assert bundle.image_encoder is not None
@@ -80,7 +82,9 @@ def logit_map(
     twin, layers = _hookable(bundle, stages=method != "eigen_cam")
     model = ImageOnly(twin, subject.batch)
     # Not as a context manager: that prints and swallows an IndexError.
-    explainer = WEIGHED[method](model, layers, reshape_transform=bundle.image_encoder.feature_map)
+    explainer: Any = getattr(pytorch_grad_cam, WEIGHED[method])(
+        model, layers, reshape_transform=bundle.image_encoder.feature_map
+    )
     explainer.compute_cam_per_layer = lambda images, _targets, _smooth: _maps(explainer, images)
     explainer.aggregate_multi_layers = sum
     try:

@@ -6,13 +6,11 @@ each other, and what two of them do only together does not blur what each does a
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import shap
-from lime.lime_base import LimeBase
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
-from sklearn.linear_model import Ridge
 
 from cxr_mm.explain.games import Coalitions, Game
 
@@ -44,6 +42,9 @@ def lime_fit(game: Game, samples: int, seed: int) -> LimeFit:
         samples: coalitions evaluated, each player in every second one.
         seed: of the sample.
     """
+    from lime.lime_base import LimeBase
+    from sklearn.linear_model import Ridge
+
     stored = coalitions(samples, len(game.names), seed)
     game.expected = samples
     values = game.values(stored)
@@ -148,7 +149,9 @@ def shapley_values(game: Game, seed: int, most: int = 200) -> ShapleyValues:
     return ShapleyValues(base, np.asarray(values, dtype=np.float64), output)
 
 
-def _explained(game: Game, seed: int, most: int) -> shap.Explanation:
+def _explained(game: Game, seed: int, most: int) -> Any:
+    import shap
+
     players = np.ones((1, len(game.names)))
     masker = _Players(game)
     if game.tree is not None:

@@ -8,18 +8,16 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.segmentation import slic
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from cxr_mm.core.errors import NoteError
 from cxr_mm.core.progress import NO_PROGRESS, Progress
 from cxr_mm.core.types import Modality
 from cxr_mm.data.notes import MASK
-from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.subject import Subject
 from cxr_mm.imaging.geometry import resize
+from cxr_mm.imaging.tensors import normalise
 
 Coalitions = NDArray[np.bool_]
 
@@ -193,6 +191,8 @@ def grid(subject: Subject, cells: int) -> Regions:
 
 def superpixels(subject: Subject, count: int) -> Regions:
     """About `count` regions of like grey (SLIC: Achanta et al. 2012), as `grid` has them."""
+    from skimage.segmentation import slic
+
     rows, columns = subject.image_box
     assert subject.batch.image is not None
     pixels = subject.batch.image[0, 0, rows, columns].numpy()
@@ -223,6 +223,8 @@ def background(subject: Subject) -> Tensor:
 
 def blurred(images: Tensor) -> Tensor:
     """Strong blur of images (B, 1, S, S)."""
+    from torchvision.transforms.functional import gaussian_blur
+
     size = images.shape[-1]
     spread = BLUR * size
     kernel = 2 * min(round(3 * spread), (size - 1) // 2) + 1

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 from cxr_mm.core.errors import ParamsError, WeightsError
 from cxr_mm.core.files import sha256_file
-from cxr_mm.data.pixel_cache import MEAN, STD
+from cxr_mm.imaging.tensors import MEAN, STD
+from cxr_mm.models.torchvision_compat import timm
 
 WIDTHS = (32, 64, 128, 192)
 STRIDES = (1, 2, 2, 1)

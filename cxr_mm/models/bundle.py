@@ -1,6 +1,5 @@
 """Bundle: everything a prediction needs, in memory and as a folder; it encodes studies."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
@@ -24,7 +22,6 @@ from cxr_mm.core.files import (
     read_json,
     save_tensors,
     sha256_file,
-    to_json,
     write_json,
 )
 from cxr_mm.core.fingerprints import Fingerprints
@@ -32,11 +29,11 @@ from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import ConformalBounds, OperatingPoint, Reason
 from cxr_mm.core.study import ClinicalValue, Study
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import MODALITIES, Frozen, Modality, subset_name
+from cxr_mm.core.types import MODALITIES, Modality, subset_name
 from cxr_mm.data.clinical import ClinicalTransform, ClinicalValues, check_clinical
 from cxr_mm.data.notes import mask_note
-from cxr_mm.data.pixel_cache import normalise
 from cxr_mm.imaging.burnt_in_text import model_square
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import Conformal, OperatingPoints
@@ -45,6 +42,7 @@ from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_i
 from cxr_mm.models.input_gate import NO_GATE, InputGate, load_input_gate, save_input_gate
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.precision import MEASURED_ON, SERVED, Precision, choose_precision
+from cxr_mm.models.registry import FORMAT, REMEDY, BundleIndex, index_digest, read_index
 
 
 @dataclass(frozen=True)
@@ -340,44 +338,10 @@ class Bundle:
         return [found[name] for name in self.task.finding_names]
 
 
-FORMAT = 1
 BASELINE_IMAGE = "baseline.png"
 FINGERPRINTS = "fingerprints.safetensors"
 KEY_OF_FINGERPRINTS = "manifest_sha256"
 """Entry of `trained_on` that is the key of the fingerprints."""
-
-
-class BundleIndex(Frozen):
-    """What bundle.json says."""
-
-    format: int
-    name: str
-    task: Task
-    size: int
-    """Side of the square image in pixels."""
-    note_words: int
-    mask_text: bool = False
-    """Whether burnt-in text is masked; a bundle of an earlier version masks none."""
-    decision: Reason
-    """The operating point that predictions use."""
-    operating_points: OperatingPoints
-    conformal: Conformal
-    """Bounds between which an answer cannot be ruled out."""
-    trained_on: dict[str, Any]
-    """Digest of the manifest, numbers of studies and patients, parameters."""
-    parts: dict[str, str]
-    """File → sha256."""
-    digest: str = ""
-    """sha256 over all of the above."""
-
-
-def index_digest(content: Mapping[str, Any]) -> str:
-    """Compute the digest over the content of bundle.json, all but the digest itself.
-
-    It is of what is written, not of what was read from it: a later version may know more fields.
-    """
-    text = to_json({name: value for name, value in content.items() if name != "digest"})
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:
@@ -422,54 +386,6 @@ def _save_parts(bundle: Bundle, folder: Path) -> None:
         bundle.note_encoder.save(folder / "note_encoder")
 
 
-def read_index(folder: Path) -> BundleIndex:
-    """Read bundle.json and check every part against its digest.
-
-    Raises:
-        BundleError: the folder is no bundle, or a part is missing, added or changed.
-    """
-    try:
-        raw = read_json(folder / BUNDLE_INDEX)
-        index = BundleIndex.model_validate(raw)
-        _check_parts(folder, index, index_digest(raw))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"there is no {BUNDLE_INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
-        ) from error
-    except OSError as error:
-        raise BundleError(
-            f"cannot be read ({error.strerror})",
-            field=str(error.filename or folder),
-            remedy="Let this account read the bundle's folder and every file in it",
-        ) from error
-    except (ValueError, ValidationError) as error:
-        raise BundleError(
-            f"{BUNDLE_INDEX} is damaged or of another version", field=str(folder), remedy=_REMEDY
-        ) from error
-    return index
-
-
-_REMEDY = "Copy the bundle again, or run the stage fuse again"
-
-
-def _check_parts(folder: Path, index: BundleIndex, digest: str) -> None:
-    if index.format != FORMAT:
-        raise BundleError(
-            f"its format is {index.format}, this version reads {FORMAT}", field=str(folder)
-        )
-    if digest != index.digest:
-        raise BundleError(f"{BUNDLE_INDEX} was changed", field=str(folder), remedy=_REMEDY)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    for part in sorted(present ^ {BUNDLE_INDEX, *index.parts}):
-        what = "is missing" if part in index.parts else "does not belong to it"
-        raise BundleError(f"{part} {what}", field=str(folder), remedy=_REMEDY)
-    for part, expected in index.parts.items():
-        if sha256_file(folder / part) != expected:
-            raise BundleError(
-                f"{part} was changed: its digest differs", field=str(folder), remedy=_REMEDY
-            )
-
-
 def load_bundle(folder: Path) -> Bundle:
     """Load a bundle.
 
@@ -491,7 +407,7 @@ def load_bundle(folder: Path) -> Bundle:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, WeightsError) as error:
         raise BundleError(
-            f"a part does not fit this version ({error})", field=str(folder), remedy=_REMEDY
+            f"a part does not fit this version ({error})", field=str(folder), remedy=REMEDY
         ) from error
     return Bundle(
         task=task,
@@ -528,6 +444,6 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8] | None:
         baseline: NDArray[np.uint8] = np.asarray(image.convert("L"), dtype=np.uint8)
     if baseline.shape != (size, size):
         raise BundleError(
-            f"{path.name} is not {size} x {size} pixels", field=str(path.parent), remedy=_REMEDY
+            f"{path.name} is not {size} x {size} pixels", field=str(path.parent), remedy=REMEDY
         )
     return baseline

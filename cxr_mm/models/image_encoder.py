@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from cxr_mm.core.errors import WeightsError
 from cxr_mm.core.files import read_json, save_tensors, write_json
 from cxr_mm.core.types import Frozen
-from cxr_mm.data.pixel_cache import MEAN, STD
+from cxr_mm.imaging.tensors import MEAN, STD
 from cxr_mm.models.backbones import (
     bare_backbone,
     embedding_lengths,

@@ -1,4 +1,4 @@
-"""torchvision beside a build of torch that it was not compiled for, made importable.
+"""torchvision beside a build of torch that it was not compiled for, made importable; and timm.
 
 Its compiled operators then fail to load and the import stops at `operator torchvision::nms does
 not exist`, which takes timm, grad-cam and transformers with it. Declaring the two operators that
@@ -92,3 +92,8 @@ def _declare_operators() -> None:
 def _forget_half_loaded() -> None:
     for module in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
         del sys.modules[module]
+
+
+# timm, transformers, lightning and grad-cam all import torchvision; it has to be whole before.
+ensure_torchvision()
+import timm as timm  # noqa: E402

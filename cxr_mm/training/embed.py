@@ -14,8 +14,9 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.embeddings import COPIES_FILE, EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
 from cxr_mm.data.notes import language_of, mask_note
-from cxr_mm.data.pixel_cache import image_batches, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.imaging.corruptions import random_corruption
+from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.models.fusion import Part
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.note_encoder import NoteEncoder

@@ -26,9 +26,10 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest, load_quality
-from cxr_mm.data.pixel_cache import normalise, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.profile import manifest_profile
 from cxr_mm.data.split import Resample, divisions, group_folds, load_split, resamples
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.background import MIXED, draw_background, mixtures, without_margin
 from cxr_mm.models.bundle import KEY_OF_FINGERPRINTS, Batch, Bundle, save_bundle

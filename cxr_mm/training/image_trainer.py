@@ -22,12 +22,14 @@ from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.task import Problem
-from cxr_mm.data.pixel_cache import LabelledSquares, PixelDataset, identity_collate, normalise
 from cxr_mm.imaging.augment import augment
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.backbones import STAGES
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
+from cxr_mm.training.history import CHOSEN_BY, Epoch
 from cxr_mm.training.losses import calibrated_loss, class_weights, masked_loss, mean_auc
+from cxr_mm.training.pixel_dataset import LabelledSquares, PixelDataset, identity_collate
 
 LAST_STAGE_SHARE = 0.2
 WARM_UP = 0.2
@@ -178,15 +180,12 @@ def _learns(module: nn.Module) -> bool:
     return any(p.requires_grad for p in module.parameters(recurse=False))
 
 
-HISTORY = "history.json"
-CHOSEN_BY = "val_calibrated_loss"
 CURVES = {
     "train_loss": "train/loss",
     "val_loss": "val/loss",
     CHOSEN_BY: "val/calibrated_loss",
     "val_auc": "val/auc",
 }
-Epoch = dict[str, float]
 
 
 class _FilesOnly(Live):  # type: ignore[misc]
@@ -211,20 +210,6 @@ def add_epoch(live: Live, epoch: Epoch) -> None:
         if math.isfinite(epoch[name]):
             live.log_metric(curve, epoch[name])
     live.next_step()
-
-
-def write_history(
-    path: Path, params: TrainImageParams, history: list[Epoch], precision: str | None = None
-) -> None:
-    """Write the parameters of a training, its precision, its epochs and the best of them.
-
-    A frozen encoder has no epoch and no precision of training.
-    """
-    best = min(history, key=lambda epoch: epoch[CHOSEN_BY], default=None)
-    record: dict[str, Any] = {"params": params.model_dump(), "epochs": history}
-    if best is not None:
-        record |= {"precision": precision, "best_epoch": int(best["epoch"])}
-    write_json(path, record)
 
 
 class CurveCallback(L.Callback):  # type: ignore[misc]

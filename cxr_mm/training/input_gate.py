@@ -17,10 +17,11 @@ from torch.nn import functional as F  # noqa: N812
 from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, Manifest
-from cxr_mm.data.pixel_cache import image_batches, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.imaging.augment import Level, augment
 from cxr_mm.imaging.corruptions import random_corruption
 from cxr_mm.imaging.ood_images import OOD_COPIES, synthetic_pictures
+from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, InputGate, InputGateSpec, Limits
 from cxr_mm.models.optim import minimise

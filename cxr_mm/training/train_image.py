@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
 from cxr_mm.core.config import Params, TrainImageParams
@@ -19,10 +17,11 @@ from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
 from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
-from cxr_mm.data.pixel_cache import PixelDataset, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder, save_image_encoder
-from cxr_mm.training.image_trainer import HISTORY, fit_image_encoder, write_history
+from cxr_mm.training.history import HISTORY, write_history
+from cxr_mm.training.pixel_dataset import PixelDataset
 
 Rows = NDArray[np.int64]
 
@@ -191,6 +190,11 @@ def _train(
     curves: Path,
 ) -> None:
     """Train the encoder in place and write it."""
+    import lightning as L  # noqa: N812  slow to import, and a frozen encoder needs none of it
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from cxr_mm.training.image_trainer import fit_image_encoder
+
     L.seed_everything(params.seed, verbose=False)
     description = {
         "params": params.model_dump(),

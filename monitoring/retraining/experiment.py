@@ -21,16 +21,18 @@ import cxr_mm
 import monitoring
 from cxr_mm.core.config import PARAMS_FILE, load_params
 from cxr_mm.core.errors import StageError
-from cxr_mm.core.files import write_text
+from cxr_mm.core.files import atomic_directory, write_text
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths, data_root
 from cxr_mm.core.task import TASKS, Task, load_task
-from cxr_mm.data.additions import additions_folder, versions
+from cxr_mm.data.additions import FOLDER, additions_folder, versions
 
 PIPELINE = "dvc.yaml"
 RUNS = (("explain",), ("evaluate", "reference"))
 """Last stages of the pipeline: `explain` before the others, so that the model card of a challenger
 has what it measured."""
 LOG = "log.txt"
+NEWEST_REFERENCE_FOLDER = "newest_reference"
+"""Reference of the newest studies; no output of the pipeline, which would make it again."""
 CODE: tuple[ModuleType, ...] = (cxr_mm, monitoring)
 """Packages that the stages depend on."""
 LAST = 3
@@ -71,6 +73,22 @@ def create_workspace(folder: Path, task: Task, project: Path) -> None:
     added.mkdir(parents=True)
     for version in versions(TaskPaths(task.name, project)):
         (added / version.name).symlink_to(version.resolve(), target_is_directory=True)
+
+
+def keep_addition(experiment: Path, task: str, version: str, root: Path) -> Path | None:
+    """Copy a version of additions from an experiment into the project, if it is missing there.
+
+    Returns:
+        Its folder in the project; None where neither has it.
+    """
+    created, folder = (base / FOLDER / task / version for base in (experiment, root))
+    if folder.exists():
+        return folder
+    if not created.exists():
+        return None
+    with atomic_directory(folder) as aside:
+        shutil.copytree(created, aside, dirs_exist_ok=True)
+    return folder
 
 
 def params_of(task: str, project: Path) -> str:

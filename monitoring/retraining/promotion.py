@@ -17,12 +17,12 @@ from cxr_mm.core.errors import InputError, StageError
 from cxr_mm.core.files import atomic_directory, write_json
 from cxr_mm.core.paths import DIGEST_SHOWN, TaskPaths
 from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
-from cxr_mm.models.bundle import read_index
 from cxr_mm.models.registry import (
     BUNDLE,
     POINTER_FILE,
     SERVING,
     Pointer,
+    read_index,
     read_pointer,
     version_folder,
 )
@@ -35,9 +35,8 @@ from monitoring.retraining.change_record import (
     locked,
     read_record,
 )
-from monitoring.retraining.experiment import dvc
-from monitoring.retraining.studies import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
-from monitoring.retraining.studies import keep_addition
+from monitoring.retraining.experiment import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
+from monitoring.retraining.experiment import dvc, keep_addition
 
 FIRST = "first"
 """In place of a record id where the first version of a task is approved."""

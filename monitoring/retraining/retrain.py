@@ -15,8 +15,8 @@ from cxr_mm.core.files import atomic_directory, read_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.additions import additions_folder
-from cxr_mm.models.bundle import Bundle, load_bundle, read_index
-from cxr_mm.models.registry import BUNDLE, resolved
+from cxr_mm.models.bundle import Bundle, load_bundle
+from cxr_mm.models.registry import BUNDLE, read_index, resolved
 from cxr_mm.prediction_log import open_log
 from monitoring.retraining.budget import attempt_of, frozen_digest, level
 from monitoring.retraining.change_record import (

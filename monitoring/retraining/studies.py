@@ -24,7 +24,7 @@ from cxr_mm.core.record import Outcome, PredictionRecord, record_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, Task
 from cxr_mm.core.types import AVAILABLE, MODALITIES, plural, subset_name
-from cxr_mm.data.additions import FOLDER, read_addition
+from cxr_mm.data.additions import read_addition
 from cxr_mm.data.manifest import Manifest, finding_column, load_manifest
 from cxr_mm.data.sources.label_rules import labels_of
 from cxr_mm.data.sources.manifest_csv import DEFAULT_FILE, read_manifest_csv
@@ -36,6 +36,7 @@ from cxr_mm.inference.table import PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import Bundle
 from monitoring.reference import EPOCH, freeze, known_outcomes, rejected_images, study_name
 from monitoring.retraining.comparison import FROZEN, NEWEST, Sample
+from monitoring.retraining.experiment import NEWEST_REFERENCE_FOLDER
 from monitoring.statistics import as_codes
 
 HOLDOUT_SHARE = 0.4
@@ -138,22 +139,6 @@ def write_studies(task: Task, frame: pd.DataFrame, labels: pd.DataFrame, folder:
         images = [_copied(cell, aside / "images", i) for i, cell in enumerate(frame["image_path"])]
         table["image_path"] = images
         table.to_csv(aside / DEFAULT_FILE, index=False)
-
-
-def keep_addition(experiment: Path, task: str, version: str, root: Path) -> Path | None:
-    """Copy a version of additions from an experiment into the project, if it is missing there.
-
-    Returns:
-        Its folder in the project; None where neither has it.
-    """
-    created, folder = (base / FOLDER / task / version for base in (experiment, root))
-    if folder.exists():
-        return folder
-    if not created.exists():
-        return None
-    with atomic_directory(folder) as aside:
-        shutil.copytree(created, aside, dirs_exist_ok=True)
-    return folder
 
 
 def _check_patients(frame: pd.DataFrame, path: Path) -> None:
@@ -369,10 +354,6 @@ def _traits(
     """Characteristics of these studies, and which inputs each has."""
     frame = read_traits(manifest, params, among).frame.astype(object)
     return frame.assign(**{INPUTS: inputs.reindex(frame.index)})
-
-
-NEWEST_REFERENCE_FOLDER = "newest_reference"
-"""In an experiment; not an output of its pipeline, which would make it again."""
 
 
 def newest_reference(

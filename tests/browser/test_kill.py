@@ -12,7 +12,7 @@ from tests.browser.conftest import launched
 from tests.browser.test_reading import opened
 from tests.browser.test_tabs import give_list, tab
 
-STUDIES = 160
+STUDIES = 80
 """So many that the list takes seconds."""
 
 

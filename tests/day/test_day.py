@@ -17,7 +17,6 @@ from cxr_mm.data.synthetic.population import FINDINGS, SynthesisSpec
 from cxr_mm.models.registry import read_pointer, resolved
 from monitoring import cli
 from monitoring.reference import load_reference
-from monitoring.report.evidently import Workspace
 from monitoring.retraining.comparison import Margins
 from monitoring.retraining.promotion import promote
 from monitoring.retraining.retrain import RetrainRequest, retrain
@@ -152,6 +151,8 @@ def test_the_change_record_names_both_models_why_and_who_approved(day, record, a
 
 
 def test_the_dashboards_hold_every_hour(day, quiet, alarming, after):
+    from monitoring.report.evidently import Workspace  # slow to import, in each test process
+
     workspace = Workspace(str(day.project / MONITORING_REPORTS / WORKSPACE_NAME))
     (project,) = workspace.list_projects()
     runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]

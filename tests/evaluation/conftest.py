@@ -16,9 +16,9 @@ from cxr_mm.data.leakage import NearPairs, audit
 from cxr_mm.data.manifest import TEXT_COLUMNS, Manifest
 from cxr_mm.evaluation.evaluate import compute_metrics
 from cxr_mm.imaging.quality import QUALITY_NAMES
-from cxr_mm.models.bundle import FORMAT, BundleIndex, index_digest
 from cxr_mm.models.input_gate import JSON_FILE as GATE_FILE
 from cxr_mm.models.input_gate import InputGateSpec, Limits
+from cxr_mm.models.registry import FORMAT, BundleIndex, index_digest
 
 LIMITS = Limits(ood_score=0.0, distance=1.0)
 GATE = (

@@ -17,7 +17,8 @@ from cxr_mm.core.study import Study
 from cxr_mm.data.manifest import load_manifest, load_quality
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.imaging.burnt_in_text import without_text
-from cxr_mm.models.bundle import index_digest, load_bundle, save_bundle
+from cxr_mm.models.bundle import load_bundle, save_bundle
+from cxr_mm.models.registry import index_digest
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_a_file_that_this_account_may_not_read_is_named(copied, monkeypatch):
     def forbidden(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("cxr_mm.models.bundle.sha256_file", forbidden)
+    monkeypatch.setattr("cxr_mm.models.registry.sha256_file", forbidden)
     with pytest.raises(BundleError, match=r"background.json: cannot be read \(Permission denied\)"):
         load_bundle(copied)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from cxr_mm.data.pixel_cache import normalise, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.explain.games import blurred
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.bundle import Batch, load_bundle
 from cxr_mm.models.calibration import subset_mask
 

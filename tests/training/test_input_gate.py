@@ -10,8 +10,9 @@ import torch
 
 from cxr_mm.core.config import FuseParams
 from cxr_mm.data.manifest import ABSENT, load_manifest
-from cxr_mm.data.pixel_cache import normalise, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.data.split import load_split, resamples
+from cxr_mm.imaging.tensors import normalise
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.input_gate import IMAGE, Limits

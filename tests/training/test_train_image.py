@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from cxr_mm.core.errors import ParamsError, StageError, WeightsError
-from cxr_mm.data.pixel_cache import image_batches, open_pixels
+from cxr_mm.data.pixel_cache import open_pixels
+from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.precision import Precision
 from cxr_mm.training.image_trainer import ImageModule, choose_trainable

@@ -5,7 +5,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import approximate_polygon, find_contours
 
 from app.pacs.objects.uids import derived_uid
 from cxr_mm.core.errors import InputError
@@ -61,6 +60,8 @@ class Region:
         The outline runs half-way between pixels in and out of the mask, simplified; holes are part
         of the region. None if the mask is empty.
         """
+        from skimage.measure import approximate_polygon, find_contours  # slow to import
+
         small = shrink(mask.astype(np.float32), LONGEST)
         lines = find_contours(np.pad(small, 1), 0.5)
         if not lines:

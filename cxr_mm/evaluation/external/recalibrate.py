@@ -22,9 +22,9 @@ from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import OperatingPoint, Reason
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, Modality, plural, subset_name, subsets
+from cxr_mm.evaluation.metrics import SMALLEST
 from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import (
-    SMALLEST,
     finding_estimates,
     subset_order,
     subset_rows,

@@ -30,7 +30,7 @@ from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv
 from cxr_mm.data.studies import iter_studies
-from cxr_mm.evaluation.evaluate import PLOTS_FOLDER, described
+from cxr_mm.evaluation.evaluate import described
 from cxr_mm.evaluation.external.overlap import Overlap, find_overlap
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
@@ -43,7 +43,7 @@ from cxr_mm.evaluation.external.recalibrate import (
     recalibration_report,
     save_recalibrated,
 )
-from cxr_mm.evaluation.report.figures import METRICS_FILE
+from cxr_mm.evaluation.report.figures import METRICS_FILE, PLOTS_FOLDER
 from cxr_mm.evaluation.report.plots import write_plots
 from cxr_mm.evaluation.report.text import LINES, external_summary
 from cxr_mm.evaluation.resampling import Weights, multiplicities

@@ -9,7 +9,7 @@ from cxr_mm.core.paths import DIGEST_SHOWN
 from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.report.text import headline
 
-METRICS_FILE, CARD_FILE = "metrics.json", "model_card.md"
+METRICS_FILE, CARD_FILE, PLOTS_FOLDER = "metrics.json", "model_card.md", "plots"
 HEADLINE_METRICS = ("sensitivity", "specificity", "accuracy", "brier", "ece")
 
 

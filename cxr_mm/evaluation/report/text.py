@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_mm.core.templates import render
-from cxr_mm.evaluation.subsets import SMALLEST
+from cxr_mm.evaluation.metrics import SMALLEST
 
 MOST_FLAGS, WIDTH = 5, 100
 MISSING = "–"

@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from scipy.stats import t as student_t
-from sklearn.metrics import average_precision_score
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from cxr_mm.core.study import ClinicalValue, Study
@@ -95,6 +93,8 @@ def gini(scores: Scores) -> float:
 
 def agreement(one: Scores, other: Scores) -> float | None:
     """Spearman's rank correlation of two attributions of the same parts; None where one is flat."""
+    from scipy.stats import spearmanr
+
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     found: Any = spearmanr(one, other)
@@ -191,7 +191,7 @@ def mean_with_interval(
         return {"value": mean, "low": None, "high": None}
     residuals = sums - mean * sizes
     error = np.sqrt(count / (count - 1) * np.square(residuals).sum()) / sizes.sum()
-    reach = float(student_t.isf((1 - level) / 2, count - 1) * error)
+    reach = float(-stdtrit(count - 1, (1 - level) / 2) * error)
     return {"value": mean, "low": mean - reach, "high": mean + reach}
 
 
@@ -229,6 +229,8 @@ def localise(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Localisati
     Raises:
         ValueError: the shapes differ or the mask is empty.
     """
+    from sklearn.metrics import average_precision_score
+
     if values.shape != mask.shape:
         raise ValueError(f"attribution {values.shape} and mask {mask.shape} differ in shape")
     if not mask.any():

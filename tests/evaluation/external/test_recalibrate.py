@@ -16,7 +16,7 @@ from cxr_mm.evaluation.external.recalibrate import (
     recalibrated,
     recalibration_gain,
 )
-from cxr_mm.evaluation.subsets import SMALLEST
+from cxr_mm.evaluation.metrics import SMALLEST
 
 TARGETS = Targets("youden", sensitivity=0.95, specificity=0.95, coverage=0.9)
 QUICK = EvaluateParams(bootstrap=100)

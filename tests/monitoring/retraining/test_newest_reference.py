@@ -9,11 +9,8 @@ from cxr_mm.core.config import EvaluateParams, ReferenceParams
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.models.bundle import load_bundle
 from monitoring.reference import load_reference
-from monitoring.retraining.studies import (
-    NEWEST_REFERENCE_FOLDER,
-    newest_reference,
-    newest_sample,
-)
+from monitoring.retraining.experiment import NEWEST_REFERENCE_FOLDER
+from monitoring.retraining.studies import newest_reference, newest_sample
 
 PARAMS = ReferenceParams(components=2, window_sizes=(10,), resamples=20, newest_studies=60)
 

@@ -18,7 +18,7 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split
 from cxr_mm.data.studies import iter_studies
 from cxr_mm.inference.predictor import load_predictor
-from cxr_mm.models.bundle import read_index
+from cxr_mm.models.registry import read_index
 from cxr_mm.prediction_log import open_log
 from monitoring.reference import load_reference
 from monitoring.retraining.comparison import Margins

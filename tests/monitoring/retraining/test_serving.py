@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from cxr_mm.core.errors import BundleError, InputError, StageError
-from cxr_mm.models.bundle import read_index
-from cxr_mm.models.registry import read_pointer, resolved
+from cxr_mm.models.registry import read_index, read_pointer, resolved
 from monitoring.retraining.change_record import read_events
+from monitoring.retraining.experiment import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
 from monitoring.retraining.experiment import dvc
 from monitoring.retraining.promotion import adopt, pointer_file, promote, rollback
-from monitoring.retraining.studies import NEWEST_REFERENCE_FOLDER as NEWEST_REFERENCE
 
 CHAMPION = "models/synthetic/bundle"
 CHANGES = "serving/synthetic/changes"

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxr_mm.core.errors import StageError
-from cxr_mm.data.pixel_cache import PixelDataset, identity_collate, image_batches
+from cxr_mm.imaging.tensors import image_batches
+from cxr_mm.training.pixel_dataset import PixelDataset, identity_collate
 
 
 @pytest.fixture
