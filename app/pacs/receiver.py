@@ -26,7 +26,7 @@ from pydicom.uid import (
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
-from app.pacs.delivery.commitment import MODEL, Commitment
+from app.pacs.delivery.commitment import MODEL, NO_SUCH_TRANSACTION, Commitment
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.objects import SOURCES
 from app.pacs.queue import Queue
@@ -203,8 +203,9 @@ class Receiver:
 
     def _reported(self, event: Any) -> tuple[int, None]:
         """Take a report of storage commitment."""
-        peer = self._peer(event)
-        status = Commitment(self._queue, self._settings.limits, peer.name).answer(event)
+        peer, status = self._peer(event), NO_SUCH_TRANSACTION
+        if peer.commitment:  # what others report is not even read
+            status = Commitment(self._queue, self._settings.limits, peer.name).answer(event)
         if status != SUCCESS:
             self._refuse("report of storage commitment not taken", peer.name)
         return status, None

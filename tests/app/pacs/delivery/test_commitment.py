@@ -1,14 +1,22 @@
 """Storage commitment: delivered is what the destination has reported that it keeps."""
 
+import io
 from contextlib import closing
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 from sqlalchemy import select
 
-from app.pacs.delivery.commitment import MODEL, NO_SUCH_TRANSACTION, SUCCESS
+from app.pacs.delivery.commitment import (
+    MODEL,
+    NO_SUCH_TRANSACTION,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    Commitment,
+)
 from app.pacs.objects import SOP_CLASSES, build_objects
 from app.pacs.queue import Outgoing
 from app.pacs.queue.tables import DELIVERIES
@@ -175,3 +183,24 @@ def test_a_destination_that_offers_none_is_a_failed_attempt_and_named(world):
         expected = "echo answered, does not take storage commitment"
         assert ask_for_echo(world.settings, peer) == EchoResult(False, expected)
     assert world.states == [("waiting", "the destination offers no storage commitment")] * 2
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 40, b"\x08\x00\x95\x11UI\xff\xff", b"\0" * 99])
+def test_a_report_that_cannot_be_read_is_refused_and_commits_nothing(world, keeper, data):
+    world.sender.step()
+    event = Event(dcmread(io.BytesIO(data), force=True))
+    answered = Commitment(world.queue, world.settings.limits, "archive").answer(event)
+    assert answered in (PROCESSING_FAILURE, NO_SUCH_TRANSACTION)
+    items = Dataset()
+    items.TransactionUID = keeper.requests[0].TransactionUID
+    items.ReferencedSOPSequence = [Dataset()]  # names no object
+    answered = Commitment(world.queue, world.settings.limits, "archive").answer(Event(items))
+    assert answered == PROCESSING_FAILURE
+    assert world.states == [("stored", "waits for storage commitment")] * 2
+
+
+class Event:
+    """Of pynetdicom, as far as it is looked at."""
+
+    def __init__(self, information):
+        self.event_information = information
