@@ -9,8 +9,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
-from benchmarks.harness.parts import PARTS
+import torch
+
+from benchmarks.harness.accelerator import networks_on
+from benchmarks.harness.parts import PARTS, Part, Row
 from benchmarks.harness.report import PAGE, store
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
@@ -42,13 +46,22 @@ def _measured(name: str) -> bool:
     """Measure and store one part; an error that a user can fix is printed, and the others go on."""
     started = time.perf_counter()
     try:
-        rows = PARTS[name].load()()
+        rows = _rows(PARTS[name])
     except CxrError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         return False
     store(name, rows)
     print(f"{name}: {len(rows)} rows in {time.perf_counter() - started:.0f} s: {PAGE}")
     return True
+
+
+def _rows(part: Part) -> list[Row]:
+    """Measure a part, its networks on a GPU where the part allows that and there is one."""
+    use_gpu = part.gpu and torch.cuda.is_available()
+    with networks_on(torch.device("cuda")) if use_gpu else nullcontext():
+        rows = part.load()()
+    name = torch.cuda.get_device_name() if use_gpu else ""
+    return [row.model_copy(update={"device": row.device or name}) for row in rows]
 
 
 def _listed() -> Iterator[str]:

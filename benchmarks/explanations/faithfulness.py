@@ -16,7 +16,7 @@ from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import Measured, measured_on
 
 AREAS = "faithfulness: in the true area"
-PARAMS = ExplainParams(studies=12, slow_studies=6, time_limit=None)
+PARAMS = ExplainParams(studies=40, slow_studies=30, time_limit=None)
 FIGURES = ("gain", "deletion", "insertion", "sparsity", "noise", "seeds", "r2")
 
 

@@ -86,6 +86,8 @@ class Part(Frozen):
     """Heading of the column of `Row.reference`."""
     run_by_default: bool = True
     """Whether it is measured where no part is named."""
+    gpu: bool = False
+    """Whether networks run on a GPU where there is one; not where time or memory is measured."""
 
     def load(self) -> Callable[[], list[Row]]:
         """The function, its module imported now."""

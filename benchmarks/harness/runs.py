@@ -256,7 +256,7 @@ def _seconds(paths: TaskPaths) -> Seconds:
 
 
 def _device(params: TrainImageParams) -> str:
-    is_used = params.trainable != "frozen" and params.accelerator in ("auto", "gpu", "cuda")
+    is_used = params.accelerator in ("auto", "gpu", "cuda")
     return torch.cuda.get_device_name() if is_used and torch.cuda.is_available() else device()
 
 
