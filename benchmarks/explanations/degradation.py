@@ -111,6 +111,12 @@ def rows_of(task: str, table: pd.DataFrame) -> list[Row]:
                 rows.append(Row(row=row, metric=metric, value=round(value, 4), **facts))
             ranked = agreement(1 - means.index.to_numpy(np.float64), means[figure].to_numpy())
             rows.append(
-                Row(row=row, metric="rank correlation", value=ranked or 0.0, must=MUST, **facts)
+                Row(
+                    row=row,
+                    metric="rank correlation",
+                    value=round(ranked or 0.0, 4),
+                    must=MUST,
+                    **facts,
+                )
             )
     return rows

@@ -51,8 +51,10 @@ def rows_of(task: str, found: Measured) -> list[Row]:
     return rows
 
 
-def _row(metric: str, figure: Mapping[str, float], **facts: Any) -> Row:
-    value, low, high = (round(figure[name], 4) for name in ("value", "low", "high"))
+def _row(metric: str, figure: Mapping[str, float | None], **facts: Any) -> Row:
+    """A figure; of fewer than ten patients it has no interval."""
+    value, *limits = (figure[name] for name in ("value", "low", "high"))
+    known = [round(limit, 4) for limit in limits if limit is not None]
     zero = 0.0 if metric in ("gain", "deletion", "insertion") else None
-    given = {"ci95": (low, high), "reference": zero, "seed": PARAMS.seed}
-    return Row(metric=metric, value=value, **given, **facts)
+    given = {"ci95": tuple(known) or None, "reference": zero, "seed": PARAMS.seed}
+    return Row(metric=metric, value=round(value or 0.0, 4), **given, **facts)

@@ -43,12 +43,17 @@ def _moved(forward: Callable[..., Tensor], device: torch.device) -> Callable[...
     def moved(self: nn.Module, *given: Tensor) -> Tensor:
         if torch.is_grad_enabled() or given[0].device.type != "cpu":
             return forward(self, *given)
-        state = [(t.data_ptr(), t._version) for t in (*self.parameters(), *self.buffers())]
+        state = [_version(weight) for weight in (*self.parameters(), *self.buffers())]
         if self not in copies or copies[self][0] != state:
             copies[self] = state, _copied(self, device)
         return forward(copies[self][1], *(tensor.to(device) for tensor in given)).cpu()
 
     return moved
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    """What changes with a weight; one that was copied for inference alone never does."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def _copied(network: nn.Module, device: torch.device) -> nn.Module:

@@ -46,6 +46,11 @@ class Row(Frozen):
     device: str = ""
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether its networks ran on a GPU."""
+        return not self.device.startswith("cpu") and bool(self.device)
+
+    @property
     def met(self) -> Met | None:
         """Whether the value is what it must be, judged by its confidence limit; None without a
         bound.

@@ -22,8 +22,10 @@ Written by `make benchmark`; each table by the command under its heading. Bracke
 interval, over patients where the figure is one of studies. What a figure must be is met where its
 confidence limit says so, not met where the whole interval is on the other side, and else not shown;
 a figure without an interval, as a time, is taken as it is. A difference in bold differs from zero
-after Holm's correction for all differences of its table. `results.json` holds the same figures with
-their seeds, seconds and devices.
+after Holm's correction for all differences of its table. Where the device is a GPU the networks ran
+there: an encoder trained there cannot be repeated to the bit, and all else differs from what a
+processor gives in the last digits. `results.json` holds the same figures with their seeds, seconds
+and devices.
 """
 MET: dict[Met | None, str] = {
     None: "",
@@ -135,7 +137,7 @@ def _lines(columns: list[Column], rows: list[Row]) -> list[str]:
     """A Markdown table without the columns that say nothing."""
     cells = [(heading, [cell(row) for row in rows]) for heading, cell in columns]
     cells = [(heading, values) for heading, values in cells if any(values)]
-    if all(row.seconds is None for row in rows):
+    if all(row.seconds is None and not row.on_gpu for row in rows):
         cells = [(heading, values) for heading, values in cells if heading != "device"]
     headings, columns_of_text = zip(*cells, strict=True)
     lines = [headings, *zip(*columns_of_text, strict=True)]

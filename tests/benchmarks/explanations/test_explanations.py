@@ -66,3 +66,10 @@ def test_each_figure_is_a_row_with_its_interval():
     assert rows["", "weights shuffled"].value == 0.25
     assert rows["faithfulness: in the true area", "energy"].n == 30
     assert ("", "seeds") not in rows
+
+
+def test_a_figure_of_too_few_patients_has_no_interval():
+    few = {"value": 0.5, "low": None, "high": None}
+    method = {"modality": "note", "n": 9, "gain": few, "randomised": {}}
+    (row,) = rows_of("synthetic", {"methods": {"lime_note": method}, "localisation": None})
+    assert (row.value, row.ci95, row.n) == (0.5, None, 9)

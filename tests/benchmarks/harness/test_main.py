@@ -1,8 +1,10 @@
 """The command: parts by name, each stored as it finishes, the rest going on after an error."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
+import torch
 
 import benchmarks.__main__
 from benchmarks.__main__ import main
@@ -46,6 +48,23 @@ def test_what_has_to_be_asked_for_is_not_measured_unasked(stored, two_parts, mon
     )
     main([])
     assert [row.table for row in read()] == ["good"]
+
+
+def test_networks_run_on_a_gpu_where_there_is_one_and_the_part_allows_it(
+    stored, two_parts, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(
+        benchmarks.__main__, "networks_on", lambda d: used.append(d) or nullcontext()
+    )
+    main(["good"])
+    assert read()[0].device.startswith("cpu")
+    monkeypatch.setitem(PARTS, "good", PARTS["good"].model_copy(update={"gpu": True}))
+    main(["good"])
+    assert [str(device) for device in used] == ["cuda"]
+    assert read()[0].device == "NVIDIA H200"
 
 
 def test_memory_that_networks_free_is_kept(stored, two_parts, monkeypatch):

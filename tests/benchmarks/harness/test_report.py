@@ -63,6 +63,11 @@ def test_seconds_and_device_stand_where_there_are_seconds(make_row):
     assert "| 5 | 61 | NVIDIA H200 |" in result
 
 
+def test_a_gpu_is_named_also_where_nothing_was_timed(make_row):
+    assert "| 5 | NVIDIA H200 |" in page([make_row(device="NVIDIA H200")])
+    assert "device" not in page([make_row(device="cpu, 1 threads")]).split("##")[1]
+
+
 def test_a_long_table_is_folded(make_row):
     rows = [make_row(row=str(n)) for n in range(FOLDED)]
     assert f"<summary>{FOLDED} rows</summary>" in page(rows)
