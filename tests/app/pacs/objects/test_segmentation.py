@@ -5,6 +5,7 @@ import dataclasses
 import highdicom
 import numpy as np
 import pytest
+from skimage.draw import polygon2mask
 
 from app.pacs.objects import Region, build_objects
 from app.pacs.objects.segmentation import mask_of
@@ -39,6 +40,16 @@ def test_a_mask_comes_back_from_its_outline():
     mask = ((rows - 150) / 90) ** 2 + ((columns - 80) / 50) ** 2 < 1
     again = mask_of(Region.of_mask("x", "m", mask), mask.shape).astype(bool)
     assert (mask & again).sum() / (mask | again).sum() > 0.99
+
+
+def test_a_ragged_outline_is_filled_as_another_fills_it():
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        angles = np.sort(draw.uniform(0, 2 * np.pi, 12))
+        reach = draw.uniform(5, 60, 12)  # beyond the image too
+        corners = np.stack([40 + reach * np.cos(angles), 30 + reach * np.sin(angles)], axis=1)
+        ours = mask_of(Region("x", "m", tuple(map(tuple, corners))), (70, 90))
+        np.testing.assert_array_equal(ours, polygon2mask((70, 90), corners[:, ::-1] - 0.5))
 
 
 def test_it_says_what_the_region_is_and_is_tracked_as_the_finding_of_the_report():
