@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import typer
 from PIL import Image
 
+from cxr_mm.cli import _heartbeat
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import bundle_digest
 from cxr_mm.models.registry import read_index
@@ -188,3 +190,8 @@ def test_a_second_forward_pass_faults_hardly_a_page(monkeypatch):
         assert is_kept == str(switch == "1")
         faults[switch] = int(count)
     assert faults["1"] < 0.1 * faults["0"], faults
+
+
+def test_a_command_that_runs_for_ever_writes_no_lines_for_ever():
+    assert isinstance(_heartbeat(["pacs", "run", "node.yaml"]), nullcontext)
+    assert not isinstance(_heartbeat(["score", "--bundle"]), nullcontext)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.progress import announce
 
 if TYPE_CHECKING:
     from app.pacs.queue import Queue
@@ -34,10 +35,12 @@ def run(file: File) -> None:
     from cxr_mm.core.allocator import keep_freed_memory
 
     settings = _settings(file)
+    announce(f"{settings.ae_title} starts")
     keep_freed_memory(ARENAS)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("highdicom", "pynetdicom"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # they quote headers and messages
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -37,12 +37,15 @@ def _add_others(words: Sequence[str]) -> None:
 
     Looking for them takes as long as some of our own commands, which are not made to wait.
     """
-    own = {_name(each) for part in PARTS for each in part.commands.registered_commands}
-    if words and words[0] in own:
+    if words and words[0] in _own():
         return
     for entry in entry_points(group=OTHERS):
         if not words or words[0] in (entry.name, "-h", "--help"):
             app.add_typer(entry.load(), name=entry.name, rich_help_panel=predict.PANEL)
+
+
+def _own() -> set[str]:
+    return {_name(each) for part in PARTS for each in part.commands.registered_commands}
 
 
 def _name(command: CommandInfo) -> str:
@@ -50,9 +53,13 @@ def _name(command: CommandInfo) -> str:
 
 
 def _heartbeat(words: Sequence[str]) -> AbstractContextManager[None]:
-    """A heartbeat of a command that may take seconds; it names the task, if one is meant."""
+    """A heartbeat of a command that may take seconds; it names the task, if one is meant.
+
+    Commands of other packages have none: one that runs for ever would write lines for ever.
+    """
     named = [word for word in words[:2] if word[:1] not in ("", "-")]
-    if not named or words[0] in QUICK or {"-h", "--help"} & set(words):
+    is_quick = words[:1] and (words[0] in QUICK or words[0] not in _own())
+    if not named or is_quick or {"-h", "--help"} & set(words):
         return nullcontext()
     return heartbeat(" ".join(named))
 
