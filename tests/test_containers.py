@@ -52,7 +52,7 @@ def test_what_is_mounted_and_copied_is_there(name):
     assert re.search(r"^USER (?!0|root)", dockerfile, re.MULTILINE)
 
 
-def test_node_and_archive_of_the_composition_know_each_other(tmp_path):
+def test_node_and_archive_of_the_composition_know_each_other():
     fields = yaml.safe_load((EXAMPLES / "compose" / "node.yaml").read_text())
     settings = NodeSettings.model_validate(fields)
     archive = yaml.safe_load((EXAMPLES / "compose" / "orthanc.json").read_text())
@@ -62,6 +62,8 @@ def test_node_and_archive_of_the_composition_know_each_other(tmp_path):
     title, host, port = archive["DicomModalities"]["node"]
     assert (title, port) == (settings.ae_title, settings.port)
     assert SERVICES[host] is SERVICES["node"]
+    assert settings.metrics
+    assert f":{settings.metrics.port}/metrics" in SERVICES["node"]["healthcheck"]["test"][-1]
     places = [path for service in SERVICES.values() for path in mounts(service).values()]
     for path in (settings.storage, archive["StorageDirectory"], settings.rules[-1].bundle):
         assert any(Path(path).is_relative_to(place) for place in places)
