@@ -5,13 +5,14 @@ which is frozen and has seen no label. The slow methods run the model hundreds o
 measured on the first studies only, paired with the average location on the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from benchmarks.accuracy.input_gate import Run
@@ -38,17 +39,19 @@ from cxr_mm.explain.faithfulness.metrics import localise, mean_with_interval
 from cxr_mm.explain.methods import METHODS, methods_of
 from cxr_mm.explain.stage import given_boxes, open_outputs
 from cxr_mm.explain.subject import Subject
+from cxr_mm.imaging.burnt_in_text import text_mask
+from cxr_mm.imaging.geometry import mask_to_square
 from cxr_mm.models.bundle import Bundle
 
 BOXED, MASKED = ("nih_opacity",), ("covid",)
 LUNG_MASKS = "annotations/lungs-v7labs"
 OTHER_READERS = "nih_boxes"
-SLOW_STUDIES, LUNG_STUDIES, SEED = 12, 40, 0
+SLOW_STUDIES, MASKED_STUDIES, SEED = 12, 40, 0
 AVERAGE, GAIN = "average location of other patients", "over the average location"
 DENSE = "tried: dense evidence"
 WEIGHTED = "tried: average location weighted by dense evidence"
 NAMES = {"pointing": "hit", "iou": "IoU", "precision": "average precision"}
-LUNGS = "localisation: lungs"
+LUNGS, WORDS = "localisation: lungs", "localisation: burnt-in words"
 READERS = "localisation: readers"
 
 
@@ -60,7 +63,8 @@ def measure() -> list[Row]:
     return boxed + [
         row
         for paths in after("fuse", "localisation", MASKED)
-        for row in _in_lungs(Held(Run(paths)))
+        for measured in (_in_lungs, _on_words)
+        for row in measured(Held(Run(paths)))
     ]
 
 
@@ -82,6 +86,11 @@ class Held:
     def order(self) -> pd.DataFrame:
         """Held-out rows in random order."""
         return self.outputs[1].sample(frac=1, random_state=SEED)
+
+    @property
+    def shuffled(self) -> list[str]:
+        """Ids of the held-out studies in that order."""
+        return self.order["study_id"].astype(str).tolist()
 
     @cached_property
     def bundles(self) -> dict[str, Bundle]:
@@ -171,7 +180,7 @@ def _readers(held: Held) -> Iterator[Row]:
     """Boxes of the other readers, as a map, against those of the first, on images both drew on."""
     task, size = load_task(held.run.paths.task), held.outputs[0].size
     params = held.run.params.explain
-    every = held.order["study_id"].astype(str).tolist()
+    every = held.shuffled
     file = source_folder(task, data_root()) / str(params.boxes)
     one, other = (
         box_areas(held.studies, read_boxes(file, column), every, size)
@@ -193,15 +202,39 @@ def _overlap(one: Any, other: Any) -> float:
 
 def _in_lungs(held: Held) -> Iterator[Row]:
     """Share of each map inside the lungs, and the lungs' share of the image."""
-    task, size = load_task(held.run.paths.task), held.outputs[0].size
-    folder = source_folder(task, data_root()) / LUNG_MASKS
-    every = held.order["study_id"].astype(str).tolist()
-    areas = dict(list(lung_areas(held.studies, every, folder, size).items())[:LUNG_STUDIES])
+    folder = source_folder(load_task(held.run.paths.task), data_root()) / LUNG_MASKS
+    areas = lung_areas(held.studies, held.shuffled, folder, held.outputs[0].size)
+    yield from _inside(held, areas, LUNGS, "inside the lungs")
+
+
+def _on_words(held: Held) -> Iterator[Row]:
+    """Share of each map on burnt-in words, and the words' share of the image."""
+    areas = word_areas(held.studies, held.shuffled, held.outputs[0].size, MASKED_STUDIES)
+    yield from _inside(held, areas, WORDS, "on words")
+
+
+def word_areas(studies: Studies, chosen: Sequence[str], size: int, most: int) -> Areas:
+    """Areas (size, size) of the words of the first studies that have any."""
+    areas: dict[str, NDArray[np.bool_]] = {}
+    for study_id in filter(studies.has_image, chosen):
+        image = studies.study(study_id, with_image=True).image
+        assert image is not None
+        area = mask_to_square(text_mask(image), size)
+        if area.any():
+            areas[study_id] = area
+        if len(areas) == most:
+            break
+    return areas
+
+
+def _inside(held: Held, areas: Areas, table: str, metric: str) -> Iterator[Row]:
+    areas = dict(list(areas.items())[:MASKED_STUDIES])
+    task = load_task(held.run.paths.task)
     for finding in task.finding_names:
-        table = held.table(areas, finding, None, slow=False)
-        for name, own in table.groupby("method", sort=False):
-            facts = {"table": LUNGS, "task": task.name, "seed": SEED}
+        found = held.table(areas, finding, None, slow=False)
+        for name, own in found.groupby("method", sort=False):
+            facts = {"table": table, "task": task.name, "seed": SEED}
             facts["row"] = f"{finding}: {METHODS[str(name)].title}"
-            yield _mean_row(own, own["energy"], metric="inside the lungs", **facts)
+            yield _mean_row(own, own["energy"], metric=metric, **facts)
             yield _mean_row(own, own["chance_energy"], metric="share of area", **facts)
             yield _mean_row(own, own["gain"], metric="more than area", reference=0.0, **facts)

@@ -1,12 +1,15 @@
 """Explanations measured: the stock calls run on a real bundle, and rows hold what was found."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.burnt_in_text import word_strokes
 from benchmarks.explanations import degradation
 from benchmarks.explanations.faithfulness import rows_of
+from benchmarks.explanations.localisation import word_areas
 from benchmarks.explanations.speed import Stock
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Target
@@ -66,6 +69,19 @@ def test_each_figure_is_a_row_with_its_interval():
     assert rows["", "weights shuffled"].value == 0.25
     assert rows["faithfulness: in the true area", "energy"].n == 30
     assert ("", "seeds") not in rows
+
+
+def test_words_are_areas_where_an_image_has_any():
+    strokes = word_strokes((224, 224), 0.06, np.random.default_rng(0))
+    images = {"plain": np.zeros_like(strokes), "words": strokes}
+    studies = SimpleNamespace(
+        has_image=lambda study_id: study_id != "note alone",
+        study=lambda study_id, with_image: Study(study_id, image=images[study_id]),
+    )
+    areas = word_areas(studies, ["note alone", "plain", "words"], 224, 40)
+    assert set(areas) == {"words"}
+    assert areas["words"][strokes > 0.5].mean() > 0.8
+    assert word_areas(studies, ["words", "words"], 224, 1).keys() == {"words"}
 
 
 def test_a_figure_of_too_few_patients_has_no_interval():
