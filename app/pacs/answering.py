@@ -1,17 +1,20 @@
 """Answering: what the model says of one received image, through the same service as the page."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from app.pacs.context.choose import NO_CONTEXT, Context
 from app.pacs.objects import Region, Result
 from app.pacs.objects.result import LONGEST
 from app.pacs.stages import UNTIMED, Stages
 from app.service import InferenceService, StudySession
 from cxr_mm.core.prediction import FindingPrediction
+from cxr_mm.core.task import Task
 from cxr_mm.data.studies import header_values
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
@@ -40,7 +43,20 @@ class Answering:
     configuration: str
     stages: Stages = UNTIMED
 
-    def result(self, bundle: Path, path: Path, header: Dataset, *, picture: bool) -> Result:
+    def model(self, bundle: Path) -> tuple[Task, str]:
+        """Task and digest of the model that serves a bundle now."""
+        service = self.services[bundle].pinned()
+        return service.task, service.digest
+
+    def result(
+        self,
+        bundle: Path,
+        path: Path,
+        header: Dataset,
+        *,
+        picture: bool,
+        context: Context = NO_CONTEXT,
+    ) -> Result:
         """Answer one image, log the answer, and explain its leading finding.
 
         Args:
@@ -48,6 +64,8 @@ class Answering:
             path: of the image; it is decoded in a sandboxed process.
             header: of the image; age, sex and view are taken from it.
             picture: whether the image is drawn, alone and with a map over it.
+            context: clinical values and note; what the header says of age, sex and view comes
+                first.
 
         Raises:
             InputError: the image cannot be read, or the input gate rejects it.
@@ -58,8 +76,8 @@ class Answering:
             image = service.image(str(path), session=SESSION)
             study = service.study(
                 str(path),
-                header_values(service.task, image.radiograph),
-                None,
+                context.clinical | header_values(service.task, image.radiograph),
+                context.note or None,
                 study_id=uid,
                 patient_id=str(header.get("PatientID") or "") or None,
                 session=SESSION,
@@ -69,7 +87,12 @@ class Answering:
         if session.log_trouble:
             _log.error("%s", session.log_trouble)
         with self.stages.timed("explain"):
-            return self._explained(service, session, header, picture)
+            result = self._explained(service, session, header, picture)
+        return replace(
+            result,
+            warnings=(*result.warnings, *context.warnings),
+            configuration=_with_context(self.configuration, context),
+        )
 
     def _explained(
         self, service: InferenceService, session: StudySession, header: Dataset, picture: bool
@@ -96,6 +119,13 @@ class Answering:
             warnings=session.answer.study.warnings,
             configuration=self.configuration,
         )
+
+
+def _with_context(configuration: str, context: Context) -> str:
+    """Digest of the rules and what else the model got: other context makes other objects."""
+    if not context.digest:
+        return configuration
+    return hashlib.sha256(f"{configuration} {context.digest}".encode()).hexdigest()
 
 
 def leading_finding(findings: tuple[FindingPrediction, ...]) -> FindingPrediction:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import Any
 
+from app.pacs.context.taking import Taking
 from app.pacs.delivery.fhir import FhirSender
 from app.pacs.dicomweb.poll import Poller
 from app.pacs.dicomweb.stow_out import StowSender
@@ -72,6 +73,9 @@ def run_node(
             if peer.web and peer.web.poll:
                 poller = Poller(settings, peer, storage, queue, headers, arrived.set)
                 threads.start(f"poller {peer.name}", poller.run, stop)
+        if settings.context:
+            taking = stack.enter_context(Taking(settings, queue, arrived.set))
+            threads.start("context", taking.run, stop)
         threads.check()
         threads.start("watch", Watch(settings, storage, queue).run, stop)
         receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set, stages))

@@ -37,11 +37,13 @@ class Route:
         bundle: folder or pointer of the model.
         destinations: where the answer goes.
         says_not_analysed: whether a report says so, if it cannot be answered.
+        answers_again: whether it is answered again when clinical context arrives later.
     """
 
     bundle: Path
     destinations: tuple[Destination, ...]
     says_not_analysed: bool
+    answers_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def route(rules: tuple[Rule, ...], facts: Facts) -> Route | Refusal:
         return Refusal(f"lateral view ({facts.view})", says)
     if not rule.body_part and facts.body_part and not CHEST.search(facts.body_part):
         return Refusal("body part is not the chest", says)
-    return Route(rule.bundle, rule.destinations, rule.not_analysed == "sr")
+    says_so = rule.not_analysed == "sr"
+    return Route(rule.bundle, rule.destinations, says_so, rule.answer_again)
 
 
 def _fits(rule: Rule, facts: Facts) -> bool:

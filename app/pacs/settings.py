@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
+from app.pacs.sections.context import ContextSettings
 from app.pacs.sections.fhir import FhirSettings
 from app.pacs.sections.watch import MetricsSettings, NodeAlertSettings
 from app.pacs.sections.web import WebService
@@ -127,6 +128,8 @@ class Rule(Frozen):
     """Where answers go."""
     not_analysed: Literal["sr", "none"] = "sr"
     """Whether a report says why an image was not analysed."""
+    answer_again: bool = False
+    """Answer again, in a new version, when clinical context arrives after the answer."""
 
     @model_validator(mode="after")
     def _answers_or_refuses(self) -> Self:
@@ -134,6 +137,8 @@ class Rule(Frozen):
             raise ValueError("a rule has either a bundle or a reason to refuse")
         if self.bundle is not None and not self.destinations:
             raise ValueError("a rule with a bundle needs a destination for its answers")
+        if self.answer_again and self.bundle is None:
+            raise ValueError("a rule that answers nothing cannot answer again")
         return self
 
     def describes(self, *texts: str) -> bool:
@@ -216,6 +221,7 @@ class NodeSettings(Frozen):
     alerts: NodeAlertSettings = NodeAlertSettings()
     limits: LimitSettings = LimitSettings()
     retention: QueueRetention = QueueRetention()
+    context: ContextSettings | None = None
 
     @model_validator(mode="after")
     def _names_known(self) -> Self:
@@ -246,12 +252,27 @@ class NodeSettings(Frozen):
     def _protected(self) -> Self:
         if self.tls is None and any(peer.tls for peer in self.peers):
             raise ValueError("a peer is sent to by TLS, but `tls` names no certificate")
+        self._context_is_protected()
         if self.tls is None and not self.clear_text and not _is_loopback(self.host):
             raise ValueError(
                 f"{self.host} can be reached from other machines: name certificates in `tls`, or "
                 "set `clear_text: true` where the network protects it"
             )
         return self
+
+    def _context_is_protected(self) -> None:
+        listener = self.context.mllp if self.context else None
+        if self.context is None and any(rule.answer_again for rule in self.rules):
+            raise ValueError("a rule answers again, but there is no `context`")
+        if listener is None:
+            return
+        if listener.tls and self.tls is None:
+            raise ValueError("context.mllp listens by TLS, but `tls` names no certificate")
+        if not (listener.tls or self.clear_text or _is_loopback(listener.host)):
+            raise ValueError(
+                f"context.mllp: {listener.host} can be reached from other machines: set `tls` "
+                "there, or `clear_text: true` where the network protects it"
+            )
 
     @property
     def queue_url(self) -> str:
@@ -335,6 +356,7 @@ def _rooted(settings: NodeSettings, root: Path) -> NodeSettings:
         for peer in settings.peers
     )
     changed = {"storage": root / settings.storage, "rules": rules, "tls": tls, "peers": peers}
+    changed["context"] = settings.context and settings.context.below(root)
     return settings.model_copy(update=changed)
 
 
@@ -353,6 +375,16 @@ def _check_files(settings: NodeSettings, path: Path) -> None:
         if service:
             service.secret()
             service.verification()
+    for folder in settings.context.folders if settings.context else ():
+        if not folder.path.is_dir():
+            raise ParamsError(
+                f"no such folder: {folder.path}",
+                field=f"{path}: context.folders.path",
+                remedy="Make it, for the node's user and those who write there",
+            )
+    for server in settings.context.fhir_servers if settings.context else ():
+        server.secret()
+        server.verification()
 
 
 def listening_context(

@@ -6,15 +6,17 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pydicom.dataset import Dataset
 
 from app.pacs.answering import Answering
+from app.pacs.context.studies import NOTHING, Contexts, Found, version_of
 from app.pacs.header import HeaderReader
 from app.pacs.objects import Kind, Result, build_not_analysed, build_objects
 from app.pacs.objects.fhir import Json, fhir_bundle, fhir_not_analysed, report_id
-from app.pacs.queue import Ended, Outgoing, Queue, Received, Summary
+from app.pacs.queue import Earlier, Ended, Outgoing, Queue, Received, Summary
 from app.pacs.routing import Refusal, Route, facts_of, route
 from app.pacs.settings import Destination, NodeSettings
 from app.pacs.stages import UNTIMED, Stages
@@ -28,6 +30,8 @@ NOT_ANALYSED: Mapping[Kind, Callable[[Dataset, str, datetime], Dataset | Json]] 
     "fhir": fhir_not_analysed,
 }
 """What says that an image was not analysed, to whom gets that kind."""
+IF_THERE = ("seg",)
+"""Objects that are not made of every answer."""
 LOOK_SECONDS = 0.5
 """Between two looks at an empty queue; an arrival wakes the worker at once."""
 
@@ -43,6 +47,7 @@ class Worker:
         answering: asks the models.
         name: by which it claims rows.
         stages: times its work.
+        contexts: finds clinical context; None without any.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class Worker:
         answering: Answering,
         name: str = "worker",
         stages: Stages = UNTIMED,
+        contexts: Contexts | None = None,
     ) -> None:
         self._settings, self._storage, self._queue = settings, storage, queue
+        self._contexts = contexts
         self._headers, self._answering = headers, answering
         self._name, self._stages = name, stages
         self._stop = threading.Event()
@@ -141,15 +148,19 @@ class Worker:
             self._not_analysed(received, header, error.message, destinations)
 
     def _answer(self, received: Received, header: Dataset, way: Route) -> None:
+        found = self._found(received, header, way)
+        if found is None:
+            return
         kinds = tuple(dict.fromkeys(kind for d in way.destinations for kind in d.objects))
         path, picture = self._storage.path(received.file), bool({"sc", "pdf"} & {*kinds})
-        result = self._answering.result(way.bundle, path, header, picture=picture)
-        with self._stages.timed("build"):
-            made_at = datetime.now()
-            made: dict[Kind, Dataset | Json] = {**build_objects(header, result, kinds, made_at)}
-            if "fhir" in kinds:
-                made["fhir"] = fhir_bundle(header, result, made_at)
-            written = {kind: self._written(each) for kind, each in made.items()}
+        result = self._answering.result(
+            way.bundle, path, header, picture=picture, context=found.context
+        )
+        version = version_of(result.digest, found.context)
+        if way.answers_again:
+            earlier = predecessor_of(self._queue.earlier(received), version)
+            result = replace(result, predecessor=earlier)
+        written = self._made(header, result, kinds)
         outgoing = [
             Outgoing(d.peer, kind, *written[kind])
             for d in way.destinations
@@ -157,7 +168,39 @@ class Worker:
             if kind in written
         ]
         summary = summary_of(result)
-        self._end(received, "answered", result.digest, outgoing=outgoing, summary=summary)
+        self._queue.finish(
+            received, "answered", result.digest, "", outgoing, summary, version=version
+        )
+        if self._contexts:
+            self._contexts.recheck(received, found)
+
+    def _found(self, received: Received, header: Dataset, way: Route) -> Found | None:
+        """Clinical context of an image; None where nothing is to be done now: it waits for more, or
+        was answered with the same."""
+        if self._contexts is None:
+            return NOTHING
+        task, digest = self._answering.model(way.bundle)
+        found = self._contexts.of(received, task, header, again=way.answers_again)
+        if found.wait:
+            self._queue.wait(received, found.wait)
+            return None
+        version = version_of(digest, found.context)
+        if is_complete(self._queue.earlier(received), version, way.destinations):
+            self._queue.resume(received)
+            self._contexts.recheck(received, found)
+            return None
+        return found
+
+    def _made(
+        self, header: Dataset, result: Result, kinds: Sequence[Kind]
+    ) -> dict[Kind, tuple[str, str]]:
+        """Make and write each object: its UID and file, by kind."""
+        with self._stages.timed("build"):
+            made_at = datetime.now()
+            made: dict[Kind, Dataset | Json] = {**build_objects(header, result, kinds, made_at)}
+            if "fhir" in kinds:
+                made["fhir"] = fhir_bundle(header, result, made_at)
+            return {kind: self._written(each) for kind, each in made.items()}
 
     def _not_analysed(
         self, received: Received, header: Dataset, reason: str, destinations: Iterable[Destination]
@@ -201,6 +244,21 @@ class Worker:
         if self._stop.is_set() and state != "answered":
             return  # what failed may have done so because the node ends: the next start decides
         self._queue.finish(received, state, digest, reason, outgoing, summary)
+
+
+def is_complete(
+    earlier: Sequence[Earlier], version: str, destinations: Sequence[Destination]
+) -> bool:
+    """Whether an earlier answer with this model and context went to every destination."""
+    made = {(each.destination, each.kind) for each in earlier if each.digest == version}
+    wanted = {(d.peer, kind) for d in destinations for kind in d.objects}
+    return {(peer, kind) for peer, kind in wanted if kind not in IF_THERE} <= made
+
+
+def predecessor_of(earlier: Sequence[Earlier], version: str) -> str:
+    """UID of the last structured report of another version; empty without one."""
+    reports = (each for each in reversed(earlier) if each.kind == "sr" and each.digest != version)
+    return next((each.sop_instance_uid for each in reports if each.sop_instance_uid), "")
 
 
 def summary_of(result: Result) -> Summary:

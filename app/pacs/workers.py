@@ -20,6 +20,7 @@ import torch
 
 from app.model_watcher import load_models
 from app.pacs.answering import Answering
+from app.pacs.context.studies import opened
 from app.pacs.header import HeaderReader
 from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings
@@ -183,7 +184,8 @@ def _answer(
         headers = stack.enter_context(HeaderReader())
         cache = stack.enter_context(closing(UploadCache(decoder.read, identify=str)))
         answering = Answering(services(settings, cache), settings.configuration, stages)
-        worker = Worker(settings, storage, queue, headers, answering, name=name, stages=stages)
+        contexts = stack.enter_context(opened(settings, queue)) if settings.context else None
+        worker = Worker(settings, storage, queue, headers, answering, name, stages, contexts)
         pipe.send("ready")
         worker.run(stop, arrived, lambda: pipe.send("answered"))
 

@@ -109,6 +109,9 @@ class ClinicalFeature(Frozen):
     """What `<5` and `>89` mean, as laboratories and de-identified ages have them: the limit is the
     `value`, or the value is `unknown`."""
     description: str = ""
+    loinc: tuple[str, ...] = Field((), exclude_if=lambda codes: not codes)
+    """LOINC codes under which laboratories and monitors report it, for the node beside the PACS;
+    values in another unit are converted (UCUM), or left out where they cannot be."""
 
     def column_in(self, columns: Collection[str]) -> str:
         """Which of a table's columns it is read from; its own name where it has none there."""
@@ -143,6 +146,8 @@ class NoteSpec(Frozen):
     mask: tuple[str, ...] = ()
     """Regular expressions (case-insensitive); each match is replaced by `[MASK]`, so that the
     note does not name the finding."""
+    loinc: tuple[str, ...] = Field((), exclude_if=lambda codes: not codes)
+    """LOINC codes of documents and texts that are such notes, for the node beside the PACS."""
 
     @field_validator("mask")
     @classmethod

@@ -25,6 +25,8 @@ def question_of(task: Task) -> dict[str, Any]:
     whole = task.model_dump(mode="json", exclude={"params", *PROSE})
     for finding in whole["findings"]:
         finding.pop("code", None)
+    for named in (*whole["clinical"], whole["note"] or {}):
+        named.pop("loinc", None)
     return whole
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
+from app.pacs.context.hl7_message import CHARACTER_SETS, TYPES
 from app.pacs.dicomweb.multipart import TYPE
 from app.pacs.dicomweb.stow_in import JSON, STUDIES
 from app.pacs.objects import SOP_CLASSES, SOURCES, codes
@@ -50,8 +51,21 @@ SERVICES = (
         f"`POST {STUDIES}` and `{STUDIES}/{{study}}` of the page's server, `{TYPE}`, answered in "
         f"`{JSON}`; the classes taken in",
     ),
+    (
+        "HL7 v2",
+        "receiver, by MLLP or file",
+        f"{', '.join(TYPES)}; patient id of PID-3, LOINC code of OBX-3, UCUM unit of OBX-6, status "
+        "of OBX-11; AA, AE, AR. Character sets of MSH-18: "
+        f"{', '.join(f'`{name}`' for name in CHARACTER_SETS if name)}",
+    ),
+    (
+        "FHIR R4",
+        "client, or file",
+        "Observation (also components) and DocumentReference with plain text, by "
+        "`patient.identifier`, with `_include` of the patient",
+    ),
 )
-"""DICOM services, in which role, and what is exchanged."""
+"""Services, in which role, and what is exchanged."""
 FHIR = """\
 For peers with `fhir`: R4 (and R4B), one `transaction` for each answer. A `DiagnosticReport`
 (`preliminary`; `cancelled` where the image was not analysed), a `Device` (the model) and an

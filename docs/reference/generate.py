@@ -21,6 +21,7 @@ SOURCES = {
         "app/pacs/sections/web.py",
         "app/pacs/sections/fhir.py",
         "app/pacs/sections/watch.py",
+        "app/pacs/sections/context.py",
     ),
 }
 BOUNDS = {

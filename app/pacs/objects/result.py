@@ -100,6 +100,7 @@ class Result:
         map_title: what the map shows and how faithful it is; empty without a map.
         warnings: besides those of the prediction.
         configuration: digest of whatever else decides the content of the objects, as the rules.
+        predecessor: SOP instance UID of the report that this one replaces; empty for none.
     """
 
     answer: Answer
@@ -111,6 +112,7 @@ class Result:
     map_title: str = ""
     warnings: tuple[str, ...] = ()
     configuration: str = ""
+    predecessor: str = ""
 
     @property
     def all_warnings(self) -> tuple[str, ...]:

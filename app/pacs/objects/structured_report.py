@@ -11,6 +11,7 @@ from typing import Any
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage
 
 from app.pacs.objects import codes
 from app.pacs.objects.evidence import MANUFACTURER, complete, equipment, long_string, reference_of
@@ -96,8 +97,21 @@ def _document(
         instance_number=1,
         is_complete=True,
         coding_schemes=[codes.private_scheme()],
+        previous_versions=_predecessors(image, result),
         **equipment(model, result.digest if result else ""),
     )
+
+
+def _predecessors(image: Dataset, result: Result | None) -> list[Dataset] | None:
+    """The report that this one replaces, by the references to it; None without one."""
+    if result is None or not result.predecessor:
+        return None
+    document = Dataset()
+    document.StudyInstanceUID = image.StudyInstanceUID
+    document.SeriesInstanceUID = derived_uid(result.predecessor, "series")
+    document.SOPClassUID = Comprehensive3DSRStorage
+    document.SOPInstanceUID = result.predecessor
+    return [document]
 
 
 def _observer(model: str, digest: str) -> sr.ObservationContext:

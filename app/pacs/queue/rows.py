@@ -79,6 +79,16 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """One object that was made of an image before; fields as in the table of deliveries."""
+
+    digest: str
+    destination: str
+    kind: str
+    sop_instance_uid: str | None
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a list of images shows of an answer.
 

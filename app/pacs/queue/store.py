@@ -13,9 +13,18 @@ from typing import Any
 
 from sqlalchemy import Table, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
-from app.pacs.queue.rows import Arrival, Delivery, Ended, Outgoing, Received, Summary, uid_key
+from app.pacs.queue.rows import (
+    Arrival,
+    Delivery,
+    Earlier,
+    Ended,
+    Outgoing,
+    Received,
+    Summary,
+    uid_key,
+)
 from app.pacs.queue.tables import (
     COUNTS,
     DELIVERIES,
@@ -162,6 +171,7 @@ class Queue:
         reason: str = "",
         outgoing: Sequence[Outgoing] = (),
         summary: Summary | None = None,
+        version: str = "",
     ) -> int:
         """End a received row, and add its deliveries, in one transaction.
 
@@ -169,6 +179,7 @@ class Queue:
             digest: of the model; empty where none was asked.
             outgoing: what is to be delivered; what the queue has already stays as it is.
             summary: of the answer.
+            version: digest of model and clinical context; empty is that of the model.
 
         Returns:
             How many deliveries are new.
@@ -190,7 +201,7 @@ class Queue:
             for each in outgoing:
                 row = {
                     "received_id": received.id,
-                    "digest": digest,
+                    "digest": version or digest,
                     "destination": each.destination,
                 }
                 row |= {"kind": each.kind, "sop_instance_uid": each.sop_instance_uid}
@@ -201,6 +212,28 @@ class Queue:
     def postpone(self, received: Received, pause: float, reason: str) -> None:
         """Give a claimed row back, for another attempt after some seconds."""
         self._unclaim(RECEIVED, received.id, "received", pause, reason)
+
+    def wait(self, received: Received, pause: float) -> None:
+        """Give a claimed row back until something arrives for it, or for some seconds at most;
+        that is no attempt."""
+        when = self.clock() + min(timedelta(seconds=pause), self._longest)
+        given = {"claimed_by": None, "next_at": when, "attempts": RECEIVED.c.attempts - 1}
+        with self.transaction() as connection:
+            connection.execute(_one(RECEIVED, received.id).values(given))
+
+    def resume(self, received: Received) -> None:
+        """Give a claimed row of an image back as answered, as it was."""
+        was = {"state": "answered", "claimed_by": None}
+        with self.transaction() as connection:
+            connection.execute(_one(RECEIVED, received.id).values(was))
+
+    def earlier(self, received: Received) -> list[Earlier]:
+        """What was made of an image by earlier answers, the latest last."""
+        c = DELIVERIES.c
+        columns = (c.digest, c.destination, c.kind, c.sop_instance_uid)
+        query = select(*columns).where(c.received_id == received.id).order_by(c.id)
+        with self.reading() as connection:
+            return [_value(Earlier, row) for row in connection.execute(query)]
 
     # What is to be delivered
 
@@ -326,7 +359,7 @@ def _insert_new(connection: Connection, table: Table, row: dict[str, Any]) -> bo
     return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
-def _value(kind: type[Any], row: Row[Any], **changed: Any) -> Any:
+def _value(kind: type[Any], row: Any, **changed: Any) -> Any:
     """A row as one of the values above."""
     fields = {name: getattr(row, name) for name in kind.__dataclass_fields__}
     return kind(**fields | changed)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     inspect,
 )
@@ -90,6 +91,29 @@ COUNTS = Table(
     Column("last_at", UtcDateTime, nullable=False),
 )
 """Refusals and repeats, by reason and peer."""
+FACTS = Table(
+    "facts",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("patient_key", String(64), nullable=False, index=True),
+    Column("accession_key", String(64), nullable=False, index=True),
+    Column("code", String(64), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("unit", String(32), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+"""Clinical values that arrived; ids of patients and studies are keyed hashes, empty for none."""
+AWAITING = Table(
+    "awaiting",
+    METADATA,
+    Column("received_id", ForeignKey("received.id"), primary_key=True),
+    Column("patient_key", String(64), nullable=False, index=True),
+    Column("accession_key", String(64), nullable=False, index=True),
+    Column("until", UtcDateTime, nullable=False),
+)
+"""Images that wait for clinical context, or would be answered again with it, until then."""
 CURSORS = Table(
     "cursors",
     METADATA,

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app.pacs.queue.store import PENDING, Queue
-from app.pacs.queue.tables import COUNTS, DELIVERED, DELIVERIES, RECEIVED
+from app.pacs.queue.tables import AWAITING, COUNTS, DELIVERED, DELIVERIES, RECEIVED
 from app.pacs.settings import QueueRetention
 
 
@@ -86,8 +86,10 @@ def _forget(queue: Queue, until: datetime, given_up: datetime, columns: Sequence
     c, d = RECEIVED.c, DELIVERIES.c
     pending = select(d.id).where(d.received_id == c.id, d.state.not_in(DELIVERED)).exists()
     late = select(d.id).where(d.received_id == c.id, d.sent_at > until).exists()
+    a = AWAITING.c
+    awaiting = select(a.received_id).where(a.received_id == c.id, a.until > queue.clock()).exists()
     finished = c.state.in_(("answered", "not_analysed")) & (c.answered_at <= until)
-    over = (finished & ~pending & ~late) | (c.received_at <= given_up)
+    over = (finished & ~pending & ~late & ~awaiting) | (c.received_at <= given_up)
     with queue.transaction() as connection:
         ids = list(connection.scalars(select(c.id).where(c[columns[0]].is_not(None), over)))
         files: list[str] = []

@@ -118,3 +118,30 @@ def test_peers_of_the_web_need_no_title_and_their_secrets_are_checked(tmp_path):
     page = [{"refuse": "no", "destinations": [{"peer": "page"}]}]
     with pytest.raises(ParamsError, match="no destination"):
         load(tmp_path, node_fields(tmp_path, rules=page))
+
+
+DROP = {"folders": [{"path": "drop", "format": "csv"}]}
+MLLP = {"mllp": {"host": "0.0.0.0"}}
+CONTEXTS = [
+    ({"rules": [REFUSE | {"answer_again": True}]}, "cannot answer again"),
+    ({"rules": [{"bundle": ".", "destinations": TO, "answer_again": True}]}, "no `context`"),
+    ({"context": DROP}, "no such folder"),
+    ({"context": MLLP}, "context.mllp: 0.0.0.0 can be reached"),
+    ({"context": {"mllp": {"tls": True}}}, "context.mllp listens by TLS"),
+    ({"context": {"mllp": {"senders": ["ward"]}}}, "does not appear to be an IPv4"),
+    ({"context": {"time_zone": "../../etc/passwd"}}, "no time zone"),
+    ({"context": {"fhir_servers": [{"url": "http://fhir.example.org"}]}}, "https alone"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), CONTEXTS)
+def test_a_fault_of_the_context_is_said(tmp_path, changed, message):
+    with pytest.raises(ParamsError) as raised:
+        load(tmp_path, node_fields(tmp_path, **changed))
+    assert message in raised.value.message
+
+
+def test_folders_of_the_context_start_at_the_file(tmp_path):
+    (tmp_path / "drop").mkdir()
+    settings = load(tmp_path, node_fields(tmp_path, context=DROP))
+    assert settings.context.folders[0].path == tmp_path / "drop"
