@@ -51,7 +51,9 @@ def serve(
     uploads_per_minute: Annotated[int, typer.Option(min=1, help="Uploads, by a user.")] = 60,
     node: Annotated[
         Path | None,
-        typer.Option(help="Node's file: what is stored at /dicom-web/studies goes to its queue."),
+        typer.Option(
+            help="Node's file: its queue is shown, and gets what is stored at /dicom-web/studies."
+        ),
     ] = None,
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
@@ -90,8 +92,13 @@ def _serve(settings: Settings) -> None:
             uploads = stack.enter_context(upload_folder())
             decoder = stack.enter_context(Decoder())
             cache = stack.enter_context(contextlib.closing(UploadCache(decoder.read)))
-            services = services_of(settings, metrics, cache)
-            pages = build_pages(services, settings, uploads)
+            inbox = None
+            if settings.node:
+                from app.pacs.watch.inbox import QueueInbox
+
+                inbox = stack.enter_context(QueueInbox(settings.node))
+            services = services_of(settings, metrics, cache, inbox)
+            pages = build_pages(services, settings, uploads, inbox)
             app = application(settings, pages, uploads, metrics)
         session = f"[{settings.host}]" if ":" in settings.host else settings.host
         for mounted in pages:

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from app.inbox import Inbox
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
@@ -97,9 +98,12 @@ class MountedPage:
 
 
 def services_of(
-    settings: Settings, metrics: Metrics, uploads: UploadCache
+    settings: Settings, metrics: Metrics, uploads: UploadCache, inbox: Inbox | None = None
 ) -> list[InferenceService]:
     """A service for each bundle, all with one log and one cache of uploads.
+
+    Args:
+        inbox: queue of a node, whose studies are not logged again.
 
     Raises:
         BundleError: a bundle is damaged, foreign or incomplete.
@@ -107,7 +111,8 @@ def services_of(
     """
     models = load_models(settings.bundles)
     log = open_spooled_log(settings.log, settings.spool) if settings.log else None
-    return [InstrumentedService(model, log, metrics, uploads) for model in models]
+    of_node = inbox.has if inbox else lambda _study_id: False
+    return [InstrumentedService(model, log, metrics, uploads, of_node=of_node) for model in models]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:
@@ -119,12 +124,16 @@ def paths_of(tasks: Sequence[str]) -> list[str]:
 
 
 def build_pages(
-    services: Sequence[InferenceService], settings: Settings, uploads: Path
+    services: Sequence[InferenceService],
+    settings: Settings,
+    uploads: Path,
+    inbox: Inbox | None = None,
 ) -> list[MountedPage]:
     """The pages: the first with the examples that are named, those of made-up data with phantoms.
 
     Args:
         uploads: what `upload_folder` gave.
+        inbox: queue of a node, which each page shows.
 
     Raises:
         ManifestError: the folder of examples has no manifest, or a column is missing.
@@ -141,7 +150,7 @@ def build_pages(
             folder = bundled.phantoms(uploads / "examples")
         rows = bundled.read(folder, service.task) if folder else None
         others = [other for other in titles if other[1] != f"{path}/"] + out
-        blocks = page.build(service, rows, others, path.strip("/") or None)
+        blocks = page.build(service, rows, others, path.strip("/") or None, inbox)
         pages.append(MountedPage(path, service, blocks))
     return pages
 

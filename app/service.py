@@ -133,6 +133,8 @@ class InferenceService:
         uploads: reads uploaded images; None decodes them in this process.
         source: of its studies, for the log: `page` or `pacs`; the latter's ids are unique, and a
             study that the same model answers again is logged once.
+        of_node: whether a study came by the node beside the PACS: what the node has logged of it
+            is not logged again.
     """
 
     def __init__(
@@ -141,8 +143,10 @@ class InferenceService:
         log: PredictionLog | None,
         uploads: UploadCache | None = None,
         source: Source = "page",
+        of_node: Callable[[str], bool] = lambda _study_id: False,
     ) -> None:
         self._model, self.log, self._source = predictor, log, source
+        self._of_node = of_node
         self._uploads = uploads or UploadCache()
         self.task = self.bundle.task
         self._figures: dict[str, dict[str, Any]] = {}
@@ -346,10 +350,18 @@ class InferenceService:
         if self.log is None or not answers:
             return ""
         try:
-            self.log.append_many(answers, self._source, once=self._source == "pacs")
+            for source, part in self._by_source(answers).items():
+                self.log.append_many(part, source, once=source == "pacs")
         except LogError as error:
             return f"Not logged. {error}"
         return self.log.trouble
+
+    def _by_source(self, answers: Sequence[Answer]) -> dict[Source, list[Answer]]:
+        found: dict[Source, list[Answer]] = {}
+        for answer in answers:
+            source = "pacs" if self._of_node(answer.study.study_id) else self._source
+            found.setdefault(source, []).append(answer)
+        return found
 
 
 T = TypeVar("T")
@@ -365,8 +377,9 @@ class InstrumentedService(InferenceService):
         metrics: Metrics,
         uploads: UploadCache | None = None,
         source: Source = "page",
+        of_node: Callable[[str], bool] = lambda _study_id: False,
     ) -> None:
-        super().__init__(predictor, log, uploads, source)
+        super().__init__(predictor, log, uploads, source, of_node)
         self.metrics = metrics
 
     def study(self, *args: Any, **options: Any) -> Study:

@@ -47,8 +47,8 @@ class Settings:
         trusted_proxies: addresses or networks whose forwarded headers are trusted.
         allowed_hosts: names that a request's Host may carry, besides those of the loopback; `*`
             accepts any.
-        node: file of the node beside the PACS (docs/pacs.md) that takes what is stored by STOW-RS;
-            None takes nothing.
+        node: file of the node beside the PACS (docs/pacs.md): its queue is shown (Inbox), and gets
+            what is stored by STOW-RS; None for neither.
         root: folder of the project, where monitoring and evaluate leave their reports.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.inbox import Inbox
 from app.service import InferenceService
 from app.ui import (
     answer as answer_panel,
@@ -20,6 +21,9 @@ from app.ui import (
     theme,
     worklist,
 )
+from app.ui import (
+    inbox as inbox_panel,
+)
 from app.ui.theme import KEPT_SECONDS
 
 QUEUE = 64
@@ -31,6 +35,7 @@ def build(
     examples: list[list[Any]] | None = None,
     others: Sequence[tuple[str, str]] = (),
     name: str | None = None,
+    inbox: Inbox | None = None,
 ) -> gr.Blocks:
     """The page of one model.
 
@@ -39,6 +44,7 @@ def build(
         examples: rows of image path, note and clinical values, as `examples.read` gives them.
         others: titles and addresses of the pages of other models.
         name: of the page in the addresses of its reports; the task's where there is none.
+        inbox: queue of a node beside the PACS; None for no such tab.
     """
     task, bundle = service.task, service.bundle
     with gr.Blocks(
@@ -51,7 +57,10 @@ def build(
         state = gr.State(None, time_to_live=KEPT_SECONDS)
         history = gr.State([], time_to_live=KEPT_SECONDS)
         with gr.Tab("Read one study"):
-            answered = _reading(service, state, history, examples)
+            form, answered = _reading(service, state, history, examples)
+        if inbox is not None:
+            with gr.Tab("Inbox") as tab:
+                inbox_panel.build(service, inbox, tab, form)
         with gr.Tab("Worklist"):
             worklist.build(service)
         with gr.Tab("Compare"):
@@ -65,8 +74,9 @@ def build(
 
 def _reading(
     service: InferenceService, state: Any, history: Any, examples: list[list[Any]] | None
-) -> Any:
-    """Form on the left, answer and what explains it on the right; the event of an answer."""
+) -> tuple[study_form.Entry, Any]:
+    """Form on the left, answer and what explains it on the right; the form, and the event of an
+    answer."""
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
             form = study_form.build(service)
@@ -97,7 +107,7 @@ def _reading(
     explanation.bind_what_if_events(service, what_if, state, answered)
     feedback.bind_events(service, assessed, state)
     case_report.bind_events(service, report, state, explained)
-    return answered
+    return form, answered
 
 
 def _examples(service: InferenceService, form: study_form.Entry, examples: list[list[Any]]) -> None:

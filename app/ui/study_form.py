@@ -110,6 +110,7 @@ class Entry:
     """The parts of the form.
 
     Args:
+        ids: of study and patient.
         entered: what `on_predict` takes, in its order.
         faults: of image, clinical features, note, and the rest.
     """
@@ -118,6 +119,7 @@ class Entry:
     viewer: viewer.Viewer
     clinical: list[Any]
     note: Any
+    ids: list[Any]
     entered: list[Any]
     faults: list[Any]
     predict: Any
@@ -161,6 +163,7 @@ def build(service: InferenceService) -> Entry:
         preview,
         clinical,
         note,
+        [study_id, patient_id],
         [image, note, view, study_id, patient_id, *clinical],
         faults,
         predict,

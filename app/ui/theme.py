@@ -13,8 +13,9 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "monospace")
 STATIC = Path(__file__).parent / "static"
 CSS = BARS + (STATIC / "page.css").read_text()
 ON_LOAD = (STATIC / "page.js").read_text()
-STALE, FRESH, LOOK, ZOOMED = (
-    f"(...values) => window.page.{name}(...values)" for name in ("stale", "fresh", "look", "zoom")
+STALE, FRESH, LOOK, ZOOMED, OPEN = (
+    f"(...values) => window.page.{name}(...values)"
+    for name in ("stale", "fresh", "look", "zoom", "open")
 )
 
 

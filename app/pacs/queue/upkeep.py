@@ -46,19 +46,26 @@ def rows(queue: Queue, most: int) -> list[dict[str, Any]]:
     Raises:
         LogError: the queue cannot be read.
     """
-    c, d = RECEIVED.c, DELIVERIES.c
+    c = RECEIVED.c
     columns = (c.id, c.received_at, c.peer, c.state, c.attempts, c.reason)
     with queue.reading() as connection:
         found = connection.execute(select(*columns).order_by(c.id.desc()).limit(most)).all()
-        ids = [row.id for row in found]
-        states = connection.execute(select(d.received_id, d.state).where(d.received_id.in_(ids)))
-        by_row: dict[int, Counter[str]] = {}
-        for number, state in states:
-            by_row.setdefault(number, Counter())[state] += 1
-    return [
-        {**row._mapping, "deliveries": dict(sorted(by_row.get(row.id, Counter()).items()))}
-        for row in found
-    ]
+    deliveries = deliveries_of(queue, [row.id for row in found])
+    return [{**row._mapping, "deliveries": deliveries.get(row.id, {})} for row in found]
+
+
+def deliveries_of(queue: Queue, ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Received row → its deliveries by state.
+
+    Raises:
+        LogError: the queue cannot be read.
+    """
+    d, found = DELIVERIES.c, dict[int, Counter[str]]()
+    query = select(d.received_id, d.state).where(d.received_id.in_(ids))
+    with queue.reading() as connection:
+        for number, state in connection.execute(query):
+            found.setdefault(number, Counter())[state] += 1
+    return {number: dict(sorted(states.items())) for number, states in found.items()}
 
 
 def clean(queue: Queue, storage: Path, retention: QueueRetention) -> None:

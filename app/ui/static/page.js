@@ -16,6 +16,14 @@
       target?.scrollIntoView({behavior: 'smooth', block: fault ? 'center' : 'start'});
       return [];
     },
+    open: (fault) => {
+      if (fault) return [];
+      const reading = [...document.querySelectorAll('button[role=tab]')].find(
+        (tab) => tab.textContent.trim() === 'Read one study');
+      reading?.click();
+      document.getElementById('predict')?.click();
+      return [];
+    },
     zoom: (factor) => {
       document.getElementById('image-preview')?.style.setProperty('--zoom', factor);
       return [];
