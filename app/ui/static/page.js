@@ -1,9 +1,10 @@
 // Run once when the page has loaded; events call the functions by `page.NAME`.
 () => {
   const answer = () => document.getElementById('answer')?.classList;
+  let opening = false; // the fields change since an image of the inbox fills them
   window.page = {
     stale: (...values) => {
-      answer()?.add('stale');
+      if (!opening) answer()?.add('stale');
       return [];
     },
     fresh: (...values) => {
@@ -11,6 +12,7 @@
       return values;
     },
     look: () => {
+      opening = false;
       const fault = document.querySelector('.fault');
       const target = fault || document.getElementById('answered');
       target?.scrollIntoView({behavior: 'smooth', block: fault ? 'center' : 'start'});
@@ -21,6 +23,7 @@
       const reading = [...document.querySelectorAll('button[role=tab]')].find(
         (tab) => tab.textContent.trim() === 'Read one study');
       reading?.click();
+      opening = true;
       document.getElementById('predict')?.click();
       return [];
     },
