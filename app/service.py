@@ -49,13 +49,14 @@ Source = Literal["page", "pacs"]
 
 @contextmanager
 def logging_failed_requests(
-    log: PredictionLog | None, task: Task, digest: str, *, predicting: bool
+    log: PredictionLog | None, task: Task, digest: str, source: Source, *, predicting: bool
 ) -> Iterator[None]:
     """Log an error that the body raises, and raise it again.
 
     Args:
         log: where; None keeps nothing.
         task, digest: of the model.
+        source: where the request came from.
         predicting: whether the body runs the model, which may reject the image.
     """
     try:
@@ -63,12 +64,18 @@ def logging_failed_requests(
     except CancelledError:
         raise
     except Exception as error:
-        log_failed_request(log, task, digest, error, predicting=predicting)
+        log_failed_request(log, task, digest, source, error, predicting=predicting)
         raise
 
 
 def log_failed_request(
-    log: PredictionLog | None, task: Task, digest: str, error: Exception, *, predicting: bool
+    log: PredictionLog | None,
+    task: Task,
+    digest: str,
+    source: Source,
+    error: Exception,
+    *,
+    predicting: bool,
 ) -> None:
     """Log one failed request; if the log fails too, the request is lost and nothing else."""
     if log is None:
@@ -79,6 +86,7 @@ def log_failed_request(
         digest=digest,
         kind=_kind(error, predicting),
         field=_field(error, task),
+        source=source,
     )
     with suppress(LogError):
         log.add_events([event])
@@ -241,10 +249,12 @@ class InferenceService:
 
     def refused(self, error: InputError) -> None:
         """Log that the model rejected a study."""
-        log_failed_request(self.log, self.task, self.digest, error, predicting=True)
+        log_failed_request(self.log, self.task, self.digest, self._source, error, predicting=True)
 
     def _keeping(self, *, predicting: bool) -> AbstractContextManager[None]:
-        return logging_failed_requests(self.log, self.task, self.digest, predicting=predicting)
+        return logging_failed_requests(
+            self.log, self.task, self.digest, self._source, predicting=predicting
+        )
 
     def at(self, session: StudySession, reason: Reason | None) -> StudySession:
         """The same answer at another operating point; None for the bundle's own."""

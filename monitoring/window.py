@@ -96,6 +96,7 @@ def load_window(
     until: datetime,
     labels: Path | None = None,
     before: Verdict | None = None,
+    source: str | None = None,
 ) -> LoadedWindow:
     """Read a window of the reference's model.
 
@@ -105,12 +106,13 @@ def load_window(
         since, until: first moment (included; None: the beginning) and end (not included).
         labels: CSV of outcomes that count in this report only, above those in the log.
         before: verdict of the window before.
+        source: where studies came from, `page` or `pacs`; None for both.
 
     Raises:
         LogError: the log cannot be read.
         ManifestError: the labels cannot be read.
     """
-    index = log.window_index(frozen.task.name, since, until, frozen.digest)
+    index = log.window_index(frozen.task.name, since, until, frozen.digest, source)
     outcomes = log.read_outcomes()
     if labels is not None:
         outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
@@ -123,16 +125,25 @@ def load_window(
     if len(compared) < len(newest):
         known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
     known = labelled(known, frozen.task.finding_names)
-    longer = _longer(log, frozen, since, until, outcomes, known)
+    longer = _longer(log, frozen, since, until, outcomes, known, source)
     events = log.read_events(frozen.task.name, since, until)
     notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
+    if source is not None:
+        notes = (
+            f"Studies of the source {source} alone; the figures of the service are of all",
+            *notes,
+        )
     window = Window(
         table=table,
         labelled=known,
         longer=longer,
         studies=len(newest),
         n_labelled=len(marked),
-        events=[event for event in events if event.digest == frozen.digest],
+        events=[
+            event
+            for event in events
+            if event.digest == frozen.digest and source in (None, event.source)
+        ],
         before=before,
     )
     return LoadedWindow(window, notes)
@@ -145,12 +156,13 @@ def _longer(
     until: datetime,
     outcomes: Sequence[Outcome],
     own: pd.DataFrame,
+    source: str | None,
 ) -> pd.DataFrame:
     """Labelled studies of this window and the windows before it; empty without its own."""
     if since is None or own.empty:
         return own.iloc[:0]
     start = until - LONGER * (until - since)
-    index = log.window_index(frozen.task.name, start, since, frozen.digest)
+    index = log.window_index(frozen.task.name, start, since, frozen.digest, source)
     marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
     before = _table(log, frozen, index.position[marked], outcomes)
     before = labelled(before, frozen.task.finding_names)

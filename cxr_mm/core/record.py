@@ -95,6 +95,8 @@ class ServiceEvent(Frozen):
     note that cannot be read; `failure`: an error of the program."""
     field: str = ""
     """Name of the field at fault, from the task; never a value."""
+    source: str = ""
+    """Where the request came from: `page`, `pacs`, or empty where it is not known."""
 
 
 def record_of(

@@ -102,13 +102,21 @@ class LogReader:
         since: datetime | None = None,
         until: datetime | None = None,
         digest: str | None = None,
+        source: str | None = None,
     ) -> WindowIndex:
         """Where the records of a window are, and when and of which study, without reading them.
+
+        Args:
+            task, since, until: as `read_window`.
+            digest: of the model whose records are meant; None for every one.
+            source: where their studies came from, `page` or `pacs`; None for both.
 
         Raises:
             LogError: as `read_window`.
         """
         query = _within(index_query(), PREDICTIONS, task, since, until)
+        if source is not None:
+            query = query.where(PREDICTIONS.c.source == source)
         with self._reading() as connection:
             return indexed(connection, query, digest)
 

@@ -133,7 +133,7 @@ PREDICTIONS = _chained(
     # Covers the index of a window and the counts of service, which then never touch the rows.
     Index(
         "predictions_by_time",
-        *("task", "created_at", "position", "digest", "study_hash", "latency_ms"),
+        *("task", "created_at", "position", "digest", "study_hash", "latency_ms", "source"),
     ),
 )
 OUTCOMES = _chained(
@@ -157,6 +157,7 @@ EVENTS = _chained(
     Column("digest", String(64), nullable=False),
     Column("kind", String(40), nullable=False),
     Column("field", String(200), nullable=False),
+    Column("source", String(40), nullable=False),
     Index("events_by_time", "task", "created_at"),
 )
 AUDIT_LOG = _chained(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from monitoring.report.report import report as run_report
 from monitoring.window import read_outcomes
 
 commands = typer.Typer()
+Source = Literal["page", "pacs"]
 
 
 @commands.command()
@@ -42,13 +43,16 @@ def report(
     workspace: Annotated[
         Path | None, typer.Option(help="Evidently's workspace, to which the report is added.")
     ] = None,
+    source: Annotated[
+        Source | None, typer.Option(help="Only studies that came by the page or a PACS.")
+    ] = None,
 ) -> None:
     """Compare a window of the log with the reference.
 
     Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies, 2 error.
     """
     verdict, folder = run_report(
-        bundle, log, reference, moment(since), moment(until), out, labels, workspace
+        bundle, log, reference, moment(since), moment(until), out, labels, workspace, source
     )
     print(f"{verdict.line} See {folder / 'summary.html'}")
     raise typer.Exit(verdict.exit_code)

@@ -33,6 +33,7 @@ def report(
     out: Path | None = None,
     labels: Path | None = None,
     workspace: Path | None = None,
+    source: str | None = None,
 ) -> tuple[Verdict, Path]:
     """Evaluate a window and write the report; returns the verdict and the folder.
 
@@ -42,10 +43,12 @@ def report(
         reference: folder of the stage reference; default: `reference` beside the bundle.
         since: first moment of the window (included), with UTC offset; default: the beginning.
         until: end of the window (not included); default: now.
-        out: folder to write; default: reports/monitoring/TASK/TIME. An existing one is replaced
-            only where it is a report.
+        out: folder to write; default: reports/monitoring/TASK/TIME, of one source
+            reports/monitoring/TASK/SOURCE/TIME. An existing one is replaced only where it is a
+            report.
         labels: CSV of outcomes that count in this report only, above those in the log.
         workspace: folder of Evidently's workspace, to which the report is added.
+        source: where studies came from, `page` or `pacs`; None for both.
 
     Raises:
         LogError: the log cannot be read.
@@ -58,10 +61,11 @@ def report(
     _check_digest(frozen, bundle)
     now = datetime.now(UTC)
     until = until or now
-    folder = out or MONITORING_REPORTS / frozen.task.name / now.strftime(REPORT_STAMP)
+    parent = MONITORING_REPORTS / frozen.task.name / (source or "")
+    folder = out or parent / now.strftime(REPORT_STAMP)
     before = verdict_before(folder, frozen.digest, since)
     with open_log(log, create=False, secret=labels is not None) as opened:
-        loaded = load_window(opened, frozen, since, until, labels, before)
+        loaded = load_window(opened, frozen, since, until, labels, before, source)
         hours = opened.service_counts(frozen.task.name, since, until, frozen.digest)
     decision = evaluate_window(loaded.window, frozen, loaded.notes)
     page = Page(decision, frozen, loaded.window, service(hours, since, until))

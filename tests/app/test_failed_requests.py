@@ -55,7 +55,7 @@ def test_a_fault_of_the_program_is_a_failure_and_a_stop_is_nothing(service, log)
     for error in (ZeroDivisionError("Miller"), CancelledError("stopped")):
         with (
             pytest.raises(type(error)),
-            logging_failed_requests(log, service.task, "d" * 64, predicting=True),
+            logging_failed_requests(log, service.task, "d" * 64, "page", predicting=True),
         ):
             raise error
     assert events(log) == [("failure", "")]

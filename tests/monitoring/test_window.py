@@ -68,6 +68,28 @@ def test_only_the_newest_answer_of_a_study_counts(log, frozen, make):
     assert "30 predictions of a study asked before; its newest counts" in found.notes
 
 
+def test_a_report_of_one_source_reads_nothing_of_another(log, frozen, make):
+    for day in range(3):
+        records, outcomes = make(40, 70 + day)
+        for number, record in enumerate(records):
+            moved = {"created_at": record.created_at + day * DAY}
+            moved["source"] = "pacs" if number % 4 == 0 else "page"
+            log.add_records([record.model_copy(update=moved)])
+        log.add_outcomes(outcomes)
+    refusal = ServiceEvent(
+        created_at=START + 2.5 * DAY, task="made_up", digest=frozen.digest, kind="rejected_image"
+    )
+    for number in range(8):
+        source = "pacs" if number < 3 else "page"
+        log.add_events([refusal.model_copy(update={"event_id": str(number), "source": source})])
+    found = read(log, frozen, 2, source="pacs")
+    assert (found.window.studies, found.window.n_labelled) == (10, 10)
+    assert (len(found.window.longer), len(found.window.events)) == (30, 3)
+    assert found.notes[0].startswith("Studies of the source pacs alone")
+    whole_day = read(log, frozen, 2).window
+    assert (whole_day.studies, len(whole_day.events)) == (40, 8)
+
+
 def test_rejected_images_of_this_model_alarm(log, frozen, make):
     write(log, make(60, 62), 0)
     for digest, count in ((frozen.digest, 12), ("b" * 64, 90)):

@@ -227,9 +227,9 @@ def test_log_that_lacks_a_column_is_refused(log, database):
     log.close()
     engine = create_engine(database)
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE predictions DROP COLUMN source"))
+        connection.execute(text("ALTER TABLE predictions DROP COLUMN view"))
     engine.dispose()
-    with pytest.raises(LogError, match=r"lacks predictions\.source"):
+    with pytest.raises(LogError, match=r"lacks predictions\.view"):
         PredictionLog(database, SECRET)
 
 
