@@ -59,8 +59,10 @@ class Commitment:
             status, _ = association.send_n_action(
                 _request(transaction, stored), REQUEST, MODEL, StorageCommitmentPushModelInstance
             )
-        except (ValueError, RuntimeError):
+        except ValueError:
             return "the destination offers no storage commitment"
+        except RuntimeError:
+            return "the association ended"
         answered = status.get("Status")
         if answered == SUCCESS:
             return ""
