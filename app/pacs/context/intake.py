@@ -49,21 +49,25 @@ class Intake:
 
         Raises:
             LogError: the book cannot be written.
-            StorageError: a folder cannot be read or written.
+            StorageError: a folder or file cannot be read, deleted or moved; the others were taken.
         """
-        number = 0
+        number, faults = 0, []
         for folder in self._settings.folders:
-            try:
-                for path in sorted(folder.path.glob(f"*{ENDINGS[folder.format]}"))[:LARGEST_LOOK]:
-                    if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
-                        self._take(folder, path)
-                        number += 1
-            except OSError as error:
-                raise StorageError(
-                    f"cannot be used ({error.strerror})",
-                    field=str(folder.path),
-                    remedy="Let the node's user read, delete and move its files",
-                ) from error
+            for path in sorted(folder.path.glob(f"*{ENDINGS[folder.format]}"))[:LARGEST_LOOK]:
+                if path.is_symlink() or path.name.startswith(".") or not path.is_file():
+                    continue
+                try:
+                    self._take(folder, path)
+                    number += 1
+                except OSError as error:
+                    faults.append((folder.path, error))
+        if faults:
+            where, fault = faults[0]
+            raise StorageError(
+                f"{len(faults)} of its files cannot be taken ({fault.strerror})",
+                field=str(where),
+                remedy="Let the node's user read, delete and move them",
+            ) from fault
         return number
 
     def _take(self, folder: DropFolder, path: Path) -> None:

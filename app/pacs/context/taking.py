@@ -14,7 +14,8 @@ from app.pacs.settings import NodeSettings, listening_context
 from cxr_mm.core.errors import LogError, StorageError
 
 _log = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0
+LOOK_SECONDS, FAULT_SECONDS = 1.0, 10.0
+"""Between two looks, and besides after one that failed."""
 FORGET_EACH = 60
 """Looks between two upkeeps of the book."""
 
@@ -66,5 +67,6 @@ class Taking:
                     self._book.forget(self._settings.keep_hours)
                 looks += 1
             except (LogError, StorageError) as error:
-                _log.error("No context is taken: %s", error)
+                _log.error("Not all context is taken: %s", error)
+                stop.wait(FAULT_SECONDS)
             stop.wait(LOOK_SECONDS)

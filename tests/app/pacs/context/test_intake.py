@@ -84,12 +84,20 @@ def test_a_file_stays_while_the_database_is_away(intake, folder, book, monkeypat
     assert taking.look() == 1
 
 
-def test_a_folder_that_cannot_be_written_is_said(intake, folder, monkeypatch):
+def test_a_file_that_cannot_be_taken_is_said_and_holds_up_no_other(
+    intake, folder, book, monkeypatch
+):
     (folder / "a.csv").write_text(HEAD + ROW)
+    (folder / "b.csv").write_text(HEAD + ROW.replace("P1", "P2"))
+    read = type(folder).read_bytes
 
-    def refused(*_):
-        raise PermissionError(13, "Permission denied")
+    def refused(path):
+        if path.name == "a.csv":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
 
-    monkeypatch.setattr("pathlib.Path.unlink", refused)
-    with pytest.raises(StorageError, match="Permission denied"):
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    with pytest.raises(StorageError, match=r"1 of its files .*Permission denied"):
         intake("csv").look()
+    assert len(book.about(Owner("P2", ""))) == 1
+    assert [p.name for p in folder.iterdir()] == ["a.csv"]

@@ -162,3 +162,21 @@ def test_what_was_not_analysed_says_so_with_the_reason_and_no_number():
     ]
     assert "NUM" not in {i.ValueType for i in made.content[0].ContentSequence}
     assert made.CompletionFlag == "COMPLETE"
+
+
+def test_a_new_version_names_the_report_that_it_replaces():
+    first = report(one_finding())
+    assert "PredecessorDocumentsSequence" not in first
+    second = report(
+        dataclasses.replace(
+            one_finding(), predecessor=first.SOPInstanceUID, configuration="of other context"
+        )
+    )
+    (study,) = second.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (document,) = series.ReferencedSOPSequence
+    assert study.StudyInstanceUID == first.StudyInstanceUID
+    assert series.SeriesInstanceUID == first.SeriesInstanceUID
+    assert document.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert document.ReferencedSOPClassUID == first.SOPClassUID
+    assert second.SOPInstanceUID != first.SOPInstanceUID
