@@ -132,8 +132,13 @@ def phantom(
 
 @commands.command("check-config")
 def check_config(file: File) -> None:
-    """Check the node's file, its certificates and its bundles."""
+    """Check the node's file, its certificates, secrets, drivers and bundles."""
+    from app.pacs.context.queries import open_sources
+
     settings = _settings(file)
+    if context := settings.context:
+        for source in open_sources(context.sql, context.fhir_servers, context.zone):
+            source.close()
     typer.echo(
         f"{file}: {settings.ae_title} on {settings.host} port {settings.port}, "
         f"{len(settings.peers)} peers, {len(settings.rules)} rules, "

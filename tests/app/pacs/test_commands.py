@@ -58,3 +58,19 @@ def test_a_file_is_checked(tmp_path):
     path.write_text("ae_title: X")
     done = CliRunner().invoke(commands, ["check-config", str(path)])
     assert isinstance(done.exception, ParamsError)
+
+
+def test_the_password_of_a_database_is_checked(tmp_path, monkeypatch):
+    sql = {
+        "url": "postgresql+psycopg://reader:{password}@labs/his",
+        "secret_variable": "LABS_PASSWORD",
+        "query": "SELECT code, value, unit, time FROM labs WHERE patient = :patient_id",
+    }
+    path = tmp_path / "node.yaml"
+    path.write_text(yaml.safe_dump(node_fields(tmp_path, context={"sql": [sql]})))
+    monkeypatch.delenv("LABS_PASSWORD", raising=False)
+    done = CliRunner().invoke(commands, ["check-config", str(path)])
+    assert isinstance(done.exception, ParamsError)
+    assert done.exception.field == "LABS_PASSWORD"
+    monkeypatch.setenv("LABS_PASSWORD", "x")
+    assert CliRunner().invoke(commands, ["check-config", str(path)]).exit_code == 0
