@@ -8,9 +8,10 @@ TASK ?= synthetic
 BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
 PART ?=
+NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint types imports browser pytest app monitor benchmark doctor clean
+.PHONY: help install repro test lint types imports browser archive pytest app monitor benchmark doctor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,9 +50,16 @@ browser: $(STAMP) ## fetch a Chromium for the tests of the page, where there is 
 		command -v google-chrome >/dev/null || timeout 300 playwright install chromium >/dev/null 2>&1 || \
 		echo "no Chromium: the tests of the page in a browser will be skipped (apt install chromium)"
 
+# Debian's package of Orthanc would start a server of its own, which no test needs.
+archive: ## fetch the archive and the validators for the tests of the node, where they can be had
+	@dpkg --status $(NODE_TOOLS) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && \
+		timeout 300 sh -c 'apt-get update && apt-get install --yes --no-install-recommends $(NODE_TOOLS)' \
+		>/dev/null 2>&1 && { systemctl disable --now orthanc >/dev/null 2>&1 || true; }; } || \
+		echo "no Orthanc, DCMTK or validator: tests of the node with them will be skipped (apt install $(NODE_TOOLS))"
+
 # One process more than cores, with one thread each: tests that wait for a server or a browser leave a
 # core idle. A file's tests stay together, since they share fixtures.
-pytest: $(STAMP) browser
+pytest: $(STAMP) browser archive
 	OMP_NUM_THREADS=1 python -m pytest --dist loadfile \
 		--numprocesses $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
