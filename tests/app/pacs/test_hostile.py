@@ -4,12 +4,10 @@ import gc
 import io
 import random
 import resource
-import socket
 import time
 from pathlib import Path
 
 import pytest
-from pynetdicom import evt
 
 from app.pacs.answering import Answering
 from app.pacs.header import HeaderReader
@@ -19,32 +17,13 @@ from app.pacs.receiver import Receiver
 from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
 from app.pacs.worker import Worker
+from benchmarks.system.pacs_hostile import mutated, recorded, spoken
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.decoder import Decoder
-from tests.app.pacs.conftest import DX, associated, free_port, node_fields, radiograph, stored
+from tests.app.pacs.conftest import DX, free_port, node_fields, radiograph, stored
 
 MESSAGES, OBJECTS = 150, 40
 STATM = Path("/proc/self/statm")
-
-
-def mutated(data, draw):
-    """Bytes cut short, changed, doubled, or with a length of four gigabytes."""
-    data, at = bytearray(data), draw.randrange(len(data))
-    match draw.randrange(6):
-        case 0:
-            del data[at:]
-        case 1:
-            for _ in range(draw.randint(1, 20)):
-                data[draw.randrange(len(data))] = draw.randrange(256)
-        case 2:
-            data[at : at + 4] = b"\xff" * 4
-        case 3:
-            data[at:at] = data[: draw.randrange(len(data))]
-        case 4:
-            data[at:at] = draw.randbytes(draw.randint(1, 300))
-        case 5:
-            del data[at : at + draw.randint(1, 50)]
-    return bytes(data) or b"\0"
 
 
 def memory():
@@ -58,17 +37,6 @@ def settings(tmp_path):
     return NodeSettings.model_validate(fields)
 
 
-def recorded(port):
-    """What a peer sends for an association with an echo and an object, unit by unit."""
-    sent = []
-    handlers = [(evt.EVT_DATA_SENT, lambda event: sent.append(event.data))]
-    association = associated(port, evt_handlers=handlers)
-    association.send_c_echo()
-    association.send_c_store(radiograph("1.2.3", side=40))
-    association.release()
-    return sent
-
-
 @pytest.mark.skipif(not STATM.exists(), reason="the system has no /proc")
 # pynetdicom leaves the files of messages that it drops to be closed by the collector.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -78,7 +46,7 @@ def test_mutated_messages_end_no_thread_and_leave_nothing_behind(settings):
     queue, before = Queue(settings.queue_url), 0
     try:
         with Receiver(settings, storage, queue):
-            units = recorded(settings.port)
+            units = recorded(settings.port, radiograph("1.2.3", side=40))
             for number in range(MESSAGES):
                 hostile = list(units)
                 which = draw.randrange(len(hostile))
@@ -97,19 +65,6 @@ def test_mutated_messages_end_no_thread_and_leave_nothing_behind(settings):
         assert named == claimed
     finally:
         queue.close()
-
-
-def spoken(port, units):
-    """Send units one after the other, as long as the node listens."""
-    with socket.create_connection(("127.0.0.1", port), timeout=0.05) as peer:
-        for unit in units:
-            try:
-                peer.sendall(unit)
-                peer.recv(1 << 16)
-            except TimeoutError:
-                continue
-            except OSError:
-                return
 
 
 class Decoding(Answering):

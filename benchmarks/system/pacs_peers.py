@@ -1,0 +1,242 @@
+"""Peers of the parts `pacs` and `pacs-faults`: a node, Orthanc, DCMTK and synthetic radiographs."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE
+from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation
+
+from app.ui import study_form
+from cxr_mm.core.errors import StageError
+
+OBJECTS = ("sr", "gsps", "sc")
+STARTS, ENDS = 120.0, 600.0
+"""Seconds within which a program must listen, and all answers must be back."""
+LOOK = 0.01
+"""Seconds between two looks into Orthanc."""
+PHANTOMS = 10
+"""Different images; each is sent under many UIDs."""
+SIDE = 2048
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, and the archive that its answers go to.
+
+    Args:
+        port: of the node.
+        process: its id.
+        archive: address of Orthanc's REST interface.
+    """
+
+    port: int
+    process: int
+    archive: str
+
+    def count(self) -> int:
+        """Instances in the archive."""
+        with urllib.request.urlopen(f"{self.archive}/statistics", timeout=10) as answer:
+            return int(json.load(answer)["CountInstances"])
+
+    def await_count(self, count: int) -> float:
+        """The time (`time.monotonic`) at which the archive was seen to hold so many instances.
+
+        Raises:
+            TimeoutError: it never does.
+        """
+        until = time.monotonic() + ENDS
+        while time.monotonic() < until:
+            if self.count() >= count:
+                return time.monotonic()
+            time.sleep(LOOK)
+        raise TimeoutError(f"{self.count()} of {count} objects are back")
+
+
+def program(name: str) -> str:
+    """Path of a program of Debian's, not of the Python environment's.
+
+    Raises:
+        StageError: it is not installed.
+    """
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        raise StageError("not installed", field=name, remedy="apt install orthanc dcmtk")
+    return found
+
+
+def radiographs(folder: Path) -> Iterator[Dataset]:
+    """Synthetic images as DX objects of 12 bits, `SIDE` pixels a side."""
+    study_form.phantoms(folder, PHANTOMS)
+    for path in sorted(folder.rglob("images/*.png"))[:PHANTOMS]:
+        picture = Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        yield _radiograph(np.asarray(picture, "<u2") * 16)
+
+
+def _radiograph(pixels: NDArray[np.uint16]) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    fields = {
+        "PatientName": "Phantom", "PatientSex": "F", "PatientAge": "063Y", "PatientBirthDate": "",
+        "StudyDate": "", "StudyTime": "", "StudyID": "1", "AccessionNumber": "",
+        "ReferringPhysicianName": "", "SeriesNumber": 1, "InstanceNumber": 1, "Modality": "DX",
+        "BodyPartExamined": "CHEST", "ViewPosition": "PA", "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "Rows": SIDE, "Columns": SIDE,
+        "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
+    }  # fmt: skip
+    for name, value in fields.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = pixels.tobytes()
+    return renamed(dataset)
+
+
+def renamed(dataset: Dataset) -> Dataset:
+    """The same image as one of a new patient."""
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, keyword, generate_uid())
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID = dataset.SOPInstanceUID[-16:]
+    return dataset
+
+
+def associated(port: int, **options: Any) -> Any:
+    """An association with the node, as the archive."""
+    entity = AE("ARCHIVE")
+    entity.add_requested_context(DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", port, ae_title="CXRMM", **options)
+    assert association.is_established
+    return association
+
+
+def stored(association: Any, image: Dataset) -> float:
+    """Send an image; the time at which the node has accepted it."""
+    status = association.send_c_store(image)
+    assert status.Status == 0, status
+    return time.monotonic()
+
+
+def files_of(images: list[Dataset], number: int, folder: Path) -> list[str]:
+    """Files of so many images, each of a patient of its own."""
+    folder.mkdir()
+    return [
+        file_of(renamed(images[index % len(images)]), folder / f"{index}.dcm")
+        for index in range(number)
+    ]
+
+
+def file_of(image: Dataset, path: Path) -> str:
+    """Write an image; its path."""
+    image.save_as(path, enforce_file_format=True)
+    return str(path)
+
+
+def sending(storescu: str, port: int, files: list[str]) -> list[str]:
+    """What sends files to the node."""
+    return [storescu, "-aet", "ARCHIVE", "-aec", "CXRMM", "127.0.0.1", str(port), *files]
+
+
+@contextmanager
+def orthanc(folder: Path, server: str, port: int = 0) -> Iterator[tuple[int, str]]:
+    """DICOM port of an Orthanc, any where none is given, and the address of its REST interface."""
+    port, http = port or free_port(), free_port()
+    settings = {
+        "StorageDirectory": str(folder / "archive"),
+        "IndexDirectory": str(folder / "archive"),
+        "DicomAet": "ARCHIVE",
+        "DicomPort": port,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "Plugins": [],
+    }
+    file = folder / "orthanc.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    with listening([server, str(file)], http):
+        yield port, f"http://127.0.0.1:{http}"
+
+
+@contextmanager
+def running_node(folder: Path, bundle: Path, archive: int) -> Iterator[tuple[int, int]]:
+    """Port of a node whose answers go to an archive, and its process id."""
+    port, file = node_file(folder, bundle, archive)
+    with listening(node_command(file), port) as process:
+        yield port, process
+
+
+def node_command(file: Path) -> list[str]:
+    """What runs a node."""
+    return [sys.executable, "-m", "app.pacs", "run", str(file)]
+
+
+def node_file(folder: Path, bundle: Path, archive: int, **changed: Any) -> tuple[int, Path]:
+    """Port and file of a node whose answers go to an archive.
+
+    Args:
+        folder: of the node; made here.
+        archive: port of the archive.
+        changed: further settings.
+    """
+    folder.mkdir()
+    port, file = free_port(), folder / "node.yaml"
+    peer = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive}
+    destinations = [{"peer": "archive", "objects": list(OBJECTS)}]
+    settings = {
+        "port": port,
+        "storage": "storage",
+        "log": f"sqlite:///{folder / 'log.db'}",
+        "peers": [peer],
+        "rules": [{"bundle": str(bundle), "destinations": destinations}],
+    }
+    file.write_text(yaml.safe_dump(settings | changed), encoding="utf-8")
+    return port, file
+
+
+@contextmanager
+def listening(command: list[str], port: int) -> Iterator[int]:
+    """Process id of a program, from when it listens until the context ends.
+
+    Raises:
+        TimeoutError: it does not listen.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + STARTS
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > until:
+                raise TimeoutError(f"{command[0]} does not listen on port {port}")
+            time.sleep(0.2)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
