@@ -74,7 +74,7 @@ class Decoding(Answering):
         super().__init__({}, "")
         object.__setattr__(self, "decoder", decoder)
 
-    def result(self, bundle, path, header, *, picture):
+    def result(self, bundle, path, header, **_):
         self.decoder.read(path, "image")
         raise RadiographError("no model", field="image")
 
