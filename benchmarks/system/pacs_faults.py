@@ -74,17 +74,17 @@ def measure() -> list[Row]:
 def _killed(folder: Path, bundle: Path, images: list[Dataset], server: str) -> Iterator[Row]:
     """Kill the node again and again, while images are sent to it and its answers come back."""
     draw = random.Random(SEED)
-    waiting = _drawn(images, IMAGES, TWICE, draw)
+    waiting = _drawn(IMAGES, TWICE, draw)
     part = -(-len(waiting) // (KILLS + 1))
     (folder / "killed").mkdir()
     with orthanc(folder / "killed", server) as (archive, rest):
         port, file = node_file(folder / "killed" / "node", bundle, archive)
         for _ in range(KILLS):
             with _killed_after(node_command(file), draw.uniform(0, LATEST)):
-                _send(port, waiting, part)
+                _send(port, images, waiting, part)
         with listening(node_command(file), port) as process:
             while waiting:
-                _send(port, waiting, len(waiting))
+                _send(port, images, waiting, len(waiting))
             yield from _counted(Node(port, process, rest), f"{KILLS} kills", IMAGES)
         with open_log(f"sqlite:///{file.parent / 'log.db'}") as log:
             extra = len(log.read_window(TASK)) - IMAGES
@@ -97,12 +97,12 @@ def _away(folder: Path, bundle: Path, images: list[Dataset], server: str) -> Ite
     """Have the archive go away before anything is sent, and come back."""
     seconds = AWAY / COMPRESSED
     limits = {"shortest_pause": 2.0 / COMPRESSED, "longest_pause": 300.0 / COMPRESSED}
-    waiting = _drawn(images, AWAY_IMAGES, 0, random.Random(SEED))
+    waiting = _drawn(AWAY_IMAGES, 0, random.Random(SEED))
     (folder / "away").mkdir()
     with orthanc(folder / "away", server) as (archive, _):
         port, file = node_file(folder / "away" / "node", bundle, archive, limits=limits)
     with listening(node_command(file), port) as process:
-        _send(port, waiting, len(waiting))
+        _send(port, images, waiting, len(waiting))
         time.sleep(seconds)
         with orthanc(folder / "away", server, archive) as (_, rest):
             row = f"archive away for {AWAY:g} s, {COMPRESSED:g} times as fast"
@@ -111,7 +111,7 @@ def _away(folder: Path, bundle: Path, images: list[Dataset], server: str) -> Ite
 
 def _hostile(folder: Path, bundle: Path, image: Dataset) -> Iterator[Row]:
     """Mutate what a peer says; afterwards the node takes an object as before."""
-    image = renamed(image.copy())
+    image = renamed(image)
     image.Rows = image.Columns = OBJECT_SIDE
     image.PixelData = image.PixelData[: 2 * OBJECT_SIDE**2]
     draw = random.Random(SEED)
@@ -125,8 +125,8 @@ def _hostile(folder: Path, bundle: Path, image: Dataset) -> Iterator[Row]:
         attack(port, units, MESSAGES - MESSAGES // 10, draw)
         time.sleep(SETTLE)
         grown = process.memory_info().rss / before
-        waiting = [renamed(image)]
-        _send(port, waiting, 1)
+        waiting = [0]
+        _send(port, [image], waiting, 1)
     facts = {"task": TASK, "row": f"{MESSAGES} hostile messages", "n": MESSAGES, "seed": SEED}
     metric = "objects refused afterwards"
     yield Row(metric=metric, value=len(waiting), must=0, ceiling=True, **facts)
@@ -134,10 +134,9 @@ def _hostile(folder: Path, bundle: Path, image: Dataset) -> Iterator[Row]:
     yield Row(metric=metric, value=round(grown, 3), must=MEMORY, ceiling=True, **facts)
 
 
-def _drawn(images: list[Dataset], number: int, twice: int, draw: random.Random) -> list[Dataset]:
-    """So many images, some of them twice, in any order."""
-    found = [renamed(images[index % len(images)].copy()) for index in range(number)]
-    found += draw.sample(found, twice)
+def _drawn(number: int, twice: int, draw: random.Random) -> list[int]:
+    """Numbers of so many images, some of them twice, in any order."""
+    found = [*range(number), *draw.sample(range(number), twice)]
     draw.shuffle(found)
     return found
 
@@ -152,13 +151,14 @@ def _killed_after(command: list[str], seconds: float) -> Iterator[None]:
         timer.join()
 
 
-def _send(port: int, waiting: list[Dataset], most: int) -> None:
-    """Send images until so many are accepted; those are taken off the list."""
+def _send(port: int, images: list[Dataset], waiting: list[int], most: int) -> None:
+    """Send images until so many are accepted, or for a while; those are taken off the list."""
     left, until = len(waiting) - most, time.monotonic() + LATEST
     while len(waiting) > max(0, left) and time.monotonic() < until:
         try:
+            number = waiting[-1]
             association = associated(port)
-            stored(association, waiting[-1])
+            stored(association, renamed(images[number % len(images)], f"image {number}"))
             association.release()
         except (AssertionError, RuntimeError, ValueError):
             time.sleep(0.1)  # it does not listen yet, or was killed

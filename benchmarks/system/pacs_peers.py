@@ -108,10 +108,11 @@ def _radiograph(pixels: NDArray[np.uint16]) -> Dataset:
     return renamed(dataset)
 
 
-def renamed(dataset: Dataset) -> Dataset:
-    """The same image as one of a new patient."""
+def renamed(dataset: Dataset, name: str = "") -> Dataset:
+    """The same image, changed in place to one of a new patient, or of the patient of a name."""
     for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, keyword, generate_uid())
+        uid = generate_uid(entropy_srcs=[keyword, name] if name else None)
+        setattr(dataset, keyword, uid)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.PatientID = dataset.SOPInstanceUID[-16:]
     return dataset
