@@ -40,7 +40,6 @@ from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder
 from cxr_mm.models.precision import SERVED, Precision
 from cxr_mm.training.embed import image_embeddings
-from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder
 from cxr_mm.training.pixel_dataset import LabelledSquares, PixelDataset
 
 PASSES, IMAGES = 5, 96
@@ -183,6 +182,8 @@ def training_speed(encoder: ImageEncoder, params: TrainImageParams) -> Seconds:
         encoder: trained in place.
         params: epochs are set here; everything else is the caller's.
     """
+    from cxr_mm.training.image_trainer import PRECISION, fit_image_encoder  # slow to import
+
     size, batch = encoder.spec.size, params.batch_size
     own = copy.deepcopy(encoder)
     with tempfile.TemporaryDirectory() as name:

@@ -13,8 +13,15 @@ from cxr_mm.data.pixel_cache import open_pixels
 from cxr_mm.imaging.tensors import image_batches
 from cxr_mm.models.image_encoder import build_image_encoder, load_image_encoder
 from cxr_mm.models.precision import Precision
-from cxr_mm.training.image_trainer import ImageModule, choose_trainable
 from cxr_mm.training.train_image import train_image
+
+
+@pytest.fixture
+def image_trainer():
+    """The module that trains by Lightning, which is slow to import in every test process."""
+    from cxr_mm.training import image_trainer
+
+    return image_trainer
 
 
 def history_of(paths):
@@ -53,7 +60,7 @@ def test_learns_the_spot_and_leaves_nothing_but_its_outputs(spots, spot_task, sp
 
 
 def test_the_same_seed_gives_the_same_encoder_and_an_interruption_changes_nothing(
-    spots, spot_task, spot_params, monkeypatch, caplog
+    spots, spot_task, spot_params, image_trainer, monkeypatch, caplog
 ):
     task, params = spot_task(), spot_params(epochs=3, dropout=0.3, ema_decay=0.5)
     train_image(task, params, spots)
@@ -67,8 +74,8 @@ def test_the_same_seed_gives_the_same_encoder_and_an_interruption_changes_nothin
             raise RuntimeError("power cut")
         original(self)
 
-    original = ImageModule.on_train_epoch_start
-    monkeypatch.setattr(ImageModule, "on_train_epoch_start", killed)
+    original = image_trainer.ImageModule.on_train_epoch_start
+    monkeypatch.setattr(image_trainer.ImageModule, "on_train_epoch_start", killed)
     with pytest.raises(RuntimeError, match="power cut"):
         train_image(task, params, spots)
     assert set(tqdm._instances) <= bars, "the bar of a training that failed stays on the terminal"
@@ -82,7 +89,7 @@ def test_the_same_seed_gives_the_same_encoder_and_an_interruption_changes_nothin
 
 
 def test_a_checkpoint_of_other_parameters_is_not_resumed(
-    spots, spot_task, spot_params, monkeypatch, caplog
+    spots, spot_task, spot_params, image_trainer, monkeypatch, caplog
 ):
     started = []
 
@@ -92,8 +99,8 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(
             raise RuntimeError("power cut")
         original(self)
 
-    original = ImageModule.on_train_epoch_start
-    monkeypatch.setattr(ImageModule, "on_train_epoch_start", killed)
+    original = image_trainer.ImageModule.on_train_epoch_start
+    monkeypatch.setattr(image_trainer.ImageModule, "on_train_epoch_start", killed)
     with pytest.raises(RuntimeError, match="power cut"):
         train_image(spot_task(), spot_params(), spots)
     train_image(spot_task(), spot_params(lr=1e-3), spots)
@@ -130,9 +137,9 @@ def test_last_stage_moves_that_stage_alone(spots, spot_task, spot_params):
         ("resnet10t", {"conv1", "bn1", "layer1", "layer2"}),
     ],
 )
-def test_upper_leaves_the_layers_that_see_edges(backbone, frozen):
+def test_upper_leaves_the_layers_that_see_edges(backbone, frozen, image_trainer):
     encoder = build_image_encoder(backbone, 32, 1, 0.0, "none")
-    choose_trainable(encoder, "upper")
+    image_trainer.choose_trainable(encoder, "upper")
     still = {n for n, p in encoder.backbone.named_parameters() if not p.requires_grad}
     assert still
     assert all(any(n.startswith(f"{part}.") for part in frozen) for n in still)
@@ -172,10 +179,12 @@ def test_weights_that_cannot_be_had_leave_nothing(spots, spot_task, spot_params)
     assert not spots.image_encoder.exists()
 
 
-def test_what_does_not_learn_keeps_its_statistics_in_training_mode(spot_params):
+def test_what_does_not_learn_keeps_its_statistics_in_training_mode(spot_params, image_trainer):
     encoder = build_image_encoder("small_cnn", 32, 1, 0.0, "none")
     params = spot_params(trainable="last_stage").train_image
-    module = ImageModule(encoder, "binary", torch.ones(2, 1), params, Precision("fp32")).train()
+    module = image_trainer.ImageModule(
+        encoder, "binary", torch.ones(2, 1), params, Precision("fp32")
+    ).train()
     before = {n: t.clone() for n, t in encoder.state_dict().items()}
     module.encoder(torch.randn(4, 1, 32, 32))
     changed = {n for n, t in encoder.state_dict().items() if not torch.equal(before[n], t)}

@@ -31,17 +31,23 @@ def few(monkeypatch):
     monkeypatch.setattr(input_gate, "ELSEWHERE", 9)
 
 
+@pytest.fixture(scope="module")
+def judged(pipeline):
+    """The run of the small pipeline, whose gates are fitted once."""
+    return Run(pipeline.paths)
+
+
 @pytest.fixture
-def run(pipeline, few, monkeypatch):
-    """The small pipeline, as if it were the shipped task's."""
-    found = Run(pipeline.paths)
+def run(pipeline, few, judged, monkeypatch):
+    """The same, as if it were the shipped task's."""
     monkeypatch.setattr(input_gate, "load_task", lambda name: pipeline.task)
     monkeypatch.setattr(input_gate, "load_params", lambda: pipeline.params)
-    return found
+    return judged
 
 
 def test_a_run_has_rows_of_held_out_images_and_of_every_kind(run, pipeline, monkeypatch):
     monkeypatch.setenv(RUNS_VARIABLE, str(pipeline.paths.root))
+    monkeypatch.setattr(input_gate, "Run", lambda paths: run)
     rows = measure()
     corrupted = [row for row in rows if row.row == "held-out images, corrupted"]
     assert [row.n for row in corrupted] == [12, 12]
@@ -126,14 +132,16 @@ def test_with_folds_each_gate_learns_from_all_others(run, monkeypatch):
     parts = [SimpleNamespace(fold=k, test=rows[rows % 2 == k]) for k in (0, 1)]
     monkeypatch.setattr(input_gate, "resamples", lambda table: parts)
     images = run._images_of(rows)
-    learnt = []
+    learnt, in_folds = [], Run(run.paths)
 
     def fit(embeddings, some, copies, params):
         learnt.append(set(some.pixel_rows))
         return SimpleNamespace(check=lambda e: [GateDecision(True, "unlike")] * len(e)), ()
 
+    copies = SimpleNamespace(of=lambda stored: None)
+    monkeypatch.setattr(input_gate, "ood_copies", lambda *given: copies)
     monkeypatch.setattr(input_gate, "fit_input_gate", fit)
-    for (_, unseen), used in zip(run.gates, learnt, strict=True):
+    for (_, unseen), used in zip(in_folds.gates, learnt, strict=True):
         assert set(unseen) | used == set(images)
         assert not set(unseen) & used
 
@@ -151,6 +159,7 @@ def test_ood_images_come_from_what_is_installed_or_drawn():
 
 def test_without_a_package_its_pictures_are_left_out(monkeypatch):
     monkeypatch.setattr(input_gate, "_folder", lambda package: None)
+    monkeypatch.setattr(input_gate, "DRAWINGS", 1)
     pictures = ood_images()
     assert "photographs" not in pictures
     assert "CT slices" not in pictures

@@ -5,13 +5,14 @@ import re
 
 import pytest
 
-from monitoring.report.evidently import write_page
 from monitoring.verdict import evaluate_window
 from tests.monitoring.conftest import whole
 
 
 @pytest.fixture(scope="module")
 def written(window, frozen, tmp_path_factory):
+    from monitoring.report.evidently import write_page  # slow to import, in each test process
+
     table = window(120, 71, labelled=True, slope=-1.0)
     report = evaluate_window(whole(table), frozen)
     folder = tmp_path_factory.mktemp("page")

@@ -13,14 +13,20 @@ import pandas as pd
 import pytest
 
 from cxr_mm.core.errors import ParamsError
-from monitoring.report.evidently import add_snapshot
 from monitoring.report.workspace import retain_snapshots, serve_workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def snapshot():
+def add_snapshot():
+    from monitoring.report.evidently import add_snapshot  # slow to import, in each test process
+
+    return add_snapshot
+
+
+@pytest.fixture(scope="module")
+def snapshot(add_snapshot):
     from evidently import Report
     from evidently.metrics import RowCount
 
@@ -66,7 +72,9 @@ def served(tmp_path, free_port):
         process.wait(30)
 
 
-def test_the_dashboards_of_each_task_are_served_on_the_loopback(tmp_path, snapshot, served, ask):
+def test_the_dashboards_of_each_task_are_served_on_the_loopback(
+    tmp_path, snapshot, add_snapshot, served, ask
+):
     workspace = tmp_path / "workspace"
     for day in range(3):
         figures = {"verdict": float(day), "volume": 100.0 + day, "auc": float("nan")}
@@ -96,7 +104,7 @@ def test_the_dashboards_of_each_task_are_served_on_the_loopback(tmp_path, snapsh
         result = ask(series, {"series_filter": [metric]})
 
 
-def test_a_window_that_is_reported_again_replaces_its_snapshots(tmp_path, snapshot):
+def test_a_window_that_is_reported_again_replaces_its_snapshots(tmp_path, snapshot, add_snapshot):
     for verdict in (2.0, 0.0):
         add_snapshot(tmp_path, "icu", snapshot, NOON, {"verdict": verdict})
     stored = [json.loads(p.read_text()) for p in tmp_path.glob("*/snapshots/*.json")]
@@ -105,7 +113,7 @@ def test_a_window_that_is_reported_again_replaces_its_snapshots(tmp_path, snapsh
     assert len(list(tmp_path.glob("*/metadata.json"))) == 1
 
 
-def test_reports_of_old_windows_go_and_their_figures_stay(tmp_path, snapshot):
+def test_reports_of_old_windows_go_and_their_figures_stay(tmp_path, snapshot, add_snapshot):
     now = datetime.now(UTC)
     for age in (1, 50, 60):
         add_snapshot(tmp_path, "icu", snapshot, now - timedelta(days=age), {"verdict": 0.0})
