@@ -60,6 +60,10 @@ class Sender:
         self._commitment = Commitment(queue, settings.limits, peer.name)
         self._noted: str | None = None
         self._tls = calling_context(settings.tls) if settings.tls and peer.tls else None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what a kind of destination needs besides."""
 
     def run(self, stop: threading.Event, answered: threading.Event) -> None:
         """Send what is due until told to stop; a database that is away is tried again."""

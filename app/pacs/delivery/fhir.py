@@ -1,16 +1,15 @@
 """Delivery of FHIR: each transaction to a server, or into a folder."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.pacs.dicomweb.client import JSON_BYTES, AwayError, DeclinedError, HttpClient, parsed
-from app.pacs.queue import Delivery, Queue
-from app.pacs.sender import EchoResult, Sender
+from app.pacs.dicomweb.request_sender import RequestSender
+from app.pacs.queue import Delivery
+from app.pacs.sender import EchoResult
 from app.pacs.settings import NodeSettings, Peer, calling_context
-from app.pacs.stages import UNTIMED, Stages
-from app.pacs.storage import Storage, sync
+from app.pacs.storage import sync
 from cxr_mm.core.errors import StorageError
 from cxr_mm.core.files import atomic_write
 
@@ -19,53 +18,15 @@ VERSION = "4."
 """Beginning of the versions that R4 and R4B have."""
 
 
-class FhirSender(Sender):
-    """Sends to one destination, with the queue and the pauses of every sender.
+class FhirSender(RequestSender):
+    """Sends each transaction to a server, or into a folder; its peer has `fhir`."""
 
-    Args:
-        settings, peer, storage, queue, stages: as of `Sender`; the peer has `fhir`.
-
-    Raises:
-        ParamsError: certificate, authority or secret cannot be used.
-    """
-
-    def __init__(
-        self,
-        settings: NodeSettings,
-        peer: Peer,
-        storage: Storage,
-        queue: Queue,
-        stages: Stages = UNTIMED,
-    ) -> None:
-        super().__init__(settings, peer, storage, queue, stages)
-        assert peer.fhir is not None
-        self._folder, server = peer.fhir.folder, peer.fhir.server
+    def _prepare(self) -> None:
+        assert self._peer.fhir is not None
+        self._folder, server = self._peer.fhir.folder, self._peer.fhir.server
         self._client = HttpClient(server, self._tls) if server else None
 
-    def _deliver(self, due: Sequence[Delivery]) -> None:
-        for number, delivery in enumerate(due):
-            try:
-                with self._stages.timed("send"):
-                    self._put(delivery, self._storage.path(delivery.file).read_bytes())
-            except FileNotFoundError:
-                self._queue.bury(delivery, "its file is gone")
-            except AwayError as error:
-                self._note(str(error))
-                self._failed(due[number:], str(error))
-                return
-            except DeclinedError as error:
-                self._failed([delivery], str(error))
-            else:
-                self._note()
-                self._queue.sent(delivery)
-
     def _put(self, delivery: Delivery, data: bytes) -> None:
-        """Hand over one transaction, in place of an earlier one of the same report.
-
-        Raises:
-            AwayError: the destination cannot be had now.
-            DeclinedError: it does not take this one.
-        """
         if self._client is not None:
             post(self._client, data)
         if self._folder is not None:

@@ -1,70 +1,26 @@
 """Sending by STOW-RS: a destination that speaks DICOMweb gets its objects one request each."""
 
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
-from app.pacs.dicomweb.client import JSON_BYTES, AwayError, DeclinedError, HttpClient, parsed
+from app.pacs.dicomweb.client import JSON_BYTES, DeclinedError, HttpClient, parsed
 from app.pacs.dicomweb.multipart import TYPE, body_of
-from app.pacs.queue import Delivery, Queue
-from app.pacs.sender import Sender
-from app.pacs.settings import NodeSettings, Peer
-from app.pacs.stages import UNTIMED, Stages
-from app.pacs.storage import Storage
+from app.pacs.dicomweb.request_sender import RequestSender
+from app.pacs.queue import Delivery
 
 FAILED, REASON = "00081198", "00081197"
 """Failed SOP Sequence, Failure Reason."""
 
 
-class StowSender(Sender):
-    """Sends to one destination by STOW-RS, with the queue and the pauses of every sender.
+class StowSender(RequestSender):
+    """Sends to one destination by STOW-RS; its peer has `web`."""
 
-    Args:
-        settings, peer, storage, queue, stages: as of `Sender`; the peer has `web`.
+    def _prepare(self) -> None:
+        assert self._peer.web is not None
+        self._client = HttpClient(self._peer.web, self._tls)
 
-    Raises:
-        ParamsError: certificate, authority or secret cannot be used.
-    """
-
-    def __init__(
-        self,
-        settings: NodeSettings,
-        peer: Peer,
-        storage: Storage,
-        queue: Queue,
-        stages: Stages = UNTIMED,
-    ) -> None:
-        super().__init__(settings, peer, storage, queue, stages)
-        assert peer.web is not None
-        self._client = HttpClient(peer.web, self._tls)
-
-    def _deliver(self, due: Sequence[Delivery]) -> None:
-        for number, delivery in enumerate(due):
-            try:
-                with self._stages.timed("send"):
-                    reason = self._refusal(self._storage.path(delivery.file).read_bytes())
-            except FileNotFoundError:
-                self._queue.bury(delivery, "its file is gone")
-            except AwayError as error:
-                self._note(str(error))
-                self._failed(due[number:], str(error))
-                return
-            except DeclinedError as error:
-                self._failed([delivery], str(error))
-            else:
-                self._note()
-                if reason:
-                    self._failed([delivery], reason)
-                else:
-                    self._queue.sent(delivery)
-
-    def _refusal(self, data: bytes) -> str:
-        """Store one object; why the destination did not take it, empty where it did.
-
-        Raises:
-            AwayError: there is no answer.
-            DeclinedError: the answer is not that of STOW-RS.
-        """
+    def _put(self, delivery: Delivery, data: bytes) -> None:
+        del delivery  # the object says itself what it is
         boundary = secrets.token_hex(16)
         headers = {
             "Content-Type": f'multipart/related; type="{TYPE}"; boundary={boundary}',
@@ -74,12 +30,15 @@ class StowSender(Sender):
         with self._client.asking("POST", "/studies", headers=headers, content=body) as answer:
             answered = b"".join(answer.pieces(JSON_BYTES))
             if answer.status not in (200, 202, 409):
-                return f"the destination answers {answer.status}"
+                raise DeclinedError(f"the destination answers {answer.status}")
             failed = _items(parsed(answered), FAILED) if answered.strip() else []
             if failed:
                 codes = failed[0].get(REASON, {}).get("Value") or ["no reason"]
-                return f"the destination does not store it (failure reason {codes[0]})"
-            return "" if answer.status != 409 else "the destination stores nothing"
+                raise DeclinedError(
+                    f"the destination does not store it (failure reason {codes[0]})"
+                )
+            if answer.status == 409:
+                raise DeclinedError("the destination stores nothing")
 
 
 def _items(answer: Any, tag: str) -> list[Any]:
