@@ -7,6 +7,8 @@ from cxr_mm.core.config import ExplainParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.explain import methods
+from cxr_mm.explain.estimators import lime_fit, shapley_values
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import explain
 
@@ -15,9 +17,19 @@ SMALL = ExplainParams(
 )
 
 
+PART = 8
+"""By which the samples of SHAP and LIME are divided: of one study no figure is judged."""
+
+
 @pytest.fixture(scope="module")
 def paths(pipeline):
-    explain(pipeline.task, pipeline.params.model_copy(update={"explain": SMALL}), pipeline.paths)
+    params = pipeline.params.model_copy(update={"explain": SMALL})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            methods, "shapley_values", lambda game, seed, n: shapley_values(game, seed, n // PART)
+        )
+        patch.setattr(methods, "lime_fit", lambda game, n, seed: lime_fit(game, n // PART, seed))
+        explain(pipeline.task, params, pipeline.paths)
     return pipeline.paths
 
 
