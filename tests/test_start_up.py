@@ -32,7 +32,7 @@ NOT_NEEDED = (
 )  # fmt: skip
 UNUSED = {
     "cxr_mm.data.ingest, cxr_mm.data.split, cxr_mm.evaluation.evaluate, monitoring.cli,"
-    "monitoring.retraining.promotion": ("torch", "evidently"),
+    "monitoring.retraining.promotion, app.pacs.node": ("torch", "evidently"),
     "app.server, cxr_mm.explain.stage, cxr_mm.training.train_image": (
         "shap", "numba", "sklearn", "scipy.stats", "skimage", "lightning", "torch._dynamo",
     ),
