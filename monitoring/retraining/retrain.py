@@ -113,9 +113,8 @@ def retrain(request: RetrainRequest) -> ChangeRecord:
         return read_record(read_json(done)["record"], request.project)
     if not (folder / REQUEST).is_file():
         _prepare(folder, task, studies, request.project)
-    if not done.parent.is_dir():  # a challenger that was compared once is trained
-        _log.info("training the challenger in %s", folder)
-        reproduce(folder, task.name, request.project)
+    _log.info("training the challenger in %s", folder)
+    reproduce(folder, task.name, request.project)
     _log.info("comparing it with the champion on %d newest studies", studies.newest.sum())
     with locked(task.name, request.project):  # no two challengers may have the same number
         record = _compare(request, champion, folder, studies)

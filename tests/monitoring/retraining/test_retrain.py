@@ -150,9 +150,8 @@ def test_asked_again_nothing_is_done_again(record, retrain_request, project):
 
 
 def test_other_margins_compare_the_same_challenger_without_training_anew(
-    record, retrain_request, project, monkeypatch
+    record, retrain_request, project
 ):
-    monkeypatch.setattr("monitoring.retraining.retrain.reproduce", None)  # never called
     (experiment,) = (project / EXPERIMENTS / "synthetic").iterdir()
     trained = bytes_of(experiment / "models")
     narrow = Margins(auc=0.001, subgroup_auc=0.001, brier=0.001, ece=0.001)
