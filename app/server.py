@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 import uvicorn
@@ -22,7 +23,6 @@ from app.inbox import Inbox
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
-from app.pacs.dicomweb.stow_in import STUDIES, Store
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
@@ -34,6 +34,9 @@ from app.upload_cache import UploadCache
 from cxr_mm.core.errors import LogError, ParamsError
 from cxr_mm.prediction_log import PredictionLog, open_spooled_log
 from cxr_mm.prediction_log.database import sqlite_file
+
+if TYPE_CHECKING:
+    from app.pacs.dicomweb.stow_in import Store
 
 PREFIX = "cxr-mm-app-"
 UNLOCKED = "cxr-mm-new-"
@@ -182,7 +185,7 @@ def application(
         ParamsError: the users file or the node's file cannot be read.
         StorageError, LogError: storage or queue of the node cannot be opened.
     """
-    store = Store(settings.node) if settings.node else None
+    store = _store(settings)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing(store))
     sessions = Sessions(Users(settings.users)) if settings.users else None
     _own_routes(app, pages, metrics)
@@ -191,7 +194,7 @@ def application(
     reports = report_routes({mounted.name: mounted.service for mounted in pages}, settings.root)
     app.router.routes.extend(reports)
     app.router.routes.extend(store.routes() if store else [])
-    stores = [STUDIES] if store else []
+    stores = [store.path] if store else []
     for mounted in pages:
         _mount(app, mounted, settings)
         metrics.watch_queue(mounted.path, mounted.blocks._queue.__len__)
@@ -213,7 +216,15 @@ def application(
     return app
 
 
-def _closing(store: Store | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _store(settings: Settings) -> "Store | None":
+    if settings.node is None:
+        return None
+    from app.pacs.dicomweb.stow_in import Store  # with the node's libraries
+
+    return Store(settings.node)
+
+
+def _closing(store: "Store | None") -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Lifespan of an application that closes the store at its end."""
 
     @contextlib.asynccontextmanager

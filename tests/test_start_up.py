@@ -35,6 +35,7 @@ UNUSED = {
     "monitoring.retraining.promotion, app.pacs.node": ("torch", "evidently"),
     "app.server, cxr_mm.explain.stage, cxr_mm.training.train_image": (
         "shap", "numba", "sklearn", "scipy.stats", "skimage", "lightning", "torch._dynamo",
+        "highdicom", "pynetdicom", "fpdf",
     ),
 }  # fmt: skip
 """What is imported where it is used alone, so that a command starts within seconds."""

@@ -1,6 +1,7 @@
 """The node's folder: images that came in and answers that wait, each written for good or not."""
 
 import fcntl
+import math
 import os
 import secrets
 import shutil
@@ -102,7 +103,7 @@ class Storage:
         content = sha256_file(arrived)
         known = queue.content_of(sop_instance_uid)
         if known is None:
-            with self._held(fcntl.LOCK_SH):
+            with _flock(self._listing, fcntl.LOCK_SH, math.inf):
                 file = self.take(arrived)
                 arrival = Arrival(sop_instance_uid, sop_class_uid, peer, file, content, priority)
                 try:
@@ -118,17 +119,13 @@ class Storage:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep files from being listed meanwhile, also by other processes."""
-        with self._held(fcntl.LOCK_EX):
+        with _flock(self._listing, fcntl.LOCK_EX, math.inf):
             yield
 
-    @contextmanager
-    def _held(self, kind: int) -> Iterator[None]:
-        handle = os.open(self.root / RECEIVED, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, kind)
-            yield
-        finally:
-            os.close(handle)
+    @property
+    def _listing(self) -> Path:
+        """The folder whose lock is held while a file is listed."""
+        return self.root / RECEIVED
 
     def put(self, name: str, data: bytes) -> str:
         """Write an answer, or write it again; when this returns, it survives a power cut.

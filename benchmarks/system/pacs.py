@@ -70,7 +70,7 @@ def measure() -> list[Row]:
     programs = {name: program(name) for name in ("Orthanc", "storescu", "storescp")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = list(radiographs(folder / "phantoms"))
+        images = list(radiographs())
         with orthanc(folder, programs["Orthanc"]) as (port, rest):
             with running_node(folder / "node", bundle, port) as (node_port, process):
                 node = Node(node_port, process, rest)

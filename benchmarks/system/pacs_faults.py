@@ -65,7 +65,7 @@ def measure() -> list[Row]:
     server = program("Orthanc")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = list(radiographs(folder / "phantoms"))
+        images = list(radiographs())
         rows = list(_killed(folder, bundle, images, server))
         rows += _away(folder, bundle, images, server)
         return [*rows, *_hostile(folder, bundle, images[0])]

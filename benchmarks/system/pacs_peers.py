@@ -10,20 +10,22 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation
 
-from app.ui import study_form
 from cxr_mm.core.errors import StageError
+from cxr_mm.data.synthetic.dicom import as_dicom, set_pixels
+from cxr_mm.data.synthetic.phantom import draw_image
+from cxr_mm.data.synthetic.population import SynthesisSpec, draw_cases
 
 OBJECTS = ("sr", "gsps", "sc")
 STARTS, ENDS = 120.0, 600.0
@@ -80,32 +82,15 @@ def program(name: str) -> str:
     return found
 
 
-def radiographs(folder: Path) -> Iterator[Dataset]:
-    """Synthetic images as DX objects of 12 bits, `SIDE` pixels a side."""
-    study_form.phantoms(folder, PHANTOMS)
-    for path in sorted(folder.rglob("images/*.png"))[:PHANTOMS]:
-        picture = Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        yield _radiograph(np.asarray(picture, "<u2") * 16)
-
-
-def _radiograph(pixels: NDArray[np.uint16]) -> Dataset:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    fields = {
-        "PatientName": "Phantom", "PatientSex": "F", "PatientAge": "063Y", "PatientBirthDate": "",
-        "StudyDate": "", "StudyTime": "", "StudyID": "1", "AccessionNumber": "",
-        "ReferringPhysicianName": "", "SeriesNumber": 1, "InstanceNumber": 1, "Modality": "DX",
-        "BodyPartExamined": "CHEST", "ViewPosition": "PA", "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2", "Rows": SIDE, "Columns": SIDE,
-        "BitsAllocated": 16, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
-    }  # fmt: skip
-    for name, value in fields.items():
-        setattr(dataset, name, value)
-    dataset.PixelData = pixels.tobytes()
-    return renamed(dataset)
+def radiographs() -> Iterator[Dataset]:
+    """Phantoms as DX objects of 12 bits, `SIDE` pixels a side."""
+    spec = SynthesisSpec(studies=PHANTOMS, image_absent=0)
+    for case in draw_cases(spec):
+        dataset = as_dicom(spec, case, datetime.now())
+        picture = Image.fromarray(draw_image(spec, case)[0])
+        square = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        set_pixels(dataset, np.asarray(square))
+        yield renamed(dataset)
 
 
 def renamed(dataset: Dataset, name: str = "") -> Dataset:

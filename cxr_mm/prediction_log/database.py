@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     URL,
+    MetaData,
     create_engine,
     event,
     func,
@@ -342,7 +343,7 @@ def check_tables(engine: Engine, url: URL, secret: bytes | None) -> None:
             field=public_url(url),
             remedy="Start a new log, or use the cxr_mm that wrote it",
         )
-    if lacking := _lacking(engine):
+    if lacking := lacking_columns(engine, METADATA):
         raise LogError(
             f"a development version began the log, which lacks {', '.join(lacking)}",
             field=public_url(url),
@@ -356,11 +357,11 @@ def check_tables(engine: Engine, url: URL, secret: bytes | None) -> None:
         )
 
 
-def _lacking(engine: Engine) -> list[str]:
-    """Columns that the tables do not have, as `table.column`."""
-    found = inspect(engine)
-    lacking = []
-    for table in METADATA.tables.values():
+def lacking_columns(bind: Engine | Connection, metadata: MetaData) -> list[str]:
+    """Columns that the tables of a database do not have, as `table.column`."""
+    found = inspect(bind)
+    lacking: list[str] = []
+    for table in metadata.tables.values():
         present = {column["name"] for column in found.get_columns(table.name)}
         lacking += [f"{table.name}.{c.name}" for c in table.columns if c.name not in present]
     return lacking

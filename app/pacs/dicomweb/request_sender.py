@@ -1,6 +1,6 @@
 """Sending by requests of HTTP, or into a folder: one object after the other."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from app.pacs.dicomweb.client import AwayError, DeclinedError
@@ -8,7 +8,7 @@ from app.pacs.queue import Delivery
 from app.pacs.sender import Sender
 
 
-class RequestSender(Sender):
+class RequestSender(Sender, ABC):
     """Sends to one destination, with the queue and the pauses of every sender."""
 
     @abstractmethod

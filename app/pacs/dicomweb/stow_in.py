@@ -69,6 +69,8 @@ class Store:
         StorageError, LogError: storage or queue cannot be opened.
     """
 
+    path = STUDIES
+
     def __init__(self, file: Path) -> None:
         settings = load_node_settings(file)
         self._limits: LimitSettings = settings.limits

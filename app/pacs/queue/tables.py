@@ -16,11 +16,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    inspect,
 )
 
 from cxr_mm.core.errors import LogError
-from cxr_mm.prediction_log.database import public_url
+from cxr_mm.prediction_log.database import lacking_columns, public_url
 from cxr_mm.prediction_log.schema import UtcDateTime
 
 LONGEST_REASON = 400
@@ -158,12 +157,9 @@ def check_columns(connection: Connection, url: URL) -> None:
     Raises:
         LogError: a table lacks a column.
     """
-    found = inspect(connection)
-    for table in METADATA.sorted_tables:
-        present = {column["name"] for column in found.get_columns(table.name)}
-        if missing := [column.name for column in table.columns if column.name not in present]:
-            raise LogError(
-                f"the table {table.name} lacks {', '.join(missing)}: another version made it",
-                field=public_url(url),
-                remedy="Drain it with the version that made it, or name a new one",
-            )
+    if lacking := lacking_columns(connection, METADATA):
+        raise LogError(
+            f"another version made the queue, which lacks {', '.join(lacking)}",
+            field=public_url(url),
+            remedy="Drain it with the version that made it, or name a new one",
+        )

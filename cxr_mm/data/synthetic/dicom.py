@@ -52,7 +52,7 @@ def as_dicom(spec: SynthesisSpec, case: Case, at: datetime) -> Dataset:
     dataset.StudyDescription, dataset.SeriesDescription = "Chest", "SYNTHETIC phantom"
     dataset.ImageComments, dataset.ReferringPhysicianName = DESCRIPTION, ""
     dataset.BodyPartExamined, dataset.ViewPosition = "CHEST", case.illness.view
-    _set_pixels(dataset, draw_image(spec, case)[0])
+    set_pixels(dataset, draw_image(spec, case)[0])
     return dataset
 
 
@@ -70,6 +70,8 @@ def _of_class(name: str) -> Dataset:
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     return dataset
 
 
@@ -77,7 +79,8 @@ def _uid(name: str, level: str) -> str:
     return str(generate_uid(entropy_srcs=["cxr_mm phantom", name, level]))
 
 
-def _set_pixels(dataset: Dataset, pixels: NDArray[np.uint8]) -> None:
+def set_pixels(dataset: Dataset, pixels: NDArray[np.uint8]) -> None:
+    """Replace the pixels of a data set by a picture (H, W), in 12 bits of 16."""
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS, BITS - 1

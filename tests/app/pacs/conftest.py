@@ -120,6 +120,14 @@ def dcmtk(name):
     return found
 
 
+def orthanc_program():
+    """Path of Orthanc, or a skip."""
+    found = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        pytest.skip("Orthanc is not installed")
+    return found
+
+
 def free_port():
     """A port of the loopback that nothing listens on."""
     with socket.socket() as probe:

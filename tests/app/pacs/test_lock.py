@@ -46,5 +46,5 @@ def test_a_queue_of_another_version_is_refused(url):
         RECEIVED.create(connection)
         connection.execute(text("ALTER TABLE received DROP COLUMN suspicion"))
     engine.dispose()
-    with pytest.raises(LogError, match="lacks suspicion"):
+    with pytest.raises(LogError, match=r"lacks received\.suspicion"):
         Queue(url)

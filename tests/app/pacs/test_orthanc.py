@@ -1,7 +1,6 @@
 """Orthanc forwards whatever it stores to the node, and gets answers back: no loop comes of it."""
 
 import json
-import shutil
 import subprocess
 import time
 from contextlib import closing
@@ -11,7 +10,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 
 from app.pacs.objects import SOP_CLASSES
-from tests.app.pacs.conftest import dcmtk, free_port
+from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
 from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
 
 OBJECTS = ["sr", "gsps", "sc", "pdf"]
@@ -69,9 +68,7 @@ class Orthanc:
 
 @pytest.fixture
 def pair(tmp_path, bundle_folder):
-    program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("Orthanc is not installed")
+    program = orthanc_program()
     folder = tmp_path / "orthanc"
     folder.mkdir()
     node = Running(tmp_path, bundle_folder, Archive())

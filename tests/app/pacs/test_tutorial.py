@@ -18,7 +18,7 @@ from cxr_mm.data.synthetic.dicom import write_dicom
 from cxr_mm.data.synthetic.phantom import draw_image
 from cxr_mm.data.synthetic.population import SynthesisSpec, draw_cases
 from cxr_mm.imaging.radiograph import read_radiograph
-from tests.app.pacs.conftest import dcmtk, free_port
+from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = DOCS / "pacs_tutorial.md"
@@ -37,8 +37,7 @@ def with_free_ports(texts):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, bundle_folder):
     dcmtk("dsrdump")
-    if shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin") is None:
-        pytest.skip("Orthanc is not installed")
+    orthanc_program()
     folder = tmp_path_factory.mktemp("tutorial")
     shutil.copytree(bundle_folder, folder / "models" / "synthetic" / "bundle")
     shutil.copytree(DOCS / "examples" / "pacs", folder / "docs" / "examples" / "pacs")

@@ -25,12 +25,12 @@ from cxr_mm.models.bundle import load_bundle, save_bundle
 from cxr_mm.models.registry import read_pointer
 from cxr_mm.prediction_log import open_log
 from monitoring.retraining.promotion import adopt, pointer_file
-from tests.app.pacs.conftest import dcmtk, free_port
+from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
 from tests.app.pacs.test_node import Archive, Running
 from tests.app.pacs.test_orthanc import Orthanc
 
 OBJECTS = ["sr", "gsps", "sc"]
-TOLD = re.compile(r'"(consolidation|effusion)".*?Probability.*?([\d.]+)"', re.DOTALL)
+PROBABILITY = re.compile(r'"(consolidation|effusion)".*?Probability.*?([\d.]+)"', re.DOTALL)
 
 
 class Hospital:
@@ -59,9 +59,9 @@ class Hospital:
                 text = subprocess.run(
                     [dcmtk("dsrdump"), "+Pl", str(file)], capture_output=True, text=True, check=True
                 ).stdout
-                told = {name: float(value) for name, value in TOLD.findall(text)}
+                probabilities = {name: float(value) for name, value in PROBABILITY.findall(text)}
                 digest = dcmread(file).DeviceSerialNumber
-                found[tags["StudyInstanceUID"]] = (digest, told)
+                found[tags["StudyInstanceUID"]] = (digest, probabilities)
         return found
 
     def promote_another(self):
@@ -112,9 +112,7 @@ def _when_ready(port):
 
 @pytest.fixture(scope="module")
 def hospital(folds_project, tmp_path_factory):
-    program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        pytest.skip("Orthanc is not installed")
+    program = orthanc_program()
     root = tmp_path_factory.mktemp("walk")
     project = root / "project"
     shutil.copytree(folds_project, project)
@@ -146,9 +144,9 @@ def test_the_walk(hospital, tmp_path):
         study_id, image = inbox.image(rows[0].number)
     studies = {str(dcmread(f).SOPInstanceUID): str(dcmread(f).StudyInstanceUID) for f in first}
     assert [row.suspicion for row in rows] == sorted((r.suspicion for r in rows), reverse=True)
-    _, told = before[studies[rows[0].uid]]
+    _, probabilities = before[studies[rows[0].uid]]
     for found in rows[0].findings:
-        assert told[found["finding"]] == pytest.approx(found["probability"], abs=1e-12)
+        assert probabilities[found["finding"]] == pytest.approx(found["probability"], abs=1e-12)
 
     with hospital.page() as client:
         header = dcmread(image)
@@ -167,7 +165,7 @@ def test_the_walk(hospital, tmp_path):
             prediction=read, verdict="disagree", labels=labels, comment="", api_name="/feedback"
         )
     for found in read["findings"]:
-        assert told[found["finding"]] == pytest.approx(found["probability"], abs=1e-6)
+        assert probabilities[found["finding"]] == pytest.approx(found["probability"], abs=1e-6)
     with open_log(hospital.log) as log:
         records = log.read_window("synthetic")
         marked = {outcome.study_hash for outcome in log.read_outcomes()}

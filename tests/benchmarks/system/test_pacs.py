@@ -36,7 +36,7 @@ def test_every_figure_is_of_all_images(few):
 
 def test_the_images_are_frontal_radiographs_of_a_detector(monkeypatch, tmp_path):
     monkeypatch.setattr(pacs_peers, "PHANTOMS", 2)
-    first, second = pacs_peers.radiographs(tmp_path)
+    first, second = pacs_peers.radiographs()
     assert first.SOPInstanceUID != second.SOPInstanceUID
     file = tmp_path / "image.dcm"
     first.save_as(file, enforce_file_format=True)

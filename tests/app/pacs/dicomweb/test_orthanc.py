@@ -1,6 +1,5 @@
 """Orthanc with its DICOMweb plugin: the node fetches what it has, and stores the answers in it."""
 
-import shutil
 import subprocess
 import time
 from contextlib import closing
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.pacs.objects import SOP_CLASSES
-from tests.app.pacs.conftest import dcmtk
+from tests.app.pacs.conftest import dcmtk, orthanc_program
 from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
 from tests.app.pacs.test_orthanc import Orthanc
 
@@ -21,10 +20,10 @@ PLUGINS = [
 
 @pytest.fixture
 def pair(tmp_path, bundle_folder):
-    program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
+    program = orthanc_program()
     plugin = next((path for path in PLUGINS if path.exists()), None)
-    if program is None or plugin is None:
-        pytest.skip("Orthanc or its DICOMweb plugin is not installed")
+    if plugin is None:
+        pytest.skip("Orthanc's DICOMweb plugin is not installed")
     folder = tmp_path / "orthanc"
     folder.mkdir()
     token = tmp_path / "secret"
