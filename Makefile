@@ -8,10 +8,11 @@ TASK ?= synthetic
 BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
 PART ?=
+PROCESSES = $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint types imports browser archive pytest app monitor benchmark doctor clean
+.PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark doctor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +61,14 @@ archive: ## fetch the archive and the validators for the tests of the node, wher
 # One process more than cores, with one thread each: tests that wait for a server or a browser leave a
 # core idle. A file's tests stay together, since they share fixtures.
 pytest: $(STAMP) browser archive
-	OMP_NUM_THREADS=1 python -m pytest --dist loadfile \
-		--numprocesses $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+	OMP_NUM_THREADS=1 python -m pytest --dist loadfile --numprocesses $(PROCESSES)
+
+coverage: $(STAMP) browser archive ## run the tests with branch coverage; htmlcov/index.html
+	coverage erase
+	OMP_NUM_THREADS=1 coverage run -m pytest --dist loadfile --numprocesses $(PROCESSES)
+	coverage combine --quiet
+	coverage html --quiet
+	coverage report
 
 app: $(STAMP) ## serve the bundle of TASK (default synthetic) on this machine
 	python -m app --bundle $(BUNDLE) --log $(LOG)
