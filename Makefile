@@ -12,7 +12,7 @@ PROCESSES = $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark doctor clean
+.PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark docs doctor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ monitor: $(STAMP) ## report drift of the prediction log against the reference of
 
 benchmark: $(STAMP) ## measure (PART=name for one part) into benchmarks/RESULTS.md
 	python -m benchmarks $(PART)
+
+docs: $(STAMP) ## build the site into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 
 doctor: $(STAMP) ## say what this machine has and what is missing
 	cxr-mm doctor

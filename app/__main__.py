@@ -25,7 +25,7 @@ def serve(
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     log: Annotated[str, typer.Option(help="SQLAlchemy URL of the prediction log.")] = DEFAULT_LOG,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no prediction log.")] = False,
     spool: Annotated[

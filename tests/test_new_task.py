@@ -187,7 +187,7 @@ def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
     assert caught.value.field == f"{path}: name"
     for field in ("name", "problem", "findings.0.title", "split.fold", "licence", "citation"):
         assert f"{field}: " in str(caught.value)
-    assert "docs/tasks.md" in caught.value.remedy
+    assert "docs/reference/task_file.md" in caught.value.remedy
 
 
 def given_images(folder, names):

@@ -280,7 +280,8 @@ def locked():
 def test_the_lock_pins_every_dependency_within_its_bounds():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     pins = locked()
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["dev"], *extras["docs"]]:
         wanted = Requirement(text)
         assert wanted.name.lower() in pins, text
         assert wanted.specifier.contains(pins[wanted.name.lower()]), text

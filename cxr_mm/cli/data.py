@@ -34,8 +34,8 @@ def fetch(task: TaskName) -> None:
 @commands.command(rich_help_panel=PANEL)
 def synthesise(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    studies: Annotated[int, typer.Option(min=1)] = 200,
-    seed: Annotated[int, typer.Option()] = 1,
+    studies: Annotated[int, typer.Option(min=1, help="How many studies.")] = 200,
+    seed: Annotated[int, typer.Option(help="Others give other studies.")] = 1,
     dial: Annotated[
         list[str] | None,
         typer.Option(help="Drift as NAME=VALUE (see docs/synthetic.md); may be repeated."),

@@ -63,7 +63,9 @@ class FindingCode(Frozen):
     scheme: str = Field(min_length=1, max_length=16)
     """Coding scheme designator of DICOM (PS3.16 8): `SCT` is SNOMED CT, `RADLEX` RadLex."""
     value: str = Field(min_length=1, max_length=16)
+    """The code itself, in quotes: `"60046008"`."""
     meaning: str = Field(min_length=1, max_length=64)
+    """What the scheme calls it: `Pleural effusion`."""
 
 
 class Finding(LabelRule):
@@ -75,7 +77,7 @@ class Finding(LabelRule):
     """Name for people, in clinical terms."""
     # Left out where there is none: files of tasks without codes stay as they were.
     code: FindingCode | None = Field(None, exclude_if=lambda code: code is None)
-    """Its code; DICOM objects use one of a private scheme without."""
+    """How DICOM objects name it; without one they use a private code (99CXRMM)."""
 
     @field_validator("name")
     @classmethod
@@ -91,24 +93,29 @@ class ClinicalFeature(Frozen):
     """One clinical feature: a number with a unit and range, or a category with its values."""
 
     name: str
+    """Identifier: lower case, digits, underscores."""
     title: str
+    """Name for people."""
     type: Literal["number", "category"]
+    """Whether it is measured or one of several values."""
     column: str = ""
     """Column of the source; empty, or missing there, means the column named after the feature."""
     unit: str = ""
-    """UCUM where there is one; empty for a category."""
+    """UCUM where there is one, as `a` (years), `mg/L`, `10*9/L`, `Cel`, `mm[Hg]`, `"%"`; empty for
+    a category."""
     minimum: float | None = None
-    """Smallest possible value; smaller values are errors."""
+    """Smallest possible value, needed of a number; a smaller one counts as unknown."""
     maximum: float | None = None
-    """Largest possible value."""
+    """Largest possible value, needed of a number; a larger one counts as unknown."""
     categories: tuple[str, ...] = ()
-    """Ordered values of a category, as in the manifest."""
+    """Values of a category in order, as in the manifest; at least two."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Other spellings in the source or at the command line → the category."""
     limits: Literal["value", "unknown"] = "value"
     """What `<5` and `>89` mean, as laboratories and de-identified ages have them: the limit is the
     `value`, or the value is `unknown`."""
     description: str = ""
+    """What people see beside the field of the form."""
     loinc: tuple[str, ...] = Field((), exclude_if=lambda codes: not codes)
     """LOINC codes under which laboratories and monitors report it, for the node beside the PACS;
     values in another unit are converted (UCUM), or left out where they cannot be."""
@@ -143,6 +150,7 @@ class NoteSpec(Frozen):
     """Column of the clinical note, and what is masked in it before it is embedded."""
 
     column: str = "note"
+    """Column of the source."""
     mask: tuple[str, ...] = ()
     """Regular expressions (case-insensitive); each match is replaced by `[MASK]`, so that the
     note does not name the finding."""
@@ -164,24 +172,29 @@ class SourceSpec(Frozen):
     """The source that reads the data, and its folder below the data root."""
 
     kind: SourceKind
+    """The layout of the files; docs/tasks.md describes each."""
     folder: str = ""
     """Folder below the data root; a leading `/` makes it absolute."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further options of this kind of source, which checks them."""
+    """Further options of this kind of source, which checks them; docs/tasks.md lists them."""
     download: str = ""
     """`kaggle:OWNER/NAME` or `git:URL`: location of the public data set for `cxr-mm fetch`."""
     homepage: str = ""
+    """Where the public data set is described."""
 
 
 class SplitSpec(Frozen):
-    """How studies are split; always by group, so that no patient is in two parts."""
+    """How studies are split; always by group, so that no patient is in two parts.
+    Params.yaml may override it (`split`)."""
 
     protocol: Protocol
     """`patient`: random by group; `official`: the source's own test part, validation carved out
     of train by group; `folds`: cross-validation by group; `sites`: each site is tested by a model
     of the others."""
     val_fraction: float = Field(0.15, gt=0, lt=0.5)
+    """Share of the studies that is the validation part (`patient` and `official`)."""
     test_fraction: float = Field(0.2, gt=0, lt=0.5)
+    """Share of the studies that is the test part (`patient`)."""
     folds: int = Field(5, ge=3, le=20)
     """Number of folds (`folds` only): each is test once, the next is its validation."""
     repeats: int = Field(1, ge=1, le=20)
@@ -214,11 +227,18 @@ class Task(Frozen):
     """
 
     name: str
+    """Identifier: lower case, digits, underscores; the name of the file."""
     title: str
+    """Name for people."""
     problem: Problem
+    """`binary` (one finding), `multilabel` (each present or not) or `multiclass` (exactly one of
+    several)."""
     findings: tuple[Finding, ...] = Field(min_length=1)
+    """What is predicted."""
     source: SourceSpec
+    """Where the data is, and how it is read."""
     split: SplitSpec
+    """Which studies train, and which test."""
     views: tuple[str, ...] = ()
     """View positions of the studies that are used; empty uses all."""
     ages: tuple[float, float] | None = None
@@ -228,8 +248,11 @@ class Task(Frozen):
     """Column of the source by which the first usable study of each patient is taken, such as a
     date or a follow-up number; empty uses all studies."""
     clinical: tuple[ClinicalFeature, ...] = ()
+    """Clinical features; without them the model has no such input."""
     note: NoteSpec | None = None
+    """The clinical note; without it the model has no such input."""
     has_image: bool = True
+    """Whether studies have an image."""
     populations: tuple[Population, ...] = ()
     """Parts of the studies for which figures are reported as well."""
     minimum_positives: int = Field(0, ge=0)
@@ -237,10 +260,13 @@ class Task(Frozen):
     group_key: str = "patient_id"
     """Manifest column whose equal values stay in one part of the split."""
     licence: str
+    """Of the data, for the model card."""
     citation: str
+    """Of the data, for the model card."""
     caveats: tuple[str, ...] = ()
+    """Sentences for the model card on what these data cannot show."""
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Overrides of params.yaml by section, for this task alone."""
+    """Parameters of this task alone, over those of params.yaml: section → parameter → value."""
 
     def spelt_view(self, view: str) -> str:
         """A view as the task and DICOM spell it, whatever its case; one unknown to both stays."""
@@ -378,5 +404,6 @@ def _parse(text: str, where: str) -> Task:
         raise TaskError(
             message,
             field=f"{where}: {field}",
-            remedy=f"See docs/tasks.md, and compare it with {SHIPPED / 'pneumonia.yaml'}",
+            remedy="See docs/reference/task_file.md, and compare it with"
+            f" {SHIPPED / 'pneumonia.yaml'}",
         ) from error

@@ -111,7 +111,7 @@ def status(
 def ui(
     workspace: Annotated[Path, typer.Option(help="Evidently's workspace.")] = WORKSPACE,
     host: Annotated[str, typer.Option(help="An address of the loopback.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve Evidently's dashboards over time, to this machine alone, until Ctrl-C."""
     serve_workspace(workspace, host, port)
