@@ -33,7 +33,7 @@ from cxr_mm.explain.games import sentences
 from cxr_mm.explain.html import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
 from cxr_mm.explain.overlay import LONGEST, OPACITY, grey, overlay
-from cxr_mm.explain.study import Question, explain_to, measured
+from cxr_mm.explain.study import Question, explain_study, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import probabilities_at
 from cxr_mm.imaging.geometry import shrink_radiograph
@@ -313,8 +313,8 @@ class InferenceService:
         return verdict(self.figures.get(name))
 
     def explanation(self, study: Study, question: Question, out: Path) -> Path:
-        """A study explained into a folder, as `explain_to` does."""
-        return explain_to(self.predictor, study, question, out)
+        """A study explained into a folder, as `ExplainedStudy.write` does."""
+        return explain_study(self.predictor, study, question).write(out)
 
     def moved(self, session: StudySession, values: Mapping[str, Any]) -> dict[str, float]:
         """The probability of each finding if some clinical features were others.

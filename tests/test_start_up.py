@@ -31,6 +31,7 @@ NOT_NEEDED = (
     "gradio", "evidently", "matplotlib",
 )  # fmt: skip
 UNUSED = {
+    "cxr_mm": ("numpy", "pandas", "pydantic", "torch"),
     "cxr_mm.data.ingest, cxr_mm.data.split, cxr_mm.evaluation.evaluate, monitoring.cli,"
     "monitoring.retraining.promotion, app.pacs.node": ("torch", "evidently"),
     "app.server, cxr_mm.explain.stage, cxr_mm.training.train_image": (

@@ -136,10 +136,10 @@ def explain(
 
         _stage(str(task), run)
         return
-    from cxr_mm.explain.study import Question, explain_to
+    from cxr_mm.explain.study import Question, explain_study
     from cxr_mm.inference.predictor import load_predictor
 
     question = Question(tuple(finding or ()), tuple(method or ()), seed, faithfulness)
     predictor = load_predictor(bundle, accept_any_image)
     study = study_of(predictor.bundle.task, image, clinical, note, view, study_id, use_header)
-    print(explain_to(predictor, study, question, out))
+    print(explain_study(predictor, study, question).write(out))

@@ -103,6 +103,11 @@ class Prediction(Frozen):
     synthetic: bool = False
     notice: str = NOTICE
 
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Finding → calibrated probability, in [0, 1]."""
+        return {found.finding: found.probability for found in self.findings}
+
 
 @dataclass(frozen=True)
 class Answer:

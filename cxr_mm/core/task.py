@@ -397,6 +397,19 @@ def _parse(text: str, where: str) -> Task:
         raw: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise TaskError(f"not YAML: {error}", field=where, remedy="Fix the syntax there") from error
+    return task_of(raw, where)
+
+
+def task_of(raw: Any, where: str = "task") -> Task:
+    """Check what a task's YAML file says.
+
+    Args:
+        raw: its fields and their values.
+        where: how errors call it.
+
+    Raises:
+        TaskError: a field is unknown, missing or invalid.
+    """
     try:
         return Task.model_validate(raw)
     except ValidationError as error:

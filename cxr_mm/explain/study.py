@@ -1,5 +1,6 @@
 """Study: everything that explains one prediction, the quick parts first."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from tqdm import tqdm
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, read_json, to_json
+from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.study import Study
+from cxr_mm.core.templates import render
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
 from cxr_mm.explain.faithfulness.metrics import faithful_methods
 from cxr_mm.explain.methods import METHODS, Ask, Method, method
@@ -78,8 +81,60 @@ class Question:
     faithfulness: Path | None = None
 
 
-def explain_to(predictor: Predictor, study: Study, question: Question, out: Path) -> Path:
-    """Explain a study and write it down, whole or not at all; the page's path is returned.
+@dataclass(frozen=True)
+class ExplainedStudy:
+    """A study with its explanations: the numbers, and the page that shows them.
+
+    A notebook shows the page by itself.
+
+    Args:
+        subject: the study as the bundle has encoded it.
+        prediction: what the model predicted.
+        explanations: finding → shares of the modalities and attributions, in logits.
+        what_if: finding → probability over the range of each clinical feature.
+        faithfulness: method → figures of `faithfulness.measure`; empty where unknown.
+    """
+
+    subject: Subject
+    prediction: Prediction
+    explanations: dict[str, Explanation]
+    what_if: dict[str, list[WhatIf]]
+    faithfulness: dict[str, Any]
+
+    def page(self) -> str:
+        """One page of HTML that loads nothing."""
+        explanations = list(self.explanations.values())
+        return study_page(
+            self.subject, self.prediction, explanations, self.what_if, self.faithfulness
+        )
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that neither its style nor the notebook's reaches the other.
+        return render("notebook.html", page=self.page(), title=self.prediction.model)
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write page, JSON and PNGs, whole or not at all; the page's path is returned.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        out = Path(folder)
+        with atomic_directory(out) as aside:
+            content = {
+                "prediction": self.prediction.model_dump(mode="json"),
+                "explanations": [
+                    _written(self.subject, each, aside) for each in self.explanations.values()
+                ],
+                "what_if": {n: [asdict(curve) for curve in own] for n, own in self.what_if.items()},
+                "faithfulness": self.faithfulness,
+            }
+            (aside / "explanation.json").write_text(to_json(content), encoding="utf-8")
+            (aside / "index.html").write_text(self.page(), encoding="utf-8")
+        return out / "index.html"
+
+
+def explain_study(predictor: Predictor, study: Study, question: Question) -> ExplainedStudy:
+    """Explain a study.
 
     Raises:
         InputError: the study cannot be read, or a finding or method does not exist.
@@ -89,21 +144,12 @@ def explain_to(predictor: Predictor, study: Study, question: Question, out: Path
     methods = list(METHODS) if ALL in question.methods else list(question.methods)
     methods = [method(name).name for name in methods] or faithful_methods(figures)
     answer = predictor.answer_one(study)
-    prediction, subject = answer.prediction, Subject.of(bundle, answer)
+    subject = Subject.of(bundle, answer)
     findings = question.findings or bundle.task.finding_names
     result = _explained(subject, findings, methods, question.seed)
     curves = {each.target.finding: _curves(subject, each.target) for each in result}
-    with atomic_directory(out) as folder:
-        content = {
-            "prediction": prediction.model_dump(mode="json"),
-            "explanations": [_written(subject, each, folder) for each in result],
-            "what_if": {name: [asdict(curve) for curve in own] for name, own in curves.items()},
-            "faithfulness": figures,
-        }
-        (folder / "explanation.json").write_text(to_json(content), encoding="utf-8")
-        page = study_page(subject, prediction, result, curves, figures)
-        (folder / "index.html").write_text(page, encoding="utf-8")
-    return out / "index.html"
+    explanations = {each.target.finding: each for each in result}
+    return ExplainedStudy(subject, answer.prediction, explanations, curves, figures)
 
 
 def _explained(

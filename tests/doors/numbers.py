@@ -28,6 +28,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from typer.testing import CliRunner
 
+import cxr_mm
+from cxr_mm.core.errors import RadiographError
 from tests.browser.conftest import serving
 
 CLI, MONITORING = "cxr_mm.cli:app", "monitoring.cli:app"
@@ -162,6 +164,22 @@ def numbers_of(prediction: dict[str, Any]) -> dict[str, Any]:
     return {**found, "warned": len(prediction["warnings"])}
 
 
+def by_python(bundle: Path, studies: list[Given]) -> dict[str, Any]:
+    """Ask `cxr_mm.load(…).predict`, with images as arrays where they are no DICOM files."""
+    model, outcome = cxr_mm.load(bundle), dict[str, Any]()
+    for given in studies:
+        inputs = {"clinical": given.clinical, "note": given.note, "view": given.view}
+        image = given.image
+        if image and image.suffix != ".dcm":
+            image = np.asarray(Image.open(image))
+        try:
+            prediction = model.predict(image, **inputs, study_id=given.name)
+            outcome[given.key] = numbers_of(prediction.model_dump(mode="json"))
+        except RadiographError:
+            outcome[given.key] = None
+    return outcome
+
+
 def by_table(project: Path, studies: list[Given], folder: Path) -> dict[str, Any]:
     """Ask `cxr-mm score`; a study that is not among its rows was refused."""
     manifest, out = folder / "studies.csv", folder / "scored.parquet"
@@ -270,6 +288,7 @@ def collect(project: Path, folder: Path) -> dict[str, Any]:
     studies = ten_studies(project, folder)
     found: dict[str, Any] = {
         "command": by_command(bundle, studies),
+        "python": by_python(bundle, studies),
         "table": by_table(project, studies, folder),
         "evaluate": evaluated(project, folder),
     }

@@ -7,7 +7,7 @@ import pytest
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.study import Study
-from cxr_mm.explain.study import Question, explain_to
+from cxr_mm.explain.study import Question, explain_study
 from cxr_mm.inference.predictor import Predictor
 from tests.explain.conftest import PASSED
 
@@ -20,7 +20,7 @@ def predictor(bundle):
 @pytest.fixture(scope="module")
 def folder(predictor, a_study, tmp_path_factory):
     out = tmp_path_factory.mktemp("one") / "said"
-    page = explain_to(predictor, a_study(0), Question(), out)
+    page = explain_study(predictor, a_study(0), Question()).write(out)
     assert page == out / "index.html"
     return out
 
@@ -61,9 +61,8 @@ def test_the_page_loads_nothing_and_says_what_it_is(folder):
     ],
 )
 def test_what_a_study_lacks_is_not_explained(predictor, tmp_path, given, methods):
-    page = explain_to(
-        predictor, Study("<i>s</i>", **given), Question(("effusion",)), tmp_path / "o"
-    )
+    study, question = Study("<i>s</i>", **given), Question(("effusion",))
+    page = explain_study(predictor, study, question).write(tmp_path / "o")
     (only,) = read_json(tmp_path / "o" / "explanation.json")["explanations"]
     assert [a["method"] for a in only["attributions"]] == methods
     text = page.read_text(encoding="utf-8")
@@ -77,7 +76,7 @@ def test_faithfulness_of_this_bundle_is_said_and_chooses_the_methods(predictor, 
     digest = predictor.bundle.digest
     write_json(file, {"digest": digest, "methods": {"grad_cam": failed, "layer_cam": PASSED}})
     question = Question(("effusion",), faithfulness=file)
-    page = explain_to(predictor, a_study(0), question, tmp_path / "o")
+    page = explain_study(predictor, a_study(0), question).write(tmp_path / "o")
     (only,) = read_json(tmp_path / "o" / "explanation.json")["explanations"]
     assert only["attributions"][0]["method"] == "grad_cam_plus_plus"
     assert "has not been measured" in page.read_text(encoding="utf-8")
@@ -92,7 +91,7 @@ def test_faithfulness_of_this_bundle_is_said_and_chooses_the_methods(predictor, 
 )
 def test_what_does_not_exist_leaves_nothing_behind(predictor, a_study, tmp_path, question, said):
     with pytest.raises(InputError, match=said):
-        explain_to(predictor, a_study(0), question, tmp_path / "o")
+        explain_study(predictor, a_study(0), question).write(tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
 
@@ -103,7 +102,7 @@ def test_figures_of_another_bundle_are_refused_where_given_and_ignored_where_fou
     other.parent.mkdir(parents=True)
     write_json(other, {"digest": "another", "methods": {}})
     with pytest.raises(InputError, match="another bundle"):
-        explain_to(predictor, a_study(0), Question(faithfulness=other), tmp_path / "o")
+        explain_study(predictor, a_study(0), Question(faithfulness=other)).write(tmp_path / "o")
     monkeypatch.chdir(tmp_path)
-    page = explain_to(predictor, a_study(0), Question(("effusion",)), tmp_path / "o")
+    page = explain_study(predictor, a_study(0), Question(("effusion",))).write(tmp_path / "o")
     assert "has not been measured" in page.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from app.service import InferenceService
 from cxr_mm.data import clinical
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.methods import METHODS, Ask
-from cxr_mm.explain.study import Question, explain_to
+from cxr_mm.explain.study import Question, explain_study
 from cxr_mm.explain.subject import modality_shares
 from cxr_mm.explain.what_if import what_if
 from cxr_mm.imaging import burnt_in_text
@@ -85,5 +85,5 @@ def test_explaining_what_was_answered_asks_no_encoder_again(service, counts, stu
 
 def test_the_command_explains_what_it_predicted(service, counts, study, tmp_path):
     question = Question(methods=("shap_tabular",))
-    explain_to(service.predictor, study(), question, tmp_path / "explanation")
+    explain_study(service.predictor, study(), question).write(tmp_path / "explanation")
     assert counts == once(service)

@@ -112,9 +112,10 @@ def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
     optional |= {feature.column_in(frame.columns) for feature in task.clinical}
     frame[sorted(optional - set(frame.columns))] = None
     other = images / str(task.source.options.get("images") or "")
-    frame["image_path"] = frame["image_path"].map(
-        lambda cell: _found(cell, images.absolute(), other.absolute()), na_action="ignore"
-    )
+    folders = images.absolute(), other.absolute()
+    paths = [None if cell is None else _found(cell, *folders) for cell in frame["image_path"]]
+    # Objects: as text, pandas would turn None into NaN, which is no path to those who ask for one.
+    frame["image_path"] = pd.Series(paths, index=frame.index, dtype=object)
     return frame
 
 

@@ -51,6 +51,7 @@ def test_reads_text_as_it_stands(csv, tmp_path):
     assert raw.frame["note"].tolist() == ["fever, cough", "dyspnoea", "none"]
     assert Path(raw.frame["image_path"][0]) == csv.parent / "images/a.png"
     assert raw.frame["image_path"].isna().tolist() == [False, True, False]
+    assert read_manifest_csv(csv, TASK, "evaluate")["image_path"][1] is None
 
 
 def test_backslashes_separate_folders_unless_a_file_is_called_so(csv, tmp_path):
