@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,18 +20,13 @@ from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
-from cxr_mm.evaluation.external.validate import (
-    BAD_ROWS_FILE,
-    PREDICTIONS_FILE,
-    SUMMARY_FILE,
-    evaluate_on,
-)
-from cxr_mm.evaluation.report.figures import CARD_FILE, METRICS_FILE, read_metrics
-from cxr_mm.explain.study import ExplainedStudy, Question, explain_study
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import save_bundle
 from cxr_mm.models.registry import resolved
+
+if TYPE_CHECKING:
+    from cxr_mm.explain.study import ExplainedStudy
 
 ERROR = "error"
 """Column with the reason why a row was not predicted."""
@@ -98,6 +93,8 @@ class Model:
         Raises:
             StageError: there is none, or it is of another model.
         """
+        from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
+
         folder = next((f for f in self._reports if (f / CARD_FILE).is_file()), self._reports[-1])
         read_metrics(folder, self.task.name, self.digest)
         return Card((folder / CARD_FILE).read_text(encoding="utf-8"))
@@ -147,7 +144,7 @@ class Model:
         findings: Sequence[str] = (),
         methods: Sequence[str] = (),
         seed: int = 0,
-    ) -> ExplainedStudy:
+    ) -> "ExplainedStudy":
         """Explain the prediction of one study; a notebook draws the result.
 
         Args:
@@ -163,6 +160,8 @@ class Model:
         Raises:
             InputError: as `predict`; or there is no such finding or method.
         """
+        from cxr_mm.explain.study import Question, explain_study
+
         study = self._study(image, clinical, note, view, study_id, use_header)
         question = Question(tuple(findings), tuple(methods), seed, self._faithfulness())
         return explain_study(self.predictor, study, question)
@@ -234,17 +233,19 @@ class Model:
             ManifestError: the table lacks a column or has no label, no row can be used, or the
                 bundle was trained on all of them.
         """
+        from cxr_mm.evaluation.external import validate
+        from cxr_mm.evaluation.report.figures import METRICS_FILE
+
         params, header = EvaluateParams(bootstrap=bootstrap, seed=seed), _header(use_header)
         with table_of(self.task, data, images) as csv:
             out = csv.parent / "evaluation"
-            evaluate_on(self.predictor, csv, out, params, None, include_trained, header)
+            validate.evaluate_on(self.predictor, csv, out, params, None, include_trained, header)
+            bad = read_json(out / validate.BAD_ROWS_FILE)
             return Evaluation(
                 metrics=read_json(out / METRICS_FILE),
-                predictions=pd.read_parquet(out / PREDICTIONS_FILE),
-                bad_rows=pd.DataFrame(
-                    read_json(out / BAD_ROWS_FILE), columns=["study_id", "reason"]
-                ),
-                summary=(out / SUMMARY_FILE).read_text(encoding="utf-8"),
+                predictions=pd.read_parquet(out / validate.PREDICTIONS_FILE),
+                bad_rows=pd.DataFrame(bad, columns=["study_id", "reason"]),
+                summary=(out / validate.SUMMARY_FILE).read_text(encoding="utf-8"),
             )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
