@@ -1,7 +1,6 @@
 """The files that drive the project agree with its code: dvc.yaml, Makefile, README, locks."""
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -10,41 +9,18 @@ from pathlib import Path
 
 import grimp
 import pytest
-import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 from PIL import Image
 
-import app.__main__ as serving
-from app.pacs import commands as pacs_commands
-from cxr_mm import cli
 from cxr_mm.core.config import PARAMS_FILE, Params
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import shipped_tasks
-from monitoring import cli as monitoring_cli
+from tests.shell import MAKEFILE, PROJECT, STAGES, TARGETS, check_options, command_of
 
-PROJECT = Path(__file__).parent.parent
-STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 TASKS = yaml.safe_load((PROJECT / PARAMS_FILE).read_text())["tasks"]
-MAKEFILE = (PROJECT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-MAKE_VARIABLES = set(re.findall(r"^(?:export )?([A-Z_]+) \??:?=", MAKEFILE, re.MULTILINE))
 ITEM = "${item}"
-
-
-def served():
-    program = typer.Typer()
-    program.command()(serving.serve)
-    return typer.main.get_command(program)
-
-
-PROGRAMS = {
-    "cxr-mm pacs": typer.main.get_command(pacs_commands.commands),
-    "cxr-mm": typer.main.get_command(cli.app),
-    "python -m monitoring": typer.main.get_command(monitoring_cli.app),
-    "python -m app": served(),
-}
 
 
 def paths_in(entries):
@@ -55,28 +31,6 @@ def paths_in(entries):
 def outputs(stage):
     do = STAGES[stage]["do"]
     return [p for key in ("outs", "metrics", "plots") for p in paths_in(do.get(key, []))]
-
-
-def command_of(words):
-    """What a line runs, and what is left of it: a click command and its arguments."""
-    for program, command in PROGRAMS.items():
-        name = program.split()
-        if words[: len(name)] == name:
-            rest = words[len(name) :]
-            if rest and rest[0] in getattr(command, "commands", {}):
-                return command.commands[rest[0]], rest[1:]
-            assert not hasattr(command, "commands") or (rest and rest[0].startswith("-")), words
-            return command, rest
-    raise AssertionError(f"no program for {words}")
-
-
-def check_options(words):
-    command, rest = command_of(words)
-    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
-    known |= {"--help", "-h"}
-    for word in rest:
-        if word.startswith("--") and word != "--":
-            assert word.split("=")[0] in known, f"{shlex.join(words)}: no option {word}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -231,36 +185,6 @@ def test_make_calls_verbs_that_there_are():
     assert lines
     for line in lines:
         check_options(line.split())
-
-
-def readme_lines():
-    """Lines of the README's sh blocks; where one ends in a backslash, it goes on."""
-    text = (PROJECT / "README.md").read_text()
-    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        yield from block.replace("\\\n", " ").splitlines()
-
-
-def test_readme_names_only_what_there_is():
-    checked = set()
-    for line in readme_lines():
-        words = shlex.split(line, comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            del words[0]
-        if words[:1] == ["make"]:
-            given = [w for w in words[1:] if "=" not in w and not w.startswith("-")]
-            assert set(given) <= TARGETS, line
-            assert {w.split("=")[0] for w in words if "=" in w} <= MAKE_VARIABLES, line
-        elif words[:2] == ["dvc", "repro"]:
-            for target in (w for w in words[2:] if not w.startswith("-")):
-                stage, _, task = target.partition("@")
-                assert stage in STAGES, line
-                assert not task or task in shipped_tasks(), line
-        elif any(words[: len(p.split())] == p.split() for p in PROGRAMS):
-            check_options(words)
-        else:
-            continue
-        checked.add(words[0])
-    assert checked >= {"make", "cxr-mm"}
 
 
 def locked():
