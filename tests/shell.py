@@ -13,7 +13,7 @@ from app.pacs import commands as pacs_commands
 from app.security import auth
 from benchmarks.harness.parts import PARTS
 from cxr_mm import cli
-from cxr_mm.core.task import shipped_tasks
+from cxr_mm.core.task import own_tasks, shipped_tasks
 from monitoring import cli as monitoring_cli
 
 PROJECT = Path(__file__).parent.parent
@@ -147,7 +147,9 @@ def _check_files(words):
         if below and top in TOPS:
             assert (PROJECT / word).exists(), word
         if found := re.match(r"(?:models|serving)/(\w+)/(?:bundle|current)", word):
-            assert found[1] in shipped_tasks() or PLACEHOLDER.fullmatch(found[1]), word
+            assert found[1] in (*shipped_tasks(), *own_tasks()) or PLACEHOLDER.fullmatch(
+                found[1]
+            ), word
         stage, _, task = word.partition("@")
         if words[0] == "dvc" and task and stage in STAGES:
             assert task in shipped_tasks() or PLACEHOLDER.fullmatch(task), word
