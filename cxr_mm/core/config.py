@@ -312,4 +312,8 @@ def _checked(raw: Any, where: str) -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         field, message = faults_of(error)
-        raise ParamsError(message, field=f"{where}: {field}") from error
+        raise ParamsError(
+            message,
+            field=f"{where}: {field}",
+            remedy="docs/reference/parameters.md has every parameter with its range",
+        ) from error

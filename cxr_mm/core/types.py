@@ -52,12 +52,16 @@ def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
     return [c for size in range(1, len(present) + 1) for c in combinations(present, size)]
 
 
+PLAINLY = {"extra_forbidden": "there is no such field", "missing": "it is missing"}
+"""Pydantic's type of a fault → what people are told of it."""
+
+
 def faults_of(error: ValidationError) -> tuple[str, str]:
     """Field of the first fault, and a message that names every other one too."""
     (field, message), *others = [
         (
             ".".join(map(str, fault["loc"])) or "top level",
-            str(fault["msg"]).removeprefix("Value error, "),
+            PLAINLY.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, "),
         )
         for fault in error.errors()
     ]

@@ -104,7 +104,9 @@ def draft_of(
             csv,
             "--finding",
             "no column has 0 and 1 alone, so it is not clear what is to be predicted",
-            f"Name a column with --finding; there are {', '.join(own)}",
+            f"Name a column with --finding; there are {', '.join(own)}"
+            if own
+            else "Add a column with 1 and 0 for what is to be predicted",
         )
     draft.notes.extend(f"{own}: {usual}" for usual, own in known.items() if own != usual)
     if files and not dicom:

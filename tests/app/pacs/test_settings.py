@@ -30,7 +30,7 @@ REFUSE = {"refuse": "no"}
 PEER = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": 11113}
 TO = [{"peer": "archive"}]
 FAULTS = [
-    ({"prot": 1}, "prot", "Extra inputs"),
+    ({"prot": 1}, "prot", "there is no such field"),
     ({"port": 0}, "port", "greater than or equal to 1"),
     ({"ae_title": "SEVENTEEN_LETTERS"}, "ae_title", "1 to 16 ASCII"),
     ({"ae_title": "A\\B"}, "ae_title", "no backslash"),
