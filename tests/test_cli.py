@@ -209,6 +209,20 @@ def test_summary_refuses_figures_of_another_model_and_says_what_is_to_come(
     assert pending(TaskPaths("synthetic"), digest) == ["reference"]
 
 
+def test_report_opens_its_page_or_says_what_writes_it(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert "dvc repro evaluate@synthetic" in refused("report", "synthetic")
+    page = tmp_path / "reports/synthetic/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("")
+    assert answered("report", "synthetic", "--no-open") == "reports/synthetic/index.html\n"
+    assert opened == []
+    answered("report", "synthetic")
+    assert opened == [page.as_uri()]
+
+
 def test_synthesise_then_score(bundle, refused, tmp_path):
     created = tmp_path / "made"
     answered("synthesise", "--out", created, "--studies", 3, "--seed", 5)

@@ -28,7 +28,7 @@ for part in PARTS:
 
 OTHERS = "cxr_mm.commands"
 """Group of entry points by which other packages add groups of commands."""
-QUICK = ("resolve", "summary", "tasks", "version")
+QUICK = ("report", "resolve", "summary", "tasks", "version")
 """Commands that answer within a second or two."""
 
 

@@ -51,6 +51,28 @@ def summary(task: TaskName) -> None:
     print(f"\nOpen the app: make app, or python -m app --bundle {paths.bundle}")
 
 
+@commands.command(rich_help_panel=PANEL)
+def report(
+    task: TaskName,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only print its path.")] = False,
+) -> None:
+    """Open the report of the stage `evaluate` in a browser: one page that needs no network."""
+    import webbrowser
+
+    from cxr_mm.core.errors import StageError
+    from cxr_mm.evaluation.report.figures import PAGE_FILE
+
+    paths = TaskPaths(load_task(task).name)
+    page = paths.reports / PAGE_FILE
+    if not page.is_file():
+        raise StageError(
+            "no such file", field=str(page), remedy=f"Run dvc repro evaluate@{paths.task}"
+        )
+    print(page)
+    if not no_open:
+        webbrowser.open(page.resolve().as_uri())
+
+
 def pending(paths: TaskPaths, digest: str) -> list[str]:
     """Stages after `fuse`, other than `evaluate`, that have left nothing of this bundle."""
     from cxr_mm.core.files import read_json

@@ -24,11 +24,18 @@ from cxr_mm.evaluation.populations import measure_populations
 from cxr_mm.evaluation.report.figures import (
     CARD_FILE,
     METRICS_FILE,
+    PAGE_FILE,
     PLOTS_FOLDER,
     headline_figures,
 )
 from cxr_mm.evaluation.report.model_card import model_card
-from cxr_mm.evaluation.report.plots import draw_subgroups, write_plots
+from cxr_mm.evaluation.report.page import report_page
+from cxr_mm.evaluation.report.plots import (
+    curve_tables,
+    draw_plots,
+    draw_subgroups,
+    save_plots,
+)
 from cxr_mm.evaluation.shortcuts import Audited, audit_shortcuts
 from cxr_mm.evaluation.subgroups import measure_subgroups
 from cxr_mm.evaluation.subsets import measure_divisions, measure_table
@@ -44,7 +51,7 @@ COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")
 
 
 def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
-    """Write metrics, their headline, plots, subgroups, shortcuts, comparisons, flags, model card.
+    """Write metrics, headline, plots, subgroups, shortcuts, comparisons, flags, card and report.
 
     All are computed before the first is written, below `reports/TASK`.
 
@@ -63,12 +70,16 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
         FLAGS_FILE: [flag.to_json() for flag in flags],
         HEADLINE_FILE: headline_figures(results.metrics),
     }
-    drawings = {"subgroups": draw_subgroups(task, results.subgroups)}
+    tables = curve_tables(task, table)
+    drawings = draw_plots(task, results.metrics, tables)
+    drawings["subgroups"] = draw_subgroups(task, results.subgroups)
     card, folder = model_card(results, flags), paths.reports
-    write_plots(task, table, results.metrics, folder / PLOTS_FOLDER, drawings)
+    page = report_page(results, card, drawings)
+    save_plots(tables, drawings, folder / PLOTS_FOLDER)
     for name, content in files.items():
         write_json(folder / name, content)
     write_text(folder / CARD_FILE, card)
+    write_text(folder / PAGE_FILE, page)
 
 
 def compute_metrics(

@@ -98,7 +98,7 @@ def task_of():
     return make_task
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def table_of():
     return make_table
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import StageError
-from cxr_mm.core.files import read_json
+from cxr_mm.core.files import read_json, sha256_file
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.evaluation.report.text import summary
@@ -68,7 +69,11 @@ def test_stage_leaves_metrics_plots_and_a_summary(
         assert (vermilion(png) > 50) == (kind == "synthetic"), name
     assert all((paths.reports / f"{name}.json").stat().st_size > 2 for name in FILES)
     card = (paths.reports / "model_card.md").read_text()
-    assert ("SYNTHETIC DATA" in card) == (kind == "synthetic")
+    page = (paths.reports / "index.html").read_text()
+    assert ("SYNTHETIC DATA" in card) == ("SYNTHETIC DATA:" in page) == (kind == "synthetic")
+    named = set(re.findall(r'<a href="([^"#]+)"', page)) - {"explain/index.html"}
+    assert len(named) == 11
+    assert all((paths.reports / name).is_file() for name in named)
     _check_summary(metrics)
 
 
@@ -96,16 +101,21 @@ def _check_summary(metrics):
 
 def test_same_input_same_bytes_and_old_plots_go(task_of, table_of, run, tmp_path):
     task = task_of(modalities=1)
-    reports = run(task, table_of(task), tmp_path).reports
+    paths = run(task, table_of(task), tmp_path)
+    reports = paths.reports
     files = {p.relative_to(reports): p.read_bytes() for p in reports.rglob("*.*")}
+    digest = sha256_file(paths.heldout)
     (reports / "plots" / "old.png").write_bytes(b"")
     run(task, table_of(task).sample(frac=1, random_state=0), tmp_path)
     again = {p.relative_to(reports): p.read_bytes() for p in reports.rglob("*.*")}
-    # The card cites the digest of the file of predictions, whose rows now stand otherwise.
-    cards = [found.pop(Path("model_card.md")).decode().splitlines() for found in (files, again)]
+    # Card and page cite the digest of the file of predictions, whose rows now stand otherwise.
+    differing = []
+    for name in ("model_card.md", "index.html"):
+        lines = [found.pop(Path(name)).decode().splitlines() for found in (files, again)]
+        differing += [a for a, b in zip(*lines, strict=True) if a != b]
     assert again == files
-    differing = [a for a, b in zip(*cards, strict=True) if a != b]
-    assert [line.split()[1] for line in differing] == ["heldout.parquet"]
+    assert len(differing) == 2
+    assert all(digest in line for line in differing)
     names = {f"{n}.png" for n in PNGS} | {f"{n}.csv" for n in CSVS}
     assert {p.name for p in (reports / "plots").iterdir()} == names
 

@@ -10,6 +10,7 @@ from cxr_mm.core.types import AVAILABLE
 from cxr_mm.evaluation.report.text import headline
 
 METRICS_FILE, CARD_FILE, PLOTS_FOLDER = "metrics.json", "model_card.md", "plots"
+PAGE_FILE = "index.html"
 HEADLINE_METRICS = ("sensitivity", "specificity", "accuracy", "brier", "ece")
 
 

@@ -7,7 +7,6 @@ repeat the distinction.
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -159,31 +158,29 @@ MOST_COLUMNS, DPI = 3, 110
 RATE = (-0.02, 1.02)
 
 
-def write_plots(
-    task: Task,
-    table: pd.DataFrame,
-    metrics: dict[str, Any],
-    folder: Path,
-    besides: Mapping[str, Figure] = MappingProxyType({}),
-) -> None:
-    """Write every curve as CSV, for DVC's plots, and as PNG; the folder is whole or as it was.
-
-    Args:
-        task: the question.
-        table: predictions.
-        metrics: as `measure_table` gives them.
-        folder: to write.
-        besides: further drawings by name.
-    """
+def write_plots(task: Task, table: pd.DataFrame, metrics: dict[str, Any], folder: Path) -> None:
+    """Write every curve of predictions; `metrics` as `measure_table` gives them."""
     tables = curve_tables(task, table)
-    drawings = {
+    save_plots(tables, draw_plots(task, metrics, tables), folder)
+
+
+def draw_plots(
+    task: Task, metrics: dict[str, Any], tables: dict[str, pd.DataFrame]
+) -> dict[str, Figure]:
+    """Name of the plot → its drawing; `tables` as `curve_tables` gives them."""
+    return {
         "roc": draw_roc(task, metrics, tables, [AVAILABLE]),
         "roc_subsets": draw_roc(task, metrics, tables, subset_order(task)),
         "precision_recall": draw_precision_recall(task, metrics, tables),
         "reliability": draw_reliability(task, metrics, tables),
         "confusion": draw_confusion(task, metrics),
-        **besides,
     }
+
+
+def save_plots(
+    tables: Mapping[str, pd.DataFrame], drawings: Mapping[str, Figure], folder: Path
+) -> None:
+    """Write tables as CSV (for DVC's plots), drawings as PNG; the folder is whole or as it was."""
     with atomic_directory(folder) as aside:
         for name, curve in tables.items():
             curve.to_csv(aside / f"{name}.csv", index=False)
