@@ -47,7 +47,7 @@ FAULTS = [
     ({"peers": [PEER | {"fhir": {"folder": "out"}}]}, "peers.0", "has neither ae_title"),
     ({"peers": [{"name": "archive"}]}, "peers.0", "or `fhir`"),
     ({"host": "0.0.0.0"}, "top level", "clear_text: true"),
-    ({"tls": {"certificate": "a", "key": "b"}}, "tls.authority", "required"),
+    ({"tls": {"certificate": "a", "key": "b"}}, "tls.authority", "it is missing"),
     ({"limits": {"associations": 0}}, "limits.associations", "greater than or equal"),
 ]
 
