@@ -14,7 +14,7 @@ from cxr_mm.api.frames import FolderInput, table_of
 from cxr_mm.api.images import ImageInput, reader_of
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.files import read_json
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import reports_of
 from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
@@ -22,7 +22,7 @@ from cxr_mm.core.types import HeaderUse
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
-from cxr_mm.models.bundle import save_bundle
+from cxr_mm.models.bundle import check_absent, save_bundle
 from cxr_mm.models.registry import resolved
 
 if TYPE_CHECKING:
@@ -93,11 +93,9 @@ class Model:
         Raises:
             StageError: there is none, or it is of another model.
         """
-        from cxr_mm.evaluation.report.figures import CARD_FILE, read_metrics
+        from cxr_mm.evaluation.report.figures import read_card
 
-        folder = next((f for f in self._reports if (f / CARD_FILE).is_file()), self._reports[-1])
-        read_metrics(folder, self.task.name, self.digest)
-        return Card((folder / CARD_FILE).read_text(encoding="utf-8"))
+        return Card(read_card(self._reports, self.task.name, self.digest)[1])
 
     def predict(
         self,
@@ -249,11 +247,13 @@ class Model:
             )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the bundle into a folder, which `load` and every command read.
+        """Write the bundle into a new folder, which `load` and every command read.
 
         Raises:
+            InputError: the folder exists.
             StorageError: it cannot be written.
         """
+        check_absent(Path(folder))
         save_bundle(self.predictor.bundle, Path(folder))
         return Path(folder)
 
@@ -292,8 +292,6 @@ def load(bundle: str | os.PathLike[str], *, accept_any_image: bool = False) -> M
     Raises:
         BundleError: no bundle is there, or it is damaged or of another version.
     """
-    folder = resolved(Path(bundle).expanduser()).absolute()
+    folder = resolved(Path(bundle).expanduser())
     predictor = load_predictor(folder, accept_any_image)
-    project = folder.parents[min(2, len(folder.parents) - 1)]
-    reports = TaskPaths(predictor.bundle.task.name, project).reports
-    return Model(predictor, [folder.parent / "reports", reports])
+    return Model(predictor, reports_of(folder, predictor.bundle.task.name))

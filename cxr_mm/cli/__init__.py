@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command_name
 from typer.models import CommandInfo
 
-from cxr_mm.cli import data, doctor, new_task, predict, stages
+from cxr_mm.cli import data, doctor, export, new_task, predict, stages
 from cxr_mm.core.allocator import keep_freed_memory, skip_last_collection
 from cxr_mm.core.processes import end_with_dvc, errors_as_one_line
 from cxr_mm.core.progress import heartbeat
@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal chest radiograph models. Decision support for research only.",
 )
-PARTS = (stages, predict, data, new_task, doctor)
+PARTS = (stages, predict, export, data, new_task, doctor)
 for part in PARTS:
     app.add_typer(part.commands)
 

@@ -136,6 +136,24 @@ def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
         probe.unlink()
 
 
+def check_replaceable(folder: Path, mark: str) -> None:
+    """Check that a folder which is replaced as a whole has nothing but an earlier output.
+
+    Args:
+        folder: to be written.
+        mark: file that every such output has.
+
+    Raises:
+        InputError: it is a file, or has other content.
+    """
+    if not folder.exists() or (folder / mark).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise InputError(
+            "exists, and is no earlier output", field=str(folder), remedy="Name another folder"
+        )
+
+
 def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays of any shape as safetensors, with the mode that the umask gives.
 

@@ -131,3 +131,13 @@ class TaskPaths:
     @property
     def explanations(self) -> Path:
         return self.reports / "explain"
+
+
+def reports_of(bundle: Path, task: str) -> list[Path]:
+    """Folders that may have the reports of a bundle.
+
+    One is beside it, where a version has them; the other that of the project which has the bundle
+    as `models/TASK/bundle`.
+    """
+    above = bundle.absolute().parents
+    return [above[0] / "reports", TaskPaths(task, above[min(2, len(above) - 1)]).reports]

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cxr_mm.core.errors import InputError
-from cxr_mm.core.files import atomic_directory, read_json, to_json
+from cxr_mm.core.files import atomic_directory, check_replaceable, read_json, to_json
 from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.progress import Progress
 from cxr_mm.core.study import Study
@@ -61,7 +61,7 @@ def in_order(subject: Subject, methods: Sequence[str]) -> list[Method]:
     return sorted(usable, key=lambda each: (each.slow, order.index(each.name)))
 
 
-ALL = "all"
+ALL, NUMBERS = "all", "explanation.json"
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,11 @@ class ExplainedStudy:
         """Write page, JSON and PNGs, whole or not at all; the page's path is returned.
 
         Raises:
-            StorageError: the folder cannot be written.
+            InputError: the folder has other files than an earlier explanation.
+            StorageError: it cannot be written.
         """
         out = Path(folder)
+        check_replaceable(out, NUMBERS)
         with atomic_directory(out) as aside:
             content = {
                 "prediction": self.prediction.model_dump(mode="json"),
@@ -128,7 +130,7 @@ class ExplainedStudy:
                 "what_if": {n: [asdict(curve) for curve in own] for n, own in self.what_if.items()},
                 "faithfulness": self.faithfulness,
             }
-            (aside / "explanation.json").write_text(to_json(content), encoding="utf-8")
+            (aside / NUMBERS).write_text(to_json(content), encoding="utf-8")
             (aside / "index.html").write_text(self.page(), encoding="utf-8")
         return out / "index.html"
 

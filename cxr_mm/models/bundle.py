@@ -16,7 +16,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cxr_mm.core.errors import BundleError, WeightsError
+from cxr_mm.core.errors import BundleError, InputError, WeightsError
 from cxr_mm.core.files import (
     atomic_directory,
     read_json,
@@ -342,6 +342,20 @@ BASELINE_IMAGE = "baseline.png"
 FINGERPRINTS = "fingerprints.safetensors"
 KEY_OF_FINGERPRINTS = "manifest_sha256"
 """Entry of `trained_on` that is the key of the fingerprints."""
+
+
+def check_absent(folder: Path) -> None:
+    """Check that a bundle can be written to a folder.
+
+    Raises:
+        InputError: the folder exists.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise InputError(
+            "exists already, and a bundle is never overwritten",
+            field=str(folder),
+            remedy="Choose another folder",
+        )
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:

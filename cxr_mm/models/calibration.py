@@ -314,7 +314,8 @@ def _prevalence(labels: Tensor, problem: Problem) -> Tensor:
 
 def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Values (B, F, K) at rising knots (B, F, K) → (B, F): linear between, constant beyond."""
-    above = torch.searchsorted(knots, at.detach().unsqueeze(-1)).clamp(1, knots.shape[-1] - 1)
+    # Counted, as there are few: ONNX has no searchsorted.
+    above = (knots < at.detach().unsqueeze(-1)).sum(-1, keepdim=True).clamp(1, knots.shape[-1] - 1)
     pair = torch.cat([above - 1, above], dim=-1)
     (low, high), (first, second) = (t.gather(-1, pair).unbind(-1) for t in (knots, values))
     part = ((at - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)

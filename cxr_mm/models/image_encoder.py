@@ -94,8 +94,9 @@ class ImageEncoder(nn.Module):
         """Images (B, 1, S, S) → embedding (B, dim)."""
         if not self._mirrors:
             return self._embed(images)
-        plain, mirrored = self._embed(torch.cat([images, images.flip(-1)])).chunk(2)
-        return (plain + mirrored) / 2
+        both = self._embed(torch.cat([images, images.flip(-1)]))
+        halves = both.reshape(2, -1, both.shape[1])  # of a size that an export can leave open
+        return (halves[0] + halves[1]) / 2
 
     @property
     def _mirrors(self) -> bool:

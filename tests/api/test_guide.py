@@ -1,4 +1,4 @@
-"""The guide docs/python.md, run as it stands: predict, explain, evaluate, train, cross-validate."""
+"""The guide docs/python.md, run as it stands: predict, explain, evaluate, train, export."""
 
 import re
 import shlex
@@ -12,9 +12,14 @@ from typer.testing import CliRunner
 
 from cxr_mm import cli
 from cxr_mm.core.errors import StageError
+from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import bundle_digest
+from cxr_mm.data.studies import build_study
+from cxr_mm.imaging.radiograph import Radiograph
 
 GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
+MOST = 1e-4
+"""Difference that the exported graph may have."""
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -55,6 +60,36 @@ def test_the_guide_evaluates(ran):
     assert ran["results"].metrics["digest"] == ran["model"].digest
     with pytest.raises(StageError, match="model_card"):
         _ = ran["model"].card
+
+
+def test_the_exported_graph_answers_as_the_bundle_does(ran):
+    bundle, session = ran["model"].predictor.bundle, ran["session"]
+    draw = np.random.default_rng(0)
+    studies = [
+        build_study(
+            bundle.task,
+            (lambda: Radiograph(draw.random((80, 60), dtype=np.float32))) if image else None,
+            {"age": 40 + 20 * note, "crp": 120} if clinical else None,
+            "Fever and cough." if note else None,
+        )
+        for image, clinical, note in np.ndindex(2, 2, 2)
+    ]
+    encoded = bundle.encode(studies)
+    inputs = {name: rows.numpy() for name, rows in vars(encoded.batch).items()}
+    logits, probabilities = session.run(None, inputs)
+    expected = bundle.logits(encoded.embeddings, encoded.mask).detach()
+    np.testing.assert_allclose(logits, expected.numpy(), atol=MOST)
+    np.testing.assert_allclose(probabilities, bundle.probabilities(expected), atol=MOST)
+    own = ran["model"].predictor.predict(ran["study"]).probabilities
+    np.testing.assert_allclose(ran["probabilities"], [list(own.values())], atol=MOST)
+
+
+def test_the_description_fits_the_graph(ran):
+    about = read_json(Path("synthetic-onnx/model.json"))
+    assert about["digest"] == ran["model"].digest
+    for given in ran["session"].get_inputs():
+        assert given.shape[1:] == about["inputs"][given.name]["shape"][1:]
+    assert about["thresholds"]["note"].keys() == {"consolidation", "effusion"}
 
 
 def test_the_guide_trains_and_saves(ran):

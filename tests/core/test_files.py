@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from cxr_mm.core.errors import InputError, StorageError
 from cxr_mm.core.files import (
     atomic_directory,
     atomic_write,
+    check_replaceable,
     check_writable,
     read_json,
     save_tensors,
@@ -195,3 +197,17 @@ def test_an_input_is_no_output(tmp_path):
 def test_a_name_that_no_file_can_have_is_not_repeated(tmp_path):
     assert shortened(tmp_path / "a.png") == str(tmp_path / "a.png")
     assert shortened(tmp_path / ("Fever. " * 99) / "a.png") == str(tmp_path / "…")
+
+
+@pytest.mark.parametrize(
+    ("content", "is_free"),
+    [(None, True), ({}, True), ({"mark": "", "old": ""}, True), ({"own.txt": ""}, False)],
+)
+def test_a_folder_of_other_files_is_not_replaced(tmp_path, content, is_free):
+    folder = tmp_path / "out"
+    if content is not None:
+        folder.mkdir()
+        for name, text in content.items():
+            (folder / name).write_text(text)
+    with nullcontext() if is_free else pytest.raises(InputError, match="no earlier output"):
+        check_replaceable(folder, "mark")

@@ -31,7 +31,7 @@ from cxr_mm.evaluation.subsets import (
 )
 from cxr_mm.evaluation.uncertainty import finding_uncertainty
 from cxr_mm.inference.table import PredictionTable
-from cxr_mm.models.bundle import Bundle, save_bundle
+from cxr_mm.models.bundle import Bundle, check_absent, save_bundle
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import (
     Conformal,
@@ -324,7 +324,7 @@ def save_recalibrated(
     new = recalibrate(
         bundle, found.updates, found.points, found.bounds, torch.tensor(labels), record
     )
-    _check_absent(folder)  # again: reading images took its time
+    check_absent(folder)  # again: reading images took its time
     return save_bundle(new, folder)
 
 
@@ -353,7 +353,7 @@ def check_any_update(found: Recalibration, manifest_csv: Path) -> None:
 
 def check_destination(folder: Path, out: Path) -> None:
     """Check that a new bundle overwrites nothing and is outside other bundles and the report."""
-    _check_absent(folder)
+    check_absent(folder)
     here, report = folder.resolve(), out.resolve()
     if report in (here, *here.parents) or here in report.parents:
         raise InputError(
@@ -373,12 +373,3 @@ def check_no_bundle(folder: Path) -> None:
                 field=str(folder),
                 remedy="Choose another folder",
             )
-
-
-def _check_absent(folder: Path) -> None:
-    if folder.exists() or folder.is_symlink():
-        raise InputError(
-            "exists already, and a bundle is never overwritten",
-            field=str(folder),
-            remedy="Choose another folder",
-        )

@@ -1,5 +1,6 @@
 """Figures: metrics.json, read only if it is of the very bundle, and the headline for DVC."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def read_metrics(reports: Path, task: str, digest: str) -> dict[str, Any]:
             remedy=remedy,
         )
     return metrics
+
+
+def read_card(reports: Sequence[Path], task: str, digest: str) -> tuple[dict[str, Any], str]:
+    """Read metrics.json and the model card of a bundle from the first folder that has a card.
+
+    Raises:
+        StageError: as `read_metrics`, for the last folder where none has a card.
+    """
+    folder = next((f for f in reports if (f / CARD_FILE).is_file()), reports[-1])
+    metrics = read_metrics(folder, task, digest)
+    return metrics, (folder / CARD_FILE).read_text(encoding="utf-8")
 
 
 def headline_figures(metrics: dict[str, Any]) -> dict[str, float | None]:
