@@ -34,7 +34,9 @@ repro: $(STAMP) ## run the pipeline of every task in params.yaml and print the m
 	dvc repro
 	@cxr-mm summary $(TASK)
 
-test: lint types imports pytest ## run every check
+# mypy has one process: the tests begin beside it.
+test: lint imports ## run every check
+	@$(MAKE) --no-print-directory --jobs 2 types pytest
 
 lint: $(STAMP)
 	ruff format --check .
