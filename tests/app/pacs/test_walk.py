@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 import httpx
 import pytest
 from gradio_client import Client, handle_file
+from playwright.sync_api import expect
 from pydicom import dcmread
 
 from app.inbox import Wanted
@@ -21,6 +22,7 @@ from app.pacs.objects import SOP_CLASSES
 from app.pacs.watch.inbox import QueueInbox
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import TaskPaths, bundle_digest
+from cxr_mm.core.prediction import percent
 from cxr_mm.models.bundle import load_bundle, save_bundle
 from cxr_mm.models.registry import read_pointer
 from cxr_mm.prediction_log import open_log
@@ -28,6 +30,7 @@ from monitoring.retraining.promotion import adopt, pointer_file
 from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
 from tests.app.pacs.test_node import Archive, Running
 from tests.app.pacs.test_orthanc import Orthanc
+from tests.browser.conftest import browser, driver, window  # noqa: F401  fixtures
 
 OBJECTS = ["sr", "gsps", "sc"]
 PROBABILITY = re.compile(r'"(consolidation|effusion)".*?Probability.*?([\d.]+)"', re.DOTALL)
@@ -130,7 +133,21 @@ def hospital(folds_project, tmp_path_factory):
         node.end()
 
 
-def test_the_walk(hospital, tmp_path):
+def read_in_the_inbox(window, url, row):  # noqa: F811
+    """Open the first image of the Inbox as a reader does: its answer is there, without typing."""
+    window.goto(url)
+    window.get_by_role("tab", name="Inbox").click()
+    expect(window.locator("#inbox tbody tr").first).to_contain_text(row.uid[-24:], timeout=60_000)
+    window.get_by_label("Image", exact=True).click()
+    window.get_by_role("option", name=f"{row.number}: ").click()
+    window.get_by_role("button", name="Open in the reading view").click()
+    for found in row.findings:
+        expect(window.locator("#answer")).to_contain_text(
+            percent(found["probability"]), timeout=60_000
+        )
+
+
+def test_the_walk(hospital, window, tmp_path):  # noqa: F811
     phantom(tmp_path / "phantoms", studies=8, seed=11)
     *first, last = sorted((tmp_path / "phantoms").glob("*.dcm"))
     hospital.send(*first)
@@ -149,6 +166,7 @@ def test_the_walk(hospital, tmp_path):
         assert probabilities[found["finding"]] == pytest.approx(found["probability"], abs=1e-12)
 
     with hospital.page() as client:
+        read_in_the_inbox(window, client.src, rows[0])
         header = dcmread(image)
         typed = {
             "clinical": {"age": header.PatientAge[:3], "sex": header.PatientSex},
