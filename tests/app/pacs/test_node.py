@@ -102,6 +102,7 @@ class Running:
                 stderr=out,
                 text=True,
                 env=environment,
+                cwd=self.folder,
             )
         line = self.process.stdout.readline()
         assert "listens on" in line, (self.folder / "out.txt").read_text()

@@ -10,11 +10,17 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 
 from app.pacs.objects import SOP_CLASSES
+from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import bundle_digest
 from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
 from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
 
-OBJECTS = ["sr", "gsps", "sc", "pdf"]
-"""All but a segmentation, which needs a method of measured faithfulness."""
+OBJECTS = ["sr", "gsps", "sc", "seg", "pdf"]
+FAITHFUL = {
+    **{"n": 40, "patients": 40, "better_than_chance": True, "depends_on_weights": True},
+    **{"modality": "image", "gain": {"value": 1.0, "low": 0.5, "high": 1.5}},
+}
+"""Without a method of measured faithfulness there is no segmentation."""
 FORWARD = """
 function OnStoredInstance(instance, tags, metadata, origin)
     SendToModality(instance, 'node')
@@ -72,9 +78,11 @@ def pair(tmp_path, bundle_folder):
     folder = tmp_path / "orthanc"
     folder.mkdir()
     node = Running(tmp_path, bundle_folder, Archive())
+    figures = {"digest": bundle_digest(bundle_folder), "methods": {"grad_cam": FAITHFUL}}
+    write_json(tmp_path / "reports" / "synthetic" / "faithfulness.json", figures)
     with closing(Orthanc(folder, program, node.port)) as orthanc:
         node.fields["peers"][0] |= {"port": orthanc.port, "commitment": True}
-        node.fields["peers"].append({"name": "records", "fhir": {"folder": "reports"}})
+        node.fields["peers"].append({"name": "records", "fhir": {"folder": "fhir"}})
         node.fields["rules"][0]["destinations"] = [
             {"peer": "archive", "objects": OBJECTS},
             {"peer": "records", "objects": ["fhir"]},
@@ -88,22 +96,22 @@ def pair(tmp_path, bundle_folder):
 def test_orthanc_gets_the_answers_of_what_it_forwards_once(pair, phantoms, tmp_path):  # noqa: F811
     node, orthanc = pair
     path = tmp_path / "image.dcm"
-    phantoms[0].save_as(path, enforce_file_format=True)
+    phantoms[3].save_as(path, enforce_file_format=True)
     names = ["-aet", "MODALITY", "-aec", "ARCHIVE", "127.0.0.1", str(orthanc.port)]
     subprocess.run([dcmtk("storescu"), *names, str(path)], check=True, timeout=60)
     until = time.monotonic() + 120
-    while len(orthanc.get("/instances")) < 5 and time.monotonic() < until:
+    while len(orthanc.get("/instances")) <= len(OBJECTS) and time.monotonic() < until:
         time.sleep(0.5)
     node.delivering({"committed": len(OBJECTS)})
     node.delivering({"sent": 1}, "records")
     time.sleep(3)  # for a loop to show
     tags = [orthanc.get(f"/instances/{i}/simplified-tags") for i in orthanc.get("/instances")]
     assert sorted(t["SOPClassUID"] for t in tags) == sorted(
-        [phantoms[0].SOPClassUID, *(SOP_CLASSES[kind] for kind in OBJECTS)]
+        [phantoms[3].SOPClassUID, *(SOP_CLASSES[kind] for kind in OBJECTS)]
     )
     assert len(orthanc.get("/studies")) == len(orthanc.get("/patients")) == 1
     counts = {c["what"]: c["number"] for c in node.settled(1)["counts"]}
     assert counts["SOP class or transfer syntax not taken"] >= 1  # once for an association
     assert node.settled(1)["received"] == {"answered": 1}
-    (report,) = (tmp_path / "reports").iterdir()
+    (report,) = (tmp_path / "fhir").iterdir()
     Bundle.model_validate_json(report.read_text())
