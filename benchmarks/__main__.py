@@ -15,7 +15,8 @@ import torch
 
 from benchmarks.harness.accelerator import networks_on
 from benchmarks.harness.parts import PARTS, Part, Row
-from benchmarks.harness.report import PAGE, store
+from benchmarks.harness.readme import write_readme
+from benchmarks.harness.report import PAGE, read, store
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 
@@ -25,7 +26,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all but those marked *")
     parser.add_argument("--list", action="store_true", help="say what there is to measure")
+    parser.add_argument("--readme", action="store_true", help="write the README's table anew")
     requested = parser.parse_args(arguments)
+    if requested.readme:
+        write_readme(read())
+        return
     if requested.list:
         print("\n".join(_listed()))
         return

@@ -110,7 +110,8 @@ def test_python_of_the_documents_runs(pipeline, tmp_path, monkeypatch, capsys):
             names = {"__name__": "__main__"}
             exec(compile(block.text.replace("studies=500", "studies=2"), str(block), "exec"), names)
             ran[block.page.name] = names, capsys.readouterr().out
-    assert set(ran) == {"index.md", "explain.md", "monitoring.md", "synthetic.md"}
+    assert set(ran) == {"README.md", "index.md", "explain.md", "monitoring.md", "synthetic.md"}
+    assert re.search(r"'Pleural effusion': 0\.\d", ran["README.md"][1])
     assert re.search(r"Pleural effusion 0\.\d", ran["index.md"][1])
     assert "['grad_cam', 'shap_note']" in ran["explain.md"][1]
     assert Path("drifted/manifest.csv").is_file()

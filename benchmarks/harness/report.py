@@ -75,7 +75,7 @@ def _targets(rows: list[Row]) -> list[str]:
     blocks = [f"**{met} of {len(bound)} figures are shown to be what they must be.**\n"]
     for state, heading in (("not met", "Not met:"), ("not shown", "Not shown:")):
         lines = [
-            f"- {row.table}: {row.task}, {row.row}, {row.metric} {_figure(row)},"
+            f"- {row.table}: {row.task}, {row.row}, {row.metric} {figure(row)},"
             f" must be {_bound(row, row.must)}"
             for row in bound
             if row.met == state
@@ -109,7 +109,7 @@ def _by_figure(rows: list[Row]) -> list[str]:
         ("row", lambda row: row.row),
         ("metric", lambda row: row.metric),
         ("claimed", lambda row: _number(row.claimed)),
-        ("value", lambda row: _figure(row, row in bold)),
+        ("value", lambda row: figure(row, row in bold)),
         (heading, lambda row: _number(row.reference or None)),
         ("must", lambda row: _bound(row, row.must)),
         ("met", lambda row: MET[row.met]),
@@ -121,7 +121,7 @@ def _by_figure(rows: list[Row]) -> list[str]:
 
 def _by_row(rows: list[Row]) -> list[str]:
     bold = significant(rows)
-    figures = {(row.task, row.row, row.metric): _figure(row, row in bold) for row in rows}
+    figures = {(row.task, row.row, row.metric): figure(row, row in bold) for row in rows}
     first = {(row.task, row.row): row for row in reversed(rows)}
     lines = [first[key] for key in dict.fromkeys((row.task, row.row) for row in rows)]
 
@@ -152,7 +152,8 @@ def _folded(lines: list[str], rows: int) -> str:
     return f"<details><summary>{rows} rows</summary>\n\n{text}\n</details>\n"
 
 
-def _figure(row: Row, bold: bool = False) -> str:
+def figure(row: Row, bold: bool = False) -> str:
+    """A value with its interval."""
     value = f"**{_number(row.value)}**" if bold else _number(row.value)
     if row.ci95 is None:
         return value

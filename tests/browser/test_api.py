@@ -1,4 +1,4 @@
-"""API over HTTP, by Gradio's own client, as the README says."""
+"""API over HTTP, by Gradio's own client, as docs/app_server.md says."""
 
 import json
 import re
@@ -105,9 +105,9 @@ def test_nothing_but_the_three_calls_is_offered(client):
     assert set(names) == {"/predict", "/explain", "/feedback"}
 
 
-def test_the_loop_of_the_readme_waits_as_a_rate_limit_asks(pipeline, site, tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def call" in b)
+def test_the_loop_of_the_page_waits_as_a_rate_limit_asks(pipeline, site, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/app_server.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def call" in b)
     words = ("--bundle", str(pipeline.paths.bundle), "--log", f"sqlite:///{tmp_path}/log.db")
     waited, sleep = [], time.sleep
 
@@ -130,7 +130,7 @@ def test_the_loop_of_the_readme_waits_as_a_rate_limit_asks(pipeline, site, tmp_p
     assert found["explanation"]["explanations"]
 
 
-def test_the_readme_shows_every_call():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_shows_every_call():
+    text = (Path(__file__).parents[2] / "docs/app_server.md").read_text(encoding="utf-8")
     for name in ("/predict", "/explain", "/feedback"):
         assert f'api_name="{name}"' in text

@@ -17,8 +17,12 @@ from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a
 
 OBJECTS = ["sr", "gsps", "sc", "seg", "pdf"]
 FAITHFUL = {
-    **{"n": 40, "patients": 40, "better_than_chance": True, "depends_on_weights": True},
-    **{"modality": "image", "gain": {"value": 1.0, "low": 0.5, "high": 1.5}},
+    "n": 40,
+    "patients": 40,
+    "better_than_chance": True,
+    "depends_on_weights": True,
+    "modality": "image",
+    "gain": {"value": 1.0, "low": 0.5, "high": 1.5},
 }
 """Without a method of measured faithfulness there is no segmentation."""
 FORWARD = """
