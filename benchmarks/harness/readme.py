@@ -30,7 +30,7 @@ SHOWN = {
     ("icu_early", "available: icu"): "unseen patients, images before intensive care",
     ("intubation_early", "available: intubation"): "unseen patients, images before intubation",
 }
-"""Task and row of results.json → what is asked, in the order of the table."""
+"""Task and row of results.json → what is question, in the order of the table."""
 
 
 def write_readme(rows: Sequence[Row]) -> None:
@@ -50,8 +50,8 @@ def table(rows: Sequence[Row]) -> str:
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     found = {(row.task, row.row, row.metric): row for row in rows if row.table != "tasks"}
-    for (task, name), asked in SHOWN.items():
+    for (task, name), question in SHOWN.items():
         own = [found.get((task, name, metric)) for metric in METRICS]
         cells = ["" if row is None else figure(row) for row in own]
         number = next(row.n for row in own if row is not None)
-        yield f"| `{task}` | {asked} | {' | '.join(cells)} | {number} |"
+        yield f"| `{task}` | {question} | {' | '.join(cells)} | {number} |"
