@@ -168,7 +168,10 @@ class Receiver:
         association.bind(evt.EVT_DIMSE_RECV, lambda _: reader.next_message())
 
     def _closed(self, event: Any) -> None:
-        """Remove what broken associations have left half written, or never had answered."""
+        """Free the place of a connection that asked for nothing, and remove what broken
+        associations have left half written, or never had answered."""
+        if event.assoc.requestor.primitive is None:  # pynetdicom waits for it for `idle_seconds`
+            event.assoc.dul.to_user_queue.put(None)
         half = getattr(event.assoc.dimse.message, "_data_set_file", None)
         if half is not None:
             half.close()

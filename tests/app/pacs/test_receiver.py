@@ -214,6 +214,16 @@ def test_a_flood_of_connections_is_closed_and_the_node_still_answers(opened):
     assert time.monotonic() < until
 
 
+def test_connections_that_ask_for_nothing_keep_no_place(opened):
+    node = opened(limits={"associations": 1})
+    for _ in range(12):  # as a monitor probes the port
+        socket.create_connection(("127.0.0.1", node.port)).close()
+    until = time.monotonic() + 10
+    while time.monotonic() < until and not associated(node.port).is_established:
+        time.sleep(0.2)
+    assert time.monotonic() < until
+
+
 def test_a_unit_of_four_gigabytes_ends_the_connection_at_once(node):
     with socket.create_connection(("127.0.0.1", node.port), timeout=10) as peer:
         peer.sendall(struct.pack(">BBL", 4, 0, 0xFFFF_FFFF))
