@@ -4,25 +4,21 @@ PostgreSQL of our own."""
 import gc
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from filelock import FileLock
-from sqlalchemy import create_engine, text
 
 import cxr_mm.models.torchvision_compat  # noqa: F401  before any test imports timm
+from benchmarks.harness.cluster import PROGRAMS, Cluster
 from cxr_mm.core.config import Params, for_task, load_params
 from cxr_mm.core.paths import DATA_ROOT_VARIABLE, TaskPaths
 from cxr_mm.core.task import Task
 
 REPOSITORY = Path(__file__).parent.parent
-ADMIN = "postgres"
 SMALL = {
     "evaluate": {"bootstrap": 100, "characteristics": ["sex", "view"]},
     "explain": {"gallery": 0, "studies": 0, "slow_studies": 0, "localisation": 0, "importance": 1},
@@ -137,61 +133,9 @@ def bundle_folder(pipeline: Pipeline) -> Path:
     return pipeline.paths.bundle
 
 
-class Cluster:
-    """A throw-away PostgreSQL, by socket only, that can be stopped and started."""
-
-    def __init__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="log-pg-", dir="/tmp"))
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, "nobody", "nogroup")
-        self._run("initdb", "-U", ADMIN, "-A", "trust", "-E", "UTF8", "--no-sync", "-N")
-
-    def start(self):
-        options = f"-c listen_addresses='' -c fsync=off -k {self.folder}"
-        self._run("pg_ctl", "start", "-w", "-o", options, "-l", str(self.folder / "log.txt"))
-
-    def stop(self):
-        self._run("pg_ctl", "stop", "-m", "immediate")
-
-    def _is_running(self):
-        return (self.folder / "data" / "postmaster.pid").exists()
-
-    @contextmanager
-    def database(self):
-        """The URL of an empty database, gone afterwards; the cluster runs then, in any case."""
-        self._administer("CREATE DATABASE log")
-        yield f"postgresql+psycopg://{ADMIN}@/log?host={self.folder}"
-        if not self._is_running():
-            self.start()
-        self._administer("DROP DATABASE log WITH (FORCE)")
-
-    def remove(self):
-        self.stop()
-        shutil.rmtree(self.folder)
-
-    def _administer(self, statement):
-        url = f"postgresql+psycopg://{ADMIN}@/{ADMIN}?host={self.folder}"
-        engine = create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-        engine.dispose()
-
-    def _run(self, program, *arguments):
-        """PostgreSQL refuses to run as root."""
-        other = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-        subprocess.run(
-            [program, "-D", str(self.folder / "data"), *arguments],
-            check=True,
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            timeout=120,
-            **(other if os.geteuid() == 0 else {}),
-        )
-
-
 def started_cluster():
     """A cluster that runs, or a skip with the reason why there is none."""
-    missing = [name for name in ("initdb", "pg_ctl") if shutil.which(name) is None]
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"PostgreSQL's {missing[0]} is not on the PATH")
     cluster = Cluster()

@@ -1,5 +1,6 @@
 """The worker: takes received images in turn, has them answered, and lists what is to be sent."""
 
+import errno
 import hashlib
 import io
 import json
@@ -32,6 +33,8 @@ NOT_ANALYSED: Mapping[Kind, Callable[[Dataset, str, datetime], Dataset | Json]] 
 """What says that an image was not analysed, to whom gets that kind."""
 IF_THERE = ("seg",)
 """Objects that are not made of every answer."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk without room, for which no image is to blame."""
 LOOK_SECONDS = 0.5
 """Between two looks at an empty queue; an arrival wakes the worker at once."""
 
@@ -118,7 +121,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001  one image must not end the node
             _log.error("Image %d failed: %s", received.id, type(error).__name__)
             reason = str(error) if isinstance(error, CxrError) else type(error).__name__
-            if received.attempts >= limits.answer_attempts:
+            if isinstance(error, OSError) and error.errno in FULL:
+                self._queue.wait(received, limits.shortest_pause)
+            elif received.attempts >= limits.answer_attempts:
                 self._end(received, "failed", reason=reason)
             else:
                 self._queue.postpone(received, limits.pause(received.attempts), reason)

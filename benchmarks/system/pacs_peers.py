@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import yaml
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -22,6 +24,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import DigitalXRayImageStorageForPresentation
 
+from app.pacs.queue import Queue
+from app.pacs.queue.upkeep import rows, status
 from cxr_mm.core.errors import StageError
 from cxr_mm.data.synthetic.dicom import as_dicom, set_pixels
 from cxr_mm.data.synthetic.phantom import draw_image
@@ -32,6 +36,8 @@ STARTS, ENDS = 120.0, 600.0
 """Seconds within which a program must listen, and all answers must be back."""
 LOOK = 0.01
 """Seconds between two looks into Orthanc."""
+SLOW_LOOK = 0.1
+"""Seconds between two looks at anything else."""
 PHANTOMS = 10
 """Different images; each is sent under many UIDs."""
 SIDE = 2048
@@ -70,6 +76,65 @@ class Node:
         raise TimeoutError(f"{self.count()} of {count} objects are back")
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A node that runs.
+
+    Args:
+        port: of the node.
+        process: its id.
+        queue: SQLAlchemy URL of its queue.
+    """
+
+    port: int
+    process: int
+    queue: str
+
+    @contextmanager
+    def opened(self) -> Iterator[Queue]:
+        """The node's queue."""
+        with closing(Queue(self.queue)) as queue:
+            yield queue
+
+    def counts(self) -> Counter[str]:
+        """Refusals and repeats so far, by reason."""
+        found: Counter[str] = Counter()
+        with self.opened() as queue:
+            for each in status(queue)["counts"]:
+                found[each["what"]] += each["number"]
+        return found
+
+    def newest(self, number: int) -> list[dict[str, Any]]:
+        """So many of the images that were received last."""
+        with self.opened() as queue:
+            return rows(queue, number)
+
+    def await_drained(self, seconds: float) -> None:
+        """Wait until every image that was received has an end, or so many seconds."""
+        with self.opened() as queue:
+            awaited(lambda: not status(queue)["received"].get("received"), seconds)
+
+    def is_answered(self, image: Dataset, seconds: float) -> bool:
+        """Whether the node accepts an image within so many seconds, and in as many answers it."""
+        accepted = awaited(lambda: is_stored(self.port, image), seconds)
+        return accepted and awaited(lambda: self.newest(1)[0]["state"] == "answered", seconds)
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The node's own process and those that answer; sandboxed ones come and go."""
+        own = psutil.Process(self.process)
+        return [own, *(p for p in own.children() if "spawn_main" in " ".join(p.cmdline()))]
+
+    def memory(self) -> int:
+        """Bytes that they hold."""
+        return sum(int(each.memory_info().rss) for each in self.processes)
+
+    def handles(self) -> int:
+        """File descriptors and threads of the process that listens."""
+        own = psutil.Process(self.process)
+        return int(own.num_fds() + own.num_threads())
+
+
 def program(name: str) -> str:
     """Path of a program of Debian's, not of the Python environment's.
 
@@ -103,11 +168,23 @@ def renamed(dataset: Dataset, name: str = "") -> Dataset:
     return dataset
 
 
+def asked_for(
+    port: int,
+    title: str = "ARCHIVE",
+    called: str = "CXRMM",
+    syntaxes: Sequence[str] = (ExplicitVRLittleEndian,),
+    **options: Any,
+) -> Any:
+    """An association with the node, established or not; by default as the archive."""
+    entity = AE(title)
+    for syntax in syntaxes:
+        entity.add_requested_context(DigitalXRayImageStorageForPresentation, syntax)
+    return entity.associate("127.0.0.1", port, ae_title=called, **options)
+
+
 def associated(port: int, **options: Any) -> Any:
-    """An association with the node, as the archive."""
-    entity = AE("ARCHIVE")
-    entity.add_requested_context(DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", port, ae_title="CXRMM", **options)
+    """An association with the node, as `asked_for`, that is established."""
+    association = asked_for(port, **options)
     assert association.is_established
     return association
 
@@ -117,6 +194,22 @@ def stored(association: Any, image: Dataset) -> float:
     status = association.send_c_store(image)
     assert status.Status == 0, status
     return time.monotonic()
+
+
+def status_of(port: int, image: Dataset, **options: Any) -> int | None:
+    """Status of a C-STORE; None if the node does not listen, or ends the association instead."""
+    try:
+        association = associated(port, **options)
+        status = association.send_c_store(image).get("Status")
+        association.release()
+    except (AssertionError, RuntimeError, ValueError):
+        return None
+    return None if status is None else int(status)
+
+
+def is_stored(port: int, image: Dataset, **options: Any) -> bool:
+    """Whether the node accepts an image."""
+    return status_of(port, image, **options) == 0
 
 
 def files_of(images: list[Dataset], number: int, folder: Path) -> list[str]:
@@ -226,3 +319,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def awaited(is_so: Callable[[], bool], seconds: float) -> bool:
+    """Whether something is so within some seconds."""
+    until = time.monotonic() + seconds
+    while not (found := is_so()) and time.monotonic() < until:
+        time.sleep(SLOW_LOOK)
+    return found

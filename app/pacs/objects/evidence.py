@@ -56,6 +56,8 @@ EMPTY_IF_ABSENT = (
 DOCUMENTS = ("SR", "DOC")
 """Modalities whose series say nothing of a body part."""
 SEXES, SIDES = ("M", "F", "O"), ("L", "R")
+LONGEST_SIDE = 2**16 - 1
+"""Pixels that Rows and Columns can say (VR US)."""
 LONG_STRING = 64
 """Characters of the VR LO."""
 
@@ -83,9 +85,9 @@ def reference_of(source: Dataset) -> Dataset:
     reference = Dataset()
     for keyword in (*UIDS, "Rows", "Columns"):
         value = source.get(keyword)
-        valid = isinstance(value, int) and value > 0
-        if keyword in UIDS:
-            valid = bool(UID_FORM.fullmatch(str(value)))
+        valid = isinstance(value, int) and 0 < value <= LONGEST_SIDE
+        if keyword in UIDS:  # a number, by another VR than UI, may look like one
+            valid = isinstance(value, str) and bool(UID_FORM.fullmatch(value))
         if not valid:
             raise RadiographError(
                 "the header does not state it, or in no valid form",

@@ -1,6 +1,7 @@
 """The worker: rows end as answered, not analysed or failed, whatever a header or a model does."""
 
 import dataclasses
+import errno
 import json
 import threading
 
@@ -63,6 +64,16 @@ def test_an_error_of_the_program_is_tried_again_and_then_the_image_has_failed(
     assert "Doe" not in caplog.text
     assert queue.retry() == 1
     assert working.step()
+
+
+def test_a_full_disk_is_no_attempt_of_an_image(worker, queue, clock):
+    working = worker(OSError(errno.ENOSPC, "No space left on device"))
+    for _ in range(5):
+        assert working.step()
+        assert not working.step()
+        clock.move(3)
+    (row,) = rows(queue, 1)
+    assert (row["state"], row["attempts"]) == ("received", 0)
 
 
 def test_an_image_that_ends_the_node_each_time_has_failed(worker, queue):

@@ -1,6 +1,7 @@
 """Patient and study of every object are the source's; what it lacks is empty and not invented."""
 
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -96,6 +97,18 @@ def test_a_header_without_what_identifies_it_is_a_typed_error(keyword):
         every(source)
     assert raised.value.field == keyword
     assert raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [("SOPClassUID", "FD", 1.25), ("SeriesInstanceUID", "IS", 7), ("Rows", "UL", 1 << 16)],
+)
+def test_what_identifies_it_by_another_vr_is_a_typed_error(keyword, vr, value):
+    source = computed_radiograph()
+    source[keyword] = DataElement(keyword, vr, value)
+    with pytest.raises(RadiographError) as raised:
+        every(source)
+    assert raised.value.field == keyword
 
 
 def test_another_class_of_objects_is_a_typed_error():
