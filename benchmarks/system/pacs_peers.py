@@ -41,6 +41,8 @@ SLOW_LOOK = 0.1
 PHANTOMS = 10
 """Different images; each is sent under many UIDs."""
 SIDE = 2048
+WORKERS = 2
+"""Processes of a node that answer."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,7 @@ def node_file(folder: Path, bundle: Path, archive: int, **changed: Any) -> tuple
     settings = {
         "port": port,
         "storage": "storage",
+        "workers": WORKERS,
         "log": f"sqlite:///{folder / 'log.db'}",
         "peers": [peer],
         "rules": [{"bundle": str(bundle), "destinations": destinations}],
