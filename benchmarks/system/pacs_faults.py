@@ -77,7 +77,7 @@ SET_BACK, CLOCK_IMAGES, MOST_ATTEMPTS = timedelta(days=1), 10, 15
 it loops: more than its pauses allow while the archive is away."""
 MESSAGES, HOSTILE_OBJECTS, OBJECT_SIDE = 10_000, 10_000, 64
 """Hostile messages, hostile objects, and pixels of a side of the image in each."""
-IDLE = 2.0
+IDLE = 5.0
 """`idle_seconds` of a node with hostile peers."""
 MEMORY = 1.1
 """Most that a node may hold after them, against a tenth of them."""

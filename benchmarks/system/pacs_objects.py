@@ -294,10 +294,13 @@ def _sent(port: int, folder: Path, number: int, hostile: Sequence[Hostile]) -> l
     association, found = associated(port, syntaxes=SYNTAXES), list[int | None]()
     path = folder / f"{number}.dcm"
     for each in hostile:
-        if not association.is_established:
-            association = associated(port, syntaxes=SYNTAXES)
         path.write_bytes(_file(each))
-        found.append(association.send_c_store(path).get("Status"))
+        try:
+            answer = association.send_c_store(path)
+        except RuntimeError:  # it has ended, as one that was idle for too long
+            association = associated(port, syntaxes=SYNTAXES)
+            answer = association.send_c_store(path)
+        found.append(answer.get("Status"))
     association.release()
     path.unlink()
     return found

@@ -13,7 +13,7 @@ from tests.app.pacs.conftest import orthanc_program, radiograph
 
 FEW = {
     pacs_faults: {
-        "KILLED": Killing(5, 2, 2),
+        "KILLED": Killing(4, 1, 1),
         "AWAY_IMAGES": 2,
         "AWAY": 120.0,
         "OUTAGE_IMAGES": 4,
@@ -21,9 +21,10 @@ FEW = {
         "TRIES": 1,
         "CLOCK_IMAGES": 1,
         "MESSAGES": 40,
-        "HOSTILE_OBJECTS": 60,
+        "HOSTILE_OBJECTS": 40,
         "MEMORY": 2.0,
         "SETTLE": 0.5,
+        "IDLE": 2.0,
     },
     pacs_peers: {"PHANTOMS": 2, "SIDE": 256, "WORKERS": 1},
     pacs_strangers: {"SLOW": 2, "SILENT": 2, "FLOOD": 10, "CALLS": 1},
