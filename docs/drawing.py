@@ -1,6 +1,8 @@
-"""Draw the README's picture of the system, `docs/system.svg`: `python docs/drawing.py`.
+"""Draw the README's picture of the system, `docs/system.svg`, and that of the layers of the code,
+`docs/architecture.svg`: `python docs/drawing.py`.
 
-The stages are those of dvc.yaml, so that the picture cannot fall behind them.
+The stages are those of dvc.yaml, so that the picture cannot fall behind them; a test compares the
+layers with the contract in pyproject.toml.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +17,40 @@ INK, LINE, PAPER = "#17324d", "#5b7a99", "#ffffff"
 GIVEN, MADE, DONE, AFTER = "#e8f1f8", "#fdf3dc", "#e3f3e8", "#f3e8f5"
 """Fills: what users have, stages, ways to an answer, what watches them."""
 HEAD = (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-    'aria-label="Images, a table and notes go through the stages to a bundle; the page, the '
-    "command line, Python, HTTP and a node beside the PACS answer with it; the log of answers is "
-    'watched, and an alarm leads to a new model" font-family="system-ui, sans-serif" '
-    'font-size="14" text-anchor="middle">'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+    'aria-label="{label}" font-family="system-ui, sans-serif" font-size="14" text-anchor="middle">'
+    f'{{marker}}\n<rect width="{{width}}" height="{{height}}" fill="{PAPER}"/>'
 )
+SYSTEM = (
+    "Images, a table and notes go through the stages to a bundle; the page, the command line, "
+    "Python, HTTP and a node beside the PACS answer with it; the log of answers is watched, and an "
+    "alarm leads to a new model"
+)
+LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
+    (
+        ("app", "page, API, server, sign-in", AFTER),
+        ("app.pacs", "node beside a PACS", AFTER),
+        ("monitoring", "drift, alerts, retraining", AFTER),
+    ),
+    (("cli", "one verb per stage or use", DONE), ("api", "what import cxr_mm offers", DONE)),
+    (("export", "ONNX, Hugging Face Hub", DONE),),
+    (
+        ("training", "image encoder, embeddings, fusion", MADE),
+        ("evaluation", "metrics, subgroups, card", MADE),
+        ("explain", "attributions, faithfulness", MADE),
+    ),
+    (("inference", "predictor, shares, score", MADE),),
+    (("models", "encoders, fusion, calibration, bundle", MADE),),
+    (("data", "sources, manifest, split, studies", GIVEN),),
+    (
+        ("imaging", "file → radiograph", GIVEN),
+        ("prediction_log", "schema, chain, spool, erasure", GIVEN),
+        ("alerts", "webhook, mail", GIVEN),
+    ),
+    (("core", "task, study, prediction, record, config", GIVEN),),
+)
+"""From the top down: name, what is in it, fill. Imports run down only."""
+ROW = 80
 MARKER = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
     f'orient="auto-start-reverse"><path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/></marker></defs>'
@@ -115,11 +145,31 @@ def parts() -> Iterator[str]:
     yield arrow((20, 376), (8, 376), (8, 177), (395, 177))
 
 
-def drawn() -> str:
-    """The whole picture."""
-    paper = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>'
-    return "\n".join([HEAD, MARKER, paper, *parts(), "</svg>"]) + "\n"
+def layers() -> Iterator[str]:
+    """The layers, from the top down, each with an arrow to the next."""
+    for row, rooms in enumerate(LAYERS):
+        wide = (WIDTH - 20) // len(rooms)
+        for column, (name, about, fill) in enumerate(rooms):
+            yield box(20 + column * wide, 20 + row * ROW, wide - 20, 54, [name, about], fill)
+        if row:
+            yield arrow((WIDTH // 2, row * ROW - 4), (WIDTH // 2, row * ROW + 18))
+
+
+def drawn(height: int, label: str, shapes: Iterator[str]) -> str:
+    """A whole picture."""
+    head = HEAD.format(width=WIDTH, height=height, label=label, marker=MARKER)
+    return "\n".join([head, *shapes, "</svg>"]) + "\n"
+
+
+def drawings() -> dict[str, str]:
+    """File → picture."""
+    top_down = "Layers of the code; imports run from the top down only"
+    return {
+        "system.svg": drawn(HEIGHT, SYSTEM, parts()),
+        "architecture.svg": drawn(20 + ROW * len(LAYERS), top_down, layers()),
+    }
 
 
 if __name__ == "__main__":
-    (DOCS / "system.svg").write_text(drawn(), encoding="utf-8")
+    for name, text in drawings().items():
+        (DOCS / name).write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cxr_mm.core.config import Params
 from cxr_mm.core.task import Task
 
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 GENERATOR = Path(__file__).parents[1] / "docs/reference/generate.py"
 
 
@@ -48,3 +50,14 @@ def test_every_option_of_every_command_is_described(pages):
         rows = rows_of(command.replace("## `python -m benchmarks`", ""))
         undescribed = [name for name, text in rows.items() if not text]
         assert not undescribed, (command.splitlines()[0], undescribed)
+
+
+def test_the_layers_that_are_drawn_are_those_of_the_contract():
+    module = runpy.run_path(str(GENERATOR.parents[1] / "drawing.py"))
+    rows = {name: row for row, rooms in enumerate(module["LAYERS"]) for name, *_ in rooms}
+    contracts = tomllib.loads(PYPROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [c["layers"] for c in contracts if c["name"] == "Imports run one way"]
+    order = [[name.strip().removeprefix("cxr_mm.") for name in e.split("|")] for e in layers[1:]]
+    assert [{rows[name] for name in names} for names in order] == [
+        {row} for row in range(len(order))
+    ]

@@ -32,7 +32,8 @@ def test_a_figure_has_its_interval_and_an_absent_one_an_empty_cell(make_row, mon
         ]
 
 
-def test_the_picture_is_that_of_the_stages():
-    drawn = runpy.run_path(str(DOCS / "drawing.py"))["drawn"]()
-    assert (DOCS / "system.svg").read_text(encoding="utf-8") == drawn, "python docs/drawing.py"
-    assert "train_image" in drawn
+def test_the_pictures_are_drawn_anew_and_have_the_stages():
+    drawings = runpy.run_path(str(DOCS / "drawing.py"))["drawings"]()
+    for name, text in drawings.items():
+        assert (DOCS / name).read_text(encoding="utf-8") == text, "python docs/drawing.py"
+    assert "train_image" in drawings["system.svg"]
