@@ -18,6 +18,9 @@ from textwrap import dedent
 import pytest
 import yaml
 
+from app.pacs.settings import NodeSettings
+from cxr_mm.core.config import Params, for_task
+from cxr_mm.core.task import Task, load_task
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from tests.shell import PROGRAMS, PROJECT, check, commands_in
@@ -58,6 +61,8 @@ def blocks_of(page):
         yield Block(page, line, found["kind"], mark, dedent(found["text"]))
 
 
+EXAMPLE = {"name": "x", "title": "X", "problem": "multilabel", "licence": "", "citation": ""}
+"""What an example of a few fields leaves out of a task."""
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
@@ -93,8 +98,19 @@ def test_a_command_in_the_text_is_one(page):
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.kind == "yaml"], ids=str)
-def test_yaml_is_yaml(block):
-    assert isinstance(yaml.safe_load(block.text), dict)
+def test_yaml_is_what_its_reader_accepts(block):
+    fields = yaml.safe_load(block.text)
+    if "findings" in fields:
+        Task.model_validate(EXAMPLE | fields)
+    elif {"tasks", "per_task"} & fields.keys():
+        params = Params.model_validate(fields)
+        for name in params.per_task:
+            for_task(params, load_task("synthetic").model_copy(update={"name": name}))
+    elif block.page.name == "pacs.md":
+        first = next(b for b in BLOCKS if b.page == block.page and b.kind == "yaml")
+        NodeSettings.model_validate(yaml.safe_load(first.text) | fields)
+    else:
+        assert isinstance(fields, dict)
 
 
 def test_python_of_the_documents_runs(pipeline, tmp_path, monkeypatch, capsys):

@@ -76,7 +76,12 @@ def test_every_step_of_the_tutorial_works(ran):
 
 
 def test_the_tutorial_leaves_what_it_promises(ran):
-    for name in ("reports/chest/model_card.md", "scored.csv", "explanation/index.html"):
+    for name in (
+        "reports/chest/index.html",
+        "reports/chest/model_card.md",
+        "scored.csv",
+        "explanation/index.html",
+    ):
         assert Path(name).is_file()
     assert Path("models/chest/bundle/bundle.json").is_file()
     assert Path("models/chest/reference").is_dir()
