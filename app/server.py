@@ -23,8 +23,10 @@ from app.inbox import Inbox
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
+from app.rest import routes as rest
+from app.rest.problems import Problems
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
-from app.security.middleware import Limited, Proxy, SafeHeaders, SameSite
+from app.security.middleware import REST, Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
 from app.service import InferenceService, InstrumentedService
 from app.settings import Settings
@@ -195,6 +197,9 @@ def application(
     app.router.routes.extend(reports)
     app.router.routes.extend(store.routes() if store else [])
     stores = [store.path] if store else []
+    api = rest.Api({mounted.name: mounted.service for mounted in pages}, settings.limits)
+    app.mount(REST, rest.application(api))
+    metrics.watch_queue(REST, lambda: api.asked)
     for mounted in pages:
         _mount(app, mounted, settings)
         metrics.watch_queue(mounted.path, mounted.blocks._queue.__len__)
@@ -203,15 +208,17 @@ def application(
     app.add_middleware(
         Gate,
         pages=[mounted.path for mounted in pages],
-        others=[route.path for route in reports],
+        others=[*(route.path for route in reports), *rest.READ],
         uploads=uploads,
-        stores=stores,
+        stores=[*stores, *rest.POSTED],
     )
-    app.add_middleware(Limited, limits=settings.limits, refusals=metrics, uploads=stores)
+    holding = [*stores, *rest.STUDIES]
+    app.add_middleware(Limited, limits=settings.limits, refusals=metrics, uploads=holding)
     if settings.demands_sign_in:
         app.add_middleware(SignIn, sessions=sessions)
     app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=metrics)
     app.add_middleware(Proxy, trusted=settings.trusted_proxies, user_header=settings.user_header)
+    app.add_middleware(Problems)
     app.add_middleware(SafeHeaders)
     return app
 

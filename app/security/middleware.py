@@ -24,6 +24,8 @@ KEYS = 10_000
 API = "/gradio_api/"
 UPLOAD = f"{API}upload"
 FILE = f"{API}file="
+REST = "/v1"
+"""Below it stands what programs ask."""
 CACHED = re.compile(r"(?:/[\w-]+)?/(?:(?:assets|static|svelte)/.+|favicon\.ico|theme\.css)")
 FORWARDED = (
     "forwarded",
@@ -231,10 +233,17 @@ class Limited:
         elif upload:
             await self._upload(scope, receive, send)
         else:
-            most = self.limits.request_bytes if API in scope["path"] else self.limits.form_bytes
-            await self._capped(scope, receive, send, most)
+            await self._capped(scope, receive, send, self._most(scope["path"]))
+
+    def _most(self, path: str) -> int:
+        """Bytes of a post without a file."""
+        from_program = API in path or is_below(path, [REST])
+        return self.limits.request_bytes if from_program else self.limits.form_bytes
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = self.limits.upload_bytes
+        if is_below(scope["path"], [REST]):  # one file, and what stands beside it
+            most = self.limits.file_bytes + self.limits.request_bytes
         if self._uploading >= self.limits.uploads_at_once:
             self.refusals.refuse("uploads_at_once")
             text = "Too many uploads at once: wait a little."
@@ -243,7 +252,7 @@ class Limited:
         self._uploading += 1
         try:
             async with asyncio.timeout(self.limits.upload_seconds):
-                await self._capped(scope, receive, send, self.limits.upload_bytes)
+                await self._capped(scope, receive, send, most)
         except TimeoutError:
             self.refusals.refuse("slow")
             await refuse(scope, receive, send, 408, "The upload took too long.")

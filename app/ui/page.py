@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.calls import MOST_WAITING
 from app.inbox import Inbox
 from app.service import InferenceService
 from app.ui import (
@@ -25,9 +26,6 @@ from app.ui import (
     inbox as inbox_panel,
 )
 from app.ui.theme import KEPT_SECONDS
-
-QUEUE = 64
-"""Requests that may wait; one more is refused with a request to retry."""
 
 
 def build(
@@ -68,7 +66,7 @@ def build(
         with gr.Tab("Model health") as tab:
             health.build(service, tab, name)
         api.build(service)
-    page.queue(max_size=QUEUE, default_concurrency_limit=4)
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4)
     return page
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from app.archive import Item
+from app.calls import _study as study_of_api
 from app.service import InferenceService
-from app.ui.api import _study as study_of_api
 from app.worklist import _Case, _ready
 from cxr_mm.cli.options import study_of
 from cxr_mm.core.errors import ClinicalError, NoteError, RadiographError

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import calls
 from app.service import InferenceService
 from app.ui import answer as point_part
-from app.ui import api, case_report, compare, explanation, feedback, page, study_form
+from app.ui import case_report, compare, explanation, feedback, page, study_form
 from cxr_mm.core.errors import LogError
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.progress import Progress
@@ -59,12 +60,12 @@ def faults(answer):
 
 
 def test_a_missing_input_gate_is_said_by_page_and_api(service, image):
-    gated = api.predict(service, str(image), None, None, "", "")
+    gated = calls.predict(service, str(image), None, None, "", "")
     assert NO_GATE not in gated["warnings"]
     assert NO_GATE not in point_part.header(service.bundle)
     bundle = replace(service.bundle, gate=None)
     ungated = InferenceService(Predictor(bundle), None)
-    assert api.predict(ungated, str(image), None, None, "", "")["warnings"][0] == NO_GATE
+    assert calls.predict(ungated, str(image), None, None, "", "")["warnings"][0] == NO_GATE
     assert NO_GATE in predict(ungated, str(image))["text"]
     assert f"{NO_GATE}." in point_part.header(bundle)
 

@@ -1,0 +1,1 @@
+"""REST: predictions, explanations and feedback by plain HTTP, described by OpenAPI."""
