@@ -215,7 +215,8 @@ def application(
     holding = [*stores, *rest.STUDIES]
     app.add_middleware(Limited, limits=settings.limits, refusals=metrics, uploads=holding)
     if settings.demands_sign_in:
-        app.add_middleware(SignIn, sessions=sessions)
+        programs = [*stores, REST]
+        app.add_middleware(SignIn, sessions=sessions, refusals=metrics, programs=programs)
     app.add_middleware(SameSite, hosts=settings.known_hosts, refusals=metrics)
     app.add_middleware(Proxy, trusted=settings.trusted_proxies, user_header=settings.user_header)
     app.add_middleware(Problems)

@@ -25,7 +25,7 @@ def rows_of(page):
     return {name.strip("`"): text.strip() for name, text in rows}
 
 
-@pytest.mark.parametrize("name", ["parameters.md", "task_file.md", "commands.md"])
+@pytest.mark.parametrize("name", ["parameters.md", "task_file.md", "commands.md", "openapi.json"])
 def test_the_committed_page_is_the_generated_one(pages, name):
     committed = GENERATOR.with_name(name).read_text(encoding="utf-8")
     assert committed == pages[name], f"run python {GENERATOR}"

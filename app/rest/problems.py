@@ -16,7 +16,7 @@ PROBLEM = "application/problem+json"
 RETRY_SECONDS = 5
 
 
-class Problem(Frozen):
+class Problem(Frozen, use_attribute_docstrings=True):
     """Why a request has no answer."""
 
     type: str = "about:blank"

@@ -42,10 +42,13 @@ REFUSALS = {
     400: "The body cannot be read",
     401: "No one has signed in",
     403: "Another site asked",
+    408: "The upload took too long",
     413: "Too large",
     415: "Another media type",
+    421: "The server has another name",
     422: "An input is invalid",
     429: "Too many requests, or wrong passwords",
+    500: "The server failed",
     503: "Too many requests wait, or the log cannot be written",
 }
 T = TypeVar("T")

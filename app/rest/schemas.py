@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Base64Bytes, Field
+from pydantic import Base64Bytes
 
 from app.feedback import Verdict
 from cxr_mm.core.prediction import Prediction
@@ -12,55 +12,63 @@ from cxr_mm.explain.what_if import WhatIf
 Value = str | int | float | bool | None
 
 
-class Asked(Frozen):
+class Described(Frozen, use_attribute_docstrings=True):
+    """What the document describes by the words below each field."""
+
+
+class Asked(Described):
     """Which model is asked."""
 
-    model: str | None = Field(
-        None, description="Name of the model, as in the page's address; needed where several serve."
-    )
+    model: str | None = None
+    """Name of the model, as in the page's address; needed where several serve."""
 
 
 class PredictRequest(Asked):
     """A study: any subset of its inputs."""
 
-    image: Base64Bytes | None = Field(None, description="PNG, JPEG or DICOM, as base64.")
-    clinical: dict[str, Value] | None = Field(
-        None, description='Clinical features by name, as {"age": 63, "sex": "F"}.'
-    )
-    note: str | None = Field(None, description="Clinical note.")
-    view: str | None = Field(None, description="View position, as PA or AP.")
-    study_id: str | None = Field(None, description="Id to answer with; logged as a keyed hash.")
-    patient_id: str | None = Field(None, description="Logged as a keyed hash.")
+    image: Base64Bytes | None = None
+    """PNG, JPEG or DICOM, as base64."""
+    clinical: dict[str, Value] | None = None
+    """Clinical features by name, as {"age": 63, "sex": "F"}."""
+    note: str | None = None
+    """Clinical note."""
+    view: str | None = None
+    """View position, as PA or AP."""
+    study_id: str | None = None
+    """Id to answer with; logged as a keyed hash."""
+    patient_id: str | None = None
+    """Logged as a keyed hash."""
 
 
 class ExplainRequest(PredictRequest):
     """A study, and what to explain of it."""
 
-    findings: list[str] | None = Field(None, description="Names; none means all.")
-    methods: list[str] | None = Field(
-        None, description="Names; none means the faithful ones, `all` every one."
-    )
+    findings: list[str] | None = None
+    """Names; none means all."""
+    methods: list[str] | None = None
+    """Names; none means the faithful ones, `all` every one."""
 
 
 class FeedbackRequest(Asked):
     """A reader's assessment of a prediction."""
 
-    prediction: Prediction = Field(description="As /v1/predict gave it.")
+    prediction: Prediction
+    """As /v1/predict gave it."""
     verdict: Verdict
-    labels: dict[str, Value] | None = Field(
-        None, description="Where the reader disagrees: finding → present, absent or not sure."
-    )
-    comment: str | None = Field(None, description="At most 500 characters, without names.")
+    labels: dict[str, Value] | None = None
+    """Where the reader disagrees: finding → present, absent or not sure."""
+    comment: str | None = None
+    """At most 500 characters, without names."""
 
 
-class Kept(Frozen):
+class Kept(Described):
     """What became of feedback."""
 
     kept: int
     """Findings whose label was stored."""
 
 
-class Parts(Frozen):
+class Parts(Described):
     """What adds up to a logit or probability."""
 
     base: float
@@ -68,7 +76,7 @@ class Parts(Frozen):
     sum: float
 
 
-class AttributionOf(Frozen, extra="allow"):
+class AttributionOf(Described, extra="allow"):
     """What one method says of one modality, with further figures of its own."""
 
     modality: Modality
@@ -83,7 +91,7 @@ class AttributionOf(Frozen, extra="allow"):
     """The image with the map over it, as a data URL of a PNG."""
 
 
-class ExplainedFinding(Frozen):
+class ExplainedFinding(Described):
     """One finding."""
 
     finding: str
@@ -92,7 +100,7 @@ class ExplainedFinding(Frozen):
     attributions: list[AttributionOf]
 
 
-class ExplainResponse(Frozen):
+class ExplainResponse(Described):
     """A study explained, in the form of `explanation.json`."""
 
     prediction: Prediction
@@ -103,14 +111,14 @@ class ExplainResponse(Frozen):
     """Method → how faithful it was measured to be; empty where it was not."""
 
 
-class FindingInfo(Frozen):
+class FindingInfo(Described):
     """A finding that the model answers."""
 
     name: str
     title: str
 
 
-class FeatureInfo(Frozen):
+class FeatureInfo(Described):
     """A clinical feature that the model reads."""
 
     name: str
@@ -122,7 +130,7 @@ class FeatureInfo(Frozen):
     categories: tuple[str, ...]
 
 
-class ModelInfo(Frozen):
+class ModelInfo(Described):
     """The model that serves now, and what it reads."""
 
     name: str

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import os
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.security.middleware import RefusalCounter, address, is_within, refuse
+from app.security.middleware import RefusalCounter, address, is_below, is_within, refuse
 from cxr_mm.core.errors import InputError, ParamsError
 from cxr_mm.core.processes import errors_as_one_line
 from cxr_mm.core.templates import render
@@ -145,7 +146,9 @@ SIGN_IN, SIGN_OUT, HEALTH, METRICS = "/sign-in", "/sign-out", "/healthz", "/metr
 SESSION_SECONDS = 12 * 3600
 SESSION, FORM = "cxr_mm_session", "cxr_mm_form"
 FREE_ATTEMPTS, LONGEST_WAIT = 5, 60.0
+PASSWORDS_KNOWN = 1000
 LOOPBACKS = ("127.0.0.0/8", "::1/128")
+CHALLENGE = {"WWW-Authenticate": 'Basic realm="cxr_mm", charset="UTF-8"'}
 LOCAL = re.compile(r"/(?![/\\])[^\\\s]*")
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
@@ -182,11 +185,49 @@ class LoginThrottle:
             self._wrong.pop(key, None)
 
 
+class Passwords:
+    """Tells right passwords from wrong ones, which throttle down, whichever way they come."""
+
+    def __init__(self, users: Users) -> None:
+        self._users, self._throttle = users, LoginThrottle()
+        self._one_at_a_time = asyncio.Semaphore(2)
+        self._key, self._right = secrets.token_bytes(32), OrderedDict[bytes, None]()
+
+    def wait(self, name: str, address: str) -> float:
+        """Seconds until a password of this name may be tried from this address; 0 is now."""
+        return self._throttle.wait(*self._keys(name, address))
+
+    async def are_right(self, name: str, password: str, address: str) -> bool:
+        """Whether this is the user's password; a wrong one is counted.
+
+        One that was right is known again at once, until the file has another for the user.
+        """
+        stored = self._users.stored(name)
+        known = hmac.digest(self._key, f"{name}|{stored}|".encode() + _bytes(password), "sha256")
+        if known in self._right:
+            return True
+        async with self._one_at_a_time:
+            right = await asyncio.to_thread(matches, password, stored or DUMMY_HASH)
+        if stored is None or not right:
+            self._throttle.wrong(*self._keys(name, address))
+            return False
+        self._throttle.right(*self._keys(name, address))
+        self._right[known] = None
+        if len(self._right) > PASSWORDS_KNOWN:
+            self._right.popitem(last=False)
+        return True
+
+    @staticmethod
+    def _keys(name: str, address: str) -> tuple[str, str]:
+        return f"name {name[:64]}", f"address {address}"
+
+
 class Sessions:
     """Who has signed in, in a cookie signed with a key that lives as long as the server."""
 
     def __init__(self, users: Users, clock: Callable[[], float] = time.time) -> None:
         self.users, self._clock = users, clock
+        self.passwords = Passwords(users)
         self._key = secrets.token_bytes(32)
         self._ended: dict[str, float] = {}
 
@@ -224,21 +265,48 @@ class SignIn:
 
     Args:
         sessions: None where a trusted proxy names the user.
+        refusals: counts wrong passwords.
+        programs: paths, at and below which a program may send name and password with each request
+            (HTTP Basic, RFC 7617).
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions | None) -> None:
-        self.app, self.sessions = app, sessions
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: Sessions | None,
+        refusals: RefusalCounter,
+        programs: Sequence[str] = (),
+    ) -> None:
+        self.app, self.sessions, self.refusals = app, sessions, refusals
+        self.programs = programs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._known(scope) or self._open(scope):
             await self.app(scope, receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
+        elif self.sessions and is_below(scope["path"], self.programs):
+            await self._ask_program(self.sessions.passwords, scope, receive, send)
         elif self.sessions and _navigates(scope):
             destination = f"{SIGN_IN}?next={quote(scope['path'], safe='/')}"
             await RedirectResponse(destination, 303)(scope, receive, send)
         else:
             await refuse(scope, receive, send, 401, "Sign in first.")
+
+    async def _ask_program(
+        self, passwords: Passwords, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        name, password = _basic(Headers(scope=scope).get("authorization", ""))
+        if wait := passwords.wait(name, address(scope)):
+            await refuse(scope, receive, send, 429, "Too many wrong passwords.", wait)
+        elif name and await passwords.are_right(name, password, address(scope)):
+            scope["user"] = name
+            await self.app(scope, receive, send)
+        else:
+            if name:
+                self.refusals.refuse("password")
+            text = "Send name and password (HTTP Basic), or sign in first."
+            await refuse(scope, receive, send, 401, text, headers=CHALLENGE)
 
     def _known(self, scope: Scope) -> bool:
         if self.sessions:
@@ -251,6 +319,17 @@ class SignIn:
         if path == METRICS:
             return bool(scope.get("direct")) and is_within(address(scope), LOOPBACKS)
         return path == HEALTH or (self.sessions is not None and path == SIGN_IN)
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """Name and password of an Authorization header; empty where it has none."""
+    kind, _, coded = header.partition(" ")
+    try:
+        text = base64.b64decode(coded.strip(), validate=True).decode()
+    except ValueError:
+        return "", ""
+    name, _, password = text.partition(":")
+    return (name, password) if kind.lower() == "basic" else ("", "")
 
 
 def _navigates(scope: Scope) -> bool:
@@ -266,7 +345,7 @@ def plain_page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
     """The pages to sign in and out."""
-    router, throttle, one_at_a_time = APIRouter(), LoginThrottle(), asyncio.Semaphore(2)
+    router, passwords = APIRouter(), sessions.passwords
 
     @router.get(SIGN_IN)
     def ask(request: Request) -> Response:
@@ -279,18 +358,13 @@ def routes(sessions: Sessions, refusals: RefusalCounter) -> APIRouter:
         token = request.cookies.get(FORM, "")
         if not token or not hmac.compare_digest(token.encode(), form.get("form", "").encode()):
             return _form(request, destination, "This form is too old. Please try again.", 403)
-        keys = f"name {name[:64]}", f"address {address(request.scope)}"
-        if wait := throttle.wait(*keys):
+        origin = address(request.scope)
+        if wait := passwords.wait(name, origin):
             fault = f"Too many wrong passwords. Please wait {wait:.0f} seconds."
             return _form(request, destination, fault, 429)
-        stored = sessions.users.stored(name)
-        async with one_at_a_time:
-            right = await asyncio.to_thread(matches, form.get("password", ""), stored or DUMMY_HASH)
-        if stored is None or not right:
-            throttle.wrong(*keys)
+        if not await passwords.are_right(name, form.get("password", ""), origin):
             refusals.refuse("password")
             return _form(request, destination, "Name or password is wrong.", 401)
-        throttle.right(*keys)
         response = RedirectResponse(destination, 303)
         _keep(request, response, SESSION, sessions.issue(name), SESSION_SECONDS)
         response.delete_cookie(FORM, path=SIGN_IN)

@@ -7,9 +7,10 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from math import ceil
+from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -63,10 +64,16 @@ class RefusalCounter(Protocol):
 
 
 async def refuse(
-    scope: Scope, receive: Receive, send: Send, status: int, text: str, wait: float = 0.0
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    status: int,
+    text: str,
+    wait: float = 0.0,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Answer with a status and one line; `wait` in seconds becomes Retry-After."""
-    headers = {"Retry-After": str(ceil(wait))} if wait else None
+    headers = {**headers, "Retry-After": str(ceil(wait))} if wait else headers
     await PlainTextResponse(f"{text}\n", status, headers)(scope, receive, send)
 
 

@@ -1,5 +1,5 @@
 """Write the reference: parameters.md (of the pipeline, of monitoring, of the page's server and of
-the node beside the PACS), task_file.md and commands.md.
+the node beside the PACS), task_file.md, commands.md and openapi.json.
 
 `python docs/reference/generate.py` writes the pages from the source of the typed sections and from
 the commands themselves; a test compares the committed pages with what it gives.
@@ -7,6 +7,7 @@ the commands themselves; a test compares the committed pages with what it gives.
 
 import ast
 import inspect
+import json
 import os
 import re
 import sys
@@ -268,10 +269,20 @@ def _benchmarks() -> str:
     return "\n".join([BENCHMARKS_HEAD, *rows, ""])
 
 
+def openapi() -> str:
+    """The document of the page's server at /v1/openapi.json."""
+    from app.rest.routes import Api, application
+    from app.settings import Limits
+
+    document = application(Api({}, Limits())).openapi()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "parameters.md": parameters,
     "task_file.md": task_file,
     "commands.md": commands,
+    "openapi.json": openapi,
 }
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from typer.testing import CliRunner
 
 import cxr_mm
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.inference.predictor import load_predictor
+from tests.app.test_server import served
 from tests.browser.conftest import serving
 
 CLI, MONITORING = "cxr_mm.cli:app", "monitoring.cli:app"
@@ -180,6 +182,27 @@ def by_python(bundle: Path, studies: list[Given]) -> dict[str, Any]:
     return outcome
 
 
+def by_rest(bundle: Path, studies: list[Given]) -> dict[str, Any]:
+    """Ask `/v1/predict`, by turns with a form and with JSON; nothing is logged."""
+    outcome: dict[str, Any] = {}
+    with served(load_predictor(bundle)) as (client, _):
+        for turn, given in enumerate(studies):
+            file = given.image.read_bytes() if given.image else None
+            values = {name: getattr(given, name) for name in ("note", "view")}
+            values = {name: value for name, value in values.items() if value is not None}
+            values["study_id"] = given.name
+            if turn % 2:
+                coded = {"image": base64.b64encode(file).decode()} if file else {}
+                body: dict[str, Any] = {"json": {"clinical": given.clinical, **values, **coded}}
+            else:
+                fields = {"clinical": json.dumps(given.clinical), **values}
+                parts = {name: (None, value) for name, value in fields.items()}
+                body = {"files": {**parts, **({"image": ("any", file)} if file else {})}}
+            answer = client.post("/v1/predict", **body)
+            outcome[given.key] = numbers_of(answer.json()) if answer.status_code == 200 else None
+    return outcome
+
+
 def by_table(project: Path, studies: list[Given], folder: Path) -> dict[str, Any]:
     """Ask `cxr-mm score`; a study that is not among its rows was refused."""
     manifest, out = folder / "studies.csv", folder / "scored.parquet"
@@ -289,6 +312,7 @@ def collect(project: Path, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "command": by_command(bundle, studies),
         "python": by_python(bundle, studies),
+        "rest": by_rest(bundle, studies),
         "table": by_table(project, studies, folder),
         "evaluate": evaluated(project, folder),
     }

@@ -33,7 +33,7 @@ def found(folds_project, tmp_path_factory):
 
 def test_the_doors_agree(found):
     separate = set()
-    for other in ("table", "page", "python"):
+    for other in ("table", "page", "rest", "python"):
         assert found["command"].keys() == found[other].keys()
         for study, result in found["command"].items():
             theirs = found[other][study]
@@ -58,7 +58,7 @@ def test_the_log_keeps_what_the_page_answered(found):
 
 
 def test_the_numbers_are_those_of_the_record(found):
-    doors = {door: numbers for door, numbers in found.items() if door != "python"}
+    doors = {door: numbers for door, numbers in found.items() if door not in ("python", "rest")}
     recorded = canonical({**doors, "explain": found["explain"]["command"]})
     if os.environ.get(WRITE):
         RECORD.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")

@@ -46,7 +46,7 @@ def application(sessions):
     own = FastAPI()
     own.include_router(routes(sessions, Metrics()))
     own.mount("/", app)
-    own.add_middleware(SignIn, sessions=sessions)
+    own.add_middleware(SignIn, sessions=sessions, refusals=Metrics(), programs=["/v1"])
     return own
 
 
@@ -264,7 +264,7 @@ def test_where_a_proxy_signs_in_nobody_else_can():
 
 def application_behind_proxy():
     app = FastAPI()
-    app.add_middleware(SignIn, sessions=None)
+    app.add_middleware(SignIn, sessions=None, refusals=Metrics())
     return app
 
 
@@ -278,3 +278,41 @@ def test_only_this_machine_reads_the_figures_unknown(visitor, sessions):
 
     assert TestClient(direct, client=("127.0.0.1", 1)).get("/metrics").status_code == 200
     assert TestClient(direct, client=("10.0.0.1", 1)).get("/metrics").status_code == 401
+
+
+def asked(visitor, password=PASSWORD, path="/v1/model", name="ada@ward.example", **headers):
+    return visitor.get(path, auth=(name, password), headers=headers)
+
+
+def test_a_program_may_send_its_password_with_each_request(visitor, monkeypatch):
+    answer = visitor.get("/v1/model", headers=HTML)
+    assert (answer.status_code, "Location" in answer.headers) == (401, False)
+    assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+    checked = []
+    monkeypatch.setattr(auth, "matches", lambda *given: checked.append(given) or matches(*given))
+    for _ in range(3):
+        assert asked(visitor).json() == {"user": "ada@ward.example"}
+    assert len(checked) == 1  # Argon2 takes 0.05 s
+    assert "set-cookie" not in asked(visitor).headers
+    assert asked(visitor, path="/icu/config").status_code == 401
+    for header in ("Basic", "Basic é", "Basic !!!", "Bearer YWRhOng=", "Basic OjE="):
+        answer = visitor.get("/v1/model", headers={"Authorization": header.encode()})
+        assert answer.status_code == 401, header
+
+
+def test_wrong_passwords_of_programs_are_throttled_with_those_of_the_form(visitor):
+    codes = [asked(visitor, f"wrong {n}").status_code for n in range(7)]
+    assert codes == [401] * 6 + [429]
+    assert asked(visitor).status_code == 429
+    assert int(asked(visitor).headers["Retry-After"]) >= 1
+    assert fill(visitor).status_code == 429
+
+
+def test_a_known_password_ends_when_it_changes(tmp_path):
+    path = tmp_path / "users.txt"
+    add_user(path, "ada", PASSWORD)
+    visitor = TestClient(application(Sessions(Users(path))))
+    assert asked(visitor, name="ada").status_code == 200
+    add_user(path, "ada", PASSWORD + "!")
+    assert asked(visitor, name="ada").status_code == 401
+    assert asked(visitor, PASSWORD + "!", name="ada").status_code == 200

@@ -139,6 +139,10 @@ def test_it_is_behind_sign_in_origin_and_limits(node_file, bundle_folder, tmp_pa
     image = bytes_of(radiograph("1.2.1"))
     with served(load_predictor(bundle_folder), users=users, node=node_file) as (client, _):
         assert store(client, image).status_code == 401
+        client.auth = ("ada", "correct horse battery")
+        assert store(client, image).status_code == 200
+        client.auth = None
+        assert store(client, image).status_code == 401
         signed_in(client)
         assert store(client, image).status_code == 200
         assert store(client, image, path=f"{STUDIES}/..%2f..").status_code in (404, 409)
