@@ -199,7 +199,7 @@ def application(
     stores = [store.path] if store else []
     api = rest.Api({mounted.name: mounted.service for mounted in pages}, settings.limits)
     app.mount(REST, rest.application(api))
-    metrics.watch_queue(REST, lambda: api.asked)
+    metrics.watch_queue(REST, lambda: api.pending)
     for mounted in pages:
         _mount(app, mounted, settings)
         metrics.watch_queue(mounted.path, mounted.blocks._queue.__len__)

@@ -55,15 +55,15 @@ async def read_study(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         if _media_type(request) == FORM:
-            asked = await _read_form(request, kind, path, limits)
+            body = await _read_form(request, kind, path, limits)
         elif _media_type(request) == JSON:
-            asked = await read_json_body(request, kind)
-            if asked.image is not None:
-                _check_size(len(asked.image), limits)
-                await run_in_threadpool(path.write_bytes, asked.image)
+            body = await read_json_body(request, kind)
+            if body.image is not None:
+                _check_size(len(body.image), limits)
+                await run_in_threadpool(path.write_bytes, body.image)
         else:
             raise HTTPException(415, f"Send {FORM} or {JSON}")
-        yield asked, str(path) if path.exists() else None
+        yield body, str(path) if path.exists() else None
 
 
 async def _read_form(request: Request, kind: type[S], path: Path, limits: Limits) -> S:
@@ -77,11 +77,11 @@ async def _read_form(request: Request, kind: type[S], path: Path, limits: Limits
                 )
             values[name] = value
         image = values.pop("image", None)
-        asked = _checked(kind, {name: _field(name, text) for name, text in values.items()})
+        body = _checked(kind, {name: _field(name, text) for name, text in values.items()})
         if isinstance(image, UploadFile) and image.size:
             _check_size(image.size, limits)
             await run_in_threadpool(_copy, image.file, path)
-        return asked
+        return body
 
 
 def _field(name: str, text: str) -> Any:

@@ -59,7 +59,7 @@ class Lane:
 
     def __init__(self, at_once: int, most_waiting: int = MOST_WAITING) -> None:
         self._turn, self._most = asyncio.Semaphore(at_once), at_once + most_waiting
-        self.asked = 0
+        self.pending = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do the work in a thread, when it is its turn.
@@ -67,14 +67,14 @@ class Lane:
         Raises:
             BusyError: too many wait.
         """
-        if self.asked >= self._most:
+        if self.pending >= self._most:
             raise BusyError
-        self.asked += 1
+        self.pending += 1
         try:
             async with self._turn:
                 return await run_in_threadpool(work)
         finally:
-            self.asked -= 1
+            self.pending -= 1
 
 
 class Served:
@@ -100,38 +100,38 @@ class Api:
         self._limits = limits
 
     @property
-    def asked(self) -> int:
+    def pending(self) -> int:
         """Requests that are at work or wait."""
         lanes = (lane for s in self._served.values() for lane in (s.predictions, s.explanations))
-        return sum(lane.asked for lane in lanes)
+        return sum(lane.pending for lane in lanes)
 
     async def predict(self, request: Request) -> dict[str, Any]:
         """Predict one study from any subset of its inputs, and log it."""
-        async with read_study(request, PredictRequest, self._limits) as (asked, image):
-            served, values = self._of(asked.model), _inputs(asked, image)
-            values["patient_id"] = asked.patient_id
+        async with read_study(request, PredictRequest, self._limits) as (body, image):
+            served, values = self._of(body.model), _inputs(body, image)
+            values["patient_id"] = body.patient_id
             work = partial(calls.predict, served.service, **values)
             return await served.predictions.run(work)
 
     async def explain(self, request: Request) -> dict[str, Any]:
         """Explain one study; nothing is logged."""
-        async with read_study(request, ExplainRequest, self._limits) as (asked, image):
-            served, values = self._of(asked.model), _inputs(asked, image)
-            values |= {"findings": asked.findings, "methods": asked.methods}
+        async with read_study(request, ExplainRequest, self._limits) as (body, image):
+            served, values = self._of(body.model), _inputs(body, image)
+            values |= {"findings": body.findings, "methods": body.methods}
             work = partial(calls.explain, served.service, **values)
             return await served.explanations.run(work)
 
     async def feedback(self, request: Request) -> dict[str, Any]:
         """Log a reader's assessment of a prediction."""
-        asked = await read_json_body(request, FeedbackRequest)
-        served = self._of(asked.model)
+        body = await read_json_body(request, FeedbackRequest)
+        served = self._of(body.model)
         work = partial(
             calls.feedback,
             served.service,
-            asked.prediction.model_dump(),
-            asked.verdict,
-            asked.labels,
-            asked.comment,
+            body.prediction.model_dump(),
+            body.verdict,
+            body.labels,
+            body.comment,
         )
         return await served.readings.run(work)
 
@@ -153,9 +153,9 @@ class Api:
         return self._served[name]
 
 
-def _inputs(asked: PredictRequest, image: str | None) -> dict[str, Any]:
+def _inputs(body: PredictRequest, image: str | None) -> dict[str, Any]:
     names = ("clinical", "note", "view", "study_id")
-    return {"image": image, **{name: getattr(asked, name) for name in names}}
+    return {"image": image, **{name: getattr(body, name) for name in names}}
 
 
 def _info(name: str, service: InferenceService) -> ModelInfo:

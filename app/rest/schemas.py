@@ -16,14 +16,14 @@ class Described(Frozen, use_attribute_docstrings=True):
     """What the document describes by the words below each field."""
 
 
-class Asked(Described):
+class ModelRequest(Described):
     """Which model is asked."""
 
     model: str | None = None
     """Name of the model, as in the page's address; needed where several serve."""
 
 
-class PredictRequest(Asked):
+class PredictRequest(ModelRequest):
     """A study: any subset of its inputs."""
 
     image: Base64Bytes | None = None
@@ -49,7 +49,7 @@ class ExplainRequest(PredictRequest):
     """Names; none means the faithful ones, `all` every one."""
 
 
-class FeedbackRequest(Asked):
+class FeedbackRequest(ModelRequest):
     """A reader's assessment of a prediction."""
 
     prediction: Prediction

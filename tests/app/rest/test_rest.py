@@ -211,12 +211,12 @@ def test_a_full_lane_is_said_and_its_turn_is_kept():
         await asyncio.to_thread(started.wait, 5)
         second = asyncio.create_task(lane.run(work))
         await asyncio.sleep(0)
-        assert lane.asked == 2
+        assert lane.pending == 2
         with pytest.raises(BusyError):
             await lane.run(work)
         end.set()
         assert [await first, await second] == [True, True]
-        assert lane.asked == 0
+        assert lane.pending == 0
 
     asyncio.run(main())
 
