@@ -30,7 +30,7 @@ SHOWN = {
     ("icu_early", "available: icu"): "unseen patients, images before intensive care",
     ("intubation_early", "available: intubation"): "unseen patients, images before intubation",
 }
-"""Task and row of results.json → what is question, in the order of the table."""
+"""Task and row of results.json → the question, in the order of the table."""
 
 
 def write_readme(rows: Sequence[Row]) -> None:
