@@ -257,14 +257,23 @@ class Limited:
             await refuse(scope, receive, send, 503, text, 5)
             return
         self._uploading += 1
+        limit = asyncio.timeout(self.limits.upload_seconds)
+
+        async def received() -> Message:
+            message = await receive()
+            if not message.get("more_body") and limit.when() is not None:
+                limit.reschedule(None)  # it is complete: what is left is the answer
+                self._uploading -= 1
+            return message
+
         try:
-            async with asyncio.timeout(self.limits.upload_seconds):
-                await self._capped(scope, receive, send, most)
+            async with limit:
+                await self._capped(scope, received, send, most)
         except TimeoutError:
             self.refusals.refuse("slow")
             await refuse(scope, receive, send, 408, "The upload took too long.")
         finally:
-            self._uploading -= 1
+            self._uploading -= limit.when() is not None
 
     async def _capped(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         async def counted(message: Message) -> None:

@@ -151,6 +151,30 @@ def test_an_upload_that_never_ends_is_given_up():
     assert asyncio.run(asked_raw(app, never)) == 408
 
 
+def test_an_upload_ends_with_its_last_byte_however_long_the_answer_takes():
+    async def main():
+        arrived, end = asyncio.Event(), asyncio.Event()
+
+        async def explains(scope, receive, send):
+            await receive()
+            arrived.set()
+            await end.wait()
+            await ECHO(scope, receive, send)
+
+        async def whole():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        app = Limited(explains, Limits(uploads_at_once=1, upload_seconds=0.05), Metrics())
+        first = asyncio.create_task(asked_raw(app, whole))
+        await arrived.wait()
+        second = asyncio.create_task(asked_raw(app, whole))
+        await asyncio.sleep(0.1)
+        end.set()
+        return await first, await second, app._uploading
+
+    assert asyncio.run(main()) == (200, 200, 0)
+
+
 def test_every_answer_bears_the_headers_and_only_assets_are_kept():
     requested = client(SafeHeaders(ECHO))
     page = requested.get("/").headers
