@@ -7,13 +7,12 @@ import pydicom
 import pytest
 
 from benchmarks.system import pacs_faults, pacs_objects, pacs_peers, pacs_strangers
-from benchmarks.system.pacs_faults import Killing, Site
+from benchmarks.system.pacs_faults import Site
 from cxr_mm.core.errors import StageError
 from tests.app.pacs.conftest import orthanc_program, radiograph
 
 FEW = {
     pacs_faults: {
-        "KILLED": Killing(4, 1, 1),
         "AWAY_IMAGES": 2,
         "AWAY": 120.0,
         "OUTAGE_IMAGES": 4,
@@ -46,13 +45,6 @@ def of(rows):
 
 
 LOST = [("objects lost", 0), ("objects doubled", 0)]
-
-
-def test_nothing_is_lost_or_doubled_by_kills(site):
-    assert of(pacs_faults._killed(site, "killed", pacs_faults.KILLED)) == [
-        *LOST,
-        ("records of the log beyond or below one for each", 0),
-    ]
 
 
 def test_nothing_is_lost_while_the_archive_is_away_or_the_clock_is_set_back(site):
