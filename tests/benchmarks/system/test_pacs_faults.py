@@ -13,8 +13,6 @@ from tests.app.pacs.conftest import orthanc_program, radiograph
 
 FEW = {
     pacs_faults: {
-        "AWAY_IMAGES": 2,
-        "AWAY": 120.0,
         "OUTAGE_IMAGES": 4,
         "OUTAGE": 1.0,
         "TRIES": 1,
@@ -47,8 +45,7 @@ def of(rows):
 LOST = [("objects lost", 0), ("objects doubled", 0)]
 
 
-def test_nothing_is_lost_while_the_archive_is_away_or_the_clock_is_set_back(site):
-    assert of(pacs_faults._away(site)) == LOST
+def test_nothing_is_lost_while_the_clock_is_set_back(site):
     *counted, attempts = pacs_faults._set_back(site)
     assert of(counted) == LOST
     assert 1 <= attempts.value <= attempts.must
