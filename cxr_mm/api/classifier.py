@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cxr_mm.api.model import ERROR
 from cxr_mm.api.training import Overrides, TaskInput, task_given, train
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.types import plural
+from cxr_mm.inference.table import ERROR
 
 
 class StudyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -21,15 +21,12 @@ from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
 from cxr_mm.inference.predictor import Predictor, load_predictor
-from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
+from cxr_mm.inference.table import BATCH, ERROR, PredictionTable, answer_in_batches
 from cxr_mm.models.bundle import check_absent, save_bundle
 from cxr_mm.models.registry import resolved
 
 if TYPE_CHECKING:
     from cxr_mm.explain.study import ExplainedStudy
-
-ERROR = "error"
-"""Column with the reason why a row was not predicted."""
 
 
 class Card(str):

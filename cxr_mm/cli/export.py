@@ -1,4 +1,4 @@
-"""Command `export`: a bundle for other runtimes and for the hub."""
+"""Command `export`: a bundle for other runtimes, for the hub and for MLflow."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     HUB = "hub"
+    MLFLOW = "mlflow"
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -26,12 +27,17 @@ def export(
         typer.Option(
             "--format",
             help="`onnx`: encoder, fusion and calibration as one graph. `hub`: a folder for the "
-            "Hugging Face Hub.",
+            "Hugging Face Hub. `mlflow`: a model folder of the flavour pyfunc.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> None:
-    """Export a bundle as ONNX, or as a folder for the Hugging Face Hub."""
+    """Export a bundle as ONNX, or as a folder for the Hugging Face Hub or MLflow."""
+    if form is Format.MLFLOW:
+        from cxr_mm.export.mlflow import export_mlflow
+
+        print(export_mlflow(bundle, out))
+        return
     from cxr_mm.models.bundle import load_bundle
 
     loaded = load_bundle(bundle)

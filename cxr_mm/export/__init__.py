@@ -1,1 +1,1 @@
-"""Export: a bundle for other runtimes (ONNX) and for the Hugging Face Hub."""
+"""Export: a bundle for other runtimes (ONNX), for MLflow and for the Hugging Face Hub."""

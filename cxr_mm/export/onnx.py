@@ -4,7 +4,6 @@ Reading and fitting images, the transform of clinical features and the note enco
 `Bundle.encode` gives a study's inputs, and `model.json` says what they are.
 """
 
-import importlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, check_replaceable, write_json
 from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.types import MODALITIES
+from cxr_mm.export.extras import check_packages
 from cxr_mm.imaging.tensors import MEAN, STD
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.calibration import link
@@ -53,7 +52,7 @@ def export_onnx(bundle: Bundle, folder: Path) -> Path:
         StorageError: it cannot be written.
     """
     check_replaceable(folder, DESCRIPTION)
-    _check_packages()
+    check_packages("onnx", PACKAGES)
     given = _examples(bundle)
     names = [name for name, rows in given.items() if rows is not None]
     batch = torch.export.Dim("batch")
@@ -73,18 +72,6 @@ def export_onnx(bundle: Bundle, folder: Path) -> Path:
             )
         write_json(aside / DESCRIPTION, _description(bundle, names))
     return folder
-
-
-def _check_packages() -> None:
-    try:
-        for name in PACKAGES:
-            importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"it needs {' and '.join(PACKAGES)}, which are not installed",
-            field="--format onnx",
-            remedy="Install them: pip install 'cxr-mm[onnx]'",
-        ) from error
 
 
 def _examples(bundle: Bundle) -> dict[str, Tensor | None]:

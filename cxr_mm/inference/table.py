@@ -20,6 +20,8 @@ from cxr_mm.models.decision import Decisions
 
 BATCH = 16
 """Studies answered at once; larger batches leave the processor's cache and take longer an image."""
+ERROR = "error"
+"""Column with the reason why a row was not predicted, where a table keeps such rows."""
 STUDY = {
     **dict.fromkeys(
         ("study_id", "modalities", "classes", "warnings", "model", "digest"), pa.string()
