@@ -68,7 +68,7 @@ def pyfunc_arguments(bundle: Path) -> dict[str, Any]:
         BundleError: no bundle is there, or it is damaged.
         InputError: MLflow is not installed.
     """
-    check_packages("mlflow", ("mlflow",))
+    check_packages("mlflow", ("mlflow.pyfunc",))
     from mlflow.version import VERSION
 
     loaded = load_bundle(bundle)
