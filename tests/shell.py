@@ -36,7 +36,7 @@ OTHERS = {
 }
 OTHERS |= {"storescu", "sudo"}
 """Programs that are not ours."""
-TOPS = ("docs", "tests", "cxr_mm", "app", "benchmarks", "monitoring")
+TOPS = ("docs", "tests", "cxr_mm", "app", "benchmarks", "monitoring", "examples")
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|…")
 """A word of capitals, or an ellipsis, stands for the reader's own."""
 

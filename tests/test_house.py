@@ -12,7 +12,7 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 CODE = ("cxr_mm", "app", "monitoring", "benchmarks")
 LONGEST_FILE, LARGEST_FOLDER = 600, 16
-TOP = {*CODE, "tests", "docs", ".ci", ".dvc", ".github"}
+TOP = {*CODE, "tests", "docs", "examples", ".ci", ".dvc", ".github"}
 """Folders of the top level."""
 WORDS = re.compile(
     r"\b(?:films?|filmed|nobody|oddness|foretold|foretells?|unanswered|mended|mendable|gravest"

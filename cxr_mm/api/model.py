@@ -15,7 +15,7 @@ from cxr_mm.api.images import ImageInput, reader_of
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import reports_of
-from cxr_mm.core.prediction import Prediction
+from cxr_mm.core.prediction import Answer, Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
@@ -167,6 +167,7 @@ class Model:
         *,
         images: FolderInput = None,
         use_header: bool = False,
+        log: str | None = None,
         progress: bool = True,
     ) -> pd.DataFrame:
         """Predict every row of a table, as `cxr-mm score` does.
@@ -177,6 +178,8 @@ class Model:
                 index stands for a missing `study_id`.
             images: folder that paths are relative to; None: the working directory.
             use_header: as `predict` has it.
+            log: URL of a prediction log (docs/prediction_log.md), `sqlite:///predictions.db` for
+                instance, that all predictions are added to at the end, for monitoring.
             progress: whether to show a bar.
 
         Returns:
@@ -187,18 +190,23 @@ class Model:
         Raises:
             ManifestError: the table is empty, has no column of the task, or an id occurs twice.
             InputError: it is no DataFrame, or an image is of no known type or shape.
+            LogError: the log cannot be opened or written.
         """
         codec, header = PredictionTable(self.task.finding_names), _header(use_header)
         rows: list[dict[str, Any]] = []
+        answers: list[Answer] = []
         with table_of(self.task, data, images) as csv:
             studies = iter_studies(self.task, csv, BATCH, header)
-            answers = answer_in_batches(self.predictor, studies)
+            found = answer_in_batches(self.predictor, studies)
             total = len(data)
-            for one in tqdm(answers, "predict", total, unit="study", disable=not progress):
+            for one in tqdm(found, "predict", total, unit="study", disable=not progress):
                 if isinstance(one, BadRow):
                     rows.append({"study_id": one.study_id, ERROR: one.reason})
                 else:
                     rows.append(codec.row(one.prediction))
+                    answers += [one.without_pixels()] if log else []
+        if log:
+            _append(log, answers)
         schema = codec.schema(**{ERROR: pa.string()})
         frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas()
         return frame.set_axis(data.index)
@@ -272,6 +280,14 @@ class Model:
         files = [folder / "faithfulness.json" for folder in self._reports]
         found = (f for f in files if f.is_file() and read_json(f).get("digest") == self.digest)
         return next(found, None)
+
+
+def _append(log: str, answers: Sequence[Answer]) -> None:
+    """Add answers to a prediction log, which is made where there is none."""
+    from cxr_mm.prediction_log.log import open_log
+
+    with open_log(log) as opened:
+        opened.append_many(answers)
 
 
 def _header(use_header: bool) -> HeaderUse:

@@ -101,6 +101,10 @@ class ExplainedStudy:
     what_if: dict[str, list[WhatIf]]
     faithfulness: dict[str, Any]
 
+    def __repr__(self) -> str:
+        findings = ", ".join(self.explanations)
+        return f"<ExplainedStudy {self.prediction.study_id}: {findings}>"
+
     def page(self) -> str:
         """One page of HTML that loads nothing."""
         explanations = list(self.explanations.values())

@@ -14,6 +14,7 @@ import cxr_mm
 from cxr_mm.core.errors import BundleError, InputError, ManifestError, RadiographError
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.inference.score import score
+from cxr_mm.prediction_log.log import open_log
 from tests.doors.numbers import write_dicom
 
 STUB = Path(cxr_mm.__file__).with_suffix(".pyi")
@@ -106,8 +107,13 @@ def test_a_table_is_answered_as_the_command_answers_it(model, rows, tmp_path):
     rows.to_csv(csv := tmp_path / "studies.csv", index=False)
     score(model.predictor, csv, out := tmp_path / "scored.parquet")
     scored = pd.read_parquet(out).drop(columns="patient_id")
-    own = model.predict_frame(rows, progress=False).drop(columns="error")
+    log = f"sqlite:///{tmp_path}/predictions.db"
+    own = model.predict_frame(rows, log=log, progress=False).drop(columns="error")
     pd.testing.assert_frame_equal(own, scored[own.columns])
+    with open_log(log, create=False) as opened:
+        logged = opened.read_window("synthetic")
+        ids = [opened.hash_id(name) for name in rows["study_id"]]
+    assert [record.study_hash for record in logged] == ids
 
 
 def test_no_row_is_lost_and_each_bad_one_has_its_reason(model, rows, png, capsys):
