@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -281,7 +282,7 @@ def send(port: int, folder: Path, hostile: Sequence[Hostile]) -> list[int | None
         folder: for the files that they are sent from.
 
     Returns:
-        The status of each; None where the association ended instead.
+        The status of each; None where the association ended instead, twice.
     """
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file as it is, not decoded first
     parts = [hostile[start : start + EACH] for start in range(0, len(hostile), EACH)]
@@ -295,15 +296,22 @@ def _sent(port: int, folder: Path, number: int, hostile: Sequence[Hostile]) -> l
     path = folder / f"{number}.dcm"
     for each in hostile:
         path.write_bytes(_file(each))
-        try:
-            answer = association.send_c_store(path)
-        except RuntimeError:  # it has ended, as one that was idle for too long
+        status = _status(association, path)
+        if status is None:  # it has ended, as one that was idle for too long: peers send again
             association = associated(port, syntaxes=SYNTAXES)
-            answer = association.send_c_store(path)
-        found.append(answer.get("Status"))
+            status = _status(association, path)
+        found.append(status)
     association.release()
     path.unlink()
     return found
+
+
+def _status(association: Any, path: Path) -> int | None:
+    try:
+        status: int | None = association.send_c_store(path).get("Status")
+    except RuntimeError:
+        return None
+    return status
 
 
 def _file(hostile: Hostile) -> bytes:
