@@ -94,6 +94,10 @@ def _png(picture: Image.Image) -> bytes:
 
 def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """An array as a PNG holds it; floats in [0, 1] become 8 bits."""
+    if not values.size:
+        raise RadiographError(
+            "the array has no pixels", field="image", remedy="Give an array (H, W)"
+        )
     colour = values.ndim == 3 and values.shape[-1] in (3, 4)
     if values.dtype == np.uint8 and (values.ndim == 2 or colour):
         return values
@@ -105,9 +109,9 @@ def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]
             field="image",
             remedy="Give uint8 (H, W) or (H, W, 3), uint16 (H, W), or float (H, W) in [0, 1]",
         )
-    if not values.size or not (values.min() >= 0 and values.max() <= 1):
+    if not (values.min() >= 0 and values.max() <= 1):
         raise RadiographError(
-            "the array has values outside of 0 to 1",
+            "the array has values outside of 0 to 1, or NaN",
             field="image",
             remedy="Scale floats to [0, 1], air dark; whole numbers are given as uint8 or uint16",
         )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cxr_mm.api.frames import FolderInput, table_of
 from cxr_mm.api.images import ImageInput, reader_of
 from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import reports_of
 from cxr_mm.core.prediction import Answer, Prediction
@@ -97,7 +98,7 @@ class Model:
     def predict(
         self,
         image: ImageInput | None = None,
-        clinical: Mapping[str, Any] | None = None,
+        clinical: Mapping[str, Any] | pd.Series | None = None,
         note: str | None = None,
         view: str | None = None,
         study_id: str | None = None,
@@ -122,7 +123,8 @@ class Model:
             RadiographError: the image cannot be read, or is no frontal chest radiograph.
             ClinicalError: there is no such feature; a value that cannot be used is a warning.
             NoteError: the note is too long or no text.
-            InputError: nothing was given that the model uses, or the image is of no known type.
+            InputError: nothing was given that the model uses, the image is of no known type, or
+                the clinical values are no mapping.
         """
         study = self._study(image, clinical, note, view, study_id, use_header)
         return self.predictor.predict(study)
@@ -130,7 +132,7 @@ class Model:
     def explain(
         self,
         image: ImageInput | None = None,
-        clinical: Mapping[str, Any] | None = None,
+        clinical: Mapping[str, Any] | pd.Series | None = None,
         note: str | None = None,
         view: str | None = None,
         study_id: str | None = None,
@@ -265,15 +267,15 @@ class Model:
     def _study(
         self,
         image: ImageInput | None,
-        clinical: Mapping[str, Any] | None,
+        clinical: Mapping[str, Any] | pd.Series | None,
         note: str | None,
         view: str | None,
         study_id: str | None,
         use_header: bool,
     ) -> Study:
         read = None if image is None else reader_of(image)
-        header = _header(use_header)
-        return build_study(self.task, read, clinical, note, view, study_id, header=header)
+        values, header = _values(clinical), _header(use_header)
+        return build_study(self.task, read, values, note, view, study_id, header=header)
 
     def _faithfulness(self) -> Path | None:
         """File of the figures of this very bundle, if it is there."""
@@ -288,6 +290,18 @@ def _append(log: str, answers: Sequence[Answer]) -> None:
 
     with open_log(log) as opened:
         opened.append_many(answers)
+
+
+def _values(clinical: Any) -> Mapping[str, Any] | None:
+    if isinstance(clinical, pd.Series):
+        return {str(name): cell for name, cell in clinical.items()}
+    if clinical is None or isinstance(clinical, Mapping):
+        return clinical
+    raise InputError(
+        f"{type(clinical).__name__} is no mapping",
+        field="clinical",
+        remedy='Give a dict or a Series, as {"age": 63}',
+    )
 
 
 def _header(use_header: bool) -> HeaderUse:

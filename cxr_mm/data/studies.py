@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_mm.core.errors import InputError, RadiographError
+from cxr_mm.core.errors import InputError, NoteError, RadiographError
 from cxr_mm.core.progress import prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
@@ -102,9 +102,7 @@ def build_study(
         NoteError, RadiographError: the input at fault.
     """
     values = check_clinical(task.clinical, clinical or {})
-    text = _stripped(note)
-    if text is not None:
-        check_note(text)
+    text = _text_of(note)
     image = read() if read is not None and task.has_image else None
     named = by_feature(task.clinical, clinical or {})
     offered = header_values(task, image) if image and header != "ignore" else {}
@@ -138,6 +136,20 @@ def build_study(
 
 def _listed(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _text_of(note: object) -> str | None:
+    """A note without blanks around it; None where there is none.
+
+    Raises:
+        NoteError: it is something else than text, too long, or holds what no text does.
+    """
+    if not isinstance(note, str) and not (is_missing(note) or note != note):  # NaN of a table
+        raise NoteError(f"{type(note).__name__} is no text", field="note", remedy="Give a str")
+    text = _stripped(note)
+    if text is not None:
+        check_note(text)
+    return text
 
 
 def _stripped(text: object) -> str | None:

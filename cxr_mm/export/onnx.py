@@ -4,6 +4,7 @@ Reading and fitting images, the transform of clinical features and the note enco
 `Bundle.encode` gives a study's inputs, and `model.json` says what they are.
 """
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def export_onnx(bundle: Bundle, folder: Path) -> Path:
     with atomic_directory(folder) as aside:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own parts among one another
+            for name in ("onnxscript", "onnx_ir"):  # what its optimiser removes
+                logging.getLogger(name).setLevel(logging.WARNING)
             torch.onnx.export(
                 _Graph(bundle).eval(),
                 tuple(given.values()),

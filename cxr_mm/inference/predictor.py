@@ -162,7 +162,8 @@ class Predictor:
         return RadiographError(
             f"this does not look like an upright frontal chest radiograph: {decision.reason}",
             field="image",
-            remedy=f"Give such an image, {without}or accept any (--accept-any-image of cxr-mm)",
+            remedy=f"Give such an image, {without}or accept any (--accept-any-image of cxr-mm, "
+            "accept_any_image of cxr_mm.load)",
         )
 
     def _answer(

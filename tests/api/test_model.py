@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import cxr_mm
-from cxr_mm.core.errors import BundleError, InputError, ManifestError, RadiographError
+from cxr_mm.core.errors import BundleError, InputError, ManifestError, NoteError, RadiographError
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.inference.score import score
 from cxr_mm.prediction_log.log import open_log
@@ -163,6 +163,21 @@ def test_an_explanation_draws_itself_and_is_escaped(model, png):
     assert list(explained.what_if) == ["effusion"]
     expected = model.predict(image=png, note=hostile).probabilities["effusion"]
     assert effusion.probability == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_a_notebook_holds_is_taken_or_refused_by_name(model, png):
+    row = pd.Series({"age": 63.0, "crp": np.nan})
+    given = {"age": 63}
+    assert (
+        model.predict(png, row, np.nan, study_id="a").probabilities
+        == model.predict(png, given, study_id="a").probabilities
+    )
+    with pytest.raises(NoteError, match="int is no text"):
+        model.predict(png, note=5)
+    with pytest.raises(InputError, match="clinical: list is no mapping"):
+        model.predict(png, [63])
+    with pytest.raises(RadiographError, match="no pixels"):
+        model.predict(np.zeros((0, 0)))
 
 
 def test_a_missing_bundle_is_said(tmp_path):

@@ -55,7 +55,7 @@ def test_the_hubs_folder_has_card_bundle_and_backbone(bundle, bundle_folder, tmp
         torch.testing.assert_close(network(images), bundle.image_encoder.backbone(images))
 
 
-def test_a_model_without_its_card_is_not_for_the_hub(bundle, bundle_folder, tmp_path):
+def test_a_model_without_its_card_is_not_for_the_hub(bundle, tmp_path):
     with pytest.raises(StageError, match="model_card"):
-        export_hub(bundle, tmp_path / "hub", reports_of(bundle_folder, "synthetic"))
+        export_hub(bundle, tmp_path / "hub", reports_of(tmp_path / "bundle", "synthetic"))
     assert not (tmp_path / "hub").exists()
