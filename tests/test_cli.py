@@ -177,7 +177,8 @@ def test_half_a_picture(refused, bundle, image):
 
 
 def test_no_bundle(refused, tmp_path):
-    assert "there is no bundle.json" in refused("predict", "--bundle", tmp_path / "none", *NOTE)
+    assert "there is no bundle.json" in refused("predict", "--bundle", tmp_path, *NOTE)
+    assert "there is no such folder" in refused("predict", "--bundle", tmp_path / "none", *NOTE)
 
 
 def test_no_project_and_no_task(refused, tmp_path, monkeypatch):

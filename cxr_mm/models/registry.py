@@ -146,8 +146,11 @@ def read_index(folder: Path) -> BundleIndex:
         index = BundleIndex.model_validate(raw)
         _check_parts(folder, index, index_digest(raw))
     except FileNotFoundError as error:
+        there = folder.is_dir()
         raise BundleError(
-            f"there is no {BUNDLE_INDEX} in it", field=str(folder), remedy="Name a bundle's folder"
+            f"there is no {BUNDLE_INDEX} in it" if there else "there is no such folder",
+            field=str(folder),
+            remedy="Name a bundle's folder, as models/synthetic/bundle",
         ) from error
     except OSError as error:
         raise BundleError(
