@@ -1,7 +1,6 @@
 """DataFrames of studies: each becomes the manifest CSV that every command reads."""
 
 import csv
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +86,7 @@ def write_table(task: Task, frame: pd.DataFrame, folder: Path, images: FolderInp
 
 def _file(cell: Any, row: Any, number: int, folder: Path, images: FolderInput) -> str | None:
     """Absolute path of the image in a cell; one in memory is written to a file of its own."""
-    if is_missing(cell) or cell is pd.NA or (isinstance(cell, float) and math.isnan(cell)):
+    if is_missing(cell):
         return None
     if isinstance(cell, str | os.PathLike):
         return image_path(Path(images or "").absolute(), str(cell))

@@ -4,7 +4,6 @@ A number becomes its standard score and a flag "missing"; a category becomes one
 and a flag "missing". Only the flag marks a missing value, never a number that could be real.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cxr_mm.core.errors import ClinicalError
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
-from cxr_mm.data.tables import MISSING
+from cxr_mm.data.tables import MISSING, is_missing
 
 UNKNOWN = MISSING | {"unknown", "none", "?"}
 PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -133,7 +132,7 @@ def _no_one_feature(
 
 
 def _check(feature: ClinicalFeature, value: Any) -> ClinicalValue:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         return None
     text = str(value).strip()
     if text.lower() in UNKNOWN:

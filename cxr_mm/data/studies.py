@@ -144,7 +144,7 @@ def _text_of(note: object) -> str | None:
     Raises:
         NoteError: it is something else than text, too long, or holds what no text does.
     """
-    if not isinstance(note, str) and not (is_missing(note) or note != note):  # NaN of a table
+    if not isinstance(note, str) and not is_missing(note):
         raise NoteError(f"{type(note).__name__} is no text", field="note", remedy="Give a str")
     text = _stripped(note)
     if text is not None:

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError
@@ -49,8 +50,12 @@ class Dialect:
 
 
 def is_missing(cell: object) -> bool:
-    """Whether a cell or an entered text means that a value is not known."""
-    return cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING)
+    """Whether a cell or an entered text means that a value is not known; NaN and NA do too."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in MISSING
+    if isinstance(cell, float | np.floating):
+        return bool(np.isnan(cell))
+    return cell is None or cell is pd.NA
 
 
 def read_table(path: Path, required: Iterable[str] = ()) -> pd.DataFrame:

@@ -1,14 +1,16 @@
 """Tables: what is written differently is read alike, and what cannot be read is named."""
 
 import logging
+import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.data.clinical import check_clinical
-from cxr_mm.data.tables import iter_table, read_table
+from cxr_mm.data.tables import is_missing, iter_table, read_table
 
 WANTED = [["1", "Müller, heiser", "38,5"], ["2", None, None]]
 
@@ -107,3 +109,13 @@ def test_a_limit_may_count_as_unknown_and_ages_have_units():
     assert check_clinical([unknown], {"crp": "<5"})["crp"] is None
     for cell, years in (("045Y", 45), ("006M", 0.5), (">89", 89), ("63", 63)):
         assert check_clinical([AGE], {"age": cell})["age"] == years
+
+
+@pytest.mark.parametrize("cell", [None, "", " n/a ", math.nan, np.float32("nan"), pd.NA])
+def test_what_means_that_nothing_is_known(cell):
+    assert is_missing(cell)
+
+
+@pytest.mark.parametrize("cell", ["0", 0.0, 5, np.zeros(2)])
+def test_what_is_known(cell):
+    assert not is_missing(cell)
