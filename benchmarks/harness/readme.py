@@ -11,6 +11,7 @@ from cxr_mm.core.files import write_text
 README = Path(__file__).parents[2] / "README.md"
 COMMAND = "python -m benchmarks --readme"
 BLOCK = re.compile(rf"(?<=<!-- written by {COMMAND} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+TABLES = ("cross-dataset", "tasks: every figure")
 METRICS = ("auc", "sensitivity", "specificity")
 SHOWN = {
     ("pneumonia", "children, official test: pneumonia, clinical; held out"): "children of its own "
@@ -49,7 +50,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    found = {(row.task, row.row, row.metric): row for row in rows if row.table != "tasks"}
+    found = {(row.task, row.row, row.metric): row for row in rows if row.table in TABLES}
     for (task, name), question in SHOWN.items():
         own = [found.get((task, name, metric)) for metric in METRICS]
         cells = ["" if row is None else figure(row) for row in own]

@@ -1,7 +1,6 @@
 """Fixtures of the node's tests: settings of a node, a queue, and radiographs as DICOM files."""
 
 import shutil
-import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,13 +125,6 @@ def orthanc_program():
     if found is None:
         pytest.skip("Orthanc is not installed")
     return found
-
-
-def free_port():
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def associated(port, title="ARCHIVE", called="CXRMM", contexts=(DX, VERIFICATION), **options):

@@ -18,9 +18,10 @@ from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
 from app.pacs.worker import Worker
 from benchmarks.system.pacs_hostile import mutated, recorded, spoken
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.decoder import Decoder
-from tests.app.pacs.conftest import DX, free_port, node_fields, radiograph, stored
+from tests.app.pacs.conftest import DX, node_fields, radiograph, stored
 
 MESSAGES, OBJECTS = 150, 40
 STATM = Path("/proc/self/statm")

@@ -22,16 +22,11 @@ from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Queue
 from app.pacs.queue.tables import DELIVERED
 from app.pacs.queue.upkeep import status
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.data.synthetic.population import SynthesisSpec
 from cxr_mm.data.synthetic.writer import synthesise
 from cxr_mm.prediction_log import open_log
-from tests.app.pacs.conftest import (
-    dcmtk,
-    free_port,
-    node_fields,
-    radiograph,
-    stored,
-)
+from tests.app.pacs.conftest import dcmtk, node_fields, radiograph, stored
 
 
 class Archive:

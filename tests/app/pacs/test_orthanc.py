@@ -10,9 +10,10 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 
 from app.pacs.objects import SOP_CLASSES
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import bundle_digest
-from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
+from tests.app.pacs.conftest import dcmtk, orthanc_program
 from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
 
 OBJECTS = ["sr", "gsps", "sc", "seg", "pdf"]

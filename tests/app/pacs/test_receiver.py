@@ -14,16 +14,9 @@ from app.pacs.queue.upkeep import status
 from app.pacs.receiver import Receiver
 from app.pacs.settings import NodeSettings
 from app.pacs.storage import Storage
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import LogError, ParamsError
-from tests.app.pacs.conftest import (
-    DX,
-    associated,
-    dcmtk,
-    free_port,
-    node_fields,
-    radiograph,
-    stored,
-)
+from tests.app.pacs.conftest import DX, associated, dcmtk, node_fields, radiograph, stored
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -8,7 +8,8 @@ from pynetdicom import AE
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.sender import EchoResult, ask_for_echo
 from app.pacs.settings import NodeSettings
-from tests.app.pacs.conftest import VERIFICATION, free_port, node_fields
+from benchmarks.system.pacs_peers import free_port
+from tests.app.pacs.conftest import VERIFICATION, node_fields
 
 
 def listening(folder, name, port):

@@ -13,12 +13,13 @@ import pytest
 from pydicom import dcmread
 
 from app.pacs.commands import phantom
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.data.synthetic.dicom import write_dicom
 from cxr_mm.data.synthetic.phantom import draw_image
 from cxr_mm.data.synthetic.population import SynthesisSpec, draw_cases
 from cxr_mm.imaging.radiograph import read_radiograph
-from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
+from tests.app.pacs.conftest import dcmtk, orthanc_program
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = DOCS / "pacs_tutorial.md"

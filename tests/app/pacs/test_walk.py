@@ -20,6 +20,7 @@ from app.inbox import Wanted
 from app.pacs.commands import phantom
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.watch.inbox import QueueInbox
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import TaskPaths, bundle_digest
 from cxr_mm.core.prediction import percent
@@ -27,7 +28,7 @@ from cxr_mm.models.bundle import load_bundle, save_bundle
 from cxr_mm.models.registry import read_pointer
 from cxr_mm.prediction_log import open_log
 from monitoring.retraining.promotion import adopt, pointer_file
-from tests.app.pacs.conftest import dcmtk, free_port, orthanc_program
+from tests.app.pacs.conftest import dcmtk, orthanc_program
 from tests.app.pacs.test_node import Archive, Running
 from tests.app.pacs.test_orthanc import Orthanc
 from tests.browser.conftest import browser, driver, window  # noqa: F401  fixtures

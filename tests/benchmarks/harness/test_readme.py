@@ -16,7 +16,15 @@ def test_the_table_is_that_of_the_stored_figures():
 
 def test_a_figure_has_its_interval_and_an_absent_one_an_empty_cell(make_row, monkeypatch, tmp_path):
     rows = [
-        make_row(task="covid", row="NIH", metric="specificity", value=0.9, ci95=(0.8, 0.95), n=12)
+        make_row(
+            table="cross-dataset",
+            task="covid",
+            row="NIH",
+            metric="specificity",
+            value=0.9,
+            ci95=(0.8, 0.95),
+            n=12,
+        )
     ]
     monkeypatch.setattr(readme, "SHOWN", {("covid", "NIH"): "adults"})
     monkeypatch.setattr(readme, "README", tmp_path / "README.md")

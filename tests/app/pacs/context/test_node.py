@@ -8,8 +8,9 @@ import pytest
 
 from app.pacs.context.mllp import END, START
 from app.pacs.objects import SOP_CLASSES
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.prediction_log import open_log
-from tests.app.pacs.conftest import free_port, stored
+from tests.app.pacs.conftest import stored
 from tests.app.pacs.context.test_csv_table import HEAD
 from tests.app.pacs.context.test_hl7_message import MSH, message, obx
 from tests.app.pacs.test_node import archive, phantoms, running  # noqa: F401  fixtures

@@ -25,7 +25,8 @@ from app.pacs.receiver import Receiver
 from app.pacs.sender import EchoResult, Sender, ask_for_echo
 from app.pacs.settings import NodeSettings, QueueRetention
 from app.pacs.storage import Storage
-from tests.app.pacs.conftest import arrival, free_port, node_fields
+from benchmarks.system.pacs_peers import free_port
+from tests.app.pacs.conftest import arrival, node_fields
 from tests.app.pacs.objects.samples import MADE_AT, computed_radiograph, two_findings
 
 KINDS = ("sr", "gsps")

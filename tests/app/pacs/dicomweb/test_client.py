@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from app.pacs.dicomweb.client import AwayError, DeclinedError, HttpClient
 from app.pacs.sections.web import HttpService
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import ParamsError
-from tests.app.pacs.conftest import free_port
 from tests.app.pacs.dicomweb.conftest import Web, serving
 
 

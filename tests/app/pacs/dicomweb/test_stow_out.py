@@ -8,7 +8,8 @@ from app.pacs.dicomweb.stow_out import StowSender
 from app.pacs.queue import Outgoing
 from app.pacs.queue.upkeep import status
 from app.pacs.storage import Storage
-from tests.app.pacs.conftest import arrival, free_port
+from benchmarks.system.pacs_peers import free_port
+from tests.app.pacs.conftest import arrival
 
 PATH = "/dicom-web/studies"
 

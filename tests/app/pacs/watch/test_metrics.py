@@ -9,8 +9,9 @@ from app.pacs.queue import Outgoing
 from app.pacs.queue.watched import note_peer
 from app.pacs.sections.watch import MetricsSettings
 from app.pacs.watch.metrics import NodeMetrics
+from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import LogError, ParamsError
-from tests.app.pacs.conftest import arrival, free_port
+from tests.app.pacs.conftest import arrival
 
 
 @pytest.fixture
