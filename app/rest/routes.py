@@ -54,7 +54,7 @@ REFUSALS = {
 T = TypeVar("T")
 
 
-class Lane:
+class WorkQueue:
     """Work of one kind for one model: so many at once, so many more that wait."""
 
     def __init__(self, at_once: int, most_waiting: int = MOST_WAITING) -> None:
@@ -78,13 +78,13 @@ class Lane:
 
 
 class Served:
-    """One model, and the lanes to it."""
+    """One model, and the queues of its work."""
 
     def __init__(self, service: InferenceService) -> None:
         self.service = service
-        self.predictions = Lane(PREDICTIONS_AT_ONCE)
-        self.explanations = Lane(EXPLANATIONS_AT_ONCE)
-        self.readings = Lane(READINGS_AT_ONCE)
+        self.predictions = WorkQueue(PREDICTIONS_AT_ONCE)
+        self.explanations = WorkQueue(EXPLANATIONS_AT_ONCE)
+        self.readings = WorkQueue(READINGS_AT_ONCE)
 
 
 class Api:
@@ -102,8 +102,8 @@ class Api:
     @property
     def pending(self) -> int:
         """Requests that are at work or wait."""
-        lanes = (lane for s in self._served.values() for lane in (s.predictions, s.explanations))
-        return sum(lane.pending for lane in lanes)
+        served = self._served.values()
+        return sum(s.predictions.pending + s.explanations.pending for s in served)
 
     async def predict(self, request: Request) -> dict[str, Any]:
         """Predict one study from any subset of its inputs, and log it."""

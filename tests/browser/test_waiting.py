@@ -86,7 +86,7 @@ def test_a_method_that_was_chosen_is_asked_for_once(window, site):
     assert explained(site) == before + 1
 
 
-def test_stop_ends_the_work_on_the_server_and_leaves_the_lane_free(window, site):
+def test_stop_ends_the_work_on_the_server_and_leaves_the_queue_free(window, site):
     answered(window, site, site.images[1])
     before = explained(site)
     with window.expect_response("**/queue/join*"):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app import calls
 from app.rest.problems import BusyError
-from app.rest.routes import Lane
+from app.rest.routes import WorkQueue
 from app.security.auth import add_user
 from app.settings import Limits
 from cxr_mm.data.studies import build_study
@@ -197,26 +197,26 @@ def test_no_other_path_and_no_page_of_documents_is_open(ask):
     assert ask.client.post("/v1/predict/../model").status_code == 404
 
 
-def test_a_full_lane_is_said_and_its_turn_is_kept():
+def test_a_full_queue_is_reported_and_its_turn_is_kept():
     """One at a time and one that waits; the third is refused."""
 
     async def main():
-        lane, started, end = Lane(1, most_waiting=1), threading.Event(), threading.Event()
+        queue, started, end = WorkQueue(1, most_waiting=1), threading.Event(), threading.Event()
 
         def work():
             started.set()
             return end.wait(5)
 
-        first = asyncio.create_task(lane.run(work))
+        first = asyncio.create_task(queue.run(work))
         await asyncio.to_thread(started.wait, 5)
-        second = asyncio.create_task(lane.run(work))
+        second = asyncio.create_task(queue.run(work))
         await asyncio.sleep(0)
-        assert lane.pending == 2
+        assert queue.pending == 2
         with pytest.raises(BusyError):
-            await lane.run(work)
+            await queue.run(work)
         end.set()
         assert [await first, await second] == [True, True]
-        assert lane.pending == 0
+        assert queue.pending == 0
 
     asyncio.run(main())
 
@@ -232,7 +232,7 @@ def test_limits_sign_in_and_names_of_several_models(predictor, tmp_path, monkeyp
         named = {"note": NOTE, "model": "synthetic-2"}
         assert ask.predict(json=named).json()["findings"]
         assert ask("get", "/v1/model?model=synthetic-2").json()["name"] == "synthetic-2"
-        monkeypatch.setattr("app.rest.routes.Lane.run", busy)
+        monkeypatch.setattr("app.rest.routes.WorkQueue.run", busy)
         assert ask.predict(json=named).headers["Retry-After"] == "5"
         assert int(ask.predict(json=named).headers["Retry-After"]) >= 1
         assert client.get("/metrics").text.count('cxr_mm_refused_total{reason="rate"} 1.0') == 1

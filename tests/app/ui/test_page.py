@@ -390,5 +390,5 @@ def test_the_page_shows_its_notices_and_keeps_explaining_out_of_the_way(service)
     assert ("SYNTHETIC" in text) == service.task.synthetic
     assert "Another &lt;model&gt;" in text
     assert blocks.analytics_enabled is False
-    lanes = {fn.concurrency_id for fn in blocks.fns.values() if fn.fn is not None}
-    assert {"prediction", "explanation", "worklist"} <= lanes
+    queues = {fn.concurrency_id for fn in blocks.fns.values() if fn.fn is not None}
+    assert {"prediction", "explanation", "worklist"} <= queues

@@ -189,7 +189,7 @@ def test_positive_and_uncertain_are_said_in_words(service, uploads, many, certai
     assert words in table
 
 
-def test_a_list_runs_in_a_lane_of_its_own_and_stop_cancels_it(service):
+def test_a_list_runs_in_a_queue_of_its_own_and_stop_cancels_it(service):
     with gr.Blocks(analytics_enabled=False) as blocks:
         worklist.build(service)
     queues = {fn.concurrency_id: fn.concurrency_limit for fn in blocks.fns.values() if fn.fn}
