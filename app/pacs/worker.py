@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import logging
 import threading
@@ -15,7 +14,7 @@ from pydicom.dataset import Dataset
 from app.pacs.answering import Answering
 from app.pacs.context.studies import NOTHING, Contexts, Found, version_of
 from app.pacs.header import HeaderReader
-from app.pacs.objects import Kind, Result, build_not_analysed, build_objects
+from app.pacs.objects import Kind, ObjectFile, Result, build_not_analysed, build_objects
 from app.pacs.objects.fhir import Json, fhir_bundle, fhir_not_analysed, report_id
 from app.pacs.queue import Earlier, Ended, Outgoing, Queue, Received, Summary
 from app.pacs.routing import Refusal, Route, facts_of, route
@@ -26,7 +25,7 @@ from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError
 from cxr_mm.inference.suspicion import suspicion
 
 _log = logging.getLogger(__name__)
-NOT_ANALYSED: Mapping[Kind, Callable[[Dataset, str, datetime], Dataset | Json]] = {
+NOT_ANALYSED: Mapping[Kind, Callable[[Dataset, str, datetime], ObjectFile | Json]] = {
     "sr": build_not_analysed,
     "fhir": fhir_not_analysed,
 }
@@ -202,7 +201,7 @@ class Worker:
         """Make and write each object: its UID and file, by kind."""
         with self._stages.timed("build"):
             made_at = datetime.now()
-            made: dict[Kind, Dataset | Json] = {**build_objects(header, result, kinds, made_at)}
+            made: dict[Kind, ObjectFile | Json] = {**build_objects(header, result, kinds, made_at)}
             if "fhir" in kinds:
                 made["fhir"] = fhir_bundle(header, result, made_at)
             return {kind: self._written(each) for kind, each in made.items()}
@@ -222,16 +221,14 @@ class Worker:
             reason = f"{reason}; no report, since {error}"
         self._end(received, "not_analysed", reason=reason, outgoing=outgoing)
 
-    def _written(self, made: Dataset | Json) -> tuple[str, str]:
+    def _written(self, made: ObjectFile | Json) -> tuple[str, str]:
         """Write an object to the outbox; returns its UID and its file.
 
         Raises:
             OSError: it cannot be written.
         """
-        if isinstance(made, Dataset):
-            buffer = io.BytesIO()
-            made.save_as(buffer, enforce_file_format=True)
-            uid, ending, data = str(made.SOPInstanceUID), "dcm", buffer.getvalue()
+        if isinstance(made, ObjectFile):
+            uid, ending, data = made.uid, "dcm", made.data
         else:
             uid, ending, data = report_id(made), "json", json.dumps(made).encode()
         name = hashlib.sha256(uid.encode()).hexdigest()

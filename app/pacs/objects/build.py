@@ -1,6 +1,8 @@
 """Every object of one radiograph, with its UID."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydicom.dataset import Dataset
@@ -14,7 +16,8 @@ from pydicom.uid import (
 )
 
 from app.pacs.objects.encapsulated_pdf import encapsulated_pdf
-from app.pacs.objects.evidence import header_of
+from app.pacs.objects.evidence import Evidence, evidence_of
+from app.pacs.objects.prepared import file_of
 from app.pacs.objects.presentation_state import presentation_state
 from app.pacs.objects.result import Result
 from app.pacs.objects.secondary_capture import secondary_capture
@@ -39,19 +42,32 @@ CONTENTS: Mapping[Kind, str] = {
     "pdf": "case report: image, map, findings, operating points, inputs, warnings, model, notice",
 }
 """What each holds, for the conformance statement."""
-BUILDERS: Mapping[Kind, Callable[[Dataset, Result, str, datetime], Dataset]] = {
+Encoded = Callable[[Evidence, Result, str, datetime], dict[int, bytes]]
+PREPARED: Mapping[Kind, Encoded] = {
     "sr": structured_report,
     "gsps": presentation_state,
     "sc": secondary_capture,
+}
+"""What encodes objects that a library has built once."""
+BUILDERS: Mapping[Kind, Callable[[Evidence, Result, str, datetime], Dataset]] = {
     "seg": segmentation,
     "pdf": encapsulated_pdf,
 }
+"""What builds the others anew."""
+
+
+@dataclass(frozen=True)
+class ObjectFile:
+    """An object as its file (PS3.10): SOP instance UID, and every byte."""
+
+    uid: str
+    data: bytes
 
 
 def build_objects(
     source: Dataset, result: Result, kinds: Sequence[Kind], made_at: datetime
-) -> dict[Kind, Dataset]:
-    """Build the objects of one answer, each with file meta, in explicit VR little endian.
+) -> dict[Kind, ObjectFile]:
+    """Build the objects of one answer in explicit VR little endian.
 
     The same source, digest and configuration give the same UIDs. Without a region there is no
     segmentation; FHIR is no object.
@@ -65,21 +81,17 @@ def build_objects(
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    header = header_of(source)
-    instance = str(header.get("SOPInstanceUID", ""))
-    return {
-        kind: BUILDERS[kind](
-            header,
-            result,
-            derived_uid(instance, result.digest, result.configuration, kind),
-            made_at,
-        )
-        for kind in kinds
-        if kind in BUILDERS and (kind != "seg" or result.region is not None)
-    }
+    evidence, found = evidence_of(source), dict[Kind, ObjectFile]()
+    for kind in kinds:
+        uid = derived_uid(evidence.image.instance, result.digest, result.configuration, kind)
+        if kind in PREPARED:
+            found[kind] = ObjectFile(uid, file_of(PREPARED[kind](evidence, result, uid, made_at)))
+        elif kind in BUILDERS and (kind != "seg" or result.region is not None):
+            found[kind] = _file(BUILDERS[kind](evidence, result, uid, made_at))
+    return found
 
 
-def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Dataset:
+def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> ObjectFile:
     """Build the structured report that a radiograph was not analysed, and why.
 
     Another reason gives another UID.
@@ -92,7 +104,12 @@ def build_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Datas
     Raises:
         RadiographError: the header does not say which object it is of, or its size.
     """
-    header = header_of(source)
-    instance = str(header.get("SOPInstanceUID", ""))
-    uid = derived_uid(instance, "not analysed", reason)
-    return not_analysed_report(header, reason, uid, made_at)
+    evidence = evidence_of(source)
+    uid = derived_uid(evidence.image.instance, "not analysed", reason)
+    return _file(not_analysed_report(evidence, reason, uid, made_at))
+
+
+def _file(built: Dataset) -> ObjectFile:
+    stream = io.BytesIO()
+    built.save_as(stream, enforce_file_format=True)
+    return ObjectFile(str(built.SOPInstanceUID), stream.getvalue())

@@ -7,7 +7,9 @@ lacking, but for the identifiers by which an archive files the object, which are
 
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TypedDict, TypeVar
 
 from highdicom import SOPClass
@@ -23,6 +25,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import PersonName, validate_value
 
+from app.pacs.objects.prepared import Varying, elements_of
 from cxr_mm import __version__
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.attributes import code_string
@@ -75,16 +78,43 @@ def header_of(source: Dataset) -> Dataset:
     return header
 
 
-def reference_of(source: Dataset) -> Dataset:
-    """What identifies the source and the shape of its image, and nothing of its patient.
+@dataclass(frozen=True)
+class SourceImage:
+    """What identifies the source and the shape of its image, and nothing of its patient."""
+
+    sop_class: str
+    instance: Varying[str]
+    study: Varying[str]
+    series: Varying[str]
+    rows: Varying[int]
+    columns: Varying[int]
+
+    def reference(self) -> Dataset:
+        """As highdicom takes a source: patient and study are empty."""
+        reference = Dataset()
+        reference.SOPClassUID, reference.SOPInstanceUID = self.sop_class, self.instance
+        reference.StudyInstanceUID, reference.SeriesInstanceUID = self.study, self.series
+        reference.Rows, reference.Columns, reference.SamplesPerPixel = self.rows, self.columns, 1
+        for keyword in EMPTY_IF_ABSENT:
+            setattr(reference, keyword, "")
+        return reference
+
+    def item(self) -> Dataset:
+        """Item of a sequence that refers to the source."""
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = self.sop_class, self.instance
+        return item
+
+
+def image_of(header: Dataset) -> SourceImage:
+    """The image of a header.
 
     Raises:
         RadiographError: the header does not say which object it is of, or its size; or it is of
             none of the classes `SOURCES`.
     """
-    reference = Dataset()
     for keyword in (*UIDS, "Rows", "Columns"):
-        value = source.get(keyword)
+        value = header.get(keyword)
         valid = isinstance(value, int) and 0 < value <= LONGEST_SIDE
         if keyword in UIDS:  # a number, by another VR than UI, may look like one
             valid = isinstance(value, str) and bool(UID_FORM.fullmatch(value))
@@ -94,58 +124,91 @@ def reference_of(source: Dataset) -> Dataset:
                 field=keyword,
                 remedy="Send the radiograph again from its archive",
             )
-        setattr(reference, keyword, value)
-    if reference.SOPClassUID not in SOURCES:
+    if header.SOPClassUID not in SOURCES:
         raise RadiographError(
             "this class of objects is not answered",
             field="SOPClassUID",
             remedy="Send radiographs of the classes CR and DX",
         )
-    reference.SamplesPerPixel = 1
-    for keyword in EMPTY_IF_ABSENT:
-        setattr(reference, keyword, "")
-    return reference
+    return SourceImage(*(str(header[uid].value) for uid in UIDS), header.Rows, header.Columns)
 
 
-def reference_to(image: Dataset) -> Dataset:
-    """Item that refers to the source.
+@dataclass(frozen=True)
+class Evidence:
+    """One radiograph, as every object of it takes it over.
 
     Args:
-        image: as `reference_of` gives it.
+        header: what can be decoded of its header.
+        image: which it is.
+        patient: attributes of patient and study that are valid, decoded; those that must be
+            present are.
     """
-    item = Dataset()
-    item.ReferencedSOPClassUID = image.SOPClassUID
-    item.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return item
+
+    header: Dataset
+    image: SourceImage
+    patient: Dataset
+
+    @cached_property
+    def encoded(self) -> dict[int, bytes]:
+        """Elements of patient and study."""
+        return elements_of(self.patient)
+
+    def added(self, made_at: datetime, *, dates_content: bool, body_part: bool) -> Dataset:
+        """What an object says besides: times, and what was examined.
+
+        Args:
+            made_at: when the answer was given.
+            dates_content: whether it dates its content, which presentation states do not.
+            body_part: whether its series may say what was examined.
+        """
+        added, date, time = Dataset(), f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
+        added.InstanceCreationDate, added.InstanceCreationTime = date, time
+        added.SeriesDate, added.SeriesTime = date, time
+        if dates_content:
+            added.ContentDate, added.ContentTime = date, time
+        if body_part:
+            _add_body_part(added, self.header)
+        return added
+
+
+def evidence_of(source: Dataset) -> Evidence:
+    """The evidence of a radiograph; its data set is not changed.
+
+    Raises:
+        RadiographError: as `image_of`.
+    """
+    header = header_of(source)
+    return Evidence(header, image_of(header), _Patient(_readable(header)))
 
 
 Built = TypeVar("Built", bound=SOPClass)
 
 
-def complete(built: Built, source: Dataset, made_at: datetime) -> Built:
+def complete(built: Built, evidence: Evidence, made_at: datetime) -> Built:
     """Give an object its patient, study, character set and times; it is returned.
 
     Args:
         built: changed in place.
-        source: of the radiograph.
+        evidence: of the radiograph.
         made_at: when the answer was given.
     """
-    built.SpecificCharacterSet = CHARACTER_SET
-    built.copy_patient_and_study_information(_readable(source))
-    for keyword in EMPTY_IF_ABSENT:
-        if keyword not in built:
-            setattr(built, keyword, "")
-    date, time = f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
-    built.InstanceCreationDate, built.InstanceCreationTime = date, time
-    built.SeriesDate, built.SeriesTime = date, time
-    if built.Modality not in DOCUMENTS:
-        _add_body_part(built, source)
+    built.update(evidence.patient)
+    documents, dated = built.Modality in DOCUMENTS, "ContentDate" in built
+    built.update(evidence.added(made_at, dates_content=dated, body_part=not documents))
+    date_equipment(built, moment_of(made_at))
+    return built
+
+
+def date_equipment(built: Dataset, moment: str) -> None:
+    """Say when the equipment contributed that highdicom has listed."""
     for item in built.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
-            item.ContributionDateTime = date + time
-    if "ContentDate" in built:  # not in the IOD of presentation states
-        built.ContentDate, built.ContentTime = date, time
-    return built
+            item.ContributionDateTime = moment
+
+
+def moment_of(made_at: datetime) -> str:
+    """Date and time (VR DT)."""
+    return f"{made_at:%Y%m%d%H%M%S}"
 
 
 class Equipment(TypedDict):
@@ -180,6 +243,18 @@ def _add_body_part(built: Dataset, source: Dataset) -> None:
         built.BodyPartExamined = part
     if side in SIDES or not part:
         built.Laterality = side if side in SIDES else ""
+
+
+class _Patient(SOPClass):
+    """Attributes of patient and study alone, taken over as highdicom does."""
+
+    def __init__(self, source: Dataset) -> None:
+        Dataset.__init__(self)  # not that of an object
+        self.SpecificCharacterSet = CHARACTER_SET
+        self.copy_patient_and_study_information(source)
+        for keyword in EMPTY_IF_ABSENT:
+            if keyword not in self:
+                setattr(self, keyword, "")
 
 
 def _readable(source: Dataset) -> Dataset:

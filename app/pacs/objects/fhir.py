@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from app.pacs.objects import codes
-from app.pacs.objects.evidence import MANUFACTURER, header_of, reference_of
+from app.pacs.objects.evidence import MANUFACTURER, SourceImage, header_of, image_of
 from app.pacs.objects.result import Result
 from app.pacs.objects.uids import PREFIX, derived_uid
 from cxr_mm import __version__
@@ -46,9 +46,8 @@ def fhir_bundle(source: Dataset, result: Result, made_at: datetime) -> Json:
         RadiographError: the header does not say which object it is of, or its size.
     """
     header = header_of(source)
-    image = reference_of(header)
-    instance, findings = str(image.SOPInstanceUID), result.answer.prediction.findings
-    parts = (instance, result.digest, result.configuration, "fhir")
+    image, findings = image_of(header), result.answer.prediction.findings
+    parts = (image.instance, result.digest, result.configuration, "fhir")
     model = _device(result)
     observed = [
         _observation(header, image, result, f, _id(*parts, f.finding), model["id"])
@@ -75,8 +74,8 @@ def fhir_not_analysed(source: Dataset, reason: str, made_at: datetime) -> Json:
         RadiographError: the header does not say which object it is of, or its size.
     """
     header = header_of(source)
-    image, lines = reference_of(header), [f"Not analysed: {reason}.", NOTICE]
-    report_id = _id(str(image.SOPInstanceUID), "not analysed", reason, "fhir")
+    image, lines = image_of(header), [f"Not analysed: {reason}.", NOTICE]
+    report_id = _id(image.instance, "not analysed", reason, "fhir")
     report = _report(header, image, report_id, made_at) | {
         "status": "cancelled",
         "conclusion": " ".join(lines),
@@ -111,7 +110,7 @@ def _link(resource_id: str) -> Json:
     return {"reference": f"urn:uuid:{resource_id}"}
 
 
-def _report(header: Dataset, image: Dataset, own_id: str, made_at: datetime) -> Json:
+def _report(header: Dataset, image: SourceImage, own_id: str, made_at: datetime) -> Json:
     """What every report has."""
     report: Json = {
         "resourceType": "DiagnosticReport",
@@ -120,11 +119,11 @@ def _report(header: Dataset, image: Dataset, own_id: str, made_at: datetime) -> 
         "code": _concept(codes.REPORT),
         "subject": _subject(header),
         "issued": made_at.astimezone().isoformat(timespec="seconds"),
-        "imagingStudy": [_named("ImagingStudy", image.StudyInstanceUID)],
+        "imagingStudy": [_named("ImagingStudy", image.study)],
         "media": [
             {
                 "comment": "The radiograph that was read",
-                "link": _named("Media", image.SOPInstanceUID),
+                "link": _named("Media", image.instance),
             }
         ],
     }
@@ -177,7 +176,7 @@ def _device(result: Result) -> Json:
 
 def _observation(
     header: Dataset,
-    image: Dataset,
+    image: SourceImage,
     result: Result,
     finding: FindingPrediction,
     own_id: str,
@@ -202,7 +201,7 @@ def _observation(
         | {"text": finding.title},
         "subject": _subject(header),
         "device": _link(model),
-        "derivedFrom": [_named("ImagingStudy", image.StudyInstanceUID)],
+        "derivedFrom": [_named("ImagingStudy", image.study)],
         "valueCodeableConcept": _concept(codes.presence(finding)),
         "component": component,
         "note": [{"text": NOTICE}],

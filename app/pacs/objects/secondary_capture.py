@@ -1,6 +1,7 @@
 """Secondary capture: the picture with its map and, beside it, numbers, model and notice."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
@@ -9,16 +10,17 @@ from highdicom import SOPClass
 from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from app.pacs.objects.evidence import complete, equipment, long_string, reference_of, reference_to
+from app.pacs.objects.evidence import Evidence, SourceImage, equipment, long_string
+from app.pacs.objects.prepared import Prepared, Varying, elements_of, encoded_value
 from app.pacs.objects.result import Result
 from app.pacs.objects.uids import derived_uid
 from cxr_mm import __version__
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, percent
 
 SERIES_NUMBER = 9003
+PIXEL_DATA = 0x7FE00010
 HEIGHT, WIDEST = 800, 1600
 """Height of the picture in pixels, and its width at most."""
 PANEL = 460
@@ -30,54 +32,108 @@ DIGEST_LINE = 32
 """Characters of the digest on one line: all 64 are there, on two."""
 
 
-def secondary_capture(source: Dataset, result: Result, uid: str, made_at: datetime) -> SOPClass:
-    """Build the colour picture of one answer.
+@dataclass(frozen=True)
+class Capture:
+    """What a secondary capture says beside its pixels.
 
     Args:
-        source: header of the radiograph.
+        description: of its series.
+        model, digest: that answered.
+        burnt_in: whether text is burnt in that names someone: YES, NO, or None for what the
+            source does not say.
+        image: that was read.
+        uid: SOP instance UID of the capture.
+        series_uid: of its series.
+        date, time: of the answer.
+        rows, columns: of its pixels.
+    """
+
+    description: str
+    model: str
+    digest: str
+    burnt_in: str | None
+    image: SourceImage
+    uid: Varying[str]
+    series_uid: Varying[str]
+    date: Varying[str]
+    time: Varying[str]
+    rows: Varying[int]
+    columns: Varying[int]
+
+
+def secondary_capture(
+    evidence: Evidence, result: Result, uid: str, made_at: datetime
+) -> dict[int, bytes]:
+    """Encode the colour picture of one answer.
+
+    Args:
+        evidence: of the radiograph.
         result: what is told of it; without `map_image` the picture is the text alone.
         uid: SOP instance UID of the picture.
         made_at: when the answer was given.
     """
-    image = reference_of(source)
     pixels = draw(result, made_at)
+    added = evidence.added(made_at, dates_content=True, body_part=True)
+    capture = capture_of(evidence, result, uid, made_at, pixels)
+    return (
+        PREPARED.elements(capture)
+        | evidence.encoded
+        | elements_of(added)
+        | {PIXEL_DATA: encoded_value(PIXEL_DATA, "OB", pixels.tobytes())}
+    )
+
+
+def capture_of(
+    evidence: Evidence, result: Result, uid: str, made_at: datetime, pixels: NDArray[np.uint8]
+) -> Capture:
+    """What the capture of one answer says."""
+    # The text beside the picture names no one: what is burnt in is what the source has.
+    burnt_in = evidence.header.get("BurnedInAnnotation")
+    return Capture(
+        description=long_string(f"AI result: {result.task.title}"),
+        model=result.answer.prediction.model,
+        digest=result.digest,
+        burnt_in=burnt_in if burnt_in in ("YES", "NO") else None,
+        image=evidence.image,
+        uid=uid,
+        series_uid=derived_uid(uid, "series"),
+        date=f"{made_at:%Y%m%d}",
+        time=f"{made_at:%H%M%S}",
+        rows=pixels.shape[0],
+        columns=pixels.shape[1],
+    )
+
+
+def build(capture: Capture) -> SOPClass:
+    """Build a capture, without its pixels, by highdicom."""
     built = SOPClass(
-        study_instance_uid=image.StudyInstanceUID,
-        series_instance_uid=derived_uid(uid, "series"),
+        study_instance_uid=capture.image.study,
+        series_instance_uid=capture.series_uid,
         series_number=SERIES_NUMBER,
-        series_description=long_string(f"AI result: {result.task.title}"),
-        sop_instance_uid=uid,
+        series_description=capture.description,
+        sop_instance_uid=capture.uid,
         sop_class_uid=SecondaryCaptureImageStorage,
         instance_number=1,
         modality="OT",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **equipment(result.answer.prediction.model, result.digest),
+        **equipment(capture.model, capture.digest),
     )
-    _describe(built, source, image, made_at)
-    _fill(built, pixels)
-    return complete(built, source, made_at)
-
-
-def _describe(built: Dataset, source: Dataset, image: Dataset, made_at: datetime) -> None:
     built.ConversionType = "WSD"
     built.ImageType = ["DERIVED", "SECONDARY"]
-    built.DateOfSecondaryCapture = f"{made_at:%Y%m%d}"
-    built.TimeOfSecondaryCapture = f"{made_at:%H%M%S}"
+    built.DateOfSecondaryCapture, built.TimeOfSecondaryCapture = capture.date, capture.time
     built.DerivationDescription = "Map of influence over the radiograph, with findings beside it"
     built.PatientOrientation = ""
-    built.SourceImageSequence = [reference_to(image)]
-    # The text beside the picture names no one: what is burnt in is what the source has.
-    if source.get("BurnedInAnnotation") in ("YES", "NO"):
-        built.BurnedInAnnotation = source.BurnedInAnnotation
-
-
-def _fill(built: Dataset, pixels: NDArray[np.uint8]) -> None:
-    built.Rows, built.Columns, built.SamplesPerPixel = pixels.shape
+    built.SourceImageSequence = [capture.image.item()]
+    if capture.burnt_in is not None:
+        built.BurnedInAnnotation = capture.burnt_in
+    built.Rows, built.Columns, built.SamplesPerPixel = capture.rows, capture.columns, 3
     built.PhotometricInterpretation, built.PlanarConfiguration = "RGB", 0
     built.BitsAllocated, built.BitsStored, built.HighBit = 8, 8, 7
     built.PixelRepresentation = 0
-    data = pixels.tobytes()
-    built.PixelData = data + b"\0" * (len(data) % 2)
+    return built
+
+
+PREPARED = Prepared(build)
 
 
 def draw(result: Result, made_at: datetime) -> NDArray[np.uint8]:

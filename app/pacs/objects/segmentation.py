@@ -17,10 +17,9 @@ from highdicom.seg import (
     SegmentDescription,
 )
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from app.pacs.objects import codes
-from app.pacs.objects.evidence import complete, equipment, long_string, reference_of
+from app.pacs.objects.evidence import Evidence, SourceImage, complete, equipment, long_string
 from app.pacs.objects.result import Region, Result
 from app.pacs.objects.uids import derived_uid
 from cxr_mm import __version__
@@ -33,20 +32,20 @@ MEANING = (
 )
 
 
-def segmentation(source: Dataset, result: Result, uid: str, made_at: datetime) -> Segmentation:
+def segmentation(evidence: Evidence, result: Result, uid: str, made_at: datetime) -> Segmentation:
     """Build the segmentation of the region, which the result must have.
 
     Args:
-        source: header of the radiograph.
+        evidence: of the radiograph.
         result: what is told of it.
         uid: SOP instance UID of the segmentation.
         made_at: when the answer was given.
     """
-    image, region = reference_of(source), result.region
+    image, region = evidence.image, result.region
     assert region is not None
     built = Segmentation(
-        source_images=[image],
-        pixel_array=mask_of(region, (image.Rows, image.Columns))[None],
+        source_images=[image.reference()],
+        pixel_array=mask_of(region, (image.rows, image.columns))[None],
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_segment(image, result, region)],
         series_instance_uid=derived_uid(uid, "series"),
@@ -63,7 +62,7 @@ def segmentation(source: Dataset, result: Result, uid: str, made_at: datetime) -
     dimension = derived_uid(uid, "dimension")  # highdicom's would be another each time
     for item in (*built.DimensionOrganizationSequence, *built.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension
-    return complete(built, source, made_at)
+    return complete(built, evidence, made_at)
 
 
 def mask_of(region: Region, shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -79,7 +78,7 @@ def mask_of(region: Region, shape: tuple[int, int]) -> NDArray[np.uint8]:
     return np.logical_xor.accumulate(turns[:, :-1], axis=1).astype(np.uint8)
 
 
-def _segment(image: Dataset, result: Result, region: Region) -> SegmentDescription:
+def _segment(image: SourceImage, result: Result, region: Region) -> SegmentDescription:
     titles = {f.finding: f.title for f in result.answer.prediction.findings}
     title = titles.get(region.finding, region.finding)
     segment = SegmentDescription(
@@ -94,7 +93,7 @@ def _segment(image: Dataset, result: Result, region: Region) -> SegmentDescripti
             version=__version__,
             parameters={"digest": result.digest, "region": region.method},
         ),
-        tracking_uid=result.tracking_uid(image.SOPInstanceUID, region.finding),
+        tracking_uid=result.tracking_uid(image.instance, region.finding),
         tracking_id=region.finding,
     )
     segment.SegmentDescription = MEANING

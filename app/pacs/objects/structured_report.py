@@ -5,17 +5,31 @@ warnings and the notice are of the whole answer: container Qualitative Evaluatio
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from highdicom import sr
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from app.pacs.objects import codes
-from app.pacs.objects.evidence import MANUFACTURER, complete, equipment, long_string, reference_of
-from app.pacs.objects.result import Region, Result
+from app.pacs.objects.evidence import (
+    MANUFACTURER,
+    Equipment,
+    Evidence,
+    SourceImage,
+    complete,
+    date_equipment,
+    equipment,
+    long_string,
+    moment_of,
+)
+from app.pacs.objects.prepared import Prepared, Varying, elements_of
+from app.pacs.objects.result import Result
 from app.pacs.objects.uids import derived_uid
 from cxr_mm import __version__
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction
@@ -24,41 +38,157 @@ SERIES_NUMBER = 9001
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
 
 
-def structured_report(
-    source: Dataset, result: Result, uid: str, made_at: datetime
-) -> sr.Comprehensive3DSR:
-    """Build the report of one answer.
+@dataclass(frozen=True)
+class Group:
+    """What is said of one finding.
 
     Args:
-        source: header of the radiograph.
+        finding: its name.
+        finding_type: its code.
+        decision_type: what the decision is.
+        parameters: of the algorithm.
+        tracking_uid: what it is tracked by in every object.
+        presence, decision: of the finding.
+        probability, threshold: in [0, 1]; None where the likeliest class is chosen.
+        outline: corners (N, 2) of the region, the first again at the end; None without one.
+    """
+
+    finding: str
+    finding_type: Code
+    decision_type: Code
+    parameters: tuple[str, ...]
+    tracking_uid: Varying[str]
+    presence: Varying[Code]
+    decision: Varying[Code]
+    probability: Varying[float]
+    threshold: Varying[float | None]
+    outline: Varying[NDArray[np.float64] | None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a structured report says.
+
+    Args:
+        description: of its series.
+        model, digest: that answered.
+        inputs: that were used.
+        image: that was read.
+        uid: SOP instance UID of the report.
+        series_uid: of its series.
+        predecessor, predecessor_series: UIDs of the report that it replaces; None for none.
+        moment: when the answer was given.
+        groups: one for each finding.
+        comments: warnings and notices.
+    """
+
+    description: str
+    model: str
+    digest: str
+    inputs: tuple[Code, ...]
+    image: SourceImage
+    groups: tuple[Group, ...]
+    uid: Varying[str]
+    series_uid: Varying[str]
+    predecessor: Varying[str | None]
+    predecessor_series: Varying[str | None]
+    moment: Varying[str]
+    comments: Varying[tuple[str, ...]]
+
+
+def structured_report(
+    evidence: Evidence, result: Result, uid: str, made_at: datetime
+) -> dict[int, bytes]:
+    """Encode the report of one answer.
+
+    Args:
+        evidence: of the radiograph.
         result: what is told of it.
         uid: SOP instance UID of the report.
         made_at: when the answer was given.
     """
-    image, findings = reference_of(source), result.answer.prediction.findings
+    added = evidence.added(made_at, dates_content=True, body_part=False)
+    report = report_of(evidence.image, result, uid, made_at)
+    return PREPARED.elements(report) | evidence.encoded | elements_of(added)
+
+
+def report_of(image: SourceImage, result: Result, uid: str, made_at: datetime) -> Report:
+    """What the report of one answer says."""
+    prediction, before = result.answer.prediction, result.predecessor or None
+    return Report(
+        description=long_string(f"AI result: {result.task.title}"),
+        model=prediction.model,
+        digest=result.digest,
+        inputs=tuple(codes.INPUTS[modality] for modality in prediction.modalities),
+        image=image,
+        groups=tuple(_group(image, result, finding) for finding in prediction.findings),
+        uid=uid,
+        series_uid=derived_uid(uid, "series"),
+        predecessor=before,
+        predecessor_series=before and derived_uid(before, "series"),
+        moment=moment_of(made_at),
+        comments=tuple(_comments(result)),
+    )
+
+
+def _group(image: SourceImage, result: Result, finding: FindingPrediction) -> Group:
+    region = result.region if result.region and result.region.finding == finding.finding else None
+    parameters = [f"digest={result.digest}", f"task={result.task.name}"]
+    if result.configuration:
+        parameters.append(f"configuration={result.configuration}")
+    if region is not None:
+        parameters.append(f"region={region.method}")
+    return Group(
+        finding=finding.finding,
+        finding_type=codes.finding_code(result.task, finding.finding),
+        decision_type=codes.CLASS_DECISION if finding.threshold is None else codes.DECISION,
+        parameters=tuple(parameters),
+        tracking_uid=result.tracking_uid(image.instance, finding.finding),
+        presence=codes.presence(finding),
+        decision=codes.DECISIONS[finding.positive],
+        probability=finding.probability,
+        threshold=finding.threshold,
+        outline=None if region is None else region.closed,
+    )
+
+
+def build(report: Report) -> sr.Comprehensive3DSR:
+    """Build a report by highdicom."""
     content = sr.MeasurementReport(
-        observation_context=_observer(result.answer.prediction.model, result.digest),
+        observation_context=_observer(report.model, report.digest),
         procedure_reported=codes.IMAGING_PROCEDURE,
-        imaging_measurements=[_finding_group(image, result, f) for f in findings],
+        imaging_measurements=[_measurement_group(report, group) for group in report.groups],
         title=codes.REPORT,
     )
-    content[0].ContentSequence.append(_evaluations(_inputs(result), _comments(result)))
-    report = _document(image, content, uid, f"AI result: {result.task.title}", result)
-    return complete(report, source, made_at)
+    inputs = [_coded(codes.INPUT, each) for each in report.inputs]
+    content[0].ContentSequence.append(_evaluations(inputs, report.comments))
+    built = _document(
+        report.image,
+        content,
+        report.uid,
+        report.series_uid,
+        report.description,
+        equipment(report.model, report.digest),
+        _predecessors(report),
+    )
+    date_equipment(built, report.moment)
+    return built
+
+
+PREPARED = Prepared(build)
 
 
 def not_analysed_report(
-    source: Dataset, reason: str, uid: str, made_at: datetime
+    evidence: Evidence, reason: str, uid: str, made_at: datetime
 ) -> sr.Comprehensive3DSR:
     """Build the report that a radiograph was not analysed.
 
     Args:
-        source: header of the radiograph.
+        evidence: of the radiograph.
         reason: for people, one sentence without anything that names the patient.
         uid: SOP instance UID of the report.
         made_at: when that was decided.
     """
-    image = reference_of(source)
     root = sr.ContainerContentItem(name=codes.REPORT, template_id="1500")
     root.ContentSequence = sr.ContentSequence(
         [
@@ -75,42 +205,44 @@ def not_analysed_report(
         ]
     )
     content = sr.ContentSequence([root], is_root=True)
-    report = _document(image, content, uid, "AI result: not analysed", None)
-    return complete(report, source, made_at)
+    series, title = derived_uid(uid, "series"), "AI result: not analysed"
+    report = _document(evidence.image, content, uid, series, title, equipment("", ""))
+    return complete(report, evidence, made_at)
 
 
 def _document(
-    image: Dataset,
+    image: SourceImage,
     content: Sequence[Dataset],
     uid: str,
+    series_uid: str,
     description: str,
-    result: Result | None,
+    device: Equipment,
+    predecessors: list[Dataset] | None = None,
 ) -> sr.Comprehensive3DSR:
-    model = result.answer.prediction.model if result else ""
     return sr.Comprehensive3DSR(
-        evidence=[image],
+        evidence=[image.reference()],
         content=content,
-        series_instance_uid=derived_uid(uid, "series"),
+        series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
-        series_description=long_string(description),
+        series_description=description,
         sop_instance_uid=uid,
         instance_number=1,
         is_complete=True,
         coding_schemes=[codes.private_scheme()],
-        previous_versions=_predecessors(image, result),
-        **equipment(model, result.digest if result else ""),
+        previous_versions=predecessors,
+        **device,
     )
 
 
-def _predecessors(image: Dataset, result: Result | None) -> list[Dataset] | None:
+def _predecessors(report: Report) -> list[Dataset] | None:
     """The report that this one replaces, by the references to it; None without one."""
-    if result is None or not result.predecessor:
+    if report.predecessor is None:
         return None
     document = Dataset()
-    document.StudyInstanceUID = image.StudyInstanceUID
-    document.SeriesInstanceUID = derived_uid(result.predecessor, "series")
+    document.StudyInstanceUID = report.image.study
+    document.SeriesInstanceUID = report.predecessor_series
     document.SOPClassUID = Comprehensive3DSRStorage
-    document.SOPInstanceUID = result.predecessor
+    document.SOPInstanceUID = report.predecessor
     return [document]
 
 
@@ -130,83 +262,68 @@ def _observer(model: str, digest: str) -> sr.ObservationContext:
     )
 
 
-def _algorithm(result: Result, region: Region | None) -> sr.AlgorithmIdentification:
-    parameters = [f"digest={result.digest}", f"task={result.task.name}"]
-    if result.configuration:
-        parameters.append(f"configuration={result.configuration}")
-    if region is not None:
-        parameters.append(f"region={region.method}")
-    return sr.AlgorithmIdentification(
-        name=result.answer.prediction.model,
-        version=__version__,
-        manufacturer=MANUFACTURER,
-        parameters=parameters,
-    )
-
-
-def _finding_group(
-    image: Dataset, result: Result, finding: FindingPrediction
+def _measurement_group(
+    report: Report, group: Group
 ) -> sr.MeasurementsAndQualitativeEvaluations | sr.PlanarROIMeasurementsAndQualitativeEvaluations:
     """The group of one finding: TID 1410 if it is the only one and has a region, else TID 1501.
 
     In TID 1501 the region is what the probability was inferred from (TID 320): groups of both
     templates in one report are valid, yet PixelMed's validator holds all of them to TID 1410.
     """
-    region = result.region if result.region and result.region.finding == finding.finding else None
-    decision = codes.CLASS_DECISION if finding.threshold is None else codes.DECISION
+    image = report.image
     common = {
         "tracking_identifier": sr.TrackingIdentifier(
-            uid=result.tracking_uid(image.SOPInstanceUID, finding.finding),
-            identifier=finding.finding,
+            uid=group.tracking_uid, identifier=group.finding
         ),
-        "finding_type": codes.finding_code(result.task, finding.finding),
-        "algorithm_id": _algorithm(result, region),
+        "finding_type": group.finding_type,
+        "algorithm_id": sr.AlgorithmIdentification(
+            name=report.model,
+            version=__version__,
+            manufacturer=MANUFACTURER,
+            parameters=group.parameters,
+        ),
         "qualitative_evaluations": [
-            sr.QualitativeEvaluation(codes.PRESENCE, codes.presence(finding)),
-            sr.QualitativeEvaluation(decision, codes.DECISIONS[finding.positive]),
+            sr.QualitativeEvaluation(codes.PRESENCE, group.presence),
+            sr.QualitativeEvaluation(group.decision_type, group.decision),
         ],
     }
-    if region and len(result.answer.prediction.findings) == 1:
+    outline = None if group.outline is None else _outline(image, group.outline)
+    if outline and len(report.groups) == 1:
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=sr.ImageRegion(**_outline(image, region)),
-            measurements=_measurements(finding),
+            referenced_region=sr.ImageRegion(**outline),
+            measurements=_measurements(group),
             **common,
         )
-    inferred_from = [sr.CoordinatesForMeasurement(**_outline(image, region))] if region else None
+    inferred_from = [sr.CoordinatesForMeasurement(**outline)] if outline else None
     return sr.MeasurementsAndQualitativeEvaluations(
-        measurements=_measurements(finding, inferred_from),
-        source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+        measurements=_measurements(group, inferred_from),
+        source_images=[sr.SourceImageForMeasurementGroup(image.sop_class, image.instance)],
         **common,
     )
 
 
 def _measurements(
-    finding: FindingPrediction,
+    group: Group,
     inferred_from: Sequence[sr.CoordinatesForMeasurement] | None = None,
 ) -> list[sr.Measurement]:
     probability = sr.Measurement(
         codes.PROBABILITY,
-        finding.probability,
+        group.probability,
         codes.NO_UNITS,
         referenced_coordinates=inferred_from,
     )
-    if finding.threshold is None:
+    if group.threshold is None:
         return [probability]
-    return [probability, sr.Measurement(codes.THRESHOLD, finding.threshold, codes.NO_UNITS)]
+    return [probability, sr.Measurement(codes.THRESHOLD, group.threshold, codes.NO_UNITS)]
 
 
-def _outline(image: Dataset, region: Region) -> dict[str, Any]:
+def _outline(image: SourceImage, corners: NDArray[np.float64]) -> dict[str, Any]:
     """Arguments of an SCOORD with the region of the image."""
     return {
         "graphic_type": sr.GraphicTypeValues.POLYLINE,
-        "graphic_data": region.closed,
-        "source_image": sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        "graphic_data": corners,
+        "source_image": sr.SourceImageForRegion(image.sop_class, image.instance),
     }
-
-
-def _inputs(result: Result) -> list[sr.CodeContentItem]:
-    used = result.answer.prediction.modalities
-    return [_coded(codes.INPUT, codes.INPUTS[modality]) for modality in used]
 
 
 def _comments(result: Result) -> list[str]:

@@ -17,7 +17,7 @@ from app.pacs.delivery.commitment import (
     SUCCESS,
     Commitment,
 )
-from app.pacs.objects import SOP_CLASSES, build_objects
+from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Outgoing
 from app.pacs.queue.tables import DELIVERIES
 from app.pacs.queue.upkeep import clean
@@ -27,7 +27,12 @@ from app.pacs.settings import NodeSettings, QueueRetention
 from app.pacs.storage import Storage
 from benchmarks.system.pacs_peers import free_port
 from tests.app.pacs.conftest import arrival, node_fields
-from tests.app.pacs.objects.samples import MADE_AT, computed_radiograph, two_findings
+from tests.app.pacs.objects.samples import (
+    MADE_AT,
+    build_objects,
+    computed_radiograph,
+    two_findings,
+)
 
 KINDS = ("sr", "gsps")
 

@@ -12,6 +12,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
+from app.pacs import objects
 from app.pacs.objects import Region, Result
 from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction
 from cxr_mm.core.study import Study
@@ -78,6 +79,22 @@ def stored(dataset):
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return pydicom.dcmread(io.BytesIO(stream.getvalue()))
+
+
+def build_objects(source, result, kinds, made_at):
+    """The objects as whoever gets their files reads them."""
+    made = objects.build_objects(source, result, kinds, made_at)
+    return {kind: read(file) for kind, file in made.items()}
+
+
+def build_not_analysed(source, reason, made_at):
+    return read(objects.build_not_analysed(source, reason, made_at))
+
+
+def read(file):
+    found = pydicom.dcmread(io.BytesIO(file.data))
+    assert found.SOPInstanceUID == found.file_meta.MediaStorageSOPInstanceUID == file.uid
+    return found
 
 
 SOURCES = {

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from app.pacs.objects import SOP_CLASSES, SOURCES, build_objects
-from tests.app.pacs.objects.samples import MADE_AT, computed_radiograph, one_finding, two_findings
+from app.pacs.objects import SOP_CLASSES, SOURCES
+from tests.app.pacs.objects.samples import (
+    MADE_AT,
+    build_objects,
+    computed_radiograph,
+    one_finding,
+    two_findings,
+)
 
 GENERATOR = Path(__file__).parents[4] / "docs/reference/conformance.py"
 

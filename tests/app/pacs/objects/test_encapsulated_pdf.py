@@ -7,12 +7,12 @@ import numpy as np
 import pypdf
 import pytest
 
-from app.pacs.objects import build_objects
 from cxr_mm import __version__
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC
 from tests.app.pacs.objects.samples import (
     DIGEST,
     MADE_AT,
+    build_objects,
     computed_radiograph,
     digital_radiograph,
     finding,

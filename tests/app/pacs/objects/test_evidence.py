@@ -5,11 +5,13 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
+from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.evidence import long_string
 from cxr_mm.core.errors import RadiographError
 from tests.app.pacs.objects.samples import (
     MADE_AT,
+    build_not_analysed,
+    build_objects,
     computed_radiograph,
     digital_radiograph,
     stored,

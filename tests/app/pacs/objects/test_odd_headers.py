@@ -8,11 +8,17 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from pydicom.errors import InvalidDicomError
 
-from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
+from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.evidence import UNDECODABLE
 from app.pacs.objects.fhir import fhir_bundle
 from cxr_mm.core.errors import RadiographError
-from tests.app.pacs.objects.samples import MADE_AT, SOURCES, two_findings
+from tests.app.pacs.objects.samples import (
+    MADE_AT,
+    SOURCES,
+    build_not_analysed,
+    build_objects,
+    two_findings,
+)
 
 META = 340
 """Bytes of preamble and file meta, which stay."""

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from pydicom.sequence import Sequence
 
-from app.pacs.objects import build_objects
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC
 from tests.app.pacs.objects.samples import (
     COLUMNS,
@@ -17,6 +16,7 @@ from tests.app.pacs.objects.samples import (
     MADE_AT,
     ROWS,
     SOURCES,
+    build_objects,
     computed_radiograph,
     digital_radiograph,
     finding,

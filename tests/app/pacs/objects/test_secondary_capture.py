@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from app.pacs.objects import build_objects
 from app.pacs.objects.secondary_capture import HEIGHT, PANEL, draw, lines_of
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC
 from tests.app.pacs.objects.samples import (
     DIGEST,
     MADE_AT,
+    build_objects,
     computed_radiograph,
     finding,
     result_of,

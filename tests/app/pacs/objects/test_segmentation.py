@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from skimage.draw import polygon2mask
 
-from app.pacs.objects import Region, build_objects
+from app.pacs.objects import Region
 from app.pacs.objects.segmentation import mask_of
 from tests.app.pacs.objects.samples import (
     DIGEST,
     MADE_AT,
+    build_objects,
     computed_radiograph,
     region,
     stored,

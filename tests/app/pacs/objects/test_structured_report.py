@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from highdicom import sr
 
-from app.pacs.objects import build_not_analysed, build_objects, codes
+from app.pacs.objects import codes
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC
 from cxr_mm.core.task import FindingCode
 from tests.app.pacs.objects.samples import (
     DIGEST,
     MADE_AT,
+    build_not_analysed,
+    build_objects,
     computed_radiograph,
     finding,
     one_finding,

@@ -5,9 +5,16 @@ import sys
 
 from pydicom.uid import UID
 
-from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
+from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.uids import derived_uid
-from tests.app.pacs.objects.samples import MADE_AT, computed_radiograph, result_of, two_findings
+from tests.app.pacs.objects.samples import (
+    MADE_AT,
+    build_not_analysed,
+    build_objects,
+    computed_radiograph,
+    result_of,
+    two_findings,
+)
 
 
 def test_the_value_is_the_one_of_every_process_and_version():

@@ -7,10 +7,12 @@ import subprocess
 
 import pytest
 
-from app.pacs.objects import SOP_CLASSES, build_not_analysed, build_objects
+from app.pacs.objects import SOP_CLASSES
 from tests.app.pacs.objects.samples import (
     MADE_AT,
     SOURCES,
+    build_not_analysed,
+    build_objects,
     digital_radiograph,
     one_finding,
     two_findings,
