@@ -6,6 +6,7 @@ grey of an image. The stronger the value, the more of the image it covers.
 """
 
 import base64
+from functools import cache, lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -61,13 +62,25 @@ def _over(
     under: NDArray[np.uint8], values: NDArray[np.floating], opacity: float, *, signed: bool
 ) -> NDArray[np.uint8]:
     """Colours of values (h, w) over grey (h, w, 3)."""
+    table = _colours(TWO_SIDED if signed else COLOURS)
     position = (values + 1) / 2 if signed else values
-    colour = colormaps[TWO_SIDED if signed else COLOURS](position)[:, :, :3] * 255
-    alpha = (opacity * np.abs(values))[:, :, None]
-    mixed: NDArray[np.uint8] = np.rint(under * (1 - alpha) + colour * alpha).astype(np.uint8)
-    return mixed
+    step = np.clip(position * len(table), 0, len(table) - 1).astype(np.uint8)
+    alpha = np.asarray(opacity * np.abs(values), np.float32)[:, :, None]
+    mixed = table[step]
+    mixed -= under
+    mixed *= alpha
+    mixed += under
+    return np.rint(mixed, out=mixed).astype(np.uint8)
 
 
+@cache
+def _colours(name: str) -> NDArray[np.float32]:
+    """Each step of a colour map (256, 3), 0 to 255."""
+    found = np.asarray(colormaps[name](np.arange(256, dtype=np.uint8)), np.float32)
+    return found[:, :3] * np.float32(255)
+
+
+@lru_cache(maxsize=64)
 def _bar(height: int, opacity: float, *, signed: bool) -> NDArray[np.uint8]:
     """Colour bar (height, w, 3): what each value looks like over mid-grey, 1 above."""
     width = max(6, round(height * BAR))

@@ -130,7 +130,8 @@ def image_of(header: Dataset) -> SourceImage:
             field="SOPClassUID",
             remedy="Send radiographs of the classes CR and DX",
         )
-    return SourceImage(*(str(header[uid].value) for uid in UIDS), header.Rows, header.Columns)
+    sop_class, instance, study, series = (str(header[uid].value) for uid in UIDS)
+    return SourceImage(sop_class, instance, study, series, header.Rows, header.Columns)
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _add_body_part(built: Dataset, source: Dataset) -> None:
         built.Laterality = side if side in SIDES else ""
 
 
-class _Patient(SOPClass):
+class _Patient(SOPClass):  # type: ignore[misc]
     """Attributes of patient and study alone, taken over as highdicom does."""
 
     def __init__(self, source: Dataset) -> None:

@@ -90,7 +90,7 @@ def _shape(value: Any, values: list[Leaf], *, varies: bool = False) -> Any:
 
     Not the content itself, since codes of another meaning are equal to pydicom.
     """
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = [(getattr(value, name), own) for name, own in _fields(type(value))]
         return tuple(_shape(part, values, varies=varies or own) for part, own in parts)
     if isinstance(value, tuple):

@@ -54,12 +54,14 @@ class Outline:
     Args:
         label: what it is.
         column, row: where the label points, in pixels.
-        corners: (N, 2), the first again at the end.
+        points: how many corners, the first again at the end.
+        corners: (points, 2).
     """
 
     label: Varying[str]
     column: Varying[float]
     row: Varying[float]
+    points: Varying[int]
     corners: Varying[NDArray[np.float64]]
 
 
@@ -126,7 +128,7 @@ def state_of(evidence: Evidence, result: Result, uid: str, made_at: datetime) ->
         aspect=(aspect.numerator, aspect.denominator),
         image=evidence.image,
         lines=_placed(evidence.image, _lines(result)),
-        outline=result.region and _outline(result, result.region),
+        outline=None if result.region is None else _outline(result, result.region),
         uid=uid,
         series_uid=derived_uid(uid, "series"),
         date=f"{made_at:%Y%m%d}",
@@ -200,12 +202,12 @@ def _add_voi_lut(built: Dataset, attributes: Attributes) -> None:
 
 def _annotation(image: Dataset, state: State, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
     graphics, texts = [], [_text(line) for line in state.lines]
-    if state.outline is not None:
-        corners, label = state.outline.corners, _label(state.outline)
+    if (outline := state.outline) is not None:
         graphics.append(
-            pr.GraphicObject(graphic_type="POLYLINE", graphic_data=corners, units="PIXEL")
+            pr.GraphicObject(graphic_type="POLYLINE", graphic_data=outline.corners, units="PIXEL")
         )
-        texts.append(label)
+        graphics[0].NumberOfGraphicPoints = outline.points
+        texts.append(_label(outline))
     return pr.GraphicAnnotation(
         referenced_images=[image],
         graphic_layer=layer,
@@ -262,4 +264,4 @@ def _outline(result: Result, region: Region) -> Outline:
     titles = {f.finding: f.title for f in result.answer.prediction.findings}
     label = f"{titles.get(region.finding, region.finding)}: {region.method}"
     column, row = min(region.corners, key=lambda corner: corner[1])
-    return Outline(label, column, row, region.closed)
+    return Outline(label, column, row, len(region.closed), region.closed)

@@ -1,9 +1,9 @@
 """Secondary capture: the picture with its map and, beside it, numbers, model and notice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from highdicom import SOPClass
@@ -21,11 +21,10 @@ from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, percent
 
 SERIES_NUMBER = 9003
 PIXEL_DATA = 0x7FE00010
-HEIGHT, WIDEST = 800, 1600
-"""Height of the picture in pixels, and its width at most."""
 PANEL = 460
 """Width of the panel of text in pixels."""
 MARGIN = 16
+Colour = tuple[int, int, int]
 BACKGROUND, TEXT, FAINT = (16, 16, 16), (235, 235, 235), (170, 170, 170)
 PLAIN, HEADING = 15, 19
 DIGEST_LINE = 32
@@ -138,22 +137,18 @@ PREPARED = Prepared(build)
 
 def draw(result: Result, made_at: datetime) -> NDArray[np.uint8]:
     """Draw the picture, and the panel of text to its right, uint8 (H, W, 3)."""
-    panel = _panel(result, made_at)
-    if result.map_image is None:
-        return np.asarray(panel)
-    picture = Image.fromarray(result.map_image)
-    scale = min(HEIGHT / picture.height, WIDEST / picture.width)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    picture = picture.resize(size, Image.Resampling.BICUBIC)
-    canvas = Image.new(
-        "RGB", (picture.width + panel.width, max(picture.height, panel.height)), BACKGROUND
-    )
-    canvas.paste(picture, (0, 0))
-    canvas.paste(panel, (picture.width, 0))
-    return np.asarray(canvas)
+    picture = result.map_image
+    if picture is None:
+        picture = np.empty((0, 0, 3), np.uint8)
+    panel = np.asarray(_panel(lines_of(result, made_at), picture.shape[0]))
+    canvas = np.empty((len(panel), picture.shape[1] + PANEL, 3), np.uint8)
+    canvas[: len(picture), :-PANEL] = picture
+    canvas[len(picture) :, :-PANEL] = BACKGROUND
+    canvas[:, -PANEL:] = panel
+    return canvas
 
 
-def lines_of(result: Result, made_at: datetime) -> Iterator[tuple[str, int, tuple[int, int, int]]]:
+def lines_of(result: Result, made_at: datetime) -> Iterator[tuple[str, int, Colour]]:
     """Every line of the panel, before wrapping: text, size in pixels, colour."""
     prediction = result.answer.prediction
     yield result.task.title, HEADING, TEXT
@@ -196,19 +191,26 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _panel(result: Result, made_at: datetime) -> Image.Image:
-    wrapped = [
-        (line, size, colour)
-        for text, size, colour in lines_of(result, made_at)
-        for line in _wrapped(text, _font(size))
-    ]
-    needed = 2 * MARGIN + sum(round(size * 1.35) for _, size, _ in wrapped)
-    panel = Image.new("RGB", (PANEL, max(HEIGHT, needed)), BACKGROUND)
-    pen, top = ImageDraw.Draw(panel), MARGIN
-    for line, size, colour in wrapped:
-        pen.text((MARGIN, top), line, fill=colour, font=_font(size))
-        top += round(size * 1.35)
+def _panel(lines: Iterable[tuple[str, int, Colour]], shortest: int) -> Image.Image:
+    """The lines one below the other, on at least so many pixels."""
+    drawn = [picture for text, size, colour in lines for picture in _drawn(text, size, colour)]
+    height = 2 * MARGIN + sum(picture.height for picture in drawn)
+    panel, top = Image.new("RGB", (PANEL, max(shortest, height)), BACKGROUND), MARGIN
+    for picture in drawn:
+        panel.paste(picture, (0, top))
+        top += picture.height
     return panel
+
+
+@lru_cache(maxsize=256)
+def _drawn(text: str, size: int, colour: Colour) -> tuple[Image.Image, ...]:
+    """A text as lines that fit the panel; most are the same in every picture."""
+    font, height, found = _font(size), round(size * 1.35), []
+    for line in _wrapped(text, font):
+        picture = Image.new("RGB", (PANEL, height), BACKGROUND)
+        ImageDraw.Draw(picture).text((MARGIN, 0), line, fill=colour, font=font)
+        found.append(picture)
+    return tuple(found)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
