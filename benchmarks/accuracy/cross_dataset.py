@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.harness.outputs import after, paths_of
+from benchmarks.harness.outputs import paths_of
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import EvaluateParams
-from cxr_mm.core.paths import data_root
+from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import ANY_OTHER, Finding, LabelRule, Task, load_task
 from cxr_mm.core.types import AVAILABLE
@@ -137,20 +137,17 @@ class Answered:
     further: dict[str, float] = field(default_factory=dict)
 
 
-def measure() -> list[Row]:
-    """Rows of every model whose stage `fuse` has run.
+def measure(paths: TaskPaths) -> list[Row]:
+    """Rows of a model.
 
     Raises:
         DataNotFoundError: a set is not below the data root.
         BundleError: a bundle is damaged.
     """
-    found = {
-        paths.task for paths in after("fuse", "cross-dataset", dict.fromkeys(m for m, _ in CELLS))
-    }
     return [
         row
         for (model, finding), cells in CELLS.items()
-        if model in found
+        if model == paths.task
         for labels, how in cells.items()
         for row in _cell(model, finding, labels, how)
     ]

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.input_gate import Run
-from benchmarks.harness.outputs import after, fields_of
+from benchmarks.harness.outputs import fields_of
 from benchmarks.harness.parts import Row
-from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.types import subset_name
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.data.split import load_split, resamples
@@ -38,18 +38,9 @@ SMALL, MOST_LOST_SMALL, MOST_REJECTED = ("resolution", 5), 0.05, 0.05
 Embeddings = NDArray[np.float32]
 
 
-def measure() -> list[Row]:
-    """Rows of every binary task with images that `dvc repro` has embedded."""
-    binary = [
-        name
-        for name in shipped_tasks()
-        if load_task(name).has_image and load_task(name).problem == "binary"
-    ]
-    return [
-        row
-        for paths in after("embed", "robustness", binary)
-        for row in _measured(Sample(Run(paths)))
-    ]
+def measure(paths: TaskPaths) -> list[Row]:
+    """Rows of a binary task with images."""
+    return list(_measured(Sample(Run(paths))))
 
 
 @dataclass(frozen=True)

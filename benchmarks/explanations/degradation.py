@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.harness.outputs import after
 from benchmarks.harness.parts import Row
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.study import Study
-from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.core.task import load_task
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.faithfulness.measure import game_of, part_scores
 from cxr_mm.explain.faithfulness.metrics import agreement, degraded, deletion_and_insertion
@@ -41,13 +40,9 @@ FIGURES = ("deletion", "insertion", "gain")
 MUST = 0.95
 
 
-def measure() -> list[Row]:
-    """Rows of every task that has a bundle; says which are left out."""
-    return [
-        row
-        for paths in after("fuse", "degradation", shipped_tasks())
-        for row in rows_of(paths.task, figures_of(*_cases(paths)))
-    ]
+def measure(paths: TaskPaths) -> list[Row]:
+    """Rows of a task."""
+    return rows_of(paths.task, figures_of(*_cases(paths)))
 
 
 def _cases(paths: TaskPaths) -> tuple[Bundle, list[tuple[Study, Target]]]:

@@ -1,4 +1,4 @@
-"""Part `faithfulness`: how faithful each method is, on every task's bundle.
+"""Part `faithfulness`: how faithful each method is, on the bundle of a task.
 
 As the stage `explain` measures it, slow methods included and without a limit of time.
 """
@@ -6,11 +6,10 @@ As the stage `explain` measures it, slow methods included and without a limit of
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.harness.outputs import after
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import ExplainParams
 from cxr_mm.core.paths import TaskPaths
-from cxr_mm.core.task import load_task, shipped_tasks
+from cxr_mm.core.task import load_task
 from cxr_mm.explain.budget import TimeBudget
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.explain.stage import Measured, measured_on
@@ -20,17 +19,10 @@ PARAMS = ExplainParams(studies=40, slow_studies=30, time_limit=None)
 FIGURES = ("gain", "deletion", "insertion", "sparsity", "noise", "seeds", "r2")
 
 
-def measure() -> list[Row]:
-    """Rows of every task that has a bundle; says which are left out."""
-    return [
-        row
-        for paths in after("fuse", "faithfulness", shipped_tasks())
-        for row in rows_of(paths.task, _measured(paths))
-    ]
-
-
-def _measured(paths: TaskPaths) -> Measured:
-    return measured_on(load_task(paths.task), PARAMS, paths, TimeBudget(PARAMS.time_limit))
+def measure(paths: TaskPaths) -> list[Row]:
+    """Rows of a task."""
+    found = measured_on(load_task(paths.task), PARAMS, paths, TimeBudget(PARAMS.time_limit))
+    return rows_of(paths.task, found)
 
 
 def rows_of(task: str, found: Measured) -> list[Row]:

@@ -82,22 +82,28 @@ class Part(Frozen):
     """One thing that is measured by one command, as parts.yaml describes it."""
 
     measure: str
-    """`module:function` below `benchmarks`; the function takes nothing and returns rows."""
+    """`module:function` below `benchmarks`; the function returns rows."""
     about: str
     """What is measured and against what, a sentence or two; printed in RESULTS.md."""
     takes: str
     """About how long, on two processor cores."""
     compare: str = "compare with"
     """Heading of the column of `Row.reference`."""
+    after: str = ""
+    """Stage that has run of each task that is measured, as `OUTPUTS` names it: the function takes
+    the paths of a task, and its rows are stored before the next one. Where empty, it takes
+    nothing."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of `after`; all shipped ones where empty."""
     run_by_default: bool = True
     """Whether it is measured where no part is named."""
     gpu: bool = False
     """Whether networks run on a GPU where there is one; not where time or memory is measured."""
 
-    def load(self) -> Callable[[], list[Row]]:
+    def load(self) -> Callable[..., list[Row]]:
         """The function, its module imported now."""
         module, _, function = self.measure.partition(":")
-        found: Callable[[], list[Row]] = getattr(import_module(f"benchmarks.{module}"), function)
+        found: Callable[..., list[Row]] = getattr(import_module(f"benchmarks.{module}"), function)
         return found
 
 

@@ -4,7 +4,10 @@ Long tables are folded. Where rows carry a target or a reference each figure has
 each row has a line and each metric a column.
 """
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness.parts import PARTS, Met, Row
@@ -192,14 +195,26 @@ def store(part: str, rows: list[Row]) -> None:
     from benchmarks.harness.timing import device
 
     measured = {row.task for row in rows}
-    every = [row for row in read() if row.part != part or row.task not in measured]
-    for row in rows:
-        given = {"part": part, "table": row.table or part, "device": row.device or device()}
-        every.append(row.model_copy(update=given))
-    every = ordered(every)
-    lines = (row.model_dump_json(exclude_defaults=True) for row in every)
-    write_text(RESULTS, "[\n" + ",\n".join(lines) + "\n]\n")
-    write_text(PAGE, page(every))
+    with _alone():
+        every = [row for row in read() if row.part != part or row.task not in measured]
+        for row in rows:
+            given = {"part": part, "table": row.table or part, "device": row.device or device()}
+            every.append(row.model_copy(update=given))
+        every = ordered(every)
+        lines = (row.model_dump_json(exclude_defaults=True) for row in every)
+        write_text(RESULTS, "[\n" + ",\n".join(lines) + "\n]\n")
+        write_text(PAGE, page(every))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other commands from storing meanwhile."""
+    folder = os.open(RESULTS.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def read() -> list[Row]:

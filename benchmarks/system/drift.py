@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.outputs import after, paths_of
+from benchmarks.harness.outputs import paths_of
 from benchmarks.harness.parts import Row
 from cxr_mm.core.config import ReferenceParams
-from cxr_mm.core.errors import StageError
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task
 from cxr_mm.evaluation.resampling import exact_interval
 from cxr_mm.inference.predictor import load_predictor
-from monitoring.simulation.run import Results, SimulationConfig, run
+from monitoring.simulation.measure import FalseAlarms
+from monitoring.simulation.run import Results, SimulationConfig, run, run_undrifted
 from monitoring.simulation.shifts import Shift
 from monitoring.simulation.streams import (
     Labelled,
@@ -32,35 +33,30 @@ from monitoring.simulation.streams import (
     predict,
 )
 
-TASKS = ("synthetic", "effusion", "pneumonia")
 MUST_FALSE = 0.05
 SUDDEN, CONCEPT, RIGHTLY = 0.95, 0.90, 0.80
 WINDOW = 200
 """Studies in each of the windows that have targets."""
 
 
-def measure() -> list[Row]:
-    """Rows of every scenario of the tasks whose bundle is there.
-
-    Raises:
-        StageError: there is none.
-    """
-    rows: list[Row] = []
-    for paths in after("fuse", "drift", TASKS):
-        results = run(paths.bundle, paths, SimulationConfig(), print)
-        rows += [*_false(results), *_power(results), *_slow(results), *_baselines(results)]
-    if not rows:
-        models = paths_of(TASKS[0]).models.parent
-        raise StageError("no bundle", field=str(models), remedy="Run dvc repro first")
-    return rows
+def measure(paths: TaskPaths) -> list[Row]:
+    """Rows of every shift of a task."""
+    results = run(paths.bundle, paths, replace(SimulationConfig(), divisions=0), print)
+    return [*_power(results), *_slow(results), *_baselines(results)]
 
 
-def _false(results: Results) -> Iterator[Row]:
+def measure_undrifted(paths: TaskPaths) -> list[Row]:
+    """Rows of windows of a task without a shift."""
+    found = run_undrifted(paths.bundle, paths, SimulationConfig(), print)
+    return list(_false(paths.task, found))
+
+
+def _false(task: str, every: Iterable[FalseAlarms]) -> Iterator[Row]:
     """How often windows without drift alarm, on average and by reference."""
-    for found in results.false_alarms:
+    for found in every:
         labels = ", half labelled" if found.labels else ""
         facts = {"row": f"windows of {found.window:,} of new studies{labels}", "n": found.windows}
-        facts |= {"task": results.task, "ceiling": True}
+        facts |= {"task": task, "ceiling": True}
         ci95 = (found.low, found.high)
         yield Row(metric="false alarms", value=found.rate, ci95=ci95, must=MUST_FALSE, **facts)
         for metric, value in (

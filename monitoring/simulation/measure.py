@@ -25,11 +25,6 @@ from monitoring.simulation.streams import (
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
 WINDOWS = (50, 200, 1000)
 WITHIN = 5
 """Windows after a shift that count."""
@@ -263,6 +258,11 @@ def baseline(settings: Sequence[Setting], spec: WindowSpec, windows: int) -> tup
 def preset_drift(table: pd.DataFrame, reference: Reference) -> tuple[bool, bool]:
     """Run the preset on a window: whether half of the columns drifted, its verdict, and whether any
     did; no drift where no column has values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.presets import DataDriftPreset
+
     tables = table, reference.table
     columns = [c for c in reference.columns if all(t[c.name].notna().any() for t in tables)]
     if not columns:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.task import Task
 from cxr_mm.inference.predictor import load_predictor
 from monitoring.simulation.measure import (
     LABELS,
@@ -24,6 +26,7 @@ from monitoring.simulation.measure import (
     power,
 )
 from monitoring.simulation.streams import (
+    Labelled,
     Predicted,
     PredictionPool,
     Setting,
@@ -39,6 +42,8 @@ MOST_CORRUPTED = 350
 """Studies that are corrupted by every shift, which takes most of the time."""
 FALSE_WINDOWS = (50, 200, 1000, 5000)
 """Sizes of undrifted windows, as far as the pool has as many studies."""
+NO_POOL = PredictionPool([], [], {})
+"""Of streams whose windows are not to drift."""
 PARAMS = ReferenceParams(window_sizes=(50, 100, 200, 500))
 TITLES = {
     "false_alarms": "Undrifted windows that alarm, on average and by reference",
@@ -108,19 +113,12 @@ def run(
     """
     predictor = load_predictor(bundle)
     task = predictor.bundle.task
-    with tempfile.TemporaryDirectory() as work:
-        studies = labelled_studies(task, paths, config.studies, Path(work))
-        if len(studies) < FEWEST:
-            raise StageError(
-                f"{len(studies)} labelled studies; scenarios need {FEWEST}",
-                field=task.name,
-                remedy="Choose a task with more studies",
-            )
-        to_corrupt, others = split(studies, min(MOST_CORRUPTED, round(0.45 * len(studies))))
+    with _enough_studies(task, paths, config) as studies:
+        to_corrupt, others = split(studies, _corrupted(studies))
         say(f"{len(others)} studies for references, {len(to_corrupt)} to corrupt")
         records = predict(predictor, others)
         pool = build_pool(predictor, to_corrupt)
-    size = min(300, round(0.8 * len(others)))
+    size = _reference_size(len(others))
 
     def frozen(predicted: Predicted, pool: PredictionPool, number: int) -> list[Setting]:
         say(f"freezing {number} references of {size} studies")
@@ -130,9 +128,7 @@ def run(
         ]
 
     every = [*others, *to_corrupt], [*records, *pool.plain]
-    undrifted = frozen(every, PredictionPool([], [], {}), config.divisions)
-    say("evaluating undrifted windows")
-    false = tuple(_false_alarms(undrifted, config))
+    false = _false_alarms(frozen(every, NO_POOL, config.divisions), config, say)
     settings = frozen((others, records), pool, config.references)
     say("evaluating slow shifts")
     slowly = tuple(growing(settings, config.streams))
@@ -143,11 +139,66 @@ def run(
     return Results(task.name, len(studies), size, len(to_corrupt), shifts, false, slowly, preset)
 
 
-def _false_alarms(settings: Sequence[Setting], config: SimulationConfig) -> Iterator[FalseAlarms]:
-    for labels in (0.0, LABELS):
-        for window in FALSE_WINDOWS:
-            if window <= min(len(setting.fresh) for setting in settings):
-                yield false_alarms(settings, window, labels, config.undrifted)
+def run_undrifted(
+    bundle: Path, paths: TaskPaths, config: SimulationConfig, say: Callable[[str], None]
+) -> tuple[FalseAlarms, ...]:
+    """Predict every study, then draw and evaluate undrifted windows alone.
+
+    Raises:
+        StageError: as of `run`.
+    """
+    predictor = load_predictor(bundle)
+    task = predictor.bundle.task
+    with _enough_studies(task, paths, config) as studies:
+        predicted = studies, predict(predictor, studies)
+    size = _reference_size(len(studies) - _corrupted(studies))
+    settings = [
+        build_setup(
+            task, "scenario", predicted, NO_POOL, PARAMS, size, np.random.default_rng(number)
+        )
+        for number in range(config.divisions)
+    ]
+    return _false_alarms(settings, config, say)
+
+
+def _corrupted(studies: Sequence[Labelled]) -> int:
+    """Studies that are set aside to be corrupted."""
+    return min(MOST_CORRUPTED, round(0.45 * len(studies)))
+
+
+def _reference_size(others: int) -> int:
+    """Studies of each reference, as large where no study is corrupted."""
+    return min(300, round(0.8 * others))
+
+
+@contextmanager
+def _enough_studies(
+    task: Task, paths: TaskPaths, config: SimulationConfig
+) -> Iterator[list[Labelled]]:
+    """Labelled studies, while their images are there."""
+    with tempfile.TemporaryDirectory() as work:
+        studies = labelled_studies(task, paths, config.studies, Path(work))
+        if len(studies) < FEWEST:
+            raise StageError(
+                f"{len(studies)} labelled studies; scenarios need {FEWEST}",
+                field=task.name,
+                remedy="Choose a task with more studies",
+            )
+        yield studies
+
+
+def _false_alarms(
+    settings: Sequence[Setting], config: SimulationConfig, say: Callable[[str], None]
+) -> tuple[FalseAlarms, ...]:
+    """Of every window size that the studies outside the references suffice for."""
+    say("evaluating undrifted windows")
+    fewest = min((len(setting.fresh) for setting in settings), default=0)
+    return tuple(
+        false_alarms(settings, window, labels, config.undrifted)
+        for labels in (0.0, LABELS)
+        for window in FALSE_WINDOWS
+        if window <= fewest
+    )
 
 
 def text_tables(results: Results) -> Iterator[str]:
