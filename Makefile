@@ -8,7 +8,7 @@ TASK ?= synthetic
 BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
 PART ?=
-PROCESSES = $$(python -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
+PROCESSES = $$(python -c 'import os; print(min(6, 2 + (os.cpu_count() or 1)))')
 NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
 
 .DEFAULT_GOAL := help
@@ -61,14 +61,15 @@ archive: ## fetch the archive and the validators for the tests of the node, wher
 		>/dev/null 2>&1 && { systemctl disable --now orthanc >/dev/null 2>&1 || true; }; } || \
 		echo "no Orthanc, DCMTK or validator: tests of the node with them will be skipped (apt install $(NODE_TOOLS))"
 
-# One process more than cores, with one thread each: tests that wait for a server or a browser leave a
-# core idle. A file's tests stay together, since they share fixtures.
+# Two processes more than cores, with one thread each: tests that wait for a server or a browser leave a
+# core idle. A file's tests stay together, since they share fixtures; files keep their order, since the
+# longest have few tests and would come last by xdist's.
 pytest: $(STAMP) browser archive
-	OMP_NUM_THREADS=1 python -m pytest --dist loadfile --numprocesses $(PROCESSES)
+	OMP_NUM_THREADS=1 python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $(PROCESSES)
 
 coverage: $(STAMP) browser archive ## run the tests with branch coverage; htmlcov/index.html
 	coverage erase
-	OMP_NUM_THREADS=1 coverage run -m pytest --dist loadfile --numprocesses $(PROCESSES)
+	OMP_NUM_THREADS=1 coverage run -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $(PROCESSES)
 	coverage combine --quiet
 	coverage html --quiet
 	coverage report

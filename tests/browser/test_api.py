@@ -20,7 +20,7 @@ STUDY = {"clinical": {"age": 63}, "note": "Fever and cough.", "view": "", "study
 
 @pytest.fixture(scope="module")
 def client(site):
-    return Client(site.url, verbose=False)
+    return Client(site.url, verbose=False, ssl_verify=False)
 
 
 def test_predict_gives_the_json_of_the_command_line(client, site, pipeline):

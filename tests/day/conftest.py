@@ -204,7 +204,9 @@ def served(project, log):
         thread.start()
         while not server.started:
             time.sleep(0.02)
-        client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}", verbose=False)
+        client = Client(
+            f"http://127.0.0.1:{listening.getsockname()[1]}", verbose=False, ssl_verify=False
+        )
         yield client
         client.close()
         server.should_exit = True

@@ -319,7 +319,7 @@ def collect(project: Path, folder: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(LOG_SECRET, "always the same one")  # reports depend on the order of hashes
         with serving(folder, "--bundle", str(bundle), "--log", log) as url:
-            client = Client(url, verbose=False)
+            client = Client(url, verbose=False, ssl_verify=False)
             found["page"] = by_page(client, studies)
             found["explain"] = explained(bundle, studies, client, folder)
         return {**found, **logged(bundle, log, studies, folder)}
@@ -383,4 +383,4 @@ def differences(now: Any, before: Any, path: str = "") -> dict[str, float]:
 
 if __name__ == "__main__":
     os.environ[WRITE] = "1" if "--write" in sys.argv else ""
-    sys.exit(pytest.main([str(RECORD.parent)]))
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", str(RECORD.parent)])

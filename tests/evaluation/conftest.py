@@ -93,7 +93,7 @@ def make_table(task, n=150, folds=1, seed=0, noise=2.0):
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task_of():
     return make_task
 
@@ -206,7 +206,7 @@ def manifest_of():
     return make_manifest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def project_of():
     return make_project
 

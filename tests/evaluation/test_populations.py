@@ -16,12 +16,12 @@ PARAMS = EvaluateParams(bootstrap=100)
 NAMES = {"pa": "taken | standing", "none": "at no site"}
 
 
-@pytest.fixture(params=[False, True], ids=["one division", "three divisions"])
-def measured(request, task_of, table_of, project_of, tmp_path):
+@pytest.fixture(scope="module", params=[False, True], ids=["one division", "three divisions"])
+def measured(request, task_of, table_of, project_of, tmp_path_factory):
     """A task with a population of the PA images and one of none, evaluated."""
     plain = task_of()
     table = table_of(plain, folds=3)
-    paths = project_of(plain, table, tmp_path)
+    paths = project_of(plain, table, tmp_path_factory.mktemp("measured"))
     populations = [Population(name=n, title=t, only={"view": ["PA"]}) for n, t in NAMES.items()]
     task = plain.model_copy(update={"populations": tuple(populations)})
     frame = pd.read_parquet(paths.manifest)

@@ -14,7 +14,7 @@ from cxr_mm.prediction_log.chain import locked_head
 from cxr_mm.prediction_log.schema import PREDICTIONS
 
 SECRET = "a secret that is long enough"
-WRITERS, KILLED, SECONDS = 10, 4, 90
+WRITERS, KILLED, SECONDS = 5, 2, 90
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def lines(path):
     return len(path.read_bytes().splitlines())
 
 
-def test_ten_writers_some_of_them_killed_lose_nothing_they_reported(database, tmp_path, until):
+def test_writers_some_of_them_killed_lose_nothing_they_reported(database, tmp_path, until):
     kind = f"PredictionLog({database!r}, {SECRET!r})"
     with writers(database, tmp_path, WRITERS, kind) as (processes, message):
         until(lambda: all(lines(path) for path in message), SECONDS)

@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 
-from cxr_mm.core.config import FuseParams
+from cxr_mm.core.config import EvaluateParams, FuseParams
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import load_manifest
@@ -16,7 +16,10 @@ from cxr_mm.training.fuse import fuse
 def test_every_site_is_answered_by_a_model_of_the_others(pipeline, tmp_path):
     by_site = pipeline.task.split.model_copy(update={"protocol": "sites"})
     task = pipeline.task.model_copy(update={"split": by_site})
-    quick = {"fuse": FuseParams(inner_folds=2, epochs=20)}
+    quick = {
+        "fuse": FuseParams(inner_folds=2, epochs=20, gate_images=0),
+        "evaluate": EvaluateParams(bootstrap=100),
+    }
     params, paths = pipeline.params.model_copy(update=quick), TaskPaths(task.name, tmp_path)
     for name in ("ingest", "embeddings", "image_encoder"):
         shutil.copytree(getattr(pipeline.paths, name), getattr(paths, name))
