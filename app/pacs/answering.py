@@ -19,7 +19,6 @@ from cxr_mm.data.studies import header_values
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
 from cxr_mm.explain.methods import METHODS
-from cxr_mm.explain.overlay import grey
 from cxr_mm.imaging.geometry import to_image, with_longest
 
 _log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class Answering:
             task=service.task,
             digest=service.digest,
             region=region,
-            picture=grey(session.image) if picture and session.image is not None else None,
+            picture=session.image if picture else None,
             map_image=service.drawn(session, attribution) if picture else None,
             map_title=title if is_map else "",
             warnings=session.answer.study.warnings,

@@ -13,14 +13,15 @@ from app.pacs.settings import LimitSettings
 
 NEGOTIATION_BYTES = 64 << 10
 """Of a request for an association; those of real systems have at most a third."""
+HEADER_BYTES = 10
+"""Of a unit, for which the disk is not looked at."""
 MESSAGES_AHEAD = 16
 """Messages that a peer may send before the first is answered."""
-CHUNK = 256 << 10
 FEWEST_SECONDS = 0.01
 
 
 class BoundedReader:
-    """Reads from the socket of one association, in place of `AssociationSocket.recv`.
+    """Reads from the socket of one association, within bounds.
 
     Args:
         association: of pynetdicom.
@@ -67,14 +68,15 @@ class BoundedReader:
     def _read(self, count: int) -> bytearray:
         connection = self._association.dul.socket.socket
         until = time.monotonic() + self._limits.idle_seconds
-        found = bytearray()
-        while len(found) < count:
+        found = bytearray(count)
+        view, read = memoryview(found), 0
+        while read < count:
             connection.settimeout(max(FEWEST_SECONDS, until - time.monotonic()))
-            chunk = connection.recv(min(count - len(found), CHUNK))
-            if not chunk:
+            more = connection.recv_into(view[read:])
+            if not more:
                 break
-            found += chunk
-        return found
+            read += more
+        return found if read == count else found[:read]
 
     def _excess(self, count: int) -> str:
         if count > max(self._limits.pdu_bytes, NEGOTIATION_BYTES):
@@ -83,7 +85,7 @@ class BoundedReader:
             return "object far too large"
         if self._association.dimse.msg_queue.qsize() > MESSAGES_AHEAD:
             return "too many messages ahead"
-        return "" if self._has_room() else "disk full"
+        return "" if count <= HEADER_BYTES or self._has_room() else "disk full"
 
 
 class LateHandshake(ssl.SSLContext):

@@ -4,6 +4,7 @@ It may be ended at any time: what a peer was told is stored is on disk and in th
 next start goes on from there.
 """
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -79,6 +80,7 @@ def run_node(
         threads.check()
         threads.start("watch", Watch(settings, storage, queue).run, stop)
         receiver = stack.enter_context(Receiver(settings, storage, queue, arrived.set, stages))
+        gc.freeze()  # pynetdicom collects at every turn what does not change any more
         ready(receiver.port)
         _keep_up(settings, storage, queue, check, stop)
     threads.check()

@@ -27,6 +27,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
 from app.pacs.delivery.commitment import MODEL, NO_SUCH_TRANSACTION, Commitment
+from app.pacs.delivery.fragments import FragmentReader, unburden
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
 from app.pacs.objects import SOURCES
 from app.pacs.queue import Queue
@@ -163,7 +164,7 @@ class Receiver:
             association.dul.socket.close()
             return
         reader = BoundedReader(association, limits, self._has_room, self._refuse)
-        association.dul.socket.recv = reader
+        FragmentReader(association, reader)
         contain_errors(association, self._refuse)
         association.bind(evt.EVT_DIMSE_RECV, lambda _: reader.next_message())
 
@@ -193,6 +194,7 @@ class Receiver:
 
     def _accepted(self, event: Any) -> None:
         peer = self._peer(event)
+        unburden(event.assoc, self._settings.limits.idle_seconds)
         if not _calls_from(peer, event.assoc.requestor.address):
             self._refuse("known AE title at another address", peer.name)
             event.assoc.abort()

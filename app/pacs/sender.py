@@ -12,6 +12,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from app.pacs.delivery.commitment import Commitment
+from app.pacs.delivery.fragments import unburden
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
 from app.pacs.queue.watched import note_peer
@@ -195,6 +196,7 @@ def associate(
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, reported)] if reported else [],
     )
     if association.is_established:
+        unburden(association, idle)
         return association
     if association.is_rejected:
         raise Unreachable("the destination rejects the association")

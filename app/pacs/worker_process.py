@@ -1,5 +1,6 @@
 """One process that answers, from its start to its end; `workers` are the node's side of it."""
 
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,7 @@ def _answer(
         answering = Answering(services(settings, cache), settings.configuration, stages)
         contexts = stack.enter_context(opened(settings, queue)) if settings.context else None
         worker = Worker(settings, storage, queue, headers, answering, name, stages, contexts)
+        gc.freeze()  # models and libraries stay: no collection need look through them
         pipe.send("ready")
         worker.run(stop, arrived, lambda: pipe.send("answered"))
 

@@ -20,6 +20,8 @@ COLOURS, TWO_SIDED = "plasma", "PuOr_r"
 OPACITY = 0.55
 BAR = 0.028  # of the longer side
 LONGEST = 640
+STEPS = 256
+"""Of a colour map."""
 
 
 def grey(image: NDArray[np.float32], longest: int = LONGEST) -> NDArray[np.uint8]:
@@ -62,22 +64,21 @@ def _over(
     under: NDArray[np.uint8], values: NDArray[np.floating], opacity: float, *, signed: bool
 ) -> NDArray[np.uint8]:
     """Colours of values (h, w) over grey (h, w, 3)."""
-    table = _colours(TWO_SIDED if signed else COLOURS)
     position = (values + 1) / 2 if signed else values
-    step = np.clip(position * len(table), 0, len(table) - 1).astype(np.uint8)
-    alpha = np.asarray(opacity * np.abs(values), np.float32)[:, :, None]
-    mixed = table[step]
-    mixed -= under
-    mixed *= alpha
-    mixed += under
-    return np.rint(mixed, out=mixed).astype(np.uint8)
+    steps = Image.fromarray(np.clip(position * STEPS, 0, STEPS - 1).astype(np.uint8))
+    steps.putpalette(_palette(TWO_SIDED if signed else COLOURS))
+    cover = np.rint(np.abs(values) * (255 * opacity)).astype(np.uint8)
+    mixed = Image.composite(
+        steps.convert("RGB"), Image.fromarray(under), Image.fromarray(cover, "L")
+    )
+    return np.asarray(mixed)
 
 
 @cache
-def _colours(name: str) -> NDArray[np.float32]:
-    """Each step of a colour map (256, 3), 0 to 255."""
-    found = np.asarray(colormaps[name](np.arange(256, dtype=np.uint8)), np.float32)
-    return found[:, :3] * np.float32(255)
+def _palette(name: str) -> bytes:
+    """Red, green and blue of each step of a colour map."""
+    colours = colormaps[name](np.arange(STEPS, dtype=np.uint8), bytes=True)
+    return bytes(colours[:, :3].tobytes())
 
 
 @lru_cache(maxsize=64)

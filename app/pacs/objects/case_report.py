@@ -14,6 +14,7 @@ from app.pacs.objects import codes
 from app.pacs.objects.result import Result
 from cxr_mm import __version__
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, percent
+from cxr_mm.explain.overlay import grey
 
 FONT = "DejaVu"
 MARGIN, GAP, LINE = 15.0, 4.0, 5.0
@@ -79,7 +80,7 @@ def _place_pictures(sheet: FPDF, result: Result) -> None:
     shown = [
         (pixels, title)
         for pixels, title in (
-            (result.picture, "The image as read"),
+            (None if result.picture is None else grey(result.picture), "The image as read"),
             (result.map_image, result.map_title),
         )
         if pixels is not None

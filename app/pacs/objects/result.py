@@ -94,7 +94,7 @@ class Result:
         task: of the model; findings without a code get a private one.
         digest: of the model (sha256, hexadecimal).
         region: None if no faithful method found one.
-        picture: uint8 (H, W, 3), the image as read, without a map; None without a picture.
+        picture: float32 (H, W) in [0, 1], the image as read; None without a picture.
         map_image: uint8 (H, W, 3), the picture as seen with the map over it and a colour bar beside
             it, as `cxr_mm.explain.overlay` draws them; None without a picture.
         map_title: what the map shows and how faithful it is; empty without a map.
@@ -107,7 +107,7 @@ class Result:
     task: Task
     digest: str
     region: Region | None = None
-    picture: NDArray[np.uint8] | None = None
+    picture: NDArray[np.float32] | None = None
     map_image: NDArray[np.uint8] | None = None
     map_title: str = ""
     warnings: tuple[str, ...] = ()

@@ -26,8 +26,7 @@ def ask(bundle_folder, pipeline, tmp_path):
 
 def test_a_map_is_drawn_and_named_where_a_picture_is_wanted(ask):
     result = ask(True)
-    assert result.map_image.ndim == result.picture.ndim == 3
-    assert (result.picture == result.picture[..., :1]).all()
+    assert (result.map_image.ndim, result.picture.ndim) == (3, 2)
     leading = leading_finding(result.answer.prediction.findings)
     assert result.map_title.startswith(f"Grad-CAM: {leading.title}. ")
     assert "measured" in result.map_title  # how far it is faithful, or that no one knows

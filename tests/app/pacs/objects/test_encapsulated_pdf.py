@@ -33,8 +33,9 @@ def text_of(pdf):
 
 
 def with_pictures():
-    picture = np.full((80, 60, 3), 90, np.uint8)
-    return dataclasses.replace(two_findings(), picture=picture, map_image=picture + 50)
+    picture = np.full((80, 60), 90 / 255, np.float32)
+    map_image = np.full((80, 60, 3), 140, np.uint8)
+    return dataclasses.replace(two_findings(), picture=picture, map_image=map_image)
 
 
 def test_it_says_findings_with_operating_points_inputs_warnings_model_and_notice():

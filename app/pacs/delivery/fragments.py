@@ -1,0 +1,121 @@
+"""Fragments of data sets, straight between socket and file.
+
+pynetdicom takes every protocol data unit through two queues, a state machine and a general codec,
+copies it seven times, and looks for the next a thousand times a second. Fragments of a data set
+change no state: here they are read and written at once. All else goes pynetdicom's own way.
+"""
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom.pdu_primitives import P_DATA
+
+P_DATA_TF, FRAGMENT = 0x04, 0x00
+"""Type of a unit with data (PS3.8 9.3.5), and control header of a fragment of a data set that is
+not the last (PS3.8 E.2)."""
+UNIT = struct.Struct(">BxII")
+"""Type and length of a unit, and length of its first presentation data value."""
+SHORTEST = 10
+"""Bytes of the shortest unit."""
+CLOSED = "Evt17"
+"""Event of a connection that has been closed (PS3.8 9.2)."""
+TRANSFER = "Sta6"
+"""State of an association that is ready for data (PS3.8 9.2)."""
+LOOK_SECONDS = 0.004
+"""Between two looks of an idle association at its socket."""
+
+
+def unburden(association: Any, seconds: float) -> None:
+    """Have units with data written at once by whoever sends them, and fewer looks for others.
+
+    Args:
+        association: of pynetdicom, established.
+        seconds: for which a peer may take nothing before the connection is closed.
+    """
+    dul, queued = association.dul, association.dul.send_pdu
+    dul._run_loop_delay, association._reactor_checkpoint = LOOK_SECONDS, _Checkpoint()
+    dul.socket.socket.settimeout(seconds)
+
+    def send(primitive: Any) -> None:
+        if not isinstance(primitive, P_DATA) or dul.state_machine.current_state != TRANSFER:
+            queued(primitive)
+            return
+        for context, data in primitive.presentation_data_value_list:
+            size = len(data) + 1
+            dul.socket.send(UNIT.pack(P_DATA_TF, size + 4, size) + bytes([context]) + data)
+
+    dul.send_pdu = send
+
+
+class _Checkpoint(threading.Event):
+    """Where the loop of an association may be paused, and passes with a pause of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no one pauses the loop."""
+        time.sleep(LOOK_SECONDS)
+        return super().wait(timeout)
+
+
+class FragmentReader:
+    """Reads what arrives by one association, in place of `DULServiceProvider._read_pdu_data`.
+
+    Args:
+        association: of pynetdicom, not yet started; it writes data sets to files.
+        read: reads so many bytes, fewer only where the peer has closed the connection; raises
+            OSError where a bound is exceeded.
+    """
+
+    def __init__(self, association: Any, read: Callable[[int], bytearray]) -> None:
+        self._association, self._read = association, read
+        self._seen = bytearray()
+        self._all_else = association.dul._read_pdu_data
+        association.dul._read_pdu_data = self
+        association.dul.socket.recv = self.recv
+        association.dul._run_loop_delay = LOOK_SECONDS
+
+    def recv(self, count: int) -> bytearray:
+        """Read so many bytes, those first that were looked at.
+
+        Raises:
+            OSError: a bound is exceeded.
+        """
+        found, self._seen = self._seen[:count], self._seen[count:]
+        return found if len(found) == count else found + self._read(count - len(found))
+
+    def __call__(self) -> None:
+        """Write fragments to the file as long as some have arrived, else read a unit."""
+        dul, message = self._association.dul, self._association.dimse.message
+        file = getattr(message, "_data_set_file", None)
+        try:
+            while file and dul.state_machine.current_state == TRANSFER:
+                if (fragment := self._fragment()) is None:
+                    break
+                file.write(fragment)
+                if not dul.socket.ready:
+                    return
+        except OSError:
+            dul.event_queue.put(CLOSED)
+            return
+        self._all_else()
+
+    def _fragment(self) -> memoryview | None:
+        """The fragment that a unit consists of; None where it is another, which was seen only."""
+        self._seen = self._read(SHORTEST)
+        if len(self._seen) < SHORTEST:
+            return None
+        kind, length, inside = UNIT.unpack(self._seen)
+        if kind != P_DATA_TF or inside != length - 4 or inside < 2:
+            return None
+        value = self._read(inside)
+        if len(value) < inside or value[1] != FRAGMENT:
+            self._seen += value
+            return None
+        self._seen.clear()
+        return memoryview(value)[2:]
