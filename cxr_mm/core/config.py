@@ -69,7 +69,7 @@ class TrainImageParams(Frozen):
     """Passes over the training images; the epoch with the best calibrated validation loss is
     kept."""
     batch_size: int = Field(32, ge=2)
-    """Images per step."""
+    """Images per step, of all devices together."""
     lr: float = Field(3e-4, gt=0)
     """Peak learning rate of the encoder (one cycle: warm-up, cosine)."""
     head_lr: float = Field(3e-3, gt=0)
@@ -91,9 +91,27 @@ class TrainImageParams(Frozen):
     accelerator: str = "auto"
     """As of Lightning: `auto`, `cpu`, `gpu`."""
     devices: int = Field(1, ge=1)
-    """Devices that train together."""
+    """Devices of each machine that train together."""
+    num_nodes: int = Field(1, ge=1)
+    """Machines that train together; the stage is started on each, by `torchrun` or SLURM."""
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto"
+    """How the devices share the work, by Lightning's names; `auto` is `ddp` for several."""
     seed: int = 0
     """Of initial weights, order of images, augmentation and dropout."""
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        together = self.devices * self.num_nodes
+        if self.batch_size % together or self.batch_size < 2 * together:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared evenly by {together} devices, two"
+                f" images or more each: use a multiple of {together}"
+            )
+        if self.num_nodes > 1 and self.precision == "auto":
+            raise ValueError(
+                "precision auto would be chosen on each machine for itself: name fp32 or bf16"
+            )
+        return self
 
 
 class EmbedParams(Frozen):

@@ -1,10 +1,11 @@
 """Training of an image encoder with Lightning: module, curves, checkpoints, precision."""
 
+import copy
 import logging
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from cxr_mm.core.config import TrainImageParams
-from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.task import Problem
 from cxr_mm.imaging.augment import augment
@@ -28,11 +29,20 @@ from cxr_mm.models.backbones import STAGES
 from cxr_mm.models.image_encoder import ImageEncoder
 from cxr_mm.models.precision import MEASURED_ON, Precision, choose_precision
 from cxr_mm.training.history import CHOSEN_BY, Epoch
-from cxr_mm.training.losses import calibrated_loss, class_weights, masked_loss, mean_auc
+from cxr_mm.training.losses import (
+    calibrated_loss,
+    class_weights,
+    known_labels,
+    masked_loss,
+    mean_auc,
+)
 from cxr_mm.training.pixel_dataset import LabelledSquares, PixelDataset, identity_collate
+from cxr_mm.training.shared_norm import SharedBatchNorm
 
 LAST_STAGE_SHARE = 0.2
 WARM_UP = 0.2
+FEWEST_STEPS = 6
+"""Of a cycle: the warm-up of fewer would have no step, by which torch divides."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -79,11 +89,27 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         torch.manual_seed(seed)  # dropout and stochastic depth draw from the global generator
         generator = torch.Generator(squares.device).manual_seed(seed)
         images = augment(normalise(squares), self.params.augment, generator)
-        logits = self.encoder.logits(self.encoder(self.precision.arrange(images)))
+        with SharedBatchNorm() if self.trainer.world_size > 1 else nullcontext():
+            logits = self.encoder.logits(self.encoder(self.precision.arrange(images)))
         smoothing = self.params.label_smoothing
         loss = masked_loss(logits, labels, self.problem, self.weights, smoothing)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        loss = loss * self._share(labels)
+        self.log(
+            "train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels)
+        )
         return loss
+
+    def _share(self, labels: Tensor) -> Tensor | float:
+        """Known labels of this device over those of a device on average.
+
+        The gradients of the devices are averaged: weighted so, they add up to that of the mean over
+        all labels of the step, as on one device.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0
+        own = known_labels(labels, self.problem).sum().float()
+        average: Tensor = self.all_gather(own).mean().clamp(min=1 / self.trainer.world_size)
+        return own / average
 
     def validation_step(self, batch: LabelledSquares, batch_idx: int) -> None:  # noqa: ARG002
         squares, labels = batch
@@ -95,12 +121,17 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
         logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
         self._validated.clear()
         if self.trainer.world_size > 1:
-            logits, labels = (self.all_gather(t).flatten(0, 1) for t in (logits, labels))
+            logits, labels = (self._of_all_devices(t) for t in (logits, labels))
         loss = masked_loss(logits, labels, self.problem, self.weights)
         calibrated = calibrated_loss(logits, labels, self.problem, self.weights)
         auc = mean_auc(logits, labels, self.problem)
         values = {"val_loss": loss, "val_calibrated_loss": calibrated, "val_auc": auc}
         self.log_dict(values, prog_bar=True)
+
+    def _of_all_devices(self, rows: Tensor) -> Tensor:
+        """Rows in the data set's order, without those that the sampler repeats to share evenly."""
+        gathered: Tensor = self.all_gather(rows).transpose(0, 1).flatten(0, 1)
+        return gathered[: len(self.trainer.val_dataloaders.dataset)]
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with one cycle (Smith & Topin 2019); norms and biases do not decay."""
@@ -113,7 +144,7 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
             {"params": [self.encoder.head.bias], "lr": params.head_lr, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=decay, fused=True)
-        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        steps = max(int(self.trainer.estimated_stepping_batches), FEWEST_STEPS)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, [g["lr"] for g in optimiser.param_groups], steps, pct_start=WARM_UP
         )
@@ -274,7 +305,30 @@ def silence_lightning() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextmanager
+def _named_losses(trainer: L.Trainer) -> Iterator[None]:
+    """Name the loss of another process of the training as what it is.
+
+    Raises:
+        StageError: one of the processes ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if trainer.world_size == 1 or not lost:
+            raise
+        raise StageError(
+            f"another of the {trainer.world_size} processes that train together has ended"
+            f" ({str(error).splitlines()[0]})",
+            field="train_image.devices",
+            remedy="Read what that process printed, then run the stage again: it goes on from the"
+            " last whole epoch",
+        ) from error
+
+
 _log = logging.getLogger(__name__)
+ENCODER = "encoder."
 PRECISION = "precision.json"
 
 
@@ -310,13 +364,14 @@ def fit_image_encoder(
     weights = torch.ones(2, train.labels.shape[1])
     if params.class_weights:
         weights = class_weights(torch.from_numpy(train.labels), problem)
-    module = ImageModule(encoder, problem, weights, params, precision)
+    # A copy, since a strategy may cut up the modules that it is given.
+    module = ImageModule(copy.deepcopy(encoder), problem, weights, params, precision)
     history = CurveCallback(curves)
     trainer, best = _trainer(params, precision, folder, history)
     last = folder / "last.ckpt"
     if last.is_file():
         _log.warning("resuming the interrupted training from %s", last)
-    with silence_lightning():
+    with silence_lightning(), _named_losses(trainer):
         trainer.fit(
             module,
             _loader(train, params, trainer, shuffle=True),
@@ -324,8 +379,11 @@ def fit_image_encoder(
             ckpt_path=last if last.is_file() else None,
             weights_only=True,
         )
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
+    if trainer.is_global_zero:  # which removes the checkpoints as soon as it has written its own
+        checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        state = checkpoint["state_dict"]
+        own = {name: state[f"{ENCODER}{name}"] for name in encoder.state_dict()}
+        encoder.load_state_dict(own)
     encoder.cpu().eval()
     return ImageFit(history.history, precision.name)
 
@@ -344,6 +402,8 @@ def _trainer(
         trainer = L.Trainer(
             accelerator=params.accelerator,
             devices=params.devices,
+            num_nodes=params.num_nodes,
+            strategy=params.strategy,
             precision="bf16-mixed" if precision.name == "bf16" else "32-true",
             max_epochs=params.epochs,
             callbacks=callbacks,
@@ -360,11 +420,16 @@ def _loader(
 ) -> DataLoader[LabelledSquares]:
     """Batches; the order of each epoch depends on the seed and the epoch's number alone."""
     sampler: DistributedSampler[LabelledSquares] = DistributedSampler(
-        dataset, trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=params.seed
+        dataset,
+        trainer.world_size,
+        trainer.global_rank,
+        shuffle=shuffle,
+        seed=params.seed,
+        drop_last=shuffle,
     )
     return DataLoader(
         dataset,
-        batch_size=params.batch_size,
+        batch_size=params.batch_size // trainer.world_size,
         sampler=sampler,
         collate_fn=identity_collate,
         # A last batch of one image would leave batch normalisation nothing to normalise by.

@@ -32,6 +32,12 @@ def class_weights(labels: Tensor, problem: Problem) -> Tensor:
     return torch.where(counts > 0, weights, 1.0)
 
 
+def known_labels(labels: Tensor, problem: Problem) -> Tensor:
+    """Say which labels (B, F) the loss counts; of multiclass the rows (B,) that are known whole."""
+    known = ~labels.isnan()
+    return known.all(1) if problem == "multiclass" else known
+
+
 def masked_loss(
     logits: Tensor, labels: Tensor, problem: Problem, weights: Tensor, smoothing: float = 0.0
 ) -> Tensor:
@@ -45,15 +51,13 @@ def masked_loss(
         smoothing: share of the label that is spread evenly.
     """
     logits = logits.float()
-    known = ~labels.isnan()
-    target = torch.where(known, labels, 0.0)
+    chosen = known_labels(labels, problem)
+    target = labels.nan_to_num(0.0)
     if problem == "multiclass":
-        chosen = known.all(1)
         even = smoothing / labels.shape[1]
         soft = target * (1 - smoothing) + even
         each = -(soft * logits.log_softmax(1)).sum(1) * (target * weights[1]).sum(1)
     else:
-        chosen = known
         soft = target * (1 - smoothing) + smoothing / 2
         each = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
         each = each * torch.where(target > 0, weights[1], weights[0])

@@ -122,7 +122,7 @@ def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
     """
     curves = paths.reports / CURVES
     shutil.rmtree(curves, ignore_errors=True)
-    curves.mkdir(parents=True)
+    curves.mkdir(parents=True, exist_ok=True)  # a process of another device may be as far
     if not task.has_image:
         with atomic_directory(paths.image_encoder) as folder:
             write_json(folder / HISTORY, {"skipped": "the task has no images", "epochs": []})
