@@ -130,8 +130,8 @@ class ImageModule(L.LightningModule):  # type: ignore[misc]
 
     def _of_all_devices(self, rows: Tensor) -> Tensor:
         """Rows in the data set's order, without those that the sampler repeats to share evenly."""
-        gathered: Tensor = self.all_gather(rows).transpose(0, 1).flatten(0, 1)
-        return gathered[: len(self.trainer.val_dataloaders.dataset)]
+        of_all: Tensor = self.all_gather(rows).transpose(0, 1).flatten(0, 1)
+        return of_all[: len(self.trainer.val_dataloaders.dataset)]
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with one cycle (Smith & Topin 2019); norms and biases do not decay."""
