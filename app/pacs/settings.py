@@ -330,7 +330,7 @@ def load_node_settings(path: Path) -> NodeSettings:
             f"not YAML: {error}", field=str(path), remedy="Compare it with docs/pacs.md"
         ) from error
     except ValidationError as error:
-        field, message = faults_of(error)
+        field, message = faults_of(error, NodeSettings)
         raise ParamsError(
             message, field=f"{path}: {field}", remedy="Every setting is in docs/reference"
         ) from error

@@ -100,7 +100,7 @@ def _checked(kind: type[T], given: bytes | dict[str, Any]) -> T:
             return kind.model_validate_json(given)
         return kind.model_validate(given)
     except ValidationError as error:
-        field, message = faults_of(error)
+        field, message = faults_of(error, kind)
         raise InputError(message, field=field, remedy=REMEDY) from error
 
 

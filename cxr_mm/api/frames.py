@@ -72,8 +72,7 @@ def write_table(task: Task, frame: pd.DataFrame, folder: Path, images: FolderInp
     table = frame.copy(deep=False)
     if not {STUDY_ID, named_by(task, STUDY_ID)} & set(table.columns):
         table[STUDY_ID] = table.index.astype(str)
-    column = next((c for c in (named_by(task, IMAGE), IMAGE) if c in table.columns), None)
-    if column is not None:
+    if (column := _image_column(task, table)) is not None:
         cells = zip(table.index, table[column], strict=True)
         folder.mkdir(parents=True, exist_ok=True)
         files = [_file(cell, key, n, folder, images) for n, (key, cell) in enumerate(cells)]
@@ -82,6 +81,18 @@ def write_table(task: Task, frame: pd.DataFrame, folder: Path, images: FolderInp
     # Quoted throughout, so that no name of a column can be taken for a separator.
     table.to_csv(path, index=False, quoting=csv.QUOTE_ALL, errors="replace")
     return path
+
+
+def count_images(task: Task, frame: pd.DataFrame) -> int:
+    """Number of rows with an image that the task can use."""
+    column = _image_column(task, frame)
+    if column is None or not task.has_image:
+        return 0
+    return sum(not is_missing(cell) for cell in frame[column])
+
+
+def _image_column(task: Task, frame: pd.DataFrame) -> str | None:
+    return next((name for name in (named_by(task, IMAGE), IMAGE) if name in frame), None)
 
 
 def _file(cell: Any, row: Any, number: int, folder: Path, images: FolderInput) -> str | None:

@@ -1,5 +1,6 @@
 """Model: a loaded bundle that predicts, explains and is evaluated; what `cxr_mm.load` returns."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from cxr_mm.api.frames import FolderInput, table_of
+from cxr_mm.api.frames import FolderInput, count_images, table_of
 from cxr_mm.api.images import ImageInput, reader_of
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError
@@ -19,15 +20,18 @@ from cxr_mm.core.paths import reports_of
 from cxr_mm.core.prediction import Answer, Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import HeaderUse
+from cxr_mm.core.types import HeaderUse, plural
 from cxr_mm.data.studies import BadRow, build_study, iter_studies
 from cxr_mm.inference.predictor import Predictor, load_predictor
 from cxr_mm.inference.table import BATCH, ERROR, PredictionTable, answer_in_batches
+from cxr_mm.inference.tally import Tally
 from cxr_mm.models.bundle import check_absent, save_bundle
 from cxr_mm.models.registry import resolved
 
 if TYPE_CHECKING:
     from cxr_mm.explain.study import ExplainedStudy
+
+_log = logging.getLogger(__name__)
 
 
 class Card(str):
@@ -146,7 +150,7 @@ class Model:
 
         Args:
             image, clinical, note, view, study_id, use_header: as `predict` has them.
-            findings: names; none means all.
+            findings: names or titles; none means all.
             methods: names out of docs/explain.md; none means the faithful ones, `all` every one.
             seed: of every random draw.
 
@@ -187,7 +191,9 @@ class Model:
         Returns:
             A row for each row of `data`, in its order and with its index: `probability.NAME` in
             [0, 1], `threshold.NAME`, `positive.NAME`, `certainty.NAME` of each finding,
-            `modalities`, `warnings`; `error` is the reason why a row has none of them.
+            `modalities`, `warnings`; `error` is the reason why a row has none of them. How many
+            rows lack an answer, or were answered without their image, and why, is logged as a
+            warning; that no image at all could be used, as an error.
 
         Raises:
             ManifestError: the table is empty, has no column of the task, or an id occurs twice.
@@ -197,16 +203,19 @@ class Model:
         codec, header = PredictionTable(self.task.finding_names), _header(use_header)
         rows: list[dict[str, Any]] = []
         answers: list[Answer] = []
+        tally = Tally(self.task)
         with table_of(self.task, data, images) as csv:
             studies = iter_studies(self.task, csv, BATCH, header)
             found = answer_in_batches(self.predictor, studies)
             total = len(data)
             for one in tqdm(found, "predict", total, unit="study", disable=not progress):
+                tally.add(one)
                 if isinstance(one, BadRow):
                     rows.append({"study_id": one.study_id, ERROR: one.reason})
                 else:
                     rows.append(codec.row(one.prediction))
                     answers += [one.without_pixels()] if log else []
+        _warn_of_losses(tally, count_images(self.task, data))
         if log:
             _append(log, answers)
         schema = codec.schema(**{ERROR: pa.string()})
@@ -282,6 +291,16 @@ class Model:
         files = [folder / "faithfulness.json" for folder in self._reports]
         found = (f for f in files if f.is_file() and read_json(f).get("digest") == self.digest)
         return next(found, None)
+
+
+def _warn_of_losses(tally: Tally, images: int) -> None:
+    """Log what is missing from the answers; loudest, that none of the images was used."""
+    if tally.bad or tally.lost:
+        _log.warning("\n".join(tally.lines()))
+    if images and not tally.images:
+        _log.error(
+            "none of the %s could be used: no answer is of an image", plural(images, "image")
+        )
 
 
 def _append(log: str, answers: Sequence[Answer]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.errors import ParamsError, did_you_mean
 from cxr_mm.core.task import Protocol, Task
 from cxr_mm.core.types import Frozen, faults_of
 
@@ -307,12 +307,13 @@ def for_task(params: Params, task: Task) -> Params:
 
 def _overridden(params: Params, overrides: dict[str, dict[str, Any]], where: str) -> Params:
     raw = params.model_dump()
+    sections = [name for name in raw if name != "tasks"]
     for section, values in overrides.items():
-        if section not in raw or section == "tasks":
+        if section not in sections:
             raise ParamsError(
                 "no such section",
                 field=f"{where}.{section}",
-                remedy=f"Sections are {', '.join(s for s in raw if s != 'tasks')}",
+                remedy=did_you_mean(section, sections, f"Sections are {', '.join(sections)}"),
             )
         raw[section] = {**raw[section], **values}
     return _checked(raw, where)
@@ -329,7 +330,7 @@ def _checked(raw: Any, where: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        field, message = faults_of(error)
+        field, message = faults_of(error, Params)
         raise ParamsError(
             message,
             field=f"{where}: {field}",

@@ -17,12 +17,40 @@ CxrError
 └── CancelledError       a long computation that its user has cancelled
 """
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Literal
 
 ClinicalFault = Literal[
     "no such feature", "ambiguous", "no number", "out of range", "none of its categories"
 ]
 """Kinds of faults of a clinical value."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the name most like one: by spelling, or by a word of four letters or more."""
+    spelt = {each.casefold(): each for each in known}
+    if close := get_close_matches(name.casefold(), spelt, 1):
+        return spelt[close[0]]
+    words = _words(name)
+    return next((each for key, each in spelt.items() if words & _words(key)), None)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W_]{4,}", name.casefold()))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Remedy for a name that is not known.
+
+    Args:
+        name: what was given.
+        known: what could have been meant; the name most like it is offered, if one is.
+        otherwise: where or what the known names are.
+    """
+    near = nearest(name, known)
+    return f"Did you mean {near}? {otherwise}" if near else otherwise
 
 
 class CxrError(Exception):

@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from cxr_mm.core.errors import CancelledError
+from cxr_mm.core.types import plural
 
 HEARTBEAT, HEARTBEAT_IN_LOG = 4.0, 60.0
 """Seconds after which a command that shows nothing says that it is at work."""
@@ -58,9 +59,35 @@ def announce(text: str) -> None:
     sys.stderr.flush()
 
 
+class ProgressBar(tqdm):  # type: ignore[type-arg]
+    """A bar on a terminal; in a log it counts, and the heartbeat says how many of how many.
+
+    Args:
+        iterable: what is counted as it passes; None where `update` counts.
+        desc: what is done.
+        unit: what is counted, in the singular.
+        others: as tqdm has them.
+    """
+
+    def __init__(
+        self, iterable: Iterable[Any] | None = None, *, desc: str, unit: str, **others: Any
+    ) -> None:
+        # tqdm leaves it to such a bar to draw itself.
+        super().__init__(iterable, desc, unit=unit, gui=not sys.stderr.isatty(), **others)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        return not self.gui and bool(super().display(msg, pos))
+
+    @property
+    def line(self) -> str:
+        """How far it is, as `Radiographs 1,024 of 5,600 images`."""
+        count = f"{self.n:,} of {plural(self.total, self.unit)}" if self.total else f"{self.n:,}"
+        return f"{self.desc.removesuffix(': ')} {count}"
+
+
 @contextmanager
 def heartbeat(text: str, every: float | None = None) -> Iterator[None]:
-    """Say on stderr what is done, at once and again; a bar that shows it is redrawn.
+    """Say on stderr what is done, at once and again; a bar says it where there is one.
 
     Args:
         text: what is done; later lines add the seconds since.
@@ -77,8 +104,11 @@ def heartbeat(text: str, every: float | None = None) -> Iterator[None]:
             bars = [bar for bar in getattr(tqdm, "_instances", ()) if hasattr(bar, "start_t")]
             for bar in bars:
                 bar.refresh()  # its clock, while the step at work takes long
-            if not bars:
-                announce(f"{text}: {time.monotonic() - started:.0f} s")
+            counting = [bar for bar in bars if isinstance(bar, ProgressBar) and bar.gui]
+            if counting or not bars:
+                lines = [bar.line for bar in sorted(counting, key=lambda bar: abs(bar.pos))]
+                lines.append(f"{time.monotonic() - started:.0f} s")
+                announce(f"{text}: {', '.join(lines)}")
 
     thread = Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

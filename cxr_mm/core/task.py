@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from cxr_mm.core.errors import TaskError
+from cxr_mm.core.errors import InputError, TaskError, did_you_mean
 from cxr_mm.core.types import Frozen, Modality, faults_of
 
 Problem = Literal["binary", "multiclass", "multilabel"]
@@ -306,6 +306,23 @@ class Task(Frozen):
     def finding_names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.findings)
 
+    def finding_name(self, name_or_title: str) -> str:
+        """Name of the finding that is meant by its name, or by its title in any case.
+
+        Raises:
+            InputError: the task has no such finding.
+        """
+        wanted = name_or_title.casefold()
+        for finding in self.findings:
+            if name_or_title == finding.name or wanted == finding.title.casefold():
+                return finding.name
+        known = ", ".join(self.finding_names)
+        raise InputError(
+            "no such finding",
+            field=name_or_title,
+            remedy=did_you_mean(name_or_title, self.finding_names, f"This task has {known}"),
+        )
+
     @property
     def clinical_names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.clinical)
@@ -373,7 +390,11 @@ def load_task(name_or_path: str | Path, project: Path = Path()) -> Task:
         raise TaskError(
             "no such task",
             field=text,
-            remedy=f"Shipped are {', '.join(shipped_tasks())}; put your own into {own}",
+            remedy=did_you_mean(
+                text,
+                [*own_tasks(project), *shipped_tasks()],
+                f"Shipped are {', '.join(shipped_tasks())}; put your own into {own}",
+            ),
         )
     return _read(SHIPPED / f"{text}.yaml")
 
@@ -413,7 +434,7 @@ def task_of(raw: Any, where: str = "task") -> Task:
     try:
         return Task.model_validate(raw)
     except ValidationError as error:
-        field, message = faults_of(error)
+        field, message = faults_of(error, Task)
         raise TaskError(
             message,
             field=f"{where}: {field}",

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from cxr_mm.core.errors import nearest
 
 
 class Frozen(BaseModel):
@@ -56,13 +59,46 @@ PLAINLY = {"extra_forbidden": "there is no such field", "missing": "it is missin
 """Pydantic's type of a fault → what people are told of it."""
 
 
-def faults_of(error: ValidationError) -> tuple[str, str]:
-    """Field of the first fault, and a message that names every other one too."""
+def faults_of(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
+    """Field of the first fault, and a message that names every other one too.
+
+    Args:
+        error: what the model found.
+        model: whose fields an unknown one is compared with.
+    """
     (field, message), *others = [
-        (
-            ".".join(map(str, fault["loc"])) or "top level",
-            PLAINLY.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, "),
-        )
+        (".".join(map(str, fault["loc"])) or "top level", _plainly(fault, model))
         for fault in error.errors()
     ]
     return field, "; ".join([message, *(f"{where}: {what}" for where, what in others)])
+
+
+def _plainly(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    plain = PLAINLY.get(fault["type"]) or str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] != "extra_forbidden":
+        return plain
+    *path, name = fault["loc"]
+    near = nearest(str(name), _fields_at(model, path))
+    return f"{plain}, did you mean {near}" if near else plain
+
+
+def _fields_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    """Names of the fields that a fault's path leads to; an index or a mapping's key is passed."""
+    models = [model]
+    for step in path:
+        at_step = [
+            found
+            for each in models
+            for name, field in each.model_fields.items()
+            if step in (name, field.alias)
+            for found in _models_in(field.annotation)
+        ]
+        models = at_step or models
+    return [field.alias or name for each in models for name, field in each.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Models that a type is, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models_in(part)]

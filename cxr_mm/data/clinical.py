@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.errors import ClinicalError, did_you_mean
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.data.tables import MISSING, is_missing
@@ -127,7 +127,11 @@ def _no_one_feature(
     return ClinicalError(
         "no such clinical feature",
         field=str(heading),
-        remedy=f"This task knows {', '.join(known) or 'none'}",
+        remedy=did_you_mean(
+            str(heading),
+            [name for f in features for name in (f.name, f.column) if name],
+            f"This task knows {', '.join(known) or 'none'}",
+        ),
     )
 
 

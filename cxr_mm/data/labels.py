@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_mm.core.errors import ManifestError, NoteError, TaskError
+from cxr_mm.core.errors import ManifestError, NoteError, TaskError, did_you_mean
 from cxr_mm.core.fingerprints import id_key
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature, NoteSpec, Task
@@ -122,11 +122,12 @@ def _identity(task: Task, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     table = pd.DataFrame({name: _text_or_none(frame[name]) for name in IDENTITY})
     table["view"] = _views(task, frame)
     if task.group_key != "patient_id":
-        if task.group_key not in frame.columns:
+        columns = [str(name) for name in frame.columns]
+        if task.group_key not in columns:
             raise TaskError(
                 f"{task.group_key!r} is no column of the source",
                 field=f"tasks/{task.name}: group_key",
-                remedy=f"Columns are {', '.join(map(str, frame.columns))}",
+                remedy=did_you_mean(task.group_key, columns, f"Columns are {', '.join(columns)}"),
             )
         table["group"] = _text_or_none(frame[task.group_key])
     table["patient_id"], notices = _one_spelling(table["patient_id"])

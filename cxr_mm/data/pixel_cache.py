@@ -16,11 +16,11 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.core.processes import end_with_parent
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.imaging.burnt_in_text import has_text, model_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
@@ -133,7 +133,7 @@ def _decoded(
 ) -> Iterator[_Decoded]:
     """Squares and rows in the order of `paths`."""
     workers = min(workers, int(_estimate(paths) / WORTH_A_PROCESS))
-    with tqdm(total=len(paths), desc="Radiographs", unit="image", disable=None) as bar:
+    with ProgressBar(total=len(paths), desc="radiographs", unit="image") as bar:
         if workers < 2:
             for path in paths:
                 yield decode(path)

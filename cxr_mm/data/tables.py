@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.errors import ManifestError, nearest
 
 MISSING = frozenset(("", ".", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null"))
 """Words, in lower case, by which R, SAS, pandas, SQL and Excel write a missing value."""
@@ -183,19 +182,6 @@ def missing_column(
         field=": ".join(filter(None, (str(path), ", ".join(names)))),
         remedy=f"{rename} the {it}; leave cells empty where nothing is known",
     )
-
-
-def nearest(name: str, columns: Iterable[str]) -> str | None:
-    """Find the column most like a name: by spelling, or by a word of four letters or more."""
-    spelt = {column.casefold(): column for column in columns}
-    if close := get_close_matches(name.casefold(), spelt, 1):
-        return spelt[close[0]]
-    words = _words(name)
-    return next((column for key, column in spelt.items() if words & _words(key)), None)
-
-
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[^\W_]{4,}", name.casefold()))
 
 
 def _cells(

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.types import plural
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class TimeBudget:
             studies: in the order in which they matter.
         """
         start = self._clock()
-        with tqdm(studies, desc=f"explain: {what}", unit="study", leave=False) as bar:
+        with ProgressBar(studies, desc=what, unit="study", leave=False) as bar:
             for done, study in enumerate(bar):
                 now = self._clock()
                 each = (now - start) / done if done else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_mm.core.errors import InputError
+from cxr_mm.core.errors import InputError, did_you_mean
 from cxr_mm.core.progress import NO_PROGRESS, Progress
 from cxr_mm.core.types import MODALITIES, Modality
 from cxr_mm.explain.attribution import Attribution, Target
@@ -165,7 +165,8 @@ def method(name: str) -> Method:
         InputError: there is no such method.
     """
     if name not in METHODS:
-        raise InputError("no such method", field=name, remedy=f"There are {', '.join(METHODS)}")
+        remedy = did_you_mean(name, METHODS, f"There are {', '.join(METHODS)}")
+        raise InputError("no such method", field=name, remedy=remedy)
     return METHODS[name]
 
 

@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import atomic_directory, check_replaceable, read_json, to_json
 from cxr_mm.core.prediction import Prediction
-from cxr_mm.core.progress import Progress
+from cxr_mm.core.progress import Progress, ProgressBar
 from cxr_mm.core.study import Study
 from cxr_mm.core.templates import render
 from cxr_mm.explain.attribution import Attribution, Explanation, Target
@@ -69,7 +67,7 @@ class Question:
     """What to explain of a study, and how.
 
     Args:
-        findings: names; none means all.
+        findings: names or titles; none means all.
         methods: names; none means the faithful ones, `all` every one.
         seed: of every random draw.
         faithfulness: file of the bundle's faithfulness figures; None looks for it.
@@ -151,7 +149,8 @@ def explain_study(predictor: Predictor, study: Study, question: Question) -> Exp
     methods = [method(name).name for name in methods] or faithful_methods(figures)
     answer = predictor.answer_one(study)
     subject = Subject.of(bundle, answer)
-    findings = question.findings or bundle.task.finding_names
+    findings = list(dict.fromkeys(map(bundle.task.finding_name, question.findings)))
+    findings = findings or list(bundle.task.finding_names)
     result = _explained(subject, findings, methods, question.seed)
     curves = {each.target.finding: _curves(subject, each.target) for each in result}
     explanations = {each.target.finding: each for each in result}
@@ -163,7 +162,7 @@ def _explained(
 ) -> list[Explanation]:
     """Explain each finding, with a bar of methods that says how far the one at work is."""
     steps = len(in_order(subject, methods)) + 1
-    with tqdm(total=len(findings) * steps, desc="explain", unit="step", disable=None) as bar:
+    with ProgressBar(total=len(findings) * steps, desc="explain", unit="step") as bar:
         watch = Progress(callback=lambda done, total: bar.set_postfix_str(f"{done}/{total}"))
         ask = Ask(seed, watch)
         return [
@@ -172,7 +171,7 @@ def _explained(
         ]
 
 
-def _ticking(steps: Iterable[Explanation], bar: "tqdm[Any]") -> Iterator[Explanation]:
+def _ticking(steps: Iterable[Explanation], bar: ProgressBar) -> Iterator[Explanation]:
     for step in steps:
         yield step
         bar.update()

@@ -73,12 +73,8 @@ class Subject:
         Raises:
             InputError: the task has no such finding.
         """
-        names = self.bundle.task.finding_names
-        if target.finding not in names:
-            raise InputError(
-                "no such finding", field=target.finding, remedy=f"This task has {', '.join(names)}"
-            )
-        return names.index(target.finding)
+        task = self.bundle.task
+        return task.finding_names.index(task.finding_name(target.finding))
 
     def require(self, modality: Modality) -> None:
         """See that the study has a modality.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxr_mm.core.errors import ClinicalError
+from cxr_mm.core.errors import ClinicalError, did_you_mean
 from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.explain.attribution import Target
@@ -48,7 +48,7 @@ def what_if(subject: Subject, target: Target, feature: str) -> WhatIf:
         raise ClinicalError(
             "no such clinical feature",
             field=feature,
-            remedy=f"This task knows {', '.join(known) or 'none'}",
+            remedy=did_you_mean(feature, known, f"This task knows {', '.join(known) or 'none'}"),
         )
     values = _values(known[feature], subject.bundle.background)
     chances = _chances(subject, feature, [*values, None])[:, subject.column(target)]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import atomic_write, check_writable, write_json
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.types import HeaderUse
 from cxr_mm.data.studies import iter_studies
 from cxr_mm.inference.predictor import Predictor
@@ -44,7 +45,8 @@ def score(predictor: Predictor, source: Path, out: Path, header: HeaderUse = "ig
     task = predictor.bundle.task
     codec = PredictionTable(task.finding_names)
     tally = Tally(task, predictor.bundle.unchecked)
-    answers = answer_in_batches(predictor, iter_studies(task, source, BATCH, header))
+    studies = iter_studies(task, source, BATCH, header)
+    answers = ProgressBar(answer_in_batches(predictor, studies), desc="studies", unit="study")
     rows = (
         codec.row(answer.prediction) | {"patient_id": answer.study.patient_id or ""}
         for answer in tally.answered(answers)

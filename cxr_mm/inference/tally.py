@@ -41,13 +41,15 @@ class Tally:
     def answered(self, answers: Iterable[EncodedAnswer | BadRow]) -> Iterator[EncodedAnswer]:
         """Count answers as they pass; bad rows are kept back."""
         for answer in answers:
-            if isinstance(answer, BadRow):
-                self.bad.append(answer)
-            else:
-                self._count(answer)
+            self.add(answer)
+            if not isinstance(answer, BadRow):
                 yield answer
 
-    def _count(self, answer: EncodedAnswer) -> None:
+    def add(self, answer: EncodedAnswer | BadRow) -> None:
+        """Count an answer, or a study that has none."""
+        if isinstance(answer, BadRow):
+            self.bad.append(answer)
+            return
         study = answer.study
         self.predicted += 1
         self.images += "image" in answer.prediction.modalities

@@ -1,6 +1,5 @@
 """Backbones: any timm model (Wightman 2019) or the small CNN, headless and for grey images."""
 
-import difflib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cxr_mm.core.errors import ParamsError, WeightsError
+from cxr_mm.core.errors import ParamsError, WeightsError, did_you_mean
 from cxr_mm.core.files import sha256_file
 from cxr_mm.imaging.tensors import MEAN, STD
 from cxr_mm.models.torchvision_compat import timm
@@ -145,11 +144,10 @@ def check_backbone(backbone: str) -> None:
     """Raise WeightsError, with the nearest names, where the backbone is unknown."""
     if backbone == SMALL_CNN or (backbone.isprintable() and timm.is_model(backbone)):
         return
-    near = difflib.get_close_matches(backbone, [SMALL_CNN, *timm.list_models()], n=3)
     raise WeightsError(
         f"timm has no model called {backbone!r}",
         field="train_image.backbone",
-        remedy=f"Did you mean {' or '.join(near)}" if near else "See timm.list_models()",
+        remedy=did_you_mean(backbone, [SMALL_CNN, *timm.list_models()], "See timm.list_models()"),
     )
 
 

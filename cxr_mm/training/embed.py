@@ -5,11 +5,11 @@ import logging
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cxr_mm.core.config import EmbedParams, Params
 from cxr_mm.core.files import atomic_directory, save_tensors, write_json
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Task
 from cxr_mm.data.embeddings import COPIES_FILE, EMBEDDINGS_FILE, PARTS_FILE
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
@@ -35,7 +35,7 @@ def image_embeddings(encoder: ImageEncoder, pixels: Squares) -> NDArray[np.float
     encoder = encoder.eval()
     encoder.to(memory_format=SERVED.memory_format)  # type: ignore[call-overload]
     start = 0
-    with tqdm(total=len(pixels), desc="embed images", unit="image", disable=None) as bar:
+    with ProgressBar(total=len(pixels), desc="embed images", unit="image") as bar:
         for images in image_batches(pixels, np.arange(len(pixels)), BATCH):
             rows = encoder(SERVED.arrange(images)).numpy()
             embedded[start : start + len(rows)] = rows

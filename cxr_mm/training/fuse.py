@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.errors import StageError
@@ -22,6 +21,7 @@ from cxr_mm.core.files import sha256_file, write_parquet
 from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.prediction import Reason
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
@@ -114,7 +114,7 @@ def predict_unseen(
 ) -> tuple[pd.DataFrame, FittedFusion]:
     """Predict every test part by a model fitted without it; the last model is returned too."""
     tables = []
-    for number, part in enumerate(tqdm(parts, desc="fuse", unit="fit", disable=None)):
+    for number, part in enumerate(ProgressBar(parts, desc="fits", unit="fit")):
         model = fit_fusion(studies, part.train, part.val, params, number)
         table = heldout(studies, model, part.test, params.operating_point)
         if studies.strata is not None:

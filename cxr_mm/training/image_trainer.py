@@ -3,8 +3,9 @@
 import copy
 import logging
 import math
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQD
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
+from tqdm import tqdm
 
 from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Problem
 from cxr_mm.imaging.augment import augment
 from cxr_mm.imaging.tensors import normalise
@@ -274,7 +277,21 @@ class CurveCallback(L.Callback):  # type: ignore[misc]
 
 
 class _ProgressBar(TQDMProgressBar):  # type: ignore[misc]
-    """Progress bar that ends with a training that fails; Lightning leaves it on the terminal."""
+    """Progress bar that ends with a training that fails; Lightning leaves it on the terminal.
+
+    In a log it says how far it is from time to time, where Lightning would redraw it.
+    """
+
+    def init_train_tqdm(self) -> "tqdm[Any]":
+        return self._bar(super().init_train_tqdm)
+
+    def init_validation_tqdm(self) -> "tqdm[Any]":
+        return self._bar(super().init_validation_tqdm)
+
+    def _bar(self, on_terminal: "Callable[[], tqdm[Any]]") -> "tqdm[Any]":
+        if sys.stderr.isatty():
+            return on_terminal()
+        return ProgressBar(desc="train", unit="step", disable=self.is_disabled)
 
     def on_exception(self, *args: object) -> None:
         del args

@@ -116,7 +116,7 @@ def test_a_table_is_answered_as_the_command_answers_it(model, rows, tmp_path):
     assert [record.study_hash for record in logged] == ids
 
 
-def test_no_row_is_lost_and_each_bad_one_has_its_reason(model, rows, png, capsys):
+def test_no_row_is_lost_and_each_bad_one_has_its_reason(model, rows, png, capsys, caplog):
     table = rows.drop(columns=["study_id", "patient_id"]).set_axis(list("abcdef"))
     table["image_path"] = [np.asarray(Image.open(png)), str(png), "gone.png", b"no", pd.NA, None]
     table.loc[["c", "e"], table.columns != "image_path"] = None
@@ -130,6 +130,24 @@ def test_no_row_is_lost_and_each_bad_one_has_its_reason(model, rows, png, capsys
     assert found.loc["d", "warnings"].startswith("image: left out: neither a PNG")
     assert "age" in found.loc["f", "warnings"]
     assert "6/6" in capsys.readouterr().err
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert "6 studies read, 4 answered, 2 not" in warning.message
+    assert "answered without the image: 1" in warning.message
+
+
+def test_that_no_image_could_be_used_is_said_loudest(model, rows, caplog):
+    found = model.predict_frame(rows.assign(image_path="gone.png"), progress=False)
+    assert found["error"].isna().all()
+    assert set(found["modalities"]) <= {"tabular", "note", "tabular+note"}
+    _, error = caplog.records
+    assert error.levelname == "ERROR"
+    assert (
+        error.message == f"none of the {len(rows)} images could be used: no answer is of an image"
+    )
+    caplog.clear()
+    model.predict_frame(rows.drop(columns="image_path"), progress=False)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from cxr_mm.core import progress
-from cxr_mm.core.progress import heartbeat, prefetch
+from cxr_mm.core.progress import ProgressBar, heartbeat, prefetch
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 100])
@@ -78,3 +78,23 @@ def test_a_heartbeat_says_what_is_done_at_once_and_again_or_redraws_the_bar_that
     capsys.readouterr()
     time.sleep(0.1)
     assert capsys.readouterr().err == ""
+
+
+def test_in_a_log_the_heartbeat_says_how_many_of_how_many(capsys):
+    with (
+        heartbeat("ingest icu", every=0.02),
+        ProgressBar(desc="radiographs", unit="image", total=1200) as bar,
+    ):
+        bar.update(1024)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "ingest icu"
+    assert "ingest icu: radiographs 1,024 of 1,200 images, 0 s" in lines
+
+
+def test_on_a_terminal_a_bar_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with heartbeat("score", every=0.02), ProgressBar(desc="studies", unit="study") as bar:
+        bar.update(3)
+        time.sleep(0.1)
+    assert "\rstudies: 3study" in capsys.readouterr().err

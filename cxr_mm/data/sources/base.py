@@ -60,7 +60,7 @@ def checked_options(model: type[Options], task: Task) -> Options:
     try:
         return model.model_validate(task.source.options)
     except ValidationError as error:
-        field, message = faults_of(error)
+        field, message = faults_of(error, model)
         known = ", ".join(model.model_fields) or "none"
         raise TaskError(
             message,

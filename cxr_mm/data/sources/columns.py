@@ -7,10 +7,11 @@ from typing import Literal
 
 import pandas as pd
 
+from cxr_mm.core.errors import nearest
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.manifest import TEXT_COLUMNS
-from cxr_mm.data.tables import missing_column, nearest
+from cxr_mm.data.tables import missing_column
 
 Use = Literal["train", "evaluate", "predict"]
 """What a table is read for, on which depends what it must have."""

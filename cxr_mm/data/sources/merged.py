@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field, model_validator
 
-from cxr_mm.core.errors import TaskError
+from cxr_mm.core.errors import TaskError, did_you_mean
 from cxr_mm.core.task import Finding, LabelRule, SourceSpec, Task
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.manifest import TEXT_COLUMNS, finding_column
@@ -79,7 +79,7 @@ def _check_findings(task: Task, members: Mapping[str, Member]) -> None:
             raise TaskError(
                 f"{', '.join(unknown)} is no finding of the task",
                 field=f"{where}source.options.members.{name}.labels",
-                remedy=f"Findings are {', '.join(plain)}",
+                remedy=did_you_mean(unknown[0], plain, f"Findings are {', '.join(plain)}"),
             )
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
 from cxr_mm.core.files import atomic_directory, write_json
 from cxr_mm.core.processes import end_with_parent
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.data.synthetic.notes import write_note
 from cxr_mm.data.synthetic.phantom import draw_image
 from cxr_mm.data.synthetic.population import (
@@ -62,7 +62,7 @@ def synthesise(out: Path, spec: SynthesisSpec, workers: int = 2) -> Path:
         _table([truth_row(spec, case) for case in cases]).to_csv(aside / "truth.csv", index=False)
         write_json(aside / "spec.json", spec.model_dump())
         with_image = [case for case in cases if not absent_modalities(spec, case)["image"]]
-        with tqdm(total=len(with_image), desc="phantom images", unit="image", disable=None) as bar:
+        with ProgressBar(total=len(with_image), desc="phantoms", unit="image") as bar:
             for drawn in _images(aside, spec, with_image, workers):
                 bar.update(drawn)
     return out

@@ -17,7 +17,7 @@ from cxr_mm.data.sources.columns import OPTIONS
 from cxr_mm.data.sources.headers import FROM_HEADER, may_be_dicom, read_header
 from cxr_mm.data.sources.manifest_csv import image_path
 from cxr_mm.data.task_draft.columns import Column, Kind, guess_column
-from cxr_mm.data.task_draft.known import find_known, frontal_views, names_files
+from cxr_mm.data.task_draft.known import find_known, frontal_views, names_files, no_such_column
 
 UNUSED = ("group", "site", "publisher", "part")
 """Optional columns of a manifest CSV that are no clinical features."""
@@ -78,7 +78,7 @@ def draft_of(
     dicom = _is_dicom_folder(csv, frame, images)
     known = find_known(csv, frame, dict(named or {}), dicom)
     if unknown := [name for name in findings if name not in frame.columns]:
-        raise _fault(csv, unknown[0], "no such column", f"There are {', '.join(frame.columns)}")
+        raise no_such_column(csv, unknown[0], frame)
     taken = {*known.values(), *UNUSED}
     own = [str(name) for name in frame.columns if name not in taken]
     columns = [guess_column(name, frame[name].dropna().tolist(), findings) for name in own]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.errors import ManifestError, did_you_mean
 from cxr_mm.core.task import VIEWS
 from cxr_mm.data.sources.base import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from cxr_mm.data.sources.columns import OPTIONS
@@ -51,8 +51,7 @@ def find_known(
     found = {usual: usual for usual in OPTIONS if usual in frame} | given
     for column in given.values():
         if column not in frame:
-            names = ", ".join(map(str, frame.columns))
-            raise _fault(csv, column, "no such column", f"There are {names}")
+            raise no_such_column(csv, column, frame)
     if "image_path" not in found and not of_headers and (file_column := _file_column(csv, frame)):
         found["image_path"] = file_column
     for usual in STEMS:
@@ -135,6 +134,13 @@ def _no_id(csv: Path, frame: pd.DataFrame, missing: Sequence[str]) -> ManifestEr
         f"{what} (there are {', '.join(map(str, frame.columns))}){hint}",
         f"Name the column that has it with {options}",
     )
+
+
+def no_such_column(csv: Path, column: str, frame: pd.DataFrame) -> ManifestError:
+    """Make the error for a column that a table was said to have; it names the one most like it."""
+    columns = [str(name) for name in frame.columns]
+    remedy = did_you_mean(column, columns, f"There are {', '.join(columns)}")
+    return _fault(csv, column, "no such column", remedy)
 
 
 def _fault(csv: Path, field: str, message: str, remedy: str) -> ManifestError:

@@ -21,6 +21,7 @@ from cxr_mm.core.files import (
     write_text,
 )
 from cxr_mm.core.prediction import Answer, OperatingPoint
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, MODALITIES, HeaderUse, plural, subset_name, subsets
 from cxr_mm.data.clinical import age_in_years, check_clinical
@@ -241,8 +242,9 @@ def evaluate_on(
     every = iter_studies(task, manifest_csv, header=header)
     studies = (study for study in every if study.study_id in labels.index)
     tally = Tally(task, predictor.bundle.unchecked)
-    answers = tally.answered(answer_in_batches(predictor, studies))
-    rows = [row for answer in answers for row in _rows(predictor, answer)]
+    answers = answer_in_batches(predictor, studies)
+    bar = ProgressBar(answers, desc="studies", unit="study", total=len(labels))
+    rows = [row for answer in tally.answered(bar) for row in _rows(predictor, answer)]
     bad += [{"study_id": row.study_id, "reason": row.reason} for row in tally.bad]
     if not rows:
         raise ManifestError(
