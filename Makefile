@@ -9,10 +9,12 @@ BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
 PART ?=
 PROCESSES = $$(python -c 'import os; print(min(6, 2 + (os.cpu_count() or 1)))')
+BUILDER ?= docker
+BUILD_OPTIONS ?=
 NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark docs doctor clean
+.PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark docs images doctor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +87,9 @@ benchmark: $(STAMP) ## measure (PART=name for one part) into benchmarks/RESULTS.
 
 docs: $(STAMP) ## build the site into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+
+images: ## build the image of the containers (BUILDER=docker, podman)
+	$(BUILDER) build $(BUILD_OPTIONS) --tag cxr-mm .
 
 doctor: $(STAMP) ## say what this machine has and what is missing
 	cxr-mm doctor

@@ -44,7 +44,8 @@ from cxr_mm.models.registry import version_folder
 from cxr_mm.prediction_log import PredictionLog
 
 Kind = Literal["rejected_image", "bad_input", "failure"]
-Source = Literal["page", "pacs"]
+Source = Literal["page", "rest", "pacs"]
+"""Way by which a study came: a reader at the page, a program, the node beside the PACS."""
 
 
 @contextmanager
@@ -139,8 +140,8 @@ class InferenceService:
         predictor: the model, or the one that a pointer names; what one model began, it ends.
         log: where predictions and feedback go; None keeps none.
         uploads: reads uploaded images; None decodes them in this process.
-        source: of its studies, for the log: `page` or `pacs`; the latter's ids are unique, and a
-            study that the same model answers again is logged once.
+        source: of its studies, for the log; the ids of `pacs` are unique, and a study that the same
+            model answers again is logged once.
         of_node: whether a study came by the node beside the PACS: what the node has logged of it
             is not logged again.
     """
@@ -193,6 +194,12 @@ class InferenceService:
         """This service, with the model that serves now for good: for work of many steps."""
         service = copy.copy(self)
         service._model = self.predictor
+        return service
+
+    def of_source(self, source: Source) -> Self:
+        """This service, for studies that come by another way."""
+        service = copy.copy(self)
+        service._source = source
         return service
 
     def image(self, path: str, session: str | None = None) -> DecodedImage:

@@ -106,7 +106,7 @@ def load_window(
         since, until: first moment (included; None: the beginning) and end (not included).
         labels: CSV of outcomes that count in this report only, above those in the log.
         before: verdict of the window before.
-        source: where studies came from, `page` or `pacs`; None for both.
+        source: where studies came from, `page`, `rest` or `pacs`; None for all.
 
     Raises:
         LogError: the log cannot be read.

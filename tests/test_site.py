@@ -1,5 +1,6 @@
 """The site: built without a warning, complete, and nothing in it is loaded from elsewhere."""
 
+import json
 import os
 import re
 import subprocess
@@ -49,6 +50,18 @@ def test_every_document_is_a_page_and_links_to_files_of_the_project_are_text(sit
     assert "pyproject.toml" in architecture
     assert 'href="../pyproject.toml"' not in architecture
     assert 'href="../benchmarks/RESULTS/"' in architecture
+
+
+def test_the_notebooks_are_pages_with_what_their_cells_drew(site):
+    for notebook in (ROOT / "examples").glob("*.ipynb"):
+        page = (site / "examples" / notebook.stem / "index.html").read_text(encoding="utf-8")
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        drawn = [kind for c in cells for o in c.get("outputs", ()) for kind in o.get("data", ())]
+        assert page.count('src="data:image/png') == drawn.count("image/png")
+        assert page.count("<table") >= drawn.count("text/html") - drawn.count("image/png")
+        assert 'class="output"' in page
+    python = (site / "python/index.html").read_text(encoding="utf-8")
+    assert 'href="../examples/quickstart/"' in python
 
 
 def test_the_reference_of_python_shows_signatures_and_errors(site):

@@ -158,11 +158,11 @@ def test_the_last_collection_is_skipped():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["-m", "cxr_mm.cli", "fuse", "nowhere"], "fuse nowhere"),
-        (["-m", "cxr_mm.cli", "predict", "--bundle", "nowhere"], "predict"),
+        (["-m", "cxr_mm", "fuse", "nowhere"], "fuse nowhere"),
+        (["-m", "cxr_mm", "predict", "--bundle", "nowhere"], "predict"),
         (["-m", "monitoring", "report", "--bundle", "nowhere"], "monitoring report"),
         (["-m", "app", "--bundle", "nowhere"], "loading nowhere"),
-        (["-m", "cxr_mm.cli", "version"], None),
+        (["-m", "cxr_mm", "version"], None),
     ],
 )
 def test_a_command_that_takes_seconds_says_at_once_what_it_does(words, line, tmp_path):

@@ -81,7 +81,7 @@ class Served:
     """One model, and the queues of its work."""
 
     def __init__(self, service: InferenceService) -> None:
-        self.service = service
+        self.service = service.of_source("rest")
         self.predictions = WorkQueue(PREDICTIONS_AT_ONCE)
         self.explanations = WorkQueue(EXPLANATIONS_AT_ONCE)
         self.readings = WorkQueue(READINGS_AT_ONCE)

@@ -34,6 +34,7 @@ class _Uploaded(FileData):  # type: ignore[misc]
 
 def build(service: InferenceService) -> None:
     """The three calls, inside a Blocks; nothing of them is seen on the page."""
+    service = service.of_source("rest")
     with gr.Column(visible=False):
         image = gr.File(label="image", type="filepath")
         image.data_model = _Uploaded

@@ -92,7 +92,7 @@ def _reading(
                 assessed = feedback.build(service)
                 report = case_report.build(service)
     for field in form.entered:
-        field.change(fn=None, js=theme.STALE, api_visibility="private")
+        field.change(None, form.entered, js=theme.STALE, api_visibility="private")
     answered = study_form.bind_events(service, form, state, history, answer)
     answered.then(
         lambda session: (gr.update(visible=session is not None), service.bundle.decision),

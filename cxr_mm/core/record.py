@@ -43,7 +43,7 @@ class PredictionRecord(Frozen):
         note_traits: see `cxr_mm.data.notes`; empty without a note.
         shares: finding → modality → its Shapley value in the probability.
         latency_ms: time from study to prediction.
-        source: where the study came from: `page`, `pacs`, or empty where it is not known.
+        source: where the study came from: `page`, `rest`, `pacs`, or empty where it is not known.
     """
 
     record_id: str

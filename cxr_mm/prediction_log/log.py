@@ -109,7 +109,7 @@ class LogReader:
         Args:
             task, since, until: as `read_window`.
             digest: of the model whose records are meant; None for every one.
-            source: where their studies came from, `page` or `pacs`; None for both.
+            source: where their studies came from, `page`, `rest` or `pacs`; None for all.
 
         Raises:
             LogError: as `read_window`.

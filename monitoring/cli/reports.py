@@ -19,7 +19,7 @@ from monitoring.report.report import report as run_report
 from monitoring.window import read_outcomes
 
 commands = typer.Typer()
-Source = Literal["page", "pacs"]
+Source = Literal["page", "rest", "pacs"]
 
 
 @commands.command()
@@ -44,7 +44,8 @@ def report(
         Path | None, typer.Option(help="Evidently's workspace, to which the report is added.")
     ] = None,
     source: Annotated[
-        Source | None, typer.Option(help="Only studies that came by the page or a PACS.")
+        Source | None,
+        typer.Option(help="Only studies that came by the page, from programs, or by a PACS."),
     ] = None,
 ) -> None:
     """Compare a window of the log with the reference.

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+import cxr_mm
 from cxr_mm import cli
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
@@ -53,6 +55,18 @@ def test_the_guide_explains(ran):
     )
     assert [part.modality for part in effusion.attributions] == ["image", "tabular", "note"]
     assert Path("explanation/index.html").is_file()
+
+
+def test_training_on_arrays_is_training_on_their_files(ran):
+    data = ran["data"]
+    arrays = data["image_path"].map(
+        lambda name: np.asarray(Image.open(Path("demo") / name)), na_action="ignore"
+    )
+    given = data.assign(image_path=arrays.astype(object))
+    own = cxr_mm.train(ran["task"], given, params=ran["small"], evaluate=False, progress=False)
+    inputs = {"image": ran["pixels"], "clinical": {"age": 63}}
+    expected = ran["trained"].predict(**inputs).probabilities
+    assert own.predict(**inputs).probabilities == pytest.approx(expected)
 
 
 def test_the_guide_evaluates(ran):

@@ -8,6 +8,8 @@ from tests.browser.test_reading import give_image, opened, preview
 
 GOOD = 0.1
 """Cumulative layout shift up to which a page counts as steady (web.dev, Core Web Vitals)."""
+STEADY = 0.05
+"""What Gradio's own sign of loading moves; a header that comes late moves a tenth."""
 LATER = 0.7
 """Seconds; what moves within half a second of a click, the browser does not count."""
 WATCH = """() => {
@@ -22,6 +24,11 @@ PLACES = """() => ['header', 'clinical', 'predict', 'answered', 'answer'].map(id
 
 def delayed(route):
     time.sleep(LATER)
+    route.continue_()
+
+
+def trickled(route):
+    time.sleep(0.03)
     route.continue_()
 
 
@@ -47,6 +54,35 @@ def test_nothing_moves_when_an_answer_arrives(window, site, size):
     window.wait_for_timeout(500)
     assert shifted(window) < GOOD
     assert window.evaluate(PLACES) == before
+
+
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
+def test_nothing_moves_while_the_page_is_drawn(window, site, size):
+    window.set_viewport_size({"width": size[0], "height": size[1]})
+    window.route("**/*.js", trickled)  # the header is drawn after the form then
+    window.add_init_script(f"({WATCH})()")
+    opened(window, site.url)
+    window.locator("#predict").wait_for(state="visible")
+    window.wait_for_timeout(500)
+    assert shifted(window) < STEADY
+    window.evaluate("delete document.body.dataset.drawn")  # as it is until the header is there
+    window.locator("#predict").wait_for(state="hidden")
+
+
+def test_a_click_before_the_image_has_arrived_is_answered_with_it(window, site):
+    opened(window, site.url)
+    line = window.context.new_cdp_session(window)
+    line.send("Network.enable")
+    slow = {"offline": False, "latency": 50, "downloadThroughput": -1, "uploadThroughput": 20_000}
+    line.send("Network.emulateNetworkConditions", slow)
+    give_image(window, site.images[0])
+    window.locator("#predict").click()
+    assert not window.locator("#image-preview img").count()
+    window.wait_for_selector("#answer .cxr-bar")
+    preview(window)
+    window.wait_for_timeout(300)
+    assert "Image: used" in window.locator("#answer").inner_text()
+    assert mark(window) == "none"
 
 
 MASKED = "Pneumonia, consolidation and effusion on the radiograph, fever, consolidation again."

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from transformers import AutoModel
 from typer.testing import CliRunner
 
 from cxr_mm import cli
@@ -14,6 +15,7 @@ from cxr_mm.core.paths import bundle_digest, reports_of
 from cxr_mm.export import onnx
 from cxr_mm.export.hub import export_hub
 from cxr_mm.export.onnx import export_onnx
+from cxr_mm.models.bert import load_bert
 from cxr_mm.models.bundle import load_bundle
 from cxr_mm.models.torchvision_compat import timm
 
@@ -53,6 +55,16 @@ def test_the_hubs_folder_has_card_bundle_and_backbone(bundle, bundle_folder, tmp
     images = torch.rand(1, 1, bundle.size, bundle.size)
     with torch.inference_mode():
         torch.testing.assert_close(network(images), bundle.image_encoder.backbone(images))
+    assert_transformers_opens(out / "bundle" / "note_encoder")
+
+
+def assert_transformers_opens(folder):
+    ids = torch.tensor([[101, 9016, 102]])
+    mask = torch.ones_like(ids)
+    theirs = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        wanted = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(load_bert(folder)(ids, mask), wanted)
 
 
 def test_a_model_without_its_card_is_not_for_the_hub(bundle, tmp_path):

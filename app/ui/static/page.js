@@ -1,18 +1,19 @@
 // Run once when the page has loaded; events call the functions by `page.NAME`.
 () => {
   const answer = () => document.getElementById('answer')?.classList;
-  let opening = false; // the fields change since an image of the inbox fills them
+  let answered; // the inputs of the answer on show, or of the one that is on its way
   window.page = {
-    stale: (...values) => {
-      if (!opening) answer()?.add('stale');
+    // An upload that ends after the click changes its field, but is part of what is answered.
+    stale: (...inputs) => {
+      answer()?.toggle('stale', JSON.stringify(inputs) !== answered);
       return [];
     },
-    fresh: (...values) => {
+    fresh: (history, ...inputs) => {
+      answered = JSON.stringify(inputs);
       answer()?.remove('stale');
-      return values;
+      return [history, ...inputs];
     },
     look: () => {
-      opening = false;
       const fault = document.querySelector('.fault');
       const target = fault || document.getElementById('answered');
       target?.scrollIntoView({behavior: 'smooth', block: fault ? 'center' : 'start'});
@@ -23,7 +24,6 @@
       const reading = [...document.querySelectorAll('button[role=tab]')].find(
         (tab) => tab.textContent.trim() === 'Read one study');
       reading?.click();
-      opening = true;
       document.getElementById('predict')?.click();
       return [];
     },
@@ -32,6 +32,11 @@
       return [];
     },
   };
+  const show = () => {
+    if (document.querySelector('#header h1')) document.body.dataset.drawn = '';
+    else requestAnimationFrame(show);
+  };
+  show();
   // Brings up the keypad of numbers on a phone.
   document.querySelectorAll('.decimal input, .decimal textarea').forEach(
     (field) => field.setAttribute('inputmode', 'decimal'));
