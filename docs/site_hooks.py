@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from markdown import markdown as html_of
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -57,6 +58,8 @@ def _output(output: Mapping[str, Any]) -> str:
     kinds = {kind: "".join(value) for kind, value in data.items()}
     if "image/png" in kinds:
         return f'<img alt="What the cell draws" src="data:image/png;base64,{kinds["image/png"]}">'
+    if "text/markdown" in kinds:
+        kinds["text/html"] = html_of(kinds["text/markdown"], extensions=["tables"])
     if "text/html" in kinds:
         return f'<div class="output">{kinds["text/html"]}</div>'
     return f'<pre class="output">{escape(kinds["text/plain"])}</pre>'

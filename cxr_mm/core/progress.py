@@ -59,7 +59,7 @@ def announce(text: str) -> None:
     sys.stderr.flush()
 
 
-class ProgressBar(tqdm):  # type: ignore[type-arg]
+class ProgressBar(tqdm):  # type: ignore[misc]
     """A bar on a terminal; in a log it counts, and the heartbeat says how many of how many.
 
     Args:
