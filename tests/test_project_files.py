@@ -60,7 +60,7 @@ def test_the_changelog_has_the_sections_of_keep_a_changelog():
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():
     workflow = yaml.safe_load(text_of(".github/workflows/ci.yml"))
-    (steps,) = [job["steps"] for job in workflow["jobs"].values()]
+    steps = workflow["jobs"]["test"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make test"]
     assert re.search(r"^make test\b", text_of("README.md"), re.M)
     (python,) = [
@@ -68,6 +68,14 @@ def test_continuous_integration_runs_the_test_command_of_the_readme():
     ]
     assert PYPROJECT["project"]["requires-python"] == f">={python}"
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_continuous_integration_builds_and_runs_the_image():
+    steps = yaml.safe_load(text_of(".github/workflows/ci.yml"))["jobs"]["images"]["steps"]
+    (env,) = [step["env"] for step in steps if "tests/test_images.py" in step.get("run", "")]
+    assert all(
+        f'"{name}") != "{value}"' in text_of("tests/test_images.py") for name, value in env.items()
+    )
 
 
 def test_hooks_before_a_commit_are_programs_of_the_environment():
