@@ -50,7 +50,7 @@ def _cases(paths: TaskPaths) -> tuple[Bundle, list[tuple[Study, Target]]]:
     bundle, heldout, studies = open_outputs(task, paths)
     names = heldout.sample(frac=1, random_state=SEED)["study_id"].astype(str)
     chosen = [s for s in names if studies.has_image(s) or not task.has_image][:STUDIES]
-    findings = task.finding_names
+    findings = bundle.task.finding_names
     return bundle, [
         (studies.study(study_id, with_image=True), Target(findings[k % len(findings)]))
         for k, study_id in enumerate(chosen)
