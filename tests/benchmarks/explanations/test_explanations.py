@@ -13,6 +13,7 @@ from benchmarks.explanations.localisation import word_areas
 from benchmarks.explanations.speed import Stock
 from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Target
+from cxr_mm.explain.stage import open_outputs
 from cxr_mm.explain.subject import Subject
 from cxr_mm.models.bundle import load_bundle
 
@@ -48,6 +49,16 @@ def test_a_figure_that_falls_with_every_step_ranks_the_shares(bundle_folder):
         falls = all(more > less for more, less in pairwise(values))
         assert (ranked.value == pytest.approx(1)) == falls
         assert ranked.must == 0.95
+
+
+def test_only_findings_that_the_bundle_has_learnt_are_explained(pipeline, monkeypatch):
+    _, heldout, studies = open_outputs(pipeline.task, pipeline.paths)
+    learnt = pipeline.task.finding_names[-1:]
+    bundle = SimpleNamespace(task=SimpleNamespace(finding_names=learnt))
+    monkeypatch.setattr(degradation, "load_task", lambda name: pipeline.task)
+    monkeypatch.setattr(degradation, "open_outputs", lambda *given: (bundle, heldout, studies))
+    _, cases = degradation._cases(pipeline.paths)
+    assert {target.finding for _, target in cases} == set(learnt)
 
 
 def test_each_figure_is_a_row_with_its_interval():
