@@ -5,10 +5,12 @@ import fnmatch
 import re
 import subprocess
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from cxr_mm import __version__
 from cxr_mm.data.sources import SOURCES
@@ -76,6 +78,23 @@ def test_continuous_integration_builds_and_runs_the_image():
     assert all(
         f'"{name}") != "{value}"' in text_of("tests/test_images.py") for name, value in env.items()
     )
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_package_of_the_lock_takes_the_oldest_python_that_the_project_takes():
+    oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    named = re.findall(r"^([\w.-]+)==", text_of("requirements.lock"), re.MULTILINE)
+    lock = {plain(name) for name in named}
+    needs = {
+        d.name: d.metadata["Requires-Python"] for d in distributions() if plain(d.name) in lock
+    }
+    assert len(needs) > 100
+    assert [
+        name for name, python in needs.items() if oldest not in SpecifierSet(python or "")
+    ] == []
 
 
 def test_hooks_before_a_commit_are_programs_of_the_environment():
