@@ -17,7 +17,9 @@ from cxr_mm.cli.options import (
     study_of,
 )
 from cxr_mm.core.allocator import without_collection
+from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Prediction, percent
+from cxr_mm.inference.engine import EngineName, EngineSettings
 
 commands = typer.Typer()
 PANEL = "Use a bundle"
@@ -66,21 +68,70 @@ def describe(prediction: Prediction) -> str:
 def score(
     bundle: BundleFolder,
     manifest: Studies,
-    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write, .csv or .parquet; or a folder, by which a run goes on."),
+    ],
     use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where to compute; ray needs a folder.")
+    ] = "local",
+    address: Annotated[
+        str,
+        typer.Option(help="Ray's cluster: local starts one, auto or ray://HOST:PORT joins one."),
+    ] = "local",
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes of Ray; 0 is one for each processor.")
+    ] = 0,
 ) -> None:
     """Predict many studies; bad rows are listed beside the output."""
+    if out.suffix:
+        check_one_process(out, engine)
+        score_into_file(bundle, manifest, out, use_header, accept_any_image)
+    else:
+        settings = EngineSettings(name=engine, address=address, workers=workers)
+        score_into_folder(bundle, manifest, out, use_header, accept_any_image, settings)
+
+
+def check_one_process(out: Path, engine: EngineName) -> None:
+    """Check that an engine writes files.
+
+    Raises:
+        InputError: it writes folders alone.
+    """
+    if engine != "local":
+        raise InputError(
+            "is a file, which one process writes",
+            field=f"--out {out}",
+            remedy=f"Name a folder for --engine {engine}, or leave --engine out",
+        )
+
+
+def score_into_file(bundle: Path, manifest: Path, out: Path, header: bool, any_image: bool) -> None:
+    """Predict many studies into one file."""
     from cxr_mm.inference.predictor import load_predictor
     from cxr_mm.inference.score import check_out
     from cxr_mm.inference.score import score as run
 
     check_out(out, manifest)  # before the bundle is loaded
-    predictor = load_predictor(bundle, accept_any_image)
-    tally = run(predictor, manifest, out, header_use(use_header))
+    tally = run(load_predictor(bundle, any_image), manifest, out, header_use(header))
     print("\n".join([*tally.lines(), f"predictions: {out}"]))
     if tally.bad:
         print(f"those not answered, each with its reason: {out.with_suffix('.bad.json')}")
+
+
+def score_into_folder(
+    bundle: Path, manifest: Path, out: Path, header: bool, any_image: bool, engine: EngineSettings
+) -> None:
+    """Predict many studies into the parts of a folder."""
+    from cxr_mm.inference.shards import score_folder, scoring_run
+
+    run = scoring_run(bundle, manifest, header_use(header), any_image)
+    report = score_folder(run, out, engine)
+    print("\n".join([*report.lines(), f"predictions: {out / 'predictions'}"]))
+    if report.failed:
+        print(f"those not answered, each with its reason: {out / 'failed'}")
 
 
 @commands.command("evaluate-on", rich_help_panel=PANEL)

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -172,11 +172,26 @@ def iter_studies(
         ManifestError: the file is missing, empty, not a CSV or has no column of the task.
         DataNotFoundError: the folder has no DICOM radiograph.
     """
-    rows = _folder_rows(source) if source.is_dir() else _table_rows(task, source)
+    yield from read_studies(task, study_rows(task, source), ahead, header)
+
+
+Row = Mapping[str, Any]
+"""A study before its image is read: column → text, or None where not known."""
+
+
+def study_rows(task: Task, source: Path) -> Iterator[Row | BadRow]:
+    """List the studies of a source without reading an image; arguments as of `iter_studies`."""
+    return _folder_rows(source) if source.is_dir() else _table_rows(task, source)
+
+
+def read_studies(
+    task: Task, rows: Iterable[Row | BadRow], ahead: int = 0, header: HeaderUse = "ignore"
+) -> Iterator[Study | BadRow]:
+    """Build the studies of rows, in order; other arguments as of `iter_studies`."""
     yield from prefetch(partial(_study, task, header), rows, ahead=ahead, threads=THREADS)
 
 
-def _folder_rows(folder: Path) -> Iterator[dict[str, Any] | BadRow]:
+def _folder_rows(folder: Path) -> Iterator[Row | BadRow]:
     headers, dropped, passed_over = read_headers(folder)
     if passed_over:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in passed_over.items())
@@ -189,14 +204,14 @@ def _folder_rows(folder: Path) -> Iterator[dict[str, Any] | BadRow]:
     yield from (BadRow(each.study_id, f"{each.reason}.", each.reason) for each in dropped)
 
 
-def _table_rows(task: Task, csv_path: Path) -> Iterator[dict[str, Any]]:
+def _table_rows(task: Task, csv_path: Path) -> Iterator[Row]:
     for frame in iter_manifest_csv(csv_path, task):
         names = [str(name) for name in frame.columns]
         for row in frame.itertuples(index=False, name=None):
             yield dict(zip(names, row, strict=True))
 
 
-def _study(task: Task, header: HeaderUse, row: Mapping[str, Any] | BadRow) -> Study | BadRow:
+def _study(task: Task, header: HeaderUse, row: Row | BadRow) -> Study | BadRow:
     if isinstance(row, BadRow):
         return row
     path = row.get("image_path")
@@ -205,6 +220,10 @@ def _study(task: Task, header: HeaderUse, row: Mapping[str, Any] | BadRow) -> St
         study = _with_or_without_image(task, read, row, header)
     except InputError as error:
         return bad_row(str(row["study_id"]), error)
+    except Exception as error:  # noqa: BLE001  one study must not end a run of millions
+        _log.warning("%s: failed unexpectedly", row["study_id"], exc_info=True)
+        reason = f"failed unexpectedly ({type(error).__name__}: {error})"
+        return BadRow(str(row["study_id"]), reason, "failed unexpectedly")
     if not study.modalities:
         return bad_row(study.study_id, nothing_given(task, study))
     return study

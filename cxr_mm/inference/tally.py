@@ -2,15 +2,63 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import plural
+from cxr_mm.core.types import Frozen, plural
 from cxr_mm.data.clinical import check_clinical, expected_value
-from cxr_mm.data.sources.losses import Dropped, by_reason, describe_reasons
+from cxr_mm.data.sources.losses import Dropped, by_reason, describe_reasons, joined
 from cxr_mm.data.studies import LOST_IMAGE, BadRow, header_left_out
 from cxr_mm.inference.predictor import EncodedAnswer
 
 HEADER = "header values without --use-header"
+
+
+class TallyReport(Frozen):
+    """What a tally says, of one part of a table or of several.
+
+    Args:
+        predicted, images, unchecked: as of `Tally`.
+        parts: heading → counts by reason, as of `by_reason`.
+    """
+
+    predicted: int
+    images: int
+    unchecked: str
+    parts: dict[str, Any]
+
+    @property
+    def failed(self) -> int:
+        """Number of studies that were not answered."""
+        return int(self.parts["not answered"]["count"])
+
+    def plus(self, other: "TallyReport") -> "TallyReport":
+        """Both together; examples are those of the first, then of the second."""
+        return TallyReport(
+            predicted=self.predicted + other.predicted,
+            images=self.images + other.images,
+            unchecked=self.unchecked or other.unchecked,
+            parts={
+                heading: joined(part, other.parts[heading]) for heading, part in self.parts.items()
+            },
+        )
+
+    def lines(self) -> list[str]:
+        """The counts by reason with examples, for a person."""
+        total = self.predicted + self.failed
+        return [
+            f"{plural(total, 'study')} read, {self.predicted:,} answered, {self.failed:,} not",
+            *(
+                f"{heading}: {line}"
+                for heading, counted in self.parts.items()
+                for line in describe_reasons(counted)
+            ),
+            *(
+                [f"{self.unchecked} ({plural(self.images, 'image')})"]
+                if self.unchecked and self.images
+                else []
+            ),
+        ]
 
 
 @dataclass
@@ -61,27 +109,22 @@ class Tally:
             if warning.startswith(LOST_IMAGE):
                 self.lost.append(Dropped(study.study_id, warning.removeprefix(LOST_IMAGE)))
 
-    def lines(self) -> list[str]:
-        """The counts by reason with examples, for a person."""
-        total = self.predicted + len(self.bad)
+    def report(self) -> TallyReport:
+        """The counts by reason, each with the first examples."""
         expected = {feature.name: expected_value(feature) for feature in self.task.clinical}
-        bad = [Dropped(row.study_id, row.kind or row.reason) for row in self.bad]
         parts = {
-            "not answered": bad,
+            "not answered": [Dropped(row.study_id, row.kind or row.reason) for row in self.bad],
             "answered without the image": self.lost,
             "taken as unknown": self.unknown,
             "not used": self.header,
         }
-        return [
-            f"{plural(total, 'study')} read, {self.predicted:,} answered, {len(self.bad):,} not",
-            *(
-                f"{heading}: {line}"
-                for heading, dropped in parts.items()
-                for line in describe_reasons(by_reason(dropped, expected))
-            ),
-            *(
-                [f"{self.unchecked} ({plural(self.images, 'image')})"]
-                if self.unchecked and self.images
-                else []
-            ),
-        ]
+        return TallyReport(
+            predicted=self.predicted,
+            images=self.images,
+            unchecked=self.unchecked,
+            parts={heading: by_reason(dropped, expected) for heading, dropped in parts.items()},
+        )
+
+    def lines(self) -> list[str]:
+        """The counts by reason with examples, for a person."""
+        return self.report().lines()

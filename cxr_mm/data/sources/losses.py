@@ -73,6 +73,18 @@ def _reason(reason: str, studies: list[Dropped], expected: Mapping[str, str]) ->
     return entry
 
 
+def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Add up two results of `by_reason` of studies without cells at fault."""
+    both: dict[str, dict[str, Any]] = {}
+    for reason, entry in (*first["reasons"].items(), *second["reasons"].items()):
+        before = both.get(reason, {"count": 0, "examples": []})
+        both[reason] = entry | {
+            "count": before["count"] + entry["count"],
+            "examples": [*before["examples"], *entry["examples"]][:IDS],
+        }
+    return {"count": first["count"] + second["count"], "reasons": dict(sorted(both.items()))}
+
+
 def by_column(
     cleared: Cleared, given: Mapping[str, int], expected: Mapping[str, str]
 ) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """A manifest CSV: one row per study, the layout in which users bring their own data."""
 
-from collections.abc import Collection, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError
@@ -11,7 +14,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
 from cxr_mm.data.sources.columns import ColumnOptions, Use, require_columns, with_usual_names
 from cxr_mm.data.sources.headers import FROM_HEADER, may_be_dicom, read_header
-from cxr_mm.data.tables import find_dialect, iter_table, read_table
+from cxr_mm.data.tables import Dialect, find_dialect, iter_table, read_table
 
 DEFAULT_FILE = "manifest.csv"
 
@@ -70,20 +73,44 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     """Iterate over `read_manifest_csv` for prediction, `rows` rows at a time.
 
     The whole file is checked before the first rows are returned, so that an error of the table is
-    raised at once and not after an hour of scoring; only the study ids are held in memory.
+    raised at once and not after an hour of scoring; only hashes of the ids are held in memory.
 
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    ids, dialect = set[str](), find_dialect(path)
-    for number, piece in enumerate(iter_table(path, rows=rows, dialect=dialect)):
-        named = with_usual_names(piece, task)
-        if number == 0:
-            require_columns(task, named.columns, path, "predict")
-        _check_ids(named, path, ids)
-    _check_any(ids, path)
+    dialect = find_dialect(path)
+    pieces = partial(_named_pieces, path, task, rows, dialect)
+    _check_table(pieces, task, path)
+    for piece in pieces():
+        yield _completed(piece, task, path.parent)
+
+
+def _named_pieces(path: Path, task: Task, rows: int, dialect: Dialect) -> Iterator[pd.DataFrame]:
     for piece in iter_table(path, rows=rows, dialect=dialect):
-        yield _completed(with_usual_names(piece, task), task, path.parent)
+        yield with_usual_names(piece, task)
+
+
+def _check_table(pieces: Callable[[], Iterator[pd.DataFrame]], task: Task, path: Path) -> None:
+    """Check a table for prediction with eight bytes a row in memory: a hash of each id.
+
+    Raises:
+        ManifestError: as `read_manifest_csv`.
+    """
+    hashes = array("q")
+    for number, piece in enumerate(pieces()):
+        if number == 0:
+            require_columns(task, piece.columns, path, "predict")
+        for study_id in piece["study_id"]:
+            if study_id is None:
+                raise _no_id(path, len(hashes) + 1)
+            hashes.append(hash(study_id))
+    _check_any(hashes, path)
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if repeated:  # the same id, or another of the same hash: only the ids tell
+        seen = set[str]()
+        for piece in pieces():
+            _check_ids(piece[piece["study_id"].map(hash).isin(repeated)], path, seen)
 
 
 def _of_headers(frame: pd.DataFrame, task: Task, folder: Path) -> dict[str, list[Any]]:
@@ -149,11 +176,7 @@ def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
     """Check that each study has a new id; add the ids to `before`."""
     for study_id in frame["study_id"]:
         if study_id is None:
-            raise ManifestError(
-                f"row {len(before) + 1} has none",
-                field=f"{path}: study_id",
-                remedy="Give every study an id",
-            )
+            raise _no_id(path, len(before) + 1)
         if study_id in before:
             raise ManifestError(
                 f"{study_id!r} occurs twice",
@@ -163,6 +186,12 @@ def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
         before.add(study_id)
 
 
-def _check_any(ids: Collection[str], path: Path) -> None:
+def _no_id(path: Path, row: int) -> ManifestError:
+    return ManifestError(
+        f"row {row} has none", field=f"{path}: study_id", remedy="Give every study an id"
+    )
+
+
+def _check_any(ids: Sized, path: Path) -> None:
     if not ids:
         raise ManifestError("there is no row below the header", field=str(path))

@@ -1,0 +1,198 @@
+"""Engines: shards scored in this process or by Ray give the same bytes, whoever dies on the way."""
+
+import os
+import signal
+import sys
+from functools import partial
+from importlib.util import find_spec
+
+import pandas as pd
+import psutil
+import pytest
+
+from cxr_mm.core.errors import BundleError, InputError, ManifestError
+from cxr_mm.core.files import read_json
+from cxr_mm.data import studies as reading
+from cxr_mm.data.manifest import load_manifest
+from cxr_mm.inference import ray_engine
+from cxr_mm.inference.engine import EngineSettings, run_shards
+from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.inference.score import score
+from cxr_mm.inference.shards import Shards, score_folder, scoring_run
+
+LOCAL = EngineSettings()
+RAY = EngineSettings(name="ray", workers=2)
+COPIES = 100
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None,
+    reason="Ray is not installed: pip install 'cxr-mm[ray]'",
+)
+
+
+@pytest.fixture(scope="module")
+def table(pipeline, tmp_path_factory):
+    """A manifest of 100 studies in four shards: few with an image, the last without any input."""
+    manifest = load_manifest(pipeline.paths, pipeline.task)
+    whole = manifest.frame[manifest.mask().all(axis=1)].head(COPIES)
+    frame = whole[["study_id", "patient_id", "image_path", "note"]].astype(object)
+    frame = frame.join(manifest.clinical()).reset_index(drop=True)
+    frame = pd.concat([frame] * (COPIES // len(frame) + 1), ignore_index=True).head(COPIES)
+    frame["study_id"] = [f"s{number}" for number in range(COPIES)]
+    frame.loc[6:, "image_path"] = None
+    frame.loc[COPIES - 1, ["note", *manifest.task.clinical_names]] = None
+    path = tmp_path_factory.mktemp("shards") / "studies.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(bundle_folder, table):
+    return scoring_run(bundle_folder, table)
+
+
+@pytest.fixture(scope="module")
+def scored(run, tmp_path_factory):
+    """A folder that the local engine has scored in one go."""
+    out = tmp_path_factory.mktemp("local") / "out"
+    score_folder(run, out, LOCAL)
+    return out
+
+
+def parts(out):
+    """Bytes of every part of a folder."""
+    return {p.relative_to(out): p.read_bytes() for p in sorted(out.glob("*/part-*.parquet"))}
+
+
+def test_the_parts_together_are_the_table_that_one_file_has(run, scored, tmp_path):
+    one = tmp_path / "one.parquet"
+    tally = score(load_predictor(run.bundle), run.source, one)
+    pd.testing.assert_frame_equal(pd.read_parquet(scored / "predictions"), pd.read_parquet(one))
+    assert len(list((scored / "predictions").iterdir())) == 4
+    (failed,) = pd.read_parquet(scored / "failed").to_dict("records")
+    assert failed == vars(tally.bad[0])
+    again = score_folder(run, scored, LOCAL)
+    assert again.lines() == tally.lines()
+    summary = read_json(scored / "summary.json")
+    assert (summary["studies"], summary["answered"], summary["failed"]) == (100, 99, 1)
+    assert summary["last_run"]["studies"] == 0
+
+
+def test_a_run_goes_on_with_the_shards_that_are_missing(run, scored, tmp_path):
+    out = tmp_path / "out"
+    score_folder(run, out, LOCAL)
+    lost = out / "predictions" / "part-000001.parquet"
+    lost.unlink()
+    (out / "predictions" / ".part-000001.1234.parquet").write_text("half")
+    stamps = {p: p.stat().st_mtime_ns for p in out.glob("*/part-*.parquet")}
+    score_folder(run, out, LOCAL)
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert parts(out) == parts(scored)
+    assert read_json(out / "summary.json")["last_run"]["studies"] == 32
+
+
+def test_a_folder_of_another_run_or_with_other_files_is_refused(run, scored, table, tmp_path):
+    other = scoring_run(run.bundle, table, "use")
+    with pytest.raises(InputError, match="output of another run: header differ"):
+        score_folder(other, scored, LOCAL)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="no earlier output of score"):
+        score_folder(run, tmp_path, LOCAL)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        scoring_run(run.bundle, tmp_path / "nowhere.csv")
+
+
+def test_an_error_that_no_one_foresaw_is_a_failed_row(run, table, tmp_path, monkeypatch):
+    def breaks(path):
+        raise KeyError("PixelSpacing")
+
+    monkeypatch.setattr(reading, "read_radiograph", breaks)
+    report = score_folder(run, tmp_path / "out", LOCAL)
+    assert report.failed == 7
+    failed = pd.read_parquet(tmp_path / "out" / "failed").set_index("study_id")
+    assert failed.loc["s0", "reason"] == "failed unexpectedly (KeyError: 'PixelSpacing')"
+
+
+@pytest.mark.parametrize(
+    ("studies", "size", "shards"),
+    [(1, 32, 1), (20_000, 32, 625), (1_000_000, 496, 2017), (10**9, 4096, 244_141)],
+)
+def test_a_shard_is_a_small_part_of_the_work_and_of_whole_batches(tmp_path, studies, size, shards):
+    cut = Shards(tmp_path, studies)
+    assert (cut.size, len(cut)) == (size, shards)
+    assert cut.length(len(cut) - 1) == studies - (len(cut) - 1) * size > 0
+
+
+@pytest.fixture(scope="module")
+def ray_runtime():
+    """One runtime for the tests of this file, as `--engine ray` starts it."""
+    with ray_engine._runtime("local") as ray:
+        yield ray
+
+
+@needs_ray
+def test_ray_gives_the_bytes_of_the_local_engine(ray_runtime, run, scored, tmp_path):
+    score_folder(run, tmp_path / "out", RAY)
+    assert parts(tmp_path / "out") == parts(scored)
+
+
+def _dies_once(mark):
+    """Work whose process is killed at the third shard, the first time."""
+
+    def work(shards):
+        for shard in shards:
+            if shard == 2 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield {"shard": shard}
+
+    return work
+
+
+def _refuses():
+    raise BundleError("is damaged", field="bundle", remedy="Copy it again")
+
+
+@needs_ray
+def test_a_worker_that_dies_is_replaced_and_an_error_of_the_work_is_its_own(ray_runtime, tmp_path):
+    one = EngineSettings(name="ray", workers=1)
+    results = run_shards(one, partial(_dies_once, tmp_path / "died"), range(9))
+    assert sorted(result["shard"] for result in results) == list(range(9))
+    assert (tmp_path / "died").exists()
+    with pytest.raises(BundleError, match="is damaged"):
+        list(run_shards(one, _refuses, range(3)))
+    with pytest.raises(InputError, match="--workers: 999 do not fit"):
+        list(run_shards(EngineSettings(name="ray", workers=999), _refuses, range(3)))
+
+
+@needs_ray
+def test_ray_listens_on_loopback_alone_and_wants_a_token(ray_runtime):
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    own = psutil.Process().children(recursive=True)
+    listening = {
+        (process.name(), connection.laddr.ip)
+        for process in own
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert {(name, ip) for name, ip in listening if not ip.endswith("127.0.0.1")} == set()
+
+
+def test_a_token_that_others_can_read_is_refused(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    with pytest.raises(InputError, match="other accounts can read Ray's token"):
+        ray_engine.secure_token("auto")
+    token.chmod(0o600)
+    ray_engine.secure_token("auto")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'cxr-mm\[ray\]'"):
+        list(run_shards(RAY, _refuses, range(1)))
