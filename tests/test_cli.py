@@ -232,6 +232,10 @@ def test_synthesise_then_score(bundle, refused, tmp_path):
     result = answered("score", "--bundle", bundle, *manifest, "--out", out)
     assert result == f"3 studies read, 3 answered, 0 not\npredictions: {out}\n"
     assert out.is_file()
+    whole = answered("score", "--bundle", bundle, *manifest, "--out", tmp_path / "scored")
+    assert whole.endswith(f"3 answered, 0 not\npredictions: {tmp_path / 'scored/predictions'}\n")
+    words = ("score", "--bundle", bundle, *manifest, "--out", out)
+    assert "Name a folder for --engine ray" in refused(*words, "--engine", "ray")
     assert "--dial colour" in refused("synthesise", "--out", created, "--dial", "colour=1")
 
 
