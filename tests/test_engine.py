@@ -101,7 +101,7 @@ def test_a_folder_of_another_run_or_with_other_files_is_refused(run, scored, tab
         scoring_run(run.bundle, tmp_path / "nowhere.csv")
 
 
-def test_an_error_that_no_one_foresaw_is_a_failed_row(run, table, tmp_path, monkeypatch):
+def test_an_error_that_was_not_foreseen_is_a_failed_row(run, table, tmp_path, monkeypatch):
     def breaks(path):
         raise KeyError("PixelSpacing")
 

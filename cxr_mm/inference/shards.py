@@ -21,11 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from cxr_mm import __version__
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import atomic_write, check_writable, read_json, sha256_file, write_json
+from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.types import Frozen, HeaderUse
 from cxr_mm.data.studies import BadRow, Row, read_studies, study_rows
 from cxr_mm.inference.engine import EngineSettings, Work, run_shards
@@ -264,9 +264,7 @@ def score_folder(run: ScoringRun, out: Path, engine: EngineSettings) -> TallyRep
     todo = sorted(set(range(len(shards))) - shards.done())
     started, before = time.perf_counter(), shards.studies - sum(map(shards.length, todo))
     busy = 0.0
-    with tqdm(
-        total=shards.studies, initial=before, desc="score", unit="study", disable=None
-    ) as bar:
+    with ProgressBar(total=shards.studies, initial=before, desc="score", unit="study") as bar:
         for result in run_shards(engine, partial(load_scoring, run, shards), todo) if todo else ():
             bar.update(shards.length(result["shard"]))
             busy += result["seconds"]
