@@ -52,12 +52,29 @@ class BoundedReader:
         Raises:
             OSError: a bound is exceeded; pynetdicom then closes the connection.
         """
+        self.check(count)
+        found = bytearray(count)
+        return found[: self.into(memoryview(found))]
+
+    def check(self, count: int) -> None:
+        """Count bytes that are going to be read.
+
+        Raises:
+            OSError: a bound is exceeded.
+        """
         self._message += count
         if reason := self._excess(count):
             self._refuse(reason)
             raise OSError(reason)
+
+    def into(self, view: memoryview) -> int:
+        """Fill a buffer; how many bytes were read, fewer only where the peer has closed.
+
+        Raises:
+            OSError: a bound is exceeded.
+        """
         try:
-            return self._read(count)
+            return self._read(view)
         except TimeoutError:
             self._refuse("too slow")
             raise
@@ -65,18 +82,16 @@ class BoundedReader:
             self._refuse("TLS handshake failed")
             raise
 
-    def _read(self, count: int) -> bytearray:
+    def _read(self, view: memoryview) -> int:
         connection = self._association.dul.socket.socket
-        until = time.monotonic() + self._limits.idle_seconds
-        found = bytearray(count)
-        view, read = memoryview(found), 0
-        while read < count:
+        until, read = time.monotonic() + self._limits.idle_seconds, 0
+        while read < len(view):
             connection.settimeout(max(FEWEST_SECONDS, until - time.monotonic()))
-            more = connection.recv_into(view[read:])
+            more: int = connection.recv_into(view[read:])
             if not more:
                 break
             read += more
-        return found if read == count else found[:read]
+        return read
 
     def _excess(self, count: int) -> str:
         if count > max(self._limits.pdu_bytes, NEGOTIATION_BYTES):

@@ -24,6 +24,8 @@ from cxr_mm.core.errors import LogError
 _log = logging.getLogger(__name__)
 AT_ONCE = 50
 """Objects sent by one association."""
+NOTED_TOGETHER = 6
+"""Objects after which is noted what the destination has: a kill sends so many again at most."""
 LOOK_SECONDS = 1.0
 """Between two looks at deliveries that are due."""
 WARNINGS = range(0xB000, 0xC000)
@@ -103,11 +105,22 @@ class Sender:
             return
         self._note()
         try:
-            stored = [delivery for delivery in due if self._send(association, delivery)]
+            stored = self._store(association, due)
             if stored and self._peer.commitment:
                 self._ask_for_commitment(association, stored)
         finally:
             association.release()
+
+    def _store(self, association: Any, due: Sequence[Delivery]) -> list[Delivery]:
+        """Send objects, and note those that the destination has; which these are."""
+        stored: list[Delivery] = []
+        for start in range(0, len(due), NOTED_TOGETHER):
+            group = due[start : start + NOTED_TOGETHER]
+            taken = [delivery for delivery in group if self._send(association, delivery)]
+            if taken and not self._peer.commitment:
+                self._queue.sent(*taken)
+            stored += taken
+        return stored
 
     def _ask_for_commitment(self, association: Any, stored: Sequence[Delivery]) -> None:
         if reason := self._commitment.ask(association, stored):
@@ -137,8 +150,6 @@ class Sender:
             self._failed([delivery], "the association ended")
         else:
             if status == 0 or status in WARNINGS:
-                if not self._peer.commitment:
-                    self._queue.sent(delivery)
                 return True
             if status is None:
                 self._failed([delivery], "no answer")

@@ -57,9 +57,11 @@ def shrink(
     return resize(pixels, with_longest(pixels.shape, longest, smallest), AVERAGE, reducing_gap)
 
 
-def shrink_radiograph(radiograph: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+def shrink_radiograph(
+    radiograph: NDArray[np.float32], longest: int, reducing_gap: float | None = None
+) -> NDArray[np.float32]:
     """Shrink a radiograph (H, W) in [0, 1], which averaging may leave by a rounding error."""
-    small = shrink(radiograph, longest)
+    small = shrink(radiograph, longest, reducing_gap=reducing_gap)
     return small if small is radiograph else np.clip(small, 0, 1)
 
 

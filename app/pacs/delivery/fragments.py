@@ -8,14 +8,16 @@ change no state: here they are read and written at once. All else goes pynetdico
 import struct
 import threading
 import time
-from collections.abc import Callable
+from select import select
 from typing import Any
 
 from pynetdicom.pdu_primitives import P_DATA
 
-P_DATA_TF, FRAGMENT = 0x04, 0x00
-"""Type of a unit with data (PS3.8 9.3.5), and control header of a fragment of a data set that is
-not the last (PS3.8 E.2)."""
+from app.pacs.guard import BoundedReader
+
+P_DATA_TF, FRAGMENT, LAST = 0x04, 0x00, 0x02
+"""Type of a unit with data (PS3.8 9.3.5); control header of a fragment of a data set, and the bit
+that the last one has (PS3.8 E.2)."""
 UNIT = struct.Struct(">BxII")
 """Type and length of a unit, and length of its first presentation data value."""
 SHORTEST = 10
@@ -24,8 +26,10 @@ CLOSED = "Evt17"
 """Event of a connection that has been closed (PS3.8 9.2)."""
 TRANSFER = "Sta6"
 """State of an association that is ready for data (PS3.8 9.2)."""
-LOOK_SECONDS = 0.004
+LOOK_SECONDS = 0.01
 """Between two looks of an idle association at its socket."""
+TOGETHER = 64 << 10
+"""Bytes of units that are written at once."""
 
 
 def unburden(association: Any, seconds: float) -> None:
@@ -39,13 +43,18 @@ def unburden(association: Any, seconds: float) -> None:
     dul._run_loop_delay, association._reactor_checkpoint = LOOK_SECONDS, _Checkpoint()
     dul.socket.socket.settimeout(seconds)
 
+    waiting: list[bytes] = []
+
     def send(primitive: Any) -> None:
         if not isinstance(primitive, P_DATA) or dul.state_machine.current_state != TRANSFER:
             queued(primitive)
             return
         for context, data in primitive.presentation_data_value_list:
             size = len(data) + 1
-            dul.socket.send(UNIT.pack(P_DATA_TF, size + 4, size) + bytes([context]) + data)
+            waiting.extend((UNIT.pack(P_DATA_TF, size + 4, size), bytes([context]), data))
+        if data[0] & LAST or sum(map(len, waiting)) >= TOGETHER:
+            dul.socket.send(b"".join(waiting))
+            waiting.clear()
 
     dul.send_pdu = send
 
@@ -68,13 +77,12 @@ class FragmentReader:
 
     Args:
         association: of pynetdicom, not yet started; it writes data sets to files.
-        read: reads so many bytes, fewer only where the peer has closed the connection; raises
-            OSError where a bound is exceeded.
+        reader: of its socket.
     """
 
-    def __init__(self, association: Any, read: Callable[[int], bytearray]) -> None:
-        self._association, self._read = association, read
-        self._seen = bytearray()
+    def __init__(self, association: Any, reader: BoundedReader) -> None:
+        self._association, self._reader = association, reader
+        self._seen, self._buffer = bytearray(), bytearray()
         self._all_else = association.dul._read_pdu_data
         association.dul._read_pdu_data = self
         association.dul.socket.recv = self.recv
@@ -87,7 +95,7 @@ class FragmentReader:
             OSError: a bound is exceeded.
         """
         found, self._seen = self._seen[:count], self._seen[count:]
-        return found if len(found) == count else found + self._read(count - len(found))
+        return found if len(found) == count else found + self._reader(count - len(found))
 
     def __call__(self) -> None:
         """Write fragments to the file as long as some have arrived, else read a unit."""
@@ -98,24 +106,28 @@ class FragmentReader:
                 if (fragment := self._fragment()) is None:
                     break
                 file.write(fragment)
-                if not dul.socket.ready:
+                if not (dul.socket.ready or select([dul.socket.socket], [], [], LOOK_SECONDS)[0]):
                     return
-        except OSError:
+        except (OSError, ValueError):  # bounds, or closed meanwhile
             dul.event_queue.put(CLOSED)
             return
         self._all_else()
 
     def _fragment(self) -> memoryview | None:
         """The fragment that a unit consists of; None where it is another, which was seen only."""
-        self._seen = self._read(SHORTEST)
+        self._seen = self._reader(SHORTEST)
         if len(self._seen) < SHORTEST:
             return None
         kind, length, inside = UNIT.unpack(self._seen)
         if kind != P_DATA_TF or inside != length - 4 or inside < 2:
             return None
-        value = self._read(inside)
-        if len(value) < inside or value[1] != FRAGMENT:
-            self._seen += value
+        self._reader.check(inside)
+        if len(self._buffer) < inside:
+            self._buffer = bytearray(inside)  # kept: a new one would be paged in anew
+        value = memoryview(self._buffer)[:inside]
+        read = self._reader.into(value)
+        if read < inside or value[1] != FRAGMENT:
+            self._seen += value[:read]
             return None
         self._seen.clear()
-        return memoryview(value)[2:]
+        return value[2:]

@@ -54,11 +54,10 @@ def elements_of(dataset: Dataset) -> dict[int, bytes]:
 
 def file_of(elements: Elements) -> bytes:
     """The file (PS3.10) of encoded elements, those of its meta information included."""
-    meta, data = (
-        b"".join(elements[tag] for tag in sorted(elements) if (tag >> 16 == META_GROUP) is is_meta)
-        for is_meta in (True, False)
-    )
-    return PREAMBLE + encoded_value(META_LENGTH, "UL", struct.pack("<I", len(meta))) + meta + data
+    meta = [elements[tag] for tag in sorted(elements) if tag >> 16 == META_GROUP]
+    data = [elements[tag] for tag in sorted(elements) if tag >> 16 != META_GROUP]
+    length = struct.pack("<I", sum(map(len, meta)))
+    return b"".join([PREAMBLE, encoded_value(META_LENGTH, "UL", length), *meta, *data])
 
 
 class Prepared(Generic[Content]):
@@ -229,10 +228,10 @@ def _encoded(element: DataElement) -> bytes:
     return bytes(stream.getvalue())
 
 
-def encoded_value(tag: int, vr: str, value: bytes) -> bytes:
+def encoded_value(tag: int, vr: str, value: bytes | memoryview) -> bytes:
     """Encode an element whose value is encoded already, but not padded."""
-    value += (b"\0" if vr in ("UI", "OB") else b" ") * (len(value) % 2)
-    return _header(tag, vr, len(value)) + value
+    padding = (b"\0" if vr in ("UI", "OB") else b" ") * (len(value) % 2)
+    return b"".join((_header(tag, vr, len(value) + len(padding)), value, padding))
 
 
 def _header(tag: int, vr: str, length: int) -> bytes:

@@ -78,7 +78,7 @@ def secondary_capture(
         PREPARED.elements(capture)
         | evidence.encoded
         | elements_of(added)
-        | {PIXEL_DATA: encoded_value(PIXEL_DATA, "OB", pixels.tobytes())}
+        | {PIXEL_DATA: encoded_value(PIXEL_DATA, "OB", pixels.reshape(-1).data)}
     )
 
 

@@ -250,11 +250,12 @@ class Queue:
             self._claim(connection, DELIVERIES, [row.id for row in rows], destination)
             return [_value(Delivery, row, attempts=row.attempts + 1) for row in rows]
 
-    def sent(self, delivery: Delivery) -> None:
-        """Note that a destination has an object."""
+    def sent(self, *deliveries: Delivery) -> None:
+        """Note that a destination has some objects."""
         ended = {"state": "sent", "sent_at": self.clock(), "claimed_by": None, "reason": ""}
         with self.transaction() as connection:
-            connection.execute(_one(DELIVERIES, delivery.id).values(ended))
+            mine = DELIVERIES.c.id.in_([each.id for each in deliveries])
+            connection.execute(update(DELIVERIES).where(mine).values(ended))
 
     def postpone_delivery(self, delivery: Delivery, pause: float, reason: str) -> None:
         """Give a claimed delivery back, for another attempt after some seconds."""
