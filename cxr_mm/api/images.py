@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from cxr_mm.core.errors import InputError, RadiographError
 from cxr_mm.imaging.dicom import PREAMBLE, UNREADABLE
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
+from cxr_mm.imaging.urls import place_of
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Dataset
 """A path; the bytes of a PNG, JPEG or DICOM file; a PIL image; a pydicom dataset; or an array with
@@ -39,7 +39,7 @@ def reader_of(image: Any) -> Callable[[], Radiograph]:
         RadiographError: when it is read: a fault of the file, or of the array's shape or values.
     """
     if isinstance(image, str | os.PathLike):
-        return partial(read_radiograph, Path(image))
+        return partial(read_radiograph, place_of(os.fspath(image)))
     if not _is_image(image):
         raise _no_image(image)
     return lambda: read_radiograph(file_of(image), "image")

@@ -19,6 +19,7 @@ from cxr_mm.data.sources.dicom_folder import read_headers
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
 from cxr_mm.data.tables import is_missing
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
+from cxr_mm.imaging.urls import place_of
 
 _log = logging.getLogger(__name__)
 GENERATED_ID = "study-"
@@ -214,9 +215,9 @@ def _table_rows(task: Task, csv_path: Path) -> Iterator[Row]:
 def _study(task: Task, header: HeaderUse, row: Row | BadRow) -> Study | BadRow:
     if isinstance(row, BadRow):
         return row
-    path = row.get("image_path")
+    place = row.get("image_path")
     try:
-        read = partial(read_radiograph, Path(path)) if isinstance(path, str) else None
+        read = partial(read_radiograph, place_of(place)) if isinstance(place, str) else None
         study = _with_or_without_image(task, read, row, header)
     except InputError as error:
         return bad_row(str(row["study_id"]), error)

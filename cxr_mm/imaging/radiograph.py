@@ -25,6 +25,7 @@ from cxr_mm.imaging.image_header import (
     is_deep_colour,
 )
 from cxr_mm.imaging.quality import image_quality
+from cxr_mm.imaging.urls import read_url
 from cxr_mm.imaging.voi import (
     COLOURED,
     Unwindowed,
@@ -94,15 +95,16 @@ class DecodedImage:
     viewable: Viewable | None = None
 
 
-def read_radiograph(source: Path | bytes, name: str = "") -> Radiograph:
+def read_radiograph(source: Path | str | bytes, name: str = "") -> Radiograph:
     """Read and decode one image; safe to call from several threads.
 
     Args:
-        source: a file, or its bytes.
+        source: a file, a URL (text), or its bytes.
         name: how errors call it; the path where it is empty.
 
     Raises:
         RadiographError: no such file, neither PNG, JPEG nor DICOM, damaged, or too large.
+        InputError: as `read_url`.
     """
     return _read(source, name)[0]
 
@@ -118,8 +120,11 @@ def read_for_model(source: Path | bytes, name: str = "") -> DecodedImage:
     return DecodedImage(read_radiograph(source, name))
 
 
-def _read(source: Path | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
-    data = source if isinstance(source, bytes) else read_bytes(source, name)
+def _read(source: Path | str | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
+    if isinstance(source, str):
+        data = read_url(source)
+    else:
+        data = source if isinstance(source, bytes) else read_bytes(source, name)
     name = name or ("image" if isinstance(source, bytes) else str(source))
     header: Header = {}
     if is_dicom(data):

@@ -15,6 +15,7 @@ from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
 from cxr_mm.data.sources.columns import ColumnOptions, Use, require_columns, with_usual_names
 from cxr_mm.data.sources.headers import FROM_HEADER, may_be_dicom, read_header
 from cxr_mm.data.tables import Dialect, find_dialect, iter_table, read_table
+from cxr_mm.imaging.urls import is_url
 
 DEFAULT_FILE = "manifest.csv"
 
@@ -149,14 +150,19 @@ def _completed(frame: pd.DataFrame, task: Task, images: Path) -> pd.DataFrame:
 def _found(cell: str, folder: Path, other: Path) -> str:
     """Path of an image below the table's folder, or below that of the task if it is there alone."""
     path = image_path(folder, cell)
-    if other == folder or Path(path).exists():
+    if other == folder or is_url(path) or Path(path).exists():
         return path
     elsewhere = image_path(other, cell)
     return elsewhere if Path(elsewhere).exists() else path
 
 
 def image_path(folder: Path, cell: str) -> str:
-    """Make the path of an image absolute; backslashes, as Windows writes them, separate folders."""
+    """Make the path of an image absolute; backslashes, as Windows writes them, separate folders.
+
+    A URL stays as it is.
+    """
+    if is_url(cell):
+        return cell
     path = folder / cell
     return str(folder / cell.replace("\\", "/") if "\\" in cell and not path.exists() else path)
 
