@@ -1,7 +1,10 @@
 """FHIR R4: the answer as a DiagnosticReport, with an Observation of each finding, in a transaction.
 
-Every id is derived and every entry is a PUT, so that a repeat replaces and never doubles. Patient,
-order and images are named by their identifiers; whoever receives the bundle has the resources.
+Every id is derived and every entry is a PUT, so that a repeat replaces and never doubles. So does a
+newer answer for the same image and task, by another model or with more context: it is the next
+version of the same resources, of which a server has the history. Its status stays `preliminary`:
+`amended` is what was `final` before. Patient, order and images are named by their identifiers;
+whoever receives the bundle has the resources.
 """
 
 import uuid
@@ -47,7 +50,7 @@ def fhir_bundle(source: Dataset, result: Result, made_at: datetime) -> Json:
     """
     header = header_of(source)
     image, findings = image_of(header), result.answer.prediction.findings
-    parts = (image.instance, result.digest, result.configuration, "fhir")
+    parts = (image.instance, result.task.name, "fhir")
     model = _device(result)
     observed = [
         _observation(header, image, result, f, _id(*parts, f.finding), model["id"])

@@ -107,19 +107,26 @@ def test_the_text_says_everything():
     assert report["conclusion"].endswith(NOTICE)
 
 
-def test_a_repeat_has_the_same_ids_and_another_image_model_or_configuration_others():
+def test_a_newer_answer_is_a_version_of_the_same_report_and_findings():
+    """Other models are other devices; another image or task has a report of its own."""
+
     def ids(bundle):
         return {e["resource"]["id"] for e in bundle["entry"]}
 
+    findings = two_findings().answer.prediction.findings
     first = ids(bundle_of())
     assert ids(bundle_of()) == first
+    assert ids(bundle_of(result=result_of(*findings, configuration="other context"))) == first
     (device,) = resources(bundle_of(), "Device")
+    newer = bundle_of(result=result_of(*findings, digest="f" * 64))
+    assert ids(newer) & first == first - {device["id"]}
+    assert report_id(newer) == report_id(bundle_of())
+    assert newer["entry"][-1]["resource"]["status"] == "preliminary"
     for other in (
         bundle_of(computed_radiograph(SOPInstanceUID="1.2.3.4.9")),
-        bundle_of(result=result_of(*two_findings().answer.prediction.findings, configuration="x")),
+        bundle_of(result=result_of(*findings, task="pneumonia_sites")),
     ):
         assert ids(other) & first == {device["id"]}
-    assert not ids(bundle_of(result=result_of(finding("effusion"), digest="f" * 64))) & first
 
 
 def test_what_was_not_analysed_is_a_cancelled_report():
