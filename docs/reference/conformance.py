@@ -71,8 +71,8 @@ For peers with `fhir`: R4 (and R4B), one `transaction` for each answer. A `Diagn
 (`preliminary`; `cancelled` where the image was not analysed), a `Device` (the model) and an
 `Observation` for each finding: presence as value; decision, probability and operating point as
 components; the codes of the structured report. Ids are derived as UIDs are, but the same for every
-answer to an image and task, and each entry is a `PUT`: a repeat replaces, and so does a newer answer.
-Patient (identifier, never the name), order, study and image are logical references.
+answer to an image and task, and each entry is a `PUT`: a repeat or a newer answer replaces. Patient
+(identifier, never the name), order, study and image are logical references.
 """
 PRIMITIVES = (
     ("Qualitative finding", "yes", "TID 1501, presence of each finding by CID 240"),
