@@ -20,10 +20,11 @@ from benchmarks.harness.parts import Row
 from cxr_mm.evaluation.delong import auc_estimate, auc_test
 from cxr_mm.evaluation.limits import calibration_error
 from cxr_mm.evaluation.metrics import Floats, Scored, counted, expected_calibration_error
-from cxr_mm.evaluation.resampling import exact_interval
+from cxr_mm.evaluation.resampling import exact_interval, multiplicities
 from cxr_mm.evaluation.subgroups import Measured, gap_between
 from cxr_mm.evaluation.subsets import formula_limits
 from cxr_mm.evaluation.traits import SMALLEST_CLASS, SMALLEST_GROUP
+from cxr_mm.explain.faithfulness.metrics import mean_with_interval
 
 TRIALS, SEED = 500, 0
 SEPARATION = 1.5
@@ -41,6 +42,8 @@ FIGURES = {
     "accuracy": "accuracy",
     "brier": "Brier",
 }
+RESAMPLES = 500
+BOOTSTRAP, MEAN = "AUC difference, bootstrap", "mean over studies"
 OVERCONFIDENT, BAND = "ECE, overconfident", "band of a calibrated model"
 TESTS = {
     "difference level": "AUC difference, level",
@@ -136,8 +139,14 @@ def simulate(setting: Setting, trials: int) -> Counts:
         sample = Simulated.draw(setting, random)
         if not 0 < sample.labels.sum() < len(sample.labels):
             continue
-        for name, held in (*_coverage(sample, truth), *_difference(sample), *_gap(sample)):
-            counts[name].append(held)
+        for measured in (
+            _coverage(sample, truth),
+            _paired(sample),
+            _difference(sample),
+            _gap(sample),
+        ):
+            for name, held in measured:
+                counts[name].append(held)
     return counts
 
 
@@ -168,6 +177,18 @@ def _coverage(sample: Simulated, truth: dict[str, float]) -> Iterator[tuple[str,
             yield title, limits[0] <= truth[title] <= limits[1]
     if error := errors["ECE"]:
         yield BAND, error.band[0] <= error.plug_in <= error.band[1]
+
+
+def _paired(sample: Simulated) -> Iterator[tuple[str, bool]]:
+    """Of two models that are equally good, and of noise whose mean is 0."""
+    patients = sample.patients
+    weights = multiplicities(patients, RESAMPLES, SEED)
+    ours, theirs = (auc_estimate(sample.scored(k), weights, patients) for k in (0, 1))
+    if limits := (ours - theirs).interval:
+        yield BOOTSTRAP, limits[0] <= 0 <= limits[1]
+    found = mean_with_interval(sample.noise[0].tolist(), patients.astype(str).tolist())
+    if found["low"] is not None and found["high"] is not None:
+        yield MEAN, found["low"] <= 0 <= found["high"]
 
 
 def _difference(sample: Simulated) -> Iterator[tuple[str, bool]]:
