@@ -61,7 +61,13 @@ def _answer(
     stop: threading.Event,
     arrived: threading.Event,
 ) -> None:
-    stages = Stages(lambda stage, seconds: pipe.send(("stage", stage, seconds)))
+    timed: list[tuple[str, float]] = []
+    stages = Stages(lambda stage, seconds: timed.append((stage, seconds)))
+
+    def answered() -> None:
+        pipe.send(("answered", tuple(timed)))
+        timed.clear()
+
     storage = Storage(settings.storage)
     with ExitStack() as stack:
         stack.enter_context(storage.shared())
@@ -77,7 +83,7 @@ def _answer(
         worker = Worker(settings, storage, queue, headers, answering, name, stages, contexts)
         gc.freeze()  # models and libraries stay: no collection need look through them
         pipe.send("ready")
-        worker.run(stop, arrived, lambda: pipe.send("answered"))
+        worker.run(stop, arrived, answered)
 
 
 def _obey(pipe: Connection, stop: threading.Event, arrived: threading.Event) -> None:

@@ -20,8 +20,8 @@ from cxr_mm.core.errors import LogError
 
 _log = logging.getLogger(__name__)
 Word = Literal["arrived", "stop"]
-"""What the node says to a process; a process says `ready`, `answered`, `stage` with its name and
-seconds, or `error` with the error that ends it."""
+"""What the node says to a process; a process says `ready`, `answered` with name and seconds of each
+stage of the image, or `error` with the error that ends it."""
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 5.0
 """For which the end waits for the image at hand; what was not ended is done again."""
@@ -97,10 +97,10 @@ class Workers:
                 match pipe.recv():
                     case "ready":
                         self._ready.release()
-                    case "answered":
+                    case ("answered", stages):
+                        for name, seconds in stages:
+                            self._observe(name, seconds)
                         self._answered()
-                    case ("stage", name, seconds):
-                        self._observe(name, seconds)
                     case ("error", error):
                         raise error
 
