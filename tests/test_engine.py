@@ -31,7 +31,7 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def table(pipeline, tmp_path_factory):
-    """A manifest of 100 studies in four shards: few with an image, the last without any input."""
+    """A manifest of 100 studies in seven shards: few with an image, the last without any input."""
     manifest = load_manifest(pipeline.paths, pipeline.task)
     whole = manifest.frame[manifest.mask().all(axis=1)].head(COPIES)
     frame = whole[["study_id", "patient_id", "image_path", "note"]].astype(object)
@@ -67,7 +67,7 @@ def test_the_parts_together_are_the_table_that_one_file_has(run, scored, tmp_pat
     one = tmp_path / "one.parquet"
     tally = score(load_predictor(run.bundle), run.source, one)
     pd.testing.assert_frame_equal(pd.read_parquet(scored / "predictions"), pd.read_parquet(one))
-    assert len(list((scored / "predictions").iterdir())) == 4
+    assert len(list((scored / "predictions").iterdir())) == 7
     (failed,) = pd.read_parquet(scored / "failed").to_dict("records")
     assert failed == vars(tally.bad[0])
     again = score_folder(run, scored, LOCAL)
@@ -87,7 +87,7 @@ def test_a_run_goes_on_with_the_shards_that_are_missing(run, scored, tmp_path):
     score_folder(run, out, LOCAL)
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert parts(out) == parts(scored)
-    assert read_json(out / "summary.json")["last_run"]["studies"] == 32
+    assert read_json(out / "summary.json")["last_run"]["studies"] == 16
 
 
 def test_a_folder_of_another_run_or_with_other_files_is_refused(run, scored, table, tmp_path):
@@ -114,7 +114,7 @@ def test_an_error_that_was_not_foreseen_is_a_failed_row(run, table, tmp_path, mo
 
 @pytest.mark.parametrize(
     ("studies", "size", "shards"),
-    [(1, 32, 1), (20_000, 32, 625), (1_000_000, 496, 2017), (10**9, 4096, 244_141)],
+    [(1, 16, 1), (20_000, 16, 1250), (1_000_000, 496, 2017), (10**9, 4096, 244_141)],
 )
 def test_a_shard_is_a_small_part_of_the_work_and_of_whole_batches(tmp_path, studies, size, shards):
     cut = Shards(tmp_path, studies)

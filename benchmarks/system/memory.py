@@ -40,7 +40,7 @@ def scoring(small: SmallTask, count: int) -> Usage:
     long_manifest(small.source / "manifest.csv", count).to_csv(manifest, index=False)
     out = small.paths.root / f"{count}.parquet"
     words = "score", "--bundle", small.paths.bundle, "--manifest", manifest, "--out", out
-    return run_process("cxr_mm.cli", *words)
+    return run_process("cxr_mm", *words)
 
 
 def long_manifest(short: Path, count: int) -> pd.DataFrame:

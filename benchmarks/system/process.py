@@ -50,7 +50,7 @@ def make_project(folder: Path) -> SmallTask:
     for each in (task, learning):
         write_text(folder / "tasks" / f"{each['name']}.yaml", yaml.safe_dump(each))
     for stage in ("ingest", "split"):
-        run_process("cxr_mm.cli", stage, TRAINING, folder=folder)
+        run_process("cxr_mm", stage, TRAINING, folder=folder)
     return small
 
 
@@ -80,11 +80,11 @@ def commands(small: SmallTask) -> dict[str, list[object]]:
 
 def alternating(words: list[object], folder: Path) -> dict[str, list[Usage]]:
     """Costs of a command under each setting, in turn; a run before them does not count."""
-    run_process("cxr_mm.cli", *words, folder=folder)
+    run_process("cxr_mm", *words, folder=folder)
     found: dict[str, list[Usage]] = {way: [] for way in WAYS}
     for _ in range(ROUNDS):
         for way, value in WAYS.items():
-            usage = run_process("cxr_mm.cli", *words, folder=folder, environment={SWITCH: value})
+            usage = run_process("cxr_mm", *words, folder=folder, environment={SWITCH: value})
             found[way].append(usage)
     return found
 

@@ -17,11 +17,16 @@ from typing import Any
 from cxr_mm.core.errors import CxrError, InputError
 from cxr_mm.inference.engine import EngineSettings, Work
 
-TASK = 4
+TASK = 8
 """Shards of one task of an actor; the next ones are read while the model is at work."""
 TOKEN_FILE = Path("~/.ray/auth_token")
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Settings of Ray unless the environment has others: no usage reports, no remark on GPUs."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+"""Settings of Ray unless the environment has others: no usage reports, no remarks on the way."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """What makes a cluster of one machine listen on loopback alone; without, on every interface, the
 address 127.0.0.1 or not."""

@@ -37,7 +37,7 @@ from cxr_mm.models.registry import read_index
 RUN_FILE, STUDIES_FILE, SUMMARY_FILE = "run.json", "studies.parquet", "summary.json"
 SHARDS = 2048
 """Shards of a long table: a process that dies loses one at most, a 2048th of the work."""
-SMALLEST, LARGEST = 2 * BATCH, 256 * BATCH
+SMALLEST, LARGEST = BATCH, 256 * BATCH
 """Studies in a shard, at least and at most."""
 STORED = 4096
 """Studies that are read from `studies.parquet` at a time."""

@@ -1,0 +1,269 @@
+"""Part `distributed`: `score` on Ray against the local engine, with processes killed on the way.
+
+Run as a module, it is a driver alone: the table is listed and its shards go through Ray, whose
+workers read their rows and run no model.
+"""
+
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+from PIL import Image
+
+from benchmarks.harness.parts import Row
+from benchmarks.harness.runs import SmallTask, make_small_task
+from cxr_mm.core.errors import StageError
+from cxr_mm.imaging.radiograph import read_radiograph
+from cxr_mm.inference.engine import EngineSettings, Work, run_shards
+from cxr_mm.inference.shards import STUDIES_FILE, Shards, open_shards, scoring_run
+
+STUDIES, KILLS, WORKERS = 20_000, 10, 2
+NOTES, IMAGES = 0.1, 0.01
+"""Shares of the studies, at the start of the table, with a note and an image; all have clinical
+features."""
+SHORT, LONG = 10_000, 1_000_000
+"""Rows of the tables at which the driver's memory is compared."""
+RADIOGRAPH, READS = (3056, 2544), 10
+"""Rows and columns of a common detector."""
+TWICE, SPEED, FLAT = 0.02, 0.9, 1.1
+FACTS: dict[str, Any] = {"task": "synthetic, small_cnn at 32 px"}
+STALLED, LEFT = 300.0, 20.0
+"""Seconds without a new part after which a run counts as stalled, and within which the processes of
+a killed driver end."""
+
+
+class Killed(NamedTuple):
+    """What a run with kills came to."""
+
+    kills: int
+    lost: int
+    doubled: int
+    twice: int
+    """Studies that may have been answered twice: those of the shards at work when killed."""
+
+
+def measure() -> list[Row]:
+    """Rows of equality, of the killed run, of speed and of the driver's memory."""
+    with tempfile.TemporaryDirectory() as name:
+        small = make_small_task(Path(name), size=32, backbone="small_cnn", image=96)
+        table = write_table(small, STUDIES)
+        local, ray, killed = (small.paths.root / way for way in ("local", "ray", "killed"))
+        score(small, table, local, environment={"OMP_NUM_THREADS": str(os.cpu_count())})
+        score(small, table, ray, *on_ray(), environment={"OMP_NUM_THREADS": "1"})
+        found = kill_and_resume(small, table, killed)
+        differing = [differing_parts(local, other) for other in (ray, killed)]
+        short, long = (driver_peak(small, count) for count in (SHORT, LONG))
+        return [
+            _row("parts on Ray that differ from the local engine's", "parts", differing[0], 0),
+            _row("parts after the kills that differ", "parts", differing[1], 0),
+            _row(f"{found.kills} kills of worker and driver", "kills", found.kills),
+            _row("studies lost", "studies", found.lost, 0),
+            _row("studies doubled", "studies", found.doubled, 0),
+            _row("done twice at most", "share of studies", found.twice / STUDIES, TWICE),
+            _row(
+                f"{WORKERS} workers on Ray against one local process with {os.cpu_count()} threads",
+                "rate, as a multiple",
+                rate(ray) / rate(local),
+                SPEED,
+                ceiling=False,
+            ),
+            _row(f"driver at {LONG:,} rows", f"peak against {SHORT:,}", long / short, FLAT),
+            _row(f"driver at {LONG:,} rows", "peak memory, MiB", long),
+            *_slopes(local),
+        ]
+
+
+def _slopes(out: Path) -> list[Row]:
+    """Rows of what one study costs, from which docs/scale.md estimates."""
+    written = sum(path.stat().st_size for path in parts(out).values()) / STUDIES
+    listed = (out / STUDIES_FILE).stat().st_size / STUDIES
+    rows, columns = RADIOGRAPH
+    size = f"{rows:,} × {columns:,} pixels"
+    return [
+        _row("one study: predictions and failures", "bytes", written),
+        _row("one study: as a row of studies.parquet", "bytes", listed),
+        _row(f"one JPEG of {size}, read", "seconds of processor time", _reading(rows, columns)),
+    ]
+
+
+def _reading(rows: int, columns: int) -> float:
+    """Processor seconds to read and check one JPEG of noise that is smooth as a radiograph is."""
+    grey = np.random.default_rng(0).integers(0, 256, (rows // 16, columns // 16), dtype=np.uint8)
+    stream = io.BytesIO()
+    image = Image.fromarray(grey).resize((columns, rows), Image.Resampling.BICUBIC)
+    image.save(stream, "JPEG", quality=95)
+    started = time.process_time()
+    for _ in range(READS):
+        read_radiograph(stream.getvalue())
+    return (time.process_time() - started) / READS
+
+
+def _row(
+    row: str, metric: str, value: float, must: float | None = None, ceiling: bool = True
+) -> Row:
+    n = LONG if row.startswith("driver") else STUDIES
+    return Row(row=row, metric=metric, value=value, must=must, ceiling=ceiling, n=n, **FACTS)
+
+
+def write_table(small: SmallTask, count: int) -> Path:
+    """A manifest of so many studies, each an id of its own over the same few."""
+    short = pd.read_csv(small.source / "manifest.csv", dtype=str, keep_default_na=False)
+    short = short[(short["image_path"] != "") & (short["note"] != "")]
+    table = pd.concat([short] * -(-count // len(short)), ignore_index=True).head(count)
+    table["study_id"] = [f"study-{number}" for number in range(count)]
+    table.loc[table.index >= NOTES * count, "note"] = ""
+    table.loc[table.index >= IMAGES * count, "image_path"] = ""
+    path = small.source / f"{count}.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def on_ray() -> tuple[str, ...]:
+    """Options of `score` for Ray."""
+    return "--engine", "ray", "--workers", str(WORKERS)
+
+
+def command(small: SmallTask, table: Path, out: Path, *options: str) -> list[str]:
+    """Words that score a table into a folder."""
+    words = "score", "--bundle", small.paths.bundle, "--manifest", table, "--out", out
+    return [sys.executable, "-m", "cxr_mm", *map(str, words), *options]
+
+
+def score(
+    small: SmallTask, table: Path, out: Path, *options: str, environment: dict[str, str]
+) -> None:
+    """Score a table in a process of its own."""
+    subprocess.run(
+        command(small, table, out, *options),
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | environment,
+    )
+
+
+def parts(out: Path) -> dict[str, Path]:
+    """Files of predictions and failures of a folder by their path in it."""
+    return {str(p.relative_to(out)): p for p in out.glob("*/part-*.parquet")}
+
+
+def differing_parts(one: Path, other: Path) -> int:
+    """Number of parts that are not the same bytes in both folders."""
+    first, second = parts(one), parts(other)
+    return len(first.keys() ^ second.keys()) + sum(
+        first[name].read_bytes() != second[name].read_bytes() for name in first.keys() & second
+    )
+
+
+def rate(out: Path) -> float:
+    """Studies a second from the first part to the last, start and loading left out."""
+    files = sorted((out / "predictions").glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns)
+    seconds = (files[-1].stat().st_mtime_ns - files[0].stat().st_mtime_ns) / 1e9
+    studies: int = sum(pq.read_metadata(file).num_rows for file in files[1:])
+    return studies / seconds
+
+
+def kill_and_resume(small: SmallTask, table: Path, out: Path) -> Killed:
+    """Score on Ray; kill the driver or a worker at random moments, and start again until done."""
+    rng, twice = random.Random(0), 0
+    run = _start(small, table, out)
+    for number, share in enumerate(sorted(rng.random() for _ in range(KILLS))):
+        _await_share(run, out, share)
+        workers = _workers(run)
+        if number % 2:
+            workers[0].kill()
+            twice += Shards(out, STUDIES).size
+        else:
+            _kill_driver(run)
+            twice += len(workers) * Shards(out, STUDIES).size
+            run = _start(small, table, out)
+    if code := run.wait():
+        raise StageError(f"score ended with {code}", field=str(out))
+    ids = pd.concat(pd.read_parquet(path, columns=["study_id"]) for path in parts(out).values())
+    answered = ids["study_id"].nunique()
+    return Killed(KILLS, STUDIES - answered, len(ids) - answered, twice)
+
+
+def _start(small: SmallTask, table: Path, out: Path) -> psutil.Popen:
+    words = command(small, table, out, *on_ray())
+    return psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _await_share(run: psutil.Popen, out: Path, share: float) -> None:
+    """Wait until a share of the shards is done, and workers are there to be killed.
+
+    Raises:
+        StageError: the run ended before, or nothing happened for long.
+    """
+    done, since = -1, time.monotonic()
+    shards = Shards(out, STUDIES)
+    while (count := len(shards.done())) < share * len(shards) or not _workers(run):
+        if count > done:
+            done, since = count, time.monotonic()
+        if run.poll() is not None or time.monotonic() - since > STALLED:
+            raise StageError(f"the run ended or stalled after {count} parts", field=str(out))
+        time.sleep(0.05)
+
+
+def _workers(run: psutil.Popen) -> list[psutil.Process]:
+    """Processes that run actors."""
+    found = []
+    for process in run.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "MapWorker" in process.name() + " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _kill_driver(run: psutil.Popen) -> None:
+    """Kill the driver alone; what it started ends by itself, or is ended here."""
+    started = run.children(recursive=True)
+    run.kill()
+    run.wait()
+    for process in psutil.wait_procs(started, timeout=LEFT)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def driver_peak(small: SmallTask, count: int) -> float:
+    """Peak memory in MiB of a driver of so many rows."""
+    table, out = write_table(small, count), small.paths.root / f"driver-{count}"
+    words = map(str, (small.paths.bundle, table, out))
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, *words], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return float(done.stdout)
+
+
+def _read_rows(shards: Shards) -> Work:
+    def work(numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for number in numbers:
+            yield {"shard": number, "rows": sum(1 for _ in shards.rows([number]))}
+
+    return work
+
+
+def _drive(bundle: str, table: str, out: str) -> None:
+    """List a table, send its shards through Ray and print the peak memory of this process."""
+    shards = open_shards(scoring_run(Path(bundle), Path(table)), Path(out))
+    settings = EngineSettings(name="ray", workers=WORKERS)
+    results = run_shards(settings, partial(_read_rows, shards), range(len(shards)))
+    assert sum(result["rows"] for result in results) == shards.studies
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+
+
+if __name__ == "__main__":
+    _drive(*sys.argv[1:])
