@@ -192,6 +192,17 @@ def test_a_token_that_others_can_read_is_refused(tmp_path, monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
+@needs_ray
+def test_ray_client_is_refused(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    settings = EngineSettings(name="ray", address="ray://10.0.0.5:10001")
+    with pytest.raises(InputError, match="on a node of the cluster with --address auto"):
+        list(run_shards(settings, _refuses, range(1)))
+
+
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'cxr-mm\[ray\]'"):

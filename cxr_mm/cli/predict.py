@@ -79,7 +79,7 @@ def score(
     ] = "local",
     address: Annotated[
         str,
-        typer.Option(help="Ray's cluster: local starts one, auto or ray://HOST:PORT joins one."),
+        typer.Option(help="Ray's cluster: local starts one, auto or HOST:PORT joins one."),
     ] = "local",
     workers: Annotated[
         int, typer.Option(min=0, help="Processes of Ray; 0 is one for each processor.")

@@ -16,7 +16,7 @@ class EngineSettings(Frozen):
     Args:
         name: `local`, one worker in this process; or `ray`, as many as there are.
         address: of Ray's cluster: `local` starts one on this machine for the run, `auto` joins the
-            one that runs here, `ray://HOST:PORT` another.
+            one that this machine is a node of, `HOST:PORT` names its head.
         workers: processes of Ray, each with a model of its own; 0 is one for each processor.
     """
 

@@ -119,6 +119,12 @@ def _runtime(address: str) -> Iterator[Any]:
 
 
 def _start(ray: Any, address: str) -> None:
+    if address.startswith("ray://"):
+        raise InputError(
+            "Ray Data does not run through Ray Client",
+            field=f"--address {address}",
+            remedy="Run the command on a node of the cluster with --address auto, or HOST:PORT",
+        )
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(
@@ -127,7 +133,7 @@ def _start(ray: Any, address: str) -> None:
             log_to_driver=False,
             **(own if address == "local" else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"Ray cannot be reached there ({str(error).splitlines()[0]})",
             field=f"--address {address}",
