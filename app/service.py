@@ -32,11 +32,11 @@ from cxr_mm.explain.faithfulness.metrics import faithful_methods, verdict
 from cxr_mm.explain.games import sentences
 from cxr_mm.explain.html import coloured_note, feature_bars
 from cxr_mm.explain.methods import METHODS, Ask, method, methods_of
-from cxr_mm.explain.overlay import LONGEST, OPACITY, grey, overlay
+from cxr_mm.explain.overlay import OPACITY, overlay
 from cxr_mm.explain.study import Question, explain_study, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import probabilities_at
-from cxr_mm.imaging.geometry import shrink_radiograph
+from cxr_mm.imaging.geometry import LONGEST, grey, shrink_radiograph
 from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import Bundle

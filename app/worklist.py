@@ -22,7 +22,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.sources.columns import OPTIONS, named_by, with_usual_names
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.data.tables import SEPARATORS, iter_table
-from cxr_mm.explain.overlay import grey
+from cxr_mm.imaging.geometry import grey
 from cxr_mm.inference.suspicion import ANY, NEGATIVE, counting_findings, suspicion
 from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
 

@@ -25,8 +25,8 @@ from cxr_mm.core.types import Modality
 from cxr_mm.data.studies import GENERATED_ID
 from cxr_mm.explain.html import share_bars
 from cxr_mm.explain.methods import METHODS
-from cxr_mm.explain.overlay import data_uri, grey
-from cxr_mm.imaging.geometry import thumbnail
+from cxr_mm.explain.overlay import data_uri
+from cxr_mm.imaging.geometry import grey, thumbnail
 
 LONGEST = 480
 """Longer side of each picture in pixels."""

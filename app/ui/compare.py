@@ -12,7 +12,8 @@ from app.ui import answer
 from app.ui.theme import READING
 from cxr_mm.core.prediction import percent
 from cxr_mm.data.studies import GENERATED_ID
-from cxr_mm.explain.overlay import data_uri, grey
+from cxr_mm.explain.overlay import data_uri
+from cxr_mm.imaging.geometry import grey
 
 SIDE = 420
 EMPTY = "Studies that were answered appear here, the newest first."

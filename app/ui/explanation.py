@@ -20,7 +20,8 @@ from cxr_mm.core.task import ClinicalFeature
 from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.html import share_bars
 from cxr_mm.explain.methods import METHODS, Method, methods_of
-from cxr_mm.explain.overlay import OPACITY, grey
+from cxr_mm.explain.overlay import OPACITY
+from cxr_mm.imaging.geometry import grey
 
 Pixels = NDArray[np.uint8]
 STOPPED = "Stopped. Choose a method to explain the image again."

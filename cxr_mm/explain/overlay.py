@@ -14,20 +14,13 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr_mm.imaging.geometry import shrink_radiograph, to_image
+from cxr_mm.imaging.geometry import LONGEST, grey, to_image
 
 COLOURS, TWO_SIDED = "plasma", "PuOr_r"
 OPACITY = 0.55
 BAR = 0.028  # of the longer side
-LONGEST = 640
 STEPS = 256
 """Of a colour map."""
-
-
-def grey(image: NDArray[np.float32], longest: int = LONGEST) -> NDArray[np.uint8]:
-    """The image alone, uint8 (H, W, 3), its longer side at most `longest` pixels."""
-    pixels = np.rint(shrink_radiograph(image, longest) * 255).astype(np.uint8)
-    return np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def overlay(

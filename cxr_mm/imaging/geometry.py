@@ -14,6 +14,8 @@ AVERAGE, LINEAR, CUBIC = (
     Image.Resampling.BILINEAR,
     Image.Resampling.BICUBIC,
 )
+LONGEST = 640
+"""Longer side, in pixels, of an image that is drawn."""
 
 
 def resize(
@@ -63,6 +65,12 @@ def shrink_radiograph(
     """Shrink a radiograph (H, W) in [0, 1], which averaging may leave by a rounding error."""
     small = shrink(radiograph, longest, reducing_gap=reducing_gap)
     return small if small is radiograph else np.clip(small, 0, 1)
+
+
+def grey(image: NDArray[np.float32], longest: int = LONGEST) -> NDArray[np.uint8]:
+    """An image in [0, 1] as it is drawn, uint8 (H, W, 3), its longer side at most `longest`."""
+    pixels = np.rint(shrink_radiograph(image, longest) * 255).astype(np.uint8)
+    return np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def thumbnail(picture: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:

@@ -6,7 +6,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from cxr_mm.explain.overlay import data_uri, grey, overlay
+from cxr_mm.explain.overlay import data_uri, overlay
+from cxr_mm.imaging.geometry import grey
 
 
 def test_overlay_colours_the_place_and_leaves_the_rest_grey():

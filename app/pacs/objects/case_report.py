@@ -14,7 +14,7 @@ from app.pacs.objects import codes
 from app.pacs.objects.result import Result
 from cxr_mm import __version__
 from cxr_mm.core.prediction import NOTICE, SYNTHETIC, FindingPrediction, percent
-from cxr_mm.explain.overlay import grey
+from cxr_mm.imaging.geometry import grey
 
 FONT = "DejaVu"
 MARGIN, GAP, LINE = 15.0, 4.0, 5.0
