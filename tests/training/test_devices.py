@@ -44,7 +44,7 @@ def project(spots, spot_task, spot_params, tmp_path):
 def started(project, *before):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}
     return subprocess.Popen(
-        [sys.executable, *before, "-m", "cxr_mm.cli", "train-image", "spot"],
+        [sys.executable, *before, "-m", "cxr_mm", "train-image", "spot"],
         cwd=project,
         env=environment,
         stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def test_a_killed_process_fails_the_stage_and_leaves_nothing(project, spots):
     process = started(project(devices=2, epochs=500))
     until = time.monotonic() + 120
     while not list(spots.checkpoints.rglob("last.ckpt")):
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until
         time.sleep(0.1)
     (other,) = [

@@ -59,7 +59,7 @@ def test_no_default_of_the_task_gets_into_a_recipe(project):
 def test_whatever_is_new_in_a_training_is_decided_for_the_recipes_too():
     chosen = {"backbone", "weights", "trainable", "epochs", "batch_size", "lr", "head_lr"}
     neutral = {"weight_decay", "dropout", "precision", "seed"}
-    machine = {"accelerator", "devices"}
+    machine = {"accelerator", "devices", "num_nodes", "strategy"}
     assert set(TrainImageParams.model_fields) == {*PLAIN, *chosen, *neutral, *machine}
 
 
