@@ -323,7 +323,7 @@ def silence_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def _named_losses(trainer: L.Trainer) -> Iterator[None]:
+def _naming_a_lost_process(trainer: L.Trainer) -> Iterator[None]:
     """Name the loss of another process of the training as what it is.
 
     Raises:
@@ -388,7 +388,7 @@ def fit_image_encoder(
     last = folder / "last.ckpt"
     if last.is_file():
         _log.warning("resuming the interrupted training from %s", last)
-    with silence_lightning(), _named_losses(trainer):
+    with silence_lightning(), _naming_a_lost_process(trainer):
         trainer.fit(
             module,
             _loader(train, params, trainer, shuffle=True),
