@@ -22,8 +22,8 @@ from cxr_mm.core.errors import ParamsError
 from cxr_mm.training.shared_norm import SharedBatchNorm
 
 PLAIN = {"dropout": 0.0, "augment": "none", "lr": 1e-4, "head_lr": 1e-3}
-"""What is drawn at random differs between devices; at the small rates Adam does not enlarge the last
-bits of a gradient, which come in another order."""
+"""What is drawn at random differs between devices; at small rates Adam does not enlarge what the
+order of sums changes."""
 
 
 @pytest.fixture
