@@ -28,6 +28,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     log: Annotated[str, typer.Option(help="SQLAlchemy URL of the prediction log.")] = DEFAULT_LOG,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no prediction log.")] = False,
+    site: Annotated[
+        str, typer.Option(help="Hospital or department; its name goes into each record of the log.")
+    ] = "",
     spool: Annotated[
         Path | None, typer.Option(help="Folder for predictions that wait for the database.")
     ] = None,
@@ -64,6 +67,7 @@ def serve(
                 host=host,
                 port=port,
                 log=None if no_log else log,
+                site=site,
                 spool=spool,
                 examples=examples,
                 users=users,

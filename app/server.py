@@ -115,7 +115,7 @@ def services_of(
         LogError: the log cannot be opened.
     """
     models = load_models(settings.bundles)
-    log = open_spooled_log(settings.log, settings.spool) if settings.log else None
+    log = open_spooled_log(settings.log, settings.spool, settings.site) if settings.log else None
     of_node = inbox.has if inbox else lambda _study_id: False
     return [InstrumentedService(model, log, metrics, uploads, of_node=of_node) for model in models]
 

@@ -90,6 +90,7 @@ def log_failed_request(
         kind=_kind(error, predicting),
         field=_field(error, task),
         source=source,
+        site=log.site,
     )
     with suppress(LogError):
         log.add_events([event])

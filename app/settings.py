@@ -40,6 +40,7 @@ class Settings:
     Args:
         bundles: folders, each of which gets a page.
         log: SQLAlchemy URL of the prediction log; None keeps none.
+        site: name under which its records are in the log; empty where one site writes there.
         spool: folder in which predictions wait while the database is away; None for one beside it.
         examples: folder with manifest.csv whose studies fill the form of the first page.
         users: file of the users who may sign in.
@@ -60,6 +61,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     log: str | None = DEFAULT_LOG
+    site: str = ""
     spool: Path | None = None
     examples: Path | None = None
     users: Path | None = None

@@ -16,6 +16,7 @@ from app.pacs.sections.fhir import FhirSettings
 from app.pacs.sections.watch import MetricsSettings, NodeAlertSettings
 from app.pacs.sections.web import WebService
 from cxr_mm.core.errors import ParamsError
+from cxr_mm.core.record import LONGEST_SITE
 from cxr_mm.core.types import Frozen, faults_of
 
 Kind = Literal["sr", "gsps", "sc", "seg", "pdf", "fhir"]
@@ -210,6 +211,8 @@ class NodeSettings(Frozen):
     """SQLAlchemy URL of the queue; empty for `queue.db` in the storage."""
     log: str | None = "sqlite:///logs/predictions.db"
     """SQLAlchemy URL of the prediction log; null keeps none."""
+    site: str = Field("", max_length=LONGEST_SITE)
+    """Name of the hospital in the records of the log; empty where one alone writes there."""
     workers: int = Field(2, ge=1, le=64)
     """Processes that answer, each with every model in its memory."""
     peers: tuple[Peer, ...] = Field(min_length=1)

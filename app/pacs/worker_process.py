@@ -106,6 +106,6 @@ def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, Inference
         LogError: the log cannot be opened.
     """
     models = load_models(settings.bundles)
-    log = open_spooled_log(settings.log) if settings.log else None
+    log = open_spooled_log(settings.log, site=settings.site) if settings.log else None
     found = [InferenceService(model, log, cache, "pacs") for model in models]
     return dict(zip(settings.bundles, found, strict=True))

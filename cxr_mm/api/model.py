@@ -174,6 +174,7 @@ class Model:
         images: FolderInput = None,
         use_header: bool = False,
         log: str | None = None,
+        site: str = "",
         progress: bool = True,
     ) -> pd.DataFrame:
         """Predict every row of a table, as `cxr-mm score` does.
@@ -186,6 +187,7 @@ class Model:
             use_header: as `predict` has it.
             log: URL of a prediction log (docs/prediction_log.md), `sqlite:///predictions.db` for
                 instance, that all predictions are added to at the end, for monitoring.
+            site: name under which the log has them; empty where one site alone writes there.
             progress: whether to show a bar.
 
         Returns:
@@ -217,7 +219,7 @@ class Model:
                     answers += [one.without_pixels()] if log else []
         _warn_of_losses(tally, count_images(self.task, data))
         if log:
-            _append(log, answers)
+            _append(log, answers, site)
         schema = codec.schema(**{ERROR: pa.string()})
         frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=schema).to_pandas()
         return frame.set_axis(data.index)
@@ -303,11 +305,11 @@ def _warn_of_losses(tally: Tally, images: int) -> None:
         )
 
 
-def _append(log: str, answers: Sequence[Answer]) -> None:
+def _append(log: str, answers: Sequence[Answer], site: str) -> None:
     """Add answers to a prediction log, which is made where there is none."""
     from cxr_mm.prediction_log.log import open_log
 
-    with open_log(log) as opened:
+    with open_log(log, site=site) as opened:
         opened.append_many(answers)
 
 

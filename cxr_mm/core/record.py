@@ -17,6 +17,7 @@ from cxr_mm.core.study import ClinicalValue
 from cxr_mm.core.types import Frozen, Modality
 
 LONGEST_COMMENT = 500
+LONGEST_SITE = 64
 
 
 def random_id() -> str:
@@ -44,6 +45,7 @@ class PredictionRecord(Frozen):
         shares: finding → modality → its Shapley value in the probability.
         latency_ms: time from study to prediction.
         source: where the study came from: `page`, `rest`, `pacs`, or empty where it is not known.
+        site: hospital or department, as the settings of its page or node name it, or empty.
     """
 
     record_id: str
@@ -66,6 +68,7 @@ class PredictionRecord(Frozen):
     shares: dict[str, dict[Modality, float]] = Field(default_factory=dict)
     latency_ms: float | None = None
     source: str = ""
+    site: str = Field("", max_length=LONGEST_SITE)
 
 
 class Outcome(Frozen):
@@ -97,6 +100,8 @@ class ServiceEvent(Frozen):
     """Name of the field at fault, from the task; never a value."""
     source: str = ""
     """Where the request came from: `page`, `pacs`, or empty where it is not known."""
+    site: str = Field("", max_length=LONGEST_SITE)
+    """As of a PredictionRecord."""
 
 
 def record_of(
@@ -107,6 +112,7 @@ def record_of(
     study: str,
     patient: str | None,
     source: str = "",
+    site: str = "",
 ) -> PredictionRecord:
     """Build the log record of an answer.
 
@@ -116,6 +122,7 @@ def record_of(
         created_at: time of the prediction, with UTC offset.
         study, patient: keyed hashes of the ids.
         source: where the study came from.
+        site: whose log it is.
     """
     prediction = answer.prediction
     return PredictionRecord(
@@ -139,6 +146,7 @@ def record_of(
         shares=answer.shares,
         latency_ms=answer.latency_ms,
         source=source,
+        site=site,
     )
 
 

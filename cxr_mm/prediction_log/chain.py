@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Self
 
-from sqlalchemy import LargeBinary, Table, insert, select, type_coerce
+from sqlalchemy import LargeBinary, Table, insert, inspect, select, type_coerce
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
 from cxr_mm.core.errors import LogError
+from cxr_mm.prediction_log.partitions import make_partitioned
 from cxr_mm.prediction_log.schema import (
     CHAINED,
     HEADS,
@@ -81,6 +82,8 @@ def hashed_columns(table: Table) -> list[ColumnElement[Any]]:
 
 def make_tables(connection: Connection) -> None:
     """Create missing tables, and begin their chains."""
+    if connection.dialect.name == "postgresql" and not inspect(connection).has_table("predictions"):
+        make_partitioned(connection, datetime.now(UTC))
     METADATA.create_all(connection)
     begun = set(connection.scalars(select(HEADS.c.name)))
     for table in CHAINED:

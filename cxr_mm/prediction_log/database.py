@@ -37,7 +37,9 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import PoolProxiedConnection
 
 from cxr_mm.core.errors import LogError
+from cxr_mm.core.record import LONGEST_SITE
 from cxr_mm.prediction_log.chain import make_tables
+from cxr_mm.prediction_log.partitions import keep_ahead
 from cxr_mm.prediction_log.schema import ABOUT, METADATA, SCHEMA_VERSION
 
 BUSY_SECONDS = 30.0
@@ -258,6 +260,22 @@ def checked_secret(secret: bytes | str | None) -> bytes | None:
     return key
 
 
+def checked_site(site: str) -> str:
+    """The name of a site, without blanks around it; empty stays empty.
+
+    Raises:
+        LogError: it is too long, or contains what cannot be printed.
+    """
+    name = site.strip()
+    if len(name) > LONGEST_SITE or not name.isprintable():
+        raise LogError(
+            f"a site has a name of at most {LONGEST_SITE} printable characters",
+            field="site",
+            remedy="Choose a short name that is no one's",
+        )
+    return name
+
+
 def find_secret(url: str) -> bytes:
     """The variable CXR_MM_LOG_SECRET, or the secret file beside an SQLite file, made once.
 
@@ -316,6 +334,7 @@ def create_tables(engine: Engine, secret: bytes | None, wait: float) -> None:
     with engine.connect() as connection:
         about = _about(connection)
     if about.get("version") == SCHEMA_VERSION and (secret is None or "secret" in about):
+        keep_ahead(engine)
         return
     with _alone(engine) as connection:
         about = _about(connection)

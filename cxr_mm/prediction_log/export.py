@@ -28,6 +28,7 @@ PLAIN = {
     "view": pa.string(),
     "latency_ms": pa.float64(),
     "source": pa.string(),
+    "site": pa.string(),
 }
 NESTED = {
     "clinical": "clinical",

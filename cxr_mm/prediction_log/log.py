@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel
-from sqlalchemy import URL, ColumnElement, Select, Table, select
+from sqlalchemy import URL, ColumnElement, Select, Table, select, union
 from sqlalchemy.engine import Connection, Engine
 
 from cxr_mm.core.errors import LogError
@@ -23,6 +23,7 @@ from cxr_mm.prediction_log.database import (
     chain_key,
     check_tables,
     checked_secret,
+    checked_site,
     checked_url,
     create_tables,
     database_errors,
@@ -103,6 +104,7 @@ class LogReader:
         until: datetime | None = None,
         digest: str | None = None,
         source: str | None = None,
+        site: str | None = None,
     ) -> WindowIndex:
         """Where the records of a window are, and when and of which study, without reading them.
 
@@ -110,11 +112,12 @@ class LogReader:
             task, since, until: as `read_window`.
             digest: of the model whose records are meant; None for every one.
             source: where their studies came from, `page`, `rest` or `pacs`; None for all.
+            site: whose records are meant; None for all.
 
         Raises:
             LogError: as `read_window`.
         """
-        query = _within(index_query(), PREDICTIONS, task, since, until)
+        query = _within(index_query(), PREDICTIONS, task, since, until, site)
         if source is not None:
             query = query.where(PREDICTIONS.c.source == source)
         with self._reading() as connection:
@@ -143,13 +146,27 @@ class LogReader:
                         {k: v for k, v in values.items() if k != "position"}
                     )
 
-    def read_outcomes(self) -> list[Outcome]:
+    def read_outcomes(
+        self,
+        task: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        site: str | None = None,
+    ) -> list[Outcome]:
         """The newest label of each study and finding; earlier ones stay in the database.
 
+        Args:
+            task: only labels of studies that it has a record of in the window; None for all labels.
+            since, until, site: the window, as `window_index`.
+
         Raises:
-            LogError: the database cannot be read.
+            LogError: as `read_window`.
         """
         query = self._select(OUTCOMES).where(OUTCOMES.c.study_hash != "")
+        if task is not None:
+            studies = select(PREDICTIONS.c.study_hash)
+            studies = _within(studies, PREDICTIONS, task, since, until, site)
+            query = query.where(OUTCOMES.c.study_hash.in_(studies))
         query = query.order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
         newest: dict[tuple[str, str], Outcome] = {}
         with self._reading() as connection:
@@ -159,14 +176,18 @@ class LogReader:
         return list(newest.values())
 
     def read_events(
-        self, task: str, since: datetime | None = None, until: datetime | None = None
+        self,
+        task: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        site: str | None = None,
     ) -> list[ServiceEvent]:
-        """Requests of a window that got no prediction, oldest first.
+        """Requests of a window, as of `window_index`, that got no prediction, oldest first.
 
         Raises:
             LogError: as `read_window`.
         """
-        query = _within(self._select(EVENTS), EVENTS, task, since, until)
+        query = _within(self._select(EVENTS), EVENTS, task, since, until, site)
         query = query.order_by(EVENTS.c.created_at, EVENTS.c.position)
         with self._reading() as connection:
             rows = connection.execute(query).mappings()
@@ -178,16 +199,32 @@ class LogReader:
         since: datetime | None = None,
         until: datetime | None = None,
         digest: str | None = None,
+        site: str | None = None,
     ) -> list[ServiceCount]:
         """Volume, refusals, errors and latency of each hour (UTC) that had any, in order.
+
+        Args:
+            task, since, until, digest, site: the window, as `window_index`.
 
         Raises:
             LogError: as `read_window`.
         """
-        latencies = _within(latency_query(digest), PREDICTIONS, task, since, until)
-        events = _within(event_query(digest), EVENTS, task, since, until)
+        latencies = _within(latency_query(digest), PREDICTIONS, task, since, until, site)
+        events = _within(event_query(digest), EVENTS, task, since, until, site)
         with self._reading() as connection:
             return counted(connection, latencies, events)
+
+    def sites(
+        self, task: str, since: datetime | None = None, until: datetime | None = None
+    ) -> list[str]:
+        """Sites with a record or event in a window, sorted; empty names one without.
+
+        Raises:
+            LogError: as `read_window`.
+        """
+        queries = (_within(select(t.c.site), t, task, since, until) for t in (PREDICTIONS, EVENTS))
+        with self._reading() as connection:
+            return sorted(connection.scalars(union(*queries)))
 
     def study_hashes(self) -> set[str]:
         """Every study that is in the log."""
@@ -206,7 +243,12 @@ class LogReader:
 
 
 def _within(
-    query: Select[Any], table: Table, task: str, since: datetime | None, until: datetime | None
+    query: Select[Any],
+    table: Table,
+    task: str,
+    since: datetime | None,
+    until: datetime | None,
+    site: str | None = None,
 ) -> Select[Any]:
     moment: ColumnElement[datetime] = MOMENT[table]
     query = query.where(table.c.task == task)
@@ -214,7 +256,7 @@ def _within(
         query = query.where(moment >= aware(since))
     if until is not None:
         query = query.where(moment < aware(until))
-    return query
+    return query if site is None else query.where(table.c.site == site)
 
 
 def _now() -> datetime:
@@ -230,10 +272,11 @@ class PredictionLog(LogReader):
         create: create the database and its tables where they are missing.
         wait: seconds that a write waits for another.
         clock: the time that records and events are given, with UTC offset.
+        site: that records and events are given; empty where there is but one.
 
     Raises:
-        LogError: the URL is invalid, or the database cannot be opened, is no prediction log, has
-            another version, or was created with another secret.
+        LogError: the URL or site is invalid, or the database cannot be opened, is no prediction
+            log, has another version, or was created with another secret.
     """
 
     def __init__(
@@ -244,11 +287,13 @@ class PredictionLog(LogReader):
         create: bool = True,
         wait: float = BUSY_SECONDS,
         clock: Callable[[], datetime] = _now,
+        site: str = "",
     ) -> None:
         checked = checked_url(url)
         self._secret = checked_secret(secret)
         self._wait = wait
         self.clock = clock
+        self.site = checked_site(site)
         super().__init__(checked, open_engine(checked, wait))
         try:
             self._open(create)
@@ -301,6 +346,7 @@ class PredictionLog(LogReader):
             study=self.hash_id(answer.study.study_id),
             patient=None if patient is None else self.hash_id(patient, "patient"),
             source=source,
+            site=self.site,
         )
 
     def hash_id(self, value: str, kind: Literal["study", "patient"] = "study") -> str:
@@ -382,14 +428,16 @@ class PredictionLog(LogReader):
         return len(rows)
 
 
-def open_log(url: str, *, create: bool = True, secret: bool = True) -> PredictionLog:
+def open_log(
+    url: str, *, create: bool = True, secret: bool = True, site: str = ""
+) -> PredictionLog:
     """Open a log with its secret, or without, to read only.
 
     Raises:
         LogError: as PredictionLog and `find_secret`.
     """
     _check_file(url, create)
-    return PredictionLog(url, find_secret(url) if secret else None, create=create)
+    return PredictionLog(url, find_secret(url) if secret else None, create=create, site=site)
 
 
 def _check_file(url: str | URL, create: bool) -> None:

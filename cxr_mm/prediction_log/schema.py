@@ -22,7 +22,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator
 
 from cxr_mm.core.errors import LogError
-from cxr_mm.core.record import LONGEST_COMMENT
+from cxr_mm.core.record import LONGEST_COMMENT, LONGEST_SITE
 
 SCHEMA_VERSION = "0.2.0"
 """The release whose schema it is."""
@@ -127,13 +127,14 @@ PREDICTIONS = _chained(
     *(Column(name, JSON, nullable=False) for name in NESTED),
     Column("latency_ms", Float),
     Column("source", String(40), nullable=False),
+    Column("site", String(LONGEST_SITE), nullable=False),
     # Last, because SQLite reads a row from its start, and no further than it must.
     Column("image_embedding", Embedding),
     Column("note_embedding", Embedding),
     # Covers the index of a window and the counts of service, which then never touch the rows.
     Index(
         "predictions_by_time",
-        *("task", "created_at", "position", "digest", "study_hash", "latency_ms", "source"),
+        *("task", "created_at", "position", "digest", "study_hash", "latency_ms", "source", "site"),
     ),
 )
 OUTCOMES = _chained(
@@ -158,6 +159,7 @@ EVENTS = _chained(
     Column("kind", String(40), nullable=False),
     Column("field", String(200), nullable=False),
     Column("source", String(40), nullable=False),
+    Column("site", String(LONGEST_SITE), nullable=False),
     Index("events_by_time", "task", "created_at"),
 )
 AUDIT_LOG = _chained(

@@ -261,6 +261,7 @@ class SpooledLog(PredictionLog):
         folder: of the spool, one for each log; default: `spool_folder`.
         wait: seconds that a write to SQLite waits for another before it goes to the spool.
         retry: seconds between two replays of the spool.
+        site: as PredictionLog.
 
     Raises:
         LogError: as PredictionLog, except that the database may be unavailable; or the folder
@@ -275,6 +276,7 @@ class SpooledLog(PredictionLog):
         folder: Path | None = None,
         wait: float = WAIT_SECONDS,
         retry: float = RETRY_SECONDS,
+        site: str = "",
     ) -> None:
         self._spool = _create(folder or spool_folder(url))
         self._reason = ""
@@ -286,7 +288,7 @@ class SpooledLog(PredictionLog):
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_trying, name="spool", daemon=True)
         try:
-            super().__init__(url, secret, wait=wait)
+            super().__init__(url, secret, wait=wait, site=site)
         except LogError:
             self._spool.close()
             raise
@@ -440,13 +442,13 @@ def spool_folder(url: str) -> Path:
     return Path("logs") / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.spool"
 
 
-def open_spooled_log(url: str, folder: Path | None = None) -> SpooledLog:
+def open_spooled_log(url: str, folder: Path | None = None, site: str = "") -> SpooledLog:
     """Open a log to write to, with its secret.
 
     Raises:
         LogError: as SpooledLog and `find_secret`.
     """
-    return SpooledLog(url, find_secret(url), folder=folder)
+    return SpooledLog(url, find_secret(url), folder=folder, site=site)
 
 
 def _create(folder: Path) -> Spool:

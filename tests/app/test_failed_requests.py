@@ -17,7 +17,7 @@ from cxr_mm.prediction_log import open_log
 
 @pytest.fixture
 def log(tmp_path):
-    with open_log(f"sqlite:///{tmp_path / 'log.db'}") as opened:
+    with open_log(f"sqlite:///{tmp_path / 'log.db'}", site="north") as opened:
         yield opened
 
 
@@ -41,7 +41,8 @@ def test_a_rejected_image_a_bad_value_and_an_unreadable_file_are_kept(service, l
     with pytest.raises(RadiographError):
         service.study(str(text), {}, None)
     assert events(log) == [("rejected_image", "image"), ("bad_input", "age"), ("bad_input", "")]
-    assert all(event.digest == service.digest for event in log.read_events("synthetic"))
+    known = {(event.digest, event.site) for event in log.read_events("synthetic")}
+    assert known == {(service.digest, "north")}
     assert "Miller" not in str(log.read_events("synthetic"))
 
 

@@ -37,6 +37,7 @@ def test_a_row_holds_what_its_record_holds(log, answer, tmp_path):
         "view": "AP",
         "latency_ms": 12.5,
         "source": "",
+        "site": "",
         "clinical.age": 61.0,
         "clinical.sex": "F",
         "clinical.crp": None,

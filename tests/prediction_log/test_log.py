@@ -100,6 +100,34 @@ def test_newest_outcome_counts(log):
     assert log.read_outcomes() == [latest]
 
 
+def test_each_site_is_read_by_itself(database, answer, outcome, refusal):
+    names = ("north", "süd", "")
+    for name in names:
+        with PredictionLog(database, SECRET, site=f" {name} ", clock=lambda: NOON) as log:
+            record = log.append(answer(f"study of {name}"))
+            log.add_outcomes([outcome(record.study_hash, recorded_at=NOON)])
+            log.add_events([refusal(site=log.site)])
+        assert record.site == name
+    later = NOON + timedelta(hours=1)
+    with PredictionLog(database, SECRET, create=False) as log:
+        assert log.sites("icu", NOON, later) == sorted(names)
+        assert log.sites("icu", later) == log.sites("covid") == []
+        assert len(log.window_index("icu")) == len(log.read_outcomes("icu", NOON, later)) == 3
+        assert log.read_outcomes("icu", later) == []
+        hashed = log.hash_id("study of süd")
+        assert log.window_index("icu", site="süd").study_hash == [hashed.encode()]
+        assert [o.study_hash for o in log.read_outcomes("icu", site="süd")] == [hashed]
+        assert [e.site for e in log.read_events("icu", site="süd")] == ["süd"]
+        (hour,) = log.service_counts("icu", site="süd")
+        assert (hour.records, hour.events) == (1, {"rejected_image": 1})
+
+
+@pytest.mark.parametrize("site", ["a" * 65, "a\nb"])
+def test_a_site_that_cannot_be_shown_is_refused(url, site):
+    with pytest.raises(LogError, match="site"):
+        PredictionLog(url, SECRET, site=site)
+
+
 def test_what_is_sent_twice_is_kept_once_as_it_first_was(log, database, answer):
     record = log.append(answer())
     changed = record.model_copy(update={"model": "another"})
