@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -162,3 +163,28 @@ def postgresql(cluster):
     """The URL of an empty database."""
     with cluster.database() as created:
         yield created
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Address of an S3 server on loopback with an empty bucket `radiographs`; the environment has
+    its keys."""
+    for package in ("moto", "s3fs"):
+        pytest.importorskip(package, reason="pip install 'moto[server]' s3fs")
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (keys | {"AWS_ENDPOINT_URL": address}).items():
+            patch.setenv(name, value)
+        store = fsspec.filesystem("s3")
+        store.mkdir("radiographs")
+        yield address
+        store.clear_instance_cache()
+    urlopen(Request(f"{address}/moto-api/reset", method="POST")).close()  # of all servers here
+    server.stop()

@@ -5,13 +5,15 @@ import signal
 import sys
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
 
-from cxr_mm.core.errors import BundleError, InputError, ManifestError
+from cxr_mm.core.errors import BundleError, InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.shards.store import Store
 from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.inference import ray_engine
@@ -65,12 +67,12 @@ def parts(out):
 
 def test_the_parts_together_are_the_table_that_one_file_has(run, scored, tmp_path):
     one = tmp_path / "one.parquet"
-    tally = score(load_predictor(run.bundle), run.source, one)
+    tally = score(load_predictor(run.bundle), Path(run.source), one)
     pd.testing.assert_frame_equal(pd.read_parquet(scored / "predictions"), pd.read_parquet(one))
     assert len(list((scored / "predictions").iterdir())) == 7
     (failed,) = pd.read_parquet(scored / "failed").to_dict("records")
     assert failed == vars(tally.bad[0])
-    again = score_folder(run, scored, LOCAL)
+    again, _ = score_folder(run, scored, LOCAL)
     assert again.lines() == tally.lines()
     summary = read_json(scored / "summary.json")
     assert (summary["studies"], summary["answered"], summary["failed"]) == (100, 99, 1)
@@ -106,10 +108,37 @@ def test_an_error_that_was_not_foreseen_is_a_failed_row(run, table, tmp_path, mo
         raise KeyError("PixelSpacing")
 
     monkeypatch.setattr(reading, "read_radiograph", breaks)
-    report = score_folder(run, tmp_path / "out", LOCAL)
+    report, _ = score_folder(run, tmp_path / "out", LOCAL)
     assert report.failed == 7
     failed = pd.read_parquet(tmp_path / "out" / "failed").set_index("study_id")
     assert failed.loc["s0", "reason"] == "failed unexpectedly (KeyError: 'PixelSpacing')"
+
+
+def test_an_object_store_gets_the_parts_of_a_folder_and_a_run_goes_on_there(run, scored, s3):
+    import fsspec
+
+    store, url = fsspec.filesystem("s3", use_listings_cache=False), "s3://radiographs/scored"
+    report, cost = score_folder(run, url, LOCAL, price_per_hour=36.0)
+    assert report == score_folder(run, scored, LOCAL)[0]
+    store.rm("radiographs/scored/predictions/part-000001.parquet")
+    assert score_folder(run, url, LOCAL)[1].studies == 16
+    found = {Path(p).relative_to("radiographs/scored"): p for p in store.find("radiographs/scored")}
+    whole = parts(scored)
+    assert {name: store.cat_file(found[name]) for name in whole} == whole
+    assert {str(name) for name in found.keys() - whole.keys()} == {
+        "run.json",
+        "studies.parquet",
+        "summary.json",
+    }
+    assert cost.cost_per_1000 == pytest.approx(cost.processor_seconds / 100 * 10)
+    with pytest.raises(InputError, match="output of another run"):
+        score_folder(scoring_run(run.bundle, run.source, "use"), url, LOCAL)
+    with pytest.raises(InputError, match="no earlier output of score"):
+        score_folder(run, "s3://radiographs", LOCAL)
+    with pytest.raises(StorageError, match="there is no such bucket"):
+        score_folder(run, "s3://nowhere/scored", LOCAL)
+    with pytest.raises(StorageError, match="nothing is written by ftp"):
+        score_folder(run, "ftp://host/scored", LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +146,7 @@ def test_an_error_that_was_not_foreseen_is_a_failed_row(run, table, tmp_path, mo
     [(1, 16, 1), (20_000, 16, 1250), (1_000_000, 496, 2017), (10**9, 4096, 244_141)],
 )
 def test_a_shard_is_a_small_part_of_the_work_and_of_whole_batches(tmp_path, studies, size, shards):
-    cut = Shards(tmp_path, studies)
+    cut = Shards(Store.at(tmp_path), studies)
     assert (cut.size, len(cut)) == (size, shards)
     assert cut.length(len(cut) - 1) == studies - (len(cut) - 1) * size > 0
 

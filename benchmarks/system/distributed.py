@@ -26,8 +26,10 @@ from PIL import Image
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import SmallTask, make_small_task
 from cxr_mm.core.errors import StageError
+from cxr_mm.core.shards.store import Store
+from cxr_mm.core.shards.work import Work
 from cxr_mm.imaging.radiograph import read_radiograph
-from cxr_mm.inference.engine import EngineSettings, Work, run_shards
+from cxr_mm.inference.engine import EngineSettings, run_shards
 from cxr_mm.inference.shards import STUDIES_FILE, Shards, open_shards, scoring_run
 
 STUDIES, KILLS, WORKERS = 20_000, 10, 2
@@ -184,10 +186,10 @@ def kill_and_resume(small: SmallTask, table: Path, out: Path) -> Killed:
         workers = _workers(run)
         if number % 2:
             workers[0].kill()
-            twice += Shards(out, STUDIES).size
+            twice += Shards(Store.at(out), STUDIES).size
         else:
             _kill_driver(run)
-            twice += len(workers) * Shards(out, STUDIES).size
+            twice += len(workers) * Shards(Store.at(out), STUDIES).size
             run = _start(small, table, out)
     if code := run.wait():
         raise StageError(f"score ended with {code}", field=str(out))
@@ -208,7 +210,7 @@ def _await_share(run: psutil.Popen, out: Path, share: float) -> None:
         StageError: the run ended before, or nothing happened for long.
     """
     done, since = -1, time.monotonic()
-    shards = Shards(out, STUDIES)
+    shards = Shards(Store.at(out), STUDIES)
     while (count := len(shards.done())) < share * len(shards) or not _workers(run):
         if count > done:
             done, since = count, time.monotonic()

@@ -15,9 +15,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from cxr_mm.core.errors import InputError, RadiographError
+from cxr_mm.core.shards.store import place_of
 from cxr_mm.imaging.dicom import PREAMBLE, UNREADABLE
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
-from cxr_mm.imaging.urls import place_of
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Dataset
 """A path; the bytes of a PNG, JPEG or DICOM file; a PIL image; a pydicom dataset; or an array with

@@ -10,6 +10,7 @@ from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
+from cxr_mm.inference.engine import EngineName
 
 TaskName = Annotated[str, typer.Argument(help="A task's name, or the path of its YAML.")]
 AnyImage = Annotated[
@@ -30,6 +31,22 @@ View = Annotated[str | None, typer.Option(help="View position, as PA or AP.")]
 UseHeader = Annotated[
     bool,
     typer.Option("--use-header", help="Use age, sex and view of the DICOM header if not given."),
+]
+Engine = Annotated[
+    EngineName, typer.Option(envvar="CXR_MM_ENGINE", help="Where to compute; see docs/scale.md.")
+]
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar="CXR_MM_ADDRESS",
+        help="Ray's cluster: local starts one, auto or HOST:PORT joins one.",
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0, envvar="CXR_MM_WORKERS", help="Processes of Ray; 0 is one for each processor."
+    ),
 ]
 StudyId = Annotated[str | None, typer.Option(help="Id to answer with.")]
 

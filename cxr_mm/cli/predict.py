@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from cxr_mm.cli.options import (
+    Address,
     AnyImage,
     Clinical,
+    Engine,
     Image,
     Note,
     StudyId,
     UseHeader,
     View,
+    Workers,
     header_use,
     study_of,
 )
@@ -26,7 +29,12 @@ PANEL = "Use a bundle"
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="CSV, one row per study.")]
 Studies = Annotated[
-    Path, typer.Option("--manifest", help="CSV, one row per study; or a folder of DICOM files.")
+    str,
+    typer.Option(
+        "--manifest",
+        help="CSV, one row per study; a folder of DICOM files; or Parquet or WebDataset shards, "
+        "by path or URL.",
+    ),
 ]
 
 
@@ -69,29 +77,41 @@ def score(
     bundle: BundleFolder,
     manifest: Studies,
     out: Annotated[
-        Path,
-        typer.Option(help="File to write, .csv or .parquet; or a folder, by which a run goes on."),
+        str,
+        typer.Option(
+            help="File to write, .csv or .parquet; or a folder or its URL, by which a run goes on."
+        ),
     ],
     use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
-    engine: Annotated[
-        EngineName, typer.Option(help="Where to compute; ray needs a folder.")
-    ] = "local",
-    address: Annotated[
-        str,
-        typer.Option(help="Ray's cluster: local starts one, auto or HOST:PORT joins one."),
-    ] = "local",
-    workers: Annotated[
-        int, typer.Option(min=0, help="Processes of Ray; 0 is one for each processor.")
-    ] = 0,
+    engine: Engine = "local",
+    address: Address = "local",
+    workers: Workers = 0,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of a processor, for the cost of 1,000 studies; with a folder."),
+    ] = None,
 ) -> None:
     """Predict many studies; bad rows are listed beside the output."""
-    if out.suffix:
-        check_one_process(out, engine)
-        score_into_file(bundle, manifest, out, use_header, accept_any_image)
-    else:
-        settings = EngineSettings(name=engine, address=address, workers=workers)
-        score_into_folder(bundle, manifest, out, use_header, accept_any_image, settings)
+    from cxr_mm.core.shards.store import place_of
+
+    place, source = place_of(out), place_of(manifest)
+    if isinstance(place, Path) and place.suffix:
+        check_one_process(place, engine)
+        score_into_file(bundle, source, place, use_header, accept_any_image)
+        return
+    from cxr_mm.inference.shards import score_folder, scoring_run
+
+    run = scoring_run(bundle, source, header_use(use_header), accept_any_image)
+    settings = EngineSettings(name=engine, address=address, workers=workers)
+    report, cost = score_folder(run, place, settings, price_per_hour)
+    print(
+        "\n".join(
+            [*report.lines(), *filter(None, [cost.line()]), f"predictions: {out}/predictions"]
+        )
+    )
+    if report.failed:
+        print(f"those not answered, each with its reason: {out}/failed")
 
 
 def check_one_process(out: Path, engine: EngineName) -> None:
@@ -108,30 +128,19 @@ def check_one_process(out: Path, engine: EngineName) -> None:
         )
 
 
-def score_into_file(bundle: Path, manifest: Path, out: Path, header: bool, any_image: bool) -> None:
+def score_into_file(
+    bundle: Path, source: Path | str, out: Path, header: bool, any_image: bool
+) -> None:
     """Predict many studies into one file."""
     from cxr_mm.inference.predictor import load_predictor
     from cxr_mm.inference.score import check_out
     from cxr_mm.inference.score import score as run
 
-    check_out(out, manifest)  # before the bundle is loaded
-    tally = run(load_predictor(bundle, any_image), manifest, out, header_use(header))
+    check_out(out, source)  # before the bundle is loaded
+    tally = run(load_predictor(bundle, any_image), source, out, header_use(header))
     print("\n".join([*tally.lines(), f"predictions: {out}"]))
     if tally.bad:
         print(f"those not answered, each with its reason: {out.with_suffix('.bad.json')}")
-
-
-def score_into_folder(
-    bundle: Path, manifest: Path, out: Path, header: bool, any_image: bool, engine: EngineSettings
-) -> None:
-    """Predict many studies into the parts of a folder."""
-    from cxr_mm.inference.shards import score_folder, scoring_run
-
-    run = scoring_run(bundle, manifest, header_use(header), any_image)
-    report = score_folder(run, out, engine)
-    print("\n".join([*report.lines(), f"predictions: {out / 'predictions'}"]))
-    if report.failed:
-        print(f"those not answered, each with its reason: {out / 'failed'}")
 
 
 @commands.command("evaluate-on", rich_help_panel=PANEL)

@@ -80,9 +80,14 @@ class ProgressBar(tqdm):  # type: ignore[misc]
 
     @property
     def line(self) -> str:
-        """How far it is, as `Radiographs 1,024 of 5,600 images`."""
+        """How far it is, as `radiographs 1,024 of 5,600 images, 12 a second, 00:06:21 left`."""
         count = f"{self.n:,} of {plural(self.total, self.unit)}" if self.total else f"{self.n:,}"
-        return f"{self.desc.removesuffix(': ')} {count}"
+        rate = (self.n - self.initial) / max(self.format_dict["elapsed"], 1e-9)
+        words = [f"{self.desc.removesuffix(': ')} {count}"]
+        words += [f"{rate:.3g} a second"] if rate else []
+        if rate and self.total:
+            words.append(f"{self.format_interval((self.total - self.n) / rate)} left")
+        return ", ".join(words)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from cxr_mm.core.errors import InputError, NoteError, RadiographError
 from cxr_mm.core.progress import prefetch
+from cxr_mm.core.shards.store import Place, place_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import HeaderUse
@@ -17,9 +18,9 @@ from cxr_mm.data.clinical import YEARS, by_feature, check_clinical
 from cxr_mm.data.notes import check_note
 from cxr_mm.data.sources.dicom_folder import read_headers
 from cxr_mm.data.sources.manifest_csv import iter_manifest_csv
+from cxr_mm.data.sources.shard_tables import shard_files
 from cxr_mm.data.tables import is_missing
 from cxr_mm.imaging.radiograph import Radiograph, read_radiograph
-from cxr_mm.imaging.urls import place_of
 
 _log = logging.getLogger(__name__)
 GENERATED_ID = "study-"
@@ -158,14 +159,14 @@ def _stripped(text: object) -> str | None:
 
 
 def iter_studies(
-    task: Task, source: Path, ahead: int = 0, header: HeaderUse = "ignore"
+    task: Task, source: Place, ahead: int = 0, header: HeaderUse = "ignore"
 ) -> Iterator[Study | BadRow]:
-    """Read the studies of a manifest CSV, or of a folder of DICOM files, one at a time in order.
+    """Read the studies of a table, or of a folder of DICOM files, one at a time in order.
 
     Args:
         task: whose columns the table has; an absent column is an absent modality or value.
-        source: the table, whose image paths are relative to its folder; or the folder, each file
-            of which is a study.
+        source: a manifest CSV, whose image paths are relative to its folder; shards of Parquet or
+            WebDataset, see `shard_files`; or a folder, each file of which is a study.
         ahead: studies whose images threads read in advance.
         header: what becomes of features that only an image's header says.
 
@@ -180,9 +181,11 @@ Row = Mapping[str, Any]
 """A study before its image is read: column → text, or None where not known."""
 
 
-def study_rows(task: Task, source: Path) -> Iterator[Row | BadRow]:
+def study_rows(task: Task, source: Place) -> Iterator[Row | BadRow]:
     """List the studies of a source without reading an image; arguments as of `iter_studies`."""
-    return _folder_rows(source) if source.is_dir() else _table_rows(task, source)
+    if isinstance(source, Path) and source.is_dir() and not shard_files(source):
+        return _folder_rows(source)
+    return _table_rows(task, source)
 
 
 def read_studies(
@@ -205,8 +208,8 @@ def _folder_rows(folder: Path) -> Iterator[Row | BadRow]:
     yield from (BadRow(each.study_id, f"{each.reason}.", each.reason) for each in dropped)
 
 
-def _table_rows(task: Task, csv_path: Path) -> Iterator[Row]:
-    for frame in iter_manifest_csv(csv_path, task):
+def _table_rows(task: Task, source: Place) -> Iterator[Row]:
+    for frame in iter_manifest_csv(source, task):
         names = [str(name) for name in frame.columns]
         for row in frame.itertuples(index=False, name=None):
             yield dict(zip(names, row, strict=True))

@@ -1,5 +1,6 @@
-"""Tables: every CSV of the project is read here, as text, by one set of rules.
+"""Tables: every table of the project is read here, as text, by one set of rules.
 
+A table is a CSV, or comes in shards: Parquet files or tars of WebDataset, also in an object store.
 Encoding and separator are found, blanks around names and cells dropped, and the same words mean
 "missing" in every column.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError, nearest
+from cxr_mm.core.shards.store import Place
 
 MISSING = frozenset(("", ".", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null"))
 """Words, in lower case, by which R, SAS, pandas, SQL and Excel write a missing value."""
@@ -57,7 +59,7 @@ def is_missing(cell: object) -> bool:
     return cell is None or cell is pd.NA
 
 
-def read_table(path: Path, required: Iterable[str] = ()) -> pd.DataFrame:
+def read_table(path: Place, required: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table as text, missing cells as None.
 
     Raises:
@@ -68,7 +70,7 @@ def read_table(path: Path, required: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def iter_table(
-    path: Path,
+    path: Place,
     required: Iterable[str] = (),
     rows: int = 4096,
     dialect: Dialect | None = None,
@@ -76,7 +78,7 @@ def iter_table(
     """Read a table `rows` rows at a time; at least one piece, which may be empty.
 
     Args:
-        path: the table.
+        path: the table; a folder or URL has shards.
         required: columns that it must have.
         rows: in a piece.
         dialect: as `find_dialect` found it; None finds it.
@@ -84,14 +86,20 @@ def iter_table(
     Raises:
         ManifestError: as `read_table`.
     """
+    from cxr_mm.data.sources.shard_tables import iter_shards, shard_files  # they import this one
+
+    if files := shard_files(path):
+        yield from iter_shards(files, required, rows)
+        return
     dialect = dialect or find_dialect(path)
+    path = Path(path)
     with _typed_errors(path), path.open(encoding=dialect.encoding, newline="") as stream:
         if dialect.stated:
             stream.readline()
         reader = csv.reader(stream, delimiter=dialect.separator, strict=True)
         header = _header(next(reader, []), path)
         names = [name for name in header if name]
-        _require(names, required, path)
+        require(names, required, path)
         cells, start = _cells(reader, header, path), 0
         while (piece := list(islice(cells, rows))) or not start:
             index = pd.RangeIndex(start, start := start + len(piece))
@@ -100,12 +108,18 @@ def iter_table(
                 return
 
 
-def find_dialect(path: Path) -> Dialect:
+def find_dialect(path: Place) -> Dialect:
     """Find the encoding by trying, and the separator by the header; say them if unusual.
 
     Raises:
         ManifestError: the file cannot be read, or is no text.
     """
+    if isinstance(path, str):
+        raise ManifestError(
+            "no table in shards is there",
+            field=path,
+            remedy="Name a folder or file of Parquet or of tars (WebDataset), or copy the CSV here",
+        )
     with _typed_errors(path):
         encoding = _encoding(path)
         with path.open(encoding=encoding, newline="") as stream:
@@ -163,7 +177,12 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
     return names
 
 
-def _require(header: Collection[str], required: Iterable[str], path: Path) -> None:
+def require(header: Collection[str], required: Iterable[str], path: Place) -> None:
+    """Check that a table has its columns.
+
+    Raises:
+        ManifestError: it lacks one.
+    """
     if missing := [name for name in required if name not in header]:
         raise missing_column(path, missing, header)
 

@@ -1,13 +1,13 @@
 """Engine: where the shards of a long computation are worked through, in this process or by Ray."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
+from cxr_mm.core.shards.work import Load, Run, run_here
 from cxr_mm.core.types import Frozen
 
 EngineName = Literal["local", "ray"]
-Work = Callable[[Sequence[int]], Iterator[dict[str, Any]]]
-"""Shards → one result for each, in order, as plain values; a shard may be given twice."""
 
 
 class EngineSettings(Frozen):
@@ -25,23 +25,33 @@ class EngineSettings(Frozen):
     workers: int = 0
 
 
+LOCAL = EngineSettings()
+
+
 def run_shards(
-    settings: EngineSettings, load: Callable[[], Work], shards: Sequence[int]
+    settings: EngineSettings, load: Load, shards: Sequence[int], *, in_order: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Work through shards; results come as they are done, by Ray in any order.
+    """Work through shards; results come as they are done.
 
     Args:
         settings: where.
         load: makes the work, once for each worker; Ray pickles it.
         shards: numbers of the shards.
+        in_order: whether results come in the order of the shards from Ray too, which keeps those
+            that are done before their turn.
 
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
         CxrError: as `load` and the work.
     """
     if settings.name == "local":
-        yield from load()(shards)
+        yield from run_here(load, shards)
         return
     from cxr_mm.inference.ray_engine import run_on_ray
 
-    yield from run_on_ray(settings, load, shards)
+    yield from run_on_ray(settings, load, shards, in_order=in_order)
+
+
+def run_of(settings: EngineSettings) -> Run:
+    """What works through shards there, results in order."""
+    return partial(run_shards, settings, in_order=True)

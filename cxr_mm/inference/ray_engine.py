@@ -8,14 +8,15 @@ last bits. A shard that is done is known by its file instead.
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cxr_mm.core.errors import CxrError, InputError
-from cxr_mm.inference.engine import EngineSettings, Work
+from cxr_mm.core.shards.work import Load
+from cxr_mm.inference.engine import EngineSettings
 
 TASK = 8
 """Shards of one task of an actor; the next ones are read while the model is at work."""
@@ -35,7 +36,7 @@ address 127.0.0.1 or not."""
 class _Worker:
     """One actor: makes its work once, at its first task, since Ray keeps no error of a start."""
 
-    def __init__(self, load: Callable[[], Work]) -> None:
+    def __init__(self, load: Load) -> None:
         self.work = cache(load)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -44,7 +45,7 @@ class _Worker:
 
 
 def run_on_ray(
-    settings: EngineSettings, load: Callable[[], Work], shards: Sequence[int]
+    settings: EngineSettings, load: Load, shards: Sequence[int], *, in_order: bool
 ) -> Iterator[dict[str, Any]]:
     """Work through shards by actors; one that dies is replaced, and its task done again.
 
@@ -61,7 +62,9 @@ def run_on_ray(
                 field="--workers",
                 remedy="Ask for no more workers than processors",
             )
-        ray.data.DataContext.get_current().enable_progress_bars = False  # score has one
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # the command has one
+        context.execution_options.preserve_order = in_order
         workers = min(workers, len(shards))
         tasks = max(-(-len(shards) // TASK), workers)
         results = ray.data.from_items(

@@ -1,4 +1,4 @@
-"""Scoring: a manifest CSV of any length → predictions in one table, read as a stream."""
+"""Scoring: a table of any length → predictions in one table, read as a stream."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import atomic_write, check_writable, write_json
 from cxr_mm.core.progress import ProgressBar
+from cxr_mm.core.shards.store import Place
 from cxr_mm.core.types import HeaderUse
 from cxr_mm.data.studies import iter_studies
 from cxr_mm.inference.predictor import Predictor
@@ -25,7 +26,7 @@ STARTS = {".csv": b'"study_id"', ".parquet": b"PAR1"}
 """Suffix → first bytes of a file that `score` has written."""
 
 
-def score(predictor: Predictor, source: Path, out: Path, header: HeaderUse = "ignore") -> Tally:
+def score(predictor: Predictor, source: Place, out: Path, header: HeaderUse = "ignore") -> Tally:
     """Predict every study; good ones go to `out`, bad ones to `out` with the suffix .bad.json.
 
     Images are read while the model works on those before. Memory hardly grows with the number of
@@ -33,7 +34,7 @@ def score(predictor: Predictor, source: Path, out: Path, header: HeaderUse = "ig
 
     Args:
         predictor: the model.
-        source: a manifest CSV, or a folder of DICOM files.
+        source: as `iter_studies` has it.
         out: a .csv or .parquet file; an earlier one of `score` is replaced.
         header: as `iter_studies` has it.
 
@@ -63,7 +64,7 @@ def score(predictor: Predictor, source: Path, out: Path, header: HeaderUse = "ig
     return tally
 
 
-def check_out(out: Path, source: Path) -> None:
+def check_out(out: Path, source: Place) -> None:
     """Check before the work that predictions can be written to `out`.
 
     Raises:
@@ -76,7 +77,7 @@ def check_out(out: Path, source: Path) -> None:
             field=str(out),
             remedy=f"Name a file that ends in {' or '.join(WRITERS)}",
         )
-    check_writable(out, [source])
+    check_writable(out, [source] if isinstance(source, Path) else [])
     if out.is_dir() or (out.exists() and not _is_earlier(out)):
         raise InputError(
             "exists and is no earlier output of score", field=str(out), remedy="Name another file"

@@ -80,16 +80,18 @@ def test_a_heartbeat_says_what_is_done_at_once_and_again_or_redraws_the_bar_that
     assert capsys.readouterr().err == ""
 
 
-def test_in_a_log_the_heartbeat_says_how_many_of_how_many(capsys):
+def test_in_a_log_the_heartbeat_says_how_many_of_how_many_the_rate_and_the_time_left(capsys):
     with (
         heartbeat("ingest icu", every=0.02),
-        ProgressBar(desc="radiographs", unit="image", total=1200) as bar,
+        ProgressBar(desc="radiographs", unit="image", total=1200, initial=1000) as bar,
     ):
-        bar.update(1024)
+        bar.start_t -= 60
+        bar.update(24)
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "ingest icu"
-    assert "ingest icu: radiographs 1,024 of 1,200 images, 0 s" in lines
+    wanted = "ingest icu: radiographs 1,024 of 1,200 images, 0.4 a second, 07:20 left, 0 s"
+    assert wanted in [line.replace("0.399", "0.4").replace("07:21", "07:20") for line in lines]
 
 
 def test_on_a_terminal_a_bar_is_a_bar(capsys, monkeypatch):

@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from cxr_mm.core.errors import nearest
+from cxr_mm.core.shards.store import Place
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import Frozen
 from cxr_mm.data.manifest import TEXT_COLUMNS
@@ -58,7 +58,7 @@ def named_by(task: Task, usual: str) -> str:
 def require_columns(
     task: Task,
     columns: Collection[str],
-    path: Path,
+    path: Place,
     use: Use,
     of_files: Collection[str] = (),
 ) -> None:
@@ -130,7 +130,7 @@ def _unused(task: Task, columns: Collection[str]) -> list[str]:
     return [column for column in columns if column not in used]
 
 
-def _log_absent(task: Task, absent: list[str], columns: Collection[str], path: Path) -> None:
+def _log_absent(task: Task, absent: list[str], columns: Collection[str], path: Place) -> None:
     alike = {name: nearest(name, _unused(task, columns)) for name in absent}
     hints = [f" ({own!r} is another name than {name!r})" for name, own in alike.items() if own]
     _log.info("%s: no column %s, so no study has it%s", path, ", ".join(absent), "".join(hints))

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.shards.store import Place, is_url
 from cxr_mm.core.task import Task
 from cxr_mm.data.sources.base import RawStudies, checked_options, raw_studies
 from cxr_mm.data.sources.columns import ColumnOptions, Use, require_columns, with_usual_names
 from cxr_mm.data.sources.headers import FROM_HEADER, may_be_dicom, read_header
+from cxr_mm.data.sources.shard_tables import shard_files
 from cxr_mm.data.tables import Dialect, find_dialect, iter_table, read_table
-from cxr_mm.imaging.urls import is_url
 
 DEFAULT_FILE = "manifest.csv"
 
@@ -49,8 +50,10 @@ def read_manifest_source(task: Task, folder: Path, work: Path) -> RawStudies:  #
     return raw_studies(read_manifest_csv(path, task, "train", images), [])
 
 
-def read_manifest_csv(path: Path, task: Task, use: Use, images: Path | None = None) -> pd.DataFrame:
-    """Read a manifest CSV as text, columns checked, image paths made absolute.
+def read_manifest_csv(
+    path: Place, task: Task, use: Use, images: Path | None = None
+) -> pd.DataFrame:
+    """Read a manifest CSV or shards as text, columns checked, image paths made absolute.
 
     Columns: `study_id`, `patient_id`, `image_path` (absolute, or relative to `images`, by default
     the CSV's folder), the task's note column, one column per clinical feature, and per finding
@@ -63,14 +66,14 @@ def read_manifest_csv(path: Path, task: Task, use: Use, images: Path | None = No
         ManifestError: the file is missing, is no CSV, has no row, lacks a column, or a study id
             is missing or occurs twice.
     """
-    frame, folder = with_usual_names(read_table(path), task), images or path.parent
+    frame, folder = with_usual_names(read_table(path), task), images or folder_of(path)
     of_header = _of_headers(frame, task, folder) if use == "train" else {}
     require_columns(task, frame.columns, path, use, of_header)
     check_studies(frame, path)
     return _completed(frame.assign(**of_header), task, folder)
 
 
-def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.DataFrame]:
+def iter_manifest_csv(path: Place, task: Task, rows: int = 512) -> Iterator[pd.DataFrame]:
     """Iterate over `read_manifest_csv` for prediction, `rows` rows at a time.
 
     The whole file is checked before the first rows are returned, so that an error of the table is
@@ -79,19 +82,21 @@ def iter_manifest_csv(path: Path, task: Task, rows: int = 512) -> Iterator[pd.Da
     Raises:
         ManifestError: as `read_manifest_csv`.
     """
-    dialect = find_dialect(path)
+    dialect = None if shard_files(path) else find_dialect(path)
     pieces = partial(_named_pieces, path, task, rows, dialect)
     _check_table(pieces, task, path)
     for piece in pieces():
-        yield _completed(piece, task, path.parent)
+        yield _completed(piece, task, folder_of(path))
 
 
-def _named_pieces(path: Path, task: Task, rows: int, dialect: Dialect) -> Iterator[pd.DataFrame]:
+def _named_pieces(
+    path: Place, task: Task, rows: int, dialect: Dialect | None
+) -> Iterator[pd.DataFrame]:
     for piece in iter_table(path, rows=rows, dialect=dialect):
         yield with_usual_names(piece, task)
 
 
-def _check_table(pieces: Callable[[], Iterator[pd.DataFrame]], task: Task, path: Path) -> None:
+def _check_table(pieces: Callable[[], Iterator[pd.DataFrame]], task: Task, path: Place) -> None:
     """Check a table for prediction with eight bytes a row in memory: a hash of each id.
 
     Raises:
@@ -112,6 +117,12 @@ def _check_table(pieces: Callable[[], Iterator[pd.DataFrame]], task: Task, path:
         seen = set[str]()
         for piece in pieces():
             _check_ids(piece[piece["study_id"].map(hash).isin(repeated)], path, seen)
+
+
+def folder_of(table: Place) -> Path:
+    """Folder that the paths of images in a table are relative to."""
+    path = Path(table)
+    return path if path.is_dir() else path.parent
 
 
 def _of_headers(frame: pd.DataFrame, task: Task, folder: Path) -> dict[str, list[Any]]:
@@ -167,7 +178,7 @@ def image_path(folder: Path, cell: str) -> str:
     return str(folder / cell.replace("\\", "/") if "\\" in cell and not path.exists() else path)
 
 
-def check_studies(frame: pd.DataFrame, path: Path) -> None:
+def check_studies(frame: pd.DataFrame, path: Place) -> None:
     """Check that a table has studies, each with a `study_id` of its own.
 
     Raises:
@@ -178,7 +189,7 @@ def check_studies(frame: pd.DataFrame, path: Path) -> None:
     _check_any(ids, path)
 
 
-def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
+def _check_ids(frame: pd.DataFrame, path: Place, before: set[str]) -> None:
     """Check that each study has a new id; add the ids to `before`."""
     for study_id in frame["study_id"]:
         if study_id is None:
@@ -192,12 +203,12 @@ def _check_ids(frame: pd.DataFrame, path: Path, before: set[str]) -> None:
         before.add(study_id)
 
 
-def _no_id(path: Path, row: int) -> ManifestError:
+def _no_id(path: Place, row: int) -> ManifestError:
     return ManifestError(
         f"row {row} has none", field=f"{path}: study_id", remedy="Give every study an id"
     )
 
 
-def _check_any(ids: Sized, path: Path) -> None:
+def _check_any(ids: Sized, path: Place) -> None:
     if not ids:
         raise ManifestError("there is no row below the header", field=str(path))

@@ -1,0 +1,1 @@
+"""Long computations in parts, and the folder or object store that keeps the parts."""
