@@ -1,6 +1,7 @@
 """`python -m app --bundle DIR`: serve bundles as web pages."""
 
 import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Annotated
 
 import typer
 
-from app.settings import DEFAULT_LOG, Limits, Settings
+from app.settings import DEFAULT_LOG, MAX_BATCH, Limits, Settings
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.processes import errors_as_one_line
 from cxr_mm.core.progress import heartbeat
+
+# Read when torch is imported. Else the threads of a forward pass spin while they wait for one
+# another, several times as long as the pass takes where other requests need the processors.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ARENAS = 2
 """Heaps that the threads share: with one each, memory grows for hours."""
@@ -58,6 +63,12 @@ def serve(
             help="Node's file: its queue is shown, and gets what is stored at /dicom-web/studies."
         ),
     ] = None,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, help="Studies predicted in one forward pass, where several wait."
+        ),
+    ] = MAX_BATCH,
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
     try:
@@ -76,6 +87,7 @@ def serve(
                 allowed_hosts=tuple(allowed_host or ()),
                 limits=Limits(requests_per_minute, uploads_per_minute),
                 node=node,
+                max_batch=max_batch,
             )
             _serve(settings)
     except KeyboardInterrupt:
@@ -85,16 +97,18 @@ def serve(
 def _serve(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         with heartbeat(f"loading {', '.join(map(str, settings.bundles))}"):
+            from app.calls import MOST_WAITING
             from app.metrics import Metrics  # slow to import, as are the others
             from app.server import application, build_pages, run, services_of, upload_folder
             from app.upload_cache import UploadCache
             from cxr_mm.imaging.decoder import Decoder
+            from cxr_mm.imaging.decoder import Limits as DecoderLimits
 
             keep_freed_memory(ARENAS)
             metrics = Metrics(settings.root)
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             uploads = stack.enter_context(upload_folder())
-            decoder = stack.enter_context(Decoder())
+            decoder = stack.enter_context(Decoder(DecoderLimits(waiting=MOST_WAITING)))
             cache = stack.enter_context(contextlib.closing(UploadCache(decoder.read)))
             inbox = None
             if settings.node:

@@ -20,7 +20,7 @@ from cxr_mm.core.prediction import Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.explain.study import Question
 
-PREDICTIONS_AT_ONCE, EXPLANATIONS_AT_ONCE, READINGS_AT_ONCE = 2, 1, 4
+EXPLANATIONS_AT_ONCE, READINGS_AT_ONCE = 1, 4
 """Of one model, by each protocol; readings are quick looks at what was entered or answered."""
 MOST_WAITING = 64
 """Requests that may wait for a model; one more is refused with a request to retry."""

@@ -12,6 +12,7 @@ from cxr_mm.models.registry import bundle_of, is_pointer, read_pointer
 
 PAUSE = 1.0
 """Seconds between two looks at a pointer."""
+Load = Callable[[Path], Predictor]
 QUESTION = {"name", "problem", "findings", "clinical", "note", "has_image", "views"}
 """Parts of a task that a page is built of: with another one of these it must start anew."""
 
@@ -25,15 +26,21 @@ class ModelWatcher:
     Args:
         pointer: path of `current.json`.
         clock: monotonic seconds.
+        load: makes the predictor of a bundle's folder.
 
     Raises:
         BundleError: the pointer or what it names cannot be read.
     """
 
-    def __init__(self, pointer: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pointer, self._clock = pointer, clock
+    def __init__(
+        self,
+        pointer: Path,
+        clock: Callable[[], float] = time.monotonic,
+        load: Load = load_predictor,
+    ) -> None:
+        self._pointer, self._clock, self._load = pointer, clock, load
         self._seen = _bytes(pointer)
-        self._predictor = _load(pointer)
+        self._predictor = _load_named(pointer, load)
         self._looked = clock()
         self._looking = threading.Lock()
         self._trouble = ""
@@ -70,7 +77,7 @@ class ModelWatcher:
         bundle = self._predictor.bundle
         if read_pointer(self._pointer).digest == bundle.digest:
             return self._predictor
-        newer = _load(self._pointer)
+        newer = _load_named(self._pointer, self._load)
         if _question(newer.bundle.task) != _question(bundle.task):
             raise BundleError(
                 "it answers another question than the page was built for",
@@ -87,11 +94,11 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def _load(path: Path) -> Predictor:
+def _load_named(path: Path, load: Load) -> Predictor:
     """Load and check what a pointer names."""
     pointer = read_pointer(path)
     folder = bundle_of(path, pointer)
-    predictor = load_predictor(folder)
+    predictor = load(folder)
     if predictor.bundle.digest != pointer.digest:
         raise BundleError(
             f"its digest is not the one that {path} names",
@@ -105,10 +112,16 @@ def _question(task: Task) -> dict[str, object]:
     return task.model_dump(include=QUESTION)
 
 
-def load_models(bundles: Iterable[Path]) -> list[Predictor | ModelWatcher]:
+def load_models(
+    bundles: Iterable[Path], load: Load = load_predictor
+) -> list[Predictor | ModelWatcher]:
     """Load the model of each bundle; one that is a pointer is followed.
+
+    Args:
+        bundles: folders and pointers.
+        load: makes the predictor of a bundle's folder.
 
     Raises:
         BundleError: a bundle is damaged, foreign or incomplete.
     """
-    return [ModelWatcher(b) if is_pointer(b) else load_predictor(b) for b in bundles]
+    return [ModelWatcher(b, load=load) if is_pointer(b) else load(b) for b in bundles]

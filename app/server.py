@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from app.batching import load_predictor
 from app.inbox import Inbox
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
@@ -28,7 +30,7 @@ from app.rest.problems import Problems
 from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
 from app.security.middleware import REST, Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
-from app.service import InferenceService, InstrumentedService
+from app.service import AT_ONCE, InferenceService, InstrumentedService
 from app.settings import Settings
 from app.ui import page, theme
 from app.ui import study_form as bundled
@@ -83,8 +85,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 SESSIONS_KEPT = 200
 STOP_SECONDS = 3
-THREADS = 8
-"""Of a page: each one that has run a network keeps memory of its own for it."""
+THREADS = 6
+"""Of a page, besides those of its predictions: each one that has run a network keeps memory of its
+own for it."""
 UPLOADS_VARIABLE = "GRADIO_TEMP_DIR"
 
 
@@ -114,10 +117,14 @@ def services_of(
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    models = load_models(settings.bundles)
+    models = load_models(settings.bundles, partial(load_predictor, max_batch=settings.max_batch))
     log = open_spooled_log(settings.log, settings.spool, settings.site) if settings.log else None
     of_node = inbox.has if inbox else lambda _study_id: False
-    return [InstrumentedService(model, log, metrics, uploads, of_node=of_node) for model in models]
+    at_once = max(AT_ONCE, settings.max_batch)
+    return [
+        InstrumentedService(model, log, metrics, uploads, of_node=of_node, at_once=at_once)
+        for model in models
+    ]
 
 
 def paths_of(tasks: Sequence[str]) -> list[str]:
@@ -246,7 +253,8 @@ def _closing(store: "Store | None") -> Callable[[FastAPI], AbstractAsyncContextM
 def _mount(app: FastAPI, mounted_page: MountedPage, settings: Settings) -> None:
     blocks = mounted_page.blocks
     blocks.state_session_capacity = SESSIONS_KEPT
-    blocks.max_threads = blocks._queue.max_thread_count = THREADS
+    threads = THREADS + mounted_page.service.at_once
+    blocks.max_threads = blocks._queue.max_thread_count = threads
     gr.mount_gradio_app(
         app,
         blocks,

@@ -45,6 +45,8 @@ from cxr_mm.prediction_log import PredictionLog
 
 ROUGHLY = 1.0
 """`reducing_gap` of what is drawn on: whole pixels are averaged first, in half the time."""
+AT_ONCE = 2
+"""Predictions, each with a forward pass of its own: more would only share the processors."""
 Kind = Literal["rejected_image", "bad_input", "failure"]
 Source = Literal["page", "rest", "pacs"]
 """Way by which a study came: a reader at the page, a program, the node beside the PACS."""
@@ -147,6 +149,7 @@ class InferenceService:
             model answers again is logged once.
         of_node: whether a study came by the node beside the PACS: what the node has logged of it
             is not logged again.
+        at_once: predictions that a queue lets begin before others have ended.
     """
 
     def __init__(
@@ -156,9 +159,10 @@ class InferenceService:
         uploads: UploadCache | None = None,
         source: Source = "page",
         of_node: Callable[[str], bool] = lambda _study_id: False,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._model, self.log, self._source = predictor, log, source
-        self._of_node = of_node
+        self._of_node, self.at_once = of_node, at_once
         self._uploads = uploads or UploadCache()
         self.task = self.bundle.task
         self._figures: dict[str, dict[str, Any]] = {}
@@ -398,8 +402,9 @@ class InstrumentedService(InferenceService):
         uploads: UploadCache | None = None,
         source: Source = "page",
         of_node: Callable[[str], bool] = lambda _study_id: False,
+        at_once: int = AT_ONCE,
     ) -> None:
-        super().__init__(predictor, log, uploads, source, of_node)
+        super().__init__(predictor, log, uploads, source, of_node, at_once)
         self.metrics = metrics
 
     def study(self, *args: Any, **options: Any) -> Study:

@@ -8,6 +8,8 @@ from cxr_mm.core.errors import ParamsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_HOST = "*"
+MAX_BATCH = 8
+"""Above which a study costs no less."""
 DEFAULT_LOG = "sqlite:///logs/predictions.db"
 
 
@@ -50,6 +52,8 @@ class Settings:
             accepts any.
         node: file of the node beside the PACS (docs/pacs.md): its queue is shown (Inbox), and gets
             what is stored by STOW-RS; None for neither.
+        max_batch: studies that one forward pass predicts, where several wait for the model; 1 for
+            each by itself.
         root: folder of the project, where monitoring and evaluate leave their reports.
 
     Raises:
@@ -71,6 +75,7 @@ class Settings:
     root: Path = Path()
     limits: Limits = field(default_factory=Limits)
     node: Path | None = None
+    max_batch: int = MAX_BATCH
 
     def __post_init__(self) -> None:
         if not self.on_loopback and not self.demands_sign_in:

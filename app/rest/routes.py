@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app import calls
-from app.calls import EXPLANATIONS_AT_ONCE, MOST_WAITING, PREDICTIONS_AT_ONCE, READINGS_AT_ONCE
+from app.calls import EXPLANATIONS_AT_ONCE, MOST_WAITING, READINGS_AT_ONCE
 from app.rest.problems import PROBLEM, BusyError, Problem, of_error
 from app.rest.reading import FORM, JSON, JSON_FIELDS, read_json_body, read_study
 from app.rest.schemas import (
@@ -82,7 +82,7 @@ class Served:
 
     def __init__(self, service: InferenceService) -> None:
         self.service = service.of_source("rest")
-        self.predictions = WorkQueue(PREDICTIONS_AT_ONCE)
+        self.predictions = WorkQueue(service.at_once)
         self.explanations = WorkQueue(EXPLANATIONS_AT_ONCE)
         self.readings = WorkQueue(READINGS_AT_ONCE)
 

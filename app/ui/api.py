@@ -9,7 +9,7 @@ from gradio.data_classes import FileData
 
 from app.calls import explain, feedback, predict
 from app.service import InferenceService
-from app.ui.theme import EXPLANATION, PREDICTION, READING
+from app.ui.theme import EXPLANATION, READING, prediction_queue
 from cxr_mm.core.errors import CxrError, InputError
 
 PUBLIC = {"api_visibility": "public"}
@@ -48,7 +48,7 @@ def build(service: InferenceService) -> None:
         button = gr.Button("API")
     study = [image, clinical, note, view, study_id]
     for name, call, inputs, queue in (
-        ("predict", predict, [*study, patient_id], PREDICTION),
+        ("predict", predict, [*study, patient_id], prediction_queue(service)),
         ("explain", explain, [*study, findings, methods], EXPLANATION),
         ("feedback", feedback, [prediction, verdict, labels, comment], READING),
     ):

@@ -14,7 +14,7 @@ import gradio as gr
 
 from app.service import InferenceService, StudySession
 from app.ui import answer, viewer
-from app.ui.theme import FRESH, KEPT_SECONDS, PREDICTION, READING
+from app.ui.theme import FRESH, KEPT_SECONDS, READING, prediction_queue
 from cxr_mm.core.errors import ClinicalError, InputError, NoteError, RadiographError
 from cxr_mm.core.task import ClinicalFeature, Task
 from cxr_mm.data.clinical import check_clinical
@@ -200,7 +200,7 @@ def bind_events(
         [state, history, shown, *entry.faults],
         js=FRESH,
         show_progress_on=shown,
-        **PREDICTION,
+        **prediction_queue(service),
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import gradio as gr
 from gradio.themes.utils.fonts import Font
 
-from app.calls import EXPLANATIONS_AT_ONCE, PREDICTIONS_AT_ONCE, READINGS_AT_ONCE
+from app.calls import EXPLANATIONS_AT_ONCE, READINGS_AT_ONCE
+from app.service import InferenceService
 from cxr_mm.explain.html import CSS as BARS
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -42,14 +43,14 @@ KEPT_SECONDS = 3600
 _OWN: dict[str, Any] = {"api_visibility": "private"}
 READING = {**_OWN, "concurrency_id": "reading", "concurrency_limit": READINGS_AT_ONCE}
 """Quick looks at what was entered or answered."""
-PREDICTION = {
-    **_OWN,
-    "concurrency_id": "prediction",
-    "concurrency_limit": PREDICTIONS_AT_ONCE,
-}
 EXPLANATION = {
     **_OWN,
     "concurrency_id": "explanation",
     "concurrency_limit": EXPLANATIONS_AT_ONCE,
 }
 WORKLIST = {**_OWN, "concurrency_id": "worklist", "concurrency_limit": 1}
+
+
+def prediction_queue(service: InferenceService) -> dict[str, Any]:
+    """Queue of the predictions of a model."""
+    return {**_OWN, "concurrency_id": "prediction", "concurrency_limit": service.at_once}

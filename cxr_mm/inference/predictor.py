@@ -65,12 +65,18 @@ class Predictor:
         Raises:
             InputError: it has no input of the task, or its image is rejected.
         """
-        answer = self.answer([study])[0]
+        answer = self.attempt_one(study)
+        if isinstance(answer, InputError):
+            raise answer
         prediction, unchecked = answer.prediction, self.bundle.unchecked
         if not unchecked or "image" not in prediction.modalities:
             return answer
         warnings = (unchecked, *prediction.warnings)
         return replace(answer, prediction=prediction.model_copy(update={"warnings": warnings}))
+
+    def attempt_one(self, study: Study) -> EncodedAnswer | InputError:
+        """As `attempt`, of one study."""
+        return self.attempt([study])[0]
 
     def answer(
         self, studies: Sequence[Study], show: Sequence[Modality] = MODALITIES
