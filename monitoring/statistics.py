@@ -105,10 +105,18 @@ def draw_windows(
 
 
 def high_score(scores: NDArray[np.float64], rate: float) -> float:
-    """The score that a further draw of the same kind exceeds with a chance of at most `rate`."""
+    """The score that a further draw of the same kind exceeds with a chance of at most `rate`.
+
+    Of N scores the largest is exceeded with a chance of 1 in N + 1. For less the tail is taken as
+    exponential with the mean of the highest tenth's excesses; that of scores falls faster, so that
+    the rate is kept.
+    """
     ordered = np.sort(scores)
     rank = int(np.ceil((len(ordered) + 1) * (1 - rate)))
-    return float(ordered[min(rank, len(ordered)) - 1])
+    if rank <= len(ordered):
+        return float(ordered[rank - 1])
+    tail = ordered[-max(2, len(ordered) // 10) :]
+    return float(ordered[-1] - (tail[1:] - tail[0]).mean() * np.log((len(ordered) + 1) * rate))
 
 
 def learnt_limit(scores: NDArray[np.float64], rate: float, patients: int) -> float:

@@ -134,7 +134,7 @@ def _weight(reason: Reason) -> float:
     they name a cause less well than a measured input."""
     if reason.drift == "concept":
         return 1.0
-    group = reason.name.split(".")[0]
+    group = reason.name.rpartition("/")[2].split(".")[0]  # behind the site, where it has one
     return FOLLOWS.get(group, 1.0)
 
 
@@ -289,26 +289,59 @@ class DriftReport:
     limits: Limits | None = None
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What is measured in a window, whatever the false-alarm rate.
+
+    Args:
+        checks, prevalence, images, concept: as of DriftReport.
+    """
+
+    images: RejectedImages | None
+    checks: list[CheckResult] = field(default_factory=list)
+    prevalence: PredictedPrevalence | None = None
+    concept: tuple[ConceptResult, ...] = ()
+
+
+def score(window: Window, reference: Reference) -> Scores:
+    """Score a window against the reference; of a small one, the rejected images alone."""
+    table, images = window.table, _images(window, reference)
+    if len(table) < reference.thresholds.smallest:
+        return Scores(images)
+    findings, seed = reference.task.finding_names, reference.params.seed
+    return Scores(
+        images=images,
+        checks=score_window(table, reference.table, reference.checks, reference.thresholds),
+        prevalence=score_prevalence(table, reference.table, findings, seed),
+        concept=_concept(window, reference),
+    )
+
+
 def evaluate_window(
     window: Window, reference: Reference, notes: tuple[str, ...] = ()
 ) -> DriftReport:
     """Evaluate a window against the reference."""
+    rate = reference.params.false_alarm_rate
+    return decide(score(window, reference), window, reference, rate, notes)
+
+
+def decide(
+    scores: Scores, window: Window, reference: Reference, rate: float, notes: tuple[str, ...]
+) -> DriftReport:
+    """Decide which scores are reasons, so that a window without drift alarms at `rate`."""
     table, smallest = window.table, reference.thresholds.smallest
     notes = (*notes, *reference.unjudged)
-    if len(table) < smallest:
-        return _too_small(window, reference, notes)
-    images, concept = _images(window, reference), _concept(window, reference)
+    images, concept, prevalence = scores.images, scores.concept, scores.prevalence
+    if prevalence is None:
+        return _too_small(scores, window, reference, rate, notes)
     if not concept:
         notes = (*notes, _too_few_labels(window.n_labelled, smallest))
-    rates = _rates(reference.params.false_alarm_rate, images is not None, bool(concept))
+    rates = _rates(rate, images is not None, bool(concept))
     held = _alarmed(window.before)
     limits = Limits(partial(reference.thresholds.limit, len(table)), rates["data"], held)
-    checks = score_window(table, reference.table, reference.checks, reference.thresholds)
-    findings = reference.task.finding_names
-    prevalence = score_prevalence(table, reference.table, findings, reference.params.seed)
     data = in_order(
         reason
-        for check in checks
+        for check in scores.checks
         for reason in limits.reason(
             "data",
             check.check.name,
@@ -332,13 +365,15 @@ def evaluate_window(
     headline = f"{plural(window.studies, 'study')}, {window.n_labelled:,} labelled. "
     headline += f"First: {reasons[0].text}. {meaning}." if reasons else f"{meaning}."
     verdict = _verdict(most_severe(reasons), window, reference, headline, reasons, notes)
-    return DriftReport(verdict, checks, prevalence, images, concept, shift, rates, limits)
+    return DriftReport(verdict, scores.checks, prevalence, images, concept, shift, rates, limits)
 
 
-def _too_small(window: Window, reference: Reference, notes: tuple[str, ...]) -> DriftReport:
+def _too_small(
+    scores: Scores, window: Window, reference: Reference, rate: float, notes: tuple[str, ...]
+) -> DriftReport:
     """A small window: only rejected images are tested, which may be why it is small."""
-    images = _images(window, reference)
-    rates = _rates(reference.params.false_alarm_rate, images is not None, concept=False)
+    images = scores.images
+    rates = _rates(rate, images is not None, concept=False)
     refused = tuple(_rejected(images, rates.get("images", 0.0), _alarmed(window.before)))
     few = f"{plural(len(window.table), 'study')}: too few to judge"
     if reference.thresholds.windows:

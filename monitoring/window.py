@@ -97,6 +97,7 @@ def load_window(
     labels: Path | None = None,
     before: Verdict | None = None,
     source: str | None = None,
+    site: str | None = None,
 ) -> LoadedWindow:
     """Read a window of the reference's model.
 
@@ -107,13 +108,14 @@ def load_window(
         labels: CSV of outcomes that count in this report only, above those in the log.
         before: verdict of the window before.
         source: where studies came from, `page`, `rest` or `pacs`; None for all.
+        site: whose studies are meant; None for all.
 
     Raises:
         LogError: the log cannot be read.
         ManifestError: the labels cannot be read.
     """
-    index = log.window_index(frozen.task.name, since, until, frozen.digest, source)
-    outcomes = log.read_outcomes()
+    index = log.window_index(frozen.task.name, since, until, frozen.digest, source, site)
+    outcomes = log.read_outcomes(frozen.task.name, longer_start(since, until), until, site)
     if labels is not None:
         outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
     newest = _newest(index.study_hash)
@@ -125,8 +127,8 @@ def load_window(
     if len(compared) < len(newest):
         known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
     known = labelled(known, frozen.task.finding_names)
-    longer = _longer(log, frozen, since, until, outcomes, known, source)
-    events = log.read_events(frozen.task.name, since, until)
+    longer = _longer(log, frozen, since, until, outcomes, known, (source, site))
+    events = log.read_events(frozen.task.name, since, until, site)
     notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
     if source is not None:
         notes = (
@@ -149,6 +151,11 @@ def load_window(
     return LoadedWindow(window, notes)
 
 
+def longer_start(since: datetime | None, until: datetime) -> datetime | None:
+    """First moment of the longer window; None where a window begins with the log."""
+    return None if since is None else until - LONGER * (until - since)
+
+
 def _longer(
     log: PredictionLog,
     frozen: Reference,
@@ -156,13 +163,16 @@ def _longer(
     until: datetime,
     outcomes: Sequence[Outcome],
     own: pd.DataFrame,
-    source: str | None,
+    part: tuple[str | None, str | None],
 ) -> pd.DataFrame:
-    """Labelled studies of this window and the windows before it; empty without its own."""
-    if since is None or own.empty:
+    """Labelled studies of this window and the windows before it; empty without its own.
+
+    `part` is the source and the site.
+    """
+    start = longer_start(since, until)
+    if start is None or own.empty:
         return own.iloc[:0]
-    start = until - LONGER * (until - since)
-    index = log.window_index(frozen.task.name, start, since, frozen.digest, source)
+    index = log.window_index(frozen.task.name, start, since, frozen.digest, *part)
     marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
     before = _table(log, frozen, index.position[marked], outcomes)
     before = labelled(before, frozen.task.finding_names)

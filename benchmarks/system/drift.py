@@ -12,14 +12,24 @@ import numpy as np
 
 from benchmarks.harness.outputs import paths_of
 from benchmarks.harness.parts import Row
+from benchmarks.system.scale import DIGEST, TASK, made_up_records
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.record import PredictionRecord
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task
+from cxr_mm.core.types import plural
 from cxr_mm.evaluation.resampling import exact_interval
 from cxr_mm.inference.predictor import load_predictor
-from monitoring.simulation.measure import FalseAlarms
-from monitoring.simulation.run import Results, SimulationConfig, run, run_undrifted
+from monitoring.simulation.measure import LABELS, FalseAlarms, FamilyErrors, family_errors
+from monitoring.simulation.run import (
+    NO_POOL,
+    PARAMS,
+    Results,
+    SimulationConfig,
+    run,
+    run_undrifted,
+)
 from monitoring.simulation.shifts import Shift
 from monitoring.simulation.streams import (
     Labelled,
@@ -101,6 +111,47 @@ def _baselines(results: Results) -> Iterator[Row]:
         facts = {"table": "drift-preset", "task": results.task, "row": name, "n": found.windows}
         yield Row(metric="half of the columns", value=found.half, **facts)
         yield Row(metric="any column", value=found.any, **facts)
+
+
+FAMILIES = ((1, 0.0), (10, 0.0), (10, LABELS))
+"""Sites, and shares of labelled studies."""
+STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 40, 10, 100
+
+
+def measure_sites() -> list[Row]:
+    """Rows of windows of several sites, none of which drifted."""
+    records = list(made_up_records(STUDIES, 0))
+    random = np.random.default_rng(0)
+    studies = [_made_up(record, random) for record in records]
+    settings = [
+        build_setup(
+            TASK, DIGEST, (studies, records), NO_POOL, PARAMS, REFERENCE, np.random.default_rng(i)
+        )
+        for i in range(DIVISIONS)
+    ]
+    found = (family_errors(settings, n, OF_SITE, labels, IN_A_ROW) for n, labels in FAMILIES)
+    return [row for one in found for row in _family_rows(one)]
+
+
+def _made_up(record: PredictionRecord, random: np.random.Generator) -> Labelled:
+    """A study of its own patient whose label follows the probability; it is never loaded."""
+    labels = {name: int(random.random() < p) for name, p in record.probabilities.items()}
+    return Labelled(_no_study, record.study_hash, record.study_hash, labels)
+
+
+def _no_study() -> Study:
+    raise NotImplementedError
+
+
+def _family_rows(found: FamilyErrors) -> Iterator[Row]:
+    half = ", half labelled" if found.labels else ""
+    name = f"{plural(found.sites, 'site')} of {plural(found.window, 'study')} each{half}"
+    facts: dict[str, Any] = {"task": "made-up records", "row": name, "n": found.windows}
+    facts |= {"must": MUST_FALSE, "ceiling": True}
+    yield Row(metric="any site alarms", value=found.alarm, ci95=found.alarm_interval, **facts)
+    if found.sites > 1:
+        ci95 = found.shown_interval
+        yield Row(metric="any difference is shown", value=found.shown, ci95=ci95, **facts)
 
 
 WAYS = (("effusion", "pneumonia"), ("pneumonia", "effusion"))

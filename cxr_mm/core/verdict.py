@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from pydantic import Field
+
 from cxr_mm.core.types import Frozen
 
 Status = Literal["ok", "warn", "alarm", "too_small"]
@@ -54,6 +56,8 @@ class Verdict(Frozen):
     reasons: tuple[Reason, ...] = ()
     notes: tuple[str, ...] = ()
     """Limitations: records left out, labels missing, synthetic data."""
+    sites: dict[str, "Verdict"] = Field(default_factory=dict)
+    """Verdict of each site, where a window was judged site by site; empty names no site."""
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,12 @@ Bundle = Annotated[Path, typer.Option(help="Folder of the model's bundle.")]
 Log = Annotated[str, typer.Option(help="Prediction log, as sqlite:///predictions.db.")]
 Frozen = Annotated[
     Path | None, typer.Option(help="Folder of the stage reference; default: beside the bundle.")
+]
+GroupBy = Annotated[
+    Literal["site"] | None,
+    typer.Option(
+        help="A verdict for each site, all under one false-alarm rate, and how they differ."
+    ),
 ]
 
 

@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from cxr_mm.core.config import PARAMS_FILE, for_task, load_params
+from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.files import write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.types import plural
 from cxr_mm.models.registry import resolved
 from cxr_mm.prediction_log import open_log
-from monitoring.cli.options import Bundle, Frozen, Log, moment
+from monitoring.cli.options import Bundle, Frozen, GroupBy, Log, moment
 from monitoring.reference import load_reference
 from monitoring.reference import reference as run_reference
+from monitoring.report.report import WindowRequest, report_by_site
 from monitoring.report.report import report as run_report
 from monitoring.window import read_outcomes
 
@@ -47,14 +49,26 @@ def report(
         Source | None,
         typer.Option(help="Only studies that came by the page, from programs, or by a PACS."),
     ] = None,
+    site: Annotated[str | None, typer.Option(help="Only studies of this site.")] = None,
+    group_by: GroupBy = None,
 ) -> None:
-    """Compare a window of the log with the reference.
+    """Compare a window of the log with the reference, as a whole or site by site.
 
     Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies, 2 error.
     """
-    verdict, folder = run_report(
-        bundle, log, reference, moment(since), moment(until), out, labels, workspace, source
+    request = WindowRequest(
+        bundle, log, reference, moment(since), moment(until), out, labels, source, site
     )
+    if group_by is None:
+        verdict, folder = run_report(request, workspace)
+    elif site is None and workspace is None:
+        verdict, folder = report_by_site(request)
+    else:
+        raise ParamsError(
+            "sites are reported together, without a workspace of Evidently's",
+            field="--group-by",
+            remedy="Leave --site and --workspace out; monitoring dashboard shows sites over time",
+        )
     print(f"{verdict.line} See {folder / 'summary.html'}")
     raise typer.Exit(verdict.exit_code)
 

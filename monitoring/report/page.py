@@ -1,18 +1,23 @@
 """Page: every figure of a window, as plain values and as one HTML file that loads nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from cxr_mm.core.prediction import NOTICE
+from cxr_mm.core.task import Task
 from cxr_mm.core.templates import render
+from cxr_mm.core.verdict import Verdict
 from monitoring.concept_drift import Estimate, estimate
 from monitoring.diagnostics import ChangePoint, GroupResult, Service, detect, score_groups
 from monitoring.reference import Reference
 from monitoring.shift_tests import REJECTED_TITLE
+from monitoring.sites.comparison import Difference
+from monitoring.sites.family import Family, title_of_site
 from monitoring.verdict import (
     METRIC_NAMES,
     DriftReport,
@@ -23,6 +28,8 @@ from monitoring.verdict import (
 )
 
 COLOURS = {"ok": "#1a7f37", "warn": "#9a6700", "alarm": "#b42318", "too_small": "#57606a"}
+MOST_DIFFERENCES = 100
+"""Differences between sites that a page lists."""
 
 
 @dataclass(frozen=True)
@@ -96,21 +103,74 @@ def facts(page: Page) -> dict[str, object]:
     }
 
 
+def sites_facts(
+    pages: Mapping[str, Page], family: Family, differences: Sequence[Difference]
+) -> dict[str, object]:
+    """Return the verdict on all sites and every figure of each, and how they differ."""
+    return {
+        **family.verdict.model_dump(mode="json"),
+        "exit_code": family.verdict.exit_code,
+        "by_site": {site: facts(page) for site, page in pages.items()},
+        "rate_of_site": family.rate,
+        "differences": [asdict(one) for one in differences],
+    }
+
+
 def summary_page(page: Page) -> str:
     """Render the summary; the template escapes everything that comes from data."""
-    verdict = page.report.verdict
+    return render("monitoring_summary.html", **_values(page), evidently=True)
+
+
+def sites_page(
+    pages: Mapping[str, Page], family: Family, differences: Sequence[Difference], task: Task
+) -> str:
+    """Render the summary of several sites: their verdicts, how they differ, and each by itself.
+
+    Args:
+        pages: site → its page.
+        family: verdict on all of them.
+        differences: between them.
+        task: the question.
+    """
+    some = next(iter(pages.values()))
+    sites = [
+        {
+            "title": title_of_site(site),
+            "verdict": page.report.verdict,
+            # Escaped when it was rendered.
+            "body": Markup(render("monitoring_window.html", **_values(page), evidently=False)),
+        }
+        for site, page in pages.items()
+    ]
     return render(
-        "monitoring_summary.html",
-        page=page,
-        title=f"{page.reference.task.title}: {verdict.status.replace('_', ' ')}",
-        colour=COLOURS[verdict.status],
-        verdict=verdict,
-        notice=NOTICE,
-        rejected_title=REJECTED_TITLE,
-        service=page.service,
-        names=METRIC_NAMES,
-        **_drift(page),
+        "monitoring_sites.html",
+        **_heading(family.verdict, task),
+        sites=sites,
+        rate=some.reference.params.false_alarm_rate,
+        differences=differences,
+        most=MOST_DIFFERENCES,
     )
+
+
+def _heading(verdict: Verdict, task: Task) -> dict[str, Any]:
+    return {
+        "title": f"{task.title}: {verdict.status.replace('_', ' ')}",
+        "colour": COLOURS[verdict.status],
+        "verdict": verdict,
+        "notice": NOTICE,
+    }
+
+
+def _values(page: Page) -> dict[str, Any]:
+    """What the template of a window needs."""
+    return {
+        **_heading(page.report.verdict, page.reference.task),
+        "page": page,
+        "rejected_title": REJECTED_TITLE,
+        "service": page.service,
+        "names": METRIC_NAMES,
+        **_drift(page),
+    }
 
 
 def _drift(page: Page) -> dict[str, Any]:

@@ -5,7 +5,11 @@ it), report.html and report.json (Evidently's, column by column; not for a windo
 test). It is written under another name, then renamed.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +20,20 @@ from cxr_mm.core.files import atomic_directory, read_json, write_json, write_tex
 from cxr_mm.core.paths import MONITORING_REPORTS, bundle_digest
 from cxr_mm.core.verdict import REPORT_STAMP, STATUS_NUMBERS, VERDICT_FILE, Verdict
 from cxr_mm.models.registry import resolved
-from cxr_mm.prediction_log import open_log
-from monitoring.diagnostics import service
+from cxr_mm.prediction_log import PredictionLog, open_log
+from monitoring.diagnostics import Service, service
 from monitoring.reference import Reference, load_reference
-from monitoring.report.page import Page, facts, summary_page
+from monitoring.report.page import Page, facts, sites_facts, sites_page, summary_page
+from monitoring.sites.aggregate import AGGREGATES, Aggregate
+from monitoring.sites.comparison import compare, sums_of
+from monitoring.sites.family import evaluate_sites
 from monitoring.verdict import evaluate_window
-from monitoring.window import load_window
+from monitoring.window import LoadedWindow, load_window, longer_start
 
 
-def report(
-    bundle: Path,
-    log: str,
-    reference: Path | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    out: Path | None = None,
-    labels: Path | None = None,
-    workspace: Path | None = None,
-    source: str | None = None,
-) -> tuple[Verdict, Path]:
-    """Evaluate a window and write the report; returns the verdict and the folder.
+@dataclass(frozen=True)
+class WindowRequest:
+    """Which window is reported, against what, and where to.
 
     Args:
         bundle: folder of the model whose predictions are evaluated.
@@ -43,12 +41,75 @@ def report(
         reference: folder of the stage reference; default: `reference` beside the bundle.
         since: first moment of the window (included), with UTC offset; default: the beginning.
         until: end of the window (not included); default: now.
-        out: folder to write; default: reports/monitoring/TASK/TIME, of one source
+        out: folder to write; default: reports/monitoring/TASK/TIME, of one source or site
             reports/monitoring/TASK/SOURCE/TIME. An existing one is replaced only where it is a
             report.
         labels: CSV of outcomes that count in this report only, above those in the log.
+        source: where studies came from, `page`, `rest` or `pacs`; None for all.
+        site: whose studies are meant; None for all.
+    """
+
+    bundle: Path
+    log: str
+    reference: Path | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    out: Path | None = None
+    labels: Path | None = None
+    source: str | None = None
+    site: str | None = None
+
+
+class _Window:
+    """A request with its reference, end and folder, and the verdict of the window before.
+
+    Raises:
+        StageError: there is no reference, or one of another model.
+        BundleError: there is no bundle.
+    """
+
+    def __init__(self, request: WindowRequest) -> None:
+        self.request, bundle = request, resolved(request.bundle)
+        self.reference = load_reference(request.reference or bundle.parent / "reference")
+        _check_digest(self.reference, bundle)
+        now = datetime.now(UTC)
+        self.until = request.until or now
+        task, part = self.reference.task.name, (request.source or "", _as_folder(request.site))
+        default = MONITORING_REPORTS.joinpath(task, *part, now.strftime(REPORT_STAMP))
+        self.folder = request.out or default
+        self.before = verdict_before(self.folder, self.reference.digest, request.since)
+
+    def open_log(self) -> PredictionLog:
+        """The log, with its secret where labels are to be joined."""
+        return open_log(self.request.log, create=False, secret=self.request.labels is not None)
+
+    def load(self, log: PredictionLog, site: str | None, before: Verdict | None) -> LoadedWindow:
+        """The studies of a site, or of all."""
+        request = self.request
+        return load_window(
+            log,
+            self.reference,
+            request.since,
+            self.until,
+            request.labels,
+            before,
+            request.source,
+            site,
+        )
+
+    def service(self, log: PredictionLog, site: str | None) -> Service:
+        """What the service did, at a site or at all."""
+        task, since, digest = self.reference.task.name, self.request.since, self.reference.digest
+        hours = log.service_counts(task, since, self.until, digest, site)
+        return service(hours, since, self.until)
+
+
+def report(request: WindowRequest, workspace: Path | None = None) -> tuple[Verdict, Path]:
+    """Evaluate a window and write the report; returns the verdict and the folder.
+
+    Args:
+        request: which window.
         workspace: folder of Evidently's workspace, to which the report is added.
-        source: where studies came from, `page` or `pacs`; None for both.
 
     Raises:
         LogError: the log cannot be read.
@@ -56,25 +117,66 @@ def report(
         BundleError: there is no bundle.
         ManifestError: the labels cannot be read.
     """
-    bundle = resolved(bundle)
-    frozen = load_reference(reference or bundle.parent / "reference")
-    _check_digest(frozen, bundle)
-    now = datetime.now(UTC)
-    until = until or now
-    parent = MONITORING_REPORTS / frozen.task.name / (source or "")
-    folder = out or parent / now.strftime(REPORT_STAMP)
-    before = verdict_before(folder, frozen.digest, since)
-    with open_log(log, create=False, secret=labels is not None) as opened:
-        loaded = load_window(opened, frozen, since, until, labels, before, source)
-        hours = opened.service_counts(frozen.task.name, since, until, frozen.digest)
-    decision = evaluate_window(loaded.window, frozen, loaded.notes)
-    page = Page(decision, frozen, loaded.window, service(hours, since, until))
-    snapshot = _write(page, folder)
+    window, site = _Window(request), request.site
+    with window.open_log() as log:
+        loaded = window.load(log, site, window.before)
+        done = window.service(log, site)
+    decision = evaluate_window(loaded.window, window.reference, loaded.notes)
+    page = Page(decision, window.reference, loaded.window, done)
+    snapshot = _write(page, window.folder, site or "")
     if workspace is not None:
         from monitoring.report.evidently import add_snapshot  # slow to import
 
-        add_snapshot(workspace, frozen.task.name, snapshot, until, figures(page))
-    return decision.verdict, folder
+        task = window.reference.task.name
+        add_snapshot(workspace, task, snapshot, window.until, figures(page))
+    return decision.verdict, window.folder
+
+
+def report_by_site(request: WindowRequest) -> tuple[Verdict, Path]:
+    """Evaluate a window site by site under one false-alarm rate, and compare the sites.
+
+    A site that had a request in the windows before is judged too where it has none now.
+
+    Raises:
+        CxrError: as `report`.
+    """
+    window = _Window(request)
+    frozen, before = window.reference, window.before.sites if window.before else {}
+    with window.open_log() as log:
+        start = longer_start(request.since, window.until)
+        sites = log.sites(frozen.task.name, start, window.until) or [""]
+        loaded = {site: window.load(log, site, before.get(site)) for site in sites}
+        done = {site: window.service(log, site) for site in sites}
+    family = evaluate_sites(loaded, frozen)
+    pages = {
+        site: Page(one, frozen, loaded[site].window, done[site])
+        for site, one in family.reports.items()
+    }
+    aggregates = {site: aggregate(page) for site, page in pages.items()}
+    differences = compare({site: one.sums for site, one in aggregates.items()})
+    with _replaced(window.folder) as aside:
+        found = sites_facts(pages, family, differences)
+        write_json(aside / VERDICT_FILE, found | {AGGREGATES: _plain(aggregates)})
+        text = sites_page(pages, family, differences, frozen.task)
+        write_text(aside / "summary.html", text)
+    return family.verdict, window.folder
+
+
+def aggregate(page: Page) -> Aggregate:
+    """What a year's dashboard keeps of a window."""
+    done, window = page.service, page.window
+    return Aggregate(
+        status=page.report.verdict.status,
+        studies=window.studies,
+        labelled=window.n_labelled,
+        predictions=done.predictions,
+        refused=done.refused,
+        bad_input=done.bad_input,
+        failures=done.failures,
+        slowest=done.slowest,
+        auc=figures(page).get("auc"),
+        sums=sums_of(window.table, page.reference) if len(window.table) else {},
+    )
 
 
 def figures(page: Page) -> dict[str, float]:
@@ -112,21 +214,38 @@ def verdict_before(folder: Path, digest: str, since: datetime | None) -> Verdict
     return None
 
 
-def _write(page: Page, folder: Path) -> Any:
+def _write(page: Page, folder: Path, site: str) -> Any:
     """Write the folder; returns Evidently's snapshot, None where the window is too small."""
     snapshot = None
-    if folder.exists() and not (folder / VERDICT_FILE).exists():
-        raise StageError(
-            "exists and is no report", field=str(folder), remedy="Give another folder with --out"
-        )
-    with atomic_directory(folder) as aside:
-        write_json(aside / VERDICT_FILE, facts(page))
+    with _replaced(folder) as aside:
+        found = {AGGREGATES: _plain({site: aggregate(page)})}
+        write_json(aside / VERDICT_FILE, facts(page) | found)
         if page.report.checks:
             from monitoring.report.evidently import write_page  # slow to import
 
             snapshot = write_page(page.window.table, page.reference, page.report, aside)
         write_text(aside / "summary.html", summary_page(page))
     return snapshot
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder that takes the place of a report when it is whole."""
+    if folder.exists() and not (folder / VERDICT_FILE).exists():
+        raise StageError(
+            "exists and is no report", field=str(folder), remedy="Give another folder with --out"
+        )
+    with atomic_directory(folder) as aside:
+        yield aside
+
+
+def _plain(aggregates: Mapping[str, Aggregate]) -> dict[str, Any]:
+    return {site: one.model_dump(mode="json") for site, one in aggregates.items()}
+
+
+def _as_folder(site: str | None) -> str:
+    """A folder of its own for each site, whatever its name is."""
+    return "" if site is None else f"site-{sha256(site.encode()).hexdigest()[:12]}"
 
 
 def _check_digest(frozen: Reference, bundle: Path) -> None:

@@ -20,8 +20,11 @@ from monitoring.simulation.streams import (
     Stream,
     WindowSpec,
     evaluate_next,
+    next_family,
     next_window,
 )
+from monitoring.sites.comparison import compare, sums_of
+from monitoring.sites.family import evaluate_sites
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
@@ -225,6 +228,63 @@ def false_alarms(settings: Sequence[Setting], window: int, labels: float, most: 
         median=float(np.median(rates)),
         ninetieth=float(np.quantile(rates, 0.9)),
         worst=float(rates.max()),
+    )
+
+
+@dataclass(frozen=True)
+class FamilyErrors:
+    """Errors of windows of several sites, none of which drifted.
+
+    Args:
+        sites: number of them.
+        window: studies of each in a window.
+        labels: share of labelled studies.
+        windows: evaluated windows of all sites.
+        alarm, alarm_interval: share of windows in which any site alarms, with its 95 % interval,
+            references resampled.
+        shown, shown_interval: share of windows in which any difference between sites is shown.
+    """
+
+    sites: int
+    window: int
+    labels: float
+    windows: int
+    alarm: float
+    alarm_interval: tuple[float, float]
+    shown: float
+    shown_interval: tuple[float, float]
+
+
+def family_errors(
+    settings: Sequence[Setting], sites: int, window: int, labels: float, most: int
+) -> FamilyErrors:
+    """Evaluate `most` windows in a row of several sites per reference; all draw the same studies.
+
+    No study comes twice before all came once.
+    """
+    spec = WindowSpec(None, 0.0, window, labels)
+    alarms, shown = np.zeros(len(settings)), np.zeros(len(settings))
+    for i, (setting, random) in enumerate(_spread(settings, len(settings))):
+        streams = {f"site {number}": Stream() for number in range(sites)}
+        for _ in range(most):
+            windows = next_family(setting, spec, streams, random)
+            found = evaluate_sites(windows, setting.reference)
+            for site, report in found.reports.items():
+                streams[site].before = report.verdict
+            tables = {site: loaded.window.table for site, loaded in windows.items()}
+            sums = {site: sums_of(table, setting.reference) for site, table in tables.items()}
+            alarms[i] += found.verdict.status == "alarm"
+            shown[i] += any(one.is_shown for one in compare(sums))
+    alarms, shown = alarms / most, shown / most
+    return FamilyErrors(
+        sites=sites,
+        window=window,
+        labels=labels,
+        windows=most * len(settings),
+        alarm=float(alarms.mean()),
+        alarm_interval=_interval(alarms),
+        shown=float(shown.mean()),
+        shown_interval=_interval(shown),
     )
 
 

@@ -32,7 +32,7 @@ from monitoring.simulation.shifts import SHIFTS, Shift, possible
 from monitoring.statistics import as_codes
 from monitoring.table import records_table
 from monitoring.verdict import Window, evaluate_window
-from monitoring.window import LONGER, MOST_LABELLED
+from monitoring.window import LONGER, MOST_LABELLED, LoadedWindow
 
 BATCH = 16
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -277,6 +277,20 @@ def next_window(setting: Setting, spec: WindowSpec, stream: Stream, random: Rand
     else:
         table, rejected = _corrupted(setting, spec, spec.shift, stream, random)
     return _window(setting, spec, stream, table, rejected, random)
+
+
+def next_family(
+    setting: Setting, spec: WindowSpec, streams: Mapping[str, Stream], random: Random
+) -> dict[str, LoadedWindow]:
+    """Draw the next window of each site; the sites draw from the same studies in turn."""
+    windows: dict[str, LoadedWindow] = {}
+    remaining = next(iter(streams.values())).remaining
+    for site, stream in streams.items():
+        stream.remaining = remaining
+        windows[site] = LoadedWindow(next_window(setting, spec, stream, random), ())
+        remaining = stream.remaining
+    next(iter(streams.values())).remaining = remaining
+    return windows
 
 
 def _window(

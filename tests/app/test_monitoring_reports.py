@@ -15,7 +15,7 @@ from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.models.bundle import load_bundle
 from cxr_mm.prediction_log import open_log
 from monitoring.reference import freeze, heldout_records
-from monitoring.report.report import report
+from monitoring.report.report import WindowRequest, report
 
 MOVED = Reason(
     drift="data", name="age", title="Age", level="warn", score=4, limit=3, text="Age moved"
@@ -75,7 +75,7 @@ def reported(pipeline, bundle, tmp_path, monkeypatch):
     with open_log(url) as log:
         log.add_records(records[:5])
     monkeypatch.chdir(tmp_path)
-    report(paths.bundle, url, tmp_path / "reference")
+    report(WindowRequest(paths.bundle, url, tmp_path / "reference"))
     return tmp_path
 
 
