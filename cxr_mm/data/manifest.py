@@ -37,6 +37,7 @@ TEXT_COLUMNS = (
     "note",
 )
 REQUIRED = (*TEXT_COLUMNS, "pixel_row")
+IDS = ("study_id", "patient_id", "group")
 
 
 def clinical_column(name: str) -> str:
@@ -121,7 +122,7 @@ class Manifest:
 
 
 def _check_ids(frame: pd.DataFrame) -> None:
-    for column in ("study_id", "patient_id", "group"):
+    for column in IDS:
         if frame[column].isna().any():
             row = int(np.flatnonzero(frame[column].isna())[0])
             raise ManifestError(
@@ -183,6 +184,22 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
     return Manifest.checked(task, frame)
 
 
+def load_image_rows(paths: TaskPaths, task: Task) -> Manifest:
+    """Load ids, rows in the pixel cache and labels alone, for a training of millions of images.
+
+    The rest of the text is None, and there are no clinical features.
+
+    Raises:
+        StageError: `ingest` has not run for this task.
+        ManifestError: the manifest is another task's.
+    """
+    columns = [*IDS, "pixel_row", *map(finding_column, task.finding_names)]
+    columns += [population_column(each.name) for each in task.populations]
+    frame = _read(paths.manifest, columns)
+    frame[[column for column in TEXT_COLUMNS if column not in IDS]] = None
+    return Manifest.checked(task.model_copy(update={"clinical": ()}), frame)
+
+
 def with_frequent_findings(task: Task, paths: TaskPaths) -> Task:
     """The task with those findings that have `minimum_positives` among the ingested studies.
 
@@ -219,9 +236,9 @@ def load_quality(paths: TaskPaths) -> pd.DataFrame:
     return quality
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:
         raise StageError(
             "missing or not readable", field=str(path), remedy="Run the stage `ingest` first"

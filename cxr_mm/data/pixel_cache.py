@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import imagehash
 import numpy as np
@@ -97,14 +97,17 @@ def build_cache(
     return [CacheRow() if path is None else rows[path] for path in paths]
 
 
-def open_pixels(path: Path) -> NDArray[np.uint8]:
+Pixels: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[np.uint8]]"
+
+
+def open_pixels(path: Path) -> Pixels:
     """The cache, memory-mapped and read-only: uint8 (N, S, S).
 
     Raises:
         StageError: it is missing or not a pixel cache.
     """
     try:
-        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
         raise StageError(
             "no readable pixel cache", field=str(path), remedy="Run the stage `ingest` first"
@@ -116,6 +119,23 @@ def open_pixels(path: Path) -> NDArray[np.uint8]:
             remedy="Run the stage `ingest` again",
         )
     return pixels
+
+
+def read_rows(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Squares (B, S, S) of some rows of the cache, read and not mapped.
+
+    A mapped page counts as memory of the process, and the kernel may map two megabytes around it.
+
+    Raises:
+        StageError: it is missing or not a pixel cache.
+    """
+    pixels = open_pixels(path)
+    squares = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
+    with path.open("rb", buffering=0) as stream:
+        for square, row in zip(squares, rows.tolist(), strict=True):
+            stream.seek(pixels.offset + row * square.nbytes)
+            stream.readinto(square.data)
+    return squares
 
 
 def _write_header(stream: BinaryIO, rows: int, size: int) -> None:

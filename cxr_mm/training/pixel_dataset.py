@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cxr_mm.data.pixel_cache import open_pixels
-from cxr_mm.imaging.tensors import read_squares
+from cxr_mm.data.pixel_cache import read_rows
 
 LabelledSquares = tuple[Tensor, Tensor]
 """Squares (B, S, S) uint8 and labels (B, F) float32, NaN where missing."""
@@ -24,7 +23,7 @@ class PixelDataset(Dataset[LabelledSquares]):
     whole.
 
     Args:
-        path: the pixel cache; opened where it is read, so that worker processes share its pages.
+        path: the pixel cache, of which one batch at a time is in memory.
         pixel_rows: (n,) rows of the cache.
         labels: (n, F) 1, 0 or NaN.
     """
@@ -33,7 +32,6 @@ class PixelDataset(Dataset[LabelledSquares]):
         self, path: Path, pixel_rows: NDArray[np.int64], labels: NDArray[np.float32]
     ) -> None:
         self.path, self.pixel_rows, self.labels = path, pixel_rows, labels
-        self._pixels: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.pixel_rows)
@@ -44,14 +42,8 @@ class PixelDataset(Dataset[LabelledSquares]):
         return squares[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> LabelledSquares:
-        if self._pixels is None:
-            self._pixels = open_pixels(self.path)
-        squares = read_squares(self._pixels, self.pixel_rows[indices])
-        return squares, torch.from_numpy(self.labels[indices])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be sent to a worker process pixel by pixel.
-        return {**self.__dict__, "_pixels": None}
+        squares = read_rows(self.path, self.pixel_rows[indices])
+        return torch.from_numpy(squares), torch.from_numpy(self.labels[indices])
 
 
 def identity_collate(batch: Any) -> Any:

@@ -4,9 +4,9 @@ import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -16,8 +16,8 @@ from cxr_mm.core.files import atomic_directory, to_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
 from cxr_mm.core.types import plural
-from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest
-from cxr_mm.data.pixel_cache import open_pixels
+from cxr_mm.data.manifest import ABSENT, Manifest, load_image_rows
+from cxr_mm.data.pixel_cache import open_pixels, read_rows
 from cxr_mm.data.split import load_split, resamples
 from cxr_mm.models.image_encoder import ImageEncoder, build_image_encoder, save_image_encoder
 from cxr_mm.training.history import HISTORY, write_history
@@ -38,8 +38,7 @@ class ImageData:
 
     problem: Problem
     path: Path
-    pixels: NDArray[np.uint8]
-    study_ids: NDArray[np.object_]
+    study_ids: "pd.Series[str]"
     pixel_rows: Rows
     labels: NDArray[np.float32]
     train: Rows
@@ -56,19 +55,18 @@ def load_image_data(task: Task, paths: TaskPaths) -> ImageData:
     Raises:
         StageError: an earlier stage has not run, or a part has no study with image and label.
     """
-    manifest, table = load_manifest(paths, task), load_split(paths)
-    if list(table["study_id"]) != list(manifest.frame["study_id"]):
+    manifest, table = load_image_rows(paths, task), load_split(paths)
+    if not np.array_equal(table["study_id"], manifest.frame["study_id"]):
         raise StageError(
             "its rows are not those of the manifest",
             field=str(paths.split),
             remedy="Run the stage `split` again",
         )
-    chosen, pixels = resamples(table)[0], open_pixels(paths.pixels)
+    chosen = resamples(table)[0]
     return ImageData(
         task.problem,
         paths.pixels,
-        pixels,
-        manifest.frame["study_id"].to_numpy(object),
+        manifest.frame["study_id"],
         manifest.frame["pixel_row"].to_numpy(np.int64),
         manifest.labels(),
         _usable(manifest, chosen.train, "training"),
@@ -150,21 +148,17 @@ def _check_split(task: Task) -> None:
 SAMPLED = 64
 
 
-def training_key(
-    description: dict[str, Any], labels: NDArray[np.float32], pixels: NDArray[np.uint8]
-) -> str:
+def training_key(params: TrainImageParams, data: ImageData) -> str:
     """Digest of what a training depends on: two with the same key give the same encoder.
 
-    Args:
-        description: parameters, and the study ids of each part.
-        labels: (N, F).
-        pixels: (N, S, S); an even sample of the squares is read.
+    Of the pixels an even sample of the squares is read.
     """
-    digest = hashlib.sha256(to_json(description).encode())
-    digest.update(labels.tobytes())
-    digest.update(repr(pixels.shape).encode())
-    for row in np.linspace(0, len(pixels) - 1, min(SAMPLED, len(pixels)), dtype=int):
-        digest.update(pixels[row].tobytes())
+    digest = hashlib.sha256(to_json(params.model_dump()).encode())
+    shape = open_pixels(data.path).shape
+    sample = np.linspace(0, shape[0] - 1, min(SAMPLED, shape[0]), dtype=np.int64)
+    ids = pd.util.hash_pandas_object(data.study_ids, index=False)
+    for values in (ids, data.train, data.val, data.labels, shape, read_rows(data.path, sample)):
+        digest.update(np.asarray(values).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -196,11 +190,6 @@ def _train(
     from cxr_mm.training.image_trainer import fit_image_encoder
 
     L.seed_everything(params.seed, verbose=False)
-    description = {
-        "params": params.model_dump(),
-        "train": data.study_ids[data.train].tolist(),
-        "val": data.study_ids[data.val].tolist(),
-    }
     checkpoints = paths.checkpoints / CHECKPOINTS
     fit = fit_image_encoder(
         encoder,
@@ -208,7 +197,7 @@ def _train(
         data.dataset(data.val),
         data.problem,
         params,
-        open_checkpoints(checkpoints, training_key(description, data.labels, data.pixels)),
+        open_checkpoints(checkpoints, training_key(params, data)),
         curves,
     )
     if rank_zero_only.rank:
