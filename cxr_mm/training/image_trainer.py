@@ -375,8 +375,13 @@ def fit_image_encoder(
         params: as of the stage.
         folder: of the checkpoints; it belongs to these data and parameters alone.
         curves: folder for the DVCLive curves.
+
+    Raises:
+        ParamsError: a strategy that needs GPUs, and none to be used.
+        StageError: one of the processes that train together ended.
     """
     choose_trainable(encoder, params.trainable)
+    _check_strategy(params)
     precision = _precision(encoder, train, params, folder)
     weights = torch.ones(2, train.labels.shape[1])
     if params.class_weights:
@@ -454,6 +459,19 @@ def _loader(
     )
 
 
+def _on_gpu(params: TrainImageParams) -> bool:
+    return params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _check_strategy(params: TrainImageParams) -> None:
+    if params.strategy == "fsdp" and not _on_gpu(params):
+        raise ParamsError(
+            "Lightning runs fsdp on GPUs alone, and none is there or is to be used",
+            field="train_image.strategy",
+            remedy="Use ddp, or train where there are GPUs",
+        )
+
+
 def _precision(
     encoder: ImageEncoder, train: PixelDataset, params: TrainImageParams, folder: Path
 ) -> Precision:
@@ -461,8 +479,7 @@ def _precision(
     stored = folder / PRECISION
     if stored.is_file():
         return Precision(**read_json(stored))
-    cuda = params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+    device = torch.device("cuda" if _on_gpu(params) else "cpu")
     squares, _ = train.__getitems__(range(min(MEASURED_ON, len(train))))
     sample = normalise(squares).to(device)
     chosen = choose_precision(encoder.to(device), sample, wanted=params.precision, training=True)

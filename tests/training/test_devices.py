@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from torch import nn
 from cxr_mm.core.config import load_params
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.training.shared_norm import SharedBatchNorm
+from cxr_mm.training.train_image import train_image
 
 PLAIN = {"dropout": 0.0, "augment": "none", "lr": 1e-4, "head_lr": 1e-3}
 """What is drawn at random differs between devices; at small rates Adam does not enlarge what the
@@ -42,10 +44,10 @@ def project(spots, spot_task, spot_params, tmp_path):
     return write
 
 
-def started(project, *before):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}
+def started(project, **variables):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path]), **variables}
     return subprocess.Popen(
-        [sys.executable, *before, "-m", "cxr_mm", "train-image", "spot"],
+        [sys.executable, "-m", "cxr_mm", "train-image", "spot"],
         cwd=project,
         env=environment,
         stdout=subprocess.PIPE,
@@ -54,18 +56,35 @@ def started(project, *before):
     )
 
 
-def trained(project, *before):
-    process = started(project, *before)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
+def trained(project, *variables):
+    """Weights and figures by a process for each set of variables."""
+    shutil.rmtree(project / "models", ignore_errors=True)
+    processes = [started(project, **each) for each in variables]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert not any(process.returncode for process in processes), outputs
     folder = project / "models/spot/image_encoder"
     weights = load_file(folder / "encoder.safetensors")
     return weights, json.loads((folder / "history.json").read_text())["epochs"]
 
 
-def test_two_processes_train_as_one_does(project):
-    alone, figures_alone = trained(project())
-    together, figures = trained(project(devices=2))
+def slurm(rank):
+    """What `srun` tells the process of the first or second of two machines."""
+    return {
+        "SLURM_JOB_ID": str(10_000 + os.getpid() % 10_000),  # from which Lightning takes its port
+        "SLURM_JOB_NAME": "training",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+        "SLURM_NNODES": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NODEID": str(rank),
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": "0",
+    }
+
+
+def test_two_processes_that_slurm_started_train_as_one_does(project):
+    alone, figures_alone = trained(project(), {})
+    together, figures = trained(project(num_nodes=2), slurm(0), slurm(1))
     assert alone.keys() == together.keys()
     moved = max(float((alone[name] - together[name]).abs().max()) for name in alone)
     assert moved < 1e-5
@@ -108,6 +127,11 @@ def test_what_several_devices_cannot_share_is_refused(project, changes, message)
     file.write_text(yaml.safe_dump(written))
     with pytest.raises(ParamsError, match=message):
         load_params(file)
+
+
+def test_fsdp_without_a_gpu_is_refused(spots, spot_task, spot_params):
+    with pytest.raises(ParamsError, match=r"train_image\.strategy.*Use ddp"):
+        train_image(spot_task(), spot_params(devices=2, strategy="fsdp"), spots)
 
 
 @pytest.fixture
