@@ -25,6 +25,7 @@ from PIL import Image
 
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import SmallTask, make_small_task
+from benchmarks.system.training import training_rows
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.shards.store import Store
 from cxr_mm.core.shards.work import Work
@@ -85,6 +86,7 @@ def measure() -> list[Row]:
             _row(f"driver at {LONG:,} rows", f"peak against {SHORT:,}", long / short, FLAT),
             _row(f"driver at {LONG:,} rows", "peak memory, MiB", long),
             *_slopes(local),
+            *training_rows(),
         ]
 
 
