@@ -23,9 +23,9 @@ import psutil
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.harness.noise import Noise, train_on_noise
 from benchmarks.harness.parts import Row
 from benchmarks.harness.runs import SmallTask, make_small_task
-from benchmarks.system.training import training_rows
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.shards.store import Store
 from cxr_mm.core.shards.work import Work
@@ -86,7 +86,7 @@ def measure() -> list[Row]:
             _row(f"driver at {LONG:,} rows", f"peak against {SHORT:,}", long / short, FLAT),
             _row(f"driver at {LONG:,} rows", "peak memory, MiB", long),
             *_slopes(local),
-            *training_rows(),
+            *training_rates(Path(name)),
         ]
 
 
@@ -249,6 +249,33 @@ def driver_peak(small: SmallTask, count: int) -> float:
         [sys.executable, "-m", __name__, *words], check=True, stdout=subprocess.PIPE, text=True
     )
     return float(done.stdout)
+
+
+LEARNT = Noise(200, 128, "tf_efficientnet_lite0", 32)
+EPOCHS = 1, 3
+"""Of the two trainings whose difference is the time of the images alone."""
+TRAININGS = {
+    "one process, one thread": (1, 1),
+    "one process, a thread for each core": (1, 0),
+    "two processes (gloo), one thread each": (2, 1),
+}
+"""Way to train → devices, threads of each; 0 for as many as cores."""
+
+
+def training_rates(folder: Path) -> Iterator[Row]:
+    """Rows of the images a second that an encoder learns from, start and end left out."""
+    for number, (way, (devices, threads)) in enumerate(TRAININGS.items()):
+        short, long = (
+            train_on_noise(folder / f"{number}-{n}", LEARNT, n, devices, threads).wall
+            for n in EPOCHS
+        )
+        yield Row(
+            task=f"{LEARNT.backbone} at {LEARNT.side} px",
+            row=f"train_image: {way}",
+            metric="images a second",
+            value=(EPOCHS[1] - EPOCHS[0]) * LEARNT.learnt / (long - short),
+            n=LEARNT.learnt,
+        )
 
 
 def _read_rows(shards: Shards) -> Work:

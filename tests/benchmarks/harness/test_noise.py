@@ -1,6 +1,6 @@
-"""Training: the project of noise is one that the stage takes."""
+"""Noise: the project of noise is one that the stage takes."""
 
-from benchmarks.system.training import NAME, Noise, write_project
+from benchmarks.harness.noise import NAME, Noise, write_project
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import load_task
 from cxr_mm.training.train_image import load_image_data
