@@ -410,7 +410,7 @@ def load_bundle(folder: Path) -> Bundle:
     task = index.task
     try:
         fusion = Fusion(FusionSpec.model_validate(read_json(folder / "fusion.json")))
-        fusion.load_state_dict(load_file(folder / "fusion.safetensors"))
+        fusion.load_state_dict(load_file(folder / "fusion.safetensors"), assign=True)
         clinical = ClinicalTransform.from_json(task.clinical, read_json(folder / "clinical.json"))
         background = background_from_json(task.clinical, read_json(folder / "background.json"))
         image = load_image_encoder(folder / "image_encoder") if task.has_image else None

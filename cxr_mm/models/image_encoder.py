@@ -248,7 +248,8 @@ def load_image_encoder(folder: Path) -> ImageEncoder:
     try:
         spec = read_spec(folder)
         encoder = ImageEncoder(spec, bare_backbone(spec.backbone, spec.size))
-        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        # The very pages of the file, which processes that serve the same bundle share.
+        encoder.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"no image encoder can be read from it ({next(iter(str(error).splitlines()), '')})",

@@ -3,7 +3,9 @@
 import errno
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +54,20 @@ def test_saved_again_it_is_equal_to_the_bit(bundle, bundle_folder, tmp_path):
         if part.is_file():
             twin = tmp_path / "again" / part.relative_to(bundle_folder)
             assert twin.read_bytes() == part.read_bytes(), part
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_are_the_pages_of_the_file_that_processes_share(bundle_folder):
+    bundle = load_bundle(bundle_folder)
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    of_bundle = [
+        range(*(int(limit, 16) for limit in fields[0].split("-")))
+        for fields in mapped
+        if fields[-1].startswith(str(bundle_folder.resolve()))
+    ]
+    for part in (bundle.fusion, bundle.image_encoder):
+        for name, weights in part.state_dict().items():
+            assert any(weights.data_ptr() in pages for pages in of_bundle), name
 
 
 def test_there_is_no_pickle_in_it(bundle_folder):
