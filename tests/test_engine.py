@@ -1,30 +1,38 @@
 """Engines: shards scored in this process or by Ray give the same bytes, whoever dies on the way."""
 
 import os
+import shutil
 import signal
 import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
+from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import BundleError, InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.shards.store import Store
+from cxr_mm.core.task import load_task
 from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
+from cxr_mm.data.pixel_cache import build_cache
+from cxr_mm.evaluation.external.validate import evaluate_on
 from cxr_mm.inference import ray_engine
-from cxr_mm.inference.engine import EngineSettings, run_shards
+from cxr_mm.inference.engine import LOCAL, EngineSettings, run_of, run_shards
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.inference.score import score
 from cxr_mm.inference.shards import Shards, score_folder, scoring_run
+from cxr_mm.training.embed import embed
 
-LOCAL = EngineSettings()
 RAY = EngineSettings(name="ray", workers=2)
 COPIES = 100
+FINDINGS = load_task("synthetic").finding_names
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None,
     reason="Ray is not installed: pip install 'cxr-mm[ray]'",
@@ -162,6 +170,44 @@ def ray_runtime():
 def test_ray_gives_the_bytes_of_the_local_engine(ray_runtime, run, scored, tmp_path):
     score_folder(run, tmp_path / "out", RAY)
     assert parts(tmp_path / "out") == parts(scored)
+
+
+@needs_ray
+def test_ray_decodes_and_embeds_the_bytes_of_the_local_engine(ray_runtime, pipeline, tmp_path):
+    paths, manifest = pipeline.paths, load_manifest(pipeline.paths, pipeline.task)
+    names = manifest.frame["image_path"]
+    images = [None if pd.isna(name) else Path(name) for name in names]
+    size = np.load(paths.pixels, mmap_mode="r").shape[1]
+    rows = build_cache(images, tmp_path / "pixels.npy", size, run=run_of(RAY))
+    assert (tmp_path / "pixels.npy").read_bytes() == paths.pixels.read_bytes()
+    assert [row.pixel_row for row in rows] == manifest.frame["pixel_row"].tolist()
+    there = TaskPaths(pipeline.task.name, tmp_path)
+    for folder in ("ingest", "image_encoder"):
+        own = getattr(paths, folder)
+        shutil.copytree(own, tmp_path / own.relative_to(paths.root))
+    embed(pipeline.task, pipeline.params, there, run_of(RAY))
+    for name in ("embeddings.safetensors", "parts.json"):
+        assert (there.embeddings / name).read_bytes() == (paths.embeddings / name).read_bytes()
+
+
+@needs_ray
+def test_ray_evaluates_on_another_site_with_the_files_of_the_local_engine(
+    ray_runtime, bundle_folder, table, tmp_path
+):
+    frame = pd.read_csv(table).head(40)
+    labels = {name: np.arange(40) // (k + 1) % 2 for k, name in enumerate(FINDINGS)}
+    frame.assign(**labels).to_csv(tmp_path / "site.csv", index=False)
+    given = load_predictor(bundle_folder), tmp_path / "site.csv"
+    for name, engine in (("here", LOCAL), ("there", RAY)):
+        evaluate_on(
+            *given,
+            tmp_path / name,
+            EvaluateParams(bootstrap=100),
+            include_trained=True,
+            run=run_of(engine),
+        )
+    for name in ("predictions.parquet", "metrics.json", "bad_rows.json", "summary.txt"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def _dies_once(mark):

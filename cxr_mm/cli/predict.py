@@ -22,12 +22,18 @@ from cxr_mm.cli.options import (
 from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.prediction import Prediction, percent
-from cxr_mm.inference.engine import EngineName, EngineSettings
+from cxr_mm.inference.engine import EngineName, EngineSettings, run_of
 
 commands = typer.Typer()
 PANEL = "Use a bundle"
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
-ManifestFile = Annotated[Path, typer.Option("--manifest", help="CSV, one row per study.")]
+ManifestFile = Annotated[
+    str,
+    typer.Option(
+        "--manifest",
+        help="CSV, one row per study; or Parquet or WebDataset shards, by path or URL.",
+    ),
+]
 Studies = Annotated[
     str,
     typer.Option(
@@ -156,9 +162,13 @@ def evaluate_on(
     ] = False,
     use_header: UseHeader = False,
     accept_any_image: AnyImage = False,
+    engine: Engine = "local",
+    address: Address = "local",
+    workers: Workers = 0,
 ) -> None:
-    """Evaluate a bundle at an external site, on a manifest CSV with finding columns."""
+    """Evaluate a bundle at an external site, on a table with finding columns."""
     from cxr_mm.core.config import EvaluateParams
+    from cxr_mm.core.shards.store import place_of
     from cxr_mm.evaluation.external.validate import SUMMARY_FILE
     from cxr_mm.evaluation.external.validate import evaluate_on as run
     from cxr_mm.inference.predictor import load_predictor
@@ -166,5 +176,8 @@ def evaluate_on(
     predictor = load_predictor(bundle, accept_any_image)
     header = header_use(use_header)
     params = EvaluateParams()
-    folder = run(predictor, manifest, out, params, recalibrate, include_trained, header)
+    there = run_of(EngineSettings(name=engine, address=address, workers=workers))
+    folder = run(
+        predictor, place_of(manifest), out, params, recalibrate, include_trained, header, there
+    )
     print((folder / SUMMARY_FILE).read_text(encoding="utf-8"), end="")

@@ -7,20 +7,24 @@ from typing import Annotated
 import typer
 
 from cxr_mm.cli.options import (
+    Address,
     AnyImage,
     Clinical,
+    Engine,
     Image,
     Note,
     StudyId,
     TaskName,
     UseHeader,
     View,
+    Workers,
     study_of,
 )
 from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.task import Task
+from cxr_mm.inference.engine import EngineSettings, run_of
 
 commands = typer.Typer()
 PANEL = "Stages (dvc repro runs them)"
@@ -49,11 +53,14 @@ def resolve(task: TaskName) -> None:
 
 
 @commands.command(rich_help_panel=PANEL)
-def ingest(task: TaskName) -> None:
+def ingest(
+    task: TaskName, engine: Engine = "local", address: Address = "local", workers: Workers = 0
+) -> None:
     """Build manifest and pixel cache from the source; print what was lost, and why."""
     from cxr_mm.data.ingest import ingest as run
 
-    _stage(task, lambda t, p, where: print(run(t, p, where, data_root())), ingested=False)
+    there = run_of(EngineSettings(name=engine, address=address, workers=workers))
+    _stage(task, lambda t, p, where: print(run(t, p, where, data_root(), there)), ingested=False)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -73,11 +80,14 @@ def train_image(task: TaskName) -> None:
 
 
 @commands.command(rich_help_panel=PANEL)
-def embed(task: TaskName) -> None:
+def embed(
+    task: TaskName, engine: Engine = "local", address: Address = "local", workers: Workers = 0
+) -> None:
     """Embed radiographs and notes."""
     from cxr_mm.training.embed import embed as run
 
-    _stage(task, run)
+    there = run_of(EngineSettings(name=engine, address=address, workers=workers))
+    _stage(task, lambda t, p, where: run(t, p, where, there))
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -16,6 +16,8 @@ from cxr_mm.core.config import Params
 from cxr_mm.core.errors import ManifestError
 from cxr_mm.core.files import atomic_directory, write_json, write_parquet
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.shards.store import is_url, place_of
+from cxr_mm.core.shards.work import Run, run_here
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, plural
 from cxr_mm.data.additions import KNOWN, with_additions
@@ -32,7 +34,7 @@ from cxr_mm.data.sources.losses import (
 )
 from cxr_mm.imaging.quality import QUALITY_NAMES
 
-PIXELS, REPORT = "pixels.npy", "report.json"
+PIXELS, REPORT, PARTS = "pixels.npy", "report.json", ".ingest-parts"
 MODALITY_NAMES = {"image": "image", "tabular": "clinical features", "note": "note"}
 WARNINGS = 5
 """Warnings of the image reader listed in the summary, the most frequent first."""
@@ -49,7 +51,7 @@ class _Ingested:
     without_image: list[Dropped]
 
 
-def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
+def ingest(task: Task, params: Params, paths: TaskPaths, root: Path, run: Run = run_here) -> str:
     """Read the task's source and its additions, and decode their radiographs.
 
     Leaves in `paths.ingest`: manifest.parquet, pixels.npy, quality.parquet (a row per study:
@@ -61,6 +63,7 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
 
     Args:
         root: the data root.
+        run: where radiographs are decoded; the bytes are the same.
 
     Returns:
         Text for a terminal: how many studies are used, the labels of each finding, and everything
@@ -79,7 +82,7 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
         report = _table_report(labelled, raw)
         faults = [*_lost_studies(report, limit), *_lost_values(report, limit)]
         if not faults:
-            done = _decoded(labelled, folder, params)
+            done = _decoded(labelled, folder, params, run)
             report = {**_table_report(done.labelled, raw), **_image_report(done)}
             faults = [*_lost_studies(report, limit), *_lost_images(report, limit)]
             if faults:
@@ -95,7 +98,7 @@ def ingest(task: Task, params: Params, paths: TaskPaths, root: Path) -> str:
 def _write_tables(done: _Ingested, folder: Path, paths: TaskPaths) -> None:
     frame, work = done.labelled.manifest.frame, folder.resolve()
     moved = frame["image_path"].map(
-        lambda path: _later(Path(path), work, paths), na_action="ignore"
+        lambda path: path if is_url(path) else _later(Path(path), work, paths), na_action="ignore"
     )
     write_parquet(folder / QUALITY, _quality(done))
     write_parquet(folder / "manifest.parquet", frame.assign(image_path=moved))
@@ -115,13 +118,19 @@ def _later(path: Path, work: Path, paths: TaskPaths) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _decoded(labelled: Labelled, folder: Path, params: Params) -> _Ingested:
+def _decoded(labelled: Labelled, folder: Path, params: Params, run: Run) -> _Ingested:
     """Decode the radiographs, add pixel rows to the manifest, drop studies without any modality."""
     names = labelled.manifest.frame["image_path"]
-    paths = [None if pd.isna(name) else Path(name) for name in names]
+    paths = [None if pd.isna(name) else place_of(name) for name in names]
     chosen = params.ingest
     images = build_cache(
-        paths, folder / PIXELS, chosen.size, chosen.workers, mask_text=chosen.mask_text
+        paths,
+        folder / PIXELS,
+        chosen.size,
+        chosen.workers if run is run_here else 1,
+        mask_text=chosen.mask_text,
+        run=run,
+        parts=folder.with_name(PARTS),
     )
     frame = labelled.manifest.frame.assign(pixel_row=[image.pixel_row for image in images])
     task = labelled.manifest.task

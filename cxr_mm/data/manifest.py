@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxr_mm.core.errors import ManifestError, StageError
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.shards.store import is_url
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import MODALITIES, Modality
 
@@ -179,7 +180,7 @@ def load_manifest(paths: TaskPaths, task: Task) -> Manifest:
         elif column in frame:
             frame[column] = frame[column].astype("float64")
     frame["image_path"] = frame["image_path"].map(
-        lambda path: str(paths.root / path), na_action="ignore"
+        lambda path: path if is_url(path) else str(paths.root / path), na_action="ignore"
     )
     return Manifest.checked(task, frame)
 

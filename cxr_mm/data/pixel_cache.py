@@ -1,35 +1,44 @@
 """Pixel cache: every radiograph decoded once and fitted into its square, in one .npy file."""
 
 import hashlib
+import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr_mm import __version__
 from cxr_mm.core.errors import RadiographError, StageError
 from cxr_mm.core.files import atomic_write
 from cxr_mm.core.processes import end_with_parent
 from cxr_mm.core.progress import ProgressBar
+from cxr_mm.core.shards.store import Place
+from cxr_mm.core.shards.work import Run, Work, keeping_results, run_here, shards_of
 from cxr_mm.data.manifest import ABSENT
 from cxr_mm.imaging.burnt_in_text import has_text, model_square
 from cxr_mm.imaging.radiograph import read_bytes, read_radiograph
+from cxr_mm.imaging.urls import read_url
 
 SECONDS_PER_IMAGE, SECONDS_PER_BYTE = 5e-3, 2.5e-8
 """Rough cost of decoding, measured on one core."""
 WORTH_A_PROCESS = 10.0
 """Seconds of decoding below which starting a process costs more than it saves."""
 CHUNK = 8
+"""Images that a process decodes at a time."""
+IMAGES = 32
+"""Images of a shard."""
 
 
 @dataclass(frozen=True)
@@ -56,45 +65,69 @@ class CacheRow:
 
 
 def build_cache(
-    paths: Sequence[Path | None],
+    paths: Sequence[Place | None],
     out: Path,
     size: int,
     workers: int = 1,
     *,
     mask_text: bool = False,
+    run: Run = run_here,
+    parts: Path | None = None,
 ) -> list[CacheRow]:
     """Decode each distinct path once and write the cache; memory use does not grow with it.
 
     Args:
-        paths: one per study, None where it has no radiograph; equal paths share a row.
+        paths: one per study, path or URL, None where it has no radiograph; equal ones share a row.
         out: the .npy file, uint8 (N, size, size), rows in order of first appearance. Written
             atomically.
         size: side of the square in pixels.
-        workers: processes that decode.
+        workers: processes that decode for one worker of `run`.
         mask_text: as of `model_square`.
+        run: where images are decoded.
+        parts: folder in which a long run keeps what it has decoded, to go on after it was killed.
 
     Returns:
         One row per entry of `paths`.
 
     Raises:
         StageError: a decoding process was killed.
+        InputError: as `read_url`; an object store that is away is no fault of an image.
     """
     distinct = list(dict.fromkeys(path for path in paths if path is not None))
-    rows: dict[Path, CacheRow] = {}
     decode = partial(_decode, size=size, mask_text=mask_text)
-    with atomic_write(out) as temporary, temporary.open("wb") as stream:
+    load = partial(_load, distinct, decode, workers)
+    numbers = shards_of(len(distinct), IMAGES)
+    identity = [__version__, size, mask_text, *([str(path), *_stamp(path)] for path in distinct)]
+    rows: list[CacheRow] = []
+    with (
+        keeping_results(load, parts or out.parent, len(distinct) if parts else 0, identity) as kept,
+        atomic_write(out) as temporary,
+        temporary.open("wb") as stream,
+        ProgressBar(total=len(distinct), desc="radiographs", unit="image") as bar,
+    ):
         _write_header(stream, len(distinct), size)
-        decoded = _decoded(distinct, decode, workers)
         count = 0
-        for path, (square, row) in zip(distinct, decoded, strict=True):
-            rows[path] = row
-            if square is not None:
-                stream.write(square.tobytes())
-                rows[path] = replace(row, pixel_row=count)
-                count += 1
+        for result in run(kept, numbers) if numbers else ():
+            stream.write(result["squares"])
+            for fields in json.loads(result["rows"]):
+                pixel_row = ABSENT if fields["reason"] else count
+                count += pixel_row != ABSENT
+                fields |= {"pixel_row": pixel_row, "warnings": tuple(fields["warnings"])}
+                rows.append(CacheRow(**fields))
+            bar.update(len(rows) - bar.n)
         stream.seek(0)
         _write_header(stream, count, size)
-    return [CacheRow() if path is None else rows[path] for path in paths]
+    found = dict(zip(distinct, rows, strict=True))
+    return [CacheRow() if path is None else found[path] for path in paths]
+
+
+def _stamp(path: Place) -> tuple[int, int]:
+    """Size and time of change of a file; objects of a store are taken as never changing."""
+    try:
+        state = Path(path).stat()
+        return state.st_size, state.st_mtime_ns
+    except OSError:
+        return 0, 0  # reported as the reason of its row
 
 
 Pixels: TypeAlias = "np.memmap[tuple[int, ...], np.dtype[np.uint8]]"
@@ -146,35 +179,40 @@ def _write_header(stream: BinaryIO, rows: int, size: int) -> None:
 
 
 _Decoded = tuple[NDArray[np.uint8] | None, CacheRow]
+Decode = Callable[[Place], _Decoded]
 
 
-def _decoded(
-    paths: Sequence[Path], decode: Callable[[Path], _Decoded], workers: int
-) -> Iterator[_Decoded]:
+def _load(paths: Sequence[Place], decode: Decode, workers: int) -> Work:
+    return partial(_work, paths, decode, workers)
+
+
+def _work(
+    paths: Sequence[Place], decode: Decode, workers: int, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Decode shards of images; squares of those that can be read, and rows of all, as JSON."""
+    own = [paths[number * IMAGES : (number + 1) * IMAGES] for number in numbers]
+    decoded = _decoded([path for shard in own for path in shard], decode, workers)
+    for number, shard in zip(numbers, own, strict=True):
+        pairs = list(islice(decoded, len(shard)))
+        squares = [square.tobytes() for square, _ in pairs if square is not None]
+        rows = json.dumps([asdict(row) for _, row in pairs])
+        yield {"shard": number, "squares": b"".join(squares), "rows": rows}
+
+
+def _decoded(paths: Sequence[Place], decode: Decode, workers: int) -> Iterator[_Decoded]:
     """Squares and rows in the order of `paths`."""
     workers = min(workers, int(_estimate(paths) / WORTH_A_PROCESS))
-    with ProgressBar(total=len(paths), desc="radiographs", unit="image") as bar:
-        if workers < 2:
-            for path in paths:
-                yield decode(path)
-                bar.update()
-            return
-        with _pool(workers) as pool:
-            for result in pool.map(decode, paths, chunksize=CHUNK):
-                yield result
-                bar.update()
+    if workers < 2:
+        yield from map(decode, paths)
+        return
+    with _pool(workers) as pool:
+        yield from pool.map(decode, paths, chunksize=CHUNK)
 
 
-def _estimate(paths: Sequence[Path]) -> float:
+def _estimate(paths: Sequence[Place]) -> float:
     """Seconds that decoding will take on one core, roughly."""
-    return len(paths) * SECONDS_PER_IMAGE + sum(map(_bytes, paths)) * SECONDS_PER_BYTE
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0  # reported as the reason of its row
+    sizes = sum(_stamp(path)[0] for path in paths)
+    return len(paths) * SECONDS_PER_IMAGE + sizes * SECONDS_PER_BYTE
 
 
 @contextmanager
@@ -198,9 +236,9 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _decode(path: Path, size: int, *, mask_text: bool) -> _Decoded:
+def _decode(path: Place, size: int, *, mask_text: bool) -> _Decoded:
     try:
-        data = read_bytes(path)
+        data = read_url(path) if isinstance(path, str) else read_bytes(path)
         image = read_radiograph(data, str(path))
     except RadiographError as error:
         return None, CacheRow(reason=error.message)

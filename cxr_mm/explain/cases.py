@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_mm.core.errors import RadiographError
+from cxr_mm.core.shards.store import place_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.data.manifest import ABSENT, Manifest
@@ -115,7 +116,7 @@ class Studies:
     def _radiograph(self, row: int, with_image: bool) -> Radiograph:
         if with_image:
             with suppress(RadiographError):
-                return read_radiograph(Path(str(self.frame["image_path"].iloc[row])))
+                return read_radiograph(place_of(str(self.frame["image_path"].iloc[row])))
         assert self.pixels is not None
         square = self.pixels[int(self.frame["pixel_row"].iloc[row])]
         return Radiograph(np.asarray(square, dtype=np.float32) / np.float32(255), fitted=True)

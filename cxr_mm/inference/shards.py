@@ -27,12 +27,11 @@ import torch
 
 from cxr_mm import __version__
 from cxr_mm.core.errors import InputError, ManifestError
-from cxr_mm.core.files import sha256_file
 from cxr_mm.core.progress import ProgressBar, prefetch
 from cxr_mm.core.shards.store import Place, Store, place_of
 from cxr_mm.core.shards.work import Work, shard_size, shards_of
 from cxr_mm.core.types import Frozen, HeaderUse, plural
-from cxr_mm.data.sources.shard_tables import shard_files, shards_digest
+from cxr_mm.data.sources.shard_tables import table_digest
 from cxr_mm.data.studies import BadRow, Row, read_studies, study_rows
 from cxr_mm.inference.engine import EngineName, EngineSettings, run_shards
 from cxr_mm.inference.predictor import EncodedAnswer, Predictor, load_predictor
@@ -88,23 +87,10 @@ def scoring_run(
         bundle=bundle.absolute(),
         digest=read_index(bundle).digest,
         source=source if isinstance(source, str) else str(source.absolute()),
-        source_sha256=_source_digest(source),
+        source_sha256=table_digest(source),
         header=header,
         accept_any_image=accept_any_image,
     )
-
-
-def _source_digest(source: Place) -> str:
-    if files := shard_files(source):
-        return shards_digest(files)
-    try:
-        return "" if Path(source).is_dir() else sha256_file(Path(source))
-    except OSError as error:
-        raise ManifestError(
-            f"cannot be read ({error.strerror})",
-            field=str(source),
-            remedy="Give the path of a CSV file, or of shards",
-        ) from error
 
 
 @dataclass(frozen=True)

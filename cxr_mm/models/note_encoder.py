@@ -56,6 +56,16 @@ def packaged_note_encoder() -> Path | None:
     return folder if (folder / "model.safetensors").exists() else None
 
 
+def plain_note(note: str) -> str:
+    """A masked note as it is read: without masks, single blanks between words."""
+    return " ".join(note.replace(MASK, " ").split())
+
+
+def reading_order(note: str) -> tuple[int, str]:
+    """Key by which plain notes are sorted, so that those of a batch have about one length."""
+    return len(note), note
+
+
 class NoteEncoder(nn.Module):
     """A frozen transformer and its tokenizer, loaded when the first note is embedded.
 
@@ -139,8 +149,8 @@ class NoteEncoder(nn.Module):
     @torch.inference_mode()
     def embed(self, notes: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Masked notes → float32 (N, dim); each distinct note is read once, short ones together."""
-        notes = [" ".join(note.replace(MASK, " ").split()) for note in notes]
-        distinct = sorted(set(notes), key=lambda note: (len(note), note))
+        notes = [plain_note(note) for note in notes]
+        distinct = sorted(set(notes), key=reading_order)
         rows: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]

@@ -16,6 +16,7 @@ from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.prediction import Answer
 from cxr_mm.core.record import Outcome, PredictionRecord, ServiceEvent, record_of
+from cxr_mm.core.shards.store import Place, place_of
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
 from cxr_mm.core.verdict import Verdict
@@ -447,7 +448,7 @@ def _study(task: Task, row: Mapping[Any, Any]) -> Study:
     path = known["image_path"]
     return build_study(
         task,
-        partial(_small_image, Path(path)) if path else None,
+        partial(_small_image, place_of(path)) if path else None,
         {name: known[clinical_column(name)] for name in task.clinical_names},
         note=known["note"],
         view=known["view"],
@@ -455,7 +456,7 @@ def _study(task: Task, row: Mapping[Any, Any]) -> Study:
     )
 
 
-def _small_image(path: Path) -> Radiograph:
+def _small_image(place: Place) -> Radiograph:
     """Pixels alone: quality is measured later, since a shift alters them."""
-    pixels = read_radiograph(path).pixels
+    pixels = read_radiograph(place).pixels
     return Radiograph(shrink_radiograph(pixels, LONGEST))

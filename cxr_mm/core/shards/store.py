@@ -34,6 +34,11 @@ def place_of(text: str) -> Place:
     return text if is_url(text) else Path(text)
 
 
+def name_of(place: Place) -> str:
+    """Last part of a path or URL."""
+    return str(place).rstrip("/").rpartition("/")[2]
+
+
 def scheme_of(url: str) -> str:
     """Scheme of a URL in lower case; empty without one."""
     found = SCHEME.match(url)

@@ -4,8 +4,13 @@ Whoever runs it (`cxr_mm.inference.engine`) gives the shards to one worker or to
 """
 
 import io
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # the command line imports this module before it knows what to do
@@ -20,6 +25,8 @@ SHARDS = 2048
 """Shards of a long computation: a process that dies loses one at most, a 2048th of the work."""
 LARGEST = 256
 """Batches in a shard, at most."""
+WORTH_KEEPING = 10_000
+"""Items of a computation from which its results are kept on the way."""
 
 
 class Run(Protocol):
@@ -46,17 +53,30 @@ def shards_of(items: int, size: int) -> range:
     return range(-(-items // size))
 
 
-def resumable(load: Load, kept: "Store") -> Load:
-    """Keep each result as a file, so that a run that was killed goes on with those missing.
+@contextmanager
+def keeping_results(load: Load, folder: Path, items: int, *identity: Any) -> Iterator[Load]:
+    """Have results kept as files until all is done, so that a killed run goes on with the others.
 
     Args:
         load: makes the work.
-        kept: of this computation alone; its owner removes it at the end.
+        folder: where they are kept; on storage that every worker sees.
+        items: length of the computation; a short one is not worth files.
+        identity: JSON values that change whenever a result may; results of others are removed.
     """
-    return partial(_resumable, load, kept)
+    if items < WORTH_KEEPING:
+        yield load
+        return
+    from cxr_mm.core.shards.store import Store
+
+    own = folder / sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    for other in folder.glob("*"):
+        if other != own:
+            shutil.rmtree(other)
+    yield partial(_keeping, load, Store.at(own))
+    shutil.rmtree(folder)
 
 
-def _resumable(load: Load, kept: "Store") -> Work:
+def _keeping(load: Load, kept: "Store") -> Work:
     return partial(_work, load, kept)
 
 
@@ -64,13 +84,13 @@ def _work(load: Load, kept: "Store", numbers: Sequence[int]) -> Iterator[dict[st
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    missing = [number for number in numbers if not kept.exists(_name(number))]
-    results = load()(missing) if missing else iter(())
+    missing = {number for number in numbers if not kept.exists(_name(number))}
+    results = load()(sorted(missing)) if missing else iter(())
     for number in numbers:
         if number in missing:
             result = next(results)
             sink = io.BytesIO()
-            pq.write_table(pa.Table.from_pylist([result]), sink)
+            pq.write_table(pa.Table.from_pylist([result]), sink, compression="none")
             kept.write(_name(number), sink.getvalue())
             yield result
         else:

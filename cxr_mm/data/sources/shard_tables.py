@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxr_mm.core.errors import ManifestError
+from cxr_mm.core.files import sha256_file
 from cxr_mm.core.shards.store import Place, system_of, trouble
 from cxr_mm.data.tables import is_missing, require
 from cxr_mm.imaging.urls import image_column
@@ -58,16 +59,31 @@ def shard_files(place: Place) -> tuple[str, ...]:
         raise _unavailable(place, error) from error
 
 
-def shards_digest(files: Iterable[str]) -> str:
-    """Digest of names and sizes of shards; reading them whole would take as long as scoring."""
-    digest = sha256()
-    for url in files:
-        try:
-            system, path = system_of(url)
-            digest.update(f"{url}\0{system.info(path)['size']}\n".encode())
-        except Exception as error:
-            raise _unavailable(url, error) from error
-    return digest.hexdigest()
+def table_digest(place: Place) -> str:
+    """Digest of a CSV's bytes, or of names and sizes of shards, which take long to read; empty for
+    a folder without any.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    try:
+        if files := shard_files(place):
+            return sha256("\n".join(f"{url} {_size(url)}" for url in files).encode()).hexdigest()
+        return "" if Path(place).is_dir() else sha256_file(Path(place))
+    except OSError as error:
+        raise ManifestError(
+            f"cannot be read ({error.strerror})",
+            field=str(place),
+            remedy="Give the path of a CSV file, or of shards",
+        ) from error
+
+
+def _size(url: str) -> int:
+    try:
+        system, path = system_of(url)
+        return int(system.info(path)["size"])
+    except Exception as error:
+        raise _unavailable(url, error) from error
 
 
 def iter_shards(files: Iterable[str], required: Iterable[str], rows: int) -> Iterator[pd.DataFrame]:

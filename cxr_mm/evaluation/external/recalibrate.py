@@ -17,11 +17,12 @@ from torch import Tensor
 
 from cxr_mm.core.config import EvaluateParams, FuseParams
 from cxr_mm.core.errors import InputError, ManifestError
-from cxr_mm.core.files import sha256_file
 from cxr_mm.core.paths import BUNDLE_INDEX
 from cxr_mm.core.prediction import OperatingPoint, Reason
+from cxr_mm.core.shards.store import Place, name_of
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, Modality, plural, subset_name, subsets
+from cxr_mm.data.sources.shard_tables import table_digest
 from cxr_mm.evaluation.metrics import SMALLEST
 from cxr_mm.evaluation.resampling import multiplicities
 from cxr_mm.evaluation.subsets import (
@@ -306,15 +307,15 @@ def save_recalibrated(
     table: pd.DataFrame,
     found: Recalibration,
     metrics: dict[str, Any],
-    manifest_csv: Path,
+    manifest_csv: Place,
     folder: Path,
 ) -> str:
     """Write the recalibrated bundle with its origin and warnings; return its digest."""
     rows = subset_rows(table, AVAILABLE)
     labels = rows[[f"label.{name}" for name in bundle.task.finding_names]].to_numpy(np.float32)
     record = {
-        "manifest": manifest_csv.name,
-        "manifest_sha256": sha256_file(manifest_csv),
+        "manifest": name_of(manifest_csv),
+        "manifest_sha256": table_digest(manifest_csv),
         "studies": metrics["n_studies"],
         "patients": metrics["n_patients"],
         "targets": asdict(Targets.of(bundle)),
@@ -328,7 +329,7 @@ def save_recalibrated(
     return save_bundle(new, folder)
 
 
-def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
+def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Place) -> None:
     """Check, before reading any image, that some finding has enough patients of both labels."""
     counts = {name: rarer_class(task, rows, name) for name in task.finding_names}
     best = max(counts, key=lambda name: counts[name])
@@ -341,7 +342,7 @@ def check_enough(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> None:
         )
 
 
-def check_any_update(found: Recalibration, manifest_csv: Path) -> None:
+def check_any_update(found: Recalibration, manifest_csv: Place) -> None:
     """Check that anything is updated: rows may be unusable, or each subset too small."""
     if not found:
         raise ManifestError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_mm import __version__
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import InputError, ManifestError
 from cxr_mm.core.files import (
@@ -20,18 +21,20 @@ from cxr_mm.core.files import (
     write_parquet,
     write_text,
 )
-from cxr_mm.core.prediction import Answer, OperatingPoint
-from cxr_mm.core.progress import ProgressBar
+from cxr_mm.core.prediction import OperatingPoint
+from cxr_mm.core.shards.store import Place, name_of
+from cxr_mm.core.shards.work import Run, keeping_results, run_here
 from cxr_mm.core.task import Task
-from cxr_mm.core.types import AVAILABLE, MODALITIES, HeaderUse, plural, subset_name, subsets
+from cxr_mm.core.types import AVAILABLE, MODALITIES, HeaderUse, plural
 from cxr_mm.data.clinical import age_in_years, check_clinical
 from cxr_mm.data.labels import to_manifest
 from cxr_mm.data.manifest import finding_column
 from cxr_mm.data.profile import Profile, profile
 from cxr_mm.data.sources.base import raw_studies
 from cxr_mm.data.sources.manifest_csv import read_manifest_csv
-from cxr_mm.data.studies import iter_studies
+from cxr_mm.data.sources.shard_tables import table_digest
 from cxr_mm.evaluation.evaluate import described
+from cxr_mm.evaluation.external.answers import answering, collect_answers, shards_to_answer
 from cxr_mm.evaluation.external.overlap import Overlap, find_overlap
 from cxr_mm.evaluation.external.recalibrate import (
     Recalibration,
@@ -50,9 +53,8 @@ from cxr_mm.evaluation.report.text import LINES, external_summary
 from cxr_mm.evaluation.resampling import Weights, multiplicities
 from cxr_mm.evaluation.subsets import measure_table, subset_rows
 from cxr_mm.evaluation.uncertainty import share
-from cxr_mm.inference.predictor import EncodedAnswer, Predictor
-from cxr_mm.inference.table import PredictionTable, answer_in_batches
-from cxr_mm.inference.tally import Tally
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.inference.table import PredictionTable
 from cxr_mm.models.bundle import Bundle
 
 TRAITS = ("age", "sex", "view")
@@ -63,7 +65,7 @@ def transportability(
     bundle: Bundle,
     table: pd.DataFrame,
     measured: dict[str, Any],
-    manifest_csv: Path,
+    manifest_csv: Place,
     params: EvaluateParams,
 ) -> dict[str, Any]:
     """Transportability summary: how the model does at this site, and how the studies differ.
@@ -155,7 +157,7 @@ def _no_skill(title: str, auc: dict[str, Any]) -> str:
     )
 
 
-def _profile_here(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> Profile:
+def _profile_here(task: Task, rows: pd.DataFrame, manifest_csv: Place) -> Profile:
     mask = np.array([[m in name.split("+") for m in MODALITIES] for name in rows["modalities"]])
     labels = rows[[f"label.{name}" for name in task.finding_names]]
     labels.columns = pd.Index(task.finding_names)
@@ -163,7 +165,7 @@ def _profile_here(task: Task, rows: pd.DataFrame, manifest_csv: Path) -> Profile
     return profile(task, mask, traits, labels, int(rows["patient_id"].nunique()))
 
 
-def read_traits(task: Task, manifest_csv: Path, studies: Sequence[str]) -> pd.DataFrame:
+def read_traits(task: Task, manifest_csv: Place, studies: Sequence[str]) -> pd.DataFrame:
     """Clinical features of a manifest CSV, and age, sex and view where it has them besides.
 
     Returns:
@@ -195,12 +197,13 @@ Row = dict[str, Any]
 
 def evaluate_on(
     predictor: Predictor,
-    manifest_csv: Path,
+    manifest_csv: Place,
     out: Path,
     params: EvaluateParams,
     new_bundle: Path | None = None,
     include_trained: bool = False,
     header: HeaderUse = "ignore",
+    run: Run = run_here,
 ) -> Path:
     """Evaluate a bundle on every labelled study of a manifest CSV.
 
@@ -208,12 +211,13 @@ def evaluate_on(
 
     Args:
         predictor: the model.
-        manifest_csv: studies with the task's finding columns (1, 0 or empty).
+        manifest_csv: studies with the task's finding columns (1, 0 or empty); a CSV or shards.
         out: folder for summary.txt, metrics.json, plots/, predictions.parquet and bad_rows.json.
         params: resamples, bins and seed.
         new_bundle: folder for the bundle recalibrated on these studies; it must not exist.
         include_trained: keep studies that the bundle was trained on, which are left out otherwise.
         header: as `iter_studies` has it.
+        run: where studies are answered; the files are the same.
 
     Returns:
         `out`.
@@ -225,7 +229,7 @@ def evaluate_on(
             cannot be written to its folder.
     """
     _check_out(out)
-    check_writable(out, [manifest_csv])
+    check_writable(out, [manifest_csv] if isinstance(manifest_csv, Path) else [])
     check_no_bundle(out)
     if new_bundle is not None:
         check_destination(new_bundle, out)
@@ -239,26 +243,33 @@ def evaluate_on(
         labels = _without(labels, overlap, manifest_csv)
     if new_bundle is not None:
         check_enough(task, labels, manifest_csv)
-    every = iter_studies(task, manifest_csv, header=header)
-    studies = (study for study in every if study.study_id in labels.index)
-    tally = Tally(task, predictor.bundle.unchecked)
-    answers = answer_in_batches(predictor, studies)
-    bar = ProgressBar(answers, desc="studies", unit="study", total=len(labels))
-    rows = [row for answer in tally.answered(bar) for row in _rows(predictor, answer)]
-    bad += [{"study_id": row.study_id, "reason": row.reason} for row in tally.bad]
-    if not rows:
+    studies = frame[frame["study_id"].isin(labels.index)].to_dict("records")
+    load = answering(predictor, studies, header)
+    identity = (table_digest(manifest_csv), include_trained, header, predictor.accept_any_image)
+    parts = out.with_name(f".{out.name}-parts")
+    with keeping_results(
+        load, parts, len(studies), __version__, predictor.bundle.digest, *identity
+    ) as kept:
+        answers = collect_answers(
+            predictor, len(studies), run(kept, shards_to_answer(len(studies)))
+        )
+    bad += [{"study_id": row.study_id, "reason": row.reason} for row in answers.bad]
+    if not answers.rows:
         raise ManifestError(
             f"no row can be used ({len(bad)} bad, the first: {bad[0]['reason']})",
             field=str(manifest_csv),
             remedy="Fix the rows, or look at them with cxr-mm score",
         )
-    table = PredictionTable(task.finding_names).frame(rows).join(labels, on="study_id")
+    table = PredictionTable(task.finding_names).frame(answers.rows).join(labels, on="study_id")
     found = fit_recalibration(task, table, Targets.of(predictor.bundle))
     if new_bundle is not None:
         check_any_update(found, manifest_csv)
     metrics = _metrics(predictor.bundle, table, found, manifest_csv, params, len(bad))
-    metrics |= {"trained_studies": overlap.to_json(include_trained), "tally": tally.lines()}
-    plotted_task = task.model_copy(update={"title": f"{task.title}, on {manifest_csv.name}"})
+    metrics |= {
+        "trained_studies": overlap.to_json(include_trained),
+        "tally": answers.report.lines(),
+    }
+    plotted_task = task.model_copy(update={"title": f"{task.title}, on {name_of(manifest_csv)}"})
     with atomic_directory(out) as aside:
         write_plots(plotted_task, table, metrics, aside / PLOTS_FOLDER)
         write_parquet(aside / PREDICTIONS_FILE, table)
@@ -273,7 +284,7 @@ def evaluate_on(
     return out
 
 
-def _without(labels: pd.DataFrame, overlap: Overlap, manifest_csv: Path) -> pd.DataFrame:
+def _without(labels: pd.DataFrame, overlap: Overlap, manifest_csv: Place) -> pd.DataFrame:
     """Leave out the studies that were trained on."""
     unseen = labels[~labels.index.isin(overlap.studies)]
     if unseen.empty and len(labels):
@@ -289,7 +300,7 @@ def _metrics(
     bundle: Bundle,
     table: pd.DataFrame,
     found: Recalibration,
-    manifest_csv: Path,
+    manifest_csv: Place,
     params: EvaluateParams,
     bad: int,
 ) -> dict[str, Any]:
@@ -298,7 +309,7 @@ def _metrics(
         "transportability": transportability(bundle, table, measured, manifest_csv, params),
         **described(bundle.task, table),
         "protocol": "external",
-        "manifest": manifest_csv.name,
+        "manifest": name_of(manifest_csv),
         "model": bundle.name,
         "digest": bundle.digest,
         "bad_rows": bad,
@@ -307,7 +318,7 @@ def _metrics(
     }
 
 
-def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]]:
+def read_labels(task: Task, manifest_csv: Place) -> tuple[pd.DataFrame, list[Row]]:
     """Labels of a manifest CSV by study, and the rows that cannot be evaluated.
 
     Returns:
@@ -338,28 +349,6 @@ def read_labels(task: Task, manifest_csv: Path) -> tuple[pd.DataFrame, list[Row]
         usable = usable[~other]
     names = {finding_column(name): f"label.{name}" for name in task.finding_names}
     return usable[["patient_id", "group", *names]].rename(columns=names), bad
-
-
-def _rows(predictor: Predictor, answer: EncodedAnswer) -> list[Row]:
-    """One row for all that a study has (`available`), and one for every subset of it."""
-    used = answer.prediction.modalities
-    rows = [_row(answer, AVAILABLE), _row(answer, subset_name(used))]
-    for subset in subsets(used)[:-1]:
-        results = predictor.attempt_encoded([answer.study], answer.encoded, subset)
-        rows += [_row(each, subset_name(subset)) for each in results if isinstance(each, Answer)]
-    return rows
-
-
-def _row(answer: Answer, subset: str) -> Row:
-    prediction = answer.prediction
-    row: Row = {
-        "study_id": prediction.study_id,
-        "subset": subset,
-        "modalities": subset_name(prediction.modalities),
-        "fold": 0,
-        **PredictionTable(tuple(f.finding for f in prediction.findings)).values(prediction),
-    }
-    return row if prediction.coverage is None else row | {"coverage": prediction.coverage}
 
 
 def _check_out(out: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
 from cxr_mm.core.task import load_task
-from cxr_mm.data.sources.shard_tables import shard_files, shards_digest
+from cxr_mm.data.sources.shard_tables import shard_files, table_digest
 from cxr_mm.data.studies import iter_studies
 from cxr_mm.data.tables import read_table
 from cxr_mm.imaging.urls import read_url
@@ -129,11 +129,11 @@ def test_a_plain_parquet_table_names_its_images_by_path(table, images, as_csv):
 
 def test_the_digest_changes_with_names_and_sizes(table, images, tmp_path):
     folder = write_parquet(tmp_path / "p", table, images)
-    before = shards_digest(shard_files(folder))
-    assert shards_digest(shard_files(folder)) == before
+    before = table_digest(folder)
+    assert table_digest(folder) == before
     with (folder / "1.parquet").open("ab") as stream:
         stream.write(b"x")
-    assert shards_digest(shard_files(folder)) != before
+    assert table_digest(folder) != before
 
 
 def test_a_shard_that_cannot_be_is_named(table, images, tmp_path):

@@ -21,6 +21,8 @@ QUICK = EvaluateParams(bootstrap=100)
 class OldAndCoughing:
     """Answers as a Predictor does: from the age and from whether the note tells of a cough."""
 
+    accept_any_image = False
+
     def __init__(self, task):
         cuts = {"youden": 0.5, "high_sensitivity": 0.2, "high_specificity": 0.8}
         points = {
