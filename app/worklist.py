@@ -1,13 +1,9 @@
 """Worklist: many studies answered, and which of them to look at first; no Gradio."""
 
-import csv
-import io
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +11,7 @@ from numpy.typing import NDArray
 from app.archive import FILES, Item, Upload
 from app.service import InferenceService
 from cxr_mm.core.errors import InputError, ManifestError, RadiographError
-from cxr_mm.core.prediction import SYNTHETIC, Answer, Prediction
+from cxr_mm.core.prediction import Answer, Prediction
 from cxr_mm.core.progress import NO_PROGRESS, Progress, prefetch
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import Task
@@ -23,16 +19,14 @@ from cxr_mm.data.sources.columns import OPTIONS, named_by, with_usual_names
 from cxr_mm.data.studies import THREADS, BadRow, row_inputs
 from cxr_mm.data.tables import SEPARATORS, iter_table
 from cxr_mm.imaging.geometry import grey
-from cxr_mm.inference.suspicion import ANY, NEGATIVE, counting_findings, suspicion
-from cxr_mm.inference.table import BATCH, PredictionTable, answer_in_batches
+from cxr_mm.inference.suspicion import ANY, NEGATIVE, suspicion
+from cxr_mm.inference.table import BATCH, answer_in_batches
+from cxr_mm.inference.worklist import Wanted
 
 TABLE_BYTES = 16 * 1024**2
 """Largest table that is read."""
 COLUMNS = 1000
 """Most columns that are read; a table of millions would take all memory."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would compute (OWASP, CSV injection)."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 Cells = Mapping[str, str | None]
 """A row: column → text, None where the cell is empty."""
@@ -64,7 +58,7 @@ def read_rows(table: Item, task: Task) -> tuple[list[Cells], tuple[str, ...]]:
         raise ManifestError(
             f"it has more than {FILES} rows",
             field=table.name,
-            remedy="Give it in parts, or use cxr-mm score",
+            remedy="Give it in parts, or use cxr-mm worklist",
         )
     known = {*OPTIONS, *(named_by(task, usual) for usual in OPTIONS)}
     known |= {feature.column_in(names) for feature in task.clinical}
@@ -86,31 +80,6 @@ def _check_size(table: Item) -> None:
         raise ManifestError(
             f"it has more than {COLUMNS} columns", remedy="Keep those that the task knows"
         )
-
-
-def written(predictions: Iterable[Prediction], task: Task) -> str:
-    """Write a CSV with one row per prediction, its columns named as `score` names them.
-
-    A text that a spreadsheet would compute has an apostrophe before it.
-    """
-    codec, stream = PredictionTable(task.finding_names), io.StringIO(newline="")
-    table = csv.DictWriter(
-        stream,
-        ["study_id", "modalities", "warnings", *codec.columns, "model", "digest", "notice"],
-        extrasaction="ignore",
-        quoting=csv.QUOTE_NONNUMERIC,  # a list separator other than the comma splits no cell then
-    )
-    table.writeheader()
-    for prediction in predictions:
-        notice = f"{prediction.notice} {SYNTHETIC}" if prediction.synthetic else prediction.notice
-        row = {**codec.row(prediction), "notice": notice}
-        table.writerow({name: _cell(value) for name, value in row.items()})
-    return stream.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    computed = isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value)
-    return f"'{value}" if computed else value
 
 
 LONGEST = 96
@@ -146,24 +115,6 @@ class Worklist:
     bad: tuple[BadRow, ...]
     ignored: tuple[str, ...] = ()
     log_trouble: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which studies of a worklist are shown, and by what they are ordered.
-
-    Args:
-        finding: the one that counts, or `ANY`.
-        positive, uncertain: only studies of which a finding that counts is so.
-        warned: only studies with a warning.
-        text: only studies whose id holds this, in upper or lower case.
-    """
-
-    finding: str = ANY
-    positive: bool = False
-    uncertain: bool = False
-    warned: bool = False
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -315,18 +266,8 @@ def _fault(name: str, cells: Cells, image: Item | None, before: Container[str]) 
 
 def chosen(found: Worklist, task: Task, wanted: Wanted) -> list[Row]:
     """Rows that are wanted, most suspicious first; of equals, those that came first."""
-    rows = [row for row in found.rows if _is_wanted(row.prediction, task, wanted)]
+    rows = [row for row in found.rows if wanted.takes(row.prediction, task)]
     return sorted(rows, key=lambda row: -suspicion(row.prediction, task, wanted.finding))
-
-
-def _is_wanted(prediction: Prediction, task: Task, wanted: Wanted) -> bool:
-    counting = counting_findings(prediction, task, wanted.finding)
-    return (
-        (not wanted.positive or any(f.positive for f in counting))
-        and (not wanted.uncertain or any(f.certainty == "uncertain" for f in counting))
-        and (not wanted.warned or bool(prediction.warnings))
-        and wanted.text.strip().casefold() in prediction.study_id.casefold()
-    )
 
 
 def orders(task: Task) -> list[tuple[str, str]]:

@@ -233,7 +233,11 @@ def test_synthesise_then_score(bundle, refused, tmp_path):
     assert result == f"3 studies read, 3 answered, 0 not\npredictions: {out}\n"
     assert out.is_file()
     whole = answered("score", "--bundle", bundle, *manifest, "--out", tmp_path / "scored")
-    assert whole.endswith(f"3 answered, 0 not\npredictions: {tmp_path / 'scored/predictions'}\n")
+    assert whole.splitlines()[0].endswith("3 answered, 0 not")
+    assert "processor seconds for 1,000" in whole.splitlines()[1]
+    assert whole.splitlines()[2:] == [f"predictions: {tmp_path / 'scored/predictions'}"]
+    listed = answered("worklist", "--bundle", bundle, *manifest, "--out", tmp_path / "scored")
+    assert listed.endswith(f"the first 3: {tmp_path / 'scored/worklist.csv'}\n")
     words = ("score", "--bundle", bundle, *manifest, "--out", out)
     assert "Name a folder for --engine ray" in refused(*words, "--engine", "ray")
     assert "--dial colour" in refused("synthesise", "--out", created, "--dial", "colour=1")

@@ -1,5 +1,6 @@
 """Engines: shards scored in this process or by Ray give the same bytes, whoever dies on the way."""
 
+import io
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.errors import BundleError, InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.shards.store import Store
 from cxr_mm.core.task import load_task
 from cxr_mm.data import studies as reading
@@ -27,7 +29,9 @@ from cxr_mm.inference import ray_engine
 from cxr_mm.inference.engine import LOCAL, EngineSettings, run_of, run_shards
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.inference.score import score
-from cxr_mm.inference.shards import Shards, score_folder, scoring_run
+from cxr_mm.inference.shards import Shards, open_shards, score_folder, scoring_run
+from cxr_mm.inference.suspicion import ANY, suspicion, suspicions
+from cxr_mm.inference.worklist import Wanted, most_suspicious, written
 from cxr_mm.training.embed import embed
 
 RAY = EngineSettings(name="ray", workers=2)
@@ -147,6 +151,55 @@ def test_an_object_store_gets_the_parts_of_a_folder_and_a_run_goes_on_there(run,
         score_folder(run, "s3://nowhere/scored", LOCAL)
     with pytest.raises(StorageError, match="nothing is written by ftp"):
         score_folder(run, "ftp://host/scored", LOCAL)
+
+
+def test_the_worklist_of_a_folder_has_the_most_suspicious_first(run, scored):
+    task, shards = load_predictor(run.bundle).bundle.task, open_shards(run, scored)
+    table = pd.read_parquet(scored / "predictions")
+    ratios = [table[f"probability.{n}"] / table[f"threshold.{n}"] for n in FINDINGS]
+    order = pd.concat(ratios, axis=1).max(axis=1).sort_values(ascending=False, kind="stable").index
+    listed = most_suspicious(shards, task, Wanted(), 10)
+    assert [found.study_id for found in listed] == table.loc[order[:10], "study_id"].tolist()
+    name = FINDINGS[0]
+    listed = most_suspicious(shards, task, Wanted(name, positive=True), 1000)
+    only = table[table[f"positive.{name}"]].sort_values(
+        f"probability.{name}", ascending=False, kind="stable"
+    )
+    assert 0 < len(only) < len(table)
+    read = pd.read_csv(io.StringIO(written(listed, task)), dtype={"patient_id": str})
+    columns = ["study_id", "modalities", "digest", *(c for c in only if c.partition(".")[2])]
+    only = only[columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read[columns], only, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", ["synthetic", "pneumonia3"])
+def test_suspicion_is_that_of_each_study_alone(name):
+    task = load_task(name)
+    chances, cuts = np.random.default_rng(0).random((2, 20, len(task.findings)))
+    if task.problem == "multiclass":
+        cuts[:] = np.nan
+    for finding in (ANY, task.finding_names[-1]):
+        alone = [
+            suspicion(predicted(task, row, limits), task, finding)
+            for row, limits in zip(chances, cuts, strict=True)
+        ]
+        assert suspicions(chances, cuts, task, finding) == pytest.approx(alone)
+
+
+def predicted(task, chances, cuts):
+    values = zip(task.findings, chances.tolist(), cuts.tolist(), strict=True)
+    findings = tuple(
+        FindingPrediction(
+            finding=finding.name,
+            title=finding.title,
+            probability=chance,
+            threshold=None if np.isnan(cut) else cut,
+            positive=False,
+        )
+        for finding, chance, cut in values
+    )
+    known = {"study_id": "s", "task": task.name, "model": "m", "digest": "d"}
+    return Prediction(**known, modalities=("image",), findings=findings)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from app import archive
 from app.service import InferenceService
 from app.ui import answer
 from app.ui.theme import KEPT_SECONDS, READING, WORKLIST
-from app.worklist import Row, Wanted, Worklist, chosen, orders, predicted, written
+from app.worklist import Row, Worklist, chosen, orders, predicted
 from cxr_mm.core.errors import CancelledError, InputError
 from cxr_mm.core.prediction import FindingPrediction, percent
 from cxr_mm.core.progress import Progress
@@ -23,6 +23,7 @@ from cxr_mm.core.task import Task
 from cxr_mm.data.studies import BadRow
 from cxr_mm.explain.html import NAMES
 from cxr_mm.explain.overlay import data_uri
+from cxr_mm.inference.worklist import Wanted, written
 
 PAGE = 50
 """Studies on one page of the list."""

@@ -120,6 +120,49 @@ def score(
         print(f"those not answered, each with its reason: {out}/failed")
 
 
+@commands.command(rich_help_panel=PANEL)
+def worklist(
+    bundle: BundleFolder,
+    manifest: Studies,
+    out: Annotated[str, typer.Option(help="Folder or its URL, by which a run goes on.")],
+    finding: Annotated[
+        str, typer.Option(help="Order by its probability; by any finding if not given.")
+    ] = "",
+    positive: Annotated[bool, typer.Option("--positive", help="Only with a positive one.")] = False,
+    uncertain: Annotated[
+        bool, typer.Option("--uncertain", help="Only with an uncertain one.")
+    ] = False,
+    most: Annotated[int, typer.Option(min=1, help="Studies in the list.")] = 1000,
+    use_header: UseHeader = False,
+    accept_any_image: AnyImage = False,
+    engine: Engine = "local",
+    address: Address = "local",
+    workers: Workers = 0,
+) -> None:
+    """Predict many studies, as score does, and list the most suspicious first."""
+    from cxr_mm.core.shards.store import place_of
+    from cxr_mm.inference.shards import open_shards, score_folder, scoring_run
+    from cxr_mm.inference.worklist import (
+        WORKLIST_FILE,
+        Wanted,
+        check_finding,
+        most_suspicious,
+        written,
+    )
+    from cxr_mm.models.registry import read_index
+
+    task, place = read_index(bundle).task, place_of(out)
+    check_finding(task, finding)
+    run = scoring_run(bundle, place_of(manifest), header_use(use_header), accept_any_image)
+    settings = EngineSettings(name=engine, address=address, workers=workers)
+    report, cost = score_folder(run, place, settings)
+    shards = open_shards(run, place)
+    listed = most_suspicious(shards, task, Wanted(finding, positive, uncertain), most)
+    shards.out.write(WORKLIST_FILE, written(listed, task).encode())
+    lines = [*report.lines(), *filter(None, [cost.line()])]
+    print("\n".join([*lines, f"the first {len(listed):,}: {shards.out.path(WORKLIST_FILE)}"]))
+
+
 def check_one_process(out: Path, engine: EngineName) -> None:
     """Check that an engine writes files.
 

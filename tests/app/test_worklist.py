@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.archive import Item, Upload
 from app.service import InferenceService
-from app.worklist import LONGEST, Row, Wanted, Worklist, chosen, orders, predicted, read_rows
+from app.worklist import LONGEST, Row, Worklist, chosen, orders, predicted, read_rows
 from cxr_mm.core.errors import CancelledError, InputError, LogError
 from cxr_mm.core.prediction import FindingPrediction, Prediction
 from cxr_mm.core.progress import Progress
@@ -18,6 +18,7 @@ from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.studies import BadRow
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.inference.suspicion import ANY
+from cxr_mm.inference.worklist import Wanted
 from cxr_mm.prediction_log import open_log
 
 

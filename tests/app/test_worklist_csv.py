@@ -6,9 +6,9 @@ import io
 import pandas as pd
 import pytest
 
-from app.worklist import written
 from cxr_mm.core.prediction import NOTICE, FindingPrediction, Prediction
 from cxr_mm.core.task import load_task
+from cxr_mm.inference.worklist import written
 
 TASK = load_task("icu")
 FORMULAS = [
