@@ -12,7 +12,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from app.pacs.delivery.commitment import Commitment
-from app.pacs.delivery.fragments import unburden
+from app.pacs.delivery.fragments import read_soon, unburden
 from app.pacs.objects import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
 from app.pacs.queue.watched import note_peer
@@ -208,6 +208,7 @@ def associate(
     )
     if association.is_established:
         unburden(association, idle)
+        read_soon(association)
         return association
     if association.is_rejected:
         raise Unreachable("the destination rejects the association")

@@ -64,8 +64,12 @@ class Node:
         with urllib.request.urlopen(f"{self.archive}/statistics", timeout=10) as answer:
             return int(json.load(answer)["CountInstances"])
 
-    def await_count(self, count: int) -> float:
+    def await_count(self, count: int, look: float = LOOK) -> float:
         """The time (`time.monotonic`) at which the archive was seen to hold so many instances.
+
+        Args:
+            count: of instances.
+            look: seconds between two looks, each of which takes work from the machine.
 
         Raises:
             TimeoutError: it never does.
@@ -74,7 +78,7 @@ class Node:
         while time.monotonic() < until:
             if self.count() >= count:
                 return time.monotonic()
-            time.sleep(LOOK)
+            time.sleep(look)
         raise TimeoutError(f"{self.count()} of {count} objects are back")
 
 
@@ -256,9 +260,11 @@ def orthanc(folder: Path, server: str, port: int = 0) -> Iterator[tuple[int, str
 
 
 @contextmanager
-def running_node(folder: Path, bundle: Path, archive: int) -> Iterator[tuple[int, int]]:
-    """Port of a node whose answers go to an archive, and its process id."""
-    port, file = node_file(folder, bundle, archive)
+def running_node(
+    folder: Path, bundle: Path, archive: int, **changed: Any
+) -> Iterator[tuple[int, int]]:
+    """Port of a node as of `node_file`, and its process id."""
+    port, file = node_file(folder, bundle, archive, **changed)
     with listening(node_command(file), port) as process:
         yield port, process
 

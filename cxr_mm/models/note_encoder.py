@@ -148,16 +148,24 @@ class NoteEncoder(nn.Module):
 
     @torch.inference_mode()
     def embed(self, notes: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-        """Masked notes → float32 (N, dim); each distinct note is read once, short ones together."""
+        """Masked notes → float32 (N, dim); each distinct note is read once, short ones together,
+        and the empty one, which most studies without a note have, only ever once."""
         notes = [plain_note(note) for note in notes]
-        distinct = sorted(set(notes), key=reading_order)
-        rows: dict[str, NDArray[np.float32]] = {}
+        distinct = sorted(filter(None, set(notes)), key=reading_order)
+        rows = {"": self._of_nothing} if "" in notes else {}
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]
-            meaning = self(*self.load()[0](batch)).float().numpy()
-            vectors = np.concatenate([meaning, self._counted(batch)], axis=1)
-            rows.update(zip(batch, vectors, strict=True))
+            rows.update(zip(batch, self._read(batch), strict=True))
         return np.stack([rows[note] for note in notes]) if notes else self._none()
+
+    @cached_property
+    def _of_nothing(self) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = self._read([""])[0]
+        return vector
+
+    def _read(self, notes: list[str]) -> NDArray[np.float32]:
+        meaning = self(*self.load()[0](notes)).float().numpy()
+        return np.concatenate([meaning, self._counted(notes)], axis=1)
 
     def _counted(self, notes: Sequence[str]) -> NDArray[np.float32]:
         """Log counts (N, words) of everything that is counted, side by side."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from pynetdicom.pdu_primitives import P_DATA
 
-from app.pacs.guard import BoundedReader
+from app.pacs.guard import BoundedReader, acknowledge
 
 P_DATA_TF, FRAGMENT, LAST = 0x04, 0x00, 0x02
 """Type of a unit with data (PS3.8 9.3.5); control header of a fragment of a data set, and the bit
@@ -27,8 +27,11 @@ CLOSED = "Evt17"
 """Event of a connection that has been closed (PS3.8 9.2)."""
 TRANSFER = "Sta6"
 """State of an association that is ready for data (PS3.8 9.2)."""
-LOOK_SECONDS = 0.01
-"""Between two looks of an idle association at its socket."""
+LOOK_SECONDS, ANSWER_SECONDS = 0.01, 0.002
+"""Between two looks of an association at its socket: of one that is idle, and while objects are
+sent."""
+PASS_SECONDS = 1.0
+"""For which the loop of an association is waited for before it is paused."""
 TOGETHER = 64 << 10
 """Bytes of units that are written at once."""
 
@@ -63,17 +66,56 @@ def unburden(association: Any, seconds: float) -> None:
     dul.send_pdu = send
 
 
+def read_soon(association: Any) -> None:
+    """Have what a peer answers read as soon as it comes; for as long as is sent to it.
+
+    Args:
+        association: of pynetdicom, established, that asks.
+    """
+    dul, receive = association.dul, association.dul.socket.recv
+
+    def recv(count: int) -> bytearray:
+        received: bytearray = receive(count)
+        acknowledge(dul.socket.socket)
+        return received
+
+    dul.socket.recv, dul._run_loop_delay = recv, ANSWER_SECONDS
+
+
 class _Checkpoint(threading.Event):
-    """Where the loop of an association may be paused, and passes with a pause of its own."""
+    """Where the loop of an association can be paused, and passes with a pause of its own.
+
+    pynetdicom's own may be found closed by a loop that is already on its way to take a message:
+    the answer to what is sent then is taken for a request, and the sender waits for it in vain.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._passing, self._entered = threading.RLock(), threading.Event()
+        self._has_passed = False
         self.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no one pauses the loop."""
+        """Wait until no one pauses the loop, whose thread calls this in each turn."""
+        self._entered.set()
+        if self._has_passed:
+            self._has_passed = False
+            self._passing.release()
         time.sleep(LOOK_SECONDS)
-        return super().wait(timeout)
+        while True:
+            super().wait(timeout)
+            self._passing.acquire()
+            if self.is_set():
+                self._has_passed = True
+                return True
+            self._passing.release()
+
+    def clear(self) -> None:
+        """Pause the loop; when this returns it waits, or has ended."""
+        super().clear()
+        self._entered.wait(PASS_SECONDS)
+        if self._passing.acquire(timeout=PASS_SECONDS):
+            self._passing.release()
 
 
 class FragmentReader:
@@ -99,6 +141,7 @@ class FragmentReader:
             OSError: a bound is exceeded.
         """
         found, self._seen = self._seen[:count], self._seen[count:]
+        acknowledge(self._association.dul.socket.socket)
         return found if len(found) == count else found + self._reader(count - len(found))
 
     def __call__(self) -> None:
@@ -110,12 +153,18 @@ class FragmentReader:
                 if (fragment := self._fragment()) is None:
                     break
                 file.write(fragment)
-                if not (dul.socket.ready or select([dul.socket.socket], [], [], LOOK_SECONDS)[0]):
+                if not (dul.socket.ready or self._is_more()):
                     return
         except (OSError, ValueError):  # bounds, or closed meanwhile
             dul.event_queue.put(CLOSED)
             return
         self._all_else()
+
+    def _is_more(self) -> bool:
+        """Whether something arrives soon."""
+        connection = self._association.dul.socket.socket
+        acknowledge(connection)
+        return bool(select([connection], [], [], LOOK_SECONDS)[0])
 
     def _fragment(self) -> memoryview | None:
         """The fragment that a unit consists of; None where it is another, which was seen only."""

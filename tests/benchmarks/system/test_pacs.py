@@ -10,7 +10,14 @@ from cxr_mm.imaging.radiograph import read_radiograph
 @pytest.fixture
 def few(monkeypatch, pipeline):
     """Few images, and the bundle of the small pipeline."""
-    for name, value in {"ALONE": 2, "TOGETHER": 2, "RECEIVED": 2, "ROUNDS": 1, "CORES": 1}.items():
+    for name, value in {
+        "ALONE": 2,
+        "TOGETHER": 2,
+        "RECEIVED": 2,
+        "ROUNDS": 1,
+        "CORES": 1,
+        "WORKERS": 1,
+    }.items():
         monkeypatch.setattr(pacs, name, value)
     for name, value in {"PHANTOMS": 1, "SIDE": 256}.items():
         monkeypatch.setattr(pacs_peers, name, value)

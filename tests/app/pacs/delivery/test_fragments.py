@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import P_DATA
 
-from app.pacs.delivery.fragments import unburden
+from app.pacs.delivery.fragments import read_soon, unburden
 from app.pacs.queue import Queue
 from app.pacs.receiver import Receiver
 from app.pacs.settings import NodeSettings
@@ -46,8 +46,14 @@ def in_pairs(association):
     association.dul.send_pdu = send_pair
 
 
+def hastened(association):
+    """As the sender's."""
+    unburden(association, 9)
+    read_soon(association)
+
+
 @pytest.mark.parametrize("largest", [90, 1000, 16382, 1 << 17])
-@pytest.mark.parametrize("change", [None, in_pairs, lambda association: unburden(association, 9)])
+@pytest.mark.parametrize("change", [None, in_pairs, hastened])
 def test_what_is_received_is_what_was_sent(node, largest, change, monkeypatch):
     port, folder = node
     size = "pynetdicom.dimse.DIMSEServiceProvider.maximum_pdu_size"
@@ -84,3 +90,24 @@ def test_a_peer_that_takes_nothing_more_ends_the_association():
     finally:
         done.set()
         server.shutdown()
+
+
+def test_a_loop_that_is_paused_takes_no_message(node):
+    port, _ = node
+    association = associated(port)
+    unburden(association, 9)
+    association.dimse_timeout = 2
+    taken, take = [], association.dimse.get_msg
+
+    def slowly(block=False):
+        time.sleep(0 if block else 0.02)  # as where others have the processor
+        found = take(block)
+        taken.append((block, found[1] is not None))
+        return found
+
+    association.dimse.get_msg = slowly
+    for seed in range(10):
+        assert association.send_c_store(radiograph(side=20, seed=seed)).Status == 0
+    association.release()
+    assert (False, True) not in taken
+    assert taken.count((True, True)) == 10
