@@ -24,8 +24,16 @@ from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
 from cxr_mm.core.task import Task
+from cxr_mm.core.tracking import Tracking
+from cxr_mm.export.tracking import TrackingName, tracking_run
 from cxr_mm.inference.engine import EngineSettings, run_of
 
+Server = Annotated[
+    TrackingName,
+    typer.Option(
+        help="Tell MLflow of the run; `auto` does where MLFLOW_TRACKING_URI is set, `off` never."
+    ),
+]
 commands = typer.Typer()
 PANEL = "Stages (dvc repro runs them)"
 
@@ -42,6 +50,21 @@ def _stage(
     if ingested:
         task = with_frequent_findings(task, paths)
     run(with_split(task, params.split), params, paths)
+
+
+def _tracked(
+    name: str,
+    stage: str,
+    run: Callable[[Task, Params, TaskPaths, Tracking], None],
+    tracking: TrackingName,
+) -> None:
+    """Run a stage that a tracking server may be told of."""
+
+    def tracked(task: Task, params: Params, paths: TaskPaths) -> None:
+        with tracking_run(tracking, task.name, stage) as server:
+            run(task, params, paths, server)
+
+    _stage(name, tracked)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -72,11 +95,11 @@ def split(task: TaskName) -> None:
 
 
 @commands.command("train-image", rich_help_panel=PANEL)
-def train_image(task: TaskName) -> None:
+def train_image(task: TaskName, tracking: Server = "auto") -> None:
     """Train the image encoder; an interrupted training is resumed."""
     from cxr_mm.training.train_image import train_image as run
 
-    _stage(task, run)
+    _tracked(task, "train_image", run, tracking)
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -91,19 +114,19 @@ def embed(
 
 
 @commands.command(rich_help_panel=PANEL)
-def fuse(task: TaskName) -> None:
+def fuse(task: TaskName, tracking: Server = "auto") -> None:
     """Train the fusion, calibrate it, choose operating points; write the bundle."""
     from cxr_mm.training.fuse import fuse as run
 
-    _stage(task, run)
+    _tracked(task, "fuse", run, tracking)
 
 
 @commands.command(rich_help_panel=PANEL)
-def evaluate(task: TaskName) -> None:
+def evaluate(task: TaskName, tracking: Server = "auto") -> None:
     """Compute metrics with intervals over patients, for every subset of modalities; plot them."""
     from cxr_mm.evaluation.evaluate import evaluate as run
 
-    _stage(task, run)
+    _tracked(task, "evaluate", run, tracking)
 
 
 @commands.command(rich_help_panel=PANEL)

@@ -9,8 +9,9 @@ import pandas as pd
 from cxr_mm.core.config import EvaluateParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, sha256_file, write_json, write_text
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import TaskPaths, bundle_digest
 from cxr_mm.core.task import Task
+from cxr_mm.core.tracking import DIGEST_TAG, UNTRACKED, Tracking
 from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings
@@ -45,15 +46,18 @@ from cxr_mm.models.input_gate import read_gate_spec
 from cxr_mm.models.registry import read_index
 
 HEADLINE_FILE = "headline.json"
+DECIDING = ("ingest", "split", "train_image", "embed", "fuse", "evaluate")
+"""Sections of the parameters that a figure depends on."""
 SUBGROUPS_FILE, SHORTCUTS_FILE = "subgroups.json", "shortcuts.json"
 COMPARISONS_FILE, FLAGS_FILE = "comparisons.json", "flags.json"
 COLUMNS = ("study_id", "patient_id", "group", "fold", "subset")
 
 
-def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
+def evaluate(task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTRACKED) -> None:
     """Write metrics, headline, plots, subgroups, shortcuts, comparisons, flags, card and report.
 
-    All are computed before the first is written, below `reports/TASK`.
+    All are computed before the first is written, below `reports/TASK`. `tracking` is told the
+    parameters of all stages, the headline, the digest of the bundle, and the card.
 
     Raises:
         StageError: an earlier stage has not run, or its held-out predictions lack something.
@@ -80,6 +84,19 @@ def evaluate(task: Task, params: Params, paths: TaskPaths) -> None:
         write_json(folder / name, content)
     write_text(folder / CARD_FILE, card)
     write_text(folder / PAGE_FILE, page)
+    tracking.parameters(_parameters(params))
+    tracking.figures(headline_figures(results.metrics))
+    tracking.tag(DIGEST_TAG, bundle_digest(paths.bundle))
+    tracking.file(folder / CARD_FILE)
+
+
+def _parameters(params: Params) -> dict[str, Any]:
+    """Parameters as SECTION.PARAMETER."""
+    return {
+        f"{section}.{name}": value
+        for section in DECIDING
+        for name, value in getattr(params, section).model_dump().items()
+    }
 
 
 def compute_metrics(

@@ -19,10 +19,11 @@ from cxr_mm.core.config import FuseParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import sha256_file, write_parquet
 from cxr_mm.core.fingerprints import Fingerprints
-from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.paths import TaskPaths, bundle_digest
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Task
+from cxr_mm.core.tracking import DIGEST_TAG, UNTRACKED, Tracking
 from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest, load_quality
@@ -55,12 +56,15 @@ BACKGROUND_SEED = 0
 """Not that of the fit, so that explanations of two models can be compared."""
 
 
-def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
+def fuse(task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTRACKED) -> None:
     """Train, calibrate and save; leaves the bundle, heldout.parquet and divisions.parquet.
+
+    `tracking` is told the parameters and the digest of the bundle.
 
     Raises:
         StageError: an earlier stage has not run, or a subset has too few studies to calibrate.
     """
+    tracking.parameters(params.fuse.model_dump())
     manifest = load_manifest(paths, task)
     table = load_split(paths)
     studies = replace(
@@ -91,6 +95,7 @@ def fuse(task: Task, params: Params, paths: TaskPaths) -> None:
     save_bundle(bundle, paths.bundle)
     write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
     write_parquet(paths.heldout, tables)
+    tracking.tag(DIGEST_TAG, bundle_digest(paths.bundle))
 
 
 def _background(

@@ -26,6 +26,7 @@ from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.progress import ProgressBar
 from cxr_mm.core.task import Problem
+from cxr_mm.core.tracking import UNTRACKED, Tracking
 from cxr_mm.imaging.augment import augment
 from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.backbones import STAGES
@@ -247,10 +248,11 @@ def add_epoch(live: Live, epoch: Epoch) -> None:
 
 
 class CurveCallback(L.Callback):  # type: ignore[misc]
-    """Callback that writes each epoch's figures as DVCLive curves and into the checkpoint."""
+    """Callback that writes each epoch's figures as DVCLive curves and into the checkpoint, and
+    tells them to a tracking server."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.history = folder, list[Epoch]()
+    def __init__(self, folder: Path, tracking: Tracking) -> None:
+        self.folder, self.tracking, self.history = folder, tracking, list[Epoch]()
         self._live: Live | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -263,13 +265,18 @@ class CurveCallback(L.Callback):  # type: ignore[misc]
         if trainer.is_global_zero:
             self._live = open_curves(self.folder)
             for epoch in self.history:
-                add_epoch(self._live, epoch)
+                self._add(self._live, epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         figures = {name: float(trainer.callback_metrics[name]) for name in CURVES}
         self.history.append({"epoch": float(trainer.current_epoch), **figures})
         if self._live is not None:
-            add_epoch(self._live, self.history[-1])
+            self._add(self._live, self.history[-1])
+
+    def _add(self, live: Live, epoch: Epoch) -> None:
+        add_epoch(live, epoch)
+        figures = {curve: epoch[name] for name, curve in CURVES.items()}
+        self.tracking.figures(figures, int(epoch["epoch"]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         if self._live is not None:
@@ -365,6 +372,7 @@ def fit_image_encoder(
     params: TrainImageParams,
     folder: Path,
     curves: Path,
+    tracking: Tracking = UNTRACKED,
 ) -> ImageFit:
     """Train the encoder in place, or resume a training that was interrupted.
 
@@ -375,6 +383,7 @@ def fit_image_encoder(
         params: as of the stage.
         folder: of the checkpoints; it belongs to these data and parameters alone.
         curves: folder for the DVCLive curves.
+        tracking: is told the figures of each epoch.
 
     Raises:
         ParamsError: a strategy that needs GPUs, and none to be used.
@@ -388,7 +397,7 @@ def fit_image_encoder(
         weights = class_weights(torch.from_numpy(train.labels), problem)
     # A copy, since a strategy may cut up the modules that it is given.
     module = ImageModule(copy.deepcopy(encoder), problem, weights, params, precision)
-    history = CurveCallback(curves)
+    history = CurveCallback(curves, tracking)
     trainer, best = _trainer(params, precision, folder, history)
     last = folder / "last.ckpt"
     if last.is_file():

@@ -15,6 +15,7 @@ from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import atomic_directory, to_json, write_json
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.task import Problem, Task
+from cxr_mm.core.tracking import UNTRACKED, Tracking
 from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import ABSENT, Manifest, load_image_rows
 from cxr_mm.data.pixel_cache import open_pixels, read_rows
@@ -105,13 +106,15 @@ def new_encoder(task: Task, params: Params) -> ImageEncoder:
 CURVES = "train_image"
 
 
-def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
+def train_image(
+    task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTRACKED
+) -> None:
     """Train the image encoder and write it with its history and curves.
 
     Leaves `encoder.safetensors`, `encoder.json` and `history.json` in `paths.image_encoder`. A
     frozen encoder is written as it is built, its history and curves are empty: `fuse` fits the only
     head that reads its embeddings. A task without images gets `history.json` alone. An interrupted
-    training goes on from its last whole epoch.
+    training goes on from its last whole epoch. `tracking` is told the parameters and each epoch.
 
     Raises:
         ParamsError: parameters that contradict the split, or a size the backbone cannot take.
@@ -128,8 +131,9 @@ def train_image(task: Task, params: Params, paths: TaskPaths) -> None:
     encoder = new_encoder(task, params)
     if params.train_image.trainable != "frozen":
         _check_split(task)
-        _train(encoder, load_image_data(task, paths), params.train_image, paths, curves)
+        _train(encoder, load_image_data(task, paths), params.train_image, paths, curves, tracking)
         return
+    tracking.parameters(params.train_image.model_dump())
     with atomic_directory(paths.image_encoder) as folder:
         save_image_encoder(encoder, folder)
         write_history(folder / HISTORY, params.train_image, [])
@@ -182,6 +186,7 @@ def _train(
     params: TrainImageParams,
     paths: TaskPaths,
     curves: Path,
+    tracking: Tracking,
 ) -> None:
     """Train the encoder in place and write it."""
     import lightning as L  # noqa: N812  slow to import, and a frozen encoder needs none of it
@@ -190,6 +195,8 @@ def _train(
     from cxr_mm.training.image_trainer import fit_image_encoder
 
     L.seed_everything(params.seed, verbose=False)
+    if not rank_zero_only.rank:
+        tracking.parameters(params.model_dump())
     checkpoints = paths.checkpoints / CHECKPOINTS
     fit = fit_image_encoder(
         encoder,
@@ -199,6 +206,7 @@ def _train(
         params,
         open_checkpoints(checkpoints, training_key(params, data)),
         curves,
+        tracking,
     )
     if rank_zero_only.rank:
         return
