@@ -23,8 +23,8 @@ from cxr_mm.cli.options import (
 from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
+from cxr_mm.core.progress import Tracking
 from cxr_mm.core.task import Task
-from cxr_mm.core.tracking import Tracking
 from cxr_mm.export.tracking import TrackingName, tracking_run
 from cxr_mm.inference.engine import EngineSettings, run_of
 

@@ -1,12 +1,13 @@
-"""Progress and cancellation of long computations, and a prefetching map."""
+"""Progress, tracking and cancellation of long computations, and a prefetching map."""
 
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -153,3 +154,24 @@ def prefetch(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Tracking:
+    """Takes what a stage tells a tracking server and sends it nowhere; a server's own class does."""
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Take parameters by name, each once."""
+
+    def figures(self, values: Mapping[str, float | None], epoch: int = 0) -> None:
+        """Take figures by name; those that are not defined are left out."""
+
+    def tag(self, name: str, value: str) -> None:
+        """Take a word that the run is found by."""
+
+    def file(self, path: Path) -> None:
+        """Take a file."""
+
+
+UNTRACKED = Tracking()
+DIGEST_TAG = "bundle"
+"""Tag with the digest of the bundle, by which runs of `fuse` and `evaluate` are joined."""

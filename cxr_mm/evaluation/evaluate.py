@@ -10,8 +10,8 @@ from cxr_mm.core.config import EvaluateParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, sha256_file, write_json, write_text
 from cxr_mm.core.paths import TaskPaths, bundle_digest
+from cxr_mm.core.progress import DIGEST_TAG, UNTRACKED, Tracking
 from cxr_mm.core.task import Task
-from cxr_mm.core.tracking import DIGEST_TAG, UNTRACKED, Tracking
 from cxr_mm.core.types import AVAILABLE
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.embeddings import EMBEDDINGS_FILE, load_embeddings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_mm.core.errors import InputError
-from cxr_mm.core.tracking import UNTRACKED, Tracking
+from cxr_mm.core.progress import UNTRACKED, Tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -21,9 +21,8 @@ from cxr_mm.core.files import sha256_file, write_parquet
 from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.paths import TaskPaths, bundle_digest
 from cxr_mm.core.prediction import Reason
-from cxr_mm.core.progress import ProgressBar
+from cxr_mm.core.progress import DIGEST_TAG, UNTRACKED, ProgressBar, Tracking
 from cxr_mm.core.task import Task
-from cxr_mm.core.tracking import DIGEST_TAG, UNTRACKED, Tracking
 from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
 from cxr_mm.data.manifest import ABSENT, Manifest, load_manifest, load_quality

@@ -24,9 +24,8 @@ from tqdm import tqdm
 from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import read_json, write_json
-from cxr_mm.core.progress import ProgressBar
+from cxr_mm.core.progress import UNTRACKED, ProgressBar, Tracking
 from cxr_mm.core.task import Problem
-from cxr_mm.core.tracking import UNTRACKED, Tracking
 from cxr_mm.imaging.augment import augment
 from cxr_mm.imaging.tensors import normalise
 from cxr_mm.models.backbones import STAGES

@@ -14,8 +14,8 @@ from cxr_mm.core.config import Params, TrainImageParams
 from cxr_mm.core.errors import ParamsError, StageError
 from cxr_mm.core.files import atomic_directory, to_json, write_json
 from cxr_mm.core.paths import TaskPaths
+from cxr_mm.core.progress import UNTRACKED, Tracking
 from cxr_mm.core.task import Problem, Task
-from cxr_mm.core.tracking import UNTRACKED, Tracking
 from cxr_mm.core.types import plural
 from cxr_mm.data.manifest import ABSENT, Manifest, load_image_rows
 from cxr_mm.data.pixel_cache import open_pixels, read_rows

@@ -7,7 +7,7 @@ import pytest
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import bundle_digest
-from cxr_mm.core.tracking import UNTRACKED
+from cxr_mm.core.progress import UNTRACKED
 from cxr_mm.evaluation.evaluate import CARD_FILE, HEADLINE_FILE, evaluate
 from cxr_mm.export import tracking
 from cxr_mm.export.tracking import tracking_run
