@@ -157,7 +157,7 @@ def prefetch(
 
 
 class Tracking:
-    """Takes what a stage tells a tracking server and sends it nowhere; a server's own class does."""
+    """Takes what a stage tells and sends it nowhere; the class of a tracking server sends it."""
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Take parameters by name, each once."""
