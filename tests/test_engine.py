@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.config import EvaluateParams, for_task, load_params
 from cxr_mm.core.errors import BundleError, InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
@@ -33,6 +33,7 @@ from cxr_mm.inference.shards import Shards, open_shards, score_folder, scoring_r
 from cxr_mm.inference.suspicion import ANY, suspicion, suspicions
 from cxr_mm.inference.worklist import Wanted, most_suspicious, written
 from cxr_mm.training.embed import embed
+from cxr_mm.training.fuse import fuse
 
 RAY = EngineSettings(name="ray", workers=2)
 COPIES = 100
@@ -241,6 +242,23 @@ def test_ray_decodes_and_embeds_the_bytes_of_the_local_engine(ray_runtime, pipel
     embed(pipeline.task, pipeline.params, there, run_of(RAY))
     for name in ("embeddings.safetensors", "parts.json"):
         assert (there.embeddings / name).read_bytes() == (paths.embeddings / name).read_bytes()
+
+
+@needs_ray
+def test_ray_fits_the_folds_of_the_local_engine(ray_runtime, folds_project, tmp_path):
+    task = load_task(str(folds_project / "tasks" / "synthetic.yaml"))
+    params = for_task(load_params(folds_project / "params.yaml"), task)
+    own, there = (TaskPaths(task.name, root) for root in (folds_project, tmp_path))
+    for name in ("ingest", "split", "embeddings", "image_encoder"):
+        shutil.copytree(getattr(own, name), getattr(there, name))
+    fuse(task, params, there, run=run_of(RAY))
+    weights = [path.relative_to(own.root) for path in own.bundle.rglob("*.safetensors")]
+    for path in (
+        "models/synthetic/heldout.parquet",
+        "models/synthetic/divisions.parquet",
+        *weights,
+    ):
+        assert (there.root / path).read_bytes() == (own.root / path).read_bytes()
 
 
 @needs_ray

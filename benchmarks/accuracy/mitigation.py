@@ -5,6 +5,7 @@ recalibration are fitted to other patients' held-out predictions, weights in eac
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ from cxr_mm.data.split import load_split, resamples
 from cxr_mm.evaluation.evaluate import SUBGROUPS_FILE, read_heldout
 from cxr_mm.evaluation.mitigation import measure_mitigation
 from cxr_mm.evaluation.traits import read_traits
-from cxr_mm.training.fuse import predict_unseen
+from cxr_mm.training.fuse import load_fits, predict_unseen
 from cxr_mm.training.fusion_fit import load_studies
 from cxr_mm.training.reweight import groupings
 
@@ -84,7 +85,8 @@ def reweighted(manifest: Manifest, paths: TaskPaths, params: Params, by: str) ->
     fuse = params.fuse.model_copy(update={"reweight": by})
     split = load_split(paths)
     studies = load_studies(manifest, split, paths, fuse)
-    return predict_unseen(studies, resamples(split), fuse)[0]
+    divided = [resamples(split)]
+    return predict_unseen(divided, partial(load_fits, studies, divided, fuse))[0]
 
 
 def _rows(task: Task, finding: str, by: str, methods: Report, n: int) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """Stages: one command for each stage of `dvc.yaml`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -114,11 +115,18 @@ def embed(
 
 
 @commands.command(rich_help_panel=PANEL)
-def fuse(task: TaskName, tracking: Server = "auto") -> None:
+def fuse(
+    task: TaskName,
+    tracking: Server = "auto",
+    engine: Engine = "local",
+    address: Address = "local",
+    workers: Workers = 0,
+) -> None:
     """Train the fusion, calibrate it, choose operating points; write the bundle."""
     from cxr_mm.training.fuse import fuse as run
 
-    _tracked(task, "fuse", run, tracking)
+    there = run_of(EngineSettings(name=engine, address=address, workers=workers))
+    _tracked(task, "fuse", partial(run, run=there), tracking)
 
 
 @commands.command(rich_help_panel=PANEL)

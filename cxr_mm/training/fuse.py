@@ -5,8 +5,11 @@ Laan et al. 2007, super learner), after which the networks are fitted once more 
 of the validation part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from cxr_mm.core.fingerprints import Fingerprints
 from cxr_mm.core.paths import TaskPaths, bundle_digest
 from cxr_mm.core.prediction import Reason
 from cxr_mm.core.progress import DIGEST_TAG, UNTRACKED, ProgressBar, Tracking
+from cxr_mm.core.shards.work import Load, Run, Work, run_here
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE, MODALITIES, Modality, subset_name, subsets
 from cxr_mm.data.clinical import ClinicalTransform
@@ -55,10 +59,18 @@ BACKGROUND_SEED = 0
 """Not that of the fit, so that explanations of two models can be compared."""
 
 
-def fuse(task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTRACKED) -> None:
+def fuse(
+    task: Task,
+    params: Params,
+    paths: TaskPaths,
+    tracking: Tracking = UNTRACKED,
+    run: Run = run_here,
+) -> None:
     """Train, calibrate and save; leaves the bundle, heldout.parquet and divisions.parquet.
 
-    `tracking` is told the parameters and the digest of the bundle.
+    Args:
+        tracking: is told the parameters and the digest of the bundle.
+        run: where the fits of cross-validation are computed. Their bytes are the same.
 
     Raises:
         StageError: an earlier stage has not run, or a subset has too few studies to calibrate.
@@ -66,20 +78,20 @@ def fuse(task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTR
     tracking.parameters(params.fuse.model_dump())
     manifest = load_manifest(paths, task)
     table = load_split(paths)
-    studies = replace(
-        load_studies(manifest, table, paths, params.fuse),
-        image_head=_trained_head(task, params, paths),
-    )
+    studies = _load_studies(manifest, table, params, paths)
     parts = resamples(table)
-    if len(parts) > 1:
+    if len(parts) == 1:
+        train, val = parts[0].train, parts[0].val
+        model = fit_fusion(studies, train, val, params.fuse, 0)
+        tables, further = predict_test(studies, model, parts[0], params.fuse, 0), []
+    else:  # cross-validation measures the recipe; the bundle applies it to all studies
         _check_calibration(params.fuse)
-    tables, model = predict_unseen(studies, parts, params.fuse)
-    further = [tables.iloc[:0].assign(division=1)]
-    for number in range(2, divisions(table) + 1):
-        again, _ = predict_unseen(studies, resamples(table, number), params.fuse)
-        further.append(again.assign(division=number))
-    train, val = parts[0].train, parts[0].val
-    if len(parts) > 1:  # cross-validation measures the recipe; the bundle applies it to all studies
+        divided = [resamples(table, number + 1) for number in range(divisions(table))]
+        load = partial(load_fits, studies, divided, params.fuse)
+        if run is not run_here:  # others read the studies, which may be larger than what is sent
+            root = replace(paths, root=paths.root.resolve())
+            load = partial(_load_fits, task, params, root)
+        tables, *further = predict_unseen(divided, load, run)
         train, val = np.arange(len(manifest)), np.arange(0)
         model = fit_fusion(studies, train, val, params.fuse, len(parts))
     bundle = _bundle(task, params, paths, model)
@@ -92,7 +104,9 @@ def fuse(task: Task, params: Params, paths: TaskPaths, tracking: Tracking = UNTR
     bundle.trained_on.update(_trained_on(manifest, studies, trained, paths))
     bundle = replace(bundle, fingerprints=_fingerprints(bundle, manifest, trained, paths))
     save_bundle(bundle, paths.bundle)
-    write_parquet(paths.divisions, pd.concat(further, ignore_index=True))
+    numbered = [each.assign(division=number) for number, each in enumerate(further, 2)]
+    none = tables.iloc[:0].assign(division=1)
+    write_parquet(paths.divisions, pd.concat([none, *numbered], ignore_index=True))
     write_parquet(paths.heldout, tables)
     tracking.tag(DIGEST_TAG, bundle_digest(paths.bundle))
 
@@ -113,19 +127,63 @@ def _background(
     return background
 
 
-def predict_unseen(
-    studies: Studies, parts: list[Resample], params: FuseParams
-) -> tuple[pd.DataFrame, FittedFusion]:
-    """Predict every test part by a model fitted without it; the last model is returned too."""
-    tables = []
-    for number, part in enumerate(ProgressBar(parts, desc="fits", unit="fit")):
-        model = fit_fusion(studies, part.train, part.val, params, number)
-        table = heldout(studies, model, part.test, params.operating_point)
-        if studies.strata is not None:
-            plain = fit_fusion(replace(studies, strata=None), part.train, part.val, params, number)
-            table = _beside_plain(table, heldout(studies, plain, part.test, params.operating_point))
-        tables.append(table.assign(fold=part.fold))
-    return pd.concat(tables, ignore_index=True), model
+def _load_studies(
+    manifest: Manifest, table: pd.DataFrame, params: Params, paths: TaskPaths
+) -> Studies:
+    return replace(
+        load_studies(manifest, table, paths, params.fuse),
+        image_head=_trained_head(manifest.task, params, paths),
+    )
+
+
+Divided = list[list[Resample]]
+"""The resamples of each division."""
+
+
+def _load_fits(task: Task, params: Params, paths: TaskPaths) -> Work:
+    """As `load_fits`, of the studies as the stages before have left them."""
+    manifest, table = load_manifest(paths, task), load_split(paths)
+    divided = [resamples(table, number + 1) for number in range(divisions(table))]
+    return load_fits(_load_studies(manifest, table, params, paths), divided, params.fuse)
+
+
+def load_fits(studies: Studies, divided: Divided, params: FuseParams) -> Work:
+    """Work whose shards are the resamples of all divisions: fit each and predict its test part."""
+    fits = [(number, part) for parts in divided for number, part in enumerate(parts)]
+
+    def work(shards: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            number, part = fits[shard]
+            model = fit_fusion(studies, part.train, part.val, params, number)
+            table = predict_test(studies, model, part, params, number)
+            yield {"shard": shard, "table": table.to_parquet()}
+
+    return work
+
+
+def predict_unseen(divided: Divided, load: Load, run: Run = run_here) -> list[pd.DataFrame]:
+    """Predict every test part by a model fitted without it; one table for each division.
+
+    Args:
+        divided: the resamples of each division.
+        load: makes the work of `load_fits`.
+        run: where it is done.
+    """
+    fits = range(sum(map(len, divided)))
+    results = ProgressBar(run(load, fits), total=len(fits), desc="fits", unit="fit")
+    tables = (pd.read_parquet(BytesIO(result["table"])) for result in results)
+    return [pd.concat(list(islice(tables, len(own))), ignore_index=True) for own in divided]
+
+
+def predict_test(
+    studies: Studies, model: FittedFusion, part: Resample, params: FuseParams, number: int
+) -> pd.DataFrame:
+    """Predict the test part of a resample by its model, and by one without reweighting beside."""
+    table = heldout(studies, model, part.test, params.operating_point)
+    if studies.strata is not None:
+        plain = fit_fusion(replace(studies, strata=None), part.train, part.val, params, number)
+        table = _beside_plain(table, heldout(studies, plain, part.test, params.operating_point))
+    return table.assign(fold=part.fold)
 
 
 def _beside_plain(table: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:

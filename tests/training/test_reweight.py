@@ -1,5 +1,7 @@
 """Reweighting: the answer is as frequent in every group of what is drawn."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from cxr_mm.core.config import FuseParams
 from cxr_mm.core.errors import StageError
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.split import load_split, resamples
-from cxr_mm.training.fuse import predict_unseen
+from cxr_mm.training.fuse import load_fits, predict_unseen
 from cxr_mm.training.fusion_fit import load_studies
 from cxr_mm.training.reweight import independent_rows, read_strata
 
@@ -43,12 +45,13 @@ def test_held_out_predictions_have_those_without_it_beside_them(pipeline):
     params = FuseParams(inner_folds=2, epochs=20, reweight="sex")
     manifest, table = load_manifest(pipeline.paths, pipeline.task), load_split(pipeline.paths)
     studies = load_studies(manifest, table, pipeline.paths, params)
-    found, _ = predict_unseen(studies, resamples(table), params)
+    divided = [resamples(table)]
+    (found,) = predict_unseen(divided, partial(load_fits, studies, divided, params))
     finding = pipeline.task.finding_names[0]
     assert (found[f"plain.probability.{finding}"] != found[f"probability.{finding}"]).any()
     plain = params.model_copy(update={"reweight": None})
     studies = load_studies(manifest, table, pipeline.paths, plain)
-    without, _ = predict_unseen(studies, resamples(table), plain)
+    (without,) = predict_unseen(divided, partial(load_fits, studies, divided, plain))
     np.testing.assert_array_equal(
         found[f"plain.probability.{finding}"], without[f"probability.{finding}"]
     )
