@@ -1,25 +1,18 @@
 """`python -m app --bundle DIR`: serve bundles as web pages."""
 
-import contextlib
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.processes import serve_all, serve_one
 from app.settings import DEFAULT_LOG, MAX_BATCH, Limits, Settings
-from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.processes import errors_as_one_line
-from cxr_mm.core.progress import heartbeat
 
 # Read when torch is imported. Else the threads of a forward pass spin while they wait for one
 # another, several times as long as the pass takes where other requests need the processors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-ARENAS = 2
-"""Heaps that the threads share: with one each, memory grows for hours."""
 
 
 def serve(
@@ -69,6 +62,12 @@ def serve(
             min=1, max=64, help="Studies predicted in one forward pass, where several wait."
         ),
     ] = MAX_BATCH,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes, each on a port from --port on, for a proxy to share users out."
+        ),
+    ] = 1,
 ) -> None:
     """Serve bundles as web pages. Decision support for research only."""
     try:
@@ -88,43 +87,13 @@ def serve(
                 limits=Limits(requests_per_minute, uploads_per_minute),
                 node=node,
                 max_batch=max_batch,
+                processes=processes,
             )
-            _serve(settings)
+            if processes > 1:
+                serve_all(settings)
+            serve_one(settings)
     except KeyboardInterrupt:
         raise SystemExit(0) from None
-
-
-def _serve(settings: Settings) -> None:
-    with contextlib.ExitStack() as stack:
-        with heartbeat(f"loading {', '.join(map(str, settings.bundles))}"):
-            from app.calls import MOST_WAITING
-            from app.metrics import Metrics  # slow to import, as are the others
-            from app.server import application, build_pages, run, services_of, upload_folder
-            from app.upload_cache import UploadCache
-            from cxr_mm.imaging.decoder import Decoder
-            from cxr_mm.imaging.decoder import Limits as DecoderLimits
-
-            keep_freed_memory(ARENAS)
-            metrics = Metrics(settings.root)
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            uploads = stack.enter_context(upload_folder())
-            decoder = stack.enter_context(Decoder(DecoderLimits(waiting=MOST_WAITING)))
-            cache = stack.enter_context(contextlib.closing(UploadCache(decoder.read)))
-            inbox = None
-            if settings.node:
-                from app.pacs.watch.inbox import QueueInbox
-
-                inbox = stack.enter_context(QueueInbox(settings.node))
-            services = services_of(settings, metrics, cache, inbox)
-            pages = build_pages(services, settings, uploads, inbox)
-            app = application(settings, pages, uploads, metrics)
-        session = f"[{settings.host}]" if ":" in settings.host else settings.host
-        for mounted in pages:
-            print(
-                f"{mounted.blocks.title}: http://{session}:{settings.port}{mounted.path}",
-                flush=True,
-            )
-        run(app, pages, settings)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,17 @@ from app.model_watcher import load_models
 from app.monitoring_reports import report_routes
 from app.rest import routes as rest
 from app.rest.problems import Problems
-from app.security.auth import HEALTH, METRICS, SIGN_OUT, Sessions, SignIn, Users, plain_page, routes
+from app.security.auth import (
+    HEALTH,
+    METRICS,
+    SIGN_OUT,
+    Sessions,
+    SharedSessions,
+    SignIn,
+    Users,
+    plain_page,
+    routes,
+)
 from app.security.middleware import REST, Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
 from app.service import AT_ONCE, InferenceService, InstrumentedService
@@ -183,12 +193,17 @@ def upload_folder() -> Iterator[Path]:
 
 
 def application(
-    settings: Settings, pages: Sequence[MountedPage], uploads: Path, metrics: Metrics
+    settings: Settings,
+    pages: Sequence[MountedPage],
+    uploads: Path,
+    metrics: Metrics,
+    shared: SharedSessions | None = None,
 ) -> ASGIApp:
     """All pages, the sign-in, the state of health and the figures, as one ASGI application.
 
     Args:
         uploads: what `upload_folder` gave; it must be there when the pages are built.
+        shared: what it knows of sessions in common with other processes; None for a server of one.
 
     Raises:
         ParamsError: the users file or the node's file cannot be read.
@@ -196,7 +211,10 @@ def application(
     """
     store = _store(settings)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=_closing(store))
-    sessions = Sessions(Users(settings.users)) if settings.users else None
+    sessions = None
+    if settings.users:
+        users = Users(settings.users)
+        sessions = Sessions(users, shared or SharedSessions.begun(uploads.parent))
     _own_routes(app, pages, metrics)
     if sessions:
         app.include_router(routes(sessions, metrics))

@@ -8,6 +8,7 @@ from cxr_mm.core.errors import ParamsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_HOST = "*"
+LAST_PORT = 65535
 MAX_BATCH = 8
 """Above which a study costs no less."""
 DEFAULT_LOG = "sqlite:///logs/predictions.db"
@@ -54,11 +55,13 @@ class Settings:
             what is stored by STOW-RS; None for neither.
         max_batch: studies that one forward pass predicts, where several wait for the model; 1 for
             each by itself.
+        processes: servers of the same pages, on the ports from `port` on.
         root: folder of the project, where monitoring and evaluate leave their reports.
 
     Raises:
         ParamsError: others can reach the page and need not sign in, or the server's names are not
-            given; two ways to sign in are named; or a trusted proxy is no address.
+            given; two ways to sign in are named; there are too few ports; or a trusted proxy is no
+            address.
     """
 
     bundles: tuple[Path, ...]
@@ -76,6 +79,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     node: Path | None = None
     max_batch: int = MAX_BATCH
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if not self.on_loopback and not self.demands_sign_in:
@@ -98,6 +102,12 @@ class Settings:
                 "there are two ways to sign in",
                 field="--user-header",
                 remedy="Give either --users or --user-header",
+            )
+        if self.port + self.processes - 1 > LAST_PORT:
+            raise ParamsError(
+                f"there are no {self.processes} ports from {self.port} on",
+                field="--processes",
+                remedy="Choose a lower --port",
             )
         for proxy in self.trusted_proxies:
             _check_network(proxy)

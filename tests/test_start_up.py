@@ -124,7 +124,7 @@ def test_the_summary_reads_the_digest_without_torch(bundle_folder, tmp_path):
     [
         ("cxr_mm.cli", "cxr_mm.cli.app", []),
         ("monitoring.cli", "monitoring.cli.app", []),
-        ("app.__main__", "app.__main__._serve", ["--bundle", "models/synthetic/bundle"]),
+        ("app.__main__", "app.__main__.serve_one", ["--bundle", "models/synthetic/bundle"]),
         ("app.security.auth", "app.security.auth.add_user", ["users.txt", "ann", "--stdin"]),
     ],
 )

@@ -15,9 +15,10 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from getpass import getpass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
 import typer
@@ -222,14 +223,50 @@ class Passwords:
         return f"name {name[:64]}", f"address {address}"
 
 
+@dataclass(frozen=True)
+class SharedSessions:
+    """What the processes of one server know in common of its sessions; it lives as long as they do.
+
+    Args:
+        key: signs the cookies.
+        ended: folder with an empty file for each session that was signed out before its time.
+    """
+
+    key: bytes
+    ended: Path
+
+    @classmethod
+    def begun(cls, folder: Path) -> Self:
+        """Of a server that begins, which keeps its own things in this folder."""
+        ended = folder / "signed-out"
+        ended.mkdir()
+        return cls(secrets.token_bytes(32), ended)
+
+    def end(self, cookie: str, now: float) -> None:
+        """Take note that a session has ended, and forget those that would be too old by now."""
+        for file in self.ended.iterdir():
+            if file.stat().st_mtime + SESSION_SECONDS < now:
+                file.unlink(missing_ok=True)
+        file = self._file(cookie)
+        file.touch()
+        os.utime(file, (now, now))
+
+    def has_ended(self, cookie: str) -> bool:
+        """Whether any process has ended the session."""
+        return self._file(cookie).exists()
+
+    def _file(self, cookie: str) -> Path:
+        return self.ended / hashlib.sha256(cookie.encode()).hexdigest()
+
+
 class Sessions:
     """Who has signed in, in a cookie signed with a key that lives as long as the server."""
 
-    def __init__(self, users: Users, clock: Callable[[], float] = time.time) -> None:
-        self.users, self._clock = users, clock
+    def __init__(
+        self, users: Users, shared: SharedSessions, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.users, self._shared, self._clock = users, shared, clock
         self.passwords = Passwords(users)
-        self._key = secrets.token_bytes(32)
-        self._ended: dict[str, float] = {}
 
     def issue(self, name: str) -> str:
         """A cookie for this user; a changed password ends it."""
@@ -247,17 +284,17 @@ class Sessions:
         ):
             return None
         old = float(rest.partition("|")[0]) <= self._clock()
-        return None if old or cookie in self._ended else name
+        return None if old or self._shared.has_ended(cookie) else name
 
     def end(self, cookie: str) -> None:
         """End one session before its time."""
         if self.user(cookie):
-            now = self._clock()
-            self._ended = {each: until for each, until in self._ended.items() if until > now}
-            self._ended[cookie] = now + SESSION_SECONDS
+            self._shared.end(cookie, self._clock())
 
     def _sign(self, payload: str, stored: str) -> str:
-        return hmac.new(self._key, f"{payload}|{stored}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self._shared.key, f"{payload}|{stored}".encode(), hashlib.sha256
+        ).hexdigest()
 
 
 class SignIn:

@@ -53,11 +53,12 @@ class Way:
     processes: int = 1
 
 
-ALONE, TOGETHER = "one by one", "together"
+ALONE, TOGETHER, TWO = "one by one", "together", "together, two processes"
 WAYS = {
     # Threads of a forward pass spin while they wait for one another, as they do by default.
     ALONE: Way(75, ("--max-batch", "1"), {"OMP_WAIT_POLICY": "active"}),
     TOGETHER: Way(150),
+    TWO: Way(75, ("--processes", "2"), processes=2),
 }
 FASTER, SLOWEST, GROWTH = 1.5, 2.5, 1.1
 """Predictions a second against `one by one`; seconds of the 95th percentile; memory in the end
@@ -130,6 +131,8 @@ def measure() -> list[Row]:
         for number, (title, way) in enumerate(WAYS.items()):
             words = "--log", f"sqlite:///{name}/{number}.db", *UNLIMITED, *way.words
             with served(TASK, PORT, *words, environment=way.environment) as server:
+                for port in range(PORT + 1, PORT + way.processes):
+                    _await(f"http://127.0.0.1:{port}/healthz", server)
                 found[title] = _load(server.pid, studies, way)
             for error in sorted(set(found[title].errors)):
                 print(f"load: {title}: {error}")

@@ -14,6 +14,7 @@ from app.security import auth
 from app.security.auth import (
     LoginThrottle,
     Sessions,
+    SharedSessions,
     SignIn,
     Users,
     add_user,
@@ -51,8 +52,8 @@ def application(sessions):
 
 
 @pytest.fixture
-def sessions(file):
-    return Sessions(Users(file))
+def sessions(file, tmp_path):
+    return Sessions(Users(file), SharedSessions.begun(tmp_path))
 
 
 @pytest.fixture
@@ -158,9 +159,9 @@ def test_wrong_passwords_are_slowed_by_name_and_by_address():
     assert slowed.wait("name ada") == 0
 
 
-def test_a_session_holds_until_it_is_too_old(file):
+def test_a_session_holds_until_it_is_too_old(file, tmp_path):
     clock = Clock()
-    sessions = Sessions(Users(file), clock)
+    sessions = Sessions(Users(file), SharedSessions.begun(tmp_path), clock)
     cookie = sessions.issue("ada@ward.example")
     clock.now += 12 * 3600 - 1
     assert sessions.user(cookie) == "ada@ward.example"
@@ -168,9 +169,11 @@ def test_a_session_holds_until_it_is_too_old(file):
     assert sessions.user(cookie) is None
 
 
-def test_a_cookie_that_was_changed_or_made_elsewhere_is_nobodys(file, sessions):
+def test_a_cookie_that_was_changed_or_made_elsewhere_is_nobodys(file, sessions, tmp_path):
     cookie = sessions.issue("ada@ward.example")
-    assert Sessions(Users(file)).user(cookie) is None
+    (tmp_path / "other").mkdir()
+    other = Sessions(Users(file), SharedSessions.begun(tmp_path / "other"))
+    assert other.user(cookie) is None
     later = cookie.replace("|1", "|2", 1)
     for false in (later, cookie[:-1], cookie.replace("ada", "bob"), "", "|||", "é|1|2|3"):
         assert sessions.user(false) is None
@@ -179,7 +182,7 @@ def test_a_cookie_that_was_changed_or_made_elsewhere_is_nobodys(file, sessions):
 def test_a_session_ends_when_it_is_ended_and_when_the_password_changes(tmp_path):
     path = tmp_path / "users.txt"
     add_user(path, "ada", PASSWORD)
-    sessions = Sessions(Users(path))
+    sessions = Sessions(Users(path), SharedSessions.begun(tmp_path))
     first, second = sessions.issue("ada"), sessions.issue("ada")
     sessions.end(first)
     assert sessions.user(first) is None
@@ -308,10 +311,25 @@ def test_wrong_passwords_of_programs_are_throttled_with_those_of_the_form(visito
     assert fill(visitor).status_code == 429
 
 
+def test_processes_of_one_server_know_the_same_sessions(file, tmp_path):
+    clock = Clock()
+    shared = SharedSessions.begun(tmp_path)
+    one, other = (Sessions(Users(file), shared, clock) for _ in range(2))
+    first, second = one.issue("ada@ward.example"), one.issue("ada@ward.example")
+    one.end(first)
+    assert other.user(first) is None
+    assert other.user(second) == "ada@ward.example"
+    clock.now += 12 * 3600 + 1
+    later = other.issue("ada@ward.example")
+    other.end(later)
+    assert [one.user(cookie) for cookie in (first, second, later)] == [None] * 3
+    assert len(list(shared.ended.iterdir())) == 1  # the first is too old, ended or not
+
+
 def test_a_known_password_ends_when_it_changes(tmp_path):
     path = tmp_path / "users.txt"
     add_user(path, "ada", PASSWORD)
-    visitor = TestClient(application(Sessions(Users(path))))
+    visitor = TestClient(application(Sessions(Users(path), SharedSessions.begun(tmp_path))))
     assert asked(visitor, name="ada").status_code == 200
     add_user(path, "ada", PASSWORD + "!")
     assert asked(visitor, name="ada").status_code == 401
