@@ -115,7 +115,7 @@ def _baselines(results: Results) -> Iterator[Row]:
 
 FAMILIES = ((1, 0.0), (10, 0.0), (10, LABELS))
 """Sites, and shares of labelled studies."""
-STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 40, 10, 100
+STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 40, 5, 100
 
 
 def measure_sites() -> list[Row]:
