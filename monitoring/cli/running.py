@@ -11,14 +11,16 @@ import typer
 
 from cxr_mm.core.errors import LogError
 from cxr_mm.core.paths import MONITORING_REPORTS
+from cxr_mm.core.types import plural
 from cxr_mm.prediction_log.database import checked_url
-from monitoring.cli.options import Bundle, Frozen, Log, moment
+from monitoring.cli.options import Frozen, GroupBy, Log, moment
 from monitoring.config import MonitorParams, load_settings
+from monitoring.report.dashboard import DASHBOARD_FILE, write_dashboard
 from monitoring.report.workspace import serve_workspace
 from monitoring.scheduler.cron import Cron
-from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, ServedModel
+from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, RunResult, ServedModel, run_all
 from monitoring.scheduler.schedule import Stop, run_schedule, stopping
-from monitoring.scheduler.state import State, open_state
+from monitoring.scheduler.state import State, open_state, read_aggregates
 from monitoring.scheduler.status import status as collect_status
 from monitoring.scheduler.status import status_text
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 MOST_COUNTED = 1000
 """Windows of a year that are counted; of more the number is extrapolated."""
+Bundles = Annotated[
+    list[Path],
+    typer.Option("--bundle", help="Folder of a bundle, or its current.json; may be repeated."),
+]
 Line = Annotated[
     str, typer.Option("--cron", help="When a window ends: '0 6 * * *' is each day at six.")
 ]
@@ -41,16 +47,17 @@ WORKSPACE = MONITORING_REPORTS / WORKSPACE_NAME
 
 @commands.command()
 def schedule(
-    bundle: Bundle,
+    bundle: Bundles,
     log: Log,
     cron: Line,
     timezone: Zone = "UTC",
     reference: Frozen = None,
     settings: Settings = None,
     reports: Reports = MONITORING_REPORTS,
+    group_by: GroupBy = None,
     once: Annotated[bool, typer.Option("--once", help="Run what is due, then end.")] = False,
 ) -> None:
-    """Report each window when it ends, until SIGTERM; missed ones are reported first.
+    """Report each window of each model when it ends, until SIGTERM; missed ones first.
 
     With --once the exit code is the most severe: 20 alarm, 2 a report failed, 10 warn, 3 too few, 0
     ok.
@@ -58,19 +65,27 @@ def schedule(
     times, params = Cron(cron, timezone), load_settings(settings)
     stop = Stop(params.schedule.grace_seconds)
     with closing(open_state(log)) as state:
-        runner = _runner(state, bundle, log, reference, params, reports, stop)
+        runners = [
+            _runner(state, one, log, reference, params, reports, stop, group_by) for one in bundle
+        ]
+
+        def catch_up(times: Cron) -> RunResult:
+            return run_all(runners, lambda runner: runner.catch_up(times), _say)
+
         if once:
             with stopping(stop.request):
-                code = runner.catch_up(times).exit_code
+                code = catch_up(times).exit_code
             raise typer.Exit(code)
-        rate = _reference(bundle, reference).params.false_alarm_rate
-        _say(expected_false_alarms(times, rate, datetime.now(UTC)))
-        run_schedule(runner.catch_up, times, params.schedule, stop, _say)
+        for one in bundle:
+            frozen = _reference(one, reference)
+            rate, now = frozen.params.false_alarm_rate, datetime.now(UTC)
+            _say(f"{frozen.task.name}: {expected_false_alarms(times, rate, now)}")
+        run_schedule(catch_up, times, params.schedule, stop, _say)
 
 
 @commands.command()
 def backfill(
-    bundle: Bundle,
+    bundle: Bundles,
     log: Log,
     cron: Line,
     since: Annotated[str, typer.Option("--from", help="Start, ISO 8601; UTC without an offset.")],
@@ -79,6 +94,7 @@ def backfill(
     reference: Frozen = None,
     settings: Settings = None,
     reports: Reports = MONITORING_REPORTS,
+    group_by: GroupBy = None,
 ) -> None:
     """Report windows of the past that were not reported yet; no one is alerted.
 
@@ -91,9 +107,36 @@ def backfill(
         raise LogError("no window between them", field=f"--from {since}")
     stop = Stop(params.schedule.grace_seconds)
     with closing(open_state(log)) as state, stopping(stop.request):
-        runner = _runner(state, bundle, log, reference, params, reports, stop)
-        code = runner.backfill(windows).exit_code
+        runners = [
+            _runner(state, one, log, reference, params, reports, stop, group_by) for one in bundle
+        ]
+        code = run_all(runners, lambda runner: runner.backfill(windows), _say).exit_code
     raise typer.Exit(code)
+
+
+@commands.command()
+def dashboard(
+    log: Log,
+    task: Annotated[str, typer.Option(help="Whose windows.")],
+    since: Annotated[
+        str | None, typer.Option(help="Start, ISO 8601; default: a year before the end.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="End; default: now.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File; default: reports/monitoring/TASK/dashboard.html.")
+    ] = None,
+) -> None:
+    """Draw a year of windows by model and site, and how the sites differ, on one page.
+
+    It is drawn from what was stored of each window that `schedule` or `backfill` reported; no
+    record is read.
+    """
+    end = moment(until) or datetime.now(UTC)
+    start = moment(since) or end - timedelta(days=365)
+    file = out or MONITORING_REPORTS / task / DASHBOARD_FILE
+    with closing(open_state(log)) as state:
+        windows = write_dashboard(read_aggregates(state, task, start, end), task, file)
+    print(f"{plural(windows, 'window')} drawn. See {file}")
 
 
 @commands.command()
@@ -151,6 +194,7 @@ def _runner(
     params: MonitorParams,
     reports: Path,
     stop: Stop,
+    group_by: str | None = None,
 ) -> Runner:
     from cxr_mm.core.paths import bundle_digest
     from cxr_mm.models.registry import resolved  # slow to import
@@ -159,7 +203,10 @@ def _runner(
         folder = resolved(bundle)
         words = ["-m", "monitoring", "report", "--bundle", str(folder)]
         words += ["--log", checked_url(log).render_as_string(hide_password=False)]
-        words += ["--workspace", str(reports / WORKSPACE_NAME)]
+        if group_by is None:
+            words += ["--workspace", str(reports / WORKSPACE_NAME)]
+        else:
+            words += ["--group-by", group_by]
         words += ["--reference", str(reference)] if reference else []
         return ServedModel(bundle_digest(folder), words)
 

@@ -21,6 +21,7 @@ from monitoring.config import MonitorParams, ReportSettings
 from monitoring.report.workspace import retain_reports, retain_snapshots
 from monitoring.scheduler.cron import Cron, Window
 from monitoring.scheduler.state import Lease, PendingWindow, State, Windows
+from monitoring.sites.aggregate import AGGREGATES, Aggregate
 
 LOOK_SECONDS = 0.1
 TAIL = 500
@@ -82,6 +83,19 @@ def read_verdict(folder: Path) -> Verdict:
         return Verdict.of_facts(read_json(folder / VERDICT_FILE))
     except (OSError, ValueError, AttributeError) as error:
         raise StageError("the report left no verdict", field=str(folder)) from error
+
+
+def read_aggregates(folder: Path) -> dict[str, Aggregate]:
+    """What a report left of each site.
+
+    Raises:
+        StageError: it is damaged.
+    """
+    try:
+        found = read_json(folder / VERDICT_FILE).get(AGGREGATES, {})
+        return {site: Aggregate.model_validate(content) for site, content in found.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise StageError("the report's aggregates are damaged", field=str(folder)) from error
 
 
 def _ended(process: "subprocess.Popen[bytes]", seconds: float, stopped: Callable[[], bool]) -> int:
@@ -255,6 +269,7 @@ class Runner:
             verdict = report_sandboxed(
                 model.command, pending.window, folder, self._settings.report, self._lost
             )
+            aggregates = read_aggregates(folder)
         except CancelledError as stopped:
             self._windows.release(pending, holder)
             self._say(f"{self._task}, {pending.window}: {stopped}")
@@ -265,7 +280,7 @@ class Runner:
                 if alerting:
                     self._deliver(Notice.of_failure(self._task, pending.digest, pending.window))
             return ERROR_EXIT_CODE
-        if self._windows.finish(pending, holder, verdict):
+        if self._windows.finish(pending, holder, verdict, aggregates):
             self._say(f"{pending.window}: {verdict.line} See {folder}")
             if alerting:
                 self._deliver(Notice.of_verdict(verdict, pending.window))
@@ -300,3 +315,24 @@ class Runner:
             retain_snapshots(workspace, self._task, settings.keep_days, settings.keep_last)
         except OSError as error:
             self._say(f"old reports cannot be removed: {error}")
+
+
+def run_all(
+    runners: Sequence[Runner], step: Callable[[Runner], RunResult], say: Callable[[str], None]
+) -> RunResult:
+    """Let the runner of each model do a step; what another process is at is left to it.
+
+    A model whose step fails stops no other. Two processes share the tasks in this way.
+    """
+    results = []
+    for runner in runners:
+        try:
+            results.append(step(runner))
+        except CxrError as error:
+            say(str(error))
+            results.append(RunResult((ERROR_EXIT_CODE,), again=True))
+    return RunResult(
+        exit_codes=tuple(code for result in results for code in result.exit_codes),
+        again=any(result.again for result in results),
+        held_by=next((result.held_by for result in results if result.held_by), None),
+    )

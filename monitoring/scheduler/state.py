@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,11 +35,14 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cxr_mm.core.errors import LogError
+from cxr_mm.core.record import LONGEST_SITE
 from cxr_mm.core.verdict import Verdict
 from cxr_mm.prediction_log import open_log
 from cxr_mm.prediction_log.database import checked_url, database_errors, is_refused, open_engine
+from cxr_mm.prediction_log.partitions import keep_ahead
 from cxr_mm.prediction_log.schema import UtcDateTime
 from monitoring.scheduler.cron import Cron, Window
+from monitoring.sites.aggregate import Aggregate
 
 METADATA = MetaData()
 WINDOWS = Table(
@@ -70,6 +73,14 @@ RUNNERS = Table(
     Column("cron", String(200)),
     Column("timezone", String(100)),
 )
+AGGREGATED = Table(
+    "monitoring_aggregates",
+    METADATA,
+    Column("window_id", Integer, primary_key=True, autoincrement=False),
+    Column("site", String(LONGEST_SITE), primary_key=True),
+    Column("content", JSON, nullable=False),
+)
+"""What each finished window was, by site: an `Aggregate`."""
 ALERTS = Table(
     "monitoring_alerts",
     METADATA,
@@ -109,6 +120,7 @@ def open_state(log: str) -> State:
     url = checked_url(log)
     state = State(open_engine(url), url)
     with database_errors(url):
+        keep_ahead(state.engine)
         # PostgreSQL's IF NOT EXISTS fails in the one of two that makes a table at the same moment.
         with suppress(IntegrityError, ProgrammingError):
             _create(state.engine)
@@ -308,10 +320,29 @@ class Windows:
             and_(WINDOWS.c.window_id == pending.window_id, _free(holder), lease), values
         )
 
-    def finish(self, pending: PendingWindow, holder: str, verdict: Verdict) -> bool:
-        """Store the verdict of a window; False if the holder has lost it."""
-        result = verdict.model_dump(mode="json")
-        return self._end(pending, holder, {"status": "done", "verdict": result, "message": None})
+    def finish(
+        self,
+        pending: PendingWindow,
+        holder: str,
+        verdict: Verdict,
+        aggregates: Mapping[str, Aggregate],
+    ) -> bool:
+        """Store the verdict and the aggregates of a window; False if the holder has lost it."""
+        values = {"status": "done", "verdict": verdict.model_dump(mode="json"), "message": None}
+        rows = [
+            {
+                "window_id": pending.window_id,
+                "site": site,
+                "content": aggregate.model_dump(mode="json"),
+            }
+            for site, aggregate in aggregates.items()
+        ]
+        with database_errors(self._state.url), self._state.engine.begin() as connection:
+            change = update(WINDOWS).where(_running(pending, holder))
+            done = connection.execute(change.values(finished=datetime.now(UTC), **values))
+            if done.rowcount and rows:
+                connection.execute(insert(AGGREGATED), rows)
+            return done.rowcount > 0
 
     def fail(self, pending: PendingWindow, holder: str, message: str) -> bool:
         """Store the error of a window; False if the holder has lost it."""
@@ -350,16 +381,19 @@ class Windows:
         return WINDOWS.c.task == self._task
 
     def _end(self, pending: PendingWindow, holder: str, values: dict[str, Any]) -> bool:
-        mine = and_(
-            WINDOWS.c.window_id == pending.window_id,
-            WINDOWS.c.status == "running",
-            WINDOWS.c.holder == holder,
-        )
-        return self._change(mine, {"finished": datetime.now(UTC), **values})
+        values = {"finished": datetime.now(UTC), **values}
+        return self._change(_running(pending, holder), values)
 
     def _change(self, which: ColumnElement[bool], values: dict[str, Any]) -> bool:
         with database_errors(self._state.url), self._state.engine.begin() as connection:
             return connection.execute(update(WINDOWS).where(which).values(**values)).rowcount > 0
+
+
+def _running(pending: PendingWindow, holder: str) -> ColumnElement[bool]:
+    """The window, as long as it is the holder's."""
+    c = WINDOWS.c
+    mine = c.window_id == pending.window_id
+    return and_(mine, c.status == "running", c.holder == holder)
 
 
 def _free(holder: str) -> ColumnElement[bool]:
@@ -367,6 +401,42 @@ def _free(holder: str) -> ColumnElement[bool]:
     killed = and_(WINDOWS.c.status == "running", WINDOWS.c.holder != holder)
     open_ = WINDOWS.c.status.in_(("waiting", "failed"))
     return and_(or_(open_, killed), WINDOWS.c.attempts < MOST_ATTEMPTS)
+
+
+@dataclass(frozen=True)
+class StoredAggregate:
+    """The aggregate of one site in one finished window of a model."""
+
+    digest: str
+    site: str
+    window: Window
+    content: Aggregate
+
+
+AT_ONCE = 200
+"""Aggregates that are in memory at the same time."""
+
+
+def read_aggregates(
+    state: State, task: str, since: datetime, until: datetime
+) -> Iterator[StoredAggregate]:
+    """Aggregates of the windows of a task that end after `since`, up to `until`, in order.
+
+    Raises:
+        LogError: the database cannot be used.
+    """
+    c = WINDOWS.c
+    query = (
+        select(c.digest, AGGREGATED.c.site, c.since, c.until, AGGREGATED.c.content)
+        .join_from(WINDOWS, AGGREGATED, c.window_id == AGGREGATED.c.window_id)
+        .where(c.task == task, c.until > since, c.until <= until)
+        .order_by(c.until, c.digest, AGGREGATED.c.site)
+        .execution_options(yield_per=AT_ONCE)
+    )
+    with database_errors(state.url), state.engine.connect() as connection:
+        for row in connection.execute(query):
+            content = Aggregate.model_validate(row.content)
+            yield StoredAggregate(row.digest, row.site, Window(row.since, row.until), content)
 
 
 def _equal(key: dict[str, Any]) -> list[ColumnElement[bool]]:

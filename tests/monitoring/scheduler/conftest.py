@@ -18,12 +18,13 @@ root, folder = pathlib.Path(sys.argv[1]), pathlib.Path(option("--out"))
 with (root / "runs.txt").open("a") as runs:
     runs.write(option("--since") + " " + option("--until") + chr(10))
 orders = root / "orders.py"
-status = "ok"
+status, aggregates = "ok", {}
 if orders.exists():
     exec(orders.read_text())
 folder.mkdir(parents=True, exist_ok=True)
 verdict = {"status": status, "task": "icu", "digest": "a" * 64, "n": 60, "n_labelled": 0,
-           "first": None, "last": None, "headline": "60 studies", "reasons": [], "notes": []}
+           "first": None, "last": None, "headline": "60 studies", "reasons": [], "notes": [],
+           "aggregates": aggregates}
 (folder / "verdict.json").write_text(json.dumps(verdict))
 sys.exit({"ok": 0, "too_small": 3, "warn": 10, "alarm": 20}[status])
 """

@@ -49,6 +49,11 @@ def test_windows_of_the_past_are_reported_once_and_status_says_so(
     assert json.loads((folder / "verdict.json").read_text())["status"] == "alarm"
     assert (tmp_path / "reports" / "workspace" / "windows.json").exists()
     assert run(*words) == (0, "")
+    page = tmp_path / "dashboard.html"
+    words = ["dashboard", "--log", log, "--task", "made_up", "--until", until.isoformat()]
+    code, result = run(*words, "--out", page)
+    assert (code, result.startswith("1 window drawn")) == (0, True)
+    assert page.exists()
     code, result = run("status", "--log", log, "--json")
     latest = json.loads(result)["tasks"]["made_up"]["latest"]
     assert (latest["status"], latest["folder"]) == ("alarm", str(folder))

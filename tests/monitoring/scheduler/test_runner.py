@@ -5,11 +5,12 @@ import time
 
 import pytest
 
+from cxr_mm.core.errors import BundleError
 from cxr_mm.prediction_log.spool import spool_folder
 from monitoring.config import AlertSettings, MonitorParams
 from monitoring.scheduler.cron import Cron, Window
-from monitoring.scheduler.runner import Runner, ServedModel
-from monitoring.scheduler.state import Lease, Windows
+from monitoring.scheduler.runner import Runner, ServedModel, run_all
+from monitoring.scheduler.state import Lease, Windows, read_aggregates
 from monitoring.scheduler.status import status, status_text
 
 DAILY = Cron("0 6 * * *")
@@ -21,6 +22,21 @@ SETTINGS = MonitorParams.model_validate(
         "report": {"memory_mib": 512, "minutes": 0.5},
     }
 )
+AGGREGATES = {
+    site: {
+        "status": "ok",
+        "studies": studies,
+        "labelled": 0,
+        "predictions": studies,
+        "refused": 1,
+        "bad_input": 0,
+        "failures": 0,
+        "slowest": None,
+        "auc": None,
+        "sums": {"Age": [False, 2, 10, 60, 2, 60, 10, 2]},
+    }
+    for site, studies in (("north", 60), ("süd", 61))
+}
 
 
 @pytest.fixture
@@ -115,6 +131,32 @@ def test_a_new_model_has_windows_of_its_own(runner, fake, rows, at):
     first, second = rows()
     assert (first.digest[0], second.digest[0]) == ("a", "b")
     assert first.folder != second.folder
+
+
+def test_a_model_that_cannot_be_read_stops_no_other(runner, fake, at):
+    def broken():
+        raise BundleError("damaged", field="bundle")
+
+    bad, good, now = runner(), runner(), at("2026-03-01 07:00")
+    bad._model = broken
+    found = run_all([bad, good], lambda each: each.catch_up(DAILY, now), runner.lines.append)
+    assert (found.exit_codes, found.again) == ((2, 0), True)
+    assert any("damaged" in line for line in runner.lines)
+    assert len(fake.runs) == 1
+
+
+def test_the_aggregates_of_a_window_are_stored_with_its_verdict(runner, fake, state, at, rows):
+    fake.order(f"aggregates = {AGGREGATES!r}")
+    runner().catch_up(DAILY, at("2026-03-01 07:00"))
+    runner().catch_up(DAILY, at("2026-03-02 07:00"))
+    found = list(read_aggregates(state, "icu", at("2026-02-01 00:00"), at("2026-03-02 06:00")))
+    assert [(one.site, one.content.studies) for one in found] == 2 * [("north", 60), ("süd", 61)]
+    assert found[0].content.sums["Age"].mean == 5.0
+    assert found[-1].window.until == at("2026-03-02 06:00")
+    assert not list(read_aggregates(state, "icu", at("2026-03-02 06:00"), at("2026-04-01 00:00")))
+    fake.order("aggregates = {'north': {'studies': 'many'}}")
+    assert runner().catch_up(DAILY, at("2026-03-03 07:00")).exit_codes == (2,)
+    assert "damaged" in rows()[-1].message
 
 
 def test_backfill_runs_the_windows_between_two_moments_once(runner, fake, rows, at):

@@ -18,11 +18,11 @@ from datetime import UTC
 from apscheduler.triggers.cron import CronTrigger
 from cxr_mm.prediction_log.spool import spool_folder
 from monitoring.scheduler.cron import Cron
-from monitoring.scheduler.runner import ServedModel, Runner
+from monitoring.scheduler.runner import ServedModel, Runner, run_all
 from monitoring.scheduler.schedule import Stop, run_schedule
 from monitoring.scheduler.state import open_state
 from monitoring.config import MonitorParams
-log, script, root, mode, line = sys.argv[1:]
+log, script, root, mode, line, *tasks = sys.argv[1:]
 cron = Cron("* * * * *" if line == "each second" else line)
 if line == "each second":  # which crontab cannot say
     cron.trigger = CronTrigger(second="*", timezone=UTC)
@@ -31,13 +31,17 @@ settings = MonitorParams.model_validate({"schedule": {"lease_seconds": 1.5, "ret
 stop = Stop(settings.schedule.grace_seconds)
 state = open_state(log)
 say = lambda line: print(line, flush=True)
-model = ServedModel("a" * 64, (script, root))
-runner = Runner(state, "icu", lambda: model, Path(root) / "reports", settings, say, stop.now,
-                stop.requested)
+def runner(task):
+    model = ServedModel("a" * 64, (script, root, task))
+    reports = Path(root) / "reports" / task
+    return Runner(state, task, lambda: model, reports, settings, say, stop.now, stop.requested)
+runners = [runner(task) for task in tasks or ["icu"]]
+def catch_up(cron):
+    return run_all(runners, lambda each: each.catch_up(cron), say)
 if mode == "once":
-    runner.catch_up(cron)
+    catch_up(cron)
 else:
-    run_schedule(runner.catch_up, cron, settings.schedule, stop, say)
+    run_schedule(catch_up, cron, settings.schedule, stop, say)
 """
 
 
@@ -46,8 +50,9 @@ def process(log, fake):
     """Start a runner in a process of its own."""
     started = []
 
-    def start(mode, line="0 6 * * *"):
+    def start(mode, line="0 6 * * *", *tasks):
         words = [sys.executable, "-W", "error", "-c", PROCESS, log, *fake.command, mode, line]
+        words += tasks
         started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -84,6 +89,26 @@ def test_a_killed_schedule_takes_its_report_along_and_the_next_one_makes_it(
     assert second.wait(30) == 0
     (row,) = rows()
     assert (row.attempts, row.verdict["status"]) == (2, "warn")
+
+
+@EITHER
+def test_two_schedules_share_the_tasks_and_none_is_run_twice(process, fake, rows):
+    tasks = ("covid", "effusion", "icu", "tb")
+    fake.order(  # the first report of each schedule waits for that of the other
+        """
+        runners = root / "runners"
+        runners.mkdir(exist_ok=True)
+        (runners / str(__import__("os").getppid())).touch()
+        while len(list(runners.iterdir())) < 2: time.sleep(0.05)
+        """
+    )
+    both = [process("once", "0 6 * * *", *tasks) for _ in range(2)]
+    assert [each.wait(120) for each in both] == [0, 0]
+    found = rows()
+    assert sorted(r.task for r in found) == list(tasks)
+    assert {(r.status, r.attempts) for r in found} == {("done", 1)}
+    assert len(fake.runs) == len(tasks)
+    assert {int(r.holder.split(":")[1]) for r in found} == {each.pid for each in both}
 
 
 def test_of_two_schedules_one_runs_each_window(process, fake, rows, until):
