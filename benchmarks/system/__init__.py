@@ -1,1 +1,1 @@
-"""System: speed, memory, load, reproducibility and drift."""
+"""System: speed, memory, load and reproducibility."""

@@ -22,22 +22,29 @@ FEATURES, WIDTH, HELDOUT, BATCH = 44, 256, 1000, 5000
 DIGEST = "d" * 64
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECONDS, MEBIBYTES = 120.0, 2048.0
-TASK = Task(
-    name="wide",
-    title="A wide question",
-    problem="binary",
-    findings=(Finding(name="finding", title="Finding"),),
-    source=SourceSpec(kind="manifest_csv"),
-    split=SplitSpec(protocol="patient"),
-    clinical=tuple(
-        ClinicalFeature(
-            name=f"f{i}", title=f"Feature {i}", type="number", unit="1", minimum=-9, maximum=9
-        )
-        for i in range(FEATURES)
-    ),
-    licence="none",
-    citation="none",
-)
+
+
+def wide_task(features: int) -> Task:
+    """A made-up question with so many clinical features."""
+    return Task(
+        name="wide",
+        title="A wide question",
+        problem="binary",
+        findings=(Finding(name="finding", title="Finding"),),
+        source=SourceSpec(kind="manifest_csv"),
+        split=SplitSpec(protocol="patient"),
+        clinical=tuple(
+            ClinicalFeature(
+                name=f"f{i}", title=f"Feature {i}", type="number", unit="1", minimum=-9, maximum=9
+            )
+            for i in range(features)
+        ),
+        licence="none",
+        citation="none",
+    )
+
+
+TASK = wide_task(FEATURES)
 
 
 def measure() -> list[Row]:
@@ -65,13 +72,23 @@ def measure() -> list[Row]:
     return [*rows, _row(whole, "time against a tenth of them", growth, 10.0, SIZES[-1])]
 
 
-def made_up_records(count: int, seed: int) -> Iterator[PredictionRecord]:
-    """Records of independent normal values, whose names and times begin with the seed."""
+def made_up_records(
+    count: int, seed: int, task: Task = TASK, width: int = WIDTH
+) -> Iterator[PredictionRecord]:
+    """Records of independent normal values, rounded; their names and times begin with the seed.
+
+    Args:
+        count: how many.
+        seed: of the values.
+        task: whose clinical features.
+        width: numbers of an image embedding.
+    """
     rng = np.random.default_rng(seed)
-    values, image = rng.normal(size=(count, FEATURES)), rng.normal(size=(count, WIDTH))
-    chance, quality = rng.random(count), rng.normal(size=(count, 8))
+    values = rng.normal(size=(count, len(task.clinical))).round(2)
+    image = rng.normal(size=(count, width))
+    chance, quality = rng.random(count).round(4), rng.normal(size=(count, 8)).round(2)
     for i in range(count):
-        name = f"{seed}.{i}"
+        name, half = f"{seed}.{i}", round(float(chance[i]) / 2, 4)
         yield PredictionRecord(
             record_id=name,
             created_at=START + timedelta(seconds=seed + i),
@@ -87,7 +104,7 @@ def made_up_records(count: int, seed: int) -> Iterator[PredictionRecord]:
             image_embedding=tuple(image[i].tolist()),
             probabilities={"finding": float(chance[i])},
             positives={"finding": bool(chance[i] > 0.5)},
-            shares={"finding": {"image": chance[i] / 2, "tabular": chance[i] / 2}},
+            shares={"finding": {"image": half, "tabular": half}},
             latency_ms=100.0,
         )
 

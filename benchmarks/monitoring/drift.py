@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.harness.outputs import paths_of
 from benchmarks.harness.parts import Row
-from benchmarks.system.scale import DIGEST, TASK, made_up_records
+from benchmarks.monitoring.scale import DIGEST, TASK, made_up_records
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import PredictionRecord

@@ -1,0 +1,1 @@
+"""Monitoring: how often it is right, and what it costs."""
