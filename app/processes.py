@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app.settings import Settings
-from cxr_mm.core.allocator import keep_freed_memory
+from cxr_mm.core.allocator import keep_freed_memory, without_collection
 from cxr_mm.core.processes import end_with_parent, errors_as_one_line
 from cxr_mm.core.progress import heartbeat
 from cxr_mm.core.verdict import ERROR_EXIT_CODE
@@ -50,7 +50,8 @@ def serve_one(settings: Settings, shared: "SharedSessions | None" = None) -> Non
         CxrError: something that it needs is missing or damaged.
     """
     with contextlib.ExitStack() as stack:
-        with heartbeat(f"loading {', '.join(map(str, settings.bundles))}"):
+        loading = f"loading {', '.join(map(str, settings.bundles))}"
+        with heartbeat(loading), without_collection():
             from app.calls import MOST_WAITING
             from app.metrics import Metrics  # slow to import, as are the others
             from app.server import application, build_pages, run, services_of, upload_folder

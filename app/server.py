@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
@@ -42,7 +41,7 @@ from app.security.middleware import REST, Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
 from app.service import AT_ONCE, InferenceService, InstrumentedService
 from app.settings import Settings
-from app.ui import page, theme
+from app.ui import gr, page, theme
 from app.ui import study_form as bundled
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import LogError, ParamsError

@@ -3,6 +3,7 @@
 import sys
 from contextlib import nullcontext
 
+from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.progress import heartbeat
 
 WORKING = ("adopt", "backfill", "labels", "promote", "reference", "report", "retrain", "scenarios")
@@ -11,6 +12,7 @@ WORKING = ("adopt", "backfill", "labels", "promote", "reference", "report", "ret
 if __name__ == "__main__":
     verb = next(iter(sys.argv[1:]), "")
     with heartbeat(f"monitoring {verb}") if verb in WORKING else nullcontext():
-        from monitoring.cli import main  # slow to import
+        with without_collection():
+            from monitoring.cli import main  # slow to import
 
         main()

@@ -33,7 +33,8 @@ NOT_NEEDED = (
 UNUSED = {
     "cxr_mm": ("numpy", "pandas", "pydantic", "torch"),
     "cxr_mm.data.ingest, cxr_mm.data.split, cxr_mm.evaluation.evaluate, monitoring.cli,"
-    "monitoring.retraining.promotion, app.pacs.node": ("torch", "evidently"),
+    "monitoring.retraining.promotion": ("torch", "evidently"),
+    "app.pacs.node, cxr_mm.imaging.decoder": ("torch", "pandas", "pyarrow", "fpdf"),
     "app.server, cxr_mm.explain.stage, cxr_mm.training.train_image, cxr_mm.api.model": (
         "shap", "numba", "sklearn", "scipy.stats", "skimage", "lightning", "torch._dynamo",
         "highdicom", "pynetdicom", "fpdf",

@@ -9,8 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from app.pacs.context.choose import NO_CONTEXT, Context
-from app.pacs.objects import Region, Result
-from app.pacs.objects.result import LONGEST
+from app.pacs.objects.result import LONGEST, Region, Result
 from app.pacs.stages import UNTIMED, Stages
 from app.service import InferenceService, StudySession
 from cxr_mm.core.prediction import FindingPrediction

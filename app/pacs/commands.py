@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxr_mm.core.allocator import keep_freed_memory, without_collection
 from cxr_mm.core.errors import ParamsError
 from cxr_mm.core.progress import announce
 
@@ -31,8 +32,8 @@ File = Annotated[Path, typer.Argument(help="YAML file of the node.")]
 @commands.command()
 def run(file: File) -> None:
     """Receive, answer and send until a signal ends it; nothing is lost by that."""
-    from app.pacs.node import run_node
-    from cxr_mm.core.allocator import keep_freed_memory
+    with without_collection():
+        from app.pacs.node import run_node
 
     settings = _settings(file)
     announce(f"{settings.ae_title} starts")

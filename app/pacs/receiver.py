@@ -29,7 +29,7 @@ from pynetdicom.sop_class import Verification
 from app.pacs.delivery.commitment import MODEL, NO_SUCH_TRANSACTION, Commitment
 from app.pacs.delivery.fragments import FragmentReader, unburden
 from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
-from app.pacs.objects import SOURCES
+from app.pacs.objects.sop_classes import SOURCES
 from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
 from app.pacs.stages import UNTIMED, Stages

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from app.pacs.delivery.commitment import Commitment
 from app.pacs.delivery.fragments import read_soon, unburden
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
 from app.pacs.queue.watched import note_peer
 from app.pacs.settings import NodeSettings, Peer, calling_context

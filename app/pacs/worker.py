@@ -14,11 +14,12 @@ from pydicom.dataset import Dataset
 from app.pacs.answering import Answering
 from app.pacs.context.studies import NOTHING, Contexts, Found, version_of
 from app.pacs.header import HeaderReader
-from app.pacs.objects import Kind, ObjectFile, Result, build_not_analysed, build_objects
+from app.pacs.objects.build import ObjectFile, build_not_analysed, build_objects
 from app.pacs.objects.fhir import Json, fhir_bundle, fhir_not_analysed, report_id
+from app.pacs.objects.result import Result
 from app.pacs.queue import Earlier, Ended, Outgoing, Queue, Received, Summary
 from app.pacs.routing import Refusal, Route, facts_of, route
-from app.pacs.settings import Destination, NodeSettings
+from app.pacs.settings import Destination, Kind, NodeSettings
 from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
 from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError

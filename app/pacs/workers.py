@@ -16,6 +16,7 @@ from typing import Literal
 from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings
 from app.pacs.stages import Observe, unobserved
+from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.errors import LogError
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ def _end(process: BaseProcess) -> None:
 
 
 def _work(settings: NodeSettings, name: str, pipe: Connection) -> None:
-    from app.pacs.worker_process import work  # torch, which the node itself does not need
+    with without_collection():
+        from app.pacs.worker_process import work  # torch, which the node itself does not need
 
     work(settings, name, pipe)

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from getpass import getpass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -66,8 +67,10 @@ def _bytes(password: str) -> bytes:
     return password.encode("utf-8", "surrogatepass")
 
 
-DUMMY_HASH = HASHER.hash(secrets.token_bytes(16))
-"""Compared with where there is no such user, so that it takes as long."""
+@cache
+def dummy_hash() -> str:
+    """What a password is compared with where there is no such user, so that it takes as long."""
+    return HASHER.hash(secrets.token_bytes(16))
 
 
 class Users:
@@ -191,7 +194,7 @@ class Passwords:
 
     def __init__(self, users: Users) -> None:
         self._users, self._throttle = users, LoginThrottle()
-        self._turns = asyncio.Semaphore(2)
+        self._turns, self._dummy = asyncio.Semaphore(2), dummy_hash()
         self._key, self._right = secrets.token_bytes(32), OrderedDict[bytes, None]()
 
     def wait(self, name: str, address: str) -> float:
@@ -208,7 +211,7 @@ class Passwords:
         if known in self._right:
             return True
         async with self._turns:
-            right = await asyncio.to_thread(matches, password, stored or DUMMY_HASH)
+            right = await asyncio.to_thread(matches, password, stored or self._dummy)
         if stored is None or not right:
             self._throttle.wrong(*self._keys(name, address))
             return False

@@ -21,6 +21,7 @@ from cxr_mm.cli.options import (
     Workers,
     study_of,
 )
+from cxr_mm.core.allocator import without_collection
 from cxr_mm.core.config import Params, for_task, load_params, with_split
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.paths import TaskPaths, data_root
@@ -98,7 +99,8 @@ def split(task: TaskName) -> None:
 @commands.command("train-image", rich_help_panel=PANEL)
 def train_image(task: TaskName, tracking: Server = "auto") -> None:
     """Train the image encoder; an interrupted training is resumed."""
-    from cxr_mm.training.train_image import train_image as run
+    with without_collection():
+        from cxr_mm.training.train_image import train_image as run
 
     _tracked(task, "train_image", run, tracking)
 
@@ -108,7 +110,8 @@ def embed(
     task: TaskName, engine: Engine = "local", address: Address = "local", workers: Workers = 0
 ) -> None:
     """Embed radiographs and notes."""
-    from cxr_mm.training.embed import embed as run
+    with without_collection():
+        from cxr_mm.training.embed import embed as run
 
     there = run_of(EngineSettings(name=engine, address=address, workers=workers))
     _stage(task, lambda t, p, where: run(t, p, where, there))
@@ -123,7 +126,8 @@ def fuse(
     workers: Workers = 0,
 ) -> None:
     """Train the fusion, calibrate it, choose operating points; write the bundle."""
-    from cxr_mm.training.fuse import fuse as run
+    with without_collection():
+        from cxr_mm.training.fuse import fuse as run
 
     there = run_of(EngineSettings(name=engine, address=address, workers=workers))
     _tracked(task, "fuse", partial(run, run=there), tracking)
@@ -132,7 +136,8 @@ def fuse(
 @commands.command(rich_help_panel=PANEL)
 def evaluate(task: TaskName, tracking: Server = "auto") -> None:
     """Compute metrics with intervals over patients, for every subset of modalities; plot them."""
-    from cxr_mm.evaluation.evaluate import evaluate as run
+    with without_collection():
+        from cxr_mm.evaluation.evaluate import evaluate as run
 
     _tracked(task, "evaluate", run, tracking)
 
@@ -173,7 +178,8 @@ def explain(
             remedy="Name a task to run its stage, or a bundle to explain one study",
         )
     if bundle is None:
-        from cxr_mm.explain.stage import explain as run
+        with without_collection():
+            from cxr_mm.explain.stage import explain as run
 
         _stage(str(task), run)
         return

@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cxr_mm.core.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd  # not at run time: those who decode images need none
 
 CHUNK = 1 << 20
 LONGEST_NAME = 255
@@ -188,7 +190,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
     """Write a Parquet file whole or not at all."""
     with atomic_write(path) as temporary:
         frame.to_parquet(temporary, index=False)

@@ -8,7 +8,6 @@ from cxr_mm.prediction_log.erasure import (
     erase_study,
     retain,
 )
-from cxr_mm.prediction_log.export import export_window
 from cxr_mm.prediction_log.log import PredictionLog, open_log
 from cxr_mm.prediction_log.spool import SpooledLog, open_spooled_log, spool_folder
 from cxr_mm.prediction_log.verify import ChainBreak, Verified, verify
@@ -26,7 +25,6 @@ __all__ = [
     "WindowIndex",
     "erase_patient",
     "erase_study",
-    "export_window",
     "find_secret",
     "open_log",
     "open_spooled_log",

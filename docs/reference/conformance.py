@@ -12,9 +12,10 @@ from pydicom.uid import UID
 from app.pacs.context.hl7_message import CHARACTER_SETS, TYPES
 from app.pacs.dicomweb.multipart import TYPE
 from app.pacs.dicomweb.stow_in import JSON, STUDIES
-from app.pacs.objects import SOP_CLASSES, SOURCES, codes
+from app.pacs.objects import codes
 from app.pacs.objects.build import CONTENTS
 from app.pacs.objects.evidence import CHARACTER_SET
+from app.pacs.objects.sop_classes import SOP_CLASSES, SOURCES
 from app.pacs.objects.uids import PREFIX
 
 PAGE = Path(__file__).parents[1] / "conformance.md"

@@ -12,12 +12,12 @@ from cxr_mm.prediction_log import (
     Head,
     erase_patient,
     erase_study,
-    export_window,
     open_log,
     retain,
     spool_folder,
     verify,
 )
+from cxr_mm.prediction_log.export import export_window
 from monitoring.cli.options import Log, moment
 
 commands = typer.Typer()

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from cxr_mm.core.allocator import without_collection
 from monitoring.concept_drift import COLUMNS_OF_FINDING, Metric, performance
 from monitoring.reference import Reference
 from monitoring.report.workspace import FIGURES_RUN, REPORT_RUN, locked_index, snapshot_file
@@ -29,7 +30,7 @@ from monitoring.verdict import METRIC_NAMES, DriftReport
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without_collection():
     warnings.simplefilter("ignore")
     from evidently import DataDefinition, Dataset, Report
     from evidently.core.metric_types import (

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxr_mm.core.errors import StorageError
-from cxr_mm.prediction_log import PredictionLog, erase_patient, export_window
+from cxr_mm.prediction_log import PredictionLog, erase_patient
+from cxr_mm.prediction_log.export import export_window
 
 SECRET = "a secret that is long enough"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

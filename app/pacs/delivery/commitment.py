@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from sqlalchemy import Row, and_, select, update
 
-from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.evidence import UNDECODABLE
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.objects.uids import PREFIX
 from app.pacs.queue import Delivery, Queue
 from app.pacs.queue.tables import DELIVERIES

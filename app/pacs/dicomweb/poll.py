@@ -19,7 +19,7 @@ from app.pacs.dicomweb.client import AwayError, DeclinedError, HttpClient
 from app.pacs.dicomweb.cursor import Cursor
 from app.pacs.dicomweb.multipart import TYPE, BadMultipartError, PartFiles
 from app.pacs.header import HeaderReader
-from app.pacs.objects import SOURCES
+from app.pacs.objects.sop_classes import SOURCES
 from app.pacs.queue import Queue
 from app.pacs.sender import EchoResult
 from app.pacs.settings import NodeSettings, Peer, calling_context

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from app.pacs.dicomweb.multipart import TYPE, BadMultipartError, Part, PartFiles
 from app.pacs.header import HeaderReader
-from app.pacs.objects import SOURCES
+from app.pacs.objects.sop_classes import SOURCES
 from app.pacs.queue import Queue
 from app.pacs.settings import PAGE, LimitSettings, load_node_settings
 from app.pacs.storage import Storage

@@ -6,14 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-    Comprehensive3DSRStorage,
-    EncapsulatedPDFStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
-)
 
 from app.pacs.objects.encapsulated_pdf import encapsulated_pdf
 from app.pacs.objects.evidence import Evidence, evidence_of
@@ -26,13 +18,6 @@ from app.pacs.objects.structured_report import not_analysed_report, structured_r
 from app.pacs.objects.uids import derived_uid
 from app.pacs.settings import Kind
 
-SOP_CLASSES: Mapping[Kind, UID] = {
-    "sr": Comprehensive3DSRStorage,
-    "gsps": GrayscaleSoftcopyPresentationStateStorage,
-    "sc": SecondaryCaptureImageStorage,
-    "seg": SegmentationStorage,
-    "pdf": EncapsulatedPDFStorage,
-}
 CONTENTS: Mapping[Kind, str] = {
     "sr": "TID 1500 with one group of measurements for each finding, algorithm (TID 4019), inputs, "
     "warnings; unverified and preliminary",

@@ -7,7 +7,6 @@ from highdicom.sr import CodedConcept
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from app.pacs.objects import codes
-from app.pacs.objects.case_report import case_report
 from app.pacs.objects.evidence import Evidence, complete, equipment, long_string
 from app.pacs.objects.result import Result
 from app.pacs.objects.uids import derived_uid
@@ -24,6 +23,8 @@ def encapsulated_pdf(evidence: Evidence, result: Result, uid: str, made_at: date
         uid: SOP instance UID of the document.
         made_at: when the answer was given.
     """
+    from app.pacs.objects.case_report import case_report  # fpdf2, which few nodes need
+
     image, title = evidence.image, f"AI result: {result.task.title}"
     built = SOPClass(
         study_instance_uid=image.study,

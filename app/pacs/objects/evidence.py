@@ -18,26 +18,16 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
 from pydicom.valuerep import PersonName, validate_value
 
 from app.pacs.objects.prepared import Varying, elements_of
+from app.pacs.objects.sop_classes import SOURCES
 from cxr_mm import __version__
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.imaging.attributes import code_string
 
 MANUFACTURER = "cxr-mm"
 CHARACTER_SET = "ISO_IR 192"
-SOURCES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-)
-"""SOP classes of radiographs that are answered."""
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 UNDECODABLE = (
     *(NotImplementedError, ValueError, TypeError, KeyError, AttributeError, OverflowError),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.queue import Queue
 from app.pacs.queue.tables import DELIVERED
 from app.pacs.queue.upkeep import status
@@ -85,6 +86,8 @@ class Running:
         self.port, self.folder, self.process = fields["port"], folder, None
         self.write(fields)
 
+        self.seen = Counter()
+
     def write(self, fields):
         self.file.write_text(yaml.safe_dump(fields))
 
@@ -130,28 +133,45 @@ class Running:
         finally:
             opened.close()
 
+    def forget(self):
+        """Count what comes from now on alone."""
+        self.seen = self._counted()
+
     def delivering(self, expected, to="archive", seconds=120):
         """Wait until the deliveries to a peer are in these states."""
         until = time.monotonic() + seconds
         found = None
         while found != expected:
             assert time.monotonic() < until, found
-            with self.queue() as queue:
-                found = status(queue)["destinations"].get(to)
+            found = self._new().get(to)
             time.sleep(0.2)
 
     def settled(self, images, seconds=180):
-        """Wait until so many images are ended and all is delivered; gives the status."""
+        """Wait until so many images are ended and all is delivered; gives what there is by state:
+        of `received`, of each destination, and of `counts`."""
         until = time.monotonic() + seconds
         while True:
-            with self.queue() as queue:
-                found = status(queue)
-            states = found["received"]
+            found = self._new()
+            states = found.get("received", {})
             ended = sum(states.values()) == images and "received" not in states
-            if ended and all(set(d) <= {*DELIVERED} for d in found["destinations"].values()):
+            deliveries = [found[name] for name in found.keys() - {"received", "counts"}]
+            if ended and all(set(each) <= {*DELIVERED} for each in deliveries):
                 return found
             assert time.monotonic() < until, (found, (self.folder / "out.txt").read_text())
             time.sleep(0.2)
+
+    def _new(self):
+        found = {}
+        for (of, state), number in (self._counted() - self.seen).items():
+            found.setdefault(of, {})[state] = number
+        return found
+
+    def _counted(self):
+        with self.queue() as queue:
+            found = status(queue)
+        counts = {each["what"]: each["number"] for each in found["counts"]}
+        states = {"received": found["received"], "counts": counts, **found["destinations"]}
+        return Counter({(of, k): n for of, each in states.items() for k, n in each.items()})
 
 
 @pytest.fixture
@@ -167,6 +187,54 @@ def running(tmp_path, archive, bundle_folder):
         each.end(signal.SIGKILL)
 
 
+def shared(tmp_path_factory, bundle, **changed):
+    """A node that runs for several tests."""
+    kept = Archive()
+    kept.open()
+    node = Running(tmp_path_factory.mktemp("node"), bundle, kept, **changed).start()
+    try:
+        yield node, kept
+        assert node.end() == 0
+        assert "Phantom" not in (node.folder / "out.txt").read_text()
+    finally:
+        node.end(signal.SIGKILL)
+        kept.close()
+
+
+@pytest.fixture(scope="module")
+def patient_pair(tmp_path_factory, bundle_folder):
+    limits = {"shortest_pause": 0.1, "longest_pause": 1.0}
+    yield from shared(tmp_path_factory, bundle_folder, limits=limits)
+
+
+@pytest.fixture(scope="module")
+def strict_pair(tmp_path_factory, bundle_folder):
+    limits = {"shortest_pause": 0.1, "longest_pause": 0.1, "send_attempts": 2}
+    kept = {"file_hours": 1}
+    yield from shared(tmp_path_factory, bundle_folder, limits=limits, retention=kept)
+
+
+def anew(pair):
+    node, archive = pair
+    if archive.server is None:
+        archive.open()
+    archive.got.clear()
+    node.forget()
+    return node, archive
+
+
+@pytest.fixture
+def patient(patient_pair):
+    """A node that tries for long, and its archive; both count from now on."""
+    return anew(patient_pair)
+
+
+@pytest.fixture
+def strict(strict_pair):
+    """A node that tries twice and keeps files for an hour, and its archive, likewise."""
+    return anew(strict_pair)
+
+
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     """Phantoms as DICOM data sets, of which the model has seen none."""
@@ -178,8 +246,8 @@ def phantoms(tmp_path_factory):
     ]
 
 
-def test_an_image_goes_in_and_three_objects_come_out(running, archive, phantoms, tmp_path):
-    node = running().start()
+def test_an_image_goes_in_and_three_objects_come_out(patient, phantoms, tmp_path):
+    node, archive = patient
     path = tmp_path / "image.dcm"
     phantoms[0].save_as(path, enforce_file_format=True)
     names = ["-aet", "ARCHIVE", "-aec", "CXRMM", "127.0.0.1", str(node.port)]
@@ -188,7 +256,7 @@ def test_an_image_goes_in_and_three_objects_come_out(running, archive, phantoms,
     assert {d.SOPClassUID for d in archive.got} == {SOP_CLASSES[k] for k in ("sr", "gsps", "sc")}
     assert {d.StudyInstanceUID for d in archive.got} == {phantoms[0].StudyInstanceUID}
     assert {d.PatientID for d in archive.got} == {"P0"}
-    with open_log(f"sqlite:///{tmp_path / 'log.db'}") as log:
+    with open_log(f"sqlite:///{node.folder / 'log.db'}") as log:
         (record,) = log.read_window("synthetic")
         assert record.study_hash == log.hash_id(phantoms[0].SOPInstanceUID)
         assert record.patient_hash == log.hash_id("P0", "patient")
@@ -196,22 +264,20 @@ def test_an_image_goes_in_and_three_objects_come_out(running, archive, phantoms,
     assert record.view == "PA"
     assert record.clinical["age"] == 63
     until = time.monotonic() + 30
-    while list((tmp_path / "node").rglob("*.dcm")) and time.monotonic() < until:
+    while list((node.folder / "node").rglob("*.dcm")) and time.monotonic() < until:
         time.sleep(0.2)
-    assert list((tmp_path / "node").rglob("*.dcm")) == []
-    assert node.end() == 0
-    assert "Phantom" not in (tmp_path / "out.txt").read_text()
+    assert list((node.folder / "node").rglob("*.dcm")) == []
 
 
-def test_what_is_refused_is_said_in_a_report(running, archive, phantoms, tmp_path):
-    node = running().start()
+def test_what_is_refused_is_said_in_a_report(patient, phantoms):
+    node, archive = patient
     lateral = radiograph("1.2.9", pixels=phantoms[0].pixel_array, ViewPosition="LL")
     knee = radiograph("1.2.10", pixels=phantoms[0].pixel_array, BodyPartExamined="KNEE")
     noise = radiograph("1.2.11", side=400)
     assert stored(node.port, lateral, knee, noise) == [0, 0, 0]
     found = node.settled(3)
     assert found["received"] == {"not_analysed": 3}
-    assert {c["what"]: c["number"] for c in found["counts"]} == {
+    assert found["counts"] == {
         "not analysed: by the rules": 2,
         "not analysed: unreadable or rejected image": 1,
     }
@@ -222,11 +288,10 @@ def test_what_is_refused_is_said_in_a_report(running, archive, phantoms, tmp_pat
     assert {d.SOPClassUID for d in archive.got} == {SOP_CLASSES["sr"]}
 
 
-def test_a_destination_that_is_away_gets_all_once_it_is_back(running, archive, phantoms):
+def test_a_destination_that_is_away_gets_all_once_it_is_back(patient, phantoms):
+    node, archive = patient
     archive.close()
-    limits = {"shortest_pause": 0.2, "longest_pause": 1.0}
-    node = running(limits=limits).start()
-    stored(node.port, *phantoms[:2])
+    stored(node.port, *phantoms[1:3])
     node.delivering({"waiting": 6})
     time.sleep(2)
     archive.open()
@@ -234,10 +299,9 @@ def test_a_destination_that_is_away_gets_all_once_it_is_back(running, archive, p
     assert len(archive.uids) == len(set(archive.uids)) == 6
 
 
-def test_what_is_refused_for_ever_is_dead_until_retried(running, archive, phantoms):
+def test_what_is_refused_for_ever_is_dead_until_retried(strict, phantoms):
+    node, archive = strict
     archive.answers = [0xA700] * 6
-    limits = {"shortest_pause": 0.1, "longest_pause": 0.1, "send_attempts": 2}
-    node = running(limits=limits).start()
     stored(node.port, phantoms[0])
     node.delivering({"dead": 3})
     assert "the destination answered 0xa700" in (node.folder / "out.txt").read_text()
@@ -281,8 +345,8 @@ def test_a_node_killed_at_any_moment_loses_and_doubles_nothing(running, archive,
         assert len(log.read_window("synthetic")) == 12
 
 
-def test_two_nodes_never_share_a_storage(running):
-    node = running().start()
+def test_two_nodes_never_share_a_storage(patient):
+    node, _ = patient
     again = node.command("run")
     assert again.returncode == 2
     assert "another node works here" in again.stderr
@@ -293,24 +357,26 @@ def test_two_nodes_never_share_a_storage(running):
     assert "another node works on this queue" in beside.stderr
 
 
-def test_a_process_that_dies_is_started_again_and_its_image_answered(running, phantoms):
-    node = running(limits={"shortest_pause": 0.1}).start()
-    assert stored(node.port, phantoms[0]) == [0]
+def test_a_process_that_dies_is_started_again_and_its_image_answered(patient, phantoms):
+    node, _ = patient
+    assert stored(node.port, phantoms[3]) == [0]
     for child in psutil.Process(node.process.pid).children():
         if "spawn_main" in " ".join(child.cmdline()):
             child.kill()
     node.settled(1)
     assert "worker 1 has ended (-9) and is started again" in (node.folder / "out.txt").read_text()
-    assert node.end() == 0
 
 
-def test_the_commands_answer(running, archive, phantoms):
-    node = running(retention={"file_hours": 1}).start()
-    stored(node.port, phantoms[0])
+def test_the_commands_answer(strict, phantoms):
+    node, archive = strict
+    stored(node.port, phantoms[1])
     node.settled(1)
-    assert '"answered": 1' in node.command("status").stdout
+    with node.queue() as queue:
+        answered = status(queue)["received"]["answered"]
+    assert f'"answered": {answered}' in node.command("status").stdout
     assert '"deliveries": {"sent": 3}' in node.command("queue").stdout
-    assert node.command("replay", "--since", "2026-01-01T00:00+00:00").stdout.startswith("1 ")
+    replayed = node.command("replay", "--since", "2026-01-01T00:00+00:00").stdout
+    assert replayed.startswith(f"{answered} ")
     node.settled(1)
     assert len(archive.uids) == 3
     sent = node.command("send-test")

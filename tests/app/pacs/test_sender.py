@@ -5,7 +5,7 @@ import ssl
 import pytest
 from pynetdicom import AE
 
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.sender import EchoResult, ask_for_echo
 from app.pacs.settings import NodeSettings
 from benchmarks.system.pacs_peers import free_port

@@ -18,7 +18,7 @@ from pydicom import dcmread
 
 from app.inbox import Wanted
 from app.pacs.commands import phantom
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.watch.inbox import QueueInbox
 from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.files import write_json

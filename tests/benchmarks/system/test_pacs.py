@@ -19,7 +19,7 @@ def few(monkeypatch, pipeline):
         "WORKERS": 1,
     }.items():
         monkeypatch.setattr(pacs, name, value)
-    for name, value in {"PHANTOMS": 1, "SIDE": 256}.items():
+    for name, value in {"PHANTOMS": 1, "SIDE": 256, "WORKERS": 1}.items():
         monkeypatch.setattr(pacs_peers, name, value)
     monkeypatch.setattr(pacs, "paths_of", lambda task: pipeline.paths)
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app.pacs.context.mllp import END, START
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from benchmarks.system.pacs_peers import free_port
 from cxr_mm.prediction_log import open_log
 from tests.app.pacs.conftest import stored

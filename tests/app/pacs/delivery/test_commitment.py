@@ -17,7 +17,7 @@ from app.pacs.delivery.commitment import (
     SUCCESS,
     Commitment,
 )
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.queue import Outgoing
 from app.pacs.queue.tables import DELIVERIES
 from app.pacs.queue.upkeep import clean

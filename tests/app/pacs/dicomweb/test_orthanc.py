@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from tests.app.pacs.conftest import dcmtk, orthanc_program
 from tests.app.pacs.test_node import Archive, Running, phantoms  # noqa: F401  a fixture
 from tests.app.pacs.test_orthanc import Orthanc

@@ -12,8 +12,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from app.pacs import objects
-from app.pacs.objects import Region, Result
+from app.pacs.objects import build
+from app.pacs.objects.result import Region, Result
 from cxr_mm.core.prediction import Answer, FindingPrediction, Prediction
 from cxr_mm.core.study import Study
 from cxr_mm.core.task import load_task
@@ -83,12 +83,12 @@ def stored(dataset):
 
 def build_objects(source, result, kinds, made_at):
     """The objects as whoever gets their files reads them."""
-    made = objects.build_objects(source, result, kinds, made_at)
+    made = build.build_objects(source, result, kinds, made_at)
     return {kind: read(file) for kind, file in made.items()}
 
 
 def build_not_analysed(source, reason, made_at):
-    return read(objects.build_not_analysed(source, reason, made_at))
+    return read(build.build_not_analysed(source, reason, made_at))
 
 
 def read(file):

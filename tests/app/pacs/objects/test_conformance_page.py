@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pacs.objects import SOP_CLASSES, SOURCES
+from app.pacs.objects.sop_classes import SOP_CLASSES, SOURCES
 from tests.app.pacs.objects.samples import (
     MADE_AT,
     build_objects,

@@ -5,8 +5,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.evidence import long_string
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from cxr_mm.core.errors import RadiographError
 from tests.app.pacs.objects.samples import (
     MADE_AT,

@@ -8,9 +8,9 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from pydicom.errors import InvalidDicomError
 
-from app.pacs.objects import SOP_CLASSES
 from app.pacs.objects.evidence import UNDECODABLE
 from app.pacs.objects.fhir import fhir_bundle
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from cxr_mm.core.errors import RadiographError
 from tests.app.pacs.objects.samples import (
     MADE_AT,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from app.pacs.objects import Region
-from app.pacs.objects.result import MOST_CORNERS
+from app.pacs.objects.result import MOST_CORNERS, Region
 from cxr_mm.core.errors import InputError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon2mask
 
-from app.pacs.objects import Region
+from app.pacs.objects.result import Region
 from app.pacs.objects.segmentation import mask_of
 from tests.app.pacs.objects.samples import (
     DIGEST,

@@ -5,7 +5,7 @@ import sys
 
 from pydicom.uid import UID
 
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.objects.uids import derived_uid
 from tests.app.pacs.objects.samples import (
     MADE_AT,

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from app.pacs.objects import SOP_CLASSES
+from app.pacs.objects.sop_classes import SOP_CLASSES
 from tests.app.pacs.objects.samples import (
     MADE_AT,
     SOURCES,
