@@ -25,7 +25,6 @@ from cxr_mm.imaging.image_header import (
     is_deep_colour,
 )
 from cxr_mm.imaging.quality import image_quality
-from cxr_mm.imaging.urls import read_url
 from cxr_mm.imaging.voi import (
     COLOURED,
     Unwindowed,
@@ -122,6 +121,8 @@ def read_for_model(source: Path | bytes, name: str = "") -> DecodedImage:
 
 def _read(source: Path | str | bytes, name: str) -> tuple[Radiograph, Unwindowed]:
     if isinstance(source, str):
+        from cxr_mm.imaging.urls import read_url  # pyarrow, which no file needs
+
         data = read_url(source)
     else:
         data = source if isinstance(source, bytes) else read_bytes(source, name)
