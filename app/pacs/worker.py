@@ -22,7 +22,7 @@ from app.pacs.routing import Refusal, Route, facts_of, route
 from app.pacs.settings import Destination, Kind, NodeSettings
 from app.pacs.stages import UNTIMED, Stages
 from app.pacs.storage import Storage
-from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError
+from cxr_mm.core.errors import CxrError, InputError, LogError, RadiographError, UndecodedError
 from cxr_mm.inference.suspicion import suspicion
 
 _log = logging.getLogger(__name__)
@@ -137,6 +137,7 @@ class Worker:
             if str(header.get("SOPInstanceUID")) != received.sop_instance_uid:
                 raise RadiographError("its UID is not the one it was sent by", field="image")
         except RadiographError as error:
+            self._raise_if_tried_again(error, received)
             self._queue.count("not analysed: unreadable header", received.peer)
             self._end(received, "not_analysed", reason=error.message)
             return
@@ -148,9 +149,16 @@ class Worker:
         try:
             self._answer(received, header, way)
         except InputError as error:
+            self._raise_if_tried_again(error, received)
             destinations = way.destinations if way.says_not_analysed else ()
             self._queue.count("not analysed: unreadable or rejected image", received.peer)
             self._not_analysed(received, header, error.message, destinations)
+
+    def _raise_if_tried_again(self, error: InputError, received: Received) -> None:
+        """Raise an error that may be the machine's fault, as long as attempts are left."""
+        attempts = self._settings.limits.answer_attempts
+        if isinstance(error, UndecodedError) and received.attempts < attempts:
+            raise error
 
     def _answer(self, received: Received, header: Dataset, way: Route) -> None:
         found = self._found(received, header, way)

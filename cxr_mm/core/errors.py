@@ -92,6 +92,11 @@ class RadiographError(InputError):
     """A file that is not a readable radiograph."""
 
 
+class UndecodedError(RadiographError):
+    """A file whose decoding took too long or ended its process: by its own fault, or since the
+    machine was busy."""
+
+
 class ClinicalError(InputError):
     """A clinical value that is unknown, out of range or of the wrong type.
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_mm.core.allocator import keep_freed_memory
-from cxr_mm.core.errors import RadiographError
+from cxr_mm.core.errors import RadiographError, UndecodedError
 from cxr_mm.imaging.image_header import MAX_BYTES
 
 MIB = 1024**2
@@ -37,6 +37,7 @@ OWN_MEMORY = Path("/proc/self/statm")
 PIPE_BYTES = MIB
 """Of the pipes, where the system lets them be set: an image then takes fewer switches between the
 processes."""
+REMEDY = "export the image again, uncompressed or as PNG"
 _LENGTH = struct.Struct("<Q")
 Parsed = TypeVar("Parsed")
 
@@ -125,8 +126,8 @@ class Worker:
         """Parse the answer to a request.
 
         Raises:
-            RadiographError: what the target raises; a limit is exceeded; the process has ended or
-                answers nonsense; or the worker is closed.
+            UndecodedError: it takes too long, or the process has ended or answers nonsense.
+            RadiographError: what the target raises, or the worker is closed.
         """
         name = str(request.fields["name"])
         with self._calling:
@@ -147,7 +148,7 @@ class Worker:
                     raise result
                 return result
             self._end()
-        raise undecodable(message, name)
+        raise UndecodedError(message, field=name, remedy=f"Try again, or {REMEDY}")
 
     def close(self) -> None:
         """Kill the process, also during a call, which then fails, and start no other."""
@@ -219,13 +220,6 @@ class Worker:
             self._process = None
 
 
-def undecodable(message: str, name: str) -> RadiographError:
-    """The error for a file that its decoder cannot decode within the limits."""
-    return RadiographError(
-        message, field=name, remedy="Export the image again, uncompressed or as PNG"
-    )
-
-
 def _serve(target: str, memory: int) -> None:
     """Answer requests until the other end is closed."""
     function = pkgutil.resolve_name(target)
@@ -244,8 +238,8 @@ def _served(function: Callable[[Message], Message], request: Message) -> Message
     except RadiographError as error:
         return _refusal(error)
     except MemoryError:
-        name = request.fields["name"]
-        return _refusal(undecodable("takes too much memory to decode", name))
+        name, message = request.fields["name"], "takes too much memory to decode"
+        return _refusal(RadiographError(message, field=name, remedy=REMEDY.capitalize()))
 
 
 def _refusal(error: RadiographError) -> Message:

@@ -14,7 +14,7 @@ from app.pacs.queue.upkeep import rows, status
 from app.pacs.settings import Destination, LimitSettings
 from app.pacs.storage import Storage
 from app.pacs.worker import Worker
-from cxr_mm.core.errors import LogError, RadiographError
+from cxr_mm.core.errors import LogError, RadiographError, UndecodedError
 from cxr_mm.imaging.sandbox import Message
 from tests.app.pacs.conftest import DX, radiograph
 from tests.app.pacs.objects.samples import two_findings
@@ -91,6 +91,18 @@ def test_a_rejected_image_leaves_its_reason_and_a_report(worker, queue):
     assert worker(RadiographError("no chest radiograph", field="image")).step()
     (row,) = rows(queue, 1)
     assert (row["state"], row["reason"]) == ("not_analysed", "no chest radiograph")
+    assert row["deliveries"] == {"waiting": 1}
+
+
+def test_what_a_busy_machine_did_not_decode_is_tried_again(worker, queue, clock):
+    working = worker(UndecodedError("takes more than 20 seconds", field="image"))
+    for _ in range(2):
+        assert working.step()
+        clock.move(300)
+        assert rows(queue, 1)[0]["state"] == "received"
+    assert working.step()
+    (row,) = rows(queue, 1)
+    assert (row["state"], row["reason"]) == ("not_analysed", "takes more than 20 seconds")
     assert row["deliveries"] == {"waiting": 1}
 
 
