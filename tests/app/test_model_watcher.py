@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.upload_cache import UploadCache
 from cxr_mm.core.errors import BundleError
 from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import bundle_digest
 from cxr_mm.core.study import Study
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import load_bundle, save_bundle
@@ -54,11 +55,10 @@ def serving(bundle_folder, tmp_path):
 
 
 def point(folder, version, digest=None):
-    bundle = load_bundle(folder / "versions" / version / "bundle") if digest is None else None
     pointer = Pointer(
         task="synthetic",
         folder=f"versions/{version}",
-        digest=digest or bundle.digest,
+        digest=digest or bundle_digest(folder / "versions" / version / "bundle"),
         since=datetime.now(UTC),
         by="A. Reader",
     )
@@ -75,7 +75,7 @@ def damage(folder, version):
 
 
 def digest_of(serving, version):
-    return load_bundle(serving.parent / "versions" / version / "bundle").digest
+    return bundle_digest(serving.parent / "versions" / version / "bundle")
 
 
 STUDY = Study(study_id="one", note="Fever and cough.")

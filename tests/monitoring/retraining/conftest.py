@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from cxr_mm.core.files import write_json
+from cxr_mm.core.paths import bundle_digest
 from cxr_mm.data.sources import read_source
 from cxr_mm.models.bundle import load_bundle, save_bundle
+from cxr_mm.models.registry import read_index
 from monitoring.retraining.change_record import (
     ChangeRecord,
     Model,
@@ -48,7 +50,7 @@ def lay(bundle: Path, project: Path, models: Path) -> Path:
     (folder / "heldout.parquet").write_bytes(b"made up")
     reports = project / models / "reports" / "synthetic"
     reports.mkdir(parents=True)
-    digest = load_bundle(bundle).digest
+    digest = bundle_digest(bundle)
     (reports / "model_card.md").write_text(f"Card of `{digest}`")
     write_json(reports / "metrics.json", {"digest": digest})
     return folder / "bundle"
@@ -67,12 +69,12 @@ def project(tmp_path, bundle_folder, another) -> Path:
 
 def recorded(project: Path, **changes) -> ChangeRecord:
     """A change record of the experiment, written."""
-    champion = load_bundle(project / "models/synthetic/bundle")
+    champion = read_index(project / "models/synthetic/bundle")
     experiment = changes.pop("experiment", "experiments/synthetic/one")
-    challenger = load_bundle(project / experiment / "models/synthetic/bundle")
+    challenger = read_index(project / experiment / "models/synthetic/bundle")
     models = {
-        name: Model(digest=bundle.digest, name=bundle.name, folder=f"{where}models/synthetic")
-        for name, bundle, where in (
+        name: Model(digest=index.digest, name=index.name, folder=f"{where}models/synthetic")
+        for name, index, where in (
             ("champion", champion, ""),
             ("challenger", challenger, f"{experiment}/"),
         )
