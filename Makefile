@@ -37,9 +37,9 @@ repro: $(STAMP) ## run the pipeline of every task in params.yaml and print the m
 	dvc repro
 	@cxr-mm summary $(TASK)
 
-# mypy has one process: the tests begin beside it.
-test: lint imports ## run every check
-	@$(MAKE) --no-print-directory --jobs 2 types pytest
+# mypy and import-linter have one process each: the tests begin beside them.
+test: lint ## run every check
+	@$(MAKE) --no-print-directory --jobs 3 imports types pytest
 
 lint: $(STAMP)
 	ruff format --check .

@@ -1,11 +1,8 @@
 """Server: the pages of all bundles in one FastAPI application, behind sign-in and limits."""
 
 import contextlib
-import fcntl
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -39,6 +36,7 @@ from app.security.auth import (
 )
 from app.security.middleware import REST, Limited, Proxy, SafeHeaders, SameSite
 from app.security.route_guard import Gate
+from app.security.scratch_folder import scratch_folder
 from app.service import AT_ONCE, InferenceService, InstrumentedService
 from app.settings import Settings
 from app.ui import gr, page, theme
@@ -50,44 +48,6 @@ from cxr_mm.prediction_log.database import sqlite_file
 
 if TYPE_CHECKING:
     from app.pacs.dicomweb.stow_in import Store
-
-PREFIX = "cxr-mm-app-"
-UNLOCKED = "cxr-mm-new-"
-"""Prefix of a folder that is about to be locked, so that it is not taken for one left behind."""
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A new folder, below which the process makes its temporary files as long as the context lasts.
-
-    What servers left that were killed is removed first. A folder is locked while its server lives.
-    """
-    _remove_left()
-    new = Path(tempfile.mkdtemp(prefix=UNLOCKED))
-    folder = new.with_name(new.name.replace(UNLOCKED, PREFIX, 1)).resolve()
-    lock = os.open(new, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    new.rename(folder)
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    try:
-        yield folder
-    finally:
-        tempfile.tempdir = before
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _remove_left() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another's, locked, or gone meanwhile
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock).st_uid == os.getuid():
-                    shutil.rmtree(folder)
-            finally:
-                os.close(lock)
-
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 

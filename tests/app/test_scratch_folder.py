@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.server import PREFIX, scratch_folder
+from app.security.scratch_folder import PREFIX, scratch_folder
 
 HOLDS = """
 import sys, tempfile
 from pathlib import Path
-from app.server import scratch_folder
+from app.security.scratch_folder import scratch_folder
 with scratch_folder() as folder:
     Path(tempfile.mkdtemp(), "image").write_text("an image")
     print(folder, flush=True)
