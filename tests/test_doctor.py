@@ -51,7 +51,7 @@ def test_what_queued_experiments_lack_is_said_before(empty_root, tmp_path, monke
         (tmp_path / name).mkdir()
     (tmp_path / "data").symlink_to("elsewhere")
     (tmp_path / "tasks/mine.yaml").write_text("name: mine\n")
-    monkeypatch.setenv(DATA_ROOT_VARIABLE, "raw")
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "../raw")
     first, link, untracked, relative = starting(examine(speed=False), "project")
     assert first == "git and DVC repository"
     assert link.startswith("data/ is a link")

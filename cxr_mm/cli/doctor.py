@@ -179,9 +179,9 @@ def _obstacles(folder: Path) -> list[str]:
     files = [str(TASKS / f"{name}.yaml") for name in own_tasks(folder)]
     if untracked := _untracked(folder, files):
         lines.append(f"project      queued experiments lack {untracked}: git add and commit")
-    if files and not data_root().is_absolute():
+    if files and ".." in data_root().parts:
         lines.append(
-            f"project      queued experiments do not find a relative {DATA_ROOT_VARIABLE}: "
+            f"project      queued experiments do not find a {DATA_ROOT_VARIABLE} with '..': "
             "make it absolute"
         )
     return lines

@@ -18,6 +18,8 @@ from cxr_mm.data.sources import fingerprint
 
 PROSE = {"title", "licence", "citation", "caveats"}
 """Fields that training does not depend on; nor does it on the codes of findings."""
+EXPERIMENTS = (".dvc", "tmp", "exps")
+"""Folder, below the project's, that DVC keeps the folders of queued experiments in."""
 
 
 def question_of(task: Task) -> dict[str, Any]:
@@ -30,12 +32,25 @@ def question_of(task: Task) -> dict[str, Any]:
     return whole
 
 
+def _link_to_project(root: Path) -> None:
+    """Link a data root below the project from the folder that DVC runs a queued experiment in."""
+    if root.exists():
+        return
+    for above in Path.cwd().parents:
+        if above.parts[-3:] == EXPERIMENTS and (whole := above.parents[2] / root).is_dir():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            root.symlink_to(whole, target_is_directory=True)
+
+
 def resolve(task: Task, params: Params, paths: TaskPaths, root: Path) -> None:
     """Write the task, each section of its parameters and the fingerprint of its data.
+
+    In the folder of a queued experiment, which has what git tracks alone, the data are linked.
 
     Raises:
         DataNotFoundError: the source's files are not there.
     """
+    _link_to_project(root)
     sections = params.model_dump(mode="json", exclude={"tasks"})
     whole = task.model_dump(mode="json", exclude={"params"})
     source, added = fingerprint(task, root), additions_fingerprint(paths)

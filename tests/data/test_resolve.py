@@ -93,6 +93,22 @@ def test_new_data_changes_the_source_alone(paths):
     assert resolved(paths, task) == {"source"}
 
 
+def test_a_queued_experiment_finds_the_data_of_its_project(tmp_path, monkeypatch):
+    source = load_task("synthetic").source
+    task = changed(source=source.model_copy(update={"kind": "class_folders", "folder": "images"}))
+    root = Path("data") / "raw"
+    (tmp_path / root / "images").mkdir(parents=True)
+    (tmp_path / root / "images" / "a.png").write_bytes(b"1")
+    experiment = tmp_path.joinpath(".dvc", "tmp", "exps", "tmp1")
+    experiment.mkdir(parents=True)
+    written = []
+    for folder in (tmp_path, experiment):
+        monkeypatch.chdir(folder)
+        resolve(task, for_task(PARAMS, task), TaskPaths(task.name), root)
+        written.append(Path("data/synthetic/resolved/source.json").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_data_that_is_not_there_is_said_with_the_variable(tmp_path):
     task = load_task("pneumonia")
     paths = TaskPaths(task.name, tmp_path)
