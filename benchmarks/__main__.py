@@ -15,6 +15,7 @@ from contextlib import nullcontext
 import torch
 
 from benchmarks.harness.accelerator import networks_on
+from benchmarks.harness.estimates import write_estimates
 from benchmarks.harness.parts import PARTS, Part, Row
 from benchmarks.harness.progress import each_task
 from benchmarks.harness.readme import write_readme
@@ -35,10 +36,13 @@ def main(arguments: list[str]) -> None:
         help="measure parts that go task by task on this one alone; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="say what there is to measure")
-    parser.add_argument("--readme", action="store_true", help="write the README's table anew")
+    parser.add_argument(
+        "--readme", action="store_true", help="write the tables of README and docs/scale.md anew"
+    )
     requested = parser.parse_args(arguments)
     if requested.readme:
         write_readme(read())
+        write_estimates(read())
         return
     if requested.list:
         print("\n".join(_listed()))

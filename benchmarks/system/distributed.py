@@ -4,12 +4,11 @@ Run as a module, it is a driver alone: the table is listed and its shards go thr
 workers read their rows and run no model.
 """
 
-import io
 import os
 import random
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,21 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
-from PIL import Image
 
 from benchmarks.harness.noise import Noise, train_on_noise
 from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import SmallTask, make_small_task
+from benchmarks.harness.pieces import measure_pieces
+from benchmarks.harness.runs import BASE, make_small_task
 from cxr_mm.core.errors import StageError
+from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.shards.store import Store
 from cxr_mm.core.shards.work import Work
-from cxr_mm.imaging.radiograph import read_radiograph
 from cxr_mm.inference.engine import EngineSettings, run_shards
-from cxr_mm.inference.shards import STUDIES_FILE, Shards, open_shards, scoring_run
+from cxr_mm.inference.shards import (
+    Shards,
+    open_shards,
+    scoring_run,
+)
 
 STUDIES, KILLS, WORKERS = 20_000, 10, 2
 NOTES, IMAGES = 0.1, 0.01
@@ -39,8 +41,6 @@ NOTES, IMAGES = 0.1, 0.01
 features."""
 SHORT, LONG = 10_000, 1_000_000
 """Rows of the tables at which the driver's memory is compared."""
-RADIOGRAPH, READS = (3056, 2544), 10
-"""Rows and columns of a common detector."""
 TWICE, SPEED, FLAT = 0.02, 0.9, 1.1
 FACTS: dict[str, Any] = {"task": "synthetic, small_cnn at 32 px"}
 STALLED, LEFT = 300.0, 20.0
@@ -58,61 +58,93 @@ class Killed(NamedTuple):
     """Studies that may have been answered twice: those of the shards at work when killed."""
 
 
+WORK = BASE.absolute() / "distributed"
+"""Folder in which the pieces work."""
+
+
 def measure() -> list[Row]:
-    """Rows of equality, of the killed run, of speed and of the driver's memory."""
-    with tempfile.TemporaryDirectory() as name:
-        small = make_small_task(Path(name), size=32, backbone="small_cnn", image=96)
-        table = write_table(small, STUDIES)
-        local, ray, killed = (small.paths.root / way for way in ("local", "ray", "killed"))
-        score(small, table, local, environment={"OMP_NUM_THREADS": str(os.cpu_count())})
-        score(small, table, ray, *on_ray(), environment={"OMP_NUM_THREADS": "1"})
-        found = kill_and_resume(small, table, killed)
-        differing = [differing_parts(local, other) for other in (ray, killed)]
-        short, long = (driver_peak(small, count) for count in (SHORT, LONG))
-        return [
-            _row("parts on Ray that differ from the local engine's", "parts", differing[0], 0),
-            _row("parts after the kills that differ", "parts", differing[1], 0),
-            _row(f"{found.kills} kills of worker and driver", "kills", found.kills),
-            _row("studies lost", "studies", found.lost, 0),
-            _row("studies doubled", "studies", found.doubled, 0),
-            _row("done twice at most", "share of studies", found.twice / STUDIES, TWICE),
-            _row(
-                f"{WORKERS} workers on Ray against one local process with {os.cpu_count()} threads",
-                "rate, as a multiple",
-                rate(ray) / rate(local),
-                SPEED,
-                ceiling=False,
-            ),
-            _row(f"driver at {LONG:,} rows", f"peak against {SHORT:,}", long / short, FLAT),
-            _row(f"driver at {LONG:,} rows", "peak memory, MiB", long),
-            *_slopes(local),
-            *training_rates(Path(name)),
-        ]
+    """Rows of all pieces; a run that was stopped goes on with the pieces that it lacks."""
+    return measure_pieces(
+        WORK,
+        {
+            "engines": compare_engines,
+            "kills": kill_processes,
+            "driver": compare_drivers,
+            "training": training_rates,
+        },
+    )
 
 
-def _slopes(out: Path) -> list[Row]:
-    """Rows of what one study costs, from which docs/scale.md estimates."""
-    written = sum(path.stat().st_size for path in parts(out).values()) / STUDIES
-    listed = (out / STUDIES_FILE).stat().st_size / STUDIES
-    rows, columns = RADIOGRAPH
-    size = f"{rows:,} × {columns:,} pixels"
+class Setting(NamedTuple):
+    """What every piece scores with.
+
+    Args:
+        bundle: of a small model.
+        manifest: a table of few studies.
+        folder: where the pieces work.
+    """
+
+    bundle: Path
+    manifest: Path
+    folder: Path
+
+
+def open_setting(folder: Path) -> Setting:
+    """The small model and its studies; made by the first piece that asks for them."""
+    task = folder / "task"
+    paths = TaskPaths("synthetic", task)
+    if not paths.bundle.is_dir():
+        shutil.rmtree(task, ignore_errors=True)
+        make_small_task(task, size=32, backbone="small_cnn", image=96)
+    return Setting(paths.bundle, paths.ingest / "source" / "manifest.csv", folder)
+
+
+def compare_engines(folder: Path) -> Iterator[Row]:
+    """Rows of equality and speed: two workers on Ray against the local engine on all cores."""
+    setting = open_setting(folder)
+    table = write_table(setting, STUDIES)
+    local, ray = (fresh_folder(folder / way) for way in ("local", "ray"))
+    score(setting, table, local, environment={"OMP_NUM_THREADS": str(os.cpu_count())})
+    score(setting, table, ray, *on_ray(), environment={"OMP_NUM_THREADS": "1"})
+    differing = differing_parts(local, ray)
+    yield _row("parts on Ray that differ from the local engine's", "parts", differing, 0)
+    yield _row(
+        f"{WORKERS} workers on Ray against one local process with {os.cpu_count()} threads",
+        "rate, as a multiple",
+        rate(ray) / rate(local),
+        SPEED,
+        ceiling=False,
+    )
+
+
+def kill_processes(folder: Path) -> list[Row]:
+    """Rows of a run on Ray whose worker or driver is killed again and again."""
+    setting, out = open_setting(folder), fresh_folder(folder / "killed")
+    found = kill_and_resume(setting, write_table(setting, STUDIES), out)
+    differing = differing_parts(folder / "local", out)
     return [
-        _row("one study: predictions and failures", "bytes", written),
-        _row("one study: as a row of studies.parquet", "bytes", listed),
-        _row(f"one JPEG of {size}, read", "seconds of processor time", _reading(rows, columns)),
+        _row("parts after the kills that differ", "parts", differing, 0),
+        _row(f"{found.kills} kills of worker and driver", "kills", found.kills),
+        _row("studies lost", "studies", found.lost, 0),
+        _row("studies doubled", "studies", found.doubled, 0),
+        _row("done twice at most", "share of studies", found.twice / STUDIES, TWICE),
     ]
 
 
-def _reading(rows: int, columns: int) -> float:
-    """Processor seconds to read and check one JPEG of noise that is smooth as a radiograph is."""
-    grey = np.random.default_rng(0).integers(0, 256, (rows // 16, columns // 16), dtype=np.uint8)
-    stream = io.BytesIO()
-    image = Image.fromarray(grey).resize((columns, rows), Image.Resampling.BICUBIC)
-    image.save(stream, "JPEG", quality=95)
-    started = time.process_time()
-    for _ in range(READS):
-        read_radiograph(stream.getvalue())
-    return (time.process_time() - started) / READS
+def compare_drivers(folder: Path) -> list[Row]:
+    """Rows of the memory of the process that gives out the work, at few and at many rows."""
+    setting = open_setting(folder)
+    short, long = (driver_peak(setting, count) for count in (SHORT, LONG))
+    return [
+        _row(f"driver at {LONG:,} rows", f"peak against {SHORT:,}", long / short, FLAT),
+        _row(f"driver at {LONG:,} rows", "peak memory, MiB", long),
+    ]
+
+
+def fresh_folder(folder: Path) -> Path:
+    """A folder without what a run that was stopped has left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _row(
@@ -122,15 +154,15 @@ def _row(
     return Row(row=row, metric=metric, value=value, must=must, ceiling=ceiling, n=n, **FACTS)
 
 
-def write_table(small: SmallTask, count: int) -> Path:
+def write_table(setting: Setting, count: int) -> Path:
     """A manifest of so many studies, each an id of its own over the same few."""
-    short = pd.read_csv(small.source / "manifest.csv", dtype=str, keep_default_na=False)
+    short = pd.read_csv(setting.manifest, dtype=str, keep_default_na=False)
     short = short[(short["image_path"] != "") & (short["note"] != "")]
     table = pd.concat([short] * -(-count // len(short)), ignore_index=True).head(count)
     table["study_id"] = [f"study-{number}" for number in range(count)]
     table.loc[table.index >= NOTES * count, "note"] = ""
     table.loc[table.index >= IMAGES * count, "image_path"] = ""
-    path = small.source / f"{count}.csv"
+    path = setting.manifest.with_name(f"{count}.csv")  # its image paths are relative
     table.to_csv(path, index=False)
     return path
 
@@ -140,18 +172,18 @@ def on_ray() -> tuple[str, ...]:
     return "--engine", "ray", "--workers", str(WORKERS)
 
 
-def command(small: SmallTask, table: Path, out: Path, *options: str) -> list[str]:
+def command(setting: Setting, table: Path, out: Path, *options: str) -> list[str]:
     """Words that score a table into a folder."""
-    words = "score", "--bundle", small.paths.bundle, "--manifest", table, "--out", out
+    words = "score", "--bundle", setting.bundle, "--manifest", table, "--out", out
     return [sys.executable, "-m", "cxr_mm", *map(str, words), *options]
 
 
 def score(
-    small: SmallTask, table: Path, out: Path, *options: str, environment: dict[str, str]
+    setting: Setting, table: Path, out: Path, *options: str, environment: dict[str, str]
 ) -> None:
     """Score a table in a process of its own."""
     subprocess.run(
-        command(small, table, out, *options),
+        command(setting, table, out, *options),
         check=True,
         stdout=subprocess.DEVNULL,
         env=os.environ | environment,
@@ -179,10 +211,10 @@ def rate(out: Path) -> float:
     return studies / seconds
 
 
-def kill_and_resume(small: SmallTask, table: Path, out: Path) -> Killed:
+def kill_and_resume(setting: Setting, table: Path, out: Path) -> Killed:
     """Score on Ray; kill the driver or a worker at random moments, and start again until done."""
     rng, twice = random.Random(0), 0
-    run = _start(small, table, out)
+    run = _start(setting, table, out)
     for number, share in enumerate(sorted(rng.random() for _ in range(KILLS))):
         _await_share(run, out, share)
         workers = _workers(run)
@@ -192,7 +224,7 @@ def kill_and_resume(small: SmallTask, table: Path, out: Path) -> Killed:
         else:
             _kill_driver(run)
             twice += len(workers) * Shards(Store.at(out), STUDIES).size
-            run = _start(small, table, out)
+            run = _start(setting, table, out)
     if code := run.wait():
         raise StageError(f"score ended with {code}", field=str(out))
     ids = pd.concat(pd.read_parquet(path, columns=["study_id"]) for path in parts(out).values())
@@ -200,8 +232,8 @@ def kill_and_resume(small: SmallTask, table: Path, out: Path) -> Killed:
     return Killed(KILLS, STUDIES - answered, len(ids) - answered, twice)
 
 
-def _start(small: SmallTask, table: Path, out: Path) -> psutil.Popen:
-    words = command(small, table, out, *on_ray())
+def _start(setting: Setting, table: Path, out: Path) -> psutil.Popen:
+    words = command(setting, table, out, *on_ray())
     return psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -241,10 +273,10 @@ def _kill_driver(run: psutil.Popen) -> None:
             process.kill()
 
 
-def driver_peak(small: SmallTask, count: int) -> float:
+def driver_peak(setting: Setting, count: int) -> float:
     """Peak memory in MiB of a driver of so many rows."""
-    table, out = write_table(small, count), small.paths.root / f"driver-{count}"
-    words = map(str, (small.paths.bundle, table, out))
+    table, out = write_table(setting, count), fresh_folder(setting.folder / f"driver-{count}")
+    words = map(str, (setting.bundle, table, out))
     done = subprocess.run(
         [sys.executable, "-m", __name__, *words], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -266,7 +298,7 @@ def training_rates(folder: Path) -> Iterator[Row]:
     """Rows of the images a second that an encoder learns from, start and end left out."""
     for number, (way, (devices, threads)) in enumerate(TRAININGS.items()):
         short, long = (
-            train_on_noise(folder / f"{number}-{n}", LEARNT, n, devices, threads).wall
+            train_on_noise(fresh_folder(folder / f"{number}-{n}"), LEARNT, n, devices, threads).wall
             for n in EPOCHS
         )
         yield Row(

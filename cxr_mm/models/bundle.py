@@ -296,8 +296,19 @@ class Bundle:
 
     @torch.inference_mode()
     def embeddings(self, batch: Batch) -> dict[Modality, Tensor]:
-        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E)."""
-        return self.classifier.embeddings(batch)
+        """Embeddings of a batch: image (B, Di), tabular (B, T), note (B, E).
+
+        Where a study has no image its row is zero, as in training, and the encoder is not run.
+        """
+        has = batch.mask[:, MODALITIES.index("image")]
+        if batch.image is None or bool(has.all()):
+            return self.classifier.embeddings(batch)
+        found = self.classifier.embeddings(replace(batch, image=None))
+        found["image"] = torch.zeros(len(has), self.fusion.spec.dims["image"])
+        if has.any():
+            own = replace(batch, image=batch.image[has], tabular=None, note=None)
+            found["image"][has] = self.classifier.embeddings(own)["image"]
+        return found
 
     def loggable(self, modality: Modality) -> int:
         """How much of an embedding, from its start, may be written down.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr_mm.core.errors import StageError
+from cxr_mm.core.errors import InputError, StageError
+from cxr_mm.core.shards import work
 from cxr_mm.data import pixel_cache
 from cxr_mm.data.pixel_cache import build_cache, open_pixels
 from cxr_mm.imaging.burnt_in_text import without_text
@@ -125,3 +126,45 @@ def test_open_pixels_refuses_another_array(tmp_path):
     np.save(tmp_path / "pixels.npy", np.zeros((2, 3)))
     with pytest.raises(StageError, match="not a pixel cache"):
         open_pixels(tmp_path / "pixels.npy")
+
+
+def test_a_killed_run_decodes_the_images_that_are_missing_alone(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "WORTH_KEEPING", len(images))
+    monkeypatch.setattr(pixel_cache, "IMAGES", 2)
+    real, asked = pixel_cache.read_bytes, []
+
+    def counting(path, killed=True):
+        asked.append(path)
+        if killed and path == images[4]:
+            raise KeyboardInterrupt
+        return real(path)
+
+    expected = build_cache(images, tmp_path / "whole.npy", 32)
+    monkeypatch.setattr(pixel_cache, "read_bytes", counting)
+    out, parts = tmp_path / "pixels.npy", tmp_path / ".parts"
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(images, out, 32, parts=parts)
+    assert asked == images[:5]
+    asked.clear()
+    monkeypatch.setattr(pixel_cache, "read_bytes", lambda path: counting(path, killed=False))
+    assert build_cache(images, out, 32, parts=parts) == expected
+    assert asked == images[4:]
+    assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert not parts.exists()
+
+
+def test_an_object_is_decoded_as_its_file_and_a_store_that_is_away_ends_the_run(
+    images, tmp_path, s3
+):
+    import fsspec
+
+    fsspec.filesystem("s3").put_file(images[0], "radiographs/a.png")
+    urls = ["s3://radiographs/a.png", "s3://radiographs/none.png"]
+    (file,) = build_cache(images[:1], tmp_path / "one.npy", 32)
+    there, lost = build_cache(urls, tmp_path / "two.npy", 32)
+    assert there == file
+    assert lost.reason == "no such object"
+    assert (tmp_path / "two.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
+    with pytest.raises(InputError, match=r"pip install 'cxr-mm\[gcs\]'"):
+        build_cache(["gs://bucket/a.png"], tmp_path / "three.npy", 32)
+    assert not (tmp_path / "three.npy").exists()

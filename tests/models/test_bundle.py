@@ -157,6 +157,23 @@ def test_encode_masks_what_a_study_lacks(bundle):
     assert batch.tabular.shape == (4, len(bundle.clinical.columns))
 
 
+def test_the_image_encoder_is_run_for_studies_with_an_image_alone(bundle, monkeypatch):
+    whole = bundle.encode([study(), study()]).embeddings["image"]
+    real, seen = bundle.classifier.image_encoder.forward, []
+
+    def counting(images):
+        seen.append(len(images))
+        return real(images)
+
+    monkeypatch.setattr(bundle.classifier.image_encoder, "forward", counting)
+    found = bundle.encode([study(image=None), study(), study(image=None), study()])
+    assert seen == [2]
+    torch.testing.assert_close(found.embeddings["image"][1::2], whole)
+    assert not found.embeddings["image"][::2].any()
+    assert not bundle.encode([study(image=None)]).embeddings["image"].any()
+    assert seen == [2]
+
+
 def test_burnt_in_text_is_masked_as_the_bundle_says_and_once_only(bundle, tmp_path):
     drawn = Image.new("L", (300, 360), 60)
     font = ImageFont.load_default(16)

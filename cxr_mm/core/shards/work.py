@@ -85,7 +85,7 @@ def _work(load: Load, kept: "Store", numbers: Sequence[int]) -> Iterator[dict[st
     import pyarrow.parquet as pq
 
     missing = {number for number in numbers if not kept.exists(_name(number))}
-    results = load()(sorted(missing)) if missing else iter(())
+    results = load()([n for n in numbers if n in missing]) if missing else iter(())
     for number in numbers:
         if number in missing:
             result = next(results)
