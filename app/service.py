@@ -4,9 +4,11 @@ Images stay in memory only as long as the page that asked: the square that the m
 small copy to draw on.
 """
 
+import contextvars
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +47,9 @@ from cxr_mm.prediction_log import PredictionLog
 
 ROUGHLY = 1.0
 """`reducing_gap` of what is drawn on: whole pixels are averaged first, in half the time."""
+EXPLAINING = 2
+"""Threads that explain, one for the page and one for programs: each thread that has run a network
+keeps memory of its own for it, and those of the requests are many."""
 AT_ONCE = 2
 """Predictions, each with a forward pass of its own: more would only share the processors."""
 Kind = Literal["rejected_image", "bad_input", "failure"]
@@ -406,6 +411,7 @@ class InstrumentedService(InferenceService):
     ) -> None:
         super().__init__(predictor, log, uploads, source, of_node, at_once)
         self.metrics = metrics
+        self._explaining = ThreadPoolExecutor(EXPLAINING, thread_name_prefix="explain")
 
     def study(self, *args: Any, **options: Any) -> Study:
         with self.metrics.failing("study", self.task.name):
@@ -421,19 +427,28 @@ class InstrumentedService(InferenceService):
         return super().logged(answers)
 
     def explained(self, *args: Any, **options: Any) -> Attribution | None:
-        return self._counted("explanation", super().explained, *args, **options)
+        return self._counted("explanation", self._apart(super().explained), *args, **options)
 
     def explanation(self, *args: Any, **options: Any) -> Path:
-        return self._counted("explanation", super().explanation, *args, **options)
+        return self._counted("explanation", self._apart(super().explanation), *args, **options)
 
     def details(self, *args: Any, **options: Any) -> tuple[str, str]:
-        return self._counted("explanation", super().details, *args, **options)
+        return self._counted("explanation", self._apart(super().details), *args, **options)
 
     def moved(self, *args: Any, **options: Any) -> dict[str, float]:
         return self._counted("what_if", super().moved, *args, **options)
 
     def feedback(self, outcomes: Sequence[Outcome]) -> None:
         return self._counted("feedback", super().feedback, outcomes)
+
+    def _apart(self, explain: Callable[..., T]) -> Callable[..., T]:
+        """The work in a thread of its own kind; progress goes to the caller's page."""
+
+        def run(*args: Any, **options: Any) -> T:
+            context = contextvars.copy_context()
+            return self._explaining.submit(context.run, explain, *args, **options).result()
+
+        return run
 
     def _counted(self, kind: str, created: Callable[..., T], *args: Any, **options: Any) -> T:
         with self.metrics.timed(kind, self.task.name):
