@@ -34,6 +34,7 @@ UNUSED = {
     "cxr_mm": ("numpy", "pandas", "pydantic", "torch"),
     "cxr_mm.data.ingest, cxr_mm.data.split, cxr_mm.evaluation.evaluate, monitoring.cli,"
     "monitoring.retraining.promotion": ("torch", "evidently"),
+    "monitoring.scheduler.runner": ("torch", "pandas", "scipy", "sklearn"),
     "app.pacs.node, cxr_mm.imaging.decoder": ("torch", "pandas", "pyarrow", "fpdf"),
     "app.server, cxr_mm.explain.stage, cxr_mm.training.train_image, cxr_mm.api.model": (
         "shap", "numba", "sklearn", "scipy.stats", "skimage", "lightning", "torch._dynamo",

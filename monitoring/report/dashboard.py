@@ -14,8 +14,8 @@ from cxr_mm.core.templates import render
 from cxr_mm.core.verdict import Status
 from monitoring.report.page import COLOURS, MOST_DIFFERENCES
 from monitoring.scheduler.state import StoredAggregate
-from monitoring.sites.aggregate import Aggregate
-from monitoring.sites.comparison import Sums, add_up, compare
+from monitoring.sites.aggregate import Aggregate, Sums
+from monitoring.sites.comparison import add_up, compare
 from monitoring.sites.family import title_of_site
 
 DASHBOARD_FILE = "dashboard.html"

@@ -1,11 +1,56 @@
 """Aggregate: what is kept of a site in one window, so that a year needs no row of the log."""
 
+from typing import NamedTuple
+
+import numpy as np
+
 from cxr_mm.core.types import Frozen
 from cxr_mm.core.verdict import Status
-from monitoring.sites.comparison import Sums
 
 AGGREGATES = "aggregates"
 """Field of verdict.json with the aggregate of each site."""
+
+
+class Sums(NamedTuple):
+    """What is known of one quantity at one site; adds up.
+
+    Args:
+        share: whether its values are 0 and 1 alone.
+        studies: those that have a value.
+        total, squares: sums of values and of their squares.
+        patients: those with a value.
+        of_totals, of_products, of_counts: sums over patients of total², total × studies, studies².
+    """
+
+    share: bool
+    studies: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+    patients: float = 0.0
+    of_totals: float = 0.0
+    of_products: float = 0.0
+    of_counts: float = 0.0
+
+    def plus(self, other: "Sums") -> "Sums":
+        """The sums of both."""
+        return Sums(self.share, *(a + b for a, b in zip(self[1:], other[1:], strict=True)))
+
+    @property
+    def mean(self) -> float:
+        """Mean over studies; at least one has a value."""
+        return self.total / self.studies
+
+    @property
+    def variance(self) -> float:
+        """Between studies."""
+        return max(0.0, self.squares / self.studies - self.mean**2)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over studies, patients drawn."""
+        mean, n = self.mean, self.patients
+        spread = self.of_totals - 2 * mean * self.of_products + mean**2 * self.of_counts
+        return float(np.sqrt(max(0.0, spread) * n / (n - 1))) / self.studies
 
 
 class Aggregate(Frozen):

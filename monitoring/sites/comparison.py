@@ -8,7 +8,6 @@ site contributes is sums, which add up: over sites, and over the days of a year.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from cxr_mm.core.types import FEWEST_PATIENTS
 from cxr_mm.evaluation.resampling import holm
 from monitoring.concept_drift import labelled
 from monitoring.reference import Reference
+from monitoring.sites.aggregate import Sums
 from monitoring.table import WatchedColumn
 from monitoring.verdict import METRIC_NAMES
 
@@ -26,48 +26,6 @@ FEWEST = 5
 """Studies expected with and without a property, below which its share is not compared."""
 LEVEL = 0.05
 """Of the corrected P values below which a difference is shown."""
-
-
-class Sums(NamedTuple):
-    """What is known of one quantity at one site; adds up.
-
-    Args:
-        share: whether its values are 0 and 1 alone.
-        studies: those that have a value.
-        total, squares: sums of values and of their squares.
-        patients: those with a value.
-        of_totals, of_products, of_counts: sums over patients of total², total × studies, studies².
-    """
-
-    share: bool
-    studies: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    patients: float = 0.0
-    of_totals: float = 0.0
-    of_products: float = 0.0
-    of_counts: float = 0.0
-
-    def plus(self, other: "Sums") -> "Sums":
-        """The sums of both."""
-        return Sums(self.share, *(a + b for a, b in zip(self[1:], other[1:], strict=True)))
-
-    @property
-    def mean(self) -> float:
-        """Mean over studies; at least one has a value."""
-        return self.total / self.studies
-
-    @property
-    def variance(self) -> float:
-        """Between studies."""
-        return max(0.0, self.squares / self.studies - self.mean**2)
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean over studies, patients drawn."""
-        mean, n = self.mean, self.patients
-        spread = self.of_totals - 2 * mean * self.of_products + mean**2 * self.of_counts
-        return float(np.sqrt(max(0.0, spread) * n / (n - 1))) / self.studies
 
 
 SiteSums = Mapping[str, Sums]
