@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from cxr_mm.core.config import EvaluateParams, for_task, load_params
+from cxr_mm.core.config import for_task, load_params
 from cxr_mm.core.errors import BundleError, InputError, ManifestError, StorageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.paths import TaskPaths
@@ -24,7 +24,8 @@ from cxr_mm.core.task import load_task
 from cxr_mm.data import studies as reading
 from cxr_mm.data.manifest import load_manifest
 from cxr_mm.data.pixel_cache import build_cache
-from cxr_mm.evaluation.external.validate import evaluate_on
+from cxr_mm.data.sources.manifest_csv import read_manifest_csv
+from cxr_mm.evaluation.external.answers import answering, collect_answers, shards_to_answer
 from cxr_mm.inference import ray_engine
 from cxr_mm.inference.engine import LOCAL, EngineSettings, run_of, run_shards
 from cxr_mm.inference.predictor import load_predictor
@@ -262,23 +263,18 @@ def test_ray_fits_the_folds_of_the_local_engine(ray_runtime, folds_project, tmp_
 
 
 @needs_ray
-def test_ray_evaluates_on_another_site_with_the_files_of_the_local_engine(
-    ray_runtime, bundle_folder, table, tmp_path
+def test_ray_answers_the_studies_of_another_site_as_the_local_engine(
+    ray_runtime, bundle_folder, table
 ):
-    frame = pd.read_csv(table).head(40)
-    labels = {name: np.arange(40) // (k + 1) % 2 for k, name in enumerate(FINDINGS)}
-    frame.assign(**labels).to_csv(tmp_path / "site.csv", index=False)
-    given = load_predictor(bundle_folder), tmp_path / "site.csv"
-    for name, engine in (("here", LOCAL), ("there", RAY)):
-        evaluate_on(
-            *given,
-            tmp_path / name,
-            EvaluateParams(bootstrap=100),
-            include_trained=True,
-            run=run_of(engine),
-        )
-    for name in ("predictions.parquet", "metrics.json", "bad_rows.json", "summary.txt"):
-        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    predictor = load_predictor(bundle_folder)
+    studies = read_manifest_csv(table, predictor.bundle.task, "predict").to_dict("records")
+    load, shards = answering(predictor, studies, "ignore"), shards_to_answer(COPIES)
+    here, there = (
+        collect_answers(predictor, COPIES, run_of(engine)(load, shards)) for engine in (LOCAL, RAY)
+    )
+    assert here.report.predicted == COPIES - 1
+    assert len(here.bad) == 1
+    assert there == here
 
 
 def _dies_once(mark):

@@ -70,7 +70,7 @@ def main() -> None:
     keep_freed_memory()
     skip_last_collection()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for chatty in ("httpx", "timm"):
+    for chatty in ("aiobotocore", "botocore", "httpx", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         with errors_as_one_line(), _heartbeat(sys.argv[1:]):
