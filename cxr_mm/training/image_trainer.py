@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from dvclive import Live
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
@@ -328,6 +330,40 @@ def silence_lightning() -> Iterator[None]:
         logger.setLevel(before)
 
 
+STARTED_BY = {"torchrun": "WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}
+"""Program that starts processes → the variable that says how many."""
+
+
+def _check_started(params: TrainImageParams) -> None:
+    """Raise unless as many processes were started as train together: each would train alone."""
+    together = params.devices * params.num_nodes
+    for program, variable in STARTED_BY.items():
+        started = int(os.environ.get(variable, together))
+        if started != together:
+            raise ParamsError(
+                f"{program} started {started} processes, but {together} are to train together",
+                field="train_image: devices, num_nodes",
+                remedy=f"Name the devices of each machine and the machines, {started} together",
+            )
+
+
+@contextmanager
+def _naming_what_is_not_there() -> Iterator[None]:
+    """Name devices that a trainer cannot be made for as what they are.
+
+    Raises:
+        ParamsError: this machine, or the job of SLURM, has others.
+    """
+    try:
+        yield
+    except (ValueError, MisconfigurationException) as error:
+        raise ParamsError(
+            f"Lightning cannot train so ({str(error).splitlines()[0]})",
+            field="train_image: accelerator, devices, num_nodes, strategy",
+            remedy="Name what this machine, or the job of SLURM, has",
+        ) from error
+
+
 @contextmanager
 def _naming_a_lost_process(trainer: L.Trainer) -> Iterator[None]:
     """Name the loss of another process of the training as what it is.
@@ -385,11 +421,10 @@ def fit_image_encoder(
         tracking: is told the figures of each epoch.
 
     Raises:
-        ParamsError: a strategy that needs GPUs, and none to be used.
+        ParamsError: accelerator, devices or strategy that are not there, or are not the job's.
         StageError: one of the processes that train together ended.
     """
     choose_trainable(encoder, params.trainable)
-    _check_strategy(params)
     precision = _precision(encoder, train, params, folder)
     weights = torch.ones(2, train.labels.shape[1])
     if params.class_weights:
@@ -425,10 +460,11 @@ def _trainer(
     last = ModelCheckpoint(
         folder, "last", enable_version_counter=False, save_on_train_epoch_end=True
     )
+    _check_started(params)
     callbacks: list[L.Callback] = [history, best, last, _ProgressBar(refresh_rate=5)]
     if params.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=params.ema_decay))
-    with silence_lightning():
+    with silence_lightning(), _naming_what_is_not_there():
         trainer = L.Trainer(
             accelerator=params.accelerator,
             devices=params.devices,
@@ -467,19 +503,6 @@ def _loader(
     )
 
 
-def _on_gpu(params: TrainImageParams) -> bool:
-    return params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
-def _check_strategy(params: TrainImageParams) -> None:
-    if params.strategy == "fsdp" and not _on_gpu(params):
-        raise ParamsError(
-            "Lightning runs fsdp on GPUs alone, and none is there or is to be used",
-            field="train_image.strategy",
-            remedy="Use ddp, or train where there are GPUs",
-        )
-
-
 def _precision(
     encoder: ImageEncoder, train: PixelDataset, params: TrainImageParams, folder: Path
 ) -> Precision:
@@ -487,7 +510,8 @@ def _precision(
     stored = folder / PRECISION
     if stored.is_file():
         return Precision(**read_json(stored))
-    device = torch.device("cuda" if _on_gpu(params) else "cpu")
+    cuda = params.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
     squares, _ = train.__getitems__(range(min(MEASURED_ON, len(train))))
     sample = normalise(squares).to(device)
     chosen = choose_precision(encoder.to(device), sample, wanted=params.precision, training=True)

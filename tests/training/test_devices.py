@@ -74,6 +74,7 @@ def slurm(rank):
         "SLURM_JOB_NAME": "training",
         "SLURM_NODELIST": "127.0.0.1",
         "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_NNODES": "2",
         "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_NODEID": str(rank),
@@ -129,9 +130,23 @@ def test_what_several_devices_cannot_share_is_refused(project, changes, message)
         load_params(file)
 
 
-def test_fsdp_without_a_gpu_is_refused(spots, spot_task, spot_params):
-    with pytest.raises(ParamsError, match=r"train_image\.strategy.*Use ddp"):
-        train_image(spot_task(), spot_params(devices=2, strategy="fsdp"), spots)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("changes", "variables", "message"),
+    [
+        ({"strategy": "fsdp"}, {}, "`fsdp` requires a GPU"),
+        ({"accelerator": "gpu"}, {}, "No supported gpu backend"),
+        ({}, {"SLURM_STEP_NUM_TASKS": "2"}, "srun started 2 processes, but 1 are"),
+        ({"devices": 2}, {"WORLD_SIZE": "4"}, "torchrun started 4 processes, but 2 are"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(
+    spots, spot_task, spot_params, monkeypatch, changes, variables, message
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ParamsError, match=message):
+        train_image(spot_task(), spot_params(**changes), spots)
 
 
 @pytest.fixture
