@@ -19,7 +19,7 @@ from monitoring.sites.comparison import add_up, compare
 from monitoring.sites.family import title_of_site
 
 DASHBOARD_FILE = "dashboard.html"
-WIDTH, HEIGHT = 240.0, 40.0
+WIDTH, HEIGHT = 150.0, 40.0
 """Of a chart, in pixels."""
 DRAWN = ("Studies", "Rejected images", "Mean probability", "AUC", "Latency, ms")
 Point = tuple[datetime, float]
