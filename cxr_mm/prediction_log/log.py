@@ -215,14 +215,21 @@ class LogReader:
             return counted(connection, latencies, events)
 
     def sites(
-        self, task: str, since: datetime | None = None, until: datetime | None = None
+        self,
+        task: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        digest: str | None = None,
     ) -> list[str]:
-        """Sites with a record or event in a window, sorted; empty names one without.
+        """Sites with a record or event of a model in a window, sorted; empty names no site.
 
         Raises:
             LogError: as `read_window`.
         """
-        queries = (_within(select(t.c.site), t, task, since, until) for t in (PREDICTIONS, EVENTS))
+        queries = []
+        for table in (PREDICTIONS, EVENTS):
+            query = _within(select(table.c.site), table, task, since, until)
+            queries.append(query if digest is None else query.where(table.c.digest == digest))
         with self._reading() as connection:
             return sorted(connection.scalars(union(*queries)))
 

@@ -135,7 +135,7 @@ def report(request: WindowRequest, workspace: Path | None = None) -> tuple[Verdi
 def report_by_site(request: WindowRequest) -> tuple[Verdict, Path]:
     """Evaluate a window site by site under one false-alarm rate, and compare the sites.
 
-    A site that had a request in the windows before is judged too where it has none now.
+    A site that the model served in the windows before is judged too where it has no request now.
 
     Raises:
         CxrError: as `report`.
@@ -144,7 +144,7 @@ def report_by_site(request: WindowRequest) -> tuple[Verdict, Path]:
     frozen, before = window.reference, window.before.sites if window.before else {}
     with window.open_log() as log:
         start = longer_start(request.since, window.until)
-        sites = log.sites(frozen.task.name, start, window.until) or [""]
+        sites = log.sites(frozen.task.name, start, window.until, frozen.digest) or [""]
         loaded = {site: window.load(log, site, before.get(site)) for site in sites}
         done = {site: window.service(log, site) for site in sites}
     family = evaluate_sites(loaded, frozen)

@@ -112,6 +112,8 @@ def test_each_site_is_read_by_itself(database, answer, outcome, refusal):
     with PredictionLog(database, SECRET, create=False) as log:
         assert log.sites("icu", NOON, later) == sorted(names)
         assert log.sites("icu", later) == log.sites("covid") == []
+        assert log.sites("icu", digest="d" * 64) == sorted(names)
+        assert log.sites("icu", digest="e" * 64) == []
         assert len(log.window_index("icu")) == len(log.read_outcomes("icu", NOON, later)) == 3
         assert log.read_outcomes("icu", later) == []
         hashed = log.hash_id("study of süd")
