@@ -112,11 +112,10 @@ def _measured(url: str, root: Path, size: Size) -> Iterator[Row]:
     name, last = f"{size.records:,} records of {columns} columns", size.days - 1
     yield from _rows(f"{name}: one day", reports.day(last), size)
     yield from _rows(f"{name}: one day of one site", reports.day(last, site="hospital 3"), size)
-    yield from _rows(f"{name}: one day, by site", reports.day(last, by="site"), size)
     yield from _rows(f"{name}: 30 days", reports.days(last - 29, 30), size, bound=False)
+    yield from _rows(f"{name}: one day, by site", reports.day(last, by="site"), size)
     stored = _aggregate(url, reports.aggregates, size)
-    name = f"{name}: a year from {stored:,} aggregates"
-    yield from _rows(name, reports.year(), size)
+    yield from _rows(f"a year from {stored:,} aggregates", reports.year(), size)
     yield _row(f"{size.records:,} records", "GiB on disk", _bytes(engine) / (1 << 30), None, size)
     engine.dispose()
 
@@ -145,7 +144,7 @@ class _Reports:
 
     @property
     def aggregates(self) -> Mapping[str, Any]:
-        """Of each site, in the newest report that is still there."""
+        """Of each site, in the newest report, which was by site."""
         found: Mapping[str, Any] = read_json(self._out / VERDICT_FILE)[AGGREGATES]
         return found
 
