@@ -11,7 +11,7 @@ PART ?=
 PROCESSES = $$(python -c 'import os; print(min(6, 2 + (os.cpu_count() or 1)))')
 BUILDER ?= docker
 BUILD_OPTIONS ?=
-NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps
+NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps nginx
 
 .DEFAULT_GOAL := help
 .PHONY: help install repro test lint types imports browser archive pytest coverage app monitor benchmark docs images doctor clean
@@ -56,12 +56,12 @@ browser: $(STAMP) ## fetch a Chromium for the tests of the page, where there is 
 		command -v google-chrome >/dev/null || timeout 300 playwright install chromium >/dev/null 2>&1 || \
 		echo "no Chromium: the tests of the page in a browser will be skipped (apt install chromium)"
 
-# Debian's package of Orthanc would start a server of its own, which no test needs.
-archive: ## fetch the archive and the validators for the tests of the node, where they can be had
+# Debian's packages of Orthanc and nginx would start servers of their own, which no test needs.
+archive: ## fetch archive, validators and proxy for the tests with them, where they can be had
 	@dpkg --status $(NODE_TOOLS) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && \
 		timeout 300 sh -c 'apt-get update && apt-get install --yes --no-install-recommends $(NODE_TOOLS)' \
-		>/dev/null 2>&1 && { systemctl disable --now orthanc >/dev/null 2>&1 || true; }; } || \
-		echo "no Orthanc, DCMTK or validator: tests of the node with them will be skipped (apt install $(NODE_TOOLS))"
+		>/dev/null 2>&1 && { systemctl disable --now orthanc nginx >/dev/null 2>&1 || true; }; } || \
+		echo "no Orthanc, DCMTK, validator or nginx: tests with them will be skipped (apt install $(NODE_TOOLS))"
 
 # Two processes more than cores, with one thread each: tests that wait for a server or a browser leave a
 # core idle. A file's tests stay together, since they share fixtures; files keep their order, since the
