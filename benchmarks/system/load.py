@@ -74,10 +74,9 @@ class Seen:
     wrong: int = 0
     explained: int = 0
     lasted: float = 0.0
+    """Seconds until the last prediction."""
     memory: tuple[int, int] = (0, 0)
     """After a minute, or as long as it lasted, and in the end (kB)."""
-    processor: float = 0.0
-    """Seconds of processor time that the server took."""
 
 
 class User:
@@ -159,7 +158,7 @@ def _load(pid: int, studies: Sequence[Study], way: Way) -> Seen:
     """All users at once."""
     users = [User(PORT + number % way.processes) for number, _ in enumerate(studies)]
     expected = [user.ask("predict", *study, "") for user, study in zip(users, studies, strict=True)]
-    seen, started, spent = Seen(), time.monotonic(), _processor(pid)
+    seen, started = Seen(), time.monotonic()
     threads = [
         threading.Thread(target=_use, args=(seen, started + way.seconds, *each, number < LIMED))
         for number, each in enumerate(zip(users, studies, expected, strict=True))
@@ -168,10 +167,12 @@ def _load(pid: int, studies: Sequence[Study], way: Way) -> Seen:
         thread.start()
     time.sleep(min(WARM_SECONDS, way.seconds))
     early = _memory(pid)
-    for thread in threads:
+    for thread in threads[LIMED:]:
         thread.join()
-    seen.lasted, seen.memory = time.monotonic() - started, (early, _memory(pid))
-    seen.processor = _processor(pid) - spent
+    seen.lasted = time.monotonic() - started
+    for thread in threads[:LIMED]:
+        thread.join()
+    seen.memory = early, _memory(pid)
     return seen
 
 
@@ -209,13 +210,6 @@ def _memory(pid: int) -> int:
     """Memory of the server and its decoders (kB); of what processes share, each has its part."""
     texts = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in _family(pid)]
     return sum(int(kilobytes) for t in texts for kilobytes in re.findall(r"\nPss:\s+(\d+)", t))
-
-
-def _processor(pid: int) -> float:
-    """Seconds of processor time, user's and system's, that the server and its decoders took."""
-    stats = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2] for each in _family(pid)]
-    ticks = [sum(map(int, stat.split()[11:13])) for stat in stats]
-    return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def _rows(found: Mapping[str, Seen]) -> list[Row]:
