@@ -85,13 +85,7 @@ def fuse(
         model = fit_fusion(studies, train, val, params.fuse, 0)
         tables, further = predict_test(studies, model, parts[0], params.fuse, 0), []
     else:  # cross-validation measures the recipe; the bundle applies it to all studies
-        _check_calibration(params.fuse)
-        divided = [resamples(table, number + 1) for number in range(divisions(table))]
-        load = partial(load_fits, studies, divided, params.fuse)
-        if run is not run_here:  # others read the studies, which may be larger than what is sent
-            root = replace(paths, root=paths.root.resolve())
-            load = partial(_load_fits, task, params, root)
-        tables, *further = predict_unseen(divided, load, run)
+        tables, *further = _cross_validate(studies, table, params, paths, run)
         train, val = np.arange(len(manifest)), np.arange(0)
         model = fit_fusion(studies, train, val, params.fuse, len(parts))
     bundle = _bundle(task, params, paths, model)
@@ -104,8 +98,8 @@ def fuse(
     bundle.trained_on.update(_trained_on(manifest, studies, trained, paths))
     bundle = replace(bundle, fingerprints=_fingerprints(bundle, manifest, trained, paths))
     save_bundle(bundle, paths.bundle)
-    numbered = [each.assign(division=number) for number, each in enumerate(further, 2)]
     none = tables.iloc[:0].assign(division=1)
+    numbered = [each.assign(division=number) for number, each in enumerate(further, 2)]
     write_parquet(paths.divisions, pd.concat([none, *numbered], ignore_index=True))
     write_parquet(paths.heldout, tables)
     tracking.tag(DIGEST_TAG, bundle_digest(paths.bundle))
@@ -140,11 +134,27 @@ Divided = list[list[Resample]]
 """The resamples of each division."""
 
 
+def _divided(table: pd.DataFrame) -> Divided:
+    return [resamples(table, number + 1) for number in range(divisions(table))]
+
+
+def _cross_validate(
+    studies: Studies, table: pd.DataFrame, params: Params, paths: TaskPaths, run: Run
+) -> list[pd.DataFrame]:
+    """Predict every study by a model fitted without it, in each division."""
+    _check_calibration(params.fuse)
+    divided = _divided(table)
+    load = partial(load_fits, studies, divided, params.fuse)
+    if run is not run_here:  # others read the studies, which may be larger than what is sent
+        root = replace(paths, root=paths.root.resolve())
+        load = partial(_load_fits, studies.task, params, root)
+    return predict_unseen(divided, load, run)
+
+
 def _load_fits(task: Task, params: Params, paths: TaskPaths) -> Work:
     """As `load_fits`, of the studies as the stages before have left them."""
     manifest, table = load_manifest(paths, task), load_split(paths)
-    divided = [resamples(table, number + 1) for number in range(divisions(table))]
-    return load_fits(_load_studies(manifest, table, params, paths), divided, params.fuse)
+    return load_fits(_load_studies(manifest, table, params, paths), _divided(table), params.fuse)
 
 
 def load_fits(studies: Studies, divided: Divided, params: FuseParams) -> Work:
