@@ -2,8 +2,9 @@
 
 Of every quantity each site's mean is compared with that over all other sites. Means are those of
 studies, their errors allow for several studies of a patient (a ratio estimator over clusters, as of
-Cochran, Sampling Techniques, 1977), and P values are corrected over all comparisons (Holm). What a
-site contributes is sums, which add up: over sites, and over the days of a year.
+Cochran, Sampling Techniques, 1977), and P values, of Welch's test, are corrected over all
+comparisons (Holm). What a site contributes is sums, which add up: over sites, and over the days of
+a year.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t
 
 from cxr_mm.core.types import FEWEST_PATIENTS
 from cxr_mm.evaluation.resampling import holm
@@ -102,7 +103,8 @@ def _of_site(site: str, sites: Mapping[str, SiteSums]) -> Iterable[Difference]:
         spread = np.sqrt((here.variance + elsewhere.variance) / 2)
         if not spread:
             continue
-        reach = norm.isf(0.025) * error
+        null = t(_degrees(here, elsewhere))
+        reach = null.isf(0.025) * error
         yield Difference(
             site=site,
             quantity=title,
@@ -113,8 +115,15 @@ def _of_site(site: str, sites: Mapping[str, SiteSums]) -> Iterable[Difference]:
             high=float(change + reach),
             deviations=float(change / spread),
             studies=int(here.studies),
-            p=float(2 * norm.sf(abs(change) / error)) if error else 0.0,
+            p=float(2 * null.sf(abs(change) / error)) if error else 0.0,
         )
+
+
+def _degrees(here: Sums, elsewhere: Sums) -> float:
+    """Degrees of freedom of the difference of two means (Welch 1947), over patients."""
+    squares = [s.error**2 for s in (here, elsewhere)]
+    each = sum(e**2 / (s.patients - 1) for e, s in zip(squares, (here, elsewhere), strict=True))
+    return float(sum(squares) ** 2 / each) if each else np.inf
 
 
 def _are_enough(here: Sums, elsewhere: Sums) -> bool:
