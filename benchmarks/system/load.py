@@ -1,6 +1,7 @@
 """Part `load`: the page's server under many users at once, each with a study of their own."""
 
 import json
+import logging
 import os
 import re
 import statistics
@@ -124,6 +125,7 @@ def measure() -> list[Row]:
     Raises:
         StageError: there is no bundle yet.
     """
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     found: dict[str, Seen] = {}
     with tempfile.TemporaryDirectory() as name:
         studies = _studies(Path(name))
