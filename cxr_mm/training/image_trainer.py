@@ -312,6 +312,8 @@ NOISE = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*sync_dist=True.* across devices.*",  # figures that are of all devices already
+    ".*all_gather is deprecated.*",
 )
 
 
