@@ -45,6 +45,7 @@ def test_there_is_one_tree():
     assert len(kinds) > 10
     assert all(issubclass(kind, CxrError) for kind in kinds)
     given = {"RadiographError", "ClinicalError", "NoteError", "ManifestError", "InputError"}
+    given |= {"UndecodedError"}
     assert {kind.__name__ for kind in kinds if issubclass(kind, InputError)} == given
 
 

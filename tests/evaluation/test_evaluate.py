@@ -1,20 +1,19 @@
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.config import EvaluateParams, Params
 from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json, sha256_file
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.evaluation.evaluate import evaluate
 from cxr_mm.evaluation.report.text import summary
 
-PARAMS = SimpleNamespace(evaluate=EvaluateParams(bootstrap=100))
+PARAMS = Params(tasks=("synthetic",), evaluate=EvaluateParams(bootstrap=100))
 PNGS = ("roc", "roc_subsets", "precision_recall", "reliability", "confusion", "subgroups")
 CSVS = ("roc", "precision_recall", "reliability", "confusion")
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from cxr_mm.core.config import EvaluateParams
+from cxr_mm.core.config import EvaluateParams, Params
 from cxr_mm.core.files import read_json
 from cxr_mm.core.task import Population
 from cxr_mm.evaluation.evaluate import evaluate
@@ -29,7 +29,7 @@ def measured(request, task_of, table_of, project_of, tmp_path_factory):
     frame.assign(**{"population.pa": inside, "population.none": False}).to_parquet(paths.manifest)
     if request.param:
         pd.concat([table.assign(division=k) for k in (2, 3)]).to_parquet(paths.divisions)
-    evaluate(task, SimpleNamespace(evaluate=PARAMS), paths)
+    evaluate(task, Params(tasks=(task.name,), evaluate=PARAMS), paths)
     return SimpleNamespace(
         task=plain,
         rows=table[table["study_id"].isin(frame["study_id"][inside])],

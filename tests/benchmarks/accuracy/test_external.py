@@ -25,7 +25,7 @@ class Bright:
     """Calls an image pneumonia the more often the brighter it is; AP images are brighter."""
 
     def __init__(self, bundle, accept_any_image=False):
-        self.bundle, self.accept = bundle, accept_any_image
+        self.bundle, self.accept_any_image = bundle, accept_any_image
 
     def attempt(self, studies):
         return [self._answer(study) for study in studies]
@@ -34,7 +34,7 @@ class Bright:
 
     def _answer(self, study):
         chance = float(study.image.mean())
-        if chance > 0.95 and not self.accept:
+        if chance > 0.95 and not self.accept_any_image:
             return RadiographError("this does not look like a radiograph", field="image")
         finding = FindingPrediction(
             finding="pneumonia",
