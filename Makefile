@@ -8,7 +8,7 @@ TASK ?= synthetic
 BUNDLE ?= models/$(TASK)/bundle
 LOG ?= sqlite:///logs/predictions.db
 PART ?=
-PROCESSES = $$(python -c 'import os; print(min(6, 2 + (os.cpu_count() or 1)))')
+PROCESSES = $$(python -c 'import os; print(min(6, 3 + (os.cpu_count() or 1)))')
 BUILDER ?= docker
 BUILD_OPTIONS ?=
 NODE_TOOLS := orthanc orthanc-dicomweb dcmtk dicom3tools pixelmed-apps nginx
@@ -63,8 +63,8 @@ archive: ## fetch archive, validators and proxy for the tests with them, where t
 		>/dev/null 2>&1 && { systemctl disable --now orthanc nginx >/dev/null 2>&1 || true; }; } || \
 		echo "no Orthanc, DCMTK, validator or nginx: tests with them will be skipped (apt install $(NODE_TOOLS))"
 
-# Two processes more than cores, with one thread each: tests that wait for a server or a browser leave a
-# core idle. A file's tests stay together, since they share fixtures; files keep their order, since the
+# Three processes more than cores, with one thread each: tests that wait for a server or a browser leave
+# a core idle. A file's tests stay together, since they share fixtures; files keep their order, since the
 # longest have few tests and would come last by xdist's.
 pytest: $(STAMP) browser archive
 	OMP_NUM_THREADS=1 python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $(PROCESSES)
