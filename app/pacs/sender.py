@@ -210,6 +210,7 @@ def associate(
         unburden(association, idle)
         read_soon(association)
         return association
+    association.dul.socket.close()  # pynetdicom may end its loop before it does
     if association.is_rejected:
         raise Unreachable("the destination rejects the association")
     raise Unreachable("the destination cannot be reached")

@@ -133,7 +133,10 @@ def associated(port, title="ARCHIVE", called="CXRMM", contexts=(DX, VERIFICATION
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
     for each in contexts:
         entity.add_requested_context(each, ExplicitVRLittleEndian)
-    return entity.associate("127.0.0.1", port, ae_title=called, **options)
+    association = entity.associate("127.0.0.1", port, ae_title=called, **options)
+    if not association.is_established:
+        association.dul.socket.close()  # pynetdicom may end its loop before it does
+    return association
 
 
 def stored(port, *datasets, **options):
