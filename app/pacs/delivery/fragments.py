@@ -102,13 +102,13 @@ class _Checkpoint(threading.Event):
             self._has_passed = False
             self._passing.release()
         time.sleep(LOOK_SECONDS)
-        while True:
-            super().wait(timeout)
+        while super().wait(timeout):
             self._passing.acquire()
             if self.is_set():
                 self._has_passed = True
                 return True
             self._passing.release()
+        return False
 
     def clear(self) -> None:
         """Pause the loop; when this returns it waits, or has ended."""
