@@ -78,7 +78,7 @@ class BatchingPredictor(Predictor):
         return self._batcher.run(study)
 
 
-def load_predictor(folder: Path, max_batch: int) -> Predictor:
+def load_batching_predictor(folder: Path, max_batch: int) -> Predictor:
     """Load a bundle and make its predictor, a batching one if `max_batch` is more than 1.
 
     Raises:

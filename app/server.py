@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from app.batching import load_predictor
+from app.batching import load_batching_predictor
 from app.inbox import Inbox
 from app.metrics import CONTENT_TYPE, Metrics
 from app.model_watcher import load_models
@@ -86,7 +86,9 @@ def services_of(
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    models = load_models(settings.bundles, partial(load_predictor, max_batch=settings.max_batch))
+    models = load_models(
+        settings.bundles, partial(load_batching_predictor, max_batch=settings.max_batch)
+    )
     log = open_spooled_log(settings.log, settings.spool, settings.site) if settings.log else None
     of_node = inbox.has if inbox else lambda _study_id: False
     at_once = max(AT_ONCE, settings.max_batch)
