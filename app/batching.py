@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from cxr_mm.core.errors import InputError
 from cxr_mm.core.study import Study
-from cxr_mm.inference.predictor import EncodedAnswer, Predictor
+from cxr_mm.inference.predictor import EncodedAnswer, Predictor, load_predictor
 from cxr_mm.models.bundle import Bundle, load_bundle
 
 Item = TypeVar("Item")
@@ -71,7 +71,7 @@ class BatchingPredictor(Predictor):
     """
 
     def __init__(self, bundle: Bundle, max_batch: int) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, keep_maps=True)
         self._batcher: Batcher[Study, EncodedAnswer | InputError] = Batcher(self.attempt, max_batch)
 
     def attempt_one(self, study: Study) -> EncodedAnswer | InputError:
@@ -84,5 +84,6 @@ def load_batching_predictor(folder: Path, max_batch: int) -> Predictor:
     Raises:
         BundleError: see `load_bundle`.
     """
-    bundle = load_bundle(folder)
-    return BatchingPredictor(bundle, max_batch) if max_batch > 1 else Predictor(bundle)
+    if max_batch > 1:
+        return BatchingPredictor(load_bundle(folder), max_batch)
+    return load_predictor(folder, keep_maps=True)

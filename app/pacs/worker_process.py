@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import ExitStack, closing
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
 from cxr_mm.imaging.decoder import READER_FOR_MODEL, Decoder, Limits
+from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.prediction_log import open_spooled_log
 
 GONE = 1
@@ -105,7 +107,7 @@ def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, Inference
         BundleError: a bundle is damaged, foreign or incomplete.
         LogError: the log cannot be opened.
     """
-    models = load_models(settings.bundles)
+    models = load_models(settings.bundles, partial(load_predictor, keep_maps=True))
     log = open_spooled_log(settings.log, site=settings.site) if settings.log else None
     found = [InferenceService(model, log, cache, "pacs") for model in models]
     return dict(zip(settings.bundles, found, strict=True))

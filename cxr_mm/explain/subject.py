@@ -23,6 +23,7 @@ from cxr_mm.inference.predictor import EncodedAnswer, nothing_usable
 from cxr_mm.inference.shares import ModalityShares, named_shares
 from cxr_mm.inference.shares import modality_shares as modality_shares_of
 from cxr_mm.models.bundle import Bundle, Encoded
+from cxr_mm.models.image_encoder import FeatureMaps
 
 Logits = NDArray[np.float64]
 
@@ -102,6 +103,12 @@ class Subject:
         shape = self.encoded.shapes[0]
         assert shape is not None
         return content_box(shape, self.bundle.size)
+
+    @cached_property
+    def maps(self) -> FeatureMaps:
+        """Feature maps that the embedding of the image is pooled from."""
+        self.require("image")
+        return self.encoded.maps or self.bundle.trace(self.batch)
 
     @property
     def note(self) -> str:

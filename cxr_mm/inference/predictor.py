@@ -44,10 +44,14 @@ class Predictor:
     Args:
         bundle: a loaded bundle; shared by threads, never changed.
         accept_any_image: warn of an image that the bundle's input gate would reject.
+        keep_maps: keep the feature maps of a study that is answered by itself, so that a class
+            activation map of it needs no forward pass of its own.
     """
 
-    def __init__(self, bundle: Bundle, accept_any_image: bool = False) -> None:
-        self.bundle, self.accept_any_image = bundle, accept_any_image
+    def __init__(
+        self, bundle: Bundle, accept_any_image: bool = False, keep_maps: bool = False
+    ) -> None:
+        self.bundle, self.accept_any_image, self._keep_maps = bundle, accept_any_image, keep_maps
 
     def predict(self, study: Study) -> Prediction:
         """Predict one study.
@@ -106,8 +110,10 @@ class Predictor:
             ClinicalError, NoteError: a feature is unknown, or a note is invalid.
         """
         started = time.perf_counter()
-        encoded = self.bundle.encode(studies) if studies else None
-        return self.attempt_encoded(studies, encoded, show, started) if encoded else []
+        if not studies:
+            return []
+        encoded = self.bundle.encode(studies, keep_maps=self._keep_maps)
+        return self.attempt_encoded(studies, encoded, show, started)
 
     def attempt_encoded(
         self,
@@ -273,10 +279,12 @@ def _quality(study: Study) -> dict[str, float]:
     return dict(study.quality) or image_quality(study.image)
 
 
-def load_predictor(folder: Path, accept_any_image: bool = False) -> Predictor:
+def load_predictor(
+    folder: Path, accept_any_image: bool = False, keep_maps: bool = False
+) -> Predictor:
     """Load a bundle and make its predictor.
 
     Raises:
         BundleError: see `load_bundle`.
     """
-    return Predictor(load_bundle(folder), accept_any_image)
+    return Predictor(load_bundle(folder), accept_any_image, keep_maps)

@@ -38,7 +38,13 @@ from cxr_mm.models.background import background_from_json, background_to_json
 from cxr_mm.models.calibration import link
 from cxr_mm.models.decision import Conformal, OperatingPoints
 from cxr_mm.models.fusion import Fusion, FusionSpec
-from cxr_mm.models.image_encoder import ImageEncoder, load_image_encoder, save_image_encoder
+from cxr_mm.models.image_encoder import (
+    FeatureMaps,
+    FeatureTracer,
+    ImageEncoder,
+    load_image_encoder,
+    save_image_encoder,
+)
 from cxr_mm.models.input_gate import NO_GATE, InputGate, load_input_gate, save_input_gate
 from cxr_mm.models.note_encoder import NoteEncoder
 from cxr_mm.models.precision import MEASURED_ON, SERVED, Precision, choose_precision
@@ -75,6 +81,7 @@ class Encoded:
         batch: what the classifier reads; its image is None where embeddings were given.
         embeddings: modality → (B, D).
         parts: modality → what `Fusion.encode` made of the embeddings.
+        maps: what the embedding of the image was pooled from, where that was kept.
     """
 
     clinical: tuple[ClinicalValues, ...]
@@ -83,6 +90,7 @@ class Encoded:
     batch: Batch
     embeddings: Mapping[Modality, Tensor]
     parts: Mapping[Modality, Tensor]
+    maps: FeatureMaps | None = None
 
     def __len__(self) -> int:
         return len(self.clinical)
@@ -109,7 +117,7 @@ class Encoded:
         return self.rows([row])
 
     def rows(self, rows: Sequence[int]) -> "Encoded":
-        """Take some studies; their tensors are copies."""
+        """Take some studies; their tensors are copies, but feature maps, which are of one alone."""
         index = list(rows)
         inputs = {n: t[index] for n, t in vars(self.batch).items() if t is not None}
         return Encoded(
@@ -119,6 +127,7 @@ class Encoded:
             batch=Batch(**inputs),
             embeddings={m: rows[index] for m, rows in self.embeddings.items()},
             parts={m: rows[index] for m, rows in self.parts.items()},
+            maps=self.maps,
         )
 
     def showing(self, modalities: Sequence[Modality]) -> "Encoded":
@@ -237,13 +246,18 @@ class Bundle:
         return _QUICK[network]
 
     def encode(
-        self, studies: Sequence[Study], image_embeddings: NDArray[np.float32] | None = None
+        self,
+        studies: Sequence[Study],
+        image_embeddings: NDArray[np.float32] | None = None,
+        *,
+        keep_maps: bool = False,
     ) -> Encoded:
         """Encode studies, by the very transforms of training.
 
         Args:
             studies: at least one.
             image_embeddings: (B, Di), where they are known; images are not read then.
+            keep_maps: whether the feature maps of a single study are kept.
 
         Raises:
             ClinicalError, NoteError: a feature is unknown, or a note is invalid.
@@ -258,13 +272,15 @@ class Bundle:
             tabular=self._tabular(clinical) if "tabular" in used else None,
             note=self._notes(notes) if "note" in used else None,
         )
-        embeddings = self.embeddings(batch)
+        is_traced = keep_maps and batch.image is not None and len(studies) == 1
+        maps = self.trace(batch) if is_traced and studies[0].image is not None else None
+        embeddings = self._embeddings_around(batch, maps) if maps else self.embeddings(batch)
         if image_embeddings is not None:
             embeddings["image"] = torch.from_numpy(image_embeddings)
         with torch.inference_mode():
             parts = {m: self.fusion.encode(m, embeddings[m]) for m in used}
         shapes = tuple(None if s.image is None else _shape(s.image) for s in studies)
-        return Encoded(clinical, notes, shapes, batch, embeddings, parts)
+        return Encoded(clinical, notes, shapes, batch, embeddings, parts, maps)
 
     def _images(self, studies: Sequence[Study]) -> Tensor:
         blank = np.zeros((self.size, self.size), dtype=np.uint8)
@@ -309,6 +325,21 @@ class Bundle:
             own = replace(batch, image=batch.image[has], tabular=None, note=None)
             found["image"][has] = self.classifier.embeddings(own)["image"]
         return found
+
+    def trace(self, batch: Batch) -> FeatureMaps:
+        """Feature maps of the images of a batch, and their embeddings."""
+        assert batch.image is not None
+        return self._tracer(SERVED.arrange(batch.image))
+
+    @cached_property
+    def _tracer(self) -> FeatureTracer:
+        encoder = self.classifier.image_encoder
+        assert encoder is not None
+        return FeatureTracer(encoder)
+
+    def _embeddings_around(self, batch: Batch, maps: FeatureMaps) -> dict[Modality, Tensor]:
+        """As `embeddings`, of which that of the image is known."""
+        return {"image": maps.embedding.detach(), **self.embeddings(replace(batch, image=None))}
 
     def loggable(self, modality: Modality) -> int:
         """How much of an embedding, from its start, may be written down.

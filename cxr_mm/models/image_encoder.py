@@ -6,8 +6,13 @@ specialised them less (hypercolumns: Hariharan et al. 2015). The classification 
 layer, with which the encoder is trained; a frozen encoder does not use it.
 """
 
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -161,6 +166,75 @@ class ImageEncoder(nn.Module):
         if features.shape[-1] == width and features.shape[1] != width:
             features = features.movedim(-1, 1)
         return features
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """What an embedding was pooled from, for a class activation map without another forward pass.
+
+    Args:
+        maps: output of each of `ImageEncoder.feature_layers`, in their order.
+        embedding: (B, dim), differentiable in the maps and in nothing else.
+    """
+
+    maps: tuple[Tensor, ...]
+    embedding: Tensor
+
+
+class FeatureTracer:
+    """Embeds images as an encoder does, and keeps their feature maps; safe for threads.
+
+    Hooks are on a copy of its modules that shares the weights, so that the encoder itself stays as
+    it is. What comes before the maps is run without a graph.
+
+    Args:
+        encoder: in evaluation mode, its weights laid out as they are served.
+    """
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        twins: dict[int, nn.Module] = {}
+        self._encoder, self._seen = _twin(encoder, twins), threading.local()
+        layers = [twins[id(layer)] for layer in encoder.feature_layers()]
+        self._number = len(layers)
+        for number, layer in enumerate(layers):
+            layer.register_forward_hook(self._keeping(number))
+
+    def __call__(self, images: Tensor) -> FeatureMaps:
+        """Embed images (B, 1, S, S)."""
+        self._seen.maps = {}
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            embedding = self._encoder(images)
+        maps = self._seen.__dict__.pop("maps")
+        return FeatureMaps(tuple(maps[number] for number in range(self._number)), embedding)
+
+    def _keeping(self, number: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        """A hook that makes the output of a layer the start of the graph, and keeps it."""
+
+        def keep(_module: nn.Module, _given: Any, output: Tensor) -> Tensor:
+            leaf = self._seen.maps[number] = output.detach().requires_grad_()
+            return leaf
+
+        return keep
+
+
+def _twin(module: nn.Module, twins: dict[int, nn.Module]) -> nn.Module:
+    """A module with the same weights, which need no gradient, and hooks of its own.
+
+    A deep copy with shared weights takes longer than a forward pass.
+    """
+    if id(module) not in twins:
+        twin = twins[id(module)] = copy.copy(module)
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            twin.__dict__[hooks] = OrderedDict()
+        twin.__dict__["_parameters"] = {
+            name: None if own is None else nn.Parameter(own.detach(), requires_grad=False)
+            for name, own in module._parameters.items()
+        }
+        twin.__dict__["_modules"] = {
+            name: None if own is None else _twin(own, twins)
+            for name, own in module._modules.items()
+        }
+    return twins[id(module)]
 
 
 def common_resolution(images: Tensor, side: int) -> Tensor:

@@ -13,6 +13,7 @@ from cxr_mm.core.study import Study
 from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.cam import WEIGHED, cam, logit_map
 from cxr_mm.explain.subject import Subject
+from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.fusion import Fusion, Part
 from cxr_mm.models.image_encoder import build_image_encoder
 
@@ -71,6 +72,22 @@ def test_any_backbone_has_a_map(bundle, a_study, backbone, pool):
     assert raw.shape == (64, 64)
     assert np.isfinite(raw).all()
     assert np.ptp(raw) > 0
+
+
+@methods
+def test_maps_that_the_answer_kept_say_the_same_and_change_no_answer(bundle, a_study, method):
+    study = a_study(0)
+    plain = Predictor(bundle, accept_any_image=True).answer_one(study)
+    keeping = Predictor(bundle, accept_any_image=True, keep_maps=True).answer_one(study)
+    assert keeping.prediction == plain.prediction
+    assert torch.equal(keeping.encoded.embeddings["image"], plain.encoded.embeddings["image"])
+    assert plain.encoded.maps is None
+    for finding in bundle.task.finding_names:
+        kept, anew = (
+            logit_map(Subject.of(bundle, answer), Target(finding), method)
+            for answer in (keeping, plain)
+        )
+        np.testing.assert_array_equal(kept, anew)
 
 
 def test_a_finding_that_nothing_speaks_for_gives_an_empty_map(bundle, a_study):

@@ -16,7 +16,7 @@ from cxr_mm.explain.what_if import what_if
 from cxr_mm.imaging import burnt_in_text
 from cxr_mm.inference.predictor import load_predictor
 from cxr_mm.models import bundle as bundles
-from cxr_mm.models import note_encoder
+from cxr_mm.models import image_encoder, note_encoder
 from cxr_mm.prediction_log.log import open_log
 
 CLINICAL = {"age": "63", "sex": "F", "crp": "120.5"}
@@ -26,7 +26,8 @@ CLINICAL = {"age": "63", "sex": "F", "crp": "120.5"}
 def service(bundle_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CXR_MM_LOG_SECRET", "a secret of more than a few characters")
     log = open_log(f"sqlite:///{tmp_path}/log.db")
-    return InferenceService(load_predictor(bundle_folder, accept_any_image=True), log)
+    predictor = load_predictor(bundle_folder, accept_any_image=True, keep_maps=True)
+    return InferenceService(predictor, log)
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def counts(service, monkeypatch):
     count(burnt_in_text, "fit_square", "fit_square")
     count(note_encoder.NoteEncoder, "embed", "note encoder")
     count(clinical, "_check", "clinical value")
+    count(image_encoder.FeatureTracer, "__call__", "image encoder")
     hook = service.bundle.image_encoder.register_forward_pre_hook(
         lambda *_: counted.update(["image encoder"])
     )
@@ -78,7 +80,8 @@ def test_explaining_what_was_answered_asks_no_encoder_again(service, counts, stu
     session = service.answer(study())
     target = Target(service.task.finding_names[0])
     modality_shares(session.subject)
-    METHODS["shap_tabular"].explain(session.subject, target, Ask())
+    for method in ("shap_tabular", "grad_cam", "layer_cam"):
+        METHODS[method].explain(session.subject, target, Ask())
     what_if(session.subject, target, "age")
     assert counts == once(service)
 
