@@ -63,7 +63,9 @@ def logit_map(
     pairs = list(zip(maps.maps, _slopes(subject, target), strict=True))
     found = np.zeros((size, size))
     for own in pairs[:1] if method == "eigen_cam" else pairs:
-        features, slope = (encoder.feature_map(each.detach()).numpy() for each in own)
+        features, slope = (
+            encoder.feature_map(each.detach())[maps.row : maps.row + 1].numpy() for each in own
+        )
         small = weighed.get_cam_image(None, None, [], features, slope, False)
         found += _spread(torch.from_numpy(small)[:, None].double(), size)
     # `feature_map` takes the mean over image and mirror image of gradients too, which add up.
@@ -71,11 +73,12 @@ def logit_map(
 
 
 def _slopes(subject: Subject, target: Target) -> tuple[Tensor, ...]:
-    """Gradient of one logit in each feature map."""
+    """Gradient of one logit in each feature map, of the whole batch."""
     bundle, maps = subject.bundle, subject.maps
     others = bundle.classifier.embeddings(replace(subject.batch, image=None))
     with torch.enable_grad():
-        logits = bundle.logits({**others, "image": maps.embedding}, subject.mask)
+        image = maps.embeddings[maps.row : maps.row + 1]
+        logits = bundle.logits({**others, "image": image}, subject.mask)
     logit = logits[0, subject.column(target)]
     return torch.autograd.grad(logit, maps.maps, retain_graph=True)
 

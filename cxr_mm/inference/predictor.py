@@ -44,8 +44,8 @@ class Predictor:
     Args:
         bundle: a loaded bundle; shared by threads, never changed.
         accept_any_image: warn of an image that the bundle's input gate would reject.
-        keep_maps: keep the feature maps of a study that is answered by itself, so that a class
-            activation map of it needs no forward pass of its own.
+        keep_maps: keep the feature maps of what is answered, so that a class activation map needs
+            no forward pass of its own; those of a batch stay as long as one of its answers.
     """
 
     def __init__(

@@ -117,8 +117,10 @@ class Encoded:
         return self.rows([row])
 
     def rows(self, rows: Sequence[int]) -> "Encoded":
-        """Take some studies; their tensors are copies, but feature maps, which are of one alone."""
-        index = list(rows)
+        """Take some studies; their tensors are copies, but feature maps, kept for one alone."""
+        index, maps = list(rows), None
+        if self.maps is not None and len(index) == 1:
+            maps = replace(self.maps, row=self.maps.row + index[0])
         inputs = {n: t[index] for n, t in vars(self.batch).items() if t is not None}
         return Encoded(
             clinical=tuple(self.clinical[k] for k in index),
@@ -127,7 +129,7 @@ class Encoded:
             batch=Batch(**inputs),
             embeddings={m: rows[index] for m, rows in self.embeddings.items()},
             parts={m: rows[index] for m, rows in self.parts.items()},
-            maps=self.maps,
+            maps=maps,
         )
 
     def showing(self, modalities: Sequence[Modality]) -> "Encoded":
@@ -257,7 +259,7 @@ class Bundle:
         Args:
             studies: at least one.
             image_embeddings: (B, Di), where they are known; images are not read then.
-            keep_maps: whether the feature maps of a single study are kept.
+            keep_maps: whether feature maps are kept, where every study has an image.
 
         Raises:
             ClinicalError, NoteError: a feature is unknown, or a note is invalid.
@@ -272,8 +274,8 @@ class Bundle:
             tabular=self._tabular(clinical) if "tabular" in used else None,
             note=self._notes(notes) if "note" in used else None,
         )
-        is_traced = keep_maps and batch.image is not None and len(studies) == 1
-        maps = self.trace(batch) if is_traced and studies[0].image is not None else None
+        has_images = batch.image is not None and all(s.image is not None for s in studies)
+        maps = self.trace(batch) if keep_maps and has_images else None
         embeddings = self._embeddings_around(batch, maps) if maps else self.embeddings(batch)
         if image_embeddings is not None:
             embeddings["image"] = torch.from_numpy(image_embeddings)
@@ -338,8 +340,8 @@ class Bundle:
         return FeatureTracer(encoder)
 
     def _embeddings_around(self, batch: Batch, maps: FeatureMaps) -> dict[Modality, Tensor]:
-        """As `embeddings`, of which that of the image is known."""
-        return {"image": maps.embedding.detach(), **self.embeddings(replace(batch, image=None))}
+        """As `embeddings`, of which those of the images are known."""
+        return {"image": maps.embeddings.detach(), **self.embeddings(replace(batch, image=None))}
 
     def loggable(self, modality: Modality) -> int:
         """How much of an embedding, from its start, may be written down.

@@ -173,12 +173,14 @@ class FeatureMaps:
     """What an embedding was pooled from, for a class activation map without another forward pass.
 
     Args:
-        maps: output of each of `ImageEncoder.feature_layers`, in their order.
-        embedding: (B, dim), differentiable in the maps and in nothing else.
+        maps: output of each of `ImageEncoder.feature_layers`, in their order, of a whole batch.
+        embeddings: of the batch (B, dim), differentiable in the maps and in nothing else.
+        row: which of the batch is meant.
     """
 
     maps: tuple[Tensor, ...]
-    embedding: Tensor
+    embeddings: Tensor
+    row: int = 0
 
 
 class FeatureTracer:
@@ -203,9 +205,9 @@ class FeatureTracer:
         """Embed images (B, 1, S, S)."""
         self._seen.maps = {}
         with torch.inference_mode(mode=False), torch.enable_grad():
-            embedding = self._encoder(images)
+            embeddings = self._encoder(images)
         maps = self._seen.__dict__.pop("maps")
-        return FeatureMaps(tuple(maps[number] for number in range(self._number)), embedding)
+        return FeatureMaps(tuple(maps[number] for number in range(self._number)), embeddings)
 
     def _keeping(self, number: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         """A hook that makes the output of a layer the start of the graph, and keeps it."""

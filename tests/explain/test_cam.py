@@ -90,6 +90,23 @@ def test_maps_that_the_answer_kept_say_the_same_and_change_no_answer(bundle, a_s
         np.testing.assert_array_equal(kept, anew)
 
 
+def test_each_of_a_batch_has_the_map_that_it_has_alone(bundle, a_study):
+    studies, target = [a_study(i) for i in range(3)], Target(bundle.task.finding_names[0])
+    answers = Predictor(bundle, accept_any_image=True, keep_maps=True).answer(studies)
+    for study, answer in zip(studies, answers, strict=True):
+        assert answer.encoded.maps is not None
+        together, alone = (
+            logit_map(subject, target)
+            for subject in (Subject.of(bundle, answer), Subject(bundle, study))
+        )
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_batch_with_a_study_without_image_keeps_no_maps(bundle, a_study):
+    studies = [a_study(0), Study("s", note="Fever.")]
+    assert bundle.encode(studies, keep_maps=True).maps is None
+
+
 def test_a_finding_that_nothing_speaks_for_gives_an_empty_map(bundle, a_study):
     silent = Subject(deaf_to_the_image(bundle), a_study(0))
     said = cam(silent, Target(bundle.task.finding_names[0]))
