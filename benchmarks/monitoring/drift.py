@@ -1,5 +1,7 @@
 """Part `drift`: monitoring on simulated streams, with and without a shift."""
 
+import multiprocessing
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,13 +117,27 @@ def _baselines(results: Results) -> Iterator[Row]:
 
 FAMILIES = ((1, 0.0), (10, 0.0), (10, LABELS))
 """Sites, and shares of labelled studies."""
-STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 40, 5, 100
+STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 120, 5, 100
+SHAPES: Sequence[Callable[[float], float]] = (
+    float,
+    lambda value: float(np.exp(value)),
+    lambda value: max(0.0, value - 1.5),
+    float,
+)
+LOST = (0.02, 0.1, 0.05, 0.9)
+"""What becomes of a normal value in each feature of four, and how many are missing."""
 
 
 def measure_sites() -> list[Row]:
     """Rows of windows of several sites, none of which drifted."""
-    records = list(made_up_records(STUDIES, 0))
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        found = pool.starmap(_family, FAMILIES, chunksize=1)
+    return [row for one in found for row in _family_rows(one)]
+
+
+def _family(sites: int, labels: float) -> FamilyErrors:
     random = np.random.default_rng(0)
+    records = [_uneven(record, random) for record in made_up_records(STUDIES, 0)]
     studies = [_made_up(record, random) for record in records]
     settings = [
         build_setup(
@@ -129,8 +145,17 @@ def measure_sites() -> list[Row]:
         )
         for i in range(DIVISIONS)
     ]
-    found = (family_errors(settings, n, OF_SITE, labels, IN_A_ROW) for n, labels in FAMILIES)
-    return [row for one in found for row in _family_rows(one)]
+    return family_errors(settings, sites, OF_SITE, labels, IN_A_ROW)
+
+
+def _uneven(record: PredictionRecord, random: np.random.Generator) -> PredictionRecord:
+    """The record with clinical features as tables have them: of four, one is normal, one skewed to
+    the right, one mostly zero, one mostly missing; each may be missing."""
+    values = {
+        name: None if random.random() < LOST[i % 4] else SHAPES[i % 4](float(value or 0))
+        for i, (name, value) in enumerate(record.clinical.items())
+    }
+    return record.model_copy(update={"clinical": values})
 
 
 def _made_up(record: PredictionRecord, random: np.random.Generator) -> Labelled:

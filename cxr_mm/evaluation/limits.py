@@ -43,6 +43,11 @@ def rate_limits(
         return None
     value = float(counted[among].mean())
     size = worth(counted[among].astype(np.float64), _codes(np.asarray(patients)[among]))
+    return wilson(value, size)
+
+
+def wilson(value: float, size: float) -> Limits:
+    """Wilson's interval of a share of so many independent studies."""
     middle = (value + NORMAL**2 / (2 * size)) / (1 + NORMAL**2 / size)
     spread = value * (1 - value) / size + NORMAL**2 / (4 * size**2)
     reach = NORMAL * float(np.sqrt(spread)) / (1 + NORMAL**2 / size)

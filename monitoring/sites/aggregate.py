@@ -17,19 +17,20 @@ class Sums(NamedTuple):
     Args:
         share: whether its values are 0 and 1 alone.
         studies: those that have a value.
-        total, squares: sums of values and of their squares.
+        total, squares, cubes: sums of values, of their squares and of their cubes.
         patients: those with a value.
         of_totals, of_products, of_counts: sums over patients of total², total × studies, studies².
     """
 
     share: bool
-    studies: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    patients: float = 0.0
-    of_totals: float = 0.0
-    of_products: float = 0.0
-    of_counts: float = 0.0
+    studies: float
+    total: float
+    squares: float
+    cubes: float
+    patients: float
+    of_totals: float
+    of_products: float
+    of_counts: float
 
     def plus(self, other: "Sums") -> "Sums":
         """The sums of both."""
@@ -44,6 +45,20 @@ class Sums(NamedTuple):
     def variance(self) -> float:
         """Between studies."""
         return max(0.0, self.squares / self.studies - self.mean**2)
+
+    @property
+    def skewness(self) -> float:
+        """Between studies; 0 where they are all alike."""
+        third = self.cubes / self.studies - self.mean * (3 * self.variance + self.mean**2)
+        return float(third / self.variance**1.5) if self.variance else 0.0
+
+    @property
+    def worth(self) -> float:
+        """Share of the studies that as many independent ones would tell as surely, 1 at most."""
+        error = self.error
+        if self.patients == self.studies or not error:
+            return 1.0
+        return min(1.0, self.variance / self.studies / error**2)
 
     @property
     def error(self) -> float:

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from scipy.stats import fisher_exact
 
 from cxr_mm.core.files import read_json
 from cxr_mm.core.verdict import Verdict
 from cxr_mm.prediction_log import open_log
 from monitoring.cli import main
-from monitoring.sites.comparison import add_up, compare, sums_of
+from monitoring.sites.comparison import add_up, compare, sums_of, sums_over
 from monitoring.sites.family import evaluate_sites
 from monitoring.statistics import high_score
 from monitoring.verdict import decide, score
@@ -101,6 +102,58 @@ def test_sites_that_do_not_differ_show_nothing_more_often_than_the_level(window,
         sums = {str(k): sums_of(tables[i + k], frozen) for k in range(2)}
         shown += any(row.is_shown for row in compare(sums))
     assert shown <= 4  # at 5 % more are found once in 400 times
+
+
+def of_two(here, elsewhere, *, share=False):
+    """One of two sites that are compared by one quantity."""
+    sums = {
+        site: {"q": sums_over(np.asarray(x, float), np.arange(len(x)), share)}
+        for site, x in (("here", here), ("elsewhere", elsewhere))
+    }
+    return next(row for row in compare(sums) if row.site == "here")
+
+
+@pytest.mark.parametrize("hits", [0, 3, 9, 14])
+def test_a_share_has_fishers_exact_test(hits):
+    """A site of 100 that lacks what one in twenty has is no finding: with a normal error it was."""
+    found = of_two([1] * hits + [0] * (100 - hits), [1] * 54 + [0] * 846, share=True)
+    table = [[hits, 100 - hits], [54, 846]]
+    tails = [fisher_exact(table, alternative=side).pvalue for side in ("less", "greater")]
+    assert found.p == pytest.approx(min(1.0, 2 * 2 * min(tails)))  # of two comparisons
+    assert found.low < found.here - found.elsewhere < found.high
+    assert found.high - found.low > 0.05
+
+
+def test_a_skewed_number_differs_as_often_as_random_parts_do():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=400) ** 2
+    parts = [rng.permutation(values) for _ in range(20_000)]
+    parts.sort(key=lambda part: part[:40].mean())
+    for place, tail in ((100, 0.005), (19_800, 0.01)):
+        found = of_two(parts[place][:40], parts[place][40:])
+        assert found.p == pytest.approx(2 * 2 * tail, rel=0.3)  # two tails, two comparisons
+
+
+def test_what_every_study_of_one_site_and_none_of_another_has_is_shown():
+    found = of_two([1] * 50, [0] * 50, share=True)
+    assert found.is_shown
+    assert found.deviations == pytest.approx(2)
+
+
+def test_several_studies_of_a_patient_are_worth_one():
+    rng = np.random.default_rng(1)
+    for share in (True, False):
+        values = {site: rng.random(60) for site in ("here", "elsewhere")}
+        if share:
+            values = {site: (x < 0.4).astype(float) for site, x in values.items()}
+        p = {}
+        for times in (1, 3):
+            sums = {
+                site: {"q": sums_over(np.repeat(x, times), np.arange(60).repeat(times), share)}
+                for site, x in values.items()
+            }
+            p[times] = compare(sums)[0].p
+        assert p[3] == pytest.approx(p[1], rel=0.15)
 
 
 def test_the_error_of_a_mean_is_that_of_patients_and_days_add_up(window, frozen):
