@@ -63,9 +63,7 @@ def logit_map(
     pairs = list(zip(maps.maps, _slopes(subject, target), strict=True))
     found = np.zeros((size, size))
     for own in pairs[:1] if method == "eigen_cam" else pairs:
-        features, slope = (
-            encoder.feature_map(each.detach())[maps.row : maps.row + 1].numpy() for each in own
-        )
+        features, slope = (encoder.feature_map(maps.of_row(each)).numpy() for each in own)
         small = weighed.get_cam_image(None, None, [], features, slope, False)
         found += _spread(torch.from_numpy(small)[:, None].double(), size)
     # `feature_map` takes the mean over image and mirror image of gradients too, which add up.

@@ -182,6 +182,10 @@ class FeatureMaps:
     embeddings: Tensor
     row: int = 0
 
+    def of_row(self, batch: Tensor) -> Tensor:
+        """What a map of the batch, or its gradient, holds of the row, its mirror image included."""
+        return batch.detach()[self.row :: len(self.embeddings)]
+
 
 class FeatureTracer:
     """Embeds images as an encoder does, and keeps their feature maps; safe for threads.
