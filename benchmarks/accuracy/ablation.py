@@ -13,7 +13,15 @@ import pandas as pd
 from benchmarks.accuracy.tasks import TARGETS
 from benchmarks.harness.outputs import BEST_SINGLE, FUSED, fields_of
 from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import Finished, Overrides, Setting, attempt, setting
+from benchmarks.harness.runs import (
+    Finished,
+    Overrides,
+    Setting,
+    Wanted,
+    attempt,
+    setting,
+    side_by_side,
+)
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.task import Task
 from cxr_mm.core.types import AVAILABLE
@@ -132,7 +140,11 @@ def measure_training() -> list[Row]:
 def _measured(tasks: Iterable[str]) -> list[Row]:
     """The default of each task, and each change from it."""
     rows: list[Row] = []
-    for task in dict.fromkeys(tasks):
+    names = dict.fromkeys(tasks)
+    changes = [Change(task, DEFAULT, {}) for task in names]
+    changes += [change for task in names for change in effective(task)]
+    side_by_side([Wanted(c.task, ungated(c.overrides), c.row) for c in changes])
+    for task in names:
         base = attempt(task, ungated({}), DEFAULT)
         if base is None:
             continue

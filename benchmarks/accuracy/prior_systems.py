@@ -25,7 +25,7 @@ from benchmarks.harness.outputs import (
     shipped_metrics,
 )
 from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import Overrides, attempt, setting
+from benchmarks.harness.runs import Overrides, Wanted, attempt, setting, side_by_side
 from cxr_mm.core.config import (
     EmbedParams,
     FuseParams,
@@ -188,6 +188,7 @@ def measure_hub() -> list[Row]:
 def _rows(recipes: tuple[Recipe, ...]) -> list[Row]:
     """What was claimed, what each recipe gives here, and what the shipped defaults give."""
     rows = []
+    side_by_side([Wanted(recipe.task, recipe.overrides, recipe.name) for recipe in recipes])
     for recipe in recipes:
         done = attempt(recipe.task, recipe.overrides, recipe.name)
         if done is None:

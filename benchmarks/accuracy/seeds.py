@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.accuracy.ablation import TRAINED, ungated
 from benchmarks.harness.outputs import Figure, Metrics, figure, shipped_metrics
 from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import attempt, setting
+from benchmarks.harness.runs import Wanted, setting, side_by_side
 
 SEEDS = (1, 2)
 """Besides the shipped one, which `dvc repro` has trained."""
@@ -24,8 +24,13 @@ def measure() -> list[Row]:
             print(f"seeds: {task} is left out: run dvc repro evaluate@{task}")
             continue
         runs = {setting(task, {}).params.train_image.seed: shipped}
-        for seed in SEEDS:
-            done = attempt(task, ungated({"train_image": {"seed": seed}}), f"seed {seed}")
+        wanted = {
+            seed: Wanted(task, ungated({"train_image": {"seed": seed}}), f"seed {seed}")
+            for seed in SEEDS
+        }
+        side_by_side(list(wanted.values()))
+        for seed, each in wanted.items():
+            done = each.attempt()
             if done is not None:
                 runs[seed] = done.metrics
         rows += rows_of(task, runs)

@@ -1,4 +1,5 @@
-"""Estimates in docs/scale.md: slopes of the part `slopes`, multiplied to a billion studies."""
+"""Tables in docs/scale.md: slopes of the parts `hospitals` and `slopes`, the latter multiplied to a
+billion studies."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from cxr_mm.core.files import write_text
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 COMMAND = "python -m benchmarks --readme"
 BLOCK = re.compile(rf"(?<=<!-- written by {COMMAND} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+READ = 29 * 5 * 10 / 365
+"""Million records by which the windows of 30 days and of one, with the four before each, differ."""
 STUDIES, HOURS = 1e9, 100
 """Studies, and hours in which they are to be done."""
 STORAGE, GET, EGRESS, PROCESSOR = 0.023, 0.0004, (0.05, 0.09), 0.0816 / 2
@@ -20,9 +23,60 @@ DICOM = 3056 * 2544
 
 
 def write_estimates(rows: Sequence[Row]) -> None:
-    """Write the table into the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    write_text(PAGE, BLOCK.sub(lambda _: f"\n{table(rows)}\n", text))
+    """Write the tables into the page."""
+    text, tables = PAGE.read_text(encoding="utf-8"), iter((of_hospitals(rows), table(rows)))
+    write_text(PAGE, BLOCK.sub(lambda _: f"\n{next(tables)}\n", text))
+
+
+def of_hospitals(rows: Sequence[Row]) -> str:
+    """A Markdown table: what reports from a log of ten million records cost."""
+    lines = ["| what | costs | for each million records |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in _reports(rows))]) + "\n"
+
+
+def _reports(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
+    own = {(row.row, row.metric): row.value for row in rows if row.part == "hospitals"}
+    every = "10,000,000 records"
+
+    def cost(of: str) -> tuple[float, float]:
+        """Seconds of one processor, and GB."""
+        return own[of, "seconds of its processor"], own[of, "peak memory, MiB"] * 2**20 / 1e9
+
+    disk = own[every, "GiB on disk"] * 2**30 / 1e9 / 10
+    yield (
+        "disk",
+        "PostgreSQL, with indexes, an embedding of 24 numbers",
+        f"{disk:.1f} GB; with one of 1,280 numbers some 5 kB a record more",
+    )
+    start = f"{every} of 100 columns: "
+    day, month = (cost(f"{start}{what}") for what in ("one day", "30 days"))
+    early = next(row for row, _ in own if row.endswith("one day") and not row.startswith(start))
+    for what, (seconds, memory), more in (
+        (
+            "a day's report",
+            day,
+            f"of other days: nothing ({cost(early)[0]:.0f} seconds after a tenth)",
+        ),
+        ("a day's report of one site", cost(f"{start}one day of one site"), "nothing"),
+        (
+            "a day's report by site",
+            cost(f"{start}one day, by site"),
+            "nothing; it has no page of Evidently's",
+        ),
+        (
+            "30 days in one window",
+            month,
+            f"{(month[0] - day[0]) / READ:.0f} seconds and {(month[1] - day[1]) / READ:.1f} GB in "
+            "the window and the four before it",
+        ),
+    ):
+        yield what, f"{seconds:.0f} seconds of one processor and {memory:.1f} GB", more
+    seconds, memory = cost("a year from 7,300 aggregates")
+    yield (
+        "a year's dashboard",
+        f"{seconds:.0f} seconds and {memory:.1f} GB for 7,300 aggregates",
+        f"nothing: it reads {1000 * seconds / 7300:.1f} ms of processor an aggregate",
+    )
 
 
 def table(rows: Sequence[Row]) -> str:

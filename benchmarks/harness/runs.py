@@ -2,6 +2,7 @@
 
 A finished run is read, not repeated; an interrupted one continues at the stage where it stopped, a
 training at its last whole epoch. Runs that differ in training alone share one ingest and split.
+Where the environment names Ray (`CXR_MM_ENGINE=ray`) a part's runs are made side by side.
 """
 
 import functools
@@ -10,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from cxr_mm.core.config import Params, TrainImageParams, for_task, load_params, 
 from cxr_mm.core.errors import CxrError, StageError
 from cxr_mm.core.files import read_json, to_json, write_json
 from cxr_mm.core.paths import TaskPaths, data_root
+from cxr_mm.core.shards.work import Work
 from cxr_mm.core.task import Task, load_task
 from cxr_mm.core.types import Frozen, Modality
 from cxr_mm.data.ingest import ingest
@@ -35,6 +37,7 @@ from cxr_mm.data.resolve import question_of
 from cxr_mm.data.sources import fingerprint, source_found
 from cxr_mm.data.split import split
 from cxr_mm.evaluation.evaluate import evaluate
+from cxr_mm.inference.engine import engine_of_environment, run_shards
 from cxr_mm.training.embed import embed
 from cxr_mm.training.fuse import fuse
 from cxr_mm.training.train_image import train_image
@@ -174,6 +177,54 @@ def attempt(task: str, overrides: Overrides, name: str) -> Finished | None:
     except CxrError as error:
         print(f"error: {task}: {name}: {error}", file=sys.stderr)
         return None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that a part will ask for; arguments as of `run`."""
+
+    task: str
+    overrides: Overrides
+    name: str
+
+    @property
+    def is_done(self) -> bool:
+        return (setting(self.task, self.overrides).paths.root / DONE).is_file()
+
+    def attempt(self) -> Finished | None:
+        """As `attempt`."""
+        return attempt(self.task, self.overrides, self.name)
+
+
+def side_by_side(wanted: Sequence[Wanted]) -> None:
+    """Make runs at the same time, where the environment names Ray; else each is made when it is
+    asked for. One that fails is tried again then, and says why.
+
+    Raises:
+        InputError: Ray is not installed, or cannot be used as the environment says.
+    """
+    engine = engine_of_environment()
+    missing = [] if engine.name == "local" else [each for each in wanted if not each.is_done]
+    ready = [each for each in missing if _is_prepared(each)]
+    load = functools.partial(_maker, Path.cwd(), ready)
+    for _ in run_shards(engine, load, range(len(ready))) if ready else ():
+        pass
+
+
+def _is_prepared(wanted: Wanted) -> bool:
+    """Make what runs share before they are made at the same time; whether that was possible."""
+    try:
+        _prepare(setting(wanted.task, wanted.overrides))
+    except CxrError:
+        return False
+    return True
+
+
+def _maker(project: Path, wanted: Sequence[Wanted]) -> Work:
+    os.chdir(project)  # where folders of runs are
+    return lambda numbers: (
+        {"shard": number, "done": wanted[number].attempt() is not None} for number in numbers
+    )
 
 
 def _run_stages(chosen: Setting, name: str) -> None:

@@ -1,9 +1,13 @@
 """Engine: where the shards of a long computation are worked through, in this process or by Ray."""
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from cxr_mm.core.errors import InputError
 from cxr_mm.core.shards.work import Load, Run, run_here
 from cxr_mm.core.types import Frozen
 
@@ -26,6 +30,26 @@ class EngineSettings(Frozen):
 
 
 LOCAL = EngineSettings()
+VARIABLES = {"name": "CXR_MM_ENGINE", "address": "CXR_MM_ADDRESS", "workers": "CXR_MM_WORKERS"}
+"""Setting → environment variable, where there is no option."""
+
+
+def engine_of_environment() -> EngineSettings:
+    """Read where to compute from the environment; in this process, where it says nothing.
+
+    Raises:
+        InputError: a variable has a value that is none.
+    """
+    given = {name: os.environ[key] for name, key in VARIABLES.items() if key in os.environ}
+    try:
+        return EngineSettings.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise InputError(
+            f"{given[name]!r} is no such setting",
+            field=VARIABLES[name],
+            remedy="See docs/scale.md",
+        ) from error
 
 
 def run_shards(

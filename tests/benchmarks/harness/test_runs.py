@@ -7,10 +7,12 @@ import pytest
 import yaml
 
 from benchmarks.harness import runs
-from benchmarks.harness.runs import attempt, run, setting
+from benchmarks.harness.runs import Wanted, attempt, run, setting, side_by_side
 from benchmarks.harness.timing import device
-from cxr_mm.core.errors import CxrError, ParamsError, StageError
+from cxr_mm.core.errors import CxrError, InputError, ParamsError, StageError
 from cxr_mm.core.files import read_json, write_json
+from cxr_mm.core.shards.work import run_here
+from cxr_mm.inference.engine import EngineSettings
 
 OTHER = {"fuse": {"image_scale": 3.0}}
 STAGES = ["ingest", "split", "train_image", "embed", "fuse", "evaluate"]
@@ -131,3 +133,32 @@ def test_folders_differ_where_what_lies_in_them_may(project):
     assert fused.paths != default.paths
     for overrides in ({"split": {"protocol": "folds"}}, {"ingest": {"size": 64}}):
         assert setting("tiny", overrides).prepared != default.prepared
+
+
+def test_runs_are_made_side_by_side_where_the_environment_names_ray(project, monkeypatch, capsys):
+    possible = [
+        Wanted("tiny", {"fuse": {"image_scale": scale}}, str(scale)) for scale in (7.0, 8.0)
+    ]
+    impossible = Wanted("tiny", {"train_image": {"weights": "packaged"}}, "impossible")
+    given = []
+
+    def here(engine, load, numbers):
+        given.append((engine, list(numbers)))
+        return run_here(load, numbers)
+
+    monkeypatch.setattr(runs, "run_shards", here)
+    side_by_side(possible)
+    assert given == []
+    monkeypatch.setenv("CXR_MM_ENGINE", "ray")
+    monkeypatch.setenv("CXR_MM_WORKERS", "2")
+    side_by_side([*possible, impossible])
+    assert given == [(EngineSettings(name="ray", workers=2), [0, 1, 2])]
+    assert [each.is_done for each in possible] == [True, True]
+    assert "error: tiny: impossible" in capsys.readouterr().err
+    monkeypatch.setattr(runs, "_run_stages", never)
+    side_by_side(possible)
+    assert len(given) == 1
+    assert {each.attempt().name for each in possible} == {"7.0", "8.0"}
+    monkeypatch.setenv("CXR_MM_ENGINE", "spark")
+    with pytest.raises(InputError, match="CXR_MM_ENGINE"):
+        side_by_side(possible)
