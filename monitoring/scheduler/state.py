@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from sqlalchemy import (
     JSON,
     URL,
@@ -423,7 +424,7 @@ def read_aggregates(
     """Aggregates of the windows of a task that end after `since`, up to `until`, in order.
 
     Raises:
-        LogError: the database cannot be used.
+        LogError: the database cannot be used, or an aggregate is of another version.
     """
     c = WINDOWS.c
     query = (
@@ -435,8 +436,19 @@ def read_aggregates(
     )
     with database_errors(state.url), state.engine.connect() as connection:
         for row in connection.execute(query):
-            content = Aggregate.model_validate(row.content)
-            yield StoredAggregate(row.digest, row.site, Window(row.since, row.until), content)
+            window = Window(row.since, row.until)
+            yield StoredAggregate(row.digest, row.site, window, _aggregate(row.content, window))
+
+
+def _aggregate(content: Any, window: Window) -> Aggregate:
+    try:
+        return Aggregate.model_validate(content)
+    except ValidationError as error:
+        raise LogError(
+            "was stored by another version",
+            field=f"window until {window.until:%Y-%m-%d %H:%M}",
+            remedy="Ask for windows after it: --since",
+        ) from error
 
 
 def _equal(key: dict[str, Any]) -> list[ColumnElement[bool]]:

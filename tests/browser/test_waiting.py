@@ -11,24 +11,41 @@ from tests.browser.conftest import site_of
 from tests.browser.test_reading import give_image, opened, predict, preview
 
 WAITING = "#overlay .progress-text"
-SLOW = """
+HOLDING = """
 import runpy, time
+from pathlib import Path
 from cxr_mm.core.progress import Progress
 from cxr_mm.explain.methods import LIME_IMAGE
 step = Progress.step
-def slowly(self, done, total):
+def held(self, done, total):
     step(self, done, total)
-    time.sleep(0.5 if total == LIME_IMAGE else 0)
-Progress.step = slowly
+    while total == LIME_IMAGE and Path({hold!r}).exists():
+        time.sleep(0.05)
+        step(self, done, total)
+Progress.step = held
 runpy.run_module("app", run_name="__main__")
 """
-"""Starts the server with a LIME that takes some seconds, however quick the machine is."""
+"""Starts the server with a LIME that does not end before a file is gone, unless it is stopped."""
+OF_AN_ANSWER = 2
+"""Explanations that each answer has: of the image, and of features and note."""
 
 
 @pytest.fixture(scope="module")
 def site(pipeline, tmp_path_factory):
-    with site_of(pipeline, tmp_path_factory.mktemp("slow"), ("-c", SLOW)) as started:
+    folder = tmp_path_factory.mktemp("held")
+    with site_of(pipeline, folder, ("-c", HOLDING.format(hold=str(folder / "hold")))) as started:
         yield started
+
+
+@contextmanager
+def holding(site):
+    """Let no LIME of the image end meanwhile."""
+    hold = site.database.with_name("hold")
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
 
 
 def figure(site, name):
@@ -49,12 +66,19 @@ def idle(window, site):
 
 
 def answered(window, site, image):
+    expected = explained(site) + OF_AN_ANSWER
     opened(window, site.url)
     give_image(window, image)
     preview(window)
     predict(window)
     window.wait_for_selector("#overlay img")
+    until_explained(window, site, expected)
     idle(window, site)
+
+
+def until_explained(window, site, number):
+    while explained(site) < number:
+        window.wait_for_timeout(100)
 
 
 def choose(window, method):
@@ -89,14 +113,15 @@ def test_a_method_that_was_chosen_is_asked_for_once(window, site):
 def test_stop_ends_the_work_on_the_server_and_leaves_the_queue_free(window, site):
     answered(window, site, site.images[1])
     before = explained(site)
-    with window.expect_response("**/queue/join*"):
-        choose(window, "LIME")
-    window.get_by_text("Asking the model").first.wait_for()
-    stop(window).click()
-    window.get_by_text("Stopped. Choose a method").wait_for()
-    stop(window).wait_for(state="hidden")
-    idle(window, site)
-    window.wait_for_timeout(4000)  # it would have ended by now
+    with holding(site):
+        with window.expect_response("**/queue/join*"):
+            choose(window, "LIME")
+        window.get_by_text("Asking the model").first.wait_for()
+        stop(window).click()
+        window.get_by_text("Stopped. Choose a method").wait_for()
+        stop(window).wait_for(state="hidden")
+        idle(window, site)
+    window.wait_for_timeout(2000)  # what was not stopped would end now
     assert explained(site) == before
     choose(window, "Grad-CAM")
     window.get_by_text("where the model looked").wait_for()
@@ -105,24 +130,29 @@ def test_stop_ends_the_work_on_the_server_and_leaves_the_queue_free(window, site
 
 def test_another_prediction_ends_the_explanation_of_the_one_before(window, site):
     answered(window, site, site.images[2])
-    choose(window, "LIME")
-    window.get_by_text("Asking the model").first.wait_for()
     before = explained(site)
-    window.locator("#predict").click()
+    with holding(site):
+        choose(window, "LIME")
+        window.get_by_text("Asking the model").first.wait_for()
+        with window.expect_response("**/queue/join*"):
+            window.locator("#predict").click()
+        window.get_by_text("Asking the model").first.wait_for()
     window.wait_for_function("document.body.innerText.includes('Local fit')")
+    until_explained(window, site, before + OF_AN_ANSWER)
     idle(window, site)
-    assert explained(site) == before + 2  # the shares and the image of the new answer
+    assert explained(site) == before + OF_AN_ANSWER
 
 
 def test_whoever_waits_sees_the_place_in_the_queue(browser, site):
     with visitors(browser, 3) as windows:
         for window, image in zip(windows, site.images, strict=False):
             answered(window, site, image)
-        for window in windows:
-            choose(window, "LIME")
-        last = windows[-1].locator(WAITING).first
-        expect(last).to_contain_text(re.compile(r"queue: (2/2|1/1)"))
-        assert windows[-1].locator(".progress-text:visible").count() == 1
+        with holding(site):
+            for window in windows:
+                choose(window, "LIME")
+            last = windows[-1].locator(WAITING).first
+            expect(last).to_contain_text(re.compile(r"queue: (2/2|1/1)"))
+            assert windows[-1].locator(".progress-text:visible").count() == 1
         for window in windows:
             window.wait_for_function("document.body.innerText.includes('Local fit')")
             assert window.locator(WAITING).count() == 0

@@ -32,7 +32,9 @@ def test_every_figure_is_of_all_images(few):
     assert [row.metric for row in rows] == [
         "seconds, median",
         "seconds, p95",
+        "images a minute",
         "rate as a share of decode, forward and Grad-CAM",
+        "rate as a share of decode, and Grad-CAM by the one forward pass",
         "processor time of decode, forward and Grad-CAM as a share of the node's",
         "rate against DCMTK's storescp",
     ]

@@ -4,13 +4,14 @@ import json
 import time
 
 import pytest
+from sqlalchemy import update
 
-from cxr_mm.core.errors import BundleError
+from cxr_mm.core.errors import BundleError, LogError
 from cxr_mm.prediction_log.spool import spool_folder
 from monitoring.config import AlertSettings, MonitorParams
 from monitoring.scheduler.cron import Cron, Window
 from monitoring.scheduler.runner import Runner, ServedModel, run_all
-from monitoring.scheduler.state import Lease, Windows, read_aggregates
+from monitoring.scheduler.state import AGGREGATED, Lease, Windows, read_aggregates
 from monitoring.scheduler.status import status, status_text
 
 DAILY = Cron("0 6 * * *")
@@ -33,7 +34,7 @@ AGGREGATES = {
         "failures": 0,
         "slowest": None,
         "auc": None,
-        "sums": {"Age": [False, 2, 10, 60, 2, 60, 10, 2]},
+        "sums": {"Age": [False, 2, 10, 60, 400, 2, 60, 10, 2]},
     }
     for site, studies in (("north", 60), ("süd", 61))
 }
@@ -154,6 +155,11 @@ def test_the_aggregates_of_a_window_are_stored_with_its_verdict(runner, fake, st
     assert found[0].content.sums["Age"].mean == 5.0
     assert found[-1].window.until == at("2026-03-02 06:00")
     assert not list(read_aggregates(state, "icu", at("2026-03-02 06:00"), at("2026-04-01 00:00")))
+    with state.engine.begin() as connection:
+        earlier = {**AGGREGATES["north"], "sums": {"Age": [False, 2, 10, 60, 2, 60, 10, 2]}}
+        connection.execute(update(AGGREGATED).values(content=earlier))
+    with pytest.raises(LogError, match=r"window until .* another version.*--since"):
+        list(read_aggregates(state, "icu", at("2026-02-01 00:00"), at("2026-03-02 06:00")))
     fake.order("aggregates = {'north': {'studies': 'many'}}")
     assert runner().catch_up(DAILY, at("2026-03-03 07:00")).exit_codes == (2,)
     assert "damaged" in rows()[-1].message
