@@ -12,10 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Error,
+    Page,
+    Playwright,
+    sync_playwright,
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 STARTS = 120.0
@@ -125,11 +133,17 @@ def browser(driver) -> Iterator[Browser]:
     started.close()
 
 
+def visitor(browser: Browser, **options: Any) -> BrowserContext:
+    """A new visitor, who waits longer than on a machine that runs nothing else."""
+    context = browser.new_context(**{"viewport": {"width": 1366, "height": 768}, **options})
+    context.set_default_timeout(60_000)
+    return context
+
+
 @pytest.fixture
 def window(browser) -> Iterator[Page]:
     """A new window of a new visitor; no error on the page, nothing asked of other machines."""
-    context = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
-    context.set_default_timeout(60_000)
+    context = visitor(browser, accept_downloads=True)
     page, faults, external = context.new_page(), [], []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda asked: external.append(asked.url) if _is_outside(asked.url) else None)

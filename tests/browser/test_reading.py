@@ -10,6 +10,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
+from tests.browser.conftest import visitor
+
 FAULT = ".fault:visible"
 
 
@@ -244,9 +246,7 @@ def test_a_slow_method_is_explained_when_it_is_asked_for(window, site):
 @pytest.mark.parametrize("size", [(1366, 768), (390, 844), (820, 1180)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_screen(browser, site, size, scheme, tmp_path):
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
-    )
+    context = visitor(browser, viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     window = opened(context.new_page(), site.url)
     window.get_by_label("Clinical note").fill("Fever and cough, no effusion.")
     predict(window)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import site_of
+from tests.browser.conftest import site_of, visitor
 from tests.browser.test_reading import give_image, opened, predict, preview
 
 WAITING = "#overlay .progress-text"
@@ -92,7 +92,7 @@ def stop(window):
 
 @contextmanager
 def visitors(browser, number):
-    contexts = [browser.new_context(viewport={"width": 1366, "height": 768}) for _ in range(number)]
+    contexts = [visitor(browser) for _ in range(number)]
     yield [context.new_page() for context in contexts]
     for context in contexts:
         context.close()

@@ -150,7 +150,7 @@ def test_errors_are_those_of_the_reader_in_all_their_fields(tmp_path, data, mess
 @pytest.mark.parametrize(
     ("name", "seconds", "message"),
     [
-        ("hang", 8, "takes more than 8 seconds"),
+        ("hang", 15, "takes more than 15 seconds"),
         ("memory", 60, "takes too much memory"),
         ("kill", 60, "ended the process"),
     ],
