@@ -19,9 +19,8 @@ from cxr_mm.explain.methods import LIME_IMAGE
 step = Progress.step
 def held(self, done, total):
     step(self, done, total)
-    while total == LIME_IMAGE and Path({hold!r}).exists():
+    while total == LIME_IMAGE and Path({hold!r}).exists() and not self.cancelled():
         time.sleep(0.05)
-        step(self, done, total)
 Progress.step = held
 runpy.run_module("app", run_name="__main__")
 """
