@@ -4,6 +4,7 @@ pynetdicom reads as many bytes as a peer announces, waits for them without end, 
 message that arrives before the one before it is answered.
 """
 
+import contextlib
 import socket
 import ssl
 import time
@@ -31,6 +32,27 @@ def acknowledge(connection: socket.socket) -> None:
     """
     if QUICK_ACKNOWLEDGEMENT is not None:
         connection.setsockopt(socket.IPPROTO_TCP, QUICK_ACKNOWLEDGEMENT, 1)
+
+
+def close_for_good(association: Any) -> None:
+    """Have the socket of an association closed also where the peer has gone already.
+
+    pynetdicom's shutdown fails then, and leaves the descriptor open until it is collected.
+
+    Args:
+        association: of pynetdicom, connected.
+    """
+    transport = association.dul.socket
+
+    def shut() -> None:
+        connection = transport.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                connection.close()
+
+    transport._shutdown_socket = shut
 
 
 class BoundedReader:

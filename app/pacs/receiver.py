@@ -28,7 +28,7 @@ from pynetdicom.sop_class import Verification
 
 from app.pacs.delivery.commitment import MODEL, NO_SUCH_TRANSACTION, Commitment
 from app.pacs.delivery.fragments import FragmentReader, unburden
-from app.pacs.guard import BoundedReader, LateHandshake, contain_errors
+from app.pacs.guard import BoundedReader, LateHandshake, close_for_good, contain_errors
 from app.pacs.objects.sop_classes import SOURCES
 from app.pacs.queue import Queue
 from app.pacs.settings import NodeSettings, Peer, listening_context
@@ -158,6 +158,7 @@ class Receiver:
 
     def _opened(self, event: Any) -> None:
         association, limits = event.assoc, self._settings.limits
+        close_for_good(association)
         most = CONNECTIONS_PER_ASSOCIATION * limits.associations
         if len(self._entity.active_associations) >= most:
             self._refuse("too many connections")

@@ -5,10 +5,12 @@ import ssl
 import struct
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pydicom
 import pytest
 
+from app.pacs.guard import close_for_good
 from app.pacs.queue import Queue
 from app.pacs.queue.upkeep import status
 from app.pacs.receiver import Receiver
@@ -289,3 +291,13 @@ def test_half_written_files_of_broken_associations_are_removed(opened):
         time.sleep(0.05)
     assert len(sent) > 9
     assert node.files("arriving") == []
+
+
+def test_a_socket_whose_peer_has_gone_is_closed_too():
+    connection = socket.socket()  # not connected: its shutdown fails
+    transport = SimpleNamespace(socket=connection)
+    close_for_good(SimpleNamespace(dul=SimpleNamespace(socket=transport)))
+    transport._shutdown_socket()
+    assert connection.fileno() == -1
+    transport.socket = None
+    transport._shutdown_socket()
