@@ -13,6 +13,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from app.pacs.delivery.commitment import Commitment
 from app.pacs.delivery.fragments import read_soon, unburden
+from app.pacs.guard import close_for_good
 from app.pacs.objects.sop_classes import SOP_CLASSES
 from app.pacs.queue import Delivery, Queue
 from app.pacs.queue.watched import note_peer
@@ -206,6 +207,7 @@ def associate(
         tls_args=None if tls is None else (tls, peer.host),
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, reported)] if reported else [],
     )
+    close_for_good(association)
     if association.is_established:
         unburden(association, idle)
         read_soon(association)

@@ -10,7 +10,8 @@ corrected over all comparisons (Holm). That correction asks for tails far out, w
 is wrong by orders of magnitude: of a rare property, of laboratory values with a few very high ones.
 So a share has Fisher's exact test, and a number is compared by its rank among the reference's, with
 variance and skewness of the mean of a random part of all studies (Pearson's type III, as of Mielke
-and Berry, Permutation Methods, 2001). Several studies of a patient count as fewer.
+and Berry, Permutation Methods, 2001). Several studies of a patient count as fewer, and numbers
+beyond all of the reference's have one rank.
 
 What a site contributes is sums, which add up: over sites, and over the days of a year.
 """
@@ -195,7 +196,8 @@ def _skewed_tails(studies: float, drawn: float, whole: Sums, here: float) -> tup
 
 
 def _are_enough(here: Sums, elsewhere: Sums) -> bool:
-    """Whether both have enough patients, and a share is large enough for its normal error."""
+    """Whether both have enough patients, and a share can differ by enough studies to be worth a
+    comparison."""
     if min(here.patients, elsewhere.patients) < FEWEST_PATIENTS:
         return False
     whole, fewer = here.plus(elsewhere), min(here.studies, elsewhere.studies)

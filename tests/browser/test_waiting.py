@@ -1,6 +1,7 @@
 """Slow explanations in a real browser: they can be stopped, and whoever waits sees for what."""
 
 import re
+import time
 import urllib.request
 from contextlib import contextmanager
 
@@ -76,8 +77,11 @@ def answered(window, site, image):
 
 
 def until_explained(window, site, number):
-    while explained(site) < number:
+    """Wait until the server has explained so often, a minute at most."""
+    until = time.monotonic() + 60
+    while explained(site) < number and time.monotonic() < until:
         window.wait_for_timeout(100)
+    assert explained(site) >= number
 
 
 def choose(window, method):

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 
+from app.pacs.guard import close_for_good
 from app.pacs.queue import Arrival, Queue
 from app.pacs.settings import NodeSettings
 
@@ -134,6 +135,7 @@ def associated(port, title="ARCHIVE", called="CXRMM", contexts=(DX, VERIFICATION
     for each in contexts:
         entity.add_requested_context(each, ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", port, ae_title=called, **options)
+    close_for_good(association)
     if not association.is_established:
         association.dul.socket.close()  # pynetdicom may end its loop before it does
     return association
