@@ -1,8 +1,10 @@
 """The page: one file per panel."""
 
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 __all__ = ["gr"]
@@ -31,3 +33,28 @@ def _without_stubs() -> Iterator[None]:
 
 with _without_stubs():
     import gradio as gr
+    from gradio.route_utils import GradioMultiPartParser
+
+
+def _delete_unfinished_uploads() -> None:
+    """Have Gradio delete the files of an upload that does not end, whatever the reason.
+
+    It does so where it refuses one itself, but not where the sender hangs up or is too slow, or
+    where the whole body is too large: each of those would leave its files until the server stops.
+    """
+    parse = GradioMultiPartParser.parse
+
+    @functools.wraps(parse)
+    async def parse_or_delete(parser: Any) -> Any:
+        try:
+            return await parse(parser)
+        except BaseException:
+            for file in parser._files_to_close_on_error:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
+
+    GradioMultiPartParser.parse = parse_or_delete
+
+
+_delete_unfinished_uploads()

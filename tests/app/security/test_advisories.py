@@ -3,6 +3,7 @@
 https://github.com/gradio-app/gradio/security/advisories
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -326,6 +327,44 @@ def test_no_more_is_taken_than_allowed(site, length):
             assert answer.status == status
         assert kept(site.uploads) - before <= (size if status == 200 else 0) + 200
     assert site.post("/gradio_api/queue/join", {"data": ["x" * 60_000]}).status == 413
+
+
+def part_of(name, size):
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n'
+    return head % name + os.urandom(size) + b"\r\n"
+
+
+def hung_up_half_way(site):
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", site.port)) as peer:
+        peer.sendall(head.encode() + part_of(b"f", 40_000))
+        wait_until(lambda: kept(site.uploads) > 0)
+
+
+def too_large_together(site):
+    body = [part_of(b"%d" % i, 90_000) for i in range(3)]
+    kind = "multipart/form-data; boundary=b"
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        assert site.ask("POST", "/gradio_api/upload", iter(body), Content_Type=kind).status == 413
+
+
+@pytest.mark.parametrize("end", [hung_up_half_way, too_large_together])
+def test_of_an_upload_that_does_not_end_nothing_is_left(site, end):
+    for path in site.uploads.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    end(site)
+    wait_until(lambda: kept(site.uploads) == 0)
+
+
+def wait_until(holds):
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def kept(folder):
