@@ -3,10 +3,14 @@
 import logging
 import math
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_mm.core.errors import InputError
@@ -17,11 +21,26 @@ if TYPE_CHECKING:
 
 URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 """Variables of MLflow's own: where the server is, and what the runs are collected under."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Variables unless the environment has others: by itself MLflow tries for minutes."""
+CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Variables unless the environment has others: by itself MLflow tries for minutes, for hours where
+a server says so, and prints an address with the password in it."""
+WAIT_AT_END = 30.0
+"""Seconds that a stage waits at its end for a server that is slow."""
+SENDER = "mlflow"
+"""Name of the thread that sends."""
+INCOMPLETE = "incomplete"
+"""Tag of a run that a value could not be sent of."""
+PASSWORD = re.compile(r"//[^/\s]*@")
 OF_DVC = {"DVC_EXP_NAME": "dvc.experiment", "DVC_EXP_BASELINE_REV": "dvc.commit"}
 """Variables that `dvc exp run` sets → tags."""
 TrackingName = Literal["auto", "mlflow", "off"]
+Send = Callable[["MlflowClient", str], object]
+"""Sends a value of a run, by its id."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,9 +72,11 @@ def tracking_run(name: TrackingName, task: str, stage: str) -> Iterator[Tracking
 
 def _missing() -> InputError | None:
     """What keeps MLflow from being used."""
-    if find_spec("mlflow") is None:
+    try:
+        import_module("mlflow.entities")
+    except ImportError as error:
         return InputError(
-            "MLflow is not installed",
+            f"MLflow cannot be imported ({error})",
             field="--tracking mlflow",
             remedy="Install it: pip install 'cxr-mm[mlflow]'",
         )
@@ -69,9 +90,10 @@ def _missing() -> InputError | None:
 
 
 class MlflowRun(Tracking):
-    """Run of MLflow; an error of the server is one warning, after which nothing more is sent.
+    """Run of MLflow, sent by a thread of its own, for which no stage waits but at its end.
 
     The run begins with the first value: of several processes that train together, one has values.
+    An error is one warning, after which the run gets nothing but its end and the tag `incomplete`.
 
     Args:
         task: name of the task; the run is below the experiment `cxr_mm/TASK` unless
@@ -81,8 +103,9 @@ class MlflowRun(Tracking):
 
     def __init__(self, task: str, stage: str) -> None:
         self.task, self.stage = task, stage
-        self._client: MlflowClient | None = None
-        self._run, self._is_lost = "", False
+        self._values: SimpleQueue[Send | None] = SimpleQueue()
+        self._sender: Thread | None = None
+        self._status, self._has_ended, self._is_lost = "", Event(), False
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Send parameters."""
@@ -93,13 +116,12 @@ class MlflowRun(Tracking):
 
     def figures(self, values: Mapping[str, float | None], epoch: int = 0) -> None:
         """Send figures that are finite."""
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
         finite = {n: float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
-
-        def send(client: "MlflowClient", run: str) -> None:
-            for name, value in finite.items():
-                client.log_metric(run, name, value, step=epoch)
-
-        self._send(send)
+        metrics = [Metric(name, value, now, epoch) for name, value in finite.items()]
+        self._send(lambda client, run: client.log_batch(run, metrics=metrics))
 
     def tag(self, name: str, value: str) -> None:
         """Send a tag."""
@@ -110,31 +132,51 @@ class MlflowRun(Tracking):
         self._send(lambda client, run: client.log_artifact(run, str(path)))
 
     def end(self, status: str) -> None:
-        """End the run, if one has begun."""
-        if self._client is not None:
-            self._send(lambda client, run: client.set_terminated(run, status))
-
-    def _send(self, send: "Callable[[MlflowClient, str], object]") -> None:
-        from mlflow.exceptions import MlflowException
-
-        if self._is_lost:
+        """End the run, if one has begun; wait `WAIT_AT_END` seconds at most for what is left."""
+        if self._sender is None:
             return
-        try:
-            if self._client is None:
-                self._begin()
-            assert self._client is not None
-            send(self._client, self._run)
-        except (MlflowException, OSError) as error:  # those of requests are OSErrors
-            self._is_lost = True
-            _log.warning(
-                "MLflow at %s takes nothing more of this run (%s); the stage goes on without",
-                os.environ.get(URI),
-                str(error).splitlines()[0],
-            )
+        self._status = status
+        self._values.put(None)
+        self._has_ended.set()
+        self._sender.join(WAIT_AT_END)
+        if self._sender.is_alive():
+            self._warn(f"not done {WAIT_AT_END:g} s after the stage")
 
-    def _begin(self) -> None:
+    def _send(self, send: Send) -> None:
+        self._values.put(send)
+        if self._sender is None:
+            self._sender = Thread(target=self._work, name=SENDER, daemon=True)
+            self._sender.start()
+
+    def _work(self) -> None:
+        """Begin the run, send what is queued, and end the run when the stage has ended."""
+        with self._losing():
+            client, run = self._begin()
+            with self._losing():
+                for send in iter(self._values.get, None):
+                    send(client, run)
+            self._has_ended.wait()
+            if self._is_lost:
+                client.set_tag(run, INCOMPLETE, "true")
+            client.set_terminated(run, self._status)
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Turn an error into one warning: no stage fails by what is told of it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  of MLflow, a store's package, an odd answer
+            if not self._is_lost:
+                self._warn(f"{type(error).__name__}: {error}".splitlines()[0])
+            self._is_lost = True
+
+    def _warn(self, reason: str) -> None:
+        text = f"MLflow at {os.environ.get(URI)} takes nothing more of this run ({reason})"
+        _log.warning("%s; the stage goes on without", PASSWORD.sub("//", text))
+
+    def _begin(self) -> "tuple[MlflowClient, str]":
         """Begin the run. Nothing is said of user, host and command, as MLflow does by itself."""
-        for name, value in PATIENCE.items():
+        for name, value in CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
@@ -145,4 +187,4 @@ class MlflowRun(Tracking):
         tags = {"task": self.task, "stage": self.stage}
         tags |= {tag: os.environ[each] for each, tag in OF_DVC.items() if os.environ.get(each)}
         run = client.create_run(experiment, tags=tags, run_name=f"{self.task} {self.stage}")
-        self._client, self._run = client, run.info.run_id
+        return client, run.info.run_id
