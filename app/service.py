@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -38,15 +39,13 @@ from cxr_mm.explain.overlay import OPACITY, overlay
 from cxr_mm.explain.study import Question, explain_study, measured
 from cxr_mm.explain.subject import Subject, modality_shares
 from cxr_mm.explain.what_if import probabilities_at
-from cxr_mm.imaging.geometry import LONGEST, grey, shrink_radiograph
-from cxr_mm.imaging.radiograph import DecodedImage
+from cxr_mm.imaging.geometry import copy_to_draw, grey
+from cxr_mm.imaging.radiograph import DecodedImage, Radiograph
 from cxr_mm.inference.predictor import Predictor
 from cxr_mm.models.bundle import Bundle
 from cxr_mm.models.registry import version_folder
 from cxr_mm.prediction_log import PredictionLog
 
-ROUGHLY = 1.0
-"""`reducing_gap` of what is drawn on: whole pixels are averaged first, in half the time."""
 EXPLAINING = 2
 """Threads that explain, one for the page and one for programs: each thread that has run a network
 keeps memory of its own for it, and those of the requests are many."""
@@ -224,7 +223,7 @@ class InferenceService:
 
     def study(
         self,
-        path: str | None,
+        image: str | Radiograph | None,
         clinical: Mapping[str, Any],
         note: str | None,
         view: str | None = None,
@@ -234,13 +233,18 @@ class InferenceService:
     ) -> Study:
         """Build a checked study from what was entered.
 
+        Args:
+            image: an uploaded file, or what was read of one.
+            clinical, note, view, study_id, patient_id: as `build_study`.
+            session: as `image`.
+
         Raises:
             RadiographError, ClinicalError, NoteError: of the input at fault; of a clinical value
                 only where nothing else was entered.
             InputError: nothing was entered that the model reads.
         """
         with self._keeping(predicting=False):
-            read = (lambda: self.image(path, session).radiograph) if path else None
+            read = partial(self._radiograph, image, session) if image else None
             study = build_study(self.task, read, clinical, note, view, study_id, patient_id)
             faults = check_clinical(self.task.clinical, study.clinical).faults
             if faults and not study.modalities:
@@ -251,8 +255,15 @@ class InferenceService:
             )
         return study
 
-    def answer(self, study: Study) -> StudySession:
+    def _radiograph(self, image: str | Radiograph, session: str | None) -> Radiograph:
+        return self.image(image, session).radiograph if isinstance(image, str) else image
+
+    def answer(self, study: Study, drawn: NDArray[np.float32] | None = None) -> StudySession:
         """Predict a study with modality shares, and log it; the answer stands if the log fails.
+
+        Args:
+            study: what was handed in.
+            drawn: `copy_to_draw` of its image, where that was fitted for the model before.
 
         Raises:
             InputError: the study cannot be read.
@@ -262,9 +273,10 @@ class InferenceService:
             answer = predictor.answer_one(study)
         stored = answer.without_pixels()
         trouble = self.logged([stored])
-        image = None if study.image is None else shrink_radiograph(study.image, LONGEST, ROUGHLY)
+        if drawn is None and study.image is not None:
+            drawn = copy_to_draw(study.image)
         subject = Subject.of(predictor.bundle, replace(answer, study=stored.study))
-        return StudySession(subject, image, stored, modality_shares(subject), trouble)
+        return StudySession(subject, drawn, stored, modality_shares(subject), trouble)
 
     def refused(self, error: InputError) -> None:
         """Log that the model rejected a study."""

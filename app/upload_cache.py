@@ -43,7 +43,6 @@ class UploadCache:
         decode: reads a file, given the name by which errors call it.
         seconds: for which an image is stored.
         max_bytes: of all images; a larger image is not stored.
-        identify: tells a file from another; the path does where files never change.
     """
 
     def __init__(
@@ -51,10 +50,8 @@ class UploadCache:
         decode: ReadImage = read_image,
         seconds: float = SECONDS,
         max_bytes: int = BYTES,
-        identify: Callable[[Path], str] = sha256_file,
     ) -> None:
         self._decode, self._seconds, self._max_bytes = decode, seconds, max_bytes
-        self._identify = identify
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # the oldest first
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -72,7 +69,7 @@ class UploadCache:
         """
         if session is None or not path.is_file():
             return self._decode(path, name)
-        digest = self._identify(path)
+        digest = sha256_file(path)
         with self._lock:
             entry = self._entries.get(session)
         if entry and entry.digest == digest:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from cxr_mm.explain.attribution import Attribution
 from cxr_mm.explain.faithfulness.metrics import faithful_methods, is_measured
 from cxr_mm.explain.methods import METHODS
 from cxr_mm.imaging.geometry import to_image, with_longest
+from cxr_mm.imaging.radiograph import DecodedImage
+from cxr_mm.models.bundle import Bundle
 
 _log = logging.getLogger(__name__)
-SESSION = "node"
-"""Key of the one image in the cache: the image at hand, decoded once."""
 STRONG = 0.5
 """Share of the strongest value from which on the image belongs to the region."""
+ReadFitted = Callable[[Path, Bundle], DecodedImage]
+"""Reads an image as `read_fitted` does, for one bundle."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Answering:
 
     Args:
         services: bundle, or pointer to one → its service.
+        read: reads images, in a sandboxed process.
         configuration: digest of the rules, so that other rules make other objects.
         stages: times the work.
     """
 
     services: Mapping[Path, InferenceService]
+    read: ReadFitted
     configuration: str
     stages: Stages = UNTIMED
 
@@ -59,7 +63,7 @@ class Answering:
 
         Args:
             bundle: that a rule names.
-            path: of the image; it is decoded in a sandboxed process.
+            path: of the image.
             header: of the image; age, sex and view are taken from it.
             picture: whether the image is drawn, alone and with a map over it.
             context: clinical values and note; what the header says of age, sex and view comes
@@ -71,17 +75,16 @@ class Answering:
         service = self.services[bundle].pinned()
         uid = str(header.SOPInstanceUID)
         with self.stages.timed("decode"):
-            image = service.image(str(path), session=SESSION)
+            image = self.read(path, service.bundle)
             study = service.study(
-                str(path),
+                image.radiograph,
                 context.clinical | header_values(service.task, image.radiograph),
                 context.note or None,
                 study_id=uid,
                 patient_id=str(header.get("PatientID") or "") or None,
-                session=SESSION,
             )
         with self.stages.timed("answer"):
-            session = service.answer(study)
+            session = service.answer(study, image.drawn)
         if session.log_trouble:
             _log.error("%s", session.log_trouble)
         with self.stages.timed("explain"):

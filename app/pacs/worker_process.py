@@ -23,11 +23,12 @@ from app.pacs.stages import Stages
 from app.pacs.storage import Storage
 from app.pacs.worker import Worker
 from app.service import InferenceService
-from app.upload_cache import UploadCache
 from cxr_mm.core.allocator import keep_freed_memory
 from cxr_mm.core.errors import CxrError
-from cxr_mm.imaging.decoder import READER_FOR_MODEL, Decoder, Limits
+from cxr_mm.imaging.decoder import FITTING_READER, Decoder, Limits
+from cxr_mm.imaging.radiograph import DecodedImage
 from cxr_mm.inference.predictor import load_predictor
+from cxr_mm.models.bundle import Bundle
 from cxr_mm.prediction_log import open_spooled_log
 
 GONE = 1
@@ -77,10 +78,10 @@ def _answer(
             closing(Queue(settings.queue_url, settings.limits.longest_pause))
         )
         limits = Limits(file=settings.limits.object_bytes, workers=1)
-        decoder = stack.enter_context(Decoder(limits, READER_FOR_MODEL))
+        decoder = stack.enter_context(Decoder(limits, FITTING_READER))
         headers = stack.enter_context(HeaderReader())
-        cache = stack.enter_context(closing(UploadCache(decoder.read, identify=str)))
-        answering = Answering(services(settings, cache), settings.configuration, stages)
+        read = partial(_read, decoder)
+        answering = Answering(services(settings), read, settings.configuration, stages)
         contexts = stack.enter_context(opened(settings, queue)) if settings.context else None
         worker = Worker(settings, storage, queue, headers, answering, name, stages, contexts)
         gc.freeze()  # models and libraries stay: no collection need look through them
@@ -100,7 +101,11 @@ def _obey(pipe: Connection, stop: threading.Event, arrived: threading.Event) -> 
         os._exit(GONE)
 
 
-def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, InferenceService]:
+def _read(decoder: Decoder, path: Path, bundle: Bundle) -> DecodedImage:
+    return decoder.read(path, path.name, size=bundle.size, mask_text=bundle.mask_text)
+
+
+def services(settings: NodeSettings) -> dict[Path, InferenceService]:
     """Service of each bundle that a rule names, all with one prediction log.
 
     Raises:
@@ -109,5 +114,5 @@ def services(settings: NodeSettings, cache: UploadCache) -> dict[Path, Inference
     """
     models = load_models(settings.bundles, partial(load_predictor, keep_maps=True))
     log = open_spooled_log(settings.log, site=settings.site) if settings.log else None
-    found = [InferenceService(model, log, cache, "pacs") for model in models]
+    found = [InferenceService(model, log, source="pacs") for model in models]
     return dict(zip(settings.bundles, found, strict=True))

@@ -24,8 +24,9 @@ class Study:
         view: view position as DICOM has it (PA, AP, …), or None.
         warnings: of the image reader, for a person to know.
         quality: image quality statistics, if already measured.
-        fitted: whether the image is the square that a model sees, as `ingest` or `Bundle.fitted`
-            made it.
+        fitted: whether the image is the square that a model sees, as `ingest`, `read_fitted` or
+            `Bundle.fitted` made it.
+        shape: height and width of the image before it was fitted, where that is known.
     """
 
     study_id: str
@@ -37,6 +38,7 @@ class Study:
     warnings: tuple[str, ...] = ()
     quality: Mapping[str, float] = field(default_factory=dict)
     fitted: bool = False
+    shape: tuple[int, int] | None = None
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

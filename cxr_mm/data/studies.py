@@ -133,6 +133,7 @@ def build_study(
         ),
         quality=image.quality if image else {},
         fitted=image.fitted if image else False,
+        shape=image.shape if image else None,
     )
 
 

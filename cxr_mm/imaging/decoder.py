@@ -19,7 +19,7 @@ from cxr_mm.imaging.sandbox import MIB, Message, ProcessLimits, Worker
 from cxr_mm.imaging.voi import Viewable
 
 READER = "cxr_mm.imaging.radiograph:read_image"
-READER_FOR_MODEL = "cxr_mm.imaging.radiograph:read_for_model"
+FITTING_READER = "cxr_mm.imaging.radiograph:read_fitted"
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, path: Path, name: str) -> DecodedImage:
+    def read(self, path: Path, name: str, **options: int) -> DecodedImage:
         """Read one image; safe for threads.
 
         Args:
             path: the file.
             name: how errors call it.
+            options: further arguments of the reader.
 
         Raises:
             RadiographError: what `read_image` raises; the image exceeds a limit, or its decoder
@@ -78,7 +79,7 @@ class Decoder:
             )
         worker = self._idle.get()
         try:
-            fields = {"reader": self._reader, "path": str(path), "name": name}
+            fields = {"reader": self._reader, "path": str(path), "name": name, "options": options}
             return worker.call(Message(fields), from_message)
         finally:
             self._idle.put(worker)
@@ -92,8 +93,9 @@ class Decoder:
 
 def decode(request: Message) -> Message:
     """Read the image that a request names; called in the sandboxed process."""
-    read = pkgutil.resolve_name(request.fields["reader"])
-    return to_message(read(Path(request.fields["path"]), request.fields["name"]))
+    fields = request.fields
+    read = pkgutil.resolve_name(fields["reader"])
+    return to_message(read(Path(fields["path"]), fields["name"], **fields["options"]))
 
 
 def to_message(image: DecodedImage) -> Message:
@@ -104,7 +106,11 @@ def to_message(image: DecodedImage) -> Message:
         "header": radiograph.header,
         "quality": radiograph.quality,
         "warnings": radiograph.warnings,
+        "fitted": radiograph.fitted,
+        "shape": radiograph.shape,
     }
+    if image.drawn is not None:
+        return Message({"radiograph": fields}, (radiograph.pixels, image.drawn))
     if small is None:
         return Message({"radiograph": fields}, (radiograph.pixels,))
     window = {"centre": small.centre, "width": small.width, "inverted": small.inverted}
@@ -122,9 +128,13 @@ def from_message(message: Message) -> DecodedImage:
     if pixels.dtype != np.float32 or pixels.ndim != 2:
         raise TypeError(pixels.dtype)
     fields = dict(message.fields["radiograph"])
-    warnings = tuple(fields.pop("warnings"))
-    radiograph = Radiograph(pixels, warnings=warnings, **fields)
+    for name in ("warnings", "shape"):  # JSON has no tuples
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    radiograph = Radiograph(pixels, **fields)
     if not small:
         return DecodedImage(radiograph)
+    if "window" not in message.fields:
+        (drawn,) = small
+        return DecodedImage(radiograph, drawn=drawn)
     values, seen = small
     return DecodedImage(radiograph, Viewable(values, seen, **message.fields["window"]))

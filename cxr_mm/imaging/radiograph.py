@@ -6,7 +6,7 @@ The format is detected by the first bytes, never by the file name.
 import io
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from PIL import Image, ImageOps
 
 from cxr_mm.core.errors import RadiographError
 from cxr_mm.core.files import shortened
+from cxr_mm.imaging.burnt_in_text import model_square
 from cxr_mm.imaging.dicom import Header, is_dicom, read_dicom, too_large
+from cxr_mm.imaging.geometry import copy_to_draw
 from cxr_mm.imaging.image_header import (
     JPEG_START,
     MAX_BYTES,
@@ -75,7 +77,8 @@ class Radiograph:
             `dicom_modality`, `body_part`; empty for PNG and JPEG.
         quality: see `image_quality`.
         warnings: for a person who reads the prediction.
-        fitted: whether the pixels are a square of the pixel cache instead.
+        fitted: whether the pixels are the square that a model sees instead.
+        shape: height and width of the image before it was fitted, where that is known.
     """
 
     pixels: NDArray[np.float32]
@@ -84,14 +87,22 @@ class Radiograph:
     quality: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     fitted: bool = False
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image for the model, and its copy for the viewer, where there is one."""
+    """One image for the model, and what was made of it besides.
+
+    Args:
+        radiograph: for the model.
+        viewable: copy for the viewer; None where no one views it.
+        drawn: `copy_to_draw` of an image that was fitted; None of any other.
+    """
 
     radiograph: Radiograph
     viewable: Viewable | None = None
+    drawn: NDArray[np.float32] | None = None
 
 
 def read_radiograph(source: Path | str | bytes, name: str = "") -> Radiograph:
@@ -114,9 +125,19 @@ def read_image(source: Path | bytes, name: str = "") -> DecodedImage:
     return DecodedImage(radiograph, viewable(values, radiograph.pixels))
 
 
-def read_for_model(source: Path | bytes, name: str = "") -> DecodedImage:
-    """Read an image as `read_radiograph` does, for where no one views it."""
-    return DecodedImage(read_radiograph(source, name))
+def read_fitted(source: Path | bytes, name: str, size: int, *, mask_text: bool) -> DecodedImage:
+    """Read an image as `read_radiograph` does, of which only the square that one model sees and a
+    copy to draw on are kept: a hundredth of its bytes, for where they go to another process.
+
+    Args:
+        source, name: as `read_radiograph`.
+        size, mask_text: as `model_square`.
+    """
+    image = read_radiograph(source, name)
+    height, width = image.pixels.shape
+    square = model_square(image.pixels, size, mask_text=mask_text).astype(np.float32)
+    fitted = replace(image, pixels=square / np.float32(255), fitted=True, shape=(height, width))
+    return DecodedImage(fitted, drawn=copy_to_draw(image.pixels))
 
 
 def _read(source: Path | str | bytes, name: str) -> tuple[Radiograph, Unwindowed]:

@@ -186,8 +186,11 @@ def _modalities(study: Study, clinical: Mapping[str, ClinicalValue]) -> set[Moda
     return present | ({"tabular"} if any(v is not None for v in clinical.values()) else set())
 
 
-def _shape(image: NDArray[np.float32]) -> tuple[int, int]:
-    height, width = image.shape
+def _shape(study: Study) -> tuple[int, int] | None:
+    """Height and width of the image as it was read; None without one."""
+    if study.image is None or study.shape is not None:
+        return study.shape
+    height, width = study.image.shape
     return height, width
 
 
@@ -281,7 +284,7 @@ class Bundle:
             embeddings["image"] = torch.from_numpy(image_embeddings)
         with torch.inference_mode():
             parts = {m: self.fusion.encode(m, embeddings[m]) for m in used}
-        shapes = tuple(None if s.image is None else _shape(s.image) for s in studies)
+        shapes = tuple(_shape(study) for study in studies)
         return Encoded(clinical, notes, shapes, batch, embeddings, parts, maps)
 
     def _images(self, studies: Sequence[Study]) -> Tensor:
@@ -298,7 +301,7 @@ class Bundle:
         if study.image is None:
             return study
         image = self._square(study).astype(np.float32) / np.float32(255)
-        return replace(study, image=image, fitted=True)
+        return replace(study, image=image, fitted=True, shape=_shape(study))
 
     def _tabular(self, clinical: Sequence[Mapping[str, ClinicalValue]]) -> Tensor:
         frame = pd.DataFrame(clinical, columns=list(self.task.clinical_names))

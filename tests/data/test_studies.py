@@ -58,7 +58,8 @@ def through_every_door(service, image, folder):
 def plain(study):
     """A study as values that compare; of the image whether there is one, since the worklist has
     fitted it into its square already."""
-    values = {name: value for name, value in asdict(study).items() if name != "fitted"}
+    fitted = ("fitted", "shape")
+    values = {name: value for name, value in asdict(study).items() if name not in fitted}
     return {**values, "image": study.image is not None, "quality": dict(study.quality)}
 
 

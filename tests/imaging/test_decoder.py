@@ -3,7 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import gdcm
@@ -15,7 +15,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.imaging.decoder import READER_FOR_MODEL, Decoder, Limits
+from cxr_mm.imaging.burnt_in_text import model_square
+from cxr_mm.imaging.decoder import FITTING_READER, Decoder, Limits
+from cxr_mm.imaging.geometry import copy_to_draw
 from cxr_mm.imaging.radiograph import read_image
 from cxr_mm.imaging.sandbox import MIB
 
@@ -91,7 +93,7 @@ def compressed(folder):
 
 def same(one, other):
     ours, theirs = asdict(one), asdict(other)
-    for part in ours:
+    for part in ("radiograph", "viewable"):
         for field, value in ours[part].items():
             np.testing.assert_array_equal(value, theirs[part][field], err_msg=field)
             assert type(value) is type(theirs[part][field])
@@ -113,11 +115,16 @@ def test_an_image_is_the_same_as_when_it_is_read_in_this_process(path, tmp_path)
     assert descendants() == before
 
 
-def test_what_no_one_views_has_the_same_pixels_and_no_copy(path):
-    with Decoder(reader=READER_FOR_MODEL) as decoder:
-        image = decoder.read(path, "image.png")
+def test_what_one_model_alone_sees_is_its_square_with_all_else_that_was_read(path):
+    with Decoder(reader=FITTING_READER) as decoder:
+        image = decoder.read(path, "image.png", size=48, mask_text=False)
+    whole = read_image(path).radiograph
+    fitted = replace(whole, pixels=image.radiograph.pixels, fitted=True, shape=(300, 200))
+    assert image.radiograph == fitted
+    square = model_square(whole.pixels, 48, mask_text=False)
+    assert np.array_equal(np.rint(image.radiograph.pixels * 255), square)
+    assert np.array_equal(image.drawn, copy_to_draw(whole.pixels))
     assert image.viewable is None
-    assert np.array_equal(image.radiograph.pixels, read_image(path).radiograph.pixels)
 
 
 def test_processes_start_when_they_are_needed_and_end_with_the_decoder(path, decoder_of):

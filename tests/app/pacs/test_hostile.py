@@ -5,6 +5,7 @@ import io
 import random
 import resource
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from app.pacs.worker import Worker
 from benchmarks.system.pacs_hostile import mutated, recorded, spoken
 from benchmarks.system.pacs_peers import free_port
 from cxr_mm.core.errors import RadiographError
-from cxr_mm.imaging.decoder import Decoder
+from cxr_mm.imaging.decoder import FITTING_READER, Decoder
 from tests.app.pacs.conftest import DX, node_fields, radiograph, stored
 
 MESSAGES, OBJECTS = 150, 40
@@ -69,14 +70,13 @@ def test_mutated_messages_end_no_thread_and_leave_nothing_behind(settings):
 
 
 class Decoding(Answering):
-    """Decodes as the service does, and has no model."""
+    """Decodes as for a model, and has none."""
 
     def __init__(self, decoder):
-        super().__init__({}, "")
-        object.__setattr__(self, "decoder", decoder)
+        super().__init__({}, partial(decoder.read, size=32, mask_text=True), "")
 
     def result(self, bundle, path, header, **_):
-        self.decoder.read(path, "image")
+        self.read(path, "image")
         raise RadiographError("no model", field="image")
 
 
@@ -84,7 +84,7 @@ def test_mutated_objects_each_end_with_a_reason(settings):
     draw, storage = random.Random(12), Storage(settings.storage)
     buffer, queue = io.BytesIO(), Queue(settings.queue_url)
     radiograph("1.2.3", side=40).save_as(buffer, enforce_file_format=True)
-    with HeaderReader() as headers, Decoder() as decoder:
+    with HeaderReader() as headers, Decoder(reader=FITTING_READER) as decoder:
         worker = Worker(settings, storage, queue, headers, Decoding(decoder))
         for number in range(OBJECTS):
             data = buffer.getvalue()

@@ -24,7 +24,7 @@ class Model(Answering):
     """Raises or answers what a test wants."""
 
     def __init__(self, error):
-        super().__init__({}, "")
+        super().__init__({}, None, "")
         object.__setattr__(self, "error", error)
 
     def result(self, *_, **__):
