@@ -11,7 +11,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from pydicom.dataset import Dataset
 from benchmarks.harness.outputs import has_run, paths_of
 from benchmarks.harness.parts import Row
 from benchmarks.system import pacs_peers
+from benchmarks.system.pacs_cases import COMPRESSIONS, compressed, other_networks
 from benchmarks.system.pacs_peers import (
     OBJECTS,
     SLOW_LOOK,
@@ -47,13 +50,18 @@ from cxr_mm.explain.attribution import Target
 from cxr_mm.explain.methods import METHODS, Ask
 from cxr_mm.explain.subject import Subject
 from cxr_mm.imaging.radiograph import read_radiograph
-from cxr_mm.inference.predictor import Predictor, load_predictor
+from cxr_mm.imaging.sandbox import SANDBOXED
+from cxr_mm.inference.predictor import Predictor
+from cxr_mm.models.bundle import load_bundle
 
 TASK = "synthetic"
 ALONE, TOGETHER, RECEIVED = 200, 60, 60
 """Images sent one at a time, all at once, and against DCMTK's `storescp`."""
-ROUNDS = 2
-"""Times that all are sent at once, between measurements of the bare work."""
+FEW = 20
+"""Images sent at once in each of the cases that are dearer to decode or to answer."""
+ROUNDS, WARM = 2, 4
+"""Times that all are sent at once, between measurements of the bare work; and images for each
+process until it is warm."""
 CORES = os.cpu_count() or 1
 WORKERS = CORES + 1
 """Processes of the node that answer: each waits for the disk at times."""
@@ -71,15 +79,25 @@ def measure() -> list[Row]:
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)  # else a line for each message
     programs = {name: program(name) for name in ("Orthanc", "storescu", "storescp")}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, send = Path(name), programs["storescu"]
         images = list(radiographs())
         with orthanc(folder, programs["Orthanc"]) as (port, rest):
             with running_node(folder / "node", bundle, port, workers=WORKERS) as started:
-                node_port, process = started
-                node = Node(node_port, process, rest)
+                node = Node(*started, rest)
                 rows = list(_alone(node, images))
                 files = files_of(images, TOGETHER, folder / "together")
-                rows += _together(node, files, bundle, programs["storescu"])
+                rows += _together(node, files, bundle, Case(send, must=0.7, aim=0.85))
+                for title, each in COMPRESSIONS.items():
+                    packed = compressed(images, each, folder / each.syntax)
+                    files = files_of(packed, FEW, folder / f"together {each.syntax}")
+                    rows += _together(node, files, bundle, Case(send, (each.option,), title))
+            for title, other in other_networks(folder, bundle):
+                files = files_of(images, WARM * WORKERS + FEW, folder / f"together {title}")
+                warm, few = files[:-FEW], files[-FEW:]
+                with running_node(folder / title, other, port, workers=WORKERS) as started:
+                    node, case = Node(*started, rest), Case(send, title=title)
+                    _sent(node, warm, case)
+                    rows += _together(node, few, other, case)
             with running_node(folder / "receiving", bundle, port) as (node_port, _):
                 rows += _receiving(folder, node_port, images, programs)
     return rows
@@ -105,28 +123,48 @@ def _alone(node: Node, images: list[Dataset]) -> Iterator[Row]:
     yield Row(metric="seconds, p95", value=slow, must=3, aim=2, ceiling=True, **facts)
 
 
-def _together(node: Node, files: list[str], bundle: Path, send: str) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Case:
+    """How images are sent at once, and what is asked of the rate.
+
+    Args:
+        send: path of `storescu`.
+        options: for it.
+        title: of the case; empty for the usual one.
+        must, aim: of the share of the bare rate.
+    """
+
+    send: str
+    options: tuple[str, ...] = ()
+    title: str = ""
+    must: float | None = None
+    aim: float | None = None
+
+
+def _together(node: Node, files: list[str], bundle: Path, case: Case) -> Iterator[Row]:
     """Images a second of a full queue, as a share of what decoding, forward pass and Grad-CAM, each
     by itself, allow on the same cores, one process and thread each; and the processor time of
     either. Measured in turn, since others may use the machine, which moves the first figure more
     than the second. The node explains in the pass that answers: the share of that is told too.
     """
-    bare, sent, worked = [_bare(files, bundle)], 0.0, _processor_seconds(node.process)
-    for _ in range(ROUNDS):
-        before, started = node.count(), time.monotonic()
-        subprocess.run(sending(send, node.port, files), check=True, stdout=subprocess.DEVNULL)
-        sent += node.await_count(before + len(files) * len(OBJECTS), SLOW_LOOK) - started
-        files = [file_of(renamed(pydicom.dcmread(file)), Path(file)) for file in files]
-        bare.append(_bare(files, bundle))
+    sent, worked = 0.0, _processor_seconds(node.process)
+    with _processes(bundle) as pool:
+        bare = [_bare(pool, files)]
+        for _ in range(ROUNDS):
+            sent += _sent(node, files, case)
+            files = [file_of(renamed(pydicom.dcmread(file)), Path(file)) for file in files]
+            bare.append(_bare(pool, files))
+        by_one_pass = _bare(pool, files, keep_maps=True)
     number = ROUNDS * len(files)
     worked = (_processor_seconds(node.process) - worked) / number
     row = f"{len(files)} at once, {pacs_peers.SIDE} × {pacs_peers.SIDE}, {CORES} cores"
+    row += f", {case.title}" if case.title else ""
     facts = {"task": TASK, "row": row, "n": number, "seed": 0}
     yield Row(metric="images a minute", value=round(60 * number / sent), **facts)
     metric = "rate as a share of decode, forward and Grad-CAM"
     share = number / sent / statistics.mean(rate for rate, _ in bare)
-    yield Row(metric=metric, value=round(share, 3), must=0.7, aim=0.85, **facts)
-    share = number / sent / _bare(files, bundle, keep_maps=True)[0]
+    yield Row(metric=metric, value=round(share, 3), must=case.must, aim=case.aim, **facts)
+    share = number / sent / by_one_pass[0]
     metric = "rate as a share of decode, and Grad-CAM by the one forward pass"
     yield Row(metric=metric, value=round(share, 3), **facts)
     share = statistics.mean(seconds for _, seconds in bare) / worked
@@ -134,18 +172,33 @@ def _together(node: Node, files: list[str], bundle: Path, send: str) -> Iterator
     yield Row(metric=metric, value=round(share, 3), **facts)
 
 
-def _bare(files: list[str], bundle: Path, *, keep_maps: bool = False) -> tuple[float, float]:
+def _sent(node: Node, files: list[str], case: Case) -> float:
+    """Seconds from the first image that is sent to the last object in the archive."""
+    before, started = node.count(), time.monotonic()
+    command = sending(case.send, node.port, files, *case.options)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return node.await_count(before + len(files) * len(OBJECTS), SLOW_LOOK) - started
+
+
+def _processes(bundle: Path) -> Pool:
+    """As many processes as cores, with the model."""
+    return multiprocessing.get_context("spawn").Pool(CORES, _load, (bundle,))
+
+
+def _bare(pool: Pool, files: list[str], *, keep_maps: bool = False) -> tuple[float, float]:
     """Images a second, each decoded, answered and explained by Grad-CAM, and nothing else; and the
     processor seconds of one.
 
     Args:
+        pool: of `_processes`.
+        files: of the images.
         keep_maps: whether Grad-CAM takes the maps of the pass that answers, instead of its own.
     """
-    with multiprocessing.get_context("spawn").Pool(CORES, _load, (bundle, keep_maps)) as pool:
-        pool.map(_explain, files, chunksize=1)  # until everything is warm
-        started = time.perf_counter()
-        seconds = pool.map(_explain, files, chunksize=1)
-        return len(files) / (time.perf_counter() - started), statistics.mean(seconds)
+    explain = partial(_explain, keep_maps)
+    pool.map(explain, files[: WARM * CORES], chunksize=1)
+    started = time.perf_counter()
+    seconds = pool.map(explain, files, chunksize=1)
+    return len(files) / (time.perf_counter() - started), statistics.mean(seconds)
 
 
 def _processor_seconds(process: int) -> float:
@@ -155,19 +208,21 @@ def _processor_seconds(process: int) -> float:
     return float(sum(each.user + each.system for each in times))
 
 
-_BARE: dict[str, Predictor] = {}
-"""The model of a process of `_bare`."""
+_BARE: dict[bool, Predictor] = {}
+"""Whether maps are kept → the model of a process of `_processes`."""
 
 
-def _load(bundle: Path, keep_maps: bool) -> None:
+def _load(bundle: Path) -> None:
+    os.environ[SANDBOXED] = "1"  # whatever decodes does so in this process
     keep_freed_memory()
     torch.set_num_threads(1)
-    _BARE["predictor"] = load_predictor(bundle, keep_maps=keep_maps)
+    loaded = load_bundle(bundle)
+    _BARE.update({kept: Predictor(loaded, keep_maps=kept) for kept in (False, True)})
 
 
-def _explain(file: str) -> float:
+def _explain(keep_maps: bool, file: str) -> float:
     """Work on one image; the processor seconds of that."""
-    started, predictor = time.process_time(), _BARE["predictor"]
+    started, predictor = time.process_time(), _BARE[keep_maps]
     bundle = predictor.bundle
     study = build_study(bundle.task, partial(read_radiograph, Path(file)), {}, None, "PA")
     answer = predictor.answer_one(study)

@@ -233,9 +233,10 @@ def file_of(image: Dataset, path: Path) -> str:
     return str(path)
 
 
-def sending(storescu: str, port: int, files: list[str]) -> list[str]:
+def sending(storescu: str, port: int, files: list[str], *options: str) -> list[str]:
     """What sends files to the node."""
-    return [storescu, "-aet", "ARCHIVE", "-aec", "CXRMM", "127.0.0.1", str(port), *files]
+    titles = ("-aet", "ARCHIVE", "-aec", "CXRMM")
+    return [storescu, *titles, *options, "127.0.0.1", str(port), *files]
 
 
 @contextmanager
