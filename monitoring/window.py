@@ -5,10 +5,10 @@ are read for the compared studies alone, which bounds time and memory for any si
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -88,6 +88,10 @@ class LoadedWindow:
     window: Window
     notes: tuple[str, ...]
 
+    def after(self, before: Verdict | None) -> Self:
+        """The same with the verdict of the window before."""
+        return replace(self, window=replace(self.window, before=before))
+
 
 def load_window(
     log: PredictionLog,
@@ -95,7 +99,6 @@ def load_window(
     since: datetime | None,
     until: datetime,
     labels: Path | None = None,
-    before: Verdict | None = None,
     source: str | None = None,
     site: str | None = None,
 ) -> LoadedWindow:
@@ -106,7 +109,6 @@ def load_window(
         frozen: the reference.
         since, until: first moment (included; None: the beginning) and end (not included).
         labels: CSV of outcomes that count in this report only, above those in the log.
-        before: verdict of the window before.
         source: where studies came from, `page`, `rest` or `pacs`; None for all.
         site: whose studies are meant; None for all.
 
@@ -146,7 +148,6 @@ def load_window(
             for event in events
             if event.digest == frozen.digest and source in (None, event.source)
         ],
-        before=before,
     )
     return LoadedWindow(window, notes)
 

@@ -209,6 +209,7 @@ def _store(connection: Connection, number: int, of_day: Mapping[str, Any]) -> No
         "until": since + timedelta(days=1),
         "status": "done",
         "attempts": 1,
+        "alerting": False,
     }
     connection.execute(insert(WINDOWS), window)
     rows = [{"window_id": number, "site": s, "content": content} for s, content in of_day.items()]

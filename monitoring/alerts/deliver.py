@@ -1,7 +1,7 @@
 """Delivery: each change goes once to every channel; undelivered notices wait in the database.
 
-A notice is queued in the same transaction that stores it as the channel's last, and removed after
-delivery. A crash in between delivers it twice, never not at all.
+A notice is queued in the transaction that stores the verdict, and it as the channel's last. It is
+removed after delivery. A crash in between delivers it twice, never not at all.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,41 +30,47 @@ class Alerts:
         self._state, self._settings = state, settings
         self._channels = _channels(settings)
 
-    def send(self, task: str, notice: Notice | None) -> list[str]:
-        """Queue a notice and deliver the queue of the task; returns failures in words.
+    def publish(self, notice: Notice) -> None:
+        """Write the figures of a notice for Prometheus, where the settings name a folder.
 
-        Args:
-            task: name of the task.
-            notice: new notice; None only delivers the queue.
+        Raises:
+            ParamsError: they cannot be written.
+        """
+        if self._settings.prometheus:
+            write_figures(notice, self._settings.prometheus)
+
+    def queue(self, notice: Notice, connection: Connection) -> None:
+        """Queue a notice for each channel whose last notice has another content."""
+        notice = notice.at_least(self._settings.least)
+        if notice.status == "too_small":
+            return  # no verdict: the last notice remains valid
+        for channel in self._channels:
+            if _last(connection, channel, notice.task) == notice.content_key:
+                continue
+            _remember(connection, channel, notice)
+            stored = notice.model_dump(mode="json")
+            row = {"channel": channel, "task": notice.task, "notice": stored}
+            connection.execute(insert(WAITING_ALERTS), row)
+
+    def waits(self, task: str) -> bool:
+        """Whether notices of a task are queued.
 
         Raises:
             LogError: the database cannot be used.
         """
-        troubles = []
-        if notice is not None:
-            if self._settings.prometheus:
-                try:
-                    write_figures(notice, self._settings.prometheus)
-                except CxrError as error:
-                    troubles.append(str(error))
-            self._put(notice.at_least(self._settings.least))
-        for name, send in self._channels.items():
-            if trouble := self._deliver(name, task, send):
-                troubles.append(trouble)
-        return troubles
+        c = WAITING_ALERTS.c
+        query = select(c.alert_id).where(c.task == task, c.channel.in_(self._channels)).limit(1)
+        with database_errors(self._state.url), self._state.engine.connect() as connection:
+            return connection.scalar(query) is not None
 
-    def _put(self, notice: Notice) -> None:
-        """Queue a notice for each channel whose last notice has another content."""
-        if notice.status == "too_small":
-            return  # no verdict: the last notice remains valid
-        with database_errors(self._state.url), self._state.engine.begin() as connection:
-            for channel in self._channels:
-                if _last(connection, channel, notice.task) == notice.content_key:
-                    continue
-                _remember(connection, channel, notice)
-                stored = notice.model_dump(mode="json")
-                row = {"channel": channel, "task": notice.task, "notice": stored}
-                connection.execute(insert(WAITING_ALERTS), row)
+    def deliver(self, task: str) -> list[str]:
+        """Deliver the queue of a task; returns failures in words. For one process at a time.
+
+        Raises:
+            LogError: the database cannot be used.
+        """
+        delivered = (self._deliver(name, task, send) for name, send in self._channels.items())
+        return [trouble for trouble in delivered if trouble]
 
     def _deliver(self, channel: str, task: str, send: Send) -> str:
         """Send the queue, oldest first, up to the first failure; returns its message, if any."""

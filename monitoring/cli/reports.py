@@ -51,13 +51,14 @@ def report(
     ] = None,
     site: Annotated[str | None, typer.Option(help="Only studies of this site.")] = None,
     group_by: GroupBy = None,
+    turn: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Compare a window of the log with the reference, as a whole or site by site.
 
     Prints one line. Exit code: 0 ok, 10 warn, 20 alarm, 3 too few studies, 2 error.
     """
     request = WindowRequest(
-        bundle, log, reference, moment(since), moment(until), out, labels, source, site
+        bundle, log, reference, moment(since), moment(until), out, labels, source, site, turn
     )
     if group_by is None:
         verdict, folder = run_report(request, workspace)

@@ -18,11 +18,19 @@ from monitoring.config import MonitorParams, load_settings
 from monitoring.report.dashboard import DASHBOARD_FILE, write_dashboard
 from monitoring.report.workspace import serve_workspace
 from monitoring.scheduler.cron import Cron
-from monitoring.scheduler.runner import WORKSPACE_NAME, Runner, RunResult, ServedModel, run_all
+from monitoring.scheduler.runner import (
+    WORKSPACE_NAME,
+    Runner,
+    RunResult,
+    ServedModel,
+    fill_all,
+    run_all,
+)
 from monitoring.scheduler.schedule import Stop, run_schedule, stopping
-from monitoring.scheduler.state import State, open_state, read_aggregates
+from monitoring.scheduler.state import State, open_state
 from monitoring.scheduler.status import status as collect_status
 from monitoring.scheduler.status import status_text
+from monitoring.scheduler.windows import read_aggregates
 
 if TYPE_CHECKING:
     from monitoring.reference import Reference
@@ -70,7 +78,10 @@ def schedule(
         ]
 
         def catch_up(times: Cron) -> RunResult:
-            return run_all(runners, lambda runner: runner.catch_up(times), _say)
+            result = run_all(runners, lambda runner: runner.catch_up(times), _say)
+            if result.held_by:
+                _say(f"the rest is left to {result.held_by}")
+            return result
 
         if once:
             with stopping(stop.request):
@@ -98,7 +109,8 @@ def backfill(
 ) -> None:
     """Report windows of the past that were not reported yet; no one is alerted.
 
-    The exit code is as that of `schedule --once`.
+    Several of it share the windows, none of which is reported twice. Each ends when all are done;
+    its exit code is as that of `schedule --once`, over those that it reported itself.
     """
     times, params, now = Cron(cron, timezone), load_settings(settings), datetime.now(UTC)
     start, end = moment(since) or now, moment(until) or now
@@ -110,8 +122,8 @@ def backfill(
         runners = [
             _runner(state, one, log, reference, params, reports, stop, group_by) for one in bundle
         ]
-        code = run_all(runners, lambda runner: runner.backfill(windows), _say).exit_code
-    raise typer.Exit(code)
+        result = fill_all(runners, windows, now, stop.requested, _say)
+    raise typer.Exit(result.exit_code)
 
 
 @commands.command()

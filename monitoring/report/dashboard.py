@@ -13,7 +13,7 @@ from cxr_mm.core.prediction import NOTICE
 from cxr_mm.core.templates import render
 from cxr_mm.core.verdict import Status
 from monitoring.report.page import COLOURS, MOST_DIFFERENCES
-from monitoring.scheduler.state import StoredAggregate
+from monitoring.scheduler.windows import StoredAggregate
 from monitoring.sites.aggregate import Aggregate, Sums
 from monitoring.sites.comparison import add_up, compare
 from monitoring.sites.family import title_of_site

@@ -24,10 +24,11 @@ from cxr_mm.prediction_log import PredictionLog, open_log
 from monitoring.diagnostics import Service, service
 from monitoring.reference import Reference, load_reference
 from monitoring.report.page import Page, facts, sites_facts, sites_page, summary_page
+from monitoring.report.turn import Turn
 from monitoring.sites.aggregate import AGGREGATES, Aggregate
 from monitoring.sites.comparison import compare, sums_of
-from monitoring.sites.family import evaluate_sites
-from monitoring.verdict import evaluate_window
+from monitoring.sites.family import decide_sites
+from monitoring.verdict import decide, score
 from monitoring.window import LoadedWindow, load_window, longer_start
 
 
@@ -47,6 +48,8 @@ class WindowRequest:
         labels: CSV of outcomes that count in this report only, above those in the log.
         source: where studies came from, `page`, `rest` or `pacs`; None for all.
         site: whose studies are meant; None for all.
+        turn: folder of the turn that the report waits for before it decides; None decides at once,
+            after the newest report of an earlier window beside `out`.
     """
 
     bundle: Path
@@ -58,10 +61,11 @@ class WindowRequest:
     labels: Path | None = None
     source: str | None = None
     site: str | None = None
+    turn: Path | None = None
 
 
 class _Window:
-    """A request with its reference, end and folder, and the verdict of the window before.
+    """A request with its reference, end and folder.
 
     Raises:
         StageError: there is no reference, or one of another model.
@@ -77,13 +81,12 @@ class _Window:
         task, part = self.reference.task.name, (request.source or "", _as_folder(request.site))
         default = MONITORING_REPORTS.joinpath(task, *part, now.strftime(REPORT_STAMP))
         self.folder = request.out or default
-        self.before = verdict_before(self.folder, self.reference.digest, request.since)
 
     def open_log(self) -> PredictionLog:
         """The log, with its secret where labels are to be joined."""
         return open_log(self.request.log, create=False, secret=self.request.labels is not None)
 
-    def load(self, log: PredictionLog, site: str | None, before: Verdict | None) -> LoadedWindow:
+    def load(self, log: PredictionLog, site: str | None) -> LoadedWindow:
         """The studies of a site, or of all."""
         request = self.request
         return load_window(
@@ -92,10 +95,20 @@ class _Window:
             request.since,
             self.until,
             request.labels,
-            before,
             request.source,
             site,
         )
+
+    def before(self) -> Verdict | None:
+        """The verdict of the window before, when this one may decide."""
+        if self.request.turn is not None:
+            return Turn(self.request.turn).wait()
+        return verdict_before(self.folder, self.reference.digest, self.request.since)
+
+    def announce(self, verdict: Verdict) -> None:
+        """Let the next window decide, while the pages of this one are drawn."""
+        if self.request.turn is not None:
+            Turn(self.request.turn).announce(verdict)
 
     def service(self, log: PredictionLog, site: str | None) -> Service:
         """What the service did, at a site or at all."""
@@ -119,16 +132,20 @@ def report(request: WindowRequest, workspace: Path | None = None) -> tuple[Verdi
     """
     window, site = _Window(request), request.site
     with window.open_log() as log:
-        loaded = window.load(log, site, window.before)
+        loaded = window.load(log, site)
         done = window.service(log, site)
-    decision = evaluate_window(loaded.window, window.reference, loaded.notes)
-    page = Page(decision, window.reference, loaded.window, done)
+    frozen = window.reference
+    scores = score(loaded.window, frozen)
+    loaded = loaded.after(window.before())
+    rate = frozen.params.false_alarm_rate
+    decision = decide(scores, loaded.window, frozen, rate, loaded.notes)
+    window.announce(decision.verdict)
+    page = Page(decision, frozen, loaded.window, done)
     snapshot = _write(page, window.folder, site or "")
     if workspace is not None:
         from monitoring.report.evidently import add_snapshot  # slow to import
 
-        task = window.reference.task.name
-        add_snapshot(workspace, task, snapshot, window.until, figures(page))
+        add_snapshot(workspace, frozen.task.name, snapshot, window.until, figures(page))
     return decision.verdict, window.folder
 
 
@@ -141,13 +158,18 @@ def report_by_site(request: WindowRequest) -> tuple[Verdict, Path]:
         CxrError: as `report`.
     """
     window = _Window(request)
-    frozen, before = window.reference, window.before.sites if window.before else {}
+    frozen = window.reference
     with window.open_log() as log:
         start = longer_start(request.since, window.until)
         sites = log.sites(frozen.task.name, start, window.until, frozen.digest) or [""]
-        loaded = {site: window.load(log, site, before.get(site)) for site in sites}
+        loaded = {site: window.load(log, site) for site in sites}
         done = {site: window.service(log, site) for site in sites}
-    family = evaluate_sites(loaded, frozen)
+    scores = {site: score(one.window, frozen) for site, one in loaded.items()}
+    before = window.before()
+    verdicts = before.sites if before else {}
+    loaded = {site: one.after(verdicts.get(site)) for site, one in loaded.items()}
+    family = decide_sites(scores, loaded, frozen)
+    window.announce(family.verdict)
     pages = {
         site: Page(one, frozen, loaded[site].window, done[site])
         for site, one in family.reports.items()

@@ -1,131 +1,26 @@
-"""Runner: runs the pending windows of a task one by one, under a lease."""
+"""Runner: runs the pending windows of a task; several runners share them by leases."""
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cxr_mm.core.errors import CancelledError, CxrError, LogError, StageError
-from cxr_mm.core.files import read_json
+from cxr_mm.core.errors import CxrError, LogError
 from cxr_mm.core.types import plural
-from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP, VERDICT_FILE, Verdict
-from monitoring.alerts import Alerts, Notice
-from monitoring.config import MonitorParams, ReportSettings
+from cxr_mm.core.verdict import ERROR_EXIT_CODE, EXIT_CODES, REPORT_STAMP
+from cxr_mm.prediction_log.database import is_refused
+from monitoring.alerts import Alerts
+from monitoring.config import MonitorParams
 from monitoring.report.workspace import retain_reports, retain_snapshots
+from monitoring.scheduler.attempt import Attempt, Claim
 from monitoring.scheduler.cron import Cron, Window
-from monitoring.scheduler.state import Lease, PendingWindow, State, Windows
-from monitoring.sites.aggregate import AGGREGATES, Aggregate
-
-LOOK_SECONDS = 0.1
-TAIL = 500
-"""Characters of output that an error message quotes."""
-
-
-def report_sandboxed(
-    command: Sequence[str],
-    window: Window,
-    folder: Path,
-    settings: ReportSettings,
-    stopped: Callable[[], bool],
-) -> Verdict:
-    """Run the report of a window and read its verdict.
-
-    Args:
-        command: arguments of Python; bounds of the window and folder are added to them.
-        window: what is reported.
-        folder: where.
-        settings: caps.
-        stopped: whether the report is to be killed.
-
-    Raises:
-        StageError: it failed, with its last words, or took too much memory or time.
-        CancelledError: it was stopped.
-    """
-    words = [
-        *("--since", window.since.isoformat()),
-        *("--until", window.until.isoformat()),
-        *("--out", str(folder)),
-    ]
-    capped = ["-m", "monitoring.scheduler.capped", str(settings.memory_mib), str(os.getpid()), "--"]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [sys.executable, *capped, sys.executable, *command, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the runner alone, which lets it finish
-        )
-        try:
-            code = _ended(process, settings.minutes * 60, stopped)
-        finally:
-            _kill(process)
-        output.seek(0)
-        text = output.read().decode(errors="replace").strip()
-    if code not in EXIT_CODES.values():
-        raise StageError(_failure(code, text, settings), field=str(window))
-    return read_verdict(folder)
-
-
-def read_verdict(folder: Path) -> Verdict:
-    """The verdict that a report left.
-
-    Raises:
-        StageError: there is none.
-    """
-    try:
-        return Verdict.of_facts(read_json(folder / VERDICT_FILE))
-    except (OSError, ValueError, AttributeError) as error:
-        raise StageError("the report left no verdict", field=str(folder)) from error
-
-
-def read_aggregates(folder: Path) -> dict[str, Aggregate]:
-    """What a report left of each site.
-
-    Raises:
-        StageError: it is damaged.
-    """
-    try:
-        found = read_json(folder / VERDICT_FILE).get(AGGREGATES, {})
-        return {site: Aggregate.model_validate(content) for site, content in found.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise StageError("the report's aggregates are damaged", field=str(folder)) from error
-
-
-def _ended(process: "subprocess.Popen[bytes]", seconds: float, stopped: Callable[[], bool]) -> int:
-    """Wait for the end; the exit code."""
-    end = time.monotonic() + seconds
-    while (code := process.poll()) is None:
-        if stopped():
-            raise CancelledError("the report was stopped")
-        if time.monotonic() > end:
-            raise StageError(f"the report took more than {seconds / 60:g} minutes")
-        time.sleep(LOOK_SECONDS)
-    return code
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process and its children."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _failure(code: int, text: str, settings: ReportSettings) -> str:
-    last = text.splitlines()[-1][-TAIL:] if text else "no output"
-    if "MemoryError" in text or "Unable to allocate" in text or "bad_alloc" in text:
-        return f"the report took more than {settings.memory_mib} MiB of memory ({last})"
-    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"the report failed with {ended}: {last}"
-
+from monitoring.scheduler.state import State
+from monitoring.scheduler.windows import PendingWindow, Windows
 
 WORKSPACE_NAME = "workspace"
+WAIT_SECONDS = 1.0
+"""How often a backfill looks whether others are still at its windows."""
 SEVERITY_ORDER = (
     0,
     EXIT_CODES["too_small"],
@@ -151,7 +46,7 @@ class RunResult:
     Args:
         exit_codes: of the reports; 2 for a failed one.
         again: whether a later retry is needed.
-        held_by: other holder of the lease, in which case nothing was run.
+        held_by: another runner that is at some of them.
     """
 
     exit_codes: tuple[int, ...] = ()
@@ -162,6 +57,25 @@ class RunResult:
     def exit_code(self) -> int:
         """The most severe: 20 alarm, 2 a report that failed, 10 warn, 3 too few studies, 0 ok."""
         return max(self.exit_codes, key=SEVERITY_ORDER.index, default=0)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass.
+
+    Args:
+        model: in service.
+        began: what failed later is left to the next pass.
+        chosen: windows that are run; None for all that are pending.
+    """
+
+    model: ServedModel
+    began: datetime
+    chosen: frozenset[Window] | None
+
+    def has(self, window: Window) -> bool:
+        """Whether the window is run."""
+        return self.chosen is None or window in self.chosen
 
 
 class Runner:
@@ -189,10 +103,10 @@ class Runner:
         stopped: Callable[[], bool] = lambda: False,
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._windows, self._task, self._model = Windows(state, task), task, model
+        self._windows = Windows(state, task, settings.schedule.lease_seconds)
+        self._task, self._model = task, model
         self._reports, self._settings = reports, settings
         self._say, self._stopped, self._ending = say, stopped, ending
-        self._lease = Lease(state, task, settings.schedule.lease_seconds)
         self._alerts = Alerts(state, settings.alerts)
 
     def catch_up(self, cron: Cron, now: datetime | None = None) -> RunResult:
@@ -203,27 +117,34 @@ class Runner:
         Raises:
             CxrError: the database or the bundle cannot be read.
         """
+        model, began = self._model(), datetime.now(UTC)
+        self._windows.remember_schedule(cron)
+        missed = self._missed(cron, model.digest, now or began)
+        self._windows.add(model.digest, missed, alerting=True)
+        result = self._run(_Pass(model, began, None))
+        self._deliver()
+        return result
 
-        def missed(digest: str) -> list[Window]:
-            moment = now or datetime.now(UTC)
-            self._windows.remember_schedule(cron)
-            last = self._windows.last_end(digest)
-            if last is None:
-                newest = cron.newest(moment)
-                return [newest] if newest else []
-            return self._newest(list(cron.windows(last, moment)))
-
-        return self._run(missed, alerting=True)
-
-    def backfill(self, windows: Iterable[Window]) -> RunResult:
+    def backfill(self, windows: Iterable[Window], began: datetime | None = None) -> RunResult:
         """Run windows of the past that were not run; no one is alerted.
+
+        Args:
+            windows: which.
+            began: what failed later is not tried again; default: now.
 
         Raises:
             CxrError: the database or the bundle cannot be read.
         """
-        return self._run(lambda _: list(windows), alerting=False)
+        model, chosen = self._model(), list(windows)
+        self._windows.add(model.digest, chosen, alerting=False)
+        return self._run(_Pass(model, began or datetime.now(UTC), frozenset(chosen)))
 
-    def _newest(self, windows: list[Window]) -> list[Window]:
+    def _missed(self, cron: Cron, digest: str, now: datetime) -> list[Window]:
+        last = self._windows.last_end(digest)
+        if last is None:
+            first = cron.newest(now)
+            return [first] if first else []
+        windows = list(cron.windows(last, now))
         newest = windows[-self._settings.schedule.catch_up :]
         if left := windows[: len(windows) - len(newest)]:
             self._say(
@@ -233,88 +154,92 @@ class Runner:
             )
         return newest
 
-    def _run(self, select: Callable[[str], list[Window]], *, alerting: bool) -> RunResult:
-        if other := self._lease.take():
-            self._say(f"{self._task}: held by {other}; nothing is run")
-            return RunResult(held_by=other)
-        try:
-            model, holder = self._model(), self._lease.holder
-            digest = model.digest
-            windows = select(digest)
-            self._windows.add(digest, windows)
-            self._windows.give_up(holder)
-            pending = self._windows.pending(digest, holder)
-            if not alerting:
-                pending = [each for each in pending if each.window in set(windows)]
-            codes = [
-                code for each in pending if (code := self._one(each, model, alerting)) is not None
-            ]
-            if alerting:
-                self._deliver(None)
+    def _run(self, this: _Pass) -> RunResult:
+        """Run what is pending and free, until nothing is."""
+        codes, digest = [], this.model.digest
+        while not self._ending() and (claim := self._claimed(this)):
+            code = self._one(claim, this)
+            if code is not None:
+                codes.append(code)
+            if claim.pending.alerting:
+                self._deliver()
+        if codes:
             self._retain()
-            again = bool(self._windows.pending(digest, holder))
-            return RunResult(tuple(codes), again)
-        finally:
-            self._lease.release()
+        held = [by for window, by in self._windows.held(digest).items() if this.has(window)]
+        again = bool(held or self._windows.pending(digest, datetime.now(UTC)))
+        return RunResult(tuple(codes), again, held[0] if held else None)
 
-    def _one(self, pending: PendingWindow, model: ServedModel, alerting: bool) -> int | None:
-        """Run one window; returns its exit code, None if it was stopped or is not ours."""
-        holder = self._lease.holder
-        last = self._windows.last_end(pending.digest, done=True)
-        alerting = alerting and (last is None or pending.window.until >= last)
-        folder = Path(pending.folder) if pending.folder else self._folder(pending.window)
-        if self._ending() or self._lost() or not self._windows.claim(pending, holder, str(folder)):
-            return None
-        try:
-            verdict = report_sandboxed(
-                model.command, pending.window, folder, self._settings.report, self._lost
-            )
-            aggregates = read_aggregates(folder)
-        except CancelledError as stopped:
-            self._windows.release(pending, holder)
-            self._say(f"{self._task}, {pending.window}: {stopped}")
-            return None
-        except CxrError as error:
-            if self._windows.fail(pending, holder, str(error)):
-                self._say(f"{self._task}, {pending.window}: {error}")
-                if alerting:
-                    self._deliver(Notice.of_failure(self._task, pending.digest, pending.window))
-            return ERROR_EXIT_CODE
-        if self._windows.finish(pending, holder, verdict, aggregates):
-            self._say(f"{pending.window}: {verdict.line} See {folder}")
-            if alerting:
-                self._deliver(Notice.of_verdict(verdict, pending.window))
-        return verdict.exit_code
+    def _claimed(self, this: _Pass) -> Claim | None:
+        """Claim the oldest window that is pending and free."""
+        self._windows.give_up()
+        for pending in self._windows.pending(this.model.digest, this.began):
+            if this.has(pending.window) and (claim := self._claim(pending, this.began)):
+                return claim
+        return None
 
-    def _lost(self) -> bool:
-        return self._stopped() or self._lease.lost.is_set()
-
-    def _deliver(self, notice: Notice | None) -> None:
-        """Send a notice and the queue; a failed alert never loses the report."""
-        try:
-            troubles = self._alerts.send(self._task, notice)
-        except LogError as error:
-            troubles = [str(error)]
-        for trouble in troubles:
-            self._say(f"alert not delivered, it is sent again later: {trouble}")
-
-    def _folder(self, window: Window) -> Path:
-        """Unused folder for the report, named by the end of the window."""
-        moment = window.until
+    def _claim(self, pending: PendingWindow, began: datetime) -> Claim | None:
+        """Claim a window with an unused folder, named by its end, or that of an earlier attempt."""
+        moment, former = pending.window.until, pending.folder
         while True:
-            folder = self._reports / moment.strftime(REPORT_STAMP)
-            if not folder.exists() and not self._windows.folder_taken(str(folder)):
-                return folder
+            folder = Path(former) if former else self._reports / moment.strftime(REPORT_STAMP)
             moment += timedelta(seconds=1)
+            if not former and folder.exists():
+                continue
+            try:
+                lease = self._windows.claim(pending, began, str(folder))
+            except LogError as error:
+                if not is_refused(error):
+                    raise
+            else:
+                return Claim(pending, lease, folder) if lease else None
+
+    def _one(self, claim: Claim, this: _Pass) -> int | None:
+        """Report a window; returns its exit code, None if it was stopped or given back."""
+        try:
+            attempt = Attempt(
+                self._windows,
+                self._alerts,
+                claim,
+                self._task,
+                this.has,
+                self._stopped,
+                self._say,
+            )
+            return attempt.run(this.model.command, self._settings.report)
+        finally:
+            claim.lease.release()
+
+    def _deliver(self) -> None:
+        """Send what is queued, unless another runner does; a failure never loses the report."""
+        try:
+            while self._alerts.waits(self._task):
+                lease = self._windows.tidier()
+                if not lease.take():
+                    return  # the other looks again when it has released the lease
+                try:
+                    troubles = self._alerts.deliver(self._task)
+                finally:
+                    lease.release()
+                for trouble in troubles:
+                    self._say(f"alert not delivered, it is sent again later: {trouble}")
+                if troubles:
+                    return
+        except LogError as error:
+            self._say(f"alerts are sent later: {error}")
 
     def _retain(self) -> None:
-        settings = self._settings.retention
+        """Remove old reports, unless another runner does."""
+        settings, lease = self._settings.retention, self._windows.tidier()
+        if not lease.take():
+            return
         try:
             retain_reports(self._reports, settings.keep_days, settings.keep_last)
             workspace = self._reports.with_name(WORKSPACE_NAME)
             retain_snapshots(workspace, self._task, settings.keep_days, settings.keep_last)
         except OSError as error:
             self._say(f"old reports cannot be removed: {error}")
+        finally:
+            lease.release()
 
 
 def run_all(
@@ -322,7 +247,7 @@ def run_all(
 ) -> RunResult:
     """Let the runner of each model do a step; what another process is at is left to it.
 
-    A model whose step fails stops no other. Two processes share the tasks in this way.
+    A model whose step fails stops no other.
     """
     results = []
     for runner in runners:
@@ -336,3 +261,39 @@ def run_all(
         again=any(result.again for result in results),
         held_by=next((result.held_by for result in results if result.held_by), None),
     )
+
+
+def fill_all(
+    runners: Sequence[Runner],
+    windows: Iterable[Window],
+    began: datetime,
+    ending: Callable[[], bool],
+    say: Callable[[str], None],
+) -> RunResult:
+    """Backfill until no other process is at any of the windows; of one that dies, take them over.
+
+    Args:
+        runners: of each model.
+        windows: of the past.
+        began: what failed later is not tried again.
+        ending: whether to wait no longer.
+        say: callback for progress lines.
+    """
+    chosen, codes = list(windows), list[int]()
+
+    def one_pass(waiting: Sequence[Runner]) -> list[Runner]:
+        left = []
+        for runner in waiting:
+            result = run_all([runner], lambda each: each.backfill(chosen, began), say)
+            codes.extend(result.exit_codes)
+            if result.held_by:
+                left.append(runner)
+        return left
+
+    waiting = one_pass(runners)
+    if waiting:
+        say("other runners are at the rest; what one of them leaves is taken over")
+    while waiting and not ending():
+        time.sleep(WAIT_SECONDS)
+        waiting = one_pass(waiting)
+    return RunResult(tuple(codes))

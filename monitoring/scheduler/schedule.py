@@ -77,7 +77,7 @@ def run_schedule(
                 result = RunResult(again=True)
             if stop.requested():
                 return
-            if result.again or result.held_by:
+            if result.again:
                 later = datetime.now(UTC) + timedelta(minutes=settings.retry_minutes)
                 scheduler.add_job(one_pass, DateTrigger(later), id="again", replace_existing=True)
 

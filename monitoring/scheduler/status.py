@@ -33,6 +33,11 @@ def status(state: State, log: str, now: datetime | None = None) -> dict[str, Any
     with database_errors(state.url), state.engine.connect() as connection:
         runners = connection.execute(select(RUNNERS).order_by(RUNNERS.c.task)).all()
 
+        def at_work(task: str) -> list[str]:
+            live = (WINDOWS.c.task == task) & (WINDOWS.c.expires > moment)
+            query = select(WINDOWS.c.holder).where(live).order_by(WINDOWS.c.until)
+            return list(connection.scalars(query))
+
         def newest(task: str, status: str) -> Row[Any] | None:
             mine = select(WINDOWS).where(WINDOWS.c.task == task, WINDOWS.c.status == status)
             order = mine.order_by(WINDOWS.c.until.desc(), WINDOWS.c.finished.desc())
@@ -46,7 +51,7 @@ def status(state: State, log: str, now: datetime | None = None) -> dict[str, Any
         waiting = {row.task: row[1] for row in connection.execute(grouped)}
         tasks = {
             row.task: _of_task(row, newest, count, moment)
-            | {"waiting_alerts": waiting.get(row.task, 0)}
+            | {"waiting_alerts": waiting.get(row.task, 0), "at_work": at_work(row.task)}
             for row in runners
         }
     return {"now": moment_of(moment), "tasks": tasks, "spooled": spooled(spool_folder(log))}
@@ -72,7 +77,6 @@ def _of_task(
 ) -> dict[str, Any]:
     done, failed = newest(row.task, "done"), newest(row.task, "failed")
     ends = [each.until for each in (done, failed) if each is not None]
-    held = row.holder is not None and row.expires > now
     cron = Cron(row.cron, row.timezone) if row.cron else None
     overdue = cron.windows(max(ends), now) if cron and ends else iter(())
     return {
@@ -83,14 +87,13 @@ def _of_task(
         "timezone": row.timezone,
         "next_window_ends": moment_of(cron.after(now)) if cron else None,
         "overdue": sum(1 for _ in islice(overdue, MOST_COUNTED)) + count(row.task, "waiting"),
-        "held_by": row.holder if held else None,
     }
 
 
 def _window(row: Row[Any] | None) -> dict[str, Any] | None:
     if row is None:
         return None
-    verdict = row.verdict or {}
+    verdict = row.verdict if row.status == "done" else {}
     return {
         "since": moment_of(row.since),
         "until": moment_of(row.until),

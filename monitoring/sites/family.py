@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cxr_mm.core.types import plural
 from cxr_mm.core.verdict import Reason, Status, Verdict
 from monitoring.reference import Reference
-from monitoring.verdict import DriftReport, decide, in_order, score
+from monitoring.verdict import DriftReport, Scores, decide, in_order, score
 from monitoring.window import LoadedWindow
 
 NAMELESS = "no site"
@@ -43,6 +43,13 @@ def title_of_site(site: str) -> str:
 def evaluate_sites(windows: Mapping[str, LoadedWindow], reference: Reference) -> Family:
     """Evaluate the windows of several sites, at least one, with one false-alarm rate over all."""
     scores = {site: score(loaded.window, reference) for site, loaded in windows.items()}
+    return decide_sites(scores, windows, reference)
+
+
+def decide_sites(
+    scores: Mapping[str, Scores], windows: Mapping[str, LoadedWindow], reference: Reference
+) -> Family:
+    """Decide, after the verdicts before, which scores of the sites are reasons."""
     reports: dict[str, DriftReport] = {}
     alarmed: set[str] = set()
     while True:

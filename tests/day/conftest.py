@@ -36,7 +36,8 @@ from monitoring.cli.running import _runner
 from monitoring.config import MonitorParams
 from monitoring.retraining.promotion import adopt, pointer_file
 from monitoring.scheduler.cron import Cron
-from monitoring.scheduler.runner import Runner, read_verdict
+from monitoring.scheduler.runner import Runner
+from monitoring.scheduler.sandbox import read_verdict
 from monitoring.scheduler.schedule import Stop
 from monitoring.scheduler.state import open_state
 
@@ -52,11 +53,12 @@ def run(app, *words, codes=(0,)):
     assert found.exit_code in codes, found.output
 
 
-def report_here(command, window, folder, settings, stopped):
+def report_here(command, window, folder, settings, turn, step):
     """The report of a window, in place of `report_sandboxed`."""
+    assert step(), "one runner need not wait"
     bounds = ("--since", window.since.isoformat(), "--until", window.until.isoformat())
     python_module = 2
-    words = (*command[python_module:], *bounds, "--out", str(folder))
+    words = (*command[python_module:], *bounds, "--out", str(folder), "--turn", str(turn.folder))
     run(cli.app, *words, codes=EXIT_CODES.values())
     return read_verdict(folder)
 
@@ -231,7 +233,7 @@ def day(project, webhook, key):
         served(project, log) as client,
     ):
         patch.setenv(KEY_VARIABLE, key)
-        patch.setattr("monitoring.scheduler.runner.report_sandboxed", report_here)
+        patch.setattr("monitoring.scheduler.attempt.report_sandboxed", report_here)
         patch.setattr("monitoring.retraining.retrain.reproduce", reproduce_here)
         state = open_state(url)
         runner = _runner(state, pointer, url, None, params, project / MONITORING_REPORTS, Stop(0))

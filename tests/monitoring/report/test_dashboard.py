@@ -7,7 +7,7 @@ import pytest
 from cxr_mm.core.errors import LogError
 from monitoring.report.dashboard import DRAWN, write_dashboard
 from monitoring.scheduler.cron import Window
-from monitoring.scheduler.state import StoredAggregate
+from monitoring.scheduler.windows import StoredAggregate
 from monitoring.sites.aggregate import Aggregate
 from monitoring.sites.comparison import sums_of
 

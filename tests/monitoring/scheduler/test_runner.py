@@ -2,17 +2,20 @@
 
 import json
 import time
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from cxr_mm.core.errors import BundleError, LogError
+from cxr_mm.prediction_log.database import is_refused
 from cxr_mm.prediction_log.spool import spool_folder
 from monitoring.config import AlertSettings, MonitorParams
 from monitoring.scheduler.cron import Cron, Window
 from monitoring.scheduler.runner import Runner, ServedModel, run_all
-from monitoring.scheduler.state import AGGREGATED, Lease, Windows, read_aggregates
+from monitoring.scheduler.state import AGGREGATED, WINDOWS, open_state
 from monitoring.scheduler.status import status, status_text
+from monitoring.scheduler.windows import PendingWindow, Windows, read_aggregates
 
 DAILY = Cron("0 6 * * *")
 DIGEST = "a" * 64
@@ -60,6 +63,20 @@ def runner(state, fake, tmp_path):
     return make
 
 
+@pytest.fixture
+def held(state, tmp_path):
+    """`held(window)`: another runner's lease of a window, as if it were at its report."""
+
+    def take(window):
+        windows, now = Windows(state, "icu", 1.5), datetime.now(UTC)
+        windows.add(DIGEST, [window], alerting=True)
+        (pending,) = (p for p in windows.pending(DIGEST, now) if p.window == window)
+        windows.tidier()
+        return windows.claim(pending, now, str(tmp_path / f"{window.until:%d}"))
+
+    return take
+
+
 @EITHER
 def test_the_first_pass_runs_the_newest_window_and_the_next_what_came_since(
     runner, fake, rows, at, tmp_path
@@ -90,7 +107,7 @@ def test_missed_windows_are_made_up_for_oldest_first_and_what_is_left_out_is_sai
 
 def test_the_most_severe_verdict_is_the_exit_code(runner, fake, at):
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
-    fake.order("status = 'alarm' if '2026-03-03T06' in sys.argv[-3] else 'warn'")
+    fake.order("status = 'alarm' if '2026-03-03T06' in option('--until') else 'warn'")
     found = runner().catch_up(DAILY, at("2026-03-04 07:00"))
     assert found.exit_codes == (10, 20, 10)
     assert found.exit_code == 20
@@ -184,43 +201,72 @@ def test_a_runner_that_is_asked_to_end_kills_its_report_and_leaves_the_window(
     assert [(r.status, r.attempts) for r in rows()] == [("waiting", 0)]
 
 
-def test_whoever_comes_second_is_given_the_holder(runner, state, fake, at):
-    lease = Lease(state, "icu", 60)
-    assert lease.take() is None
+def test_a_window_that_another_is_at_is_left_to_it(runner, held, state, rows, fake, at):
+    window = Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))
+    lease = held(window)
     found = runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert found.held_by.startswith(lease.holder)
-    assert "nothing is run" in runner.lines[0]
-    assert status(state, str(state.url))["tasks"]["icu"]["held_by"] == lease.holder
+    assert (found.exit_codes, found.again) == ((), True)
+    assert status(state, str(state.url))["tasks"]["icu"]["at_work"] == [lease.holder]
+    assert f"at work: {lease.holder}" in status_text(status(state, str(state.url)))
     lease.release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).held_by is None
     assert len(fake.runs) == 1
+    assert rows()[0].attempts == 2
 
 
 @EITHER
 def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
-    first, second = Lease(state, "icu", 1.0), Lease(state, "icu", 1.0)
-    assert first.take() is None
+    windows = Windows(state, "icu", 1.0)
+    first, second, third = (windows.tidier() for _ in range(3))
+    assert first.take()
     time.sleep(2)
-    assert second.take() is not None
+    assert not second.take()
     assert not first.lost.is_set()
     first._ended.set()  # as if its process were killed
     first._thread.join()
     time.sleep(1.2)
-    assert second.take() is None
-    second.release()
+    assert third.take()
+    third.release()
+
+
+def test_a_holder_whose_lease_was_taken_over_learns_of_it_and_changes_nothing(
+    state, held, at, until, rows
+):
+    windows = Windows(state, "icu")
+    lease = held(Window(at("2026-03-01 00:00"), at("2026-03-02 00:00")))
+    with state.engine.begin() as connection:
+        connection.execute(update(WINDOWS).values(holder="another"))
+    until(lease.lost.is_set)
+    (row,) = rows()
+    pending = PendingWindow(
+        row.window_id, row.digest, Window(row.since, row.until), row.folder, row.alerting
+    )
+    assert not windows.fail(pending, lease.holder, "too late", None)
+    lease.release()
+    assert (rows()[0].status, rows()[0].holder) == ("running", "another")
+    assert rows()[0].expires is not None
 
 
 @EITHER
-def test_no_window_is_claimed_without_the_lease(state, at, tmp_path):
-    windows = Windows(state, "icu")
-    windows.add(DIGEST, [Window(at("2026-03-01 00:00"), at("2026-03-02 00:00"))])
-    (pending,) = windows.pending(DIGEST, "me")
-    assert not windows.claim(pending, "me", str(tmp_path / "report"))
-    lease = Lease(state, "icu", 60)
-    lease.take()
-    assert windows.claim(pending, lease.holder, str(tmp_path / "report"))
-    assert not windows.claim(pending, lease.holder, str(tmp_path / "report"))
+def test_a_window_is_claimed_once_and_so_is_a_folder(state, at, tmp_path):
+    windows, now = Windows(state, "icu"), datetime.now(UTC)
+    days = [Window(at(f"2026-03-0{day} 00:00"), at(f"2026-03-0{day + 1} 00:00")) for day in (1, 2)]
+    windows.add(DIGEST, days, alerting=True)
+    first, second = windows.pending(DIGEST, now)
+    lease = windows.claim(first, now, str(tmp_path / "report"))
+    assert windows.claim(first, now, str(tmp_path / "other")) is None
+    with pytest.raises(LogError) as refused:
+        windows.claim(second, now, str(tmp_path / "report"))
+    assert is_refused(refused.value)
     lease.release()
+
+
+def test_tables_of_a_development_version_are_refused(state, log):
+    with state.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE monitoring_windows DROP COLUMN alerting"))
+    with pytest.raises(LogError, match=r"lack monitoring_windows\.alerting"):
+        open_state(log)
 
 
 @EITHER
@@ -241,7 +287,7 @@ def test_status_names_verdict_next_window_what_is_overdue_and_what_is_spooled(
     assert "broken" in task["latest_failure"]["message"]
     assert task["next_window_ends"] == "2026-03-05T06:00:00+00:00"
     assert task["overdue"] == 2
-    assert (task["held_by"], facts["spooled"]) == (None, 2)
+    assert (task["at_work"], facts["spooled"]) == ([], 2)
     result = status_text(facts)
     assert "icu: OK of" in result
     assert "overdue: 2 windows" in result
@@ -256,36 +302,21 @@ def test_a_change_of_the_verdict_is_sent_and_trouble_with_it_loses_no_report(
         message = AlertSettings.model_validate({"prometheus": {"folder": tmp_path / folder}})
         day = len(rows()) + 1
         runner(alerts=message).catch_up(DAILY, at(f"2026-03-0{day} 07:00"))
-        assert sum("alert not delivered" in line for line in runner.lines) == troubles
+        assert sum("are not written" in line for line in runner.lines) == troubles
     assert "verdict" in (tmp_path / "prometheus" / "cxr_mm_icu.prom").read_text()
     assert [r.status for r in rows()] == ["done", "done"]
 
 
-def test_a_window_whose_end_could_not_be_written_is_run_again(
-    runner, state, fake, rows, at, tmp_path
-):
-    lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
-    window = Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))
+def test_a_window_whose_end_could_not_be_written_is_run_again(runner, held, rows, at):
     for _ in range(2):
-        lease.take()
-        windows.add(DIGEST, [window])
-        (pending,) = windows.pending(DIGEST, lease.holder)
-        assert windows.claim(pending, lease.holder, str(tmp_path / "report"))
-        lease.release()
+        held(Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))).release()
     runner().catch_up(DAILY, at("2026-03-01 07:00"))
     assert [(r.status, r.attempts) for r in rows()] == [("done", 3)]
 
 
-def test_a_window_whose_runner_was_killed_three_times_is_given_up(
-    runner, state, fake, rows, at, tmp_path
-):
-    lease, windows = Lease(state, "icu", 60), Windows(state, "icu")
-    windows.add(DIGEST, [Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))])
+def test_a_window_whose_runner_was_killed_three_times_is_given_up(runner, held, fake, rows, at):
     for _ in range(3):
-        lease.take()
-        (pending,) = windows.pending(DIGEST, lease.holder)
-        windows.claim(pending, lease.holder, str(tmp_path / "report"))
-        lease.release()
+        held(Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))).release()
     assert runner().catch_up(DAILY, at("2026-03-01 07:00")).exit_codes == ()
     assert "3 times" in rows()[0].message
     assert not fake.runs

@@ -1,8 +1,6 @@
 """Schedule: processes that are started, stopped and killed."""
 
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -11,56 +9,6 @@ from pathlib import Path
 import pytest
 
 EITHER = pytest.mark.parametrize("log", ["sqlite", "postgresql"], indirect=True)
-PROCESS = """
-import sys
-from pathlib import Path
-from datetime import UTC
-from apscheduler.triggers.cron import CronTrigger
-from cxr_mm.prediction_log.spool import spool_folder
-from monitoring.scheduler.cron import Cron
-from monitoring.scheduler.runner import ServedModel, Runner, run_all
-from monitoring.scheduler.schedule import Stop, run_schedule
-from monitoring.scheduler.state import open_state
-from monitoring.config import MonitorParams
-log, script, root, mode, line, *tasks = sys.argv[1:]
-cron = Cron("* * * * *" if line == "each second" else line)
-if line == "each second":  # which crontab cannot say
-    cron.trigger = CronTrigger(second="*", timezone=UTC)
-settings = MonitorParams.model_validate({"schedule": {"lease_seconds": 1.5, "retry_minutes": 0.03,
-    "grace_seconds": 20}, "report": {"memory_mib": 512}})
-stop = Stop(settings.schedule.grace_seconds)
-state = open_state(log)
-say = lambda line: print(line, flush=True)
-def runner(task):
-    model = ServedModel("a" * 64, (script, root, task))
-    reports = Path(root) / "reports" / task
-    return Runner(state, task, lambda: model, reports, settings, say, stop.now, stop.requested)
-runners = [runner(task) for task in tasks or ["icu"]]
-def catch_up(cron):
-    return run_all(runners, lambda each: each.catch_up(cron), say)
-if mode == "once":
-    catch_up(cron)
-else:
-    run_schedule(catch_up, cron, settings.schedule, stop, say)
-"""
-
-
-@pytest.fixture
-def process(log, fake):
-    """Start a runner in a process of its own."""
-    started = []
-
-    def start(mode, line="0 6 * * *", *tasks):
-        words = [sys.executable, "-W", "error", "-c", PROCESS, log, *fake.command, mode, line]
-        words += tasks
-        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for each in started:
-        if each.poll() is None:
-            each.kill()
-        each.communicate()
 
 
 @EITHER
