@@ -16,7 +16,7 @@ from cxr_mm.prediction_log.database import database_errors
 from monitoring.alerts.figures import write_figures
 from monitoring.alerts.notice import Notice
 from monitoring.config import AlertSettings
-from monitoring.scheduler.state import ALERTS, WAITING_ALERTS, State
+from monitoring.scheduler.state import ALERTS, RUNNERS, WAITING_ALERTS, State
 
 MOST_WAITING = 100
 """Longest queue of a channel; beyond it the oldest notices are dropped."""
@@ -44,6 +44,9 @@ class Alerts:
         notice = notice.at_least(self._settings.least)
         if notice.status == "too_small":
             return  # no verdict: the last notice remains valid
+        # Another model of the task may have a verdict at the same moment.
+        task = RUNNERS.c.task == notice.task
+        connection.execute(select(RUNNERS.c.task).where(task).with_for_update())
         for channel in self._channels:
             if _last(connection, channel, notice.task) == notice.content_key:
                 continue

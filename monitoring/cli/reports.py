@@ -51,7 +51,10 @@ def report(
     ] = None,
     site: Annotated[str | None, typer.Option(help="Only studies of this site.")] = None,
     group_by: GroupBy = None,
-    turn: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    turn: Annotated[
+        Path | None,
+        typer.Option(help="Folder by which schedule and backfill say when a report may decide."),
+    ] = None,
 ) -> None:
     """Compare a window of the log with the reference, as a whole or site by site.
 

@@ -109,8 +109,8 @@ def backfill(
 ) -> None:
     """Report windows of the past that were not reported yet; no one is alerted.
 
-    Several of it share the windows, none of which is reported twice. Each ends when all are done;
-    its exit code is as that of `schedule --once`, over those that it reported itself.
+    Run it in several processes to share the windows; none is reported twice. Each ends when all are
+    done. The exit code is as that of `schedule --once`, over the windows that it reported itself.
     """
     times, params, now = Cron(cron, timezone), load_settings(settings), datetime.now(UTC)
     start, end = moment(since) or now, moment(until) or now

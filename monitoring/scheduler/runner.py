@@ -118,12 +118,10 @@ class Runner:
             CxrError: the database or the bundle cannot be read.
         """
         model, began = self._model(), datetime.now(UTC)
-        self._windows.remember_schedule(cron)
         missed = self._missed(cron, model.digest, now or began)
         self._windows.add(model.digest, missed, alerting=True)
-        result = self._run(_Pass(model, began, None))
-        self._deliver()
-        return result
+        self._windows.remember_schedule(cron)
+        return self._run(_Pass(model, began, None))
 
     def backfill(self, windows: Iterable[Window], began: datetime | None = None) -> RunResult:
         """Run windows of the past that were not run; no one is alerted.
@@ -165,6 +163,7 @@ class Runner:
                 self._deliver()
         if codes:
             self._retain()
+        self._deliver()
         held = [by for window, by in self._windows.held(digest).items() if this.has(window)]
         again = bool(held or self._windows.pending(digest, datetime.now(UTC)))
         return RunResult(tuple(codes), again, held[0] if held else None)

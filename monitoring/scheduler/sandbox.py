@@ -40,8 +40,8 @@ def report_sandboxed(
         folder: where.
         settings: caps.
         turn: what the report waits for before it decides.
-        step: called again and again while it runs; whether the time counts by now. What it raises
-            kills the report.
+        step: called again and again; whether the report has had its turn, before which its time
+            does not count and its end is not seen. What it raises kills the report.
 
     Raises:
         StageError: it failed, with its last words, or took too much memory or time.
@@ -97,15 +97,17 @@ def read_aggregates(folder: Path) -> dict[str, Aggregate]:
 
 
 def _ended(process: "subprocess.Popen[bytes]", seconds: float, step: Callable[[], bool]) -> int:
-    """Wait for the end; the exit code."""
+    """Wait for the end and for its turn; the exit code."""
     end = math.inf
-    while (code := process.poll()) is None:
+    while True:
+        code, now = process.poll(), time.monotonic()
         if step():
-            end = min(end, time.monotonic() + seconds)
-        if time.monotonic() > end:
+            if code is not None:
+                return code
+            end = min(end, now + seconds)
+        if now > end:
             raise StageError(f"the report took more than {seconds / 60:g} minutes")
         time.sleep(LOOK_SECONDS)
-    return code
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -72,6 +72,7 @@ class Windows:
 
     def add(self, digest: str, windows: Iterable[Window], *, alerting: bool) -> None:
         """Add windows to run; known ones stay unchanged."""
+        self._begin(RUNNERS, {"task": self._task}, {"task": self._task})
         for window in windows:
             key = {"since": window.since, "until": window.until, "digest": digest}
             row = {"task": self._task, "status": "waiting", "attempts": 0, **key}
@@ -212,14 +213,12 @@ class Windows:
 
     def remember_schedule(self, cron: Cron) -> None:
         """Store the cron line, for `status`."""
-        self.tidier()
         change = update(RUNNERS).where(RUNNERS.c.task == self._task)
         with database_errors(self._state.url), self._state.engine.begin() as connection:
             connection.execute(change.values(cron=cron.line, timezone=cron.timezone))
 
     def tidier(self) -> Lease:
         """The lease of whoever sends the alerts of the task or removes its old reports."""
-        self._begin(RUNNERS, {"task": self._task}, {"task": self._task})
         return Lease(self._state, RUNNERS, RUNNERS.c.task == self._task, self._seconds)
 
     def _begin(self, table: Any, key: dict[str, Any], row: dict[str, Any]) -> None:

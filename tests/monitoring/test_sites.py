@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
+from cxr_mm.core.errors import StageError
 from cxr_mm.core.files import read_json
 from cxr_mm.core.verdict import Verdict
 from cxr_mm.prediction_log import open_log
 from monitoring.cli import main
+from monitoring.report.report import WindowRequest, report_by_site
+from monitoring.report.turn import Turn
 from monitoring.sites.comparison import add_up, compare, sums_of, sums_over
-from monitoring.sites.family import evaluate_sites
+from monitoring.sites.family import decide_sites, evaluate_sites
 from monitoring.statistics import high_score
 from monitoring.verdict import decide, score
 from monitoring.window import LoadedWindow
@@ -211,6 +214,38 @@ def test_the_report_by_site_has_a_verdict_and_a_page_for_all(make, bundle, tmp_p
     assert "<b>south" not in page
     assert "Age (a)" in page
     assert "http" not in page
+
+
+def test_a_report_in_turn_follows_the_verdict_that_it_is_given_and_announces_its_own(
+    make, bundle, tmp_path, monkeypatch
+):
+    url, turn, seen = f"sqlite:///{tmp_path / 'log.db'}", Turn(tmp_path), []
+    with open_log(url) as log:
+        records, _ = make(60, 600)
+        log.add_records(record.model_copy(update={"site": "north"}) for record in records)
+
+    def decided(scores, windows, reference):
+        seen.append(windows["north"].window.before)
+        return decide_sites(scores, windows, reference)
+
+    def drawn(*_):
+        raise StageError("the pages cannot be drawn")
+
+    monkeypatch.setattr("monitoring.report.report.decide_sites", decided)
+    monkeypatch.setattr("monitoring.report.report.sites_page", drawn)
+    north = Verdict.model_validate(
+        dict.fromkeys(("n", "n_labelled"), 60)
+        | {"status": "ok", "task": "made_up", "digest": "", "headline": ""}
+        | {"first": None, "last": None}
+    )
+    turn.give(north.model_copy(update={"sites": {"north": north}}))
+    assert turn.announced() is None
+    days = START, START + timedelta(days=1)
+    request = WindowRequest(bundle, url, None, *days, tmp_path / "report", turn=turn.folder)
+    with pytest.raises(StageError, match="cannot be drawn"):
+        report_by_site(request)
+    assert seen == [north]
+    assert set(turn.announced().sites) == {"north"}
 
 
 def test_a_site_alone_is_reported_and_both_together_are_refused(
