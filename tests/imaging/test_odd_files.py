@@ -217,3 +217,11 @@ def test_a_colour_png_of_sixteen_bits_keeps_all_of_them():
 def test_few_grey_levels_are_said():
     few = (PLAIN * 15).astype(np.uint8) * 17
     assert any("16 grey levels" in text for text in read_radiograph(png(few)).warnings)
+
+
+@pytest.mark.parametrize(("levels", "is_said"), [(24, True), (25, False)])
+def test_every_pixel_counts_where_those_far_apart_have_few_grey_levels(levels, is_said):
+    image = np.zeros((256, 256), np.uint8)
+    image[1, 1:levels] = np.arange(1, levels) * 10  # between the pixels that are looked at first
+    said = any(f"{levels} grey levels" in text for text in read_radiograph(png(image)).warnings)
+    assert said == is_said
