@@ -176,11 +176,13 @@ def as_seen(attributes: Attributes, stored: NDArray[Any]) -> tuple[NDArray[np.fl
     values = _rescaled(attributes, stored)
     if not (values.min() >= -LARGEST and values.max() <= LARGEST):  # false of NaN too
         raise ValueError("values that are no numbers")
-    seen, window = _displayed(attributes, values, values[~padding])
+    inside = values if padding is None else values[~padding]
+    seen, window = _displayed(attributes, values, inside)
     inverted = _is_inverted(attributes.dataset)
     if inverted:
         np.subtract(1, seen, out=seen)
-    seen[padding] = 0
+    if padding is not None:
+        seen[padding] = 0
     return seen, Unwindowed(values, *window, inverted, padding)
 
 
@@ -282,11 +284,12 @@ def _window(attributes: Attributes) -> _Window | None:
     return (centre, width) if np.isfinite(centre) and width > 0 else None
 
 
-def _padding(attributes: Attributes, stored: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels outside the image (PS3.3 C.7.5.1.1.2); the value is signed where the image is."""
+def _padding(attributes: Attributes, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Pixels outside the image (PS3.3 C.7.5.1.1.2), None where the file names none; the value is
+    signed where the image is."""
     value = attributes.numbers("PixelPaddingValue")
     if not value:
-        return np.zeros(stored.shape, np.bool_)
+        return None
     limit = attributes.number("PixelPaddingRangeLimit", value[0])
     ends = from_cells(np.asarray([value[0], limit]).astype(np.int64), attributes.dataset)
     return np.asarray((stored >= ends.min()) & (stored <= ends.max()))
