@@ -77,6 +77,8 @@ MOST_STUDIES = LARGEST_WINDOW
 little."""
 MOST_LABELLED = LARGEST_WINDOW
 """Most labelled studies for the concept tests; the newest are used."""
+AT_ONCE = 100_000
+"""Studies that are looked up among the labelled ones at a time."""
 LONGER = 5
 """Windows that the longer window spans, in which small changes of the concept add up."""
 
@@ -117,19 +119,19 @@ def load_window(
         ManifestError: the labels cannot be read.
     """
     index = log.window_index(frozen.task.name, since, until, frozen.digest, source, site)
-    outcomes = log.read_outcomes(frozen.task.name, longer_start(since, until), until, site)
-    if labels is not None:
-        outcomes += read_outcomes(labels, frozen.task.finding_names, log.hash_id)
-    newest = _newest(index.study_hash)
+    given = read_outcomes(labels, frozen.task.finding_names, log.hash_id) if labels else []
+    marked = log.labelled_studies(frozen.task.name, longer_start(since, until), until, site)
+    marked = np.union1d(marked, np.array([outcome.study_hash for outcome in given], "S64"))
+    newest = newest_rows(index.study_hash)
     rng = np.random.default_rng(frozen.params.seed)
     compared = _at_most(newest, rng)
-    table = _table(log, frozen, index.position[compared], outcomes)
-    marked = _marked(index.study_hash, newest, outcomes)
+    table = _table(log, frozen, index.position[compared], given)
+    own = newest[are_among(index.study_hash[newest], marked)]
     known = table
     if len(compared) < len(newest):
-        known = _table(log, frozen, index.position[marked[-MOST_LABELLED:]], outcomes)
+        known = _table(log, frozen, index.position[own[-MOST_LABELLED:]], given)
     known = labelled(known, frozen.task.finding_names)
-    longer = _longer(log, frozen, since, until, outcomes, known, (source, site))
+    longer = _longer(log, frozen, since, until, marked, given, known, (source, site))
     events = log.read_events(frozen.task.name, since, until, site)
     notes = _notes(frozen, index.others, len(index.position), len(newest), len(compared))
     if source is not None:
@@ -142,7 +144,7 @@ def load_window(
         labelled=known,
         longer=longer,
         studies=len(newest),
-        n_labelled=len(marked),
+        n_labelled=len(own),
         events=[
             event
             for event in events
@@ -162,20 +164,23 @@ def _longer(
     frozen: Reference,
     since: datetime | None,
     until: datetime,
-    outcomes: Sequence[Outcome],
+    marked: NDArray[np.bytes_],
+    given: Sequence[Outcome],
     own: pd.DataFrame,
     part: tuple[str | None, str | None],
 ) -> pd.DataFrame:
     """Labelled studies of this window and the windows before it; empty without its own.
 
-    `part` is the source and the site.
+    `marked` are the labelled studies, `given` the labels that are not in the log; `part` is the
+    source and the site.
     """
     start = longer_start(since, until)
     if start is None or own.empty:
         return own.iloc[:0]
     index = log.window_index(frozen.task.name, start, since, frozen.digest, *part)
-    marked = _marked(index.study_hash, _newest(index.study_hash), outcomes)[-MOST_LABELLED:]
-    before = _table(log, frozen, index.position[marked], outcomes)
+    rows = np.flatnonzero(are_among(index.study_hash, marked))
+    newest = rows[newest_rows(index.study_hash[rows])][-MOST_LABELLED:]
+    before = _table(log, frozen, index.position[newest], given)
     before = labelled(before, frozen.task.finding_names)
     both = pd.concat([before, own], ignore_index=True) if len(before) else own
     return newest_per_study(both)[-MOST_LABELLED:]
@@ -185,28 +190,34 @@ def _table(
     log: PredictionLog,
     frozen: Reference,
     positions: NDArray[np.int64],
-    outcomes: Sequence[Outcome],
+    given: Sequence[Outcome],
 ) -> pd.DataFrame:
+    """Records at positions with their labels, those of the log before those given."""
     records = list(log.read_positions(positions.tolist()))
-    requested = {record.study_hash for record in records}
-    own = [outcome for outcome in outcomes if outcome.study_hash in requested]
+    outcomes = [*log.read_outcomes(record.study_hash for record in records), *given]
     return newest_per_study(
-        records_table(records, frozen.task, frozen.quality, frozen.projections, own)
+        records_table(records, frozen.task, frozen.quality, frozen.projections, outcomes)
     )
 
 
-def _newest(studies: NDArray[Any]) -> NDArray[np.int64]:
+def newest_rows(studies: NDArray[Any]) -> NDArray[np.int64]:
     """Positions of the last record of each study, in order of time like the index."""
-    _, last = np.unique(studies[::-1], return_index=True)
-    return np.sort(len(studies) - 1 - last)
+    order = np.argsort(studies, kind="stable")
+    ordered = studies[order]  # np.unique would copy them three times
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = ordered[1:] != ordered[:-1]
+    return np.sort(order[is_last])
 
 
-def _marked(
-    studies: NDArray[Any], positions: NDArray[np.int64], outcomes: Sequence[Outcome]
-) -> NDArray[np.int64]:
-    """Positions whose study has a label."""
-    known = np.array(list({outcome.study_hash for outcome in outcomes}), "S64")
-    return positions[np.isin(studies[positions], known)]
+def are_among(studies: NDArray[Any], known: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each study is one of those known, which ascend."""
+    found = np.zeros(len(studies), bool)
+    if len(known):
+        for start in range(0, len(studies), AT_ONCE):  # np.isin would sort a copy of all of them
+            part = studies[start : start + AT_ONCE]
+            place = np.minimum(np.searchsorted(known, part), len(known) - 1)
+            found[start : start + AT_ONCE] = known[place] == part
+    return found
 
 
 def _at_most(positions: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

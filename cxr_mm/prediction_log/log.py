@@ -10,6 +10,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from sqlalchemy import URL, ColumnElement, Select, Table, select, union
 from sqlalchemy.engine import Connection, Engine
@@ -53,6 +55,7 @@ from cxr_mm.prediction_log.windows import (
     event_query,
     index_query,
     indexed,
+    labelled,
     latency_query,
 )
 
@@ -146,33 +149,48 @@ class LogReader:
                         {k: v for k, v in values.items() if k != "position"}
                     )
 
-    def read_outcomes(
+    def labelled_studies(
         self,
-        task: str | None = None,
+        task: str,
         since: datetime | None = None,
         until: datetime | None = None,
         site: str | None = None,
-    ) -> list[Outcome]:
-        """The newest label of each study and finding; earlier ones stay in the database.
+    ) -> NDArray[np.bytes_]:
+        """Studies of a window, as of `window_index`, that have a label of any finding.
 
-        Args:
-            task: only labels of studies that it has a record of in the window; None for all labels.
-            since, until, site: the window, as `window_index`.
+        Returns:
+            (N,) study hashes (dtype S64), each once, ascending.
 
         Raises:
             LogError: as `read_window`.
         """
-        query = self._select(OUTCOMES).where(OUTCOMES.c.study_hash != "")
-        if task is not None:
-            studies = select(PREDICTIONS.c.study_hash)
-            studies = _within(studies, PREDICTIONS, task, since, until, site)
-            query = query.where(OUTCOMES.c.study_hash.in_(studies))
-        query = query.order_by(OUTCOMES.c.recorded_at, OUTCOMES.c.position)
+        studies = _within(select(PREDICTIONS.c.study_hash), PREDICTIONS, task, since, until, site)
+        c = OUTCOMES.c.study_hash
+        with self._reading() as connection:
+            return labelled(connection, select(c).where(c != "", c.in_(studies)))
+
+    def read_outcomes(self, studies: Iterable[str] | None = None) -> list[Outcome]:
+        """The newest label of each study and finding; earlier ones stay in the database.
+
+        Args:
+            studies: hashes of those whose labels are read; None for all.
+
+        Raises:
+            LogError: as `read_window`.
+        """
+        c = OUTCOMES.c
+        query = self._select(OUTCOMES).where(c.study_hash != "").order_by(c.recorded_at, c.position)
+        parts = [query]
+        if studies is not None:
+            wanted = list(studies)
+            batches = (wanted[i : i + BATCH] for i in range(0, len(wanted), BATCH))
+            parts = [query.where(c.study_hash.in_(batch)) for batch in batches]
         newest: dict[tuple[str, str], Outcome] = {}
         with self._reading() as connection:
-            rows = connection.execute(query.execution_options(yield_per=BATCH))
-            for row in rows.mappings():
-                newest[row["study_hash"], row["finding"]] = Outcome.model_validate(dict(row))
+            for part in parts:
+                rows = connection.execute(part.execution_options(yield_per=BATCH))
+                for row in rows.mappings():
+                    newest[row["study_hash"], row["finding"]] = Outcome.model_validate(dict(row))
         return list(newest.values())
 
     def read_events(

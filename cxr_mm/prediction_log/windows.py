@@ -98,6 +98,13 @@ def indexed(connection: Connection, query: Select[Any], digest: str | None) -> W
     )
 
 
+def labelled(connection: Connection, query: Select[Any]) -> NDArray[np.bytes_]:
+    """Run a query of study hashes; each once, ascending."""
+    parts = [np.empty(0, "S64")]
+    parts += [np.array([row[0] for row in rows], "S64") for rows in _batches(connection, query)]
+    return np.unique(np.concatenate(parts))
+
+
 def counted(
     connection: Connection, latencies: Select[Any], events: Select[Any]
 ) -> list[ServiceCount]:

@@ -1,8 +1,10 @@
 """What a report reads of the log: windows, those before, rejected images, and a part of many."""
 
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 import monitoring.window
@@ -10,7 +12,7 @@ from cxr_mm.core.record import ServiceEvent
 from cxr_mm.prediction_log import open_log
 from monitoring.report.report import verdict_before
 from monitoring.verdict import Window, evaluate_window
-from monitoring.window import load_window
+from monitoring.window import AT_ONCE, are_among, load_window, newest_rows
 from tests.monitoring.conftest import whole
 
 DAY = timedelta(days=1)
@@ -133,6 +135,22 @@ def test_an_alarm_is_held_until_it_falls_below_the_limit_of_a_warning(window, fr
     assert evaluate_window(after, frozen).verdict.status == "alarm"
     calm = Window(**{**vars(whole(window(60, 1))), "before": before})
     assert evaluate_window(calm, frozen).verdict.status == "ok"
+
+
+def test_studies_of_a_large_window_are_looked_up_in_little_memory():
+    count = 2 * AT_ONCE
+    studies = np.array([f"{i * 7919 % (count // 2):064}" for i in range(count)], "S64")
+    known = np.unique(studies[::10])
+    tracemalloc.start()
+    newest, marked = newest_rows(studies), are_among(studies, known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * studies.nbytes
+    last = {study: i for i, study in enumerate(studies.tolist())}
+    assert newest.tolist() == sorted(last.values())
+    names = set(known.tolist())
+    assert marked.tolist() == [study in names for study in studies.tolist()]
+    assert not are_among(studies, known[:0]).any()
 
 
 def test_the_verdict_before_is_of_the_same_model_and_of_an_earlier_window(tmp_path, window, frozen):
