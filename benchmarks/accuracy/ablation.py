@@ -18,7 +18,6 @@ from benchmarks.harness.runs import (
     Overrides,
     Setting,
     Wanted,
-    attempt,
     setting,
     side_by_side,
 )
@@ -140,19 +139,18 @@ def measure_training() -> list[Row]:
 def _measured(tasks: Iterable[str]) -> list[Row]:
     """The default of each task, and each change from it."""
     rows: list[Row] = []
-    names = dict.fromkeys(tasks)
-    changes = [Change(task, DEFAULT, {}) for task in names]
-    changes += [change for task in names for change in effective(task)]
-    side_by_side([Wanted(c.task, ungated(c.overrides), c.row) for c in changes])
-    for task in names:
-        base = attempt(task, ungated({}), DEFAULT)
-        if base is None:
-            continue
-        rows += _rows(Change(task, DEFAULT, {}), base, None)
-        for change in effective(task):
-            done = attempt(task, ungated(change.overrides), change.row)
-            if done is not None:
-                rows += _rows(change, done, base)
+    changes = [
+        change
+        for task in dict.fromkeys(tasks)
+        for change in (Change(task, DEFAULT, {}), *effective(task))
+    ]
+    runs = side_by_side([Wanted(c.task, ungated(c.overrides), c.row) for c in changes])
+    base: Finished | None = None
+    for change, done in zip(changes, runs, strict=True):
+        if change.row == DEFAULT:
+            base = done
+        if done is not None and base is not None:
+            rows += _rows(change, done, base if done is not base else None)
     return rows
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.accuracy.ablation import difference, ungated
 from benchmarks.harness.outputs import FUSED, fields_of
 from benchmarks.harness.parts import Row
-from benchmarks.harness.runs import Finished, Overrides, Wanted, attempt, setting, side_by_side
+from benchmarks.harness.runs import Finished, Overrides, Wanted, setting, side_by_side
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.data.manifest import ABSENT, TEXT, Manifest, load_manifest, load_quality
 from cxr_mm.evaluation.resampling import exact_interval, rounded
@@ -42,9 +42,10 @@ def measure() -> list[Row]:
     """Rows of every task that can be trained here, then those of the words burnt in."""
     rows: list[Row] = []
     ways: dict[str, Overrides] = {"text as it is": {}, "text masked": MASKED}
-    side_by_side([Wanted(task, ungated(ways[way]), way) for task in TASKS for way in ways])
-    for task in TASKS:
-        plain, masked = (attempt(task, ungated(more), way) for way, more in ways.items())
+    runs = side_by_side(
+        [Wanted(task, ungated(more), way) for task in TASKS for way, more in ways.items()]
+    )
+    for task, plain, masked in zip(TASKS, runs, runs, strict=True):
         if plain is not None and masked is not None:
             rows += [*_prevalence(plain), *_effect(task, plain, masked)]
             if task == BURNT_INTO:

@@ -188,9 +188,8 @@ def measure_hub() -> list[Row]:
 def _rows(recipes: tuple[Recipe, ...]) -> list[Row]:
     """What was claimed, what each recipe gives here, and what the shipped defaults give."""
     rows = []
-    side_by_side([Wanted(recipe.task, recipe.overrides, recipe.name) for recipe in recipes])
-    for recipe in recipes:
-        done = attempt(recipe.task, recipe.overrides, recipe.name)
+    wanted = [Wanted(recipe.task, recipe.overrides, recipe.name) for recipe in recipes]
+    for recipe, done in zip(recipes, side_by_side(wanted), strict=True):
         if done is None:
             continue
         ours, name = _shipped(recipe.task), f"{recipe.name}; {division(done.metrics)}"

@@ -24,13 +24,10 @@ def measure() -> list[Row]:
             print(f"seeds: {task} is left out: run dvc repro evaluate@{task}")
             continue
         runs = {setting(task, {}).params.train_image.seed: shipped}
-        wanted = {
-            seed: Wanted(task, ungated({"train_image": {"seed": seed}}), f"seed {seed}")
-            for seed in SEEDS
-        }
-        side_by_side(list(wanted.values()))
-        for seed, each in wanted.items():
-            done = each.attempt()
+        wanted = [
+            Wanted(task, ungated({"train_image": {"seed": seed}}), f"seed {seed}") for seed in SEEDS
+        ]
+        for seed, done in zip(SEEDS, side_by_side(wanted), strict=True):
             if done is not None:
                 runs[seed] = done.metrics
         rows += rows_of(task, runs)

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,9 +196,9 @@ class Wanted:
         return attempt(self.task, self.overrides, self.name)
 
 
-def side_by_side(wanted: Sequence[Wanted]) -> None:
-    """Make runs at the same time, where the environment names Ray; else each is made when it is
-    asked for. One that fails is tried again then, and says why.
+def side_by_side(wanted: Sequence[Wanted]) -> Iterator[Finished | None]:
+    """Make runs, at the same time where the environment names Ray; yield them in their order, None
+    for one that failed and said why.
 
     Raises:
         InputError: Ray is not installed, or cannot be used as the environment says.
@@ -209,6 +209,7 @@ def side_by_side(wanted: Sequence[Wanted]) -> None:
     load = functools.partial(_maker, Path.cwd(), ready)
     for _ in run_shards(engine, load, range(len(ready))) if ready else ():
         pass
+    yield from (each.attempt() for each in wanted)
 
 
 def _is_prepared(wanted: Wanted) -> bool:

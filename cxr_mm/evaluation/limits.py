@@ -61,12 +61,22 @@ def worth(hits: Floats, which: NDArray[np.intp]) -> float:
         hits: (N,) 1 or 0.
         which: (N,) number of each study's patient.
     """
-    count = int(which.max()) + 1
-    value = hits.mean()
+    value = float(hits.mean())
     variance = clustered_variance(hits, which)
-    if count == len(hits) or variance == 0:
-        return float(count)
-    return float(min(len(hits), value * (1 - value) / variance))
+    return effective_size(len(hits), int(which.max()) + 1, value * (1 - value), variance)
+
+
+def effective_size(studies: float, patients: float, variance: float, of_mean: float) -> float:
+    """How many independent studies tell a mean as surely; patients where all are alike.
+
+    Args:
+        studies, patients: how many there are.
+        variance: between studies.
+        of_mean: variance of the mean, patients drawn.
+    """
+    if patients == studies or not of_mean:
+        return float(patients)
+    return min(float(studies), variance / of_mean)
 
 
 def clustered_variance(values: Floats, which: NDArray[np.intp]) -> float:

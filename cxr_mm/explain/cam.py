@@ -60,9 +60,10 @@ def logit_map(
     assert encoder is not None
     # It wants a module with weights, which it runs only to find maps and gradients: here they are.
     weighed: Any = getattr(pytorch_grad_cam, WEIGHED[method])(encoder.head, [])
-    pairs = list(zip(maps.maps, _slopes(subject, target), strict=True))
+    # Eigen-CAM is of the last stage alone, and takes no gradient.
+    slopes = maps.maps[:1] if method == "eigen_cam" else _slopes(subject, target)
     found = np.zeros((size, size))
-    for own in pairs[:1] if method == "eigen_cam" else pairs:
+    for own in zip(maps.maps, slopes, strict=False):
         features, slope = (encoder.feature_map(maps.of_row(each)).numpy() for each in own)
         small = weighed.get_cam_image(None, None, [], features, slope, False)
         found += _spread(torch.from_numpy(small)[:, None].double(), size)

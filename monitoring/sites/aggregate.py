@@ -6,6 +6,7 @@ import numpy as np
 
 from cxr_mm.core.types import Frozen
 from cxr_mm.core.verdict import Status
+from cxr_mm.evaluation.limits import effective_size
 
 AGGREGATES = "aggregates"
 """Field of verdict.json with the aggregate of each site."""
@@ -55,10 +56,8 @@ class Sums(NamedTuple):
     @property
     def worth(self) -> float:
         """Share of the studies that as many independent ones would tell as surely, 1 at most."""
-        error = self.error
-        if self.patients == self.studies or not error:
-            return 1.0
-        return min(1.0, self.variance / self.studies / error**2)
+        size = effective_size(self.studies, self.patients, self.variance, self.error**2)
+        return size / self.studies
 
     @property
     def error(self) -> float:

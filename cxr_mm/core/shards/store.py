@@ -20,6 +20,8 @@ SCHEME = re.compile(r"([a-z][a-z0-9+]+)://", re.IGNORECASE)
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 """Scheme → extra whose package reads it."""
 SCHEMES = (*EXTRAS, "file")
+CLIENTS = {"aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google"}
+"""Packages of those stores whose errors are faults of a store."""
 Place = Path | str
 """A path, or a URL as text."""
 
@@ -54,7 +56,12 @@ def system_of(url: str) -> tuple[Any, str]:
 
 
 def trouble(url: str, error: Exception) -> tuple[str, str]:
-    """Say why an object cannot be had now: no package, permission or network; and the remedy."""
+    """Say why an object cannot be had now: no package, permission or network; and the remedy.
+
+    An error of the program is raised as it is.
+    """
+    if not _is_fault(error):
+        raise error
     if isinstance(error, ImportError):
         extra = EXTRAS.get(scheme_of(url), scheme_of(url))
         return (
@@ -69,6 +76,16 @@ def trouble(url: str, error: Exception) -> tuple[str, str]:
         f"the store cannot be reached ({type(error).__name__})",
         "Check network and endpoint, and give the command again",
     )
+
+
+def _is_fault(error: Exception) -> bool:
+    """Whether an error is of a store, its package, its settings or its URL, not of the program.
+
+    Few file systems of fsspec turn what their store's client raises into an OSError.
+    """
+    if isinstance(error, OSError | ImportError | ValueError):  # settings and URLs are ValueErrors
+        return True
+    return any(kind.__module__.partition(".")[0] in CLIENTS for kind in type(error).__mro__)
 
 
 @dataclass(frozen=True)

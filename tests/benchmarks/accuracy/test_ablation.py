@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.accuracy import ablation
 from benchmarks.accuracy.ablation import CHANGES, DEFAULT, Change, difference, each, effective
+from benchmarks.harness import runs
 from benchmarks.harness.runs import Finished, setting
 from cxr_mm.core.config import EvaluateParams
 from cxr_mm.core.paths import TaskPaths
@@ -42,7 +43,7 @@ def test_rows_are_measured_against_the_default(project, monkeypatch):
         return _finished(project, 0.9 if name == "wider" else 0.5, name)
 
     monkeypatch.setattr(ablation, "CHANGES", TINY)
-    monkeypatch.setattr(ablation, "attempt", done)
+    monkeypatch.setattr(runs, "attempt", done)
     default, changed, gain = ablation.measure()
     assert (default.row, default.metric, default.value) == (DEFAULT, "fused auc", 0.5)
     assert (changed.row, changed.value, changed.table) == ("wider", 0.9, "ablation: tiny")

@@ -15,6 +15,7 @@ from benchmarks.accuracy.prior_systems import (
     Recipe,
     sensitivity_at,
 )
+from benchmarks.harness import runs
 from benchmarks.harness.runs import Finished, setting
 from cxr_mm.core.config import TrainImageParams
 from cxr_mm.core.files import write_json, write_parquet
@@ -100,9 +101,10 @@ def test_rows_hold_the_claim_our_figure_and_the_shipped_one(project, monkeypatch
     )
     write_heldout(done.paths, wrong=4)
     write_parquet(done.paths.divisions, pd.DataFrame({"division": pd.Series(dtype=int)}))
-    monkeypatch.setattr(
-        prior_systems, "attempt", lambda task, *_: done if task == "effusion" else None
-    )
+    for module in (runs, prior_systems):
+        monkeypatch.setattr(
+            module, "attempt", lambda task, *_: done if task == "effusion" else None
+        )
     monkeypatch.setattr(prior_systems, "RECIPES", RECIPES[:1] + RECIPES[2:3])
     write_json(project / "reports/effusion/metrics.json", metrics(0.93))
     write_heldout(TaskPaths("effusion", project), wrong=0)

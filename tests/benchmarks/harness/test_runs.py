@@ -147,7 +147,7 @@ def test_runs_are_made_side_by_side_where_the_environment_names_ray(project, mon
         return run_here(load, numbers)
 
     monkeypatch.setattr(runs, "run_shards", here)
-    side_by_side(possible)
+    assert [done.name for done in side_by_side(possible)] == ["7.0", "8.0"]
     assert given == []
     monkeypatch.setenv("CXR_MM_ENGINE", "ray")
     monkeypatch.setenv("CXR_MM_WORKERS", "2")
