@@ -113,7 +113,7 @@ def feedback(
         result, service.task, verdict, labels or {}, comment or "", service.log.hash_id
     )
     service.feedback(outcomes)
-    return {"kept": len(outcomes)}
+    return {"stored": len(outcomes)}
 
 
 def _study(

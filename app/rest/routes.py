@@ -22,9 +22,9 @@ from app.rest.schemas import (
     FeatureInfo,
     FeedbackRequest,
     FindingInfo,
-    Kept,
     ModelInfo,
     PredictRequest,
+    StoredLabels,
 )
 from app.security.middleware import REST
 from app.service import InferenceService
@@ -201,7 +201,7 @@ def application(routes: Api) -> FastAPI:
     for call, answer, body in (
         (routes.predict, Prediction, _study_body(PredictRequest)),
         (routes.explain, ExplainResponse, _study_body(ExplainRequest)),
-        (routes.feedback, Kept, _body({JSON: {"schema": _reference(FeedbackRequest)}})),
+        (routes.feedback, StoredLabels, _body({JSON: {"schema": _reference(FeedbackRequest)}})),
     ):
         app.post(
             f"/{call.__name__}",

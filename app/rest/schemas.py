@@ -61,10 +61,10 @@ class FeedbackRequest(ModelRequest):
     """At most 500 characters, without names."""
 
 
-class Kept(Described):
+class StoredLabels(Described):
     """What became of feedback."""
 
-    kept: int
+    stored: int
     """Findings whose label was stored."""
 
 

@@ -65,11 +65,11 @@ def measure() -> list[Row]:
         *_before_and_after(adults, FINDING, METRICS, own),
         *_groups(predictor.bundle.task, adults, images, refused),
         *_group(predictor.bundle.task, minors, minors.rows, "NIH, under 18"),
-        *_made_up(),
+        *_synthetic(),
     ]
 
 
-def _made_up() -> list[Row]:
+def _synthetic() -> list[Row]:
     """Synthetic studies whose findings are half as common as those trained on."""
     paths = next(after("fuse", "external", [SYNTHETIC]), None)
     if paths is None:

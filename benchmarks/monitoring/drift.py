@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.harness.outputs import paths_of
 from benchmarks.harness.parts import Row
-from benchmarks.monitoring.scale import DIGEST, TASK, made_up_records
+from benchmarks.monitoring.scale import DIGEST, TASK, synthetic_records
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.paths import TaskPaths
 from cxr_mm.core.record import PredictionRecord
@@ -137,8 +137,8 @@ def measure_sites() -> list[Row]:
 
 def _family(sites: int, labels: float) -> FamilyErrors:
     random = np.random.default_rng(0)
-    records = [_uneven(record, random) for record in made_up_records(STUDIES, 0)]
-    studies = [_made_up(record, random) for record in records]
+    records = [_uneven(record, random) for record in synthetic_records(STUDIES, 0)]
+    studies = [_synthetic(record, random) for record in records]
     settings = [
         build_setup(
             TASK, DIGEST, (studies, records), NO_POOL, PARAMS, REFERENCE, np.random.default_rng(i)
@@ -158,7 +158,7 @@ def _uneven(record: PredictionRecord, random: np.random.Generator) -> Prediction
     return record.model_copy(update={"clinical": values})
 
 
-def _made_up(record: PredictionRecord, random: np.random.Generator) -> Labelled:
+def _synthetic(record: PredictionRecord, random: np.random.Generator) -> Labelled:
     """A study of its own patient whose label follows the probability; it is never loaded."""
     labels = {name: int(random.random() < p) for name, p in record.probabilities.items()}
     return Labelled(_no_study, record.study_hash, record.study_hash, labels)

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from benchmarks.harness.cluster import Cluster
 from benchmarks.harness.parts import Row
 from benchmarks.harness.process import Usage, run_process
-from benchmarks.monitoring.scale import DIGEST, START, made_up_records, wide_task
+from benchmarks.monitoring.scale import DIGEST, START, synthetic_records, wide_task
 from cxr_mm.core.config import ReferenceParams
 from cxr_mm.core.files import read_json, write_json
 from cxr_mm.core.verdict import EXIT_CODES, VERDICT_FILE
@@ -96,11 +96,11 @@ def _measured(url: str, root: Path, size: Size) -> Iterator[Row]:
     bundle = root / "models" / "bundle"
     write_json(bundle / "bundle.json", {"digest": DIGEST})
     task = wide_task(FEATURES)
-    held = list(made_up_records(HELDOUT, 0, task, WIDTH))
+    held = list(synthetic_records(HELDOUT, 0, task, WIDTH))
     freeze(task, DIGEST, held, [], ReferenceParams(), bundle.parent / "reference")
     columns = len(load_reference(bundle.parent / "reference").columns)
     with PredictionLog(url, SECRET) as log:
-        log.add_records(made_up_records(size.contents, 1, task, WIDTH))
+        log.add_records(synthetic_records(size.contents, 1, task, WIDTH))
     engine = create_engine(url)
     _prepare(engine, size)
     early = round(EARLY * size.days)

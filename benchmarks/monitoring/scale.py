@@ -54,7 +54,7 @@ def measure() -> list[Row]:
         root = Path(name)
         bundle = root / "models" / "bundle"
         write_json(bundle / "bundle.json", {"digest": DIGEST})
-        held = list(made_up_records(HELDOUT, 0))
+        held = list(synthetic_records(HELDOUT, 0))
         freeze(TASK, DIGEST, held, [], ReferenceParams(), bundle.parent / "reference")
         columns = len(load_reference(bundle.parent / "reference").checks)
         written, spent = 0, dict[int, Usage]()
@@ -62,7 +62,7 @@ def measure() -> list[Row]:
         for size in SIZES:
             with open_log(url) as log:
                 for start in range(written, size, BATCH):
-                    log.add_records(made_up_records(min(BATCH, size - start), 1 + start))
+                    log.add_records(synthetic_records(min(BATCH, size - start), 1 + start))
             written = size
             words = "report", "--bundle", bundle, "--log", url, "--out", root / "out"
             spent[size] = run_process("monitoring", *words, accepted=tuple(EXIT_CODES.values()))
@@ -72,7 +72,7 @@ def measure() -> list[Row]:
     return [*rows, _row(whole, "time against a tenth of them", growth, 10.0, SIZES[-1])]
 
 
-def made_up_records(
+def synthetic_records(
     count: int, seed: int, task: Task = TASK, width: int = WIDTH
 ) -> Iterator[PredictionRecord]:
     """Records of independent normal values, rounded; their names and times begin with the seed.

@@ -69,7 +69,7 @@ def test_labels_of_feedback_may_be_numbers(client):
     found = result["findings"][0]
     labels = {found["finding"]: int(not found["positive"])}
     call = {"prediction": result, "verdict": "disagree", "labels": labels, "comment": ""}
-    assert client.predict(**call, api_name="/feedback") == {"kept": 1}
+    assert client.predict(**call, api_name="/feedback") == {"stored": 1}
 
 
 def test_feedback_is_kept(client, site):
@@ -77,7 +77,7 @@ def test_feedback_is_kept(client, site):
     stored = client.predict(
         prediction=result, verdict="agree", labels={}, comment="", api_name="/feedback"
     )
-    assert stored == {"kept": len(result["findings"])}
+    assert stored == {"stored": len(result["findings"])}
 
 
 @pytest.mark.parametrize(

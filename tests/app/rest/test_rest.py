@@ -112,7 +112,7 @@ def test_explain_and_feedback_of_what_was_predicted(ask, image, log):
     stored = {"prediction": prediction, "verdict": "disagree"}
     labels = {found["finding"]: "absent" if found["positive"] else "present"}
     answer = ask("post", "/v1/feedback", json={**stored, "labels": labels})
-    assert answer.json() == {"kept": 1}
+    assert answer.json() == {"stored": 1}
     (outcome,) = log.read_outcomes()
     assert (outcome.study_hash, outcome.source) == (log.hash_id("s1"), "feedback")
     for wrong, field in (
@@ -268,5 +268,5 @@ def test_the_commands_of_the_page_of_documents_run(predictor, image, log, tmp_pa
     prediction = json.loads((tmp_path / "prediction.json").read_text())
     assert prediction["modalities"] == ["image", "tabular", "note"]
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    assert '{"kept":2}' in done.stdout
+    assert '{"stored":2}' in done.stdout
     Image.open(tmp_path / "map.png").load()

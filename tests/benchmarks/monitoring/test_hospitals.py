@@ -16,7 +16,7 @@ from benchmarks.monitoring.hospitals import (
     _fill,
     _prepare,
 )
-from benchmarks.monitoring.scale import START, made_up_records, wide_task
+from benchmarks.monitoring.scale import START, synthetic_records, wide_task
 from cxr_mm.prediction_log import PredictionLog
 
 SIZE = Size(records=4000, days=40, contents=50)
@@ -25,7 +25,7 @@ SIZE = Size(records=4000, days=40, contents=50)
 @pytest.fixture
 def log(postgresql):
     with PredictionLog(postgresql, SECRET) as opened:
-        opened.add_records(made_up_records(SIZE.contents, 1, wide_task(3), 4))
+        opened.add_records(synthetic_records(SIZE.contents, 1, wide_task(3), 4))
         engine = create_engine(postgresql)
         _prepare(engine, SIZE)
         early = round(EARLY * SIZE.days)
