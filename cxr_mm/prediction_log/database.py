@@ -104,7 +104,7 @@ def open_engine(url: URL, wait: float = BUSY_SECONDS) -> Engine:
             url,
             hide_parameters=True,
             pool_pre_ping=not sqlite,
-            connect_args=_waiting(url.get_backend_name(), wait),
+            connect_args=_driver_options(url.get_backend_name(), wait),
         )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise LogError(
@@ -180,13 +180,15 @@ def vacuum(engine: Engine, url: URL) -> None:
         )
 
 
-def _waiting(backend: str, wait: float) -> dict[str, Any]:
-    """Options of the driver that limit the wait: for SQLite's file, or PostgreSQL's lock."""
+def _driver_options(backend: str, wait: float) -> dict[str, Any]:
+    """Options of the driver: how long to wait for SQLite's file or PostgreSQL's lock, and that text
+    is text in a database of PostgreSQL that has no encoding too."""
     if backend == "sqlite":
         return {"timeout": wait}
     if backend == "postgresql":
         locks = f"-c lock_timeout={max(1, round(1000 * wait))}"
-        return {"connect_timeout": max(2, round(wait)), "options": locks}
+        seconds = max(2, round(wait))
+        return {"connect_timeout": seconds, "options": locks, "client_encoding": "utf8"}
     return {}
 
 

@@ -129,6 +129,22 @@ def test_each_site_is_read_by_itself(database, answer, outcome, refusal):
         assert (hour.records, hour.events) == (1, {"rejected_image": 1})
 
 
+def test_a_database_of_no_encoding_takes_text_of_any_language(postgresql, answer):
+    """As `initdb` makes one where no locale is set."""
+    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(
+            text("CREATE DATABASE plain ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        )
+        try:
+            with PredictionLog(postgresql.replace("/log?", "/plain?"), SECRET, site="süd") as log:
+                log.append(answer())
+                assert log.sites("icu") == ["süd"]
+        finally:
+            connection.execute(text("DROP DATABASE plain WITH (FORCE)"))
+    engine.dispose()
+
+
 @pytest.mark.parametrize("site", ["a" * 65, "a\nb"])
 def test_a_site_that_cannot_be_shown_is_refused(url, site):
     with pytest.raises(LogError, match="site"):
