@@ -66,7 +66,7 @@ def _reports(rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
         (
             "30 days in one window",
             month,
-            f"{(month[0] - day[0]) / READ:.0f} seconds and {(month[1] - day[1]) / READ:.1f} GB in "
+            f"{(month[0] - day[0]) / READ:.0f} seconds and {(month[1] - day[1]) / READ:.2f} GB in "
             "the window and the four before it",
         ),
     ):
