@@ -6,7 +6,6 @@ import numpy as np
 
 from cxr_mm.core.types import Frozen
 from cxr_mm.core.verdict import Status
-from cxr_mm.evaluation.limits import effective_size
 
 AGGREGATES = "aggregates"
 """Field of verdict.json with the aggregate of each site."""
@@ -52,12 +51,6 @@ class Sums(NamedTuple):
         """Between studies; 0 where they are all alike."""
         third = self.cubes / self.studies - self.mean * (3 * self.variance + self.mean**2)
         return float(third / self.variance**1.5) if self.variance else 0.0
-
-    @property
-    def worth(self) -> float:
-        """Share of the studies that as many independent ones would tell as surely, 1 at most."""
-        size = effective_size(self.studies, self.patients, self.variance, self.error**2)
-        return size / self.studies
 
     @property
     def error(self) -> float:

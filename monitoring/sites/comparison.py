@@ -26,7 +26,7 @@ from scipy.special import gammainc, gammaincc, ndtr
 from scipy.stats import hypergeom, t
 
 from cxr_mm.core.types import FEWEST_PATIENTS
-from cxr_mm.evaluation.limits import wilson
+from cxr_mm.evaluation.limits import effective_size, wilson
 from cxr_mm.evaluation.resampling import Limits, holm
 from monitoring.concept_drift import labelled
 from monitoring.reference import Reference
@@ -143,13 +143,19 @@ def _limits(here: Sums, elsewhere: Sums) -> Limits:
     """95 % interval of the difference of two means."""
     change = here.mean - elsewhere.mean
     if here.share:
-        worth = here.plus(elsewhere).worth
+        worth = _worth(here.plus(elsewhere))
         (low, high), (below, above) = (wilson(s.mean, s.studies * worth) for s in (here, elsewhere))
         down = np.hypot(here.mean - low, above - elsewhere.mean)
         up = np.hypot(high - here.mean, elsewhere.mean - below)
         return float(change - down), float(change + up)
     reach = t.isf(0.025, _degrees(here, elsewhere)) * np.hypot(here.error, elsewhere.error)
     return float(change - reach), float(change + reach)
+
+
+def _worth(whole: Sums) -> float:
+    """Share of the studies that as many independent ones would tell as surely."""
+    size = effective_size(whole.studies, whole.patients, whole.variance, whole.error**2)
+    return size / whole.studies
 
 
 def _degrees(here: Sums, elsewhere: Sums) -> float:
@@ -162,7 +168,8 @@ def _degrees(here: Sums, elsewhere: Sums) -> float:
 def _chance(here: Sums, elsewhere: Sums) -> float:
     """P value, the smaller tail doubled, of the studies of a site being a random part of all."""
     whole = here.plus(elsewhere)
-    studies, drawn = whole.studies * whole.worth, here.studies * whole.worth
+    worth = _worth(whole)
+    studies, drawn = whole.studies * worth, here.studies * worth
     if here.share:
         tails = _exact_tails(round(studies), round(drawn), whole.mean, here.mean)
     else:
