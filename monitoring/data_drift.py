@@ -27,7 +27,7 @@ from monitoring.statistics import (
     as_codes,
     draw_windows,
     energy,
-    hellinger,
+    exact_chi,
     learnt_limit,
 )
 from monitoring.table import WatchedColumn
@@ -208,7 +208,7 @@ def _statistic(
     values = pooled[[c.name for c in check.columns]]
     present = values.notna().all(axis=1).to_numpy()
     if check.method == "missing":
-        return hellinger(present.astype(np.int64), current, reference)
+        return exact_chi(present.astype(np.int64), current, reference)
     if not present.any():
         return np.zeros(len(current))
     current, reference = current[:, present], reference[:, present]
@@ -216,4 +216,4 @@ def _statistic(
         return energy(values[present].to_numpy(np.float64), current, reference)
     if check.method == "number":
         return anderson_darling(values[present].to_numpy(np.float64)[:, 0], current, reference)
-    return hellinger(as_codes(values[present].to_numpy(object)[:, 0]), current, reference)
+    return exact_chi(as_codes(values[present].to_numpy(object)[:, 0]), current, reference)

@@ -58,7 +58,7 @@ MOST_POINTS = 250
 FEWEST_POINTS = 20
 KINDS = {"number": "number", "category": "category", "missing": "category"}
 MISSING = ".missing"
-METHODS = {"number": "anderson_darling", "category": "hellinger"}
+METHODS = {"number": "anderson_darling", "category": "exact chi-square"}
 """Kind of column → statistic behind its score."""
 PANELS: Mapping[str, str] = {
     "verdict": "Verdict: 0 ok, 1 warn, 2 alarm, -1 too few studies",

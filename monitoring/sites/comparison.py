@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincc, ndtr
-from scipy.stats import hypergeom, t
+from scipy.stats import t
 
 from cxr_mm.core.types import FEWEST_PATIENTS
 from cxr_mm.evaluation.limits import effective_size, wilson
@@ -31,6 +31,7 @@ from cxr_mm.evaluation.resampling import Limits, holm
 from monitoring.concept_drift import labelled
 from monitoring.reference import Reference
 from monitoring.sites.aggregate import Sums
+from monitoring.statistics import exact_tails
 from monitoring.table import WatchedColumn
 from monitoring.verdict import METRIC_NAMES
 
@@ -181,8 +182,8 @@ def _exact_tails(studies: int, drawn: int, share: float, here: float) -> tuple[f
     """Chance of at most, and of at least, the share of a random part (hypergeometric)."""
     every = round(studies * share)
     hits = min(max(round(drawn * here), drawn + every - studies, 0), drawn, every)
-    null = hypergeom(studies, every, drawn)
-    return float(null.cdf(hits)), float(null.sf(hits - 1))
+    below, above = exact_tails(studies, drawn, every, hits)
+    return float(below), float(above)
 
 
 def _skewed_tails(studies: float, drawn: float, whole: Sums, here: float) -> tuple[float, float]:

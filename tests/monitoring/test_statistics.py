@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from scipy.stats import energy_distance
+from scipy.stats import chi2_contingency, energy_distance, fisher_exact, hypergeom, norm
 
-from monitoring.statistics import anderson_darling, energy, hellinger
+from monitoring.statistics import anderson_darling, energy, exact_chi
 
 RNG = np.random.default_rng(3)
 
@@ -35,11 +35,31 @@ def test_energy_is_that_of_the_points():
     assert line == pytest.approx(energy_distance(x[:, 0], y[:, 0]) ** 2, rel=1e-3)
 
 
-def test_hellinger_of_two_shares():
+def test_exact_chi_of_two_categories_is_the_score_of_fishers_exact_test():
     codes = np.array([0] * 6 + [1] * 4 + [0] * 1 + [1] * 4)
-    gap = (np.sqrt(0.2) - np.sqrt(0.6)) ** 2 + (np.sqrt(0.8) - np.sqrt(0.4)) ** 2
-    found = hellinger(codes, *sides(5, 10))[0]
-    assert found == pytest.approx(2 * np.sqrt(50 / 15 * gap))
+    chance = fisher_exact([[1, 4], [6, 4]], alternative="less").pvalue
+    assert exact_chi(codes, *sides(5, 10))[0] == pytest.approx(norm.isf(chance))
+
+
+def test_exact_chi_of_many_rows_is_pearsons():
+    codes = np.repeat([0, 1, 2] * 2, [3000, 5000, 2000, 2100, 3400, 1500])
+    table = [[2100, 3400, 1500], [3000, 5000, 2000]]
+    expected = chi2_contingency(table, correction=False).statistic
+    assert exact_chi(codes, *sides(7000, 10_000))[0] == pytest.approx(np.sqrt(expected), rel=0.02)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.08])
+def test_exact_chi_makes_no_more_of_a_rare_category_than_chance_does(share):
+    rows, size, rare = 400, 100, int(400 * share)
+    codes = (np.arange(rows) < rare).astype(int)
+    hits = np.arange(rare + 1)
+    current = np.zeros((len(hits), rows))
+    for window, count in zip(current, hits, strict=True):
+        window[:count] = window[rare : rare + size - count] = 1.0
+    scores = exact_chi(codes, current, 1 - current)
+    chances = hypergeom.pmf(hits, rows, rare, size)
+    for limit in (1.5, 2.0, 2.5, 3.0, 3.5):
+        assert chances[scores >= limit].sum() <= 2 * norm.sf(limit)
 
 
 @pytest.mark.parametrize("size", [30, 300])
@@ -54,5 +74,11 @@ def test_null_hardly_depends_on_the_window_size(size):
 def test_empty_side_is_no_distance():
     nothing, all_ = np.zeros((1, 4)), np.ones((1, 4))
     assert anderson_darling(np.arange(4.0), nothing, all_)[0] == 0
-    assert hellinger(np.arange(4), all_, nothing)[0] == 0
+    assert exact_chi(np.arange(4), all_, nothing)[0] == 0
+    assert exact_chi(np.zeros(8, np.int64), *sides(4, 4))[0] == 0
+
+
+def test_a_category_that_takes_over_is_as_far_off_as_can_be_told():
+    codes = np.repeat([0, 1], 4000)
+    assert 30 < exact_chi(codes, *sides(4000, 4000))[0] < np.inf
     assert energy(np.eye(4), nothing, all_)[0] == 0
