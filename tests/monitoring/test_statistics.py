@@ -76,9 +76,9 @@ def test_empty_side_is_no_distance():
     assert anderson_darling(np.arange(4.0), nothing, all_)[0] == 0
     assert exact_chi(np.arange(4), all_, nothing)[0] == 0
     assert exact_chi(np.zeros(8, np.int64), *sides(4, 4))[0] == 0
+    assert energy(np.eye(4), nothing, all_)[0] == 0
 
 
 def test_a_category_that_takes_over_is_as_far_off_as_can_be_told():
     codes = np.repeat([0, 1], 4000)
     assert 30 < exact_chi(codes, *sides(4000, 4000))[0] < np.inf
-    assert energy(np.eye(4), nothing, all_)[0] == 0
