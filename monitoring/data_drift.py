@@ -205,15 +205,16 @@ def _statistic(
     reference: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Statistic of a check in each resample, (R,), over the pooled rows (n)."""
-    values = pooled[[c.name for c in check.columns]]
-    present = values.notna().all(axis=1).to_numpy()
+    columns = [pooled[column.name] for column in check.columns]
+    present = np.logical_and.reduce([column.notna().to_numpy() for column in columns])
     if check.method == "missing":
         return exact_chi(present.astype(np.int64), current, reference)
     if not present.any():
         return np.zeros(len(current))
     current, reference = current[:, present], reference[:, present]
-    if check.method == "embedding":
-        return energy(values[present].to_numpy(np.float64), current, reference)
+    if check.method == "category":
+        return exact_chi(as_codes(columns[0].to_numpy(object)[present]), current, reference)
+    points = np.stack([c.to_numpy(np.float64, na_value=np.nan)[present] for c in columns], axis=1)
     if check.method == "number":
-        return anderson_darling(values[present].to_numpy(np.float64)[:, 0], current, reference)
-    return exact_chi(as_codes(values[present].to_numpy(object)[:, 0]), current, reference)
+        return anderson_darling(points[:, 0], current, reference)
+    return energy(points, current, reference)

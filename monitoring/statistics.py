@@ -59,8 +59,8 @@ def exact_tails(
 
     The chances are hypergeometric, as in Fisher's exact test; the arguments are whole numbers.
     """
-    null = hypergeom(studies, marked, drawn)
-    return np.asarray(null.cdf(hits)), np.asarray(null.sf(hits - 1))
+    null = studies, marked, drawn
+    return np.asarray(hypergeom.cdf(hits, *null)), np.asarray(hypergeom.sf(hits - 1, *null))
 
 
 def energy(points: Floats, current: Floats, reference: Floats) -> Floats:
