@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,25 +37,30 @@ with _without_stubs():
     from gradio.route_utils import GradioMultiPartParser
 
 
-def _delete_unfinished_uploads() -> None:
-    """Have Gradio delete the files of an upload that does not end, whatever the reason.
+def _delete_uploads_that_are_not_taken() -> None:
+    """Have Gradio delete the files of an upload that it does not take, whatever the reason.
 
-    It does so where it refuses one itself, but not where the sender hangs up or is too slow, or
-    where the whole body is too large: each of those would leave its files until the server stops.
+    It does so where it refuses one itself, but not where the sender hangs up or is too slow, where
+    the whole body is too large or cut off, or where a field or a file has a wrong name: each of
+    those would leave its files until the server stops.
     """
     parse = GradioMultiPartParser.parse
 
     @functools.wraps(parse)
     async def parse_or_delete(parser: Any) -> Any:
+        files = parser._files_to_close_on_error
         try:
-            return await parse(parser)
+            form = await parse(parser)
         except BaseException:
-            for file in parser._files_to_close_on_error:
+            for file in files:
                 file.close()
                 Path(file.name).unlink(missing_ok=True)
             raise
+        for file in files:  # those that are taken have another path before the request ends
+            weakref.finalize(file, Path(file.name).unlink, missing_ok=True)
+        return form
 
     GradioMultiPartParser.parse = parse_or_delete
 
 
-_delete_unfinished_uploads()
+_delete_uploads_that_are_not_taken()

@@ -193,7 +193,9 @@ class Worker:
             return self._process
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # The more cores, the more threads, each of which takes 20 MiB of the memory that is allowed.
+        libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+        threads = dict.fromkeys(libraries, "1")
         return subprocess.Popen(
             [sys.executable, "-m", __name__, self._target, str(self._limits.memory)],
             stdin=subprocess.PIPE,

@@ -41,6 +41,9 @@ def read(path, name):
         with path.with_suffix(".new").open("wb", buffering=0) as stream:
             stream.write(b"x")
     image = read_image(path, name)
+    if name == "threads":
+        import cv2
+        image.radiograph.header["threads"] = cv2.getNumThreads()
     image.radiograph.header["pid"] = os.getpid()
     return image
 """
@@ -188,6 +191,11 @@ def same_pixels(image, path):
 def test_what_a_decoder_prints_does_not_damage_its_answer(path, decoder_of):
     with decoder_of() as decoder:
         assert same_pixels(decoder.read(path, "noise"), path)
+
+
+def test_no_core_takes_memory_of_a_process_for_threads_of_its_own(path, decoder_of):
+    with decoder_of() as decoder:
+        assert decoder.read(path, "threads").radiograph.header["threads"] == 1
 
 
 def test_an_idle_process_that_was_killed_is_started_again(path, decoder_of):

@@ -351,8 +351,26 @@ def too_large_together(site):
         assert site.ask("POST", "/gradio_api/upload", iter(body), Content_Type=kind).status == 413
 
 
-@pytest.mark.parametrize("end", [hung_up_half_way, too_large_together])
-def test_of_an_upload_that_does_not_end_nothing_is_left(site, end):
+def cut_off(site):
+    kind = "multipart/form-data; boundary=b"
+    answer = site.ask("POST", "/gradio_api/upload", part_of(b"f", 90_000), Content_Type=kind)
+    assert answer.text == "[]"
+
+
+def of_another_field(site):
+    body = part_of(b"f", 90_000).replace(b'"files"', b'"other"') + b"--b--"
+    kind = "multipart/form-data; boundary=b"
+    assert site.ask("POST", "/gradio_api/upload", body, Content_Type=kind).text == "[]"
+
+
+def of_a_wrong_name(site):
+    assert site.upload("..", os.urandom(90_000)).status == 400
+
+
+@pytest.mark.parametrize(
+    "end", [hung_up_half_way, too_large_together, cut_off, of_another_field, of_a_wrong_name]
+)
+def test_of_an_upload_that_is_not_taken_nothing_is_left(site, end):
     for path in site.uploads.rglob("*"):
         if path.is_file():
             path.unlink()
