@@ -44,6 +44,9 @@ from monitoring.table import (
 if TYPE_CHECKING:
     from cxr_mm.models.bundle import Bundle
 
+FORMAT = 1
+"""Number of what `freeze` writes, thresholds and what they are of; a reference without it is of a
+development version, whose statistics were others."""
 MOST_STUDIES = 2000
 """Studies kept; of more, as many drawn by patient. Windows gain nothing from a larger one."""
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -325,6 +328,7 @@ def freeze(
         )
     figures = performance(table, task.finding_names)
     about = {
+        "format": FORMAT,
         "task": task.model_dump(mode="json"),
         "digest": digest,
         "params": params.model_dump(mode="json"),
@@ -350,10 +354,16 @@ def load_reference(folder: Path) -> Reference:
     """Load what `freeze` wrote.
 
     Raises:
-        StageError: the folder is missing, incomplete or damaged.
+        StageError: the folder is missing, incomplete, damaged or of another format.
     """
     try:
         about = read_json(folder / "reference.json")
+        if about.get("format") != FORMAT:
+            raise StageError(
+                "a reference of another version, whose thresholds are of other statistics",
+                field=str(folder),
+                remedy="Run python -m monitoring reference TASK again",
+            )
         tensors = load_file(folder / "pca.safetensors")
         return Reference(
             task=Task.model_validate(about["task"]),

@@ -175,9 +175,11 @@ def test_a_missing_stage_is_one_line(paths, frozen):
         run(paths, frozen)
 
 
-def test_damaged_reference_is_refused(paths, frozen):
+def test_a_reference_that_is_damaged_or_of_another_version_is_refused(paths, frozen):
     run(paths, frozen)
     about = json.loads((paths.reference / "reference.json").read_text())
-    (paths.reference / "reference.json").write_text(json.dumps({**about, "task": {}}))
-    with pytest.raises(StageError, match="damaged"):
-        load_reference(paths.reference)
+    old = {name: value for name, value in about.items() if name != "format"}
+    for changed, message in (({**about, "task": {}}, "damaged"), (old, "another version")):
+        (paths.reference / "reference.json").write_text(json.dumps(changed))
+        with pytest.raises(StageError, match=message):
+            load_reference(paths.reference)

@@ -10,6 +10,7 @@ from cxr_mm.core.files import write_json
 from cxr_mm.core.record import Outcome
 from cxr_mm.prediction_log import open_log
 from monitoring.cli import main
+from monitoring.reference import FORMAT
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_what_cannot_be_reported_is_one_line_and_exit_code_2(run, logged, bundle
     frozen = ["--reference", bundle.parent / "reference"]
     assert "this is cccccccccccc" in refused("report", "--bundle", ood, "--log", url, *frozen)
     damaged = tmp_path / "damaged"
-    write_json(damaged / "reference.json", {"task": {}})
+    write_json(damaged / "reference.json", {"format": FORMAT})
     assert "no reference" in refused(*words, "--reference", damaged)
 
 
