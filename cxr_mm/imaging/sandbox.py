@@ -193,7 +193,7 @@ class Worker:
             return self._process
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        # The more cores, the more threads, each of which takes 20 MiB of the memory that is allowed.
+        # One thread for each core would take 20 MiB each of the memory that is allowed.
         libraries = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
         threads = dict.fromkeys(libraries, "1")
         return subprocess.Popen(

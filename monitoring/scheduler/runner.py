@@ -161,10 +161,10 @@ class Runner:
                 codes.append(code)
             if claim.pending.alerting:
                 self._deliver()
+        held = [by for window, by in self._windows.held(digest).items() if this.has(window)]
         if codes:
             self._retain()
         self._deliver()
-        held = [by for window, by in self._windows.held(digest).items() if this.has(window)]
         again = bool(held or self._windows.pending(digest, datetime.now(UTC)))
         return RunResult(tuple(codes), again, held[0] if held else None)
 

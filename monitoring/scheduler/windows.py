@@ -73,7 +73,11 @@ class Windows:
     def add(self, digest: str, windows: Iterable[Window], *, alerting: bool) -> None:
         """Add windows to run; known ones stay unchanged."""
         self._begin(RUNNERS, {"task": self._task}, {"task": self._task})
-        for window in windows:
+        query = select(WINDOWS.c.since, WINDOWS.c.until)
+        query = query.where(self._own(), WINDOWS.c.digest == digest)
+        with database_errors(self._state.url), self._state.engine.connect() as connection:
+            known = {Window(row.since, row.until) for row in connection.execute(query)}
+        for window in (each for each in windows if each not in known):
             key = {"since": window.since, "until": window.until, "digest": digest}
             row = {"task": self._task, "status": "waiting", "attempts": 0, **key}
             self._begin(WINDOWS, {"task": self._task, **key}, row | {"alerting": alerting})
@@ -108,9 +112,8 @@ class Windows:
 
     def held(self, digest: str) -> dict[Window, str]:
         """Windows that runners are at, and who each is, until when."""
-        query = select(WINDOWS).where(
-            self._own(), WINDOWS.c.digest == digest, WINDOWS.c.status == "running", _live()
-        )
+        unfinished = WINDOWS.c.status.in_(("waiting", "running"))  # waiting: just given back
+        query = select(WINDOWS).where(self._own(), WINDOWS.c.digest == digest, unfinished, _live())
         with database_errors(self._state.url), self._state.engine.connect() as connection:
             return {
                 Window(row.since, row.until): f"{row.holder} until {row.expires:%H:%M:%S} UTC"
@@ -156,9 +159,14 @@ class Windows:
             select(WINDOWS.c.verdict)
             .where(self._before(pending), WINDOWS.c.verdict.is_not(None))
             .order_by(WINDOWS.c.until.desc(), WINDOWS.c.since.desc())
+            .execution_options(yield_per=1)  # it is nearly always the first of a year's
         )
-        with database_errors(self._state.url), self._state.engine.connect() as connection:
-            verdicts = (Verdict.model_validate(row.verdict) for row in connection.execute(query))
+        with (
+            database_errors(self._state.url),
+            self._state.engine.connect() as connection,
+            connection.execute(query) as rows,
+        ):
+            verdicts = (Verdict.model_validate(row.verdict) for row in rows)
             return next((verdict for verdict in verdicts if verdict.last), None)
 
     def decide(

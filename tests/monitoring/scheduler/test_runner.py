@@ -214,6 +214,16 @@ def test_a_window_that_another_is_at_is_left_to_it(runner, held, state, rows, fa
     assert rows()[0].attempts == 2
 
 
+def test_a_window_that_another_has_just_given_back_is_waited_for(runner, held, state, at):
+    window = Window(at("2026-02-28 06:00"), at("2026-03-01 06:00"))
+    lease = held(window)
+    with state.engine.begin() as connection:
+        connection.execute(update(WINDOWS).values(status="waiting"))
+    assert runner().backfill([window]).held_by.startswith(lease.holder)
+    lease.release()
+    assert runner().backfill([window]).exit_codes == (0,)
+
+
 @EITHER
 def test_a_lease_that_is_kept_lasts_and_one_that_is_not_ends(state):
     windows = Windows(state, "icu", 1.0)
