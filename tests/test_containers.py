@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -107,6 +108,22 @@ def test_the_space_starts_here_without_a_network(bundle_folder, tmp_path):
     metadata = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     assert metadata["sdk_version"] == version("gradio")
     assert metadata["app_file"] == "app.py"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("status", "is_ended"), [(200, False), (503, False), (502, True)])
+def test_nginx_is_ended_where_it_does_not_reach_the_page_alone(status, is_ended):
+    class Nginx(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+    _, line = SERVICES["proxy"]["healthcheck"]["test"]
+    with HTTPServer(("127.0.0.1", 0), Nginx) as server:
+        line = line.replace(":8080", f":{server.server_port}").replace("kill 1", "echo ended")
+        with subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE) as process:
+            server.handle_request()
+            assert (process.communicate(timeout=60)[0] == b"ended\n") == is_ended
 
 
 def test_the_composition_is_valid():

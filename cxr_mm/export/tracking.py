@@ -105,7 +105,8 @@ class MlflowRun(Tracking):
         self.task, self.stage = task, stage
         self._values: SimpleQueue[Send | None] = SimpleQueue()
         self._sender: Thread | None = None
-        self._status, self._has_ended, self._is_lost = "", Event(), False
+        self._status, self._has_ended = "", Event()
+        self._is_lost = self._has_warned = False
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Send parameters."""
@@ -166,11 +167,14 @@ class MlflowRun(Tracking):
         try:
             yield
         except Exception as error:  # noqa: BLE001  of MLflow, a store's package, an odd answer
-            if not self._is_lost:
-                self._warn(f"{type(error).__name__}: {error}".splitlines()[0])
             self._is_lost = True
+            self._warn(f"{type(error).__name__}: {error}".splitlines()[0])
 
     def _warn(self, reason: str) -> None:
+        """Warn, the first time."""
+        if self._has_warned:
+            return
+        self._has_warned = True
         text = f"MLflow at {os.environ.get(URI)} takes nothing more of this run ({reason})"
         _log.warning("%s; the stage goes on without", PASSWORD.sub("//", text))
 
