@@ -121,7 +121,9 @@ def test_nginx_is_ended_where_it_does_not_reach_the_page_alone(status, is_ended)
     _, line = SERVICES["proxy"]["healthcheck"]["test"]
     with HTTPServer(("127.0.0.1", 0), Nginx) as server:
         line = line.replace(":8080", f":{server.server_port}").replace("kill 1", "echo ended")
-        with subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE) as process:
+        server.timeout, command = 60, ["sh", "-c", line]
+        direct = {**os.environ, "no_proxy": "*"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=direct) as process:
             server.handle_request()
             assert (process.communicate(timeout=60)[0] == b"ended\n") == is_ended
 
