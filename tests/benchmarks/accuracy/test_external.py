@@ -148,11 +148,11 @@ def test_rows_before_after_by_view_and_by_the_gate(measured):
     assert accepted == round((1 - refused) * 105)
 
 
-def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
+def test_synthetic_studies_with_rarer_findings_follow_where_there_is_a_bundle(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("CXR_MM_RUNS", str(tmp_path))
-    assert external._made_up() == []
+    assert external._synthetic() == []
     assert "run dvc repro fuse@synthetic" in capsys.readouterr().out
     (tmp_path / "models" / "synthetic" / "bundle").mkdir(parents=True)
     task = load_task("synthetic")
@@ -171,7 +171,7 @@ def test_made_up_studies_with_rarer_findings_follow_where_there_is_a_bundle(
         "_evaluated",
         lambda predictor, manifest, name: external.Evaluated(name, metrics, pd.DataFrame([1]), 9.0),
     )
-    rows = external._made_up()
+    rows = external._synthetic()
     assert {row.task for row in rows} == {"synthetic"}
     values = {(row.row, row.metric): row.value for row in rows}
     assert values["findings half as common: effusion", "ece"] == 0.3
