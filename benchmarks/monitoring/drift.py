@@ -117,7 +117,7 @@ def _baselines(results: Results) -> Iterator[Row]:
 
 FAMILIES = ((1, 0.0), (10, 0.0), (10, LABELS))
 """Sites, and shares of labelled studies."""
-STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 360, 5, 100
+STUDIES, DIVISIONS, IN_A_ROW, OF_SITE = 3000, 120, 5, 100
 SHAPES: Sequence[Callable[[float], float]] = (
     float,
     lambda value: float(np.exp(value)),

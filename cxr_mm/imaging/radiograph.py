@@ -130,7 +130,7 @@ def read_image(source: Path | bytes, name: str = "") -> DecodedImage:
 
 def read_fitted(source: Path | bytes, name: str, size: int, *, mask_text: bool) -> DecodedImage:
     """Read an image as `read_radiograph` does, of which only the square that one model sees and a
-    copy to draw on are kept: a hundredth of its bytes, for where they go to another process.
+    copy to draw on are kept, which are small, for where they go to another process.
 
     Args:
         source, name: as `read_radiograph`.
